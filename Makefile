@@ -1,0 +1,29 @@
+# Two set-up commands: `make run` runs the main job, `make test` passes the tests. Both make .venv themselves.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test test-all check clean
+
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+run: $(VENV)/installed
+	$(BIN)/autocut search --budget 5m
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2
+
+test-all: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -m 'not gpu and not cluster'
+
+check: $(VENV)/installed
+	$(BIN)/ruff check autocut tests studies
+	$(BIN)/ruff format --check autocut tests studies
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist

@@ -1,0 +1,32 @@
+"""autocut cuts what a PyTorch model costs.
+
+A task goes in, a search over pruning, quantization, compilation, curriculum and distillation runs within a budget, and a Pareto
+front of measured, deployable models comes out. From Python, two names are enough::
+
+    from autocut import Task            # what a task.py defines
+    model = autocut.load("bundle/")     # a deployed model, without the code that trained it
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autocut.deploy.bundle import load
+    from autocut.task import Task
+
+__version__ = "0.1.0"
+__all__ = ["Task", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when it is needed, so that `autocut --help` is instant."""
+    if name == "Task":
+        from autocut.task import Task
+
+        return Task
+    if name == "load":
+        from autocut.deploy.bundle import load
+
+        return load
+    raise AttributeError(f"module 'autocut' has no attribute {name!r}")

@@ -1,0 +1,113 @@
+"""What a model is called with, and the few things one does with it.
+
+A batch is ``(inputs, targets)``. Inputs come in three forms, and the same form is used from the data to the exported artifact:
+
+    Tensor               model(x)
+    tuple of tensors     model(*xs)
+    dict of tensors      model(**xs)
+
+The first dimension of every tensor is the batch. Models may answer with a tensor, a tuple, a mapping or an object with
+``logits``; `output_tensor` finds the one tensor that the task is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+Batch = tuple[Inputs, Tensor]
+
+
+def call(model: Callable[..., Any], inputs: Inputs) -> Tensor:
+    """Call `model` the way that the form of `inputs` asks for, and return its output tensor."""
+    if isinstance(inputs, Tensor):
+        return output_tensor(model(inputs))
+    if isinstance(inputs, Mapping):
+        return output_tensor(model(**inputs))
+    return output_tensor(model(*inputs))
+
+
+def output_tensor(output: Any) -> Tensor:
+    """Find the tensor in a model's output: itself, `.logits`, ``["logits"]``, or the first of a tuple or list.
+
+    Raises:
+        TypeError: there is none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+        return output[0]
+    raise TypeError(
+        f"a model's output must be a tensor, have logits, or be a tuple that starts with a tensor, got {type(output).__name__}"
+    )
+
+
+def tensors(inputs: Inputs) -> dict[str, Tensor]:
+    """Every tensor of `inputs` by name: a dict's own keys, otherwise ``input_0``, ``input_1``, in order of position."""
+    if isinstance(inputs, Tensor):
+        return {"input_0": inputs}
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    return {f"input_{position}": tensor for position, tensor in enumerate(inputs)}
+
+
+def batch_length(inputs: Inputs) -> int:
+    """Number of examples in `inputs`."""
+    return len(next(iter(tensors(inputs).values())))
+
+
+def transform(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """Apply `change` to every tensor and keep the form."""
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, Mapping):
+        return {name: change(tensor) for name, tensor in inputs.items()}
+    return tuple(change(tensor) for tensor in inputs)
+
+
+def take(inputs: Inputs, n: int) -> Inputs:
+    """Return the first `n` examples, or all where there are fewer. A view: nothing is copied."""
+    return transform(inputs, lambda tensor: tensor[:n])
+
+
+def pad(inputs: Inputs, n: int) -> Inputs:
+    """Return exactly `n` examples: the given ones, repeated from the start until there are enough.
+
+    Real rows, not zeros: a padded row can then neither overflow nor divide by zero, and takes as long as any other.
+
+    Raises:
+        ValueError: there are more than `n` examples already, or none.
+    """
+    length = batch_length(inputs)
+    if not 0 < length <= n:
+        raise ValueError(f"a batch that is padded to {n} must hold 1 to {n} examples, got {length}")
+    rows = torch.arange(n) % length
+    return inputs if length == n else transform(inputs, lambda tensor: tensor[rows.to(tensor.device)])
+
+
+def move(inputs: Inputs, device: torch.device | str) -> Inputs:
+    """Return `inputs` on `device`."""
+    return transform(inputs, lambda tensor: tensor.to(device))
+
+
+def to_numpy(inputs: Inputs) -> dict[str, NDArray[Any]]:
+    """Arrays by name (see `tensors`), for runtimes and files that know no torch."""
+    return {name: np.ascontiguousarray(tensor.detach().cpu().numpy()) for name, tensor in tensors(inputs).items()}
+
+
+def from_numpy(arrays: Mapping[str, NDArray[Any]]) -> Inputs:
+    """Inverse of `to_numpy`, up to one thing: a tuple of one tensor comes back as that tensor, which calls a model alike."""
+    loaded = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    positions = [f"input_{position}" for position in range(len(loaded))]
+    if set(loaded) != set(positions):
+        return loaded
+    return loaded["input_0"] if len(loaded) == 1 else tuple(loaded[name] for name in positions)

@@ -1,0 +1,159 @@
+"""Seconds, bytes and percents as people write them, and the wall-clock budget of a search.
+
+A quantity always carries its unit: ``8h``, ``10GB``, ``1%``. A bare number is refused: nobody can tell what was meant by it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from autocut.errors import InputError
+
+Clock = Callable[[], float]
+
+_SECONDS: Mapping[str, int] = MappingProxyType({"d": 86_400, "h": 3_600, "m": 60, "s": 1})
+_BYTES: Mapping[str, int] = MappingProxyType(
+    {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+)
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[dhms])+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z%]*)")
+
+
+def parse_duration(text: str, subject: str = "duration") -> float:
+    """Read a positive duration such as ``8h``, ``30m``, ``90s``, ``1h30m`` or ``1.5h``.
+
+    Args:
+        text: Numbers with a unit each: d, h, m, s, from large to small, each at most once.
+        subject: What the duration is for; it opens the error message.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        InputError: no unit, an unknown unit, units out of order, or not more than zero.
+    """
+    cleaned = text.strip().lower()
+    if _is_number(cleaned):
+        raise InputError(f"{subject} must have a unit, got {text!r}", f"write {cleaned}h, {cleaned}m or {cleaned}s")
+    parts = _DURATION_PART.findall(cleaned) if _DURATION.fullmatch(cleaned) else []
+    units = [unit for _, unit in parts]
+    if not parts or units != [unit for unit in _SECONDS if unit in units]:
+        raise InputError(f"{subject} must be a duration, got {text!r}", "write it as 8h, 30m, 90s or 1h30m")
+    seconds = math.fsum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if not 0 < seconds < math.inf:
+        raise InputError(f"{subject} must be more than zero, got {text!r}", "write it as 8h, 30m, 90s or 1h30m")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Write `seconds` the way `parse_duration` reads it, to the second, or to the tenth below ten seconds."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f}".removesuffix(".0") + "s"
+    left = round(seconds)
+    words = []
+    for unit, size in _SECONDS.items():
+        count, left = divmod(left, size)
+        if count:
+            words.append(f"{count}{unit}")
+    return "".join(words)
+
+
+def parse_size(text: str, subject: str = "size") -> int:
+    """Read a number of bytes such as ``10GB`` (powers of 1000) or ``512MiB`` (powers of 1024).
+
+    Raises:
+        InputError: no unit, an unknown unit, or less than one byte.
+    """
+    cleaned = text.strip().lower()
+    if _is_number(cleaned):
+        raise InputError(f"{subject} must have a unit, got {text!r}", f"write {cleaned}MB or {cleaned}GB")
+    match = _QUANTITY.fullmatch(cleaned)
+    if match is None or match[2] not in _BYTES:
+        raise InputError(f"{subject} must be a size, got {text!r}", "write it as 500KB, 5MB, 10GB or 10GiB")
+    size = round(float(match[1]) * _BYTES[match[2]])
+    if size < 1:
+        raise InputError(f"{subject} must be at least one byte, got {text!r}", "write it as 500KB, 5MB, 10GB or 10GiB")
+    return size
+
+
+def format_size(size_bytes: float) -> str:
+    """Write a number of bytes with three digits and a unit of powers of 1000, such as ``4.63MB``."""
+    value, unit = float(size_bytes), "B"
+    for larger in ("KB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    decimals = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{decimals}f}{unit}"
+
+
+def parse_percent(text: str, subject: str = "percentage") -> float:
+    """Read a percentage from 0% to 100%, such as ``1%``, as a fraction.
+
+    Raises:
+        InputError: no percent sign, or outside 0% to 100%.
+    """
+    cleaned = text.strip()
+    if _is_number(cleaned):
+        raise InputError(f"{subject} must have a percent sign, got {text!r}", f"write {cleaned}%")
+    match = _QUANTITY.fullmatch(cleaned)
+    if match is None or match[2] != "%" or not 0 <= float(match[1]) <= 100:
+        raise InputError(f"{subject} must be a percentage from 0% to 100%, got {text!r}", "write it as 1% or 0.5%")
+    return float(match[1]) / 100
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Wall-clock seconds of a search over all its runs; only time really worked counts.
+
+    `spent_s` is what earlier runs used, `reserve_s` is kept for finalization, and `clock` counts seconds of this run (injected, so
+    that a simulation can replace it). Deadlines are readings of that clock; ``time.monotonic`` is shared by the processes of one
+    machine, not between machines.
+    """
+
+    total_s: float
+    spent_s: float = 0.0
+    reserve_s: float = 0.0
+    clock: Clock = time.monotonic
+    started: float = field(default=math.nan)
+
+    def __post_init__(self) -> None:
+        """Start counting now, unless a start is given."""
+        if math.isnan(self.started):
+            object.__setattr__(self, "started", self.clock())
+
+    def spent(self) -> float:
+        """Seconds used by earlier runs and by this one until now."""
+        return self.spent_s + (self.clock() - self.started)
+
+    def left(self) -> float:
+        """Seconds left, the reserve included; never below zero."""
+        return max(0.0, self.total_s - self.spent())
+
+    def search_left(self) -> float:
+        """Seconds left for new trials: the reserve is not theirs; never below zero."""
+        return max(0.0, self.total_s - self.reserve_s - self.spent())
+
+    @property
+    def deadline(self) -> float:
+        """Clock reading at which everything must be done."""
+        return self.started + self.total_s - self.spent_s
+
+    @property
+    def search_deadline(self) -> float:
+        """Clock reading at which trials must have stopped, so that the reserve is whole."""
+        return self.deadline - self.reserve_s
+
+    def with_reserve(self, reserve_s: float) -> Budget:
+        """Return the same budget, still counting from the same start, with another reserve."""
+        return replace(self, reserve_s=reserve_s)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d+(?:\.\d+)?", text) is not None

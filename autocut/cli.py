@@ -1,0 +1,128 @@
+"""The command line: its verbs, and what becomes of errors.
+
+stdout is data, everything else is stderr. Exit codes: 0 done; 1 ran, but nothing meets what was asked or a verification failed;
+2 a bad flag, file, model or data; 3 a bug in autocut, with its traceback; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import sys
+from collections.abc import Sequence
+
+import click
+
+from autocut import __version__
+from autocut.commands.bundles import export, verify
+from autocut.commands.front import front, select
+from autocut.commands.insight import check, dashboard, ledger, methods
+from autocut.commands.search import search
+from autocut.commands.verb import PREFIX, Verb, subject
+from autocut.console import Console
+from autocut.errors import AutocutError, InputError, nearest_hint
+
+INTERRUPTED = 130
+EXAMPLES = ("autocut search --budget 5m --space quick", "autocut search task.py --budget 8h", "autocut front studies/digits")
+_BUG = 3
+_MACHINE_ERRORS = {
+    errno.ENOSPC: "free some disk space, or choose another folder with --out",
+    errno.EDQUOT: "free some disk space, or choose another folder with --out",
+    errno.EROFS: "choose a folder that can be written, with --out",
+    errno.EACCES: "check who may read and write it",
+    errno.EPERM: "check who may read and write it",
+    errno.EMFILE: "raise the limit on open files: ulimit -n 4096",
+}
+
+
+class _Verbs(click.Group):
+    """The group of verbs; an unknown one is told with the nearest."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb that was typed."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            hint = nearest_hint(args[0], self.commands) or "see autocut --help"
+            raise InputError(f"verb must be one of {', '.join(self.commands)}, got {args[0]!r}", hint)
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The verbs in the order in which they are used."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"auto_envvar_prefix": PREFIX, "help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExamples:\n" + "\n".join(f"  {example}" for example in EXAMPLES),
+)
+@click.version_option(__version__, prog_name="autocut")
+def cli() -> None:
+    """Cut what a PyTorch model costs: pruning, quantization, compilation, curriculum and distillation, searched together.
+
+    Flags can be set in autocut.toml ([search] budget = "8h") or as AUTOCUT_SEARCH_BUDGET=8h; a flag on the command line wins.
+    """
+
+
+for _verb in (search, check, methods, front, select, export, verify, ledger, dashboard):
+    cli.add_command(_verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; the one place where errors are told.
+
+    Args:
+        arguments: Words after ``autocut``; default: those of this process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    console = Console()
+    try:
+        code = cli.main(words, prog_name="autocut", standalone_mode=False, obj=console)
+        return int(code or 0)
+    except (KeyboardInterrupt, click.Abort):
+        return _interrupted(words, console)
+    except click.exceptions.NoArgsIsHelpError as error:
+        console.info(error.ctx.get_help() if error.ctx else error.format_message())
+        return InputError.exit_code
+    except click.ClickException as error:
+        return _told(_from_click(error), console)
+    except AutocutError as error:
+        return _told(error, console)
+    except OSError as error:
+        if error.errno in _MACHINE_ERRORS:
+            place = f" {error.filename!r}" if error.filename else ""
+            return _told(InputError(f"file{place} could not be used: {error.strerror}", _MACHINE_ERRORS[error.errno]), console)
+        console.bug(error)
+        return _BUG
+    except Exception as error:  # the last place that can tell a bug from an error
+        console.bug(error)
+        return _BUG
+
+
+def _told(error: AutocutError, console: Console) -> int:
+    console.error(error)
+    return error.exit_code
+
+
+def _interrupted(words: Sequence[str], console: Console) -> int:
+    if words[:1] == ["search"]:
+        console.info(f"interrupted; finished work is kept. Resume with:\n  {shlex.join(['autocut', *words])}")
+    else:
+        console.info("interrupted")
+    return INTERRUPTED
+
+
+def _from_click(error: click.ClickException) -> AutocutError:
+    """Say what click found in autocut's words."""
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx else "autocut"
+    see = f"see {path} --help"
+    if isinstance(error, click.NoSuchOption):
+        options = [name for param in ctx.command.params for name in param.opts] if ctx else []
+        return InputError(f"{path} has no flag {error.option_name!r}", nearest_hint(error.option_name, options) or see)
+    if isinstance(error, click.MissingParameter) and error.param:
+        verb = ctx.command if ctx else None
+        example = f"as in: {verb.examples[0]}" if isinstance(verb, Verb) and verb.examples else see
+        return InputError(f"{subject(error.param, ctx)} is missing", example)
+    if isinstance(error, click.BadParameter) and error.param:
+        return InputError(f"{subject(error.param, ctx)} is wrong: {error.message.rstrip('.')}", see)
+    return InputError(error.format_message().rstrip("."), see)

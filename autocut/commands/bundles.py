@@ -1,0 +1,64 @@
+"""`autocut export` and `autocut verify`: take a model away, and prove what it claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from autocut.commands.front import STUDY
+from autocut.commands.verb import Verb
+from autocut.console import Console
+
+
+@click.command(
+    "export",
+    cls=Verb,
+    short_help="Write the model of one trial as a bundle.",
+    examples=["autocut export studies/digits --trial 42 --to out/"],
+)
+@STUDY
+@click.option("--trial", type=click.IntRange(0), required=True, help="Number of the trial, as `autocut front` shows it.")
+@click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder that becomes the bundle.")
+@click.pass_obj
+def export(console: Console, study: Path, trial: int, to: Path) -> int:
+    """Write the model of one trial of STUDY as a bundle, and print where it is.
+
+    A trial that has no bundle yet is built from its stored stages.
+    """
+    from autocut.deploy.export import export_trial
+
+    bundle = export_trial(study, trial, to)
+    console.data(str(bundle))
+    console.info(f"prove it: autocut verify {bundle}")
+    return 0
+
+
+@click.command(
+    "verify",
+    cls=Verb,
+    short_help="Prove a bundle's claims in a fresh process.",
+    examples=["autocut verify out/", "autocut verify out/ --json"],
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def verify(console: Console, bundle: Path, as_json: bool) -> int:
+    """Load BUNDLE in a fresh process and compare it with its manifest: hashes, accuracy, latency, size.
+
+    Exit code 1 where a claim does not hold.
+    """
+    from autocut.deploy.verify import verify_bundle
+    from autocut.measure.quiet import QuietLock
+
+    with QuietLock().exclusive():  # a search on this machine waits for us, and we for it: both time
+        verification = verify_bundle(bundle)
+    checks = [{"name": check.name, "claim": check.claim, "found": check.found, "ok": check.ok} for check in verification.checks]
+    if as_json:
+        console.document({"schema_version": 1, "bundle": str(bundle), "ok": verification.ok, "checks": checks})
+    else:
+        console.table(
+            ["check", "", "what was found"],
+            [(check.name, "ok" if check.ok else "FAILED", check.told) for check in verification.checks],
+        )
+    return 0 if verification.ok else 1

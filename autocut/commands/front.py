@@ -1,0 +1,182 @@
+"""`autocut front` and `autocut select`: what a study found, and which of it to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autocut.budget import format_size
+from autocut.commands.verb import PERCENT, SIZE, Verb
+from autocut.console import Console
+from autocut.errors import InputError, NoResultError
+
+if TYPE_CHECKING:
+    from autocut.front import FrontPoint
+    from autocut.study import Study
+
+STUDY = click.argument("study", type=click.Path(path_type=Path))
+
+
+@click.command(
+    "front",
+    cls=Verb,
+    short_help="Print the front of a study.",
+    examples=["autocut front studies/digits", "autocut front studies/digits --json", "autocut front studies/digits --all --csv"],
+)
+@STUDY
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, one row a trial.")
+@click.option("--all", "everything", is_flag=True, help="Every completed trial, not the front alone.")
+@click.pass_obj
+def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything: bool) -> int:
+    """Print the front of STUDY: the measurements that none other beats, baselines marked."""
+    if as_json and as_csv:
+        raise InputError("output must be either --json or --csv, got both", "leave one out")
+    from autocut.study import open_study
+
+    opened = open_study(study)
+    if not as_csv:
+        print_front(opened, console, as_json=as_json, everything=everything)
+        return 0
+    frame = opened.to_frame()
+    if not everything:
+        frame = frame[frame["trial"].isin([point.trial for point in opened.front()])]
+    console.data(frame.to_csv(index=False).rstrip("\n"))
+    return 0
+
+
+@click.command(
+    "select",
+    cls=Verb,
+    short_help="Pick one point of a front, and say why.",
+    examples=[
+        "autocut select studies/digits --max-accuracy-drop 1% --minimize cost",
+        "autocut select studies/digits --max-latency-ms 5 --max-size 5MB",
+        "autocut select studies/digits --knee --json",
+    ],
+)
+@STUDY
+@click.option("--max-accuracy-drop", type=PERCENT, help="Points of the metric that may be lost against the untouched model: 1%.")
+@click.option("--max-latency-ms", type=click.FloatRange(0, min_open=True), help="Median latency at the first serving batch size.")
+@click.option("--max-size", type=SIZE, help="Size of the exported model: 5MB.")
+@click.option("--limit", "limits", multiple=True, metavar="LIMIT", help="Any other bound: 'usd_per_million<=0.1'. Repeatable.")
+@click.option("--minimize", help="cost, latency, size, training, or the name of a value.  [default: cost]")
+@click.option("--knee", is_flag=True, help="The point after which saving more starts to cost most accuracy.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def select(
+    console: Console,
+    study: Path,
+    max_accuracy_drop: float | None,
+    max_latency_ms: float | None,
+    max_size: int | None,
+    limits: tuple[str, ...],
+    minimize: str | None,
+    knee: bool,
+    as_json: bool,
+) -> int:
+    """Pick one point of STUDY's front, and say in one line why this one."""
+    from autocut.deploy.select import explain_knobs, select_point
+    from autocut.score import parse_limit
+    from autocut.study import open_study
+
+    bounds = [*limits]
+    bounds += [f"latency_ms<={max_latency_ms}"] if max_latency_ms is not None else []
+    bounds += [f"size_bytes<={max_size}"] if max_size is not None else []
+    opened = open_study(study)
+    points = opened.front()
+    baseline = _untouched(opened)
+    candidates = points if baseline is None or baseline.trial in {point.trial for point in points} else [*points, baseline]
+    selection = select_point(
+        candidates,
+        max_accuracy_drop=max_accuracy_drop,
+        limits=[parse_limit(bound) for bound in bounds],
+        minimize=minimize,
+        knee=knee,
+    )
+    knobs = explain_knobs(opened.points(), selection.point, minimize or "cost")
+    if as_json:
+        described = {"reason": selection.reason, "knobs": knobs, "point": _point_document(selection.point)}
+        console.document({"schema_version": 1, "study": opened.name, **described})
+        return 0
+    _print_points([selection.point], console)
+    console.data(f"\n{selection.reason}\n{knobs}")
+    console.info(f"take it: autocut export {study} --trial {selection.point.trial} --to out/")
+    return 0
+
+
+def print_front(study: Study, console: Console, *, as_json: bool = False, everything: bool = False) -> None:
+    """Print the front of an open study as a table or as one JSON document.
+
+    The untouched model is shown even where it is beaten, because every other number is read against it.
+
+    Raises:
+        NoResultError: no trial has completed yet.
+    """
+    points = study.points() if everything else study.front()
+    if as_json:
+        console.document(front_document(study, points))
+        return
+    if not points:
+        raise NoResultError("the front is empty: no trial has completed yet", "let autocut search run on")
+    baseline = _untouched(study)
+    beaten = [baseline] if baseline is not None and baseline.trial not in {point.trial for point in points} else []
+    _print_points([*points, *beaten], console, {point.trial for point in beaten})
+
+
+def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]:
+    """The JSON document of a front."""
+    baseline = _untouched(study)
+    return {
+        "schema_version": 1,
+        "study": study.name,
+        "objectives": dict(study.objectives),
+        "points": [_point_document(point) for point in points],
+        "baseline": _point_document(baseline) if baseline is not None else None,
+    }
+
+
+def _point_document(point: FrontPoint) -> dict[str, Any]:
+    from autocut.measurement import to_json
+
+    return {
+        "trial": point.trial,
+        "recipe": dict(point.recipe),
+        "values": dict(point.values),
+        "measurement": to_json(point.measurement),
+        "is_baseline": point.is_baseline,
+        "bundle": point.bundle,
+        "ties": list(point.ties),
+    }
+
+
+def _print_points(points: Sequence[FrontPoint], console: Console, beaten: Sequence[int] | set[int] = ()) -> None:
+    ordered = sorted(points, key=lambda point: (-point.values["accuracy"], point.trial))
+    columns = ["trial", "accuracy", "$/million", "ms", "size", "train $", "recipe"]
+    console.table(columns, [_row(point, point.trial in beaten) for point in ordered])
+
+
+def _row(point: FrontPoint, beaten: bool) -> list[object]:
+    values = point.values
+    marks = (["baseline"] if point.is_baseline else []) + (["beaten"] if beaten else [])
+    marks += [f"ties with {', '.join(map(str, point.ties))}"] if point.ties else []
+    recipe = point.recipe.describe() + (f" ({'; '.join(marks)})" if marks else "")
+    size = values.get("size_bytes")
+    return [
+        point.trial,
+        values["accuracy"],
+        values.get("usd_per_million"),
+        values.get("latency_ms"),
+        None if size is None else format_size(size),
+        values.get("train_usd"),
+        recipe,
+    ]
+
+
+def _untouched(study: Study) -> FrontPoint | None:
+    from autocut.deploy.select import untouched
+
+    return untouched(study.points())

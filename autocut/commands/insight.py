@@ -1,0 +1,124 @@
+"""`autocut check`, `methods`, `ledger` and `dashboard`: look at a task, at autocut itself, at a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from autocut.budget import format_duration
+from autocut.commands.front import STUDY
+from autocut.commands.verb import Verb
+from autocut.console import Console
+from autocut.errors import FaultsError
+
+if TYPE_CHECKING:
+    from autocut.methods import MethodRow, PairRow
+
+
+@click.command(
+    "check", cls=Verb, short_help="Find every fault of a task at once.", examples=["autocut check task.py", "autocut check"]
+)
+@click.argument("task", required=False, metavar="[TASK]")
+@click.pass_obj
+def check(console: Console, task: str | None) -> int:
+    """Find every fault of TASK at once, each with a hint. Without TASK, the embedded digits task is checked."""
+    from autocut.task_check import check_task
+
+    name = task or "embedded digits task"
+    if faults := check_task(task):
+        raise FaultsError(name, faults)
+    console.data(f"{name}: no faults")
+    return 0
+
+
+@click.command(
+    "methods", cls=Verb, short_help="List every method, and what runs here.", examples=["autocut methods", "autocut methods --json"]
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def methods(console: Console, as_json: bool) -> int:
+    """List every method of every axis, what it needs, and what this machine can run."""
+    from autocut.methods import method_rows, pair_rows
+
+    rows, pairs = method_rows(), pair_rows()
+    if as_json:
+        listed = [{**asdict(row), "available": not row.missing} for row in rows]
+        feasible = [{**asdict(pair), "feasible": pair.reason is None} for pair in pairs]
+        console.document({"schema_version": 1, "methods": listed, "pairs": feasible})
+        return 0
+    for axis in dict.fromkeys(row.axis for row in rows):
+        console.table([axis, "what it does"], [(row.name, _told(row)) for row in rows if row.axis == axis])
+        console.data("")
+    console.data("A dtype is real only together with a compile mode. On this machine:\n")
+    _print_pairs(pairs, console)
+    return 0
+
+
+@click.command(
+    "ledger",
+    cls=Verb,
+    short_help="Show where the time of a study went.",
+    examples=["autocut ledger studies/digits", "autocut ledger studies/digits --json"],
+)
+@STUDY
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def ledger(console: Console, study: Path, as_json: bool) -> int:
+    """Show where the time of STUDY went: seconds by category, over all its runs.
+
+    Workers work at the same time, so the categories can add up to more than the budget's clock.
+    """
+    from autocut.study import open_study
+
+    opened = open_study(study)
+    document = opened.ledger()
+    if as_json:
+        console.document({"schema_version": 1, "study": opened.name, **document})
+        return 0
+    seconds = {name: spent for name, spent in document["by_category"].items() if spent > 0}
+    total = sum(seconds.values())
+    ordered = sorted(seconds.items(), key=lambda item: -item[1])
+    console.table(["seconds", "share", "category"], [(f"{spent:.1f}", f"{spent / total:.0%}", name) for name, spent in ordered])
+    console.data(f"\nbudget spent: {format_duration(document['spent_s'])} in {len(document['sessions'])} run(s)")
+    return 0
+
+
+@click.command(
+    "dashboard",
+    cls=Verb,
+    short_help="Serve optuna-dashboard for a study.",
+    examples=["autocut dashboard studies/digits", "autocut dashboard studies/digits --port 9000"],
+)
+@STUDY
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port on 127.0.0.1; 0 takes a free one."
+)
+@click.pass_obj
+def dashboard(console: Console, study: Path, port: int) -> int:
+    """Serve optuna-dashboard for STUDY on 127.0.0.1 until Ctrl-C, and print its address."""
+    from autocut.report.dashboard import serve
+
+    serve(study, port, console.data)
+    return 0
+
+
+def _told(row: MethodRow) -> str:
+    needs = f" Needs {', '.join(row.requires)}" if row.requires else ""
+    missing = f" (not installed: pip install {' '.join(row.missing)})" if row.missing else ""
+    return f"{row.summary}{needs}{missing}"
+
+
+def _print_pairs(pairs: Sequence[PairRow], console: Console) -> None:
+    """The product of dtypes and modes as a matrix; each distinct reason gets a number and stands below."""
+    modes = list(dict.fromkeys(pair.mode for pair in pairs))
+    reasons = list(dict.fromkeys(pair.reason for pair in pairs if pair.reason))
+    cells = {(pair.dtype, pair.mode): f"no ({reasons.index(pair.reason) + 1})" if pair.reason else "yes" for pair in pairs}
+    dtypes = list(dict.fromkeys(pair.dtype for pair in pairs))
+    console.table(["mode", *dtypes], [(mode, *(cells[dtype, mode] for dtype in dtypes)) for mode in modes])
+    if reasons:
+        console.data("")
+        console.table(["no", "why not"], enumerate(reasons, start=1))

@@ -1,0 +1,174 @@
+"""`autocut search`: merge the configuration, check what can be checked, and hand over to the search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autocut.budget import format_duration, format_size
+from autocut.commands.verb import DURATION, SIZE, Verb, flag, source
+from autocut.config import DEFAULT_CACHE_BYTES, SearchConfig, cpu_count
+from autocut.console import Console
+from autocut.errors import Fault, FaultsError, InputError, unknown_name
+
+if TYPE_CHECKING:
+    from autocut.space import Space
+
+_DEFAULTS = SearchConfig(task=None, budget_s=0)
+_NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
+
+
+@click.command(
+    "search",
+    cls=Verb,
+    short_help="Search for cheaper models within a budget.",
+    examples=[
+        "autocut search --budget 5m --space quick",
+        "autocut search task.py --budget 8h",
+        "autocut search task.py --budget 8h --limit 'latency_ms<=5' --instance c7i.large",
+        "autocut search task.py --budget 30m --dry-run",
+    ],
+)
+@click.argument("task", required=False, metavar="[TASK]")
+@click.option("--budget", type=DURATION, required=True, help="Wall-clock time for everything, with its unit: 8h, 30m, 1h30m.")
+@click.option(
+    "--space",
+    default=_DEFAULTS.space,
+    show_default=True,
+    help="A shipped space (default, quick, training-only, ...) or a TOML file.",
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Study folder.  [default: studies/<task name>]")
+@click.option(
+    "--storage", metavar="URL", help="Database of the study, such as postgresql://...  [default: SQLite in the study folder]"
+)
+@click.option("--ray-address", metavar="ADDRESS", help="An existing Ray cluster.  [default: a local Ray of its own]")
+@click.option("--workers", type=click.IntRange(1), default=cpu_count, show_default="processors here", help="Trials at a time.")
+@click.option("--threads", type=click.IntRange(1), default=_DEFAULTS.threads, show_default=True, help="Threads of a served model.")
+@click.option("--sampler", default=_DEFAULTS.sampler, show_default=True, help="Optuna sampler that proposes recipes.")
+@click.option("--seed", type=click.IntRange(0), default=_DEFAULTS.seed, show_default=True, help="Seed of everything random.")
+@click.option(
+    "--instance", default=_DEFAULTS.instance, show_default=True, help="Instance of the price sheet that the money is counted for."
+)
+@click.option(
+    "--price-per-hour", type=click.FloatRange(0, min_open=True), metavar="USD", help="Price of this machine, instead of --instance."
+)
+@click.option(
+    "--utilization",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=_DEFAULTS.utilization,
+    show_default=True,
+    help="Share of the paid hour that serves predictions.",
+)
+@click.option(
+    "--limit", "limits", multiple=True, metavar="LIMIT", help="A bound that a point must keep: 'latency_ms<=5'. Repeatable."
+)
+@click.option(
+    "--try",
+    "try_recipes",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A recipe (TOML or JSON) to try first. Repeatable.",
+)
+@click.option(
+    "--cache-size", "cache_bytes", type=SIZE, default=DEFAULT_CACHE_BYTES, show_default="10GiB", help="Disk for stage outputs."
+)
+@click.option("--dry-run", is_flag=True, help="Show the merged configuration, check task and space, run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the front as one JSON document.")
+@click.pass_context
+def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool, as_json: bool, **options: Any) -> int:
+    """Search for cheaper models of TASK until the budget is spent, and print the front.
+
+    TASK is a Python file that defines `task`; without it, the embedded digits task runs. The same command again resumes the
+    study, a longer budget extends it.
+    """
+    console: Console = ctx.obj
+    config = SearchConfig(task=task, budget_s=budget, **options)
+    if dry_run:
+        return _dry_run(ctx, config, console, as_json=as_json)
+    from autocut.preflight import preflight
+
+    started = time.time()
+    found = preflight(config.task)
+    config = replace(config, out=config.folder(found.task.name))
+    space = _checked_space(config, found.methods)
+
+    from autocut.search.run import run_search
+
+    code = run_search(config, space, found, console, started)
+    _print_front(config, console, as_json=as_json)
+    return code
+
+
+def _checked_space(config: SearchConfig, known: Mapping[str, tuple[str, ...]]) -> Space:
+    """Load the space, and check whatever else of the configuration needs no task."""
+    from autocut.price import price_for
+    from autocut.score import parse_limit
+    from autocut.search.proposals import sampler_names
+    from autocut.space import load_space, read_recipe
+
+    space = load_space(config.space, known)
+    if config.sampler not in sampler_names():
+        raise unknown_name("--sampler", config.sampler, sampler_names())
+    price_for(config.instance, config.price_per_hour, config.utilization)
+    for limit in config.limits:
+        parse_limit(limit)
+    for recipe in config.try_recipes:
+        read_recipe(recipe, space)
+    return space
+
+
+def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_json: bool) -> int:
+    from autocut.methods import known_methods
+    from autocut.task_check import check_task
+
+    rows = [(flag(param), value, source(param, ctx)) for param, value in _merged(ctx)]
+    if as_json:
+        settings = {name: {"value": value, "source": origin} for name, value, origin in rows}
+        console.document({"schema_version": 1, "configuration": settings})
+    else:
+        console.table(["setting", "source", "value"], [(name, origin, _written(name, value)) for name, value, origin in rows])
+    faults: list[Fault] = []
+    try:
+        _checked_space(config, known_methods())
+    except FaultsError as error:
+        faults += error.faults
+    except InputError as error:
+        faults.append(Fault(error.message, error.hint))
+    faults += check_task(config.task)
+    if faults:
+        raise FaultsError("configuration", faults)
+    console.info("task and space are sound; nothing was run")
+    return 0
+
+
+def _merged(ctx: click.Context) -> list[tuple[click.Parameter, Any]]:
+    return [
+        (param, ctx.params[str(param.name)])
+        for param in ctx.command.params
+        if str(param.name) in ctx.params and param.name not in _NOT_CONFIGURATION
+    ]
+
+
+def _written(name: str, value: Any) -> str:
+    """A value as it would be typed."""
+    if value is None:
+        return "-"
+    if name == "budget":
+        return format_duration(value)
+    if name == "cache-size":
+        return format_size(value)
+    return " ".join(map(str, value)) or "-" if isinstance(value, tuple) else str(value)
+
+
+def _print_front(config: SearchConfig, console: Console, *, as_json: bool) -> None:
+    from autocut.commands.front import print_front
+    from autocut.study import open_study
+
+    study = open_study(config.out or Path())
+    if as_json or study.front():
+        print_front(study, console, as_json=as_json)

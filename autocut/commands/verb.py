@@ -1,0 +1,123 @@
+"""What every verb shares: quantities with units, `autocut.toml`, `AUTOCUT_*`, and runnable examples in its help."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from autocut.budget import parse_duration, parse_percent, parse_size
+from autocut.config import CONFIG_FILE, read_config_file
+from autocut.errors import InputError, nearest_hint
+
+PREFIX = "AUTOCUT"
+_CONFIG_FLAG = "config"
+
+
+class Quantity(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """A number with its unit, such as 8h, 10GB or 1%; the parser's error names where the value came from."""
+
+    def __init__(self, name: str, parse: Callable[[str, str], float]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse a string; what is a number already came from a default."""
+        return self._parse(value, subject(param, ctx)) if isinstance(value, str) else value
+
+
+DURATION = Quantity("duration", parse_duration)
+SIZE = Quantity("size", parse_size)
+PERCENT = Quantity("percent", parse_percent)
+
+
+class Verb(click.Command):
+    """One verb: a command that reads `autocut.toml` and its variables, and whose help ends with examples that run."""
+
+    def __init__(self, name: str | None, *, examples: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(name, **settings)
+        self.examples = tuple(examples)
+        self.epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in self.examples)
+        self.params.append(
+            click.Option(
+                [f"--{_CONFIG_FLAG}", "config_file"],
+                type=click.Path(path_type=Path),
+                help=f"Configuration file.  [default: {CONFIG_FILE} here, if there is one]",
+                is_eager=True,
+                expose_value=False,
+                callback=_read_configuration,
+            )
+        )
+        for option in self.options:
+            # click would name the variable after the Python name, which is not always the flag's.
+            option.envvar = option.envvar or f"{PREFIX}_{name}_{flag(option)}".upper().replace("-", "_")
+
+    @property
+    def options(self) -> list[click.Option]:
+        """The flags, without the positional arguments."""
+        return [param for param in self.params if isinstance(param, click.Option)]
+
+    def keys(self) -> dict[str, str]:
+        """Keys that the verb's table in a configuration file may have, with the parameters that they set."""
+        named = {flag(param): str(param.name) for param in self.params}
+        return {key: name for key, name in named.items() if key != _CONFIG_FLAG}
+
+
+def flag(param: click.Parameter) -> str:
+    """Name of a parameter as a person types it, without dashes in front: ``price-per-hour``."""
+    if isinstance(param, click.Option):
+        return max(param.opts, key=len).lstrip("-")
+    return str(param.name)
+
+
+def subject(param: click.Parameter | None, ctx: click.Context | None) -> str:
+    """What to call a parameter in an error: its flag, its variable or its key in the configuration file."""
+    if param is None:
+        return "value"
+    place = source(param, ctx)
+    if place.startswith(PREFIX):
+        return place
+    return f"{flag(param)} in {place}" if place.endswith(".toml") else _shown(param)
+
+
+def source(param: click.Parameter, ctx: click.Context | None) -> str:
+    """Where a parameter's value came from: ``flag``, the variable, the configuration file, or ``default``."""
+    found = ctx.get_parameter_source(str(param.name)) if ctx else None
+    if ctx and found is ParameterSource.ENVIRONMENT:
+        return str(param.envvar)
+    if ctx and found is ParameterSource.DEFAULT_MAP:
+        return str(ctx.meta.get("autocut.config_file", CONFIG_FILE))
+    return "flag" if found is ParameterSource.COMMANDLINE else "default"
+
+
+def _shown(param: click.Parameter) -> str:
+    return f"--{flag(param)}" if isinstance(param, click.Option) else str(param.name).upper()
+
+
+def _read_configuration(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
+    """Fill click's `default_map` from the file; runs before the other parameters get their values."""
+    command = ctx.command
+    root = ctx.find_root().command
+    if isinstance(command, Verb):
+        _check_variables(command)
+    path = value or Path(CONFIG_FILE)
+    if value is None and not path.is_file():
+        return
+    verbs = root.commands if isinstance(root, click.Group) else {}
+    options = {name: verb.keys() for name, verb in verbs.items() if isinstance(verb, Verb)}
+    ctx.meta["autocut.config_file"] = str(path)
+    ctx.default_map = read_config_file(path, options).get(str(command.name), {})
+
+
+def _check_variables(verb: Verb) -> None:
+    """Refuse a mistyped variable: silently ignored, it would be a fallback."""
+    known = {str(option.envvar) for option in verb.options}
+    for variable in os.environ:
+        if variable.startswith(f"{PREFIX}_{verb.name}_".upper()) and variable not in known:
+            raise InputError(
+                f"environment variable {variable} belongs to no flag of autocut {verb.name}", nearest_hint(variable, known)
+            )

@@ -1,0 +1,111 @@
+"""What a search is told to do, and the configuration file `autocut.toml`.
+
+Each value comes from the first of: flag, ``AUTOCUT_<VERB>_<FLAG>``, file, default. The file has one table per verb, with the names
+of the flags as keys::
+
+    [search]
+    budget = "8h"
+    price-per-hour = 0.12
+    limit = ["latency_ms<=5"]
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autocut.errors import InputError, nearest_hint
+from autocut.toml_lines import FaultList, LineMap
+
+CONFIG_FILE = "autocut.toml"
+STUDIES = Path("studies")
+DEFAULT_CACHE_BYTES = 10 * 2**30
+
+
+def cpu_count() -> int:
+    """Processors that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Everything that `autocut search` was told, checked and with units in the names.
+
+    `task` None is the embedded digits task; `out` None is ``studies/<task name>``; `storage` None is an SQLite file in that folder;
+    `ray_address` None starts a Ray of our own; `price_per_hour` None takes the price of `instance` from the price sheet.
+    """
+
+    task: str | None
+    budget_s: float
+    space: str = "default"
+    out: Path | None = None
+    storage: str | None = None
+    ray_address: str | None = None
+    workers: int = 1
+    threads: int = 1
+    sampler: str = "tpe"
+    seed: int = 0
+    instance: str = "c7i.large"
+    price_per_hour: float | None = None
+    utilization: float = 1.0
+    limits: tuple[str, ...] = ()
+    try_recipes: tuple[Path, ...] = ()
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+
+    def folder(self, task_name: str) -> Path:
+        """Return the study folder of a task with this name."""
+        return self.out if self.out is not None else STUDIES / task_name
+
+
+def read_config_file(path: Path, options: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+    """Read a configuration file into the shape of click's `default_map`.
+
+    Args:
+        path: The TOML file.
+        options: For each verb, its keys as a person writes them (``price-per-hour``) with the parameter names that they set.
+
+    Returns:
+        For each verb, parameter name to value. Values are left as strings for the flags' own parsers, true and false excepted.
+
+    Raises:
+        InputError: the file cannot be read or is not TOML.
+        FaultsError: every unknown verb or key, with its line and the nearest valid name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"configuration file must be readable TOML, got {str(path)!r}: {reason}") from error
+    faults = FaultList(LineMap(text, str(path)))
+    merged: dict[str, dict[str, Any]] = {}
+    for verb, table in document.items():
+        if not isinstance(table, dict):
+            message = f"keys must stand in a table of their verb, got {verb!r} on its own"
+            faults.add((verb,), message, f"write [search] above it, or one of {', '.join(options)}")
+        elif verb not in options:
+            faults.add((verb,), f"table must be one of {', '.join(options)}, got {verb!r}", nearest_hint(verb, options))
+        else:
+            merged[verb] = _values(verb, table, options[verb], faults)
+    faults.raise_any("configuration file")
+    return merged
+
+
+def _values(verb: str, table: Mapping[str, Any], names: Mapping[str, str], faults: FaultList) -> dict[str, Any]:
+    values = {}
+    for key, value in table.items():
+        if key not in names:
+            faults.add((verb, key), f"key of [{verb}] must be one of {', '.join(names)}, got {key!r}", nearest_hint(key, names))
+        elif isinstance(value, dict):
+            faults.add((verb, key), f"{verb}.{key} must be a value, got a table")
+        else:
+            values[names[key]] = [_text(item) for item in value] if isinstance(value, list) else _text(value)
+    return values
+
+
+def _text(value: Any) -> Any:
+    return value if isinstance(value, bool) else str(value)

@@ -1,0 +1,261 @@
+"""A bundle: a deployable model in one directory, which loads without the user's code.
+
+    manifest.json ...... what it claims, and the SHA-256 of every other file
+    model/ ............. the files of the format's own runtime
+    examples.npz ....... inputs, targets and this model's outputs, for verification
+    README.md .......... how to run it, its numbers, its price
+
+Reading a bundle checks every hash before a runtime sees a byte, and never unpickles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from autocut import __version__
+from autocut.batches import Inputs, tensors
+from autocut.deploy.examples import ExampleBatch, examples_accuracy, write_examples
+from autocut.deploy.manifest import (
+    EXAMPLES,
+    MANIFEST,
+    MODEL_FOLDER,
+    README,
+    Created,
+    Economics,
+    Environment,
+    ExamplesClaim,
+    Manifest,
+    TensorSignature,
+    check_files,
+    hash_files,
+    read_manifest,
+    render,
+)
+from autocut.deploy.pickles import refuse_pickles
+from autocut.deploy.readme import readme
+from autocut.errors import AutocutError, BundleError
+from autocut.measurement import Measurement
+from autocut.recipe import Recipe
+from autocut.stages import lowering
+
+_LIBRARIES = ("torch", "torchao", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a new bundle says about its model, apart from what its files tell by themselves.
+
+    `kind` is the registered kind whose metric the task uses, None where the metric is the user's own function; `metric` its name.
+    `lineage` holds the keys of the stages that made the model, `command` what the user typed.
+    """
+
+    task: str
+    recipe: Recipe
+    measurement: Measurement
+    values: Mapping[str, float]
+    kind: str | None
+    metric: str
+    command: str
+    seed: int
+    trial: int | None = None
+    lineage: Sequence[str] = ()
+    economics: Economics | None = None
+    machine_details: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+
+
+class Deployed:
+    """A loaded bundle: call it with what the model was exported for, a tensor, a tuple or a dict of tensors with the batch first.
+
+    It runs in inference mode on the CPU and returns the output tensor. It cannot be trained. `predict` is the same call without the
+    check of the inputs, for loops where microseconds count.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, predict: Callable[[Inputs], Tensor]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.predict = predict
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """Return the model's output for a batch.
+
+        Raises:
+            BundleError: the inputs are not the ones of the manifest's signature.
+        """
+        self._check(inputs)
+        return self.predict(inputs)
+
+    def __repr__(self) -> str:
+        """Show which model this is."""
+        return f"Deployed({str(self.folder)!r}: {self.manifest.task}, {Recipe(self.manifest.recipe).describe()})"
+
+    def _check(self, inputs: Inputs) -> None:
+        given = {name: (str(tensor.dtype).removeprefix("torch."), tensor.dim()) for name, tensor in tensors(inputs).items()}
+        wanted = {signature.name: (signature.dtype, len(signature.shape)) for signature in self.manifest.inputs}
+        if given != wanted:
+            raise BundleError(f"inputs must be {_told(wanted)}, got {_told(given)}", f"see 'inputs' in {self.folder / MANIFEST}")
+
+
+def load(path: str | Path, threads: int = 1) -> Deployed:
+    """Load the bundle at `path` without the code that trained it, after checking every hash.
+
+    Args:
+        path: The bundle's folder.
+        threads: CPU threads for one call in runtimes with a pool of their own. Torch's pool belongs to the process: set it with
+            `torch.set_num_threads`, which this function leaves alone.
+
+    Raises:
+        BundleError: `path` is no readable bundle, or holds a pickle.
+        VerificationError: a file is missing, extra or not the one that the manifest names.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    model = folder / MODEL_FOLDER
+    refuse_pickles(model)
+    return Deployed(folder, manifest, lowering.load(model, manifest.mode, threads))
+
+
+def write_bundle(artifact: Path, to: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Manifest:
+    """Write the model in `artifact` as a bundle at `to`: all of it or nothing.
+
+    Args:
+        artifact: Folder that `lowering.lower` wrote. Copied, not modified.
+        to: Missing or empty folder; one that holds this very bundle already is left as it is.
+        claims: What the manifest says beside hashes and signatures.
+        examples: From `collect_examples` with the model loaded from `artifact`.
+
+    Raises:
+        BundleError: `to` holds something else, the artifact holds a pickle, or the disk refuses.
+    """
+    refuse_pickles(artifact)
+    with _told_as_bundle_error(to), _temporary_folder(to) as draft:
+        shutil.copytree(artifact, draft / MODEL_FOLDER)
+        write_examples(draft / EXAMPLES, examples)
+        manifest = _finish(draft, claims, examples)
+        if to.exists() and (not to.is_dir() or any(to.iterdir())):
+            return _existing(to, manifest)
+        draft.replace(to)
+        _sync(to.parent)
+    return manifest
+
+
+def _finish(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Manifest:
+    """Write the README and the manifest into `draft`, which has everything else."""
+    (draft / README).touch()
+    try:
+        manifest = _manifest(draft, claims, examples)
+        (draft / README).write_text(readme(draft / MODEL_FOLDER, manifest), encoding="utf-8")
+        manifest = manifest.model_copy(update={"files": hash_files(draft)})
+        # Through JSON and back: what is claimed is what a reader will see, to the last digit.
+        manifest = Manifest.model_validate(json.loads(json.dumps(manifest.content, allow_nan=False)))
+    except ValueError as error:
+        reason = " ".join(str(error).splitlines()[:3])
+        raise BundleError(
+            f"bundle must claim finite, well-formed values: {reason}", "measure the model again before it is exported"
+        ) from None
+    (draft / MANIFEST).write_text(render(manifest), encoding="utf-8")
+    for path in draft.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    return manifest
+
+
+def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Manifest:
+    dtype, mode = claims.recipe.tail
+    first = examples[0]
+    accuracy = examples_accuracy(claims.kind, examples, [batch.outputs for batch in examples])
+    structure: Literal["tensor", "tuple", "dict"] = "tuple"
+    if not isinstance(first.inputs, tuple):
+        structure = "tensor" if isinstance(first.inputs, Tensor) else "dict"
+    return Manifest(
+        schema_version=1,
+        task=claims.task,
+        trial=claims.trial,
+        recipe=dict(claims.recipe),
+        dtype=dtype,
+        mode=mode,
+        lineage=tuple(claims.lineage),
+        seed=claims.seed,
+        metric=claims.metric,
+        measurement=claims.measurement,
+        values=dict(claims.values),
+        economics=claims.economics,
+        structure=structure,
+        inputs=tuple(_signature(name, tensor.shape, str(tensor.dtype)) for name, tensor in tensors(first.inputs).items()),
+        output=_signature("output", first.outputs.shape, str(first.outputs.dtype)),
+        verification=ExamplesClaim(examples=sum(len(batch) for batch in examples), kind=claims.kind, accuracy=accuracy),
+        environment=Environment(
+            python=platform.python_version(),
+            libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+            machine=claims.measurement.cost.machine,
+            machine_details=dict(claims.machine_details),
+        ),
+        created=Created(at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), command=claims.command, autocut=__version__),
+        files=hash_files(draft),
+    )
+
+
+def _signature(name: str, shape: Sequence[int], dtype: str) -> TensorSignature:
+    return TensorSignature(name=name, dtype=dtype.removeprefix("torch."), shape=(None, *(int(size) for size in shape[1:])))
+
+
+def _existing(to: Path, manifest: Manifest) -> Manifest:
+    hint = "choose another folder with --to, or remove this one"
+    try:
+        existing = read_manifest(to)
+        check_files(to, existing)
+    except AutocutError:
+        raise BundleError(f"bundle must go to a missing or empty folder, got {str(to)!r} with other things in it", hint) from None
+    if not existing.same_model_as(manifest):
+        raise BundleError(f"bundle must go to a missing or empty folder, got {str(to)!r} with another bundle in it", hint)
+    return existing
+
+
+@contextlib.contextmanager
+def _temporary_folder(to: Path) -> Iterator[Path]:
+    """A folder beside `to`, so that renaming it is atomic; gone when the block ends with it still there."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+    draft = folder / "bundle"
+    draft.mkdir()
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _told_as_bundle_error(to: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BundleError(
+            f"bundle {to} must be writable, got: {reason}", "make room there, or choose another folder with --to"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    """Have the disk write `path` before the rename is seen, so that a power cut leaves no half bundle."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _told(signature: Mapping[str, tuple[str, int]]) -> str:
+    return ", ".join(f"{name}: {dtype} with {dimensions} dimensions" for name, (dtype, dimensions) in signature.items())

@@ -1,0 +1,94 @@
+"""Export: hand out the bundle of a trial. One that the search made is copied; any other is made now, from the trial's stages."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from autocut.deploy.bundle import load
+from autocut.deploy.finalize import Order, finalize
+from autocut.errors import BundleError, NoResultError, StudyError, TrialError, VerificationError
+from autocut.measure.quiet import QuietLock
+from autocut.pipeline import Pipeline
+from autocut.price import Price
+from autocut.stage_cache import StageCache
+from autocut.study import Study, TrialRecord, open_study
+from autocut.task import load_task
+
+
+def export_trial(folder: Path, trial: int, to: Path, command: str = "autocut export") -> Path:
+    """Write the bundle of `trial` of the study in `folder` to `to`, verified.
+
+    A trial that was never finalized is exported from its cached stages, measured on the locked test split and verified, as at
+    the end of a search; that takes the task's own code.
+
+    Returns:
+        `to`.
+
+    Raises:
+        StudyError: no such study or trial, or the trial has no measurement.
+        BundleError: `to` holds something else.
+        VerificationError: the bundle does not give what it claims.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise BundleError(f"--to must be a missing or empty folder, got {str(to)!r}", "choose another folder, or remove this one")
+    study = open_study(folder)
+    try:
+        record = _find(study, trial)
+        final = study.finals().get(trial)
+        if final is not None and final.verified and final.bundle is not None:
+            source = study.folder / final.bundle
+            load(source)  # hashes: a damaged bundle is not handed out
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, to, dirs_exist_ok=True)
+            return to
+        return _make(study, record, to, command)
+    finally:
+        study.close()
+
+
+def _find(study: Study, trial: int) -> TrialRecord:
+    records = {record.trial: record for record in study.trials()}
+    record = records.get(trial)
+    if record is None:
+        known = f"0 to {max(records)}" if records else "none yet"
+        raise StudyError(
+            f"--trial must be a finished trial of {study.folder} ({known}), got {trial}", f"see: autocut front {study.folder}"
+        )
+    if record.measured is None or record.recipe is None:
+        raise StudyError(
+            f"--trial must have been measured, got {trial}, which ended so: {record.reason}", f"see: autocut front {study.folder}"
+        )
+    return record
+
+
+def _make(study: Study, record: TrialRecord, to: Path, command: str) -> Path:
+    facts = study.facts
+    reference = study.reference
+    if record.recipe is None or reference is None:
+        raise StudyError(f"study {study.folder} must have a measured baseline, but has none", "search it a little longer")
+    # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.
+    torch.set_num_threads(int(facts["threads"]))
+    task = load_task(facts["task_path"])
+    if task.fingerprint != study.task_fingerprint:
+        raise StudyError(
+            f"study {study.folder} was made for another version of task {task.name!r}",
+            "restore the task, or search again with --out",
+        )
+    pipeline = Pipeline(
+        task, StageCache(study.stages_dir, sys.maxsize), QuietLock(), seed=study.seed, threads=int(facts["threads"])
+    )
+    order = Order(to, record.trial, Price(**facts["price"]), reference, study.spent_s(), command)
+    try:
+        done = finalize(pipeline, record.recipe, order)
+    except TrialError as error:
+        raise NoResultError(f"trial {record.trial} must be exportable, but is not any more: {error.message}", error.hint) from error
+    if done.refusal is not None:
+        raise VerificationError(
+            f"trial {record.trial} must give in a bundle what it gave in the search, but does not: {done.refusal}",
+            f"choose another one: autocut front {study.folder}",
+        )
+    return to

@@ -1,0 +1,277 @@
+"""The manifest of a bundle: what the bundle claims, and the hash of every file. No torch here.
+
+`manifest.json` is one canonical spelling of its content and carries the SHA-256 of that content, so a changed byte anywhere in it
+shows. The hashes find damage and mix-ups. They are no signature: whoever can write the folder can write new hashes too, so compare
+`Manifest.digest` with a copy kept elsewhere (the study database has one) where that matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from autocut.errors import BundleError, VerificationError
+from autocut.measurement import Measurement
+from autocut.recipe import Recipe, Value
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+EXAMPLES = "examples.npz"
+README = "README.md"
+MODEL_FOLDER = "model"
+
+_MAX_MANIFEST_BYTES = 4 * 2**20
+
+
+def _plain_path(path: str) -> str:
+    """Accept a relative POSIX path in its one spelling; nothing that could leave the bundle on any system."""
+    parts = PurePosixPath(path).parts
+    normal = unicodedata.normalize("NFC", path) == path and path.isprintable()
+    if (
+        not normal
+        or not parts
+        or "/".join(parts) != path
+        or any(part in ("..", ".", "/") or set(part) & set('\\:*?"<>|') for part in parts)
+    ):
+        raise ValueError(f"path must be relative, inside the bundle and without '..', got {path!r}")
+    return path
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class BundleFile(_Record):
+    """One file of the bundle: its path inside the bundle, hash and size."""
+
+    path: Annotated[str, AfterValidator(_plain_path)]
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+
+
+class TensorSignature(_Record):
+    """Name, dtype (numpy's name) and shape of an input or output; None stands for the batch dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class ExamplesClaim(_Record):
+    """What the model must give on `examples.npz`: `accuracy` by the rules of `kind`; both None where the metric is the user's."""
+
+    examples: int = Field(ge=1)
+    kind: str | None
+    accuracy: float | None
+
+
+class Economics(_Record):
+    """Money: what a million predictions cost, and after how many of them the search has paid for itself (None: never)."""
+
+    instance: str
+    price_per_hour: float = Field(gt=0)
+    price_date: str
+    utilization: float = Field(gt=0, le=1)
+    usd_per_million: float = Field(ge=0)
+    baseline_usd_per_million: float = Field(ge=0)
+    search_usd: float = Field(ge=0)
+    break_even_predictions: float | None = Field(default=None, ge=0)
+
+
+class Environment(_Record):
+    """Where the bundle was made: versions of the libraries, and the machine that its numbers were measured on."""
+
+    python: str
+    libraries: dict[str, str]
+    machine: str
+    machine_details: dict[str, str | int | float | bool | None] = {}
+
+
+class Created(_Record):
+    """When, and by which command."""
+
+    at: str
+    command: str
+    autocut: str
+
+
+class Manifest(_Record):
+    """Everything that a bundle claims about itself."""
+
+    schema_version: Literal[1]
+    task: str
+    trial: int | None
+    recipe: dict[str, Value]
+    dtype: str
+    mode: str
+    lineage: tuple[str, ...]
+    seed: int
+    metric: str
+    measurement: Measurement
+    values: dict[str, float]
+    economics: Economics | None
+    structure: Literal["tensor", "tuple", "dict"]
+    inputs: tuple[TensorSignature, ...] = Field(min_length=1)
+    output: TensorSignature
+    verification: ExamplesClaim
+    environment: Environment
+    created: Created
+    files: tuple[BundleFile, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Manifest:
+        if Recipe(self.recipe).tail != (self.dtype, self.mode):
+            raise ValueError(f"recipe must run {self.dtype} in {self.mode}, got {Recipe(self.recipe).tail}")
+        folded = [file.path.casefold() for file in self.files]
+        if len(set(folded)) != len(folded) or MANIFEST in folded:
+            raise ValueError("files must name every file once, and never the manifest itself")
+        if missing := {EXAMPLES, README.casefold()} - set(folded):
+            raise ValueError(f"files must hold {EXAMPLES} and {README}, got none of {sorted(missing)}")
+        if not self.model_files:
+            raise ValueError(f"files must hold at least one file below {MODEL_FOLDER}/")
+        return self
+
+    @property
+    def model_files(self) -> tuple[BundleFile, ...]:
+        """The files that the format's runtime needs."""
+        return tuple(file for file in self.files if file.path.startswith(f"{MODEL_FOLDER}/"))
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Plain JSON content."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content: the identity of the bundle, as every file's hash is part of it."""
+        return _digest(self.content)
+
+    def same_model_as(self, other: Manifest) -> bool:
+        """Whether both claim the same about the same files, whenever and by whichever command they were written."""
+        return self.model_copy(update={"created": other.created}) == other
+
+
+def render(manifest: Manifest) -> str:
+    """Return the text of `manifest.json`."""
+    return _text({**manifest.content, "content_sha256": manifest.digest})
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check `manifest.json`; the files it names are not looked at (`check_files` does).
+
+    Raises:
+        BundleError: no folder, no manifest, not JSON, another schema version, a field that is wrong.
+        VerificationError: well-formed, but not the content that its own hash was made from.
+    """
+    if not folder.is_dir():
+        raise BundleError(f"bundle must be a folder, got {str(folder)!r}", "autocut export STUDY --trial N --to FOLDER writes one")
+    path = folder / MANIFEST
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(
+            f"bundle {folder} must hold {MANIFEST}, got none", "autocut export STUDY --trial N --to FOLDER writes one"
+        )
+    document = _parse(path, folder)
+    version = document.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise BundleError(
+            f"{path}: schema_version must be {SCHEMA_VERSION}, got {version!r}",
+            "use the autocut that wrote the bundle, or export it again",
+        )
+    claimed = document.pop("content_sha256", None)
+    if claimed != _digest(document) or _text({**document, "content_sha256": claimed}).encode() != path.read_bytes():
+        raise VerificationError(
+            f"{path} must match its own SHA-256, got a changed manifest",
+            "get the bundle again from where it was made, or export it again",
+        )
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise BundleError(
+            f"{path}: {where}: {first['msg']}, got {_short(first['input'])}{more}", "export the bundle again"
+        ) from None
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compare every file of `folder` with the manifest: none missing, none extra, each byte as it was.
+
+    Raises:
+        VerificationError: naming the first file that differs.
+    """
+    hint = "get the bundle again from where it was made, or export it again"
+    found = {path.relative_to(folder).as_posix() for path in _walk(folder)} - {MANIFEST}
+    named = {file.path for file in manifest.files}
+    if extra := sorted(found - named):
+        raise VerificationError(f"bundle {folder} must hold only the files of its manifest, got {extra[0]!r}", hint)
+    if missing := sorted(named - found):
+        raise VerificationError(f"bundle {folder} must hold {missing[0]!r}, got none", hint)
+    for file in manifest.files:
+        entry = hash_file(folder, folder / file.path)
+        if entry != file:
+            raise VerificationError(f"{folder / file.path} must have SHA-256 {file.sha256[:12]}…, got {entry.sha256[:12]}…", hint)
+
+
+def hash_file(folder: Path, path: Path) -> BundleFile:
+    """Return the record of `path`, a file inside `folder`."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return BundleFile(path=path.relative_to(folder).as_posix(), sha256=digest, size_bytes=path.stat().st_size)
+
+
+def hash_files(folder: Path) -> tuple[BundleFile, ...]:
+    """Return the records of all files below `folder` in the order of their paths, the manifest left out."""
+    return tuple(hash_file(folder, path) for path in sorted(_walk(folder)) if path != folder / MANIFEST)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below `folder`. A link or a device is refused: it could lead out of the bundle."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise VerificationError(
+                f"bundle {folder} must hold plain files only, got {path.relative_to(folder).as_posix()!r}", "copy it with cp -rL"
+            )
+        if path.is_file():
+            yield path
+
+
+def _parse(path: Path, folder: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ValueError("too large")
+        document = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
+        _text(document)  # a number like 1e999 parses, and is no JSON number
+    except (ValueError, RecursionError):
+        raise BundleError(
+            f"{path} must be a JSON document, got something damaged", f"get the bundle again: {folder} cannot be used"
+        ) from None
+    if not isinstance(document, dict):
+        raise BundleError(f"{path} must hold a JSON object, got {type(document).__name__}", "export the bundle again")
+    return document
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(_text(content).encode()).hexdigest()
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

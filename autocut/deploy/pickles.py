@@ -1,0 +1,56 @@
+"""Keep pickles out of bundles: a pickle runs code of its author's choice when it is loaded.
+
+This looks at the files of every format alike; the loader of a format that could unpickle refuses on its own as well
+(`autocut.stages.archive`). What neither does: a bundle is still a program. An ahead-of-time package is machine code, and a graph
+may call any operator. Load only bundles from someone you trust.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import IO
+
+from autocut.errors import BundleError
+
+_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".dill", ".ckpt"})
+_PROTOCOLS = tuple(bytes([0x80, protocol]) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1))
+_ARCHIVE = b"PK"
+_HINT = "save the model without tensor subclasses, custom objects or sample inputs, then export it again"
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise where a file below `folder`, or a record in an archive there, is a pickle by its name or by its bytes.
+
+    Raises:
+        BundleError: naming the file or the record.
+    """
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as stream:
+            if _is_pickle(path.name, path.stat().st_size, stream):
+                raise BundleError(f"bundle must hold no pickle, got {path.name!r}", _HINT)
+        if zipfile.is_zipfile(path):
+            _refuse_in_archive(path)
+
+
+def _refuse_in_archive(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            with archive.open(record) as stream:
+                # `torch.save` writes an archive with a pickle in it: an archive inside an archive is one too.
+                nested = stream.read(2) == _ARCHIVE
+                stream.seek(0)
+                if nested or _is_pickle(record.filename, record.file_size, stream):
+                    raise BundleError(f"{path.name} must hold no pickle, got one in {record.filename!r}", _HINT)
+
+
+def _is_pickle(name: str, size_bytes: int, stream: IO[bytes]) -> bool:
+    """Every pickle since protocol 2 starts with PROTO and ends with STOP; raw weights do both once in four million."""
+    if size_bytes == 0:
+        return False
+    if Path(name).suffix.lower() in _SUFFIXES:
+        return True
+    start = stream.read(2)
+    stream.seek(size_bytes - 1)
+    return start in _PROTOCOLS and stream.read(1) == pickle.STOP

@@ -1,0 +1,180 @@
+"""The README of a bundle, for someone who has the folder and nothing else."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from autocut.deploy.manifest import MODEL_FOLDER, Manifest, TensorSignature
+from autocut.measurement import Latency
+from autocut.recipe import Recipe
+
+
+def readme(model: Path, manifest: Manifest) -> str:
+    """Return the README's Markdown for the model files in folder `model`."""
+    parts = [_head(manifest), _how_to_run(model, manifest), _numbers(manifest), _price(manifest), _files()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(manifest: Manifest) -> str:
+    trial = "" if manifest.trial is None else f", trial {manifest.trial}"
+    return (
+        f"# {manifest.task}: {Recipe(manifest.recipe).describe()}\n\n"
+        f"A deployable model made by autocut{trial}: {manifest.dtype}, run by {manifest.mode}. "
+        "Load it only if you trust who made it: a model is a program."
+    )
+
+
+def _how_to_run(model: Path, manifest: Manifest) -> str:
+    names = ", ".join(f"`{_spelled(signature)}`" for signature in manifest.inputs)
+    threads = manifest.measurement.cost.threads
+    return (
+        f"## Run it\n\nInputs: {names} ({_form(manifest)}); output: `{_spelled(manifest.output)}`; `n` is the batch.\n\n"
+        "With autocut, which checks every hash first and does not need the code that trained the model:\n\n"
+        f"```python\nimport autocut, torch\ntorch.set_num_threads({threads})\nmodel = autocut.load('.', threads={threads})\n"
+        f"output = model({_autocut_inputs(manifest)})\n```\n\n"
+        f"With the format's own runtime alone (versions it was made with: {_versions(manifest)}):\n\n"
+        f"```python\n{_runtime_code(model, manifest)}\n```\n\n"
+        "Check it: `autocut verify .`"
+    )
+
+
+def _runtime_code(model: Path, manifest: Manifest) -> str:
+    """Code for the runtime, chosen by the format of the files, so that a new compile mode of a known format needs nothing here."""
+    files = sorted(path for path in model.rglob("*") if path.is_file())
+    for path in files:
+        name = f"{MODEL_FOLDER}/{path.relative_to(model).as_posix()}"
+        if path.suffix == ".onnx":
+            return _onnx_code(name, manifest)
+        if path.suffix == ".xml":
+            compiled = f"model = openvino.compile_model({name!r}, 'CPU')"
+            return f"import numpy as np, openvino\n{compiled}\noutput = model([{_arrays(manifest)}])[0]"
+        if path.suffix == ".pt2":
+            others = [other.name for other in files if other.suffix == ".pt2" and other != path]
+            return _torch_code(path, name, others, manifest)
+    return f"# the format's files: {', '.join(path.name for path in files)}"
+
+
+def _onnx_code(name: str, manifest: Manifest) -> str:
+    return (
+        "import numpy as np, onnxruntime\noptions = onnxruntime.SessionOptions()\n"
+        f"options.intra_op_num_threads = {manifest.measurement.cost.threads}\n"
+        f"session = onnxruntime.InferenceSession({name!r}, options, providers=['CPUExecutionProvider'])\n"
+        f"arrays = [{_arrays(manifest)}]\n"
+        "feed = {node.name: array for node, array in zip(session.get_inputs(), arrays, strict=True)}\n"
+        "output = session.run(None, feed)[0]"
+    )
+
+
+def _torch_code(path: Path, name: str, others: list[str], manifest: Manifest) -> str:
+    with zipfile.ZipFile(path) as archive:
+        ahead_of_time = any("/aotinductor/" in record for record in archive.namelist())
+        quantized = any(
+            b"quantized_decomposed" in archive.read(record) for record in archive.namelist() if record.endswith("models/model.json")
+        )
+    lines = ["import torch"]
+    if ahead_of_time:
+        also = f"  # one package for each batch size, also {', '.join(others)}" if others else ""
+        lines.append(f"model = torch._inductor.aoti_load_package({name!r}){also}")
+    else:
+        if quantized:
+            lines.append("import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # makes the int8 operators known")
+        compiled = "" if manifest.mode == "eager" else f"  # torch.compile it for {manifest.mode}"
+        lines.append(f"model = torch.export.load({name!r}).module(){compiled}")
+    return "\n".join((*lines, f"inputs = {_positional(manifest)}", "with torch.inference_mode():", "    output = model(*inputs)"))
+
+
+def _numbers(manifest: Manifest) -> str:
+    measurement = manifest.measurement
+    accuracy = measurement.accuracy
+    rows = [
+        f"| {manifest.metric} ({accuracy.split}, {accuracy.examples} examples) | {accuracy.metric.value:.4f} | "
+        f"{accuracy.metric.low:.4f} to {accuracy.metric.high:.4f} |"
+    ]
+    if accuracy.difference is not None:
+        gap = accuracy.difference
+        rows.append(f"| difference to the untouched model | {gap.value:+.4f} | {gap.low:+.4f} to {gap.high:+.4f} |")
+    for latency in measurement.cost.latencies:
+        rows += _latency_rows(latency)
+    rows.append(
+        f"| size | {measurement.cost.size_bytes / 1e6:.3f} MB | gzip: {measurement.cost.compressed_size_bytes / 1e6:.3f} MB |"
+    )
+    rows.append(f"| cold start (load and first call) | {measurement.cost.cold_start_ms:.0f} ms | |")
+    if measurement.peak_memory_bytes is not None:
+        rows.append(f"| peak memory | {measurement.peak_memory_bytes / 2**20:.1f} MiB | |")
+    threads = measurement.cost.threads
+    counted = "1 thread" if threads == 1 else f"{threads} threads"
+    return (
+        "## Its numbers\n\n| what | value | 95% interval |\n|---|---|---|\n"
+        + "\n".join(rows)
+        + f"\n\nMeasured with {counted} on `{manifest.environment.machine}`, seed {manifest.seed}. "
+        "Another machine gives other latencies."
+    )
+
+
+def _latency_rows(latency: Latency) -> list[str]:
+    batch, speedup = f"batch {latency.batch_size}", latency.speedup
+    return [
+        f"| p50 latency, {batch} | {latency.p50_ms.value:.4g} ms | {latency.p50_ms.low:.4g} to {latency.p50_ms.high:.4g} |",
+        f"| speed against the untouched model, {batch} | {speedup.value:.2f}x | {speedup.low:.2f} to {speedup.high:.2f} |",
+    ]
+
+
+def _price(manifest: Manifest) -> str:
+    economics = manifest.economics
+    if economics is None:
+        return "## Its price\n\nNo price was given when it was exported."
+    if economics.break_even_predictions is None:
+        break_even = "It never pays back the search: it is not cheaper than the untouched model."
+    else:
+        after = f"{economics.break_even_predictions:,.0f} predictions"
+        break_even = f"The search (${economics.search_usd:.4g}) has paid for itself after {after}."
+    return (
+        f"## Its price\n\n${economics.usd_per_million:.4g} per million predictions, "
+        f"${economics.baseline_usd_per_million:.4g} for the untouched model, "
+        f"on {economics.instance} at ${economics.price_per_hour:g} per hour (price of {economics.price_date}, "
+        f"utilization {economics.utilization:.0%}). {break_even}"
+    )
+
+
+def _files() -> str:
+    return (
+        "## Its files\n\n`manifest.json` holds the recipe, the measurement, the machine, the command and the SHA-256 of every "
+        "file; `examples.npz` real inputs, targets and this model's outputs; `model/` what the runtime loads."
+    )
+
+
+def _form(manifest: Manifest) -> str:
+    return {"tensor": "one tensor", "tuple": "a tuple of tensors", "dict": "a dict of tensors"}[manifest.structure]
+
+
+def _spelled(signature: TensorSignature) -> str:
+    return f"{signature.name}: {signature.dtype}[{', '.join('n' if size is None else str(size) for size in signature.shape)}]"
+
+
+def _shape(signature: TensorSignature) -> str:
+    return repr(tuple(1 if size is None else size for size in signature.shape))
+
+
+def _arrays(manifest: Manifest) -> str:
+    return ", ".join(f"np.zeros({_shape(signature)}, np.{signature.dtype})" for signature in manifest.inputs)
+
+
+def _zeros(manifest: Manifest) -> dict[str, str]:
+    return {signature.name: f"torch.zeros({_shape(signature)}, dtype=torch.{signature.dtype})" for signature in manifest.inputs}
+
+
+def _positional(manifest: Manifest) -> str:
+    """The runtimes take the tensors by position, whatever form the task used."""
+    return f"({', '.join(_zeros(manifest).values())},)"
+
+
+def _autocut_inputs(manifest: Manifest) -> str:
+    zeros = _zeros(manifest)
+    if manifest.structure == "dict":
+        return "{" + ", ".join(f"{name!r}: {zero}" for name, zero in zeros.items()) + "}"
+    return next(iter(zeros.values())) if manifest.structure == "tensor" else _positional(manifest)
+
+
+def _versions(manifest: Manifest) -> str:
+    return ", ".join(f"{name} {version}" for name, version in manifest.environment.libraries.items())

@@ -1,0 +1,173 @@
+"""The fresh process of `autocut verify`: load a bundle, run it, measure it, write down what was found.
+
+    python -P -m autocut.deploy.verify_process BUNDLE REPORT [--examples FILE] [--latency-tolerance 0.25]
+
+REPORT is JSON, one `Findings`. Nothing here judges, except that a latency outside its claim is measured a second time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import site
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+import autocut
+from autocut.batches import Inputs, batch_length, pad, take
+from autocut.deploy.bundle import Deployed, load
+from autocut.deploy.claims import Findings, FoundLatency, latency_agrees
+from autocut.deploy.examples import Array, ExampleBatch, examples_accuracy, output_array, read_examples
+from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER, read_manifest
+from autocut.errors import AutocutError
+from autocut.measure.footprint import size_of
+from autocut.measure.footprint_process import forget_peak, peak_resident_bytes
+from autocut.measure.latency import measure_latency
+from autocut.measure.machine import machine_fingerprint
+from autocut.measurement import Latency
+
+_SAMPLES = 64
+_ATTEMPTS = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Find, and write the report: complete or not at all."""
+    parser = argparse.ArgumentParser(prog="python -m autocut.deploy.verify_process", description=__doc__.partition("\n")[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("report", type=Path)
+    parser.add_argument("--examples", type=Path)
+    parser.add_argument("--latency-tolerance", type=float, required=True)
+    options = parser.parse_args(arguments)
+    findings = find(options.bundle, options.examples, options.latency_tolerance, alone=True)
+    draft = options.report.with_suffix(".draft")
+    draft.write_text(json.dumps(asdict(findings)), encoding="utf-8")
+    draft.replace(options.report)
+
+
+def find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool = False) -> Findings:
+    """Load and run the bundle in this process. `alone`: the process is fresh, so its memory and its modules tell about the bundle.
+
+    A bundle that autocut refuses is a finding; an error of the runtime ends the process, which is one too.
+    """
+    try:
+        return _find(folder, examples, latency_tolerance, alone=alone)
+    except AutocutError as error:
+        return Findings(failure=error.message)
+
+
+def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool) -> Findings:
+    stored = read_examples(folder / EXAMPLES)
+    whole_split = read_examples(examples) if examples is not None else None
+    threads = read_manifest(folder).measurement.cost.threads
+    if alone:
+        torch.set_num_threads(threads)
+    forget_peak()
+    before_bytes = psutil.Process().memory_info().rss
+    started = time.perf_counter()
+    deployed = load(folder, threads)
+    deployed.predict(take(stored[0].inputs, 1))
+    cold_start_ms = (time.perf_counter() - started) * 1e3
+    peak_bytes = max(peak_resident_bytes() - before_bytes, 0)
+    findings = Findings(cold_start_ms=cold_start_ms, peak_memory_bytes=peak_bytes if alone else None, machine=machine_fingerprint())
+    findings = _find_outputs(deployed, stored, whole_split, findings)
+    return replace(
+        findings,
+        size_bytes=size_of(folder / MODEL_FOLDER)[0],
+        latencies=_find_latencies(deployed, stored, latency_tolerance, findings.machine),
+        foreign_modules=foreign_modules() if alone else (),
+    )
+
+
+def foreign_modules() -> tuple[str, ...]:
+    """Names of loaded modules that come from neither Python, nor its installed packages, nor autocut: the user's code.
+
+    What Inductor generated while loading lies in its cache folder and is not the user's.
+    """
+    python = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    packages = [*site.getsitepackages(), site.getusersitepackages(), str(Path(autocut.__file__).parent)]
+    allowed = {str(Path(home).resolve()) + os.sep for home in (*python, *packages, *_compiler_caches())}
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        # `torch.ops` names a file that is not there, relative to nothing.
+        if isinstance(file, str) and Path(file).is_absolute() and not _is_below(file, allowed):
+            found.append(name)
+    return tuple(sorted(found))
+
+
+def _is_below(file: str, folders: set[str]) -> bool:
+    return any(file.startswith(folder) for folder in folders) or str(Path(file).resolve()).startswith(tuple(folders))
+
+
+def _find_outputs(
+    deployed: Deployed, stored: Sequence[ExampleBatch], whole_split: Sequence[ExampleBatch] | None, findings: Findings
+) -> Findings:
+    kind = deployed.manifest.verification.kind
+    outputs = [output_array(deployed.predict(batch.inputs)) for batch in stored]
+    findings = replace(
+        findings, output_deviation=deviation(outputs, stored), examples_accuracy=examples_accuracy(kind, stored, outputs)
+    )
+    if whole_split is None:
+        return findings
+    outputs = [output_array(deployed.predict(batch.inputs)) for batch in whole_split]
+    return replace(
+        findings,
+        output_deviation=max(findings.output_deviation or 0.0, deviation(outputs, whole_split)),
+        test_accuracy=examples_accuracy(kind, whole_split, outputs),
+        test_examples=sum(len(batch) for batch in whole_split),
+    )
+
+
+def deviation(outputs: Sequence[Array], examples: Sequence[ExampleBatch]) -> float:
+    """Return the largest difference to the stored outputs relative to the largest of them; infinity where shapes or NaNs differ."""
+    worst, largest = 0.0, 0.0
+    for output, batch in zip(outputs, examples, strict=True):
+        if output.shape != batch.outputs.shape or not np.array_equal(np.isfinite(output), np.isfinite(batch.outputs)):
+            return float("inf")
+        finite = np.isfinite(batch.outputs)
+        reference, found = batch.outputs[finite].astype(np.float64), output[finite].astype(np.float64)
+        worst = max(worst, float(np.abs(found - reference).max(initial=0.0)))
+        largest = max(largest, float(np.abs(reference).max(initial=0.0)))
+    return worst / largest if largest else worst
+
+
+def _find_latencies(deployed: Deployed, stored: Sequence[ExampleBatch], tolerance: float, machine: str) -> tuple[FoundLatency, ...]:
+    cost = deployed.manifest.measurement.cost
+    if machine != cost.machine:
+        return ()
+    # The claim was measured on real inputs: so is this, the examples being repeated up to the batch size.
+    longest = max(stored, key=len).inputs
+    return tuple(_find_latency(deployed, _sized(longest, claim.batch_size), claim, tolerance) for claim in cost.latencies)
+
+
+def _find_latency(deployed: Deployed, inputs: Inputs, claim: Latency, tolerance: float) -> FoundLatency:
+    for attempt in range(1, _ATTEMPTS + 1):
+        # There is no untouched model here: the candidate stands in for it, and only its ratio to the yardstick is used.
+        timed = measure_latency(deployed.predict, deployed.predict, inputs, samples=_SAMPLES)
+        found = FoundLatency(claim.batch_size, timed.p50_ms, timed.yardstick_ms, attempt)
+        if latency_agrees(claim, found.p50_ms, found.yardstick_ms, tolerance):
+            break
+    return found
+
+
+def _sized(inputs: Inputs, batch_size: int) -> Inputs:
+    return take(inputs, batch_size) if batch_length(inputs) >= batch_size else pad(inputs, batch_size)
+
+
+def _compiler_caches() -> list[str]:
+    named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    return [named] if named else [str(path) for path in Path(tempfile.gettempdir()).glob("torchinductor_*")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Every error that autocut raises on purpose, and what it does to a run.
+
+    AutocutError ........................ has a message, a hint and an exit code
+    |-- InputError (2) .................. the user can fix it: flag, file, data, machine
+    |   |-- FaultsError ................. several faults of one input, told together
+    |   |-- UnknownNameError ............ a name that is not registered, with the nearest one
+    |   |-- TaskError ................... task.py cannot be loaded or used
+    |   |-- SpaceError .................. a space file
+    |   |-- StudyError .................. a study folder or its database
+    |   |-- BundleError ................. a folder that is not a readable bundle
+    |   `-- MissingDependencyError ...... an optional library; the hint is the install command
+    |-- NoResultError (1) ............... it ran, but nothing meets what was asked
+    |   `-- VerificationError ........... a bundle is not what its manifest claims
+    `-- TrialError ...................... ends ONE trial, recorded with its reason
+        |-- InfeasibleRecipeError ....... this recipe cannot be real on this machine
+        |-- DivergedError ............... the loss is not finite
+        |-- CompilerError ............... a compiler or exporter refused the model
+        |-- OutOfMemoryError ............ the trial needed more memory than there is
+        `-- DeadlineError ............... the time granted to the trial is up
+
+Wording is *subject, rule, value*; the hint says what to type (STYLE.md). Anything that is not an `AutocutError` is a bug: exit
+code 3.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class AutocutError(Exception):
+    """Base class: a message for a person, an optional hint, and the exit code of the command that it ends."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[AutocutError], tuple[str, str | None]]:
+        """Survive the trip from a worker process to the driver with the hint kept."""
+        return type(self), (self.message, self.hint)
+
+
+class InputError(AutocutError):
+    """Something the user gave is wrong and the user can put it right."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of an input: what is wrong, what to type instead, and where."""
+
+    message: str
+    hint: str | None = None
+    where: str | None = None
+
+    def __str__(self) -> str:
+        """One line: the message, then the place in brackets."""
+        return f"{self.message} ({self.where})" if self.where else self.message
+
+
+class FaultsError(InputError):
+    """All the faults of one input at once, so that it is corrected in one go."""
+
+    def __init__(self, subject: str, faults: Sequence[Fault]) -> None:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__(f"{subject} has {count}")
+        self.subject = subject
+        self.faults = tuple(faults)
+
+    def __reduce__(self) -> tuple[type[FaultsError], tuple[str, tuple[Fault, ...]]]:  # type: ignore[override]
+        """Survive the trip from a worker process with every fault kept."""
+        return type(self), (self.subject, self.faults)
+
+
+class UnknownNameError(InputError):
+    """A name outside the known ones; never replaced by a default."""
+
+
+def unknown_name(subject: str, value: str, known: Iterable[str]) -> UnknownNameError:
+    """Build the error for `value`, which is not one of `known`, with the nearest name as hint."""
+    names = sorted(known)
+    return UnknownNameError(f"{subject} must be one of {', '.join(names)}, got {value!r}", nearest_hint(value, names))
+
+
+def nearest_hint(value: str, known: Iterable[str]) -> str | None:
+    """Return "did you mean 'x'?" for the known name nearest to `value`, or None where nothing is near."""
+    nearest = difflib.get_close_matches(value, list(known), n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else None
+
+
+class TaskError(InputError):
+    """A task file that cannot be loaded, or a task that cannot be used."""
+
+
+class SpaceError(InputError):
+    """A space that cannot be read or searched."""
+
+
+class StudyError(InputError):
+    """A study folder that is missing, locked, damaged or made for something else."""
+
+
+class BundleError(InputError):
+    """A folder that cannot be read as a bundle."""
+
+
+class MissingDependencyError(InputError):
+    """An optional library is not installed; the hint is the command that installs it."""
+
+
+class NoResultError(AutocutError):
+    """The command ran, but nothing meets what was asked."""
+
+    exit_code = 1
+
+
+class VerificationError(NoResultError):
+    """A bundle does not give what its manifest claims."""
+
+
+class TrialError(AutocutError):
+    """Ends one trial; the reason is recorded and shown on the dashboard."""
+
+
+class InfeasibleRecipeError(TrialError):
+    """The recipe cannot be real here: no layer to change, no kernel, no hardware."""
+
+
+class DivergedError(TrialError):
+    """The loss or the metric is not a finite number."""
+
+
+class CompilerError(TrialError):
+    """A compiler, exporter or quantizer refused the model; the message carries its first line."""
+
+
+class OutOfMemoryError(TrialError):
+    """The trial needed more memory than the machine has."""
+
+
+class DeadlineError(TrialError):
+    """The time granted to the trial is up; it stopped at a batch boundary."""

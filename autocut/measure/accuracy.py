@@ -1,0 +1,219 @@
+"""Accuracy with its uncertainty, and the difference to the untouched model on the very same examples.
+
+The paired difference is what counts: two models that are both right on 95% differ only where one of them is right and the other
+is not, so the same examples tell much smaller differences apart than two separate intervals would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import binomtest
+from torch import Tensor
+
+from autocut.batches import Batch, Inputs
+from autocut.errors import DivergedError, InputError
+from autocut.measurement import Accuracy, Interval
+
+Array = NDArray[Any]
+
+_Z = 1.959963984540054
+"""97.5% quantile of the normal distribution."""
+_MOST_RESAMPLES = 999
+_FEWEST_RESAMPLES = 199
+_RESAMPLED_EXAMPLES = 5_000_000
+_IGNORED = -100
+
+
+class Kind(Protocol):
+    """What a task says about its metric; `autocut.kinds.Kind` is one."""
+
+    @property
+    def scores(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """(outputs, targets) -> one number per example, higher is better."""
+        ...
+
+    @property
+    def summarize(self) -> Callable[[Array, Array], float]:
+        """(scores, targets) of a split -> the metric, higher is better."""
+        ...
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether a score is 1 for right and 0 for wrong."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One model's scores, shape (n,), and the targets of the same examples, shape (n, ...)."""
+
+    scores: Array
+    targets: Array
+
+
+def score_model(predict: Callable[[Inputs], Tensor], loader: Iterable[Batch], kind: Kind) -> Scores:
+    """Score every example of `loader`.
+
+    Raises:
+        DivergedError: an output or a score is not a number.
+        InputError: `loader` has no example.
+    """
+    scores: list[Array] = []
+    targets: list[Array] = []
+    seen = 0
+    for inputs, expected in loader:
+        with torch.no_grad():
+            outputs = predict(inputs)
+            # Infinity may be meant, in a masked logit; NaN never is.
+            if bool(torch.isnan(outputs).any()):
+                raise DivergedError(f"outputs must be numbers, got NaN within examples {seen} to {seen + len(expected) - 1}")
+            batch = kind.scores(outputs, expected.to(outputs.device)).detach().double().cpu().numpy()
+        if not np.isfinite(batch).all():
+            raise DivergedError(
+                f"scores must be finite, got {batch[~np.isfinite(batch)][0]} within examples {seen} to {seen + len(batch) - 1}"
+            )
+        scores.append(batch)
+        targets.append(expected.detach().cpu().numpy())
+        seen += len(expected)
+    if not seen:
+        raise InputError("a split must have examples, got none", "give the task a larger split")
+    return Scores(np.concatenate(scores), _concatenate(targets))
+
+
+def to_accuracy(split: str, scores: Scores, kind: Kind, baseline: Scores | None = None, *, seed: int = 0) -> Accuracy:
+    """Turn scores into the metric with its interval, and into the paired difference to `baseline` where that is given.
+
+    A mean of 0/1 scores gets Wilson's interval, Tango's score interval for the difference and McNemar's exact test. Every other
+    metric gets a paired bootstrap over the examples.
+
+    Args:
+        split: Name of the split, for the record.
+        scores: The candidate's.
+        kind: How the task summarizes scores.
+        baseline: The untouched model's, of the same examples in the same order.
+        seed: Of the bootstrap.
+
+    Raises:
+        DivergedError: the metric is not finite.
+        ValueError: `baseline` is of other examples.
+
+    References:
+        Wilson 1927; Tango 1998, Statistics in Medicine 17; McNemar 1947.
+    """
+    n = len(scores.scores)
+    if baseline is not None and (
+        len(baseline.scores) != n or not np.array_equal(baseline.targets, scores.targets, equal_nan=_is_float(scores.targets))
+    ):
+        raise ValueError(f"a paired comparison needs the same examples, got {n} and {len(baseline.scores)}, or other targets")
+    metric = float(kind.summarize(scores.scores, scores.targets))
+    if not math.isfinite(metric):
+        raise DivergedError(f"the metric must be finite, got {metric}")
+    if kind.is_binary and math.isclose(metric, float(np.mean(scores.scores)), abs_tol=1e-12):
+        interval = wilson_interval(round(float(np.sum(scores.scores))), n)
+        return Accuracy(split, n, interval, *(_paired_binary(scores.scores, baseline.scores) if baseline else (None, None)))
+    return _bootstrapped(split, metric, scores, kind, baseline, np.random.default_rng(seed))
+
+
+def wilson_interval(successes: int, n: int) -> Interval:
+    """Wilson's score interval of a proportion at 95%."""
+    share = successes / n
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return Interval(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
+
+
+def paired_interval(gained: int, lost: int, n: int) -> Interval:
+    """Tango's score interval at 95% of the difference of two proportions seen on the same `n` examples.
+
+    Args:
+        gained: Examples that only the candidate has right.
+        lost: Examples that only the baseline has right.
+        n: All examples.
+    """
+    value = (gained - lost) / n
+
+    def statistic(difference: float) -> float:
+        b = -gained - lost + (2 * n - gained + lost) * difference
+        root = max(b**2 + 8 * n * lost * difference * (1 - difference), 0.0)
+        q = (math.sqrt(root) - b) / (4 * n)
+        variance = n * (2 * q + difference * (1 - difference))
+        return (gained - lost - n * difference) / math.sqrt(variance) if variance > 0 else 0.0
+
+    # The statistic falls from above z to below -z on either side of the value, except where the value is at the edge itself.
+    edge = 1 - 1e-9
+    low = brentq(lambda d: statistic(d) - _Z, -edge, value) if statistic(-edge) > _Z and value > -edge else -1.0
+    high = brentq(lambda d: statistic(d) + _Z, value, edge) if statistic(edge) < -_Z and value < edge else 1.0
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def mcnemar_p_value(gained: int, lost: int) -> float:
+    """Exact two-sided p-value of "neither model is better", from the examples on which they disagree."""
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def _paired_binary(candidate: Array, baseline: Array) -> tuple[Interval, float]:
+    gained = int(np.sum(candidate > baseline))
+    lost = int(np.sum(candidate < baseline))
+    return paired_interval(gained, lost, len(candidate)), mcnemar_p_value(gained, lost)
+
+
+def _bootstrapped(
+    split: str, metric: float, scores: Scores, kind: Kind, baseline: Scores | None, rng: np.random.Generator
+) -> Accuracy:
+    n = len(scores.scores)
+    resamples = min(max(_RESAMPLED_EXAMPLES // n, _FEWEST_RESAMPLES), _MOST_RESAMPLES)
+    metrics, differences = np.empty(resamples), np.empty(resamples)
+    for index in range(resamples):
+        drawn = rng.integers(0, n, n)
+        targets = scores.targets[drawn]
+        metrics[index] = kind.summarize(scores.scores[drawn], targets)
+        if baseline is not None:
+            differences[index] = metrics[index] - kind.summarize(baseline.scores[drawn], targets)
+    interval = _interval(metric, metrics)
+    if baseline is None:
+        return Accuracy(split, n, interval)
+    difference = metric - float(kind.summarize(baseline.scores, baseline.targets))
+    return Accuracy(split, n, interval, _interval(difference, differences), _bootstrap_p_value(differences))
+
+
+def _interval(value: float, resampled: Array) -> Interval:
+    # A metric may be undefined on some resamples, such as one that happens to hold a single class.
+    low, high = np.percentile(resampled[np.isfinite(resampled)], [2.5, 97.5]) if np.isfinite(resampled).any() else (value, value)
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def _bootstrap_p_value(differences: Array) -> float:
+    finite = differences[np.isfinite(differences)]
+    tail = min(int(np.sum(finite <= 0)), int(np.sum(finite >= 0)))
+    return min(1.0, 2 * (tail + 1) / (len(finite) + 1))
+
+
+def _concatenate(parts: Sequence[Array]) -> Array:
+    """Join the batches; where their targets differ in length, as padded text does, pad them to the longest."""
+    shapes = np.array([part.shape[1:] for part in parts])
+    if (shapes == shapes[0]).all():
+        return np.concatenate(parts)
+    longest = shapes.max(axis=0)
+    filler = np.nan if _is_float(parts[0]) else _IGNORED
+    return np.concatenate(
+        [
+            np.pad(
+                part,
+                [(0, 0), *((0, most - length) for most, length in zip(longest, part.shape[1:], strict=True))],
+                constant_values=filler,
+            )
+            for part in parts
+        ]
+    )
+
+
+def _is_float(array: Array) -> bool:
+    return bool(np.issubdtype(array.dtype, np.inexact))

@@ -1,0 +1,214 @@
+"""Latency that survives a busy machine: candidate, untouched baseline and a yardstick, timed in turns in one loop.
+
+Whatever slows the machine down for a while slows all of them down, so the ratio of the medians stays. The order changes from
+round to round, because what runs before a call decides what is in the caches. A call therefore starts with colder caches than in
+a loop of its own: the numbers are rather too high than too low, for candidate and baseline alike.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import binom
+from torch import Tensor
+from torch.nn import functional
+
+from autocut.batches import Inputs, batch_length
+from autocut.measurement import Interval, Latency
+
+Predict = Callable[[Inputs], Tensor]
+Times = NDArray[np.float64]
+
+FEWEST_SAMPLES = 16
+MOST_SAMPLES = 1000
+_RESAMPLED_ROUNDS = 400_000
+_WARMUP_SHARE = 0.25
+"""Warm-up of slow calls ends after this share of `max_seconds`, but not before the second round."""
+
+
+def measure_latency(
+    candidate: Predict,
+    baseline: Predict,
+    inputs: Inputs,
+    *,
+    samples: int = 64,
+    warmup: int = 10,
+    min_seconds: float = 0.3,
+    max_seconds: float = 10.0,
+    seed: int = 0,
+) -> Latency:
+    """Time `candidate` against `baseline` on `inputs`, whose length is the batch size.
+
+    Fast calls get more rounds than `samples` until `min_seconds` are filled (at most 1,000 rounds), slow ones fewer so that it
+    all ends near `max_seconds`, but never fewer than 16. Preparing inputs, loading and compiling are not part of it.
+
+    Args:
+        candidate: A loaded model that answers with a tensor; work left running on a GPU is waited for.
+        baseline: The untouched model.
+        inputs: Real inputs, already in memory.
+        samples: Rounds; a round calls each once.
+        warmup: Rounds before the first one that counts.
+        min_seconds: What fast calls are measured for at least.
+        max_seconds: What slow calls are measured for at most, the warm-up included.
+        seed: Of the order in each round and of the bootstrap.
+    """
+    calls = {
+        "candidate": _finishing(candidate, inputs),
+        "baseline": _finishing(baseline, inputs),
+        "yardstick": yardstick(),
+    }
+    rng = np.random.default_rng(seed)
+    warm = _timed_rounds(calls, warmup, rng, seconds=_WARMUP_SHARE * max_seconds, fewest=2)
+    round_s = 2 * float(np.median(sum(warm.values()))) / 1e3
+    spent_s = 2 * float(np.sum(list(warm.values()))) / 1e3
+    rounds = _rounds(samples, round_s, min_seconds, max_seconds - spent_s)
+    times = _timed_rounds(calls, rounds, rng, seconds=max_seconds - spent_s, fewest=FEWEST_SAMPLES)
+    p50, speedup = _intervals(times["candidate"], times["baseline"], rng)
+    return Latency(
+        batch_size=batch_length(inputs),
+        samples=len(times["candidate"]),
+        p50_ms=p50,
+        p90_ms=tail_latency(times["candidate"], 0.90),
+        p99_ms=tail_latency(times["candidate"], 0.99),
+        baseline_p50_ms=float(np.median(times["baseline"])),
+        speedup=speedup,
+        yardstick_ms=float(np.median(times["yardstick"])),
+    )
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]], samples: int, warmup: int = 10, *, seed: int = 0
+) -> dict[str, Times]:
+    """Call each of `calls` once a round, in an order that changes from round to round, and return their times.
+
+    Python's garbage collector is off meanwhile: its pauses belong to whoever happens to run.
+
+    Returns:
+        For each name `samples` times in ms; times with the same position come from the same round.
+    """
+    rng = np.random.default_rng(seed)
+    _timed_rounds(calls, warmup, rng)
+    return _timed_rounds(calls, samples, rng)
+
+
+def tail_latency(times: Times, percentile: float, confidence: float = 0.99) -> float | None:
+    """Return a latency that the `percentile` of the calls does not exceed at 99% confidence, None with too few calls to say so.
+
+    The early-stopping rule of MLPerf Inference: drop the ``t - 1`` slowest calls and report the slowest that is left, where ``t``
+    is the number of slow calls that this many samples allow. It takes 64 calls for the 90th percentile and 662 for the 99th.
+
+    References:
+        https://github.com/mlcommons/inference_policies/blob/master/inference_rules.adoc
+    """
+    # ppf gives the fewest slow calls that are NOT allowed: their cumulative probability is above 1 - confidence.
+    allowed = int(binom.ppf(1 - confidence, len(times), 1 - percentile))
+    while allowed >= 0 and binom.cdf(allowed, len(times), 1 - percentile) > 1 - confidence:
+        allowed -= 1
+    return None if allowed < 1 else float(np.sort(times)[-allowed])
+
+
+@cache
+def yardstick() -> Callable[[], object]:
+    """Return a fixed workload of a fraction of a millisecond: a convolution and a matrix product, eager and float32.
+
+    Its time depends on the machine and what else runs there, never on the task: numbers taken at different hours are compared in
+    units of it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    image, kernel = torch.randn(1, 32, 32, 32, generator=generator), torch.randn(32, 32, 3, 3, generator=generator)
+    matrix = torch.randn(128, 128, generator=generator)
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return functional.conv2d(image, kernel, padding=1).sum() + (matrix @ matrix).sum()
+
+    return run
+
+
+def _timed_rounds(
+    calls: Mapping[str, Callable[[], object]], rounds: int, rng: np.random.Generator, *, seconds: float = math.inf, fewest: int = 0
+) -> dict[str, Times]:
+    """Time up to `rounds` rounds; after `seconds` no new one begins, once there are `fewest`."""
+    functions = list(calls.values())
+    elapsed_ns = np.zeros((rounds, len(functions)), dtype=np.int64)
+    done = 0
+    clock = time.perf_counter_ns
+    with _collector_off():
+        began = clock()
+        for row in elapsed_ns:
+            if done >= fewest and clock() - began > seconds * 1e9:
+                break
+            for position in rng.permutation(len(functions)):
+                call = functions[position]
+                call()  # not timed: brings back what the other models pushed out of the processor's caches, as in a loop of its own
+                started = clock()
+                call()
+                row[position] = clock() - started
+            done += 1
+    return {name: elapsed_ns[:done, position] / 1e6 for position, name in enumerate(calls)}
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _rounds(samples: int, round_s: float, min_seconds: float, left_s: float) -> int:
+    enough = max(samples, min(math.ceil(min_seconds / round_s), MOST_SAMPLES))
+    return max(min(enough, int(left_s / round_s)), FEWEST_SAMPLES)
+
+
+def _finishing(predict: Predict, inputs: Inputs) -> Callable[[], object]:
+    """Bind the inputs; where the answer is on a GPU, which only queues the work, wait for it."""
+
+    def call() -> Tensor:
+        return predict(inputs)
+
+    output: Any = call()
+    if not isinstance(output, Tensor) or not output.is_cuda:
+        return call
+    device = output.device
+
+    def call_and_wait() -> Tensor:
+        answer = predict(inputs)
+        torch.cuda.synchronize(device)
+        return answer
+
+    return call_and_wait
+
+
+def _intervals(candidate: Times, baseline: Times, rng: np.random.Generator) -> tuple[Interval, Interval]:
+    """Bootstrap intervals of the candidate's median and of the ratio of the medians baseline / candidate.
+
+    Blocks of neighbouring rounds are drawn, not single ones: what disturbs a call disturbs the next ones too, and drawing them
+    one by one would promise more than the data hold (moving blocks, length by the cube root rule; Kuensch 1989).
+    """
+    n = len(candidate)
+    block = max(1, math.ceil(2 * n ** (1 / 3)))
+    resamples = min(max(_RESAMPLED_ROUNDS // n, 400), 1000)
+    starts = rng.integers(0, n, (resamples, math.ceil(n / block)))
+    drawn = ((starts[:, :, None] + np.arange(block)) % n).reshape(resamples, -1)[:, :n]
+    medians = np.median(candidate[drawn], axis=1)
+    ratios = np.median(baseline[drawn], axis=1) / medians
+    p50 = float(np.median(candidate))
+    return _interval(p50, medians), _interval(float(np.median(baseline)) / p50, ratios)
+
+
+def _interval(value: float, resampled: Times) -> Interval:
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Interval(value, min(float(low), value), max(float(high), value))

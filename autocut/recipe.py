@@ -1,0 +1,143 @@
+"""A recipe: one point of the space, and the identity of the trial that runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from types import MappingProxyType
+
+Value = str | int | float | bool
+
+IDENTITY: Mapping[str, Value] = MappingProxyType(
+    {
+        "prune.method": "none",
+        "curriculum.schedule": "none",
+        "distill.loss": "none",
+        "train.epochs": 0,
+        "quantize.dtype": "fp32",
+        "compile.mode": "eager",
+    }
+)
+"""What a recipe does where it says nothing: the untouched model in eager fp32."""
+
+PREFIX_STAGES = ("prune", "train", "curriculum", "distill")
+TAIL_STAGES = ("quantize", "compile")
+
+
+class Recipe(Mapping[str, Value]):
+    """Immutable settings by dotted name, such as ``{"prune.method": "structured", "prune.ratio": 0.5}``.
+
+    Missing axes take their value from `IDENTITY`, so two spellings of one recipe are equal and share a fingerprint.
+    Settings without effect (a ratio without a pruning method) are dropped for the same reason.
+    """
+
+    def __init__(self, settings: Mapping[str, Value] = MappingProxyType({})) -> None:
+        merged = {**IDENTITY, **settings}
+        if merged["train.epochs"] == 0:
+            merged |= {"curriculum.schedule": "none", "distill.loss": "none"}
+        self._settings = {name: _rounded(merged[name]) for name in sorted(merged) if not _without_effect(name, merged)}
+        spelled = {name: _spelled(value) for name, value in self._settings.items()}
+        self._json = json.dumps(spelled, sort_keys=True, separators=(",", ":"))
+
+    def __getitem__(self, name: str) -> Value:
+        """Value of the setting `name`."""
+        return self._settings[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the setting names in sorted order."""
+        return iter(self._settings)
+
+    def __len__(self) -> int:
+        """Number of settings that have an effect."""
+        return len(self._settings)
+
+    def __hash__(self) -> int:
+        """Hash of the canonical JSON."""
+        return hash(self.canonical_json())
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when both do the same."""
+        return isinstance(other, Recipe) and self.canonical_json() == other.canonical_json()
+
+    def __repr__(self) -> str:
+        """Show the settings that differ from the untouched model."""
+        return f"Recipe({self.describe()})"
+
+    def canonical_json(self) -> str:
+        """One spelling for equal recipes: sorted keys, no spaces, whole numbers without a point."""
+        return self._json
+
+    @property
+    def fingerprint(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:12]
+
+    def settings(self, *stages: str) -> dict[str, Value]:
+        """Settings of the named stages only, such as ``settings("prune")``."""
+        return {name: value for name, value in self._settings.items() if name.partition(".")[0] in stages}
+
+    @cached_property
+    def prefix(self) -> Recipe:
+        """The part that decides the weights: prune, train, curriculum, distill; the tail is eager fp32."""
+        return Recipe(self.settings(*PREFIX_STAGES))
+
+    @property
+    def tail(self) -> tuple[str, str]:
+        """(dtype, compile mode): the part that decides how the weights are run."""
+        return str(self["quantize.dtype"]), str(self["compile.mode"])
+
+    def with_tail(self, dtype: str, mode: str) -> Recipe:
+        """Return the same prefix with another tail."""
+        return Recipe({**self._settings, "quantize.dtype": dtype, "compile.mode": mode})
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the recipe trains at all beyond the task's own model."""
+        return int(self["train.epochs"]) > 0
+
+    def describe(self) -> str:
+        """One short line with the knobs that are turned, such as ``structured 0.5 + 4 epochs + int8_static + onnxruntime``."""
+        return " + ".join(_words(self)) or "untouched"
+
+
+def changed_settings(recipe: Recipe) -> dict[str, Value]:
+    """Settings in which `recipe` differs from the untouched model."""
+    return {name: value for name, value in recipe.items() if IDENTITY.get(name) != value}
+
+
+def _rounded(value: Value) -> Value:
+    """Drop the last digits of a float: a sampler that counts up steps of 0.1 gets 0.30000000000000004, a person writes 0.3."""
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
+def _spelled(value: Value) -> Value:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:
+    stage, _, field = name.partition(".")
+    if stage == "prune" and field != "method":
+        return settings["prune.method"] == "none"
+    if stage in ("curriculum", "distill"):
+        switch = "curriculum.schedule" if stage == "curriculum" else "distill.loss"
+        return name != switch and settings[switch] == "none"
+    return stage == "train" and field != "epochs" and settings["train.epochs"] == 0
+
+
+def _words(recipe: Recipe) -> Iterable[str]:
+    if recipe["prune.method"] != "none":
+        yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip()
+    if recipe.is_trained:
+        yield f"{recipe['train.epochs']} epochs"
+        if recipe["curriculum.schedule"] != "none":
+            order = recipe.get("curriculum.order", "")
+            yield f"curriculum {recipe['curriculum.schedule']} {order}".strip()
+        if recipe["distill.loss"] != "none":
+            temperature = recipe.get("distill.temperature")
+            yield f"distill {recipe['distill.loss']}" + (f" T={temperature:.3g}" if temperature is not None else "")
+    if recipe["quantize.dtype"] != "fp32":
+        yield str(recipe["quantize.dtype"])
+    if recipe["compile.mode"] != "eager":
+        yield str(recipe["compile.mode"])

@@ -1,0 +1,156 @@
+"""autocut's own tables, in the same database as Optuna's: what Optuna has no place for.
+
+    autocut_study ......... what the study is for: task, objectives, space, seed; its schema version
+    autocut_session ....... one run of `autocut search`: command, versions, process, the time it really worked
+    autocut_charge ........ where a session's time went, by category
+    autocut_stage_run ..... every stage that was made or found, with its seconds
+    autocut_measurement ... what a trial measured, with samples and spread; a trial points at its row, never the other way round
+    autocut_final ......... a trial's numbers on the locked test split, and its bundle
+
+A row of `autocut_measurement` that no finished trial points at was left by a killed process: readers ignore it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, Float, ForeignKey, Integer, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+SCHEMA_VERSION = 1
+"""Raise it when a table changes in a way that older code cannot read."""
+
+Json = Any
+"""Whatever `json` can write: str, int, float, bool, None, and lists and string-keyed dictionaries of these."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage of one recipe: made, or found in the stage cache (then `cached`, and `seconds` is what finding it took).
+
+    `outcome` is "done" or the reason why it ended without a result; `fingerprint` is the recipe's.
+    """
+
+    key: str
+    stage: str
+    method: str
+    seconds: float
+    outcome: str
+    cached: bool
+    fingerprint: str
+    started: dt.datetime
+
+
+def utc_now() -> dt.datetime:
+    """The time now, with its zone."""
+    return dt.datetime.now(dt.UTC)
+
+
+class UtcDateTime(TypeDecorator[dt.datetime]):
+    """A point in time with its zone; SQLite keeps no zones, so they are stored as UTC and given back as UTC."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: ARG002
+        """Drop the zone after moving to UTC."""
+        return None if value is None else value.astimezone(dt.UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: ARG002
+        """Give the zone back."""
+        return None if value is None else value.replace(tzinfo=dt.UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of autocut's tables; apart from Optuna's, so that each side creates only its own."""
+
+
+class StudyRow(Base):
+    """What a study is for. `objectives` is a list of [name, direction] pairs, because their order is Optuna's order."""
+
+    __tablename__ = "autocut_study"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    schema_version: Mapped[int] = mapped_column(Integer)
+    task_fingerprint: Mapped[str] = mapped_column(String(128))
+    objectives: Mapped[Json] = mapped_column(JSON)
+    space: Mapped[str] = mapped_column(Text)
+    seed: Mapped[int] = mapped_column(Integer)
+    reference: Mapped[Json] = mapped_column(JSON, nullable=True)
+    created: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+
+
+class SessionRow(Base):
+    """One run of the search. `worked_s` is what counts against the budget."""
+
+    __tablename__ = "autocut_session"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study: Mapped[str] = mapped_column(ForeignKey(StudyRow.name), index=True)
+    command: Mapped[str] = mapped_column(Text)
+    versions: Mapped[Json] = mapped_column(JSON)
+    pid: Mapped[int] = mapped_column(Integer)
+    host: Mapped[str] = mapped_column(String(200))
+    started: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    last_beat: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    worked_s: Mapped[float] = mapped_column(Float, default=0.0)
+
+
+class ChargeRow(Base):
+    """Seconds of one session spent on one category."""
+
+    __tablename__ = "autocut_charge"
+
+    session: Mapped[int] = mapped_column(ForeignKey(SessionRow.id), primary_key=True)
+    category: Mapped[str] = mapped_column(String(40), primary_key=True)
+    seconds: Mapped[float] = mapped_column(Float)
+
+
+class StageRow(Base):
+    """One `StageRun`."""
+
+    __tablename__ = "autocut_stage_run"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study: Mapped[str] = mapped_column(ForeignKey(StudyRow.name), index=True)
+    key: Mapped[str] = mapped_column(String(128), index=True)
+    stage: Mapped[str] = mapped_column(String(40))
+    method: Mapped[str] = mapped_column(String(200))
+    seconds: Mapped[float] = mapped_column(Float)
+    outcome: Mapped[str] = mapped_column(Text)
+    cached: Mapped[bool]
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    started: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+
+
+class MeasurementRow(Base):
+    """What one trial measured during the search (validation split). `worked_s` is the study's age in worked seconds."""
+
+    __tablename__ = "autocut_measurement"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study: Mapped[str] = mapped_column(ForeignKey(StudyRow.name), index=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), index=True)
+    values: Mapped[Json] = mapped_column(JSON)
+    document: Mapped[Json] = mapped_column(JSON)
+    worked_s: Mapped[float] = mapped_column(Float)
+    measured: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+
+
+class FinalRow(Base):
+    """A trial on the locked test split, and what became of its bundle. `bundle` is relative to the study folder."""
+
+    __tablename__ = "autocut_final"
+
+    study: Mapped[str] = mapped_column(ForeignKey(StudyRow.name), primary_key=True)
+    trial: Mapped[int] = mapped_column(Integer, primary_key=True)
+    values: Mapped[Json] = mapped_column(JSON)
+    document: Mapped[Json] = mapped_column(JSON)
+    bundle: Mapped[str | None] = mapped_column(Text)
+    bundle_sha256: Mapped[str | None] = mapped_column(String(128))
+    verified: Mapped[bool]
+    refusal: Mapped[str | None] = mapped_column(Text)
+    finalized: Mapped[dt.datetime] = mapped_column(UtcDateTime)

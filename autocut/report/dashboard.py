@@ -1,0 +1,113 @@
+"""optuna-dashboard on this machine, over one study."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from autocut.errors import InputError
+from autocut.study import Study, open_study
+
+HOST = "127.0.0.1"
+_HOST_NAMES = (HOST, "localhost")
+
+
+def serve(study_dir: Path, port: int, on_ready: Callable[[str], None]) -> None:
+    """Show the study in `study_dir` until Ctrl-C; it may be searched meanwhile.
+
+    Only this machine can reach it: the dashboard has no passwords.
+
+    Args:
+        study_dir: Folder of the study.
+        port: TCP port; 0 takes a free one.
+        on_ready: Called with the address of the study's page once it answers.
+
+    Raises:
+        StudyError: no study there.
+        InputError: the port is taken or not allowed.
+    """
+    study = open_study(study_dir)
+    try:
+        with _bind(port, dashboard_app(study)) as server:
+            on_ready(f"http://{HOST}:{server.server_port}/dashboard/studies/{study.optuna._study_id}")
+            server.serve_forever()
+    finally:
+        study.close()
+
+
+def dashboard_app(study: Study) -> WSGIApplication:
+    """The dashboard of `study` as a WSGI application, guarded by `guard`."""
+    from optuna.artifacts import FileSystemArtifactStore
+    from optuna_dashboard import wsgi
+
+    app: WSGIApplication = wsgi(study.optuna._storage, artifact_store=FileSystemArtifactStore(study.artifacts_dir))
+    return guard(app)
+
+
+def guard(app: WSGIApplication) -> WSGIApplication:
+    """Refuse what would hurt the study: requests that came by another host name, and deleting or renaming the study.
+
+    A web page elsewhere can point its own name at 127.0.0.1 and would then read the study through the user's browser. Renaming
+    copies the trials and deletes the original, which breaks the link to autocut's tables.
+    """
+
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        host = str(environ.get("HTTP_HOST", "")).rpartition(":")[0] or str(environ.get("HTTP_HOST", ""))
+        if host not in _HOST_NAMES:
+            return _refuse(start_response, f"the dashboard is reached as {HOST}, got {host!r}")
+        path, method = str(environ.get("PATH_INFO", "")).rstrip("/"), environ.get("REQUEST_METHOD")
+        if path.startswith("/api/studies/") and (path.endswith("/rename") or method == "DELETE"):
+            return _refuse(start_response, "autocut keeps this study: delete its folder instead")
+        return app(environ, start_response)
+
+    return guarded
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """One thread a request: a browser keeps connections open, and plots must not wait for downloads."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def server_bind(self) -> None:
+        """Bind without looking up the machine's full name, which hangs where the resolver does."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = HOST, int(self.server_address[1])
+        self.setup_environ()
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """The console is the only writer to the terminal, so requests are not logged."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Drop the line."""
+
+    def address_string(self) -> str:
+        """The address as it is: looking up its name may take seconds."""
+        return str(self.client_address[0])
+
+
+def _bind(port: int, app: WSGIApplication) -> WSGIServer:
+    try:
+        return make_server(HOST, port, app, server_class=_Server, handler_class=_QuietHandler)
+    except OverflowError:
+        raise InputError(f"port must be from 0 to 65535, got {port}", "--port 0 takes a free one") from None
+    except OSError as error:
+        reason = "is taken" if _is_taken(port) else f"cannot be used: {error.strerror}"
+        raise InputError(f"port {port} {reason}", "--port 0 takes a free one") from error
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _refuse(start_response: StartResponse, reason: str) -> list[bytes]:
+    start_response("403 Forbidden", [("Content-Type", "application/json")])
+    return [json.dumps({"reason": reason}).encode()]

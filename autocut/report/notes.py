@@ -1,0 +1,173 @@
+"""Markdown for the dashboard: what the study found, what a trial is, and the exact command that comes next."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from autocut.budget import format_duration
+from autocut.front import FrontPoint, knee
+from autocut.measurement import Accuracy, Interval, Latency, Measurement
+from autocut.recipe import changed_settings
+from autocut.report.words import label, show
+from autocut.study import Final, Study, TrialRecord
+
+_KEY = re.compile(r"[0-9a-f]{24,}")
+_TABLE_ROWS = 25
+_TIES_SHOWN = 5
+_WIDE_SPACE = "\u2003"
+_HEADERS = {
+    "usd_per_million": "$ per million",
+    "latency_ms": "latency (p50)",
+    "size_bytes": "size",
+    "compressed_size_bytes": "compressed size",
+    "train_usd": "training",
+}
+_ALSO_SHOWN = ("usd_per_million", "latency_ms", "size_bytes", "speedup")
+
+
+def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
+    """What the study found so far: its front, the knee of it, and how to take a model away."""
+    trials = study.trials()
+    done = sum(trial.state == "COMPLETE" for trial in trials)
+    lines = [
+        f"# {study.name}",
+        "",
+        f"{done} trials measured, {len(trials) - done} ended early, {len(front)} on the front, "
+        f"{format_duration(study.spent_s())} worked. Objectives: {_objectives(study.objectives)}.",
+        "",
+    ]
+    if not front:
+        return "\n".join([*lines, "No measured trial yet."])
+    lines += ["## Front", "", *_front_table(front, study.objectives)]
+    if any(point.ties for point in front):
+        lines += ["", "Ties are trials that the 95% intervals do not tell apart from this one."]
+    if any(not trial.is_feasible for trial in trials) or any(not final.verified for final in study.finals().values()):
+        lines += [
+            "",
+            "*Best Trials* on the first page is the dashboard's own list: it knows neither the limits nor refused bundles.",
+        ]
+    pick = knee(front, study.objectives)
+    lines += [
+        "",
+        f"Best compromise (knee of the front): **trial {pick.trial}**, {pick.recipe.describe()}.",
+        "",
+        "## Take one away",
+        "",
+        "```sh",
+        f"autocut select {_quoted(study.folder)} --max-accuracy-drop 1% --minimize cost",
+        f"autocut select {_quoted(study.folder)} --knee",
+        export_command(study.folder, pick.trial),
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def trial_note(study: Study, trial: TrialRecord, final: Final | None) -> str:
+    """What one trial did and measured, or why it ended."""
+    title = trial.recipe.describe() if trial.recipe else "unknown recipe"
+    lines = [f"# Trial {trial.trial}: {title}", ""]
+    if trial.reason is not None:
+        ended = "Stopped early" if trial.state == "PRUNED" else "Failed"
+        lines += [f"**{ended}:** {trial.reason}", ""]
+    if trial.is_baseline:
+        lines += ["A baseline: run for comparison.", ""]
+    lines += [f"- not feasible: **{name}** is exceeded by {value:.3g}" for name, value in trial.constraints.items() if value > 0]
+    if final is not None and not final.verified:
+        lines += [f"**Its bundle was refused:** {final.refusal or 'no reason given'}. It stays off the front.", ""]
+    if trial.recipe is not None and changed_settings(trial.recipe):
+        settings = [[name, str(value)] for name, value in changed_settings(trial.recipe).items()]
+        lines += ["", *_table([["setting", "value"], *settings]), ""]
+    if final is not None:
+        lines += [*_measurement_table("Locked test split, in a fresh process", final.measurement, final.values)]
+    if trial.measured is not None:
+        lines += [*_measurement_table("Validation split, during the search", trial.measured.measurement, trial.measured.values)]
+    if trial.extras:
+        lines += ["## More", "", *(f"- {label(name)}: {_plain(value)}" for name, value in trial.extras.items()), ""]
+    if trial.measured is not None and (final is None or final.verified):
+        lines += ["## Take it away", "", "```sh", export_command(study.folder, trial.trial), "```"]
+    return "\n".join(lines)
+
+
+def export_command(folder: Path, trial: int) -> str:
+    """The command that writes the bundle of `trial`."""
+    return f"autocut export {_quoted(folder)} --trial {trial} --to out/"
+
+
+def _front_table(front: Sequence[FrontPoint], objectives: Mapping[str, str]) -> list[str]:
+    extra = [name for name in _ALSO_SHOWN if name in front[0].values and name not in objectives]
+    names = [*(name for name in objectives if name != "accuracy"), *extra]
+    rows = [["trial", "model", "accuracy (95%)", *(_HEADERS.get(name, label(name)) for name in names), "split", "ties"]]
+    ranked = sorted(front, key=lambda point: -point.values["accuracy"])
+    for point in ranked[:_TABLE_ROWS]:
+        name = point.recipe.describe() + (" *(baseline)*" if point.is_baseline else "")
+        numbers = (show(key, point.values.get(key)) for key in names)
+        cells = [str(point.trial), name, _accuracy(point.measurement.accuracy), *numbers]
+        rows.append([*cells, point.measurement.accuracy.split, _some(point.ties)])
+    more = ["", f"and {len(ranked) - _TABLE_ROWS} more: `autocut front`"] if len(ranked) > _TABLE_ROWS else []
+    return [*_table(rows), *more]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown table, its first row the header. The dashboard's tables have no padding: a wide space in each cell makes room."""
+    header, *body = [f"| {' | '.join(f'{_WIDE_SPACE}{cell}' for cell in row)} |" for row in rows]
+    return [header, "|" + ":---|" * len(rows[0]), *body]
+
+
+def _some(trials: Sequence[int]) -> str:
+    """The first few numbers, or a dash."""
+    shown = ", ".join(map(str, trials[:_TIES_SHOWN]))
+    return f"{shown}, …" if len(trials) > _TIES_SHOWN else shown or "–"
+
+
+def _measurement_table(title: str, measurement: Measurement, values: Mapping[str, float]) -> list[str]:
+    accuracy, cost = measurement.accuracy, measurement.cost
+    metric = accuracy.metric
+    rows = [["", "value", "95% interval"]]
+    rows.append([f"accuracy ({accuracy.examples} examples)", f"{metric.value:.4f}", _interval(metric, ".4f")])
+    if accuracy.difference is not None:
+        gain, certain = accuracy.difference, "" if accuracy.p_value is None else f", p = {accuracy.p_value:.3g}"
+        rows.append([f"difference to untouched{certain}", f"{gain.value:+.4f}", _interval(gain, "+.4f")])
+    for latency in cost.latencies:
+        rows += _latency_rows(latency)
+    shown = {name: value for name, value in values.items() if name not in ("accuracy", "latency_ms", "speedup")}
+    rows += [[_HEADERS.get(name, label(name)), show(name, value), ""] for name, value in shown.items()]
+    rows += [["cold start", show("cold_start_ms", cost.cold_start_ms), ""]]
+    threads = f"{cost.threads} thread{'s' if cost.threads > 1 else ''}"
+    return [f"## {title}", "", *_table(rows), "", f"Machine: {cost.machine}, {threads}.", ""]
+
+
+def _latency_rows(latency: Latency) -> list[list[str]]:
+    at, p50 = f"at batch size {latency.batch_size}", latency.p50_ms
+    tails = (("p90", latency.p90_ms), ("p99", latency.p99_ms))
+    more = "".join(f", {name} {value:.3g}" for name, value in tails if value is not None)
+    return [
+        [f"latency {at}, ms ({latency.samples} calls)", f"p50 {p50.value:.3g}{more}", _interval(p50, ".3g")],
+        [f"speed-up {at}", f"{latency.speedup.value:.2f}x", _interval(latency.speedup, ".2f")],
+    ]
+
+
+def _accuracy(accuracy: Accuracy) -> str:
+    return f"{accuracy.metric.value:.4f} ({_interval(accuracy.metric, '.4f')})"
+
+
+def _interval(interval: Interval, digits: str) -> str:
+    return f"{interval.low:{digits}} – {interval.high:{digits}}"
+
+
+def _plain(value: object) -> str:
+    """A fact in one line; keys are shortened as git shortens them."""
+    if isinstance(value, list):
+        return ", ".join(_plain(one) for one in value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"`{text[:12]}`" if _KEY.fullmatch(text) else text
+
+
+def _objectives(objectives: Mapping[str, str]) -> str:
+    return ", ".join(f"{direction} {name}" for name, direction in objectives.items())
+
+
+def _quoted(folder: Path) -> str:
+    return shlex.quote(str(folder))

@@ -1,0 +1,236 @@
+"""Plots for the dashboard: the front, learning curves, and how the front grew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from autocut.front import FrontPoint, hypervolume, non_dominated, reference_point
+from autocut.measurement import Interval
+from autocut.report.words import label, show
+from autocut.study import Study, TrialRecord
+
+Style = Mapping[str, Any]
+Axes = tuple[str, str]
+"""Names of the values drawn along x and y."""
+
+_MOST_POINTS = 250
+_MOST_CURVES = 40
+_LOG_FROM = 8
+_GREY, _LIGHT, _BLUE, _ORANGE = "#8a8f98", "#d2d5da", "#1f5fbf", "#d9730d"
+
+_MARKERS: Mapping[str, Style] = {
+    "outside the limits": {"color": _LIGHT, "symbol": "x", "size": 7},
+    "refused": {"color": _ORANGE, "symbol": "x", "size": 9},
+    "beaten": {"color": _GREY, "size": 6},
+    "baselines": {"color": _ORANGE, "symbol": "diamond", "size": 9},
+}
+
+_LINES: Mapping[str, Style] = {
+    "front": {"color": _BLUE, "width": 2},
+    "stopped early": {"color": _ORANGE, "width": 1, "dash": "dot"},
+    "others": {"color": _GREY, "width": 1},
+}
+
+
+def pareto(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
+    """Quality over cost: the front with its intervals, baselines, and what they beat; the newest trials where there are many."""
+    axes = _axes(study.objectives)
+    figure = _figure(f"Front of {study.name}", label(axes[0]), label(axes[1]))
+    behind = _behind(study, {point.trial for point in front})
+    for name, points in behind.items():
+        if points:
+            figure.add_trace(_scatter(name, points[-_MOST_POINTS:], axes, _MARKERS[name]))
+    if front:
+        figure.add_trace(_front_trace(sorted(front, key=lambda point: point.values[axes[0]]), axes))
+    costs = [point.values[axes[0]] for points in (front, *behind.values()) for point in points]
+    if costs and min(costs) > 0 and max(costs) > _LOG_FROM * min(costs):
+        ticks = _log_ticks(min(costs), max(costs))
+        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    return figure
+
+
+def learning_curves(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
+    """Validation metric after each epoch: the front in colour, the newest others in grey, those that were stopped early dotted."""
+    figure = _figure("Learning curves", "epoch", "metric on the validation split")
+    on_front = {point.trial for point in front}
+    curves = [trial for trial in study.trials() if trial.curve]
+    others = [trial for trial in curves if trial.trial not in on_front][-_MOST_CURVES:]
+    named: set[str] = set()
+    for trial in (*others, *(trial for trial in curves if trial.trial in on_front)):
+        group = "front" if trial.trial in on_front else "stopped early" if trial.state == "PRUNED" else "others"
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(1, len(trial.curve) + 1)),
+                y=[_short(value) for value in trial.curve],
+                name=group,
+                legendgroup=group,
+                showlegend=group not in named,
+                mode="lines+markers",
+                marker={"size": 4},
+                line=dict(_LINES[group]),
+                hovertext=_title(trial),
+                hoverinfo="text+y",
+            )
+        )
+        named.add(group)
+    return figure
+
+
+def hypervolume_history(study: Study) -> go.Figure:
+    """Share of today's dominated volume that the search had after each minute of work: flat means that more time bought nothing.
+
+    By validation numbers, within the box that the measured trials span.
+    """
+    figure = _figure("How the front grew", "minutes worked", "hypervolume, share of now")
+    steps = _growth(study)
+    if steps and steps[-1][1] > 0:
+        total = steps[-1][1]
+        figure.add_trace(
+            go.Scatter(
+                x=[round(minutes, 3) for minutes, _, _ in steps],
+                y=[round(volume / total, 5) for _, volume, _ in steps],
+                hovertext=[f"trial {number}" for _, _, number in steps],
+                mode="lines+markers",
+                line={"shape": "hv", "color": _BLUE},
+                marker={"size": 5},
+                name="front",
+                showlegend=False,
+            )
+        )
+        figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def _behind(study: Study, on_front: set[int]) -> dict[str, list[FrontPoint]]:
+    """Completed trials off the front by why they are off it, each in one group; the last group is drawn on top."""
+    feasible = {trial.trial for trial in study.trials() if trial.is_feasible}
+    refused = {number for number, final in study.finals().items() if not final.verified}
+    groups: dict[str, list[FrontPoint]] = {name: [] for name in _MARKERS}
+    for point in study.points():
+        if point.trial in on_front:
+            continue
+        if point.trial not in feasible:
+            groups["outside the limits"].append(point)
+        elif point.trial in refused:
+            groups["refused"].append(point)
+        else:
+            groups["baselines" if point.is_baseline else "beaten"].append(point)
+    return groups
+
+
+def _front_trace(points: Sequence[FrontPoint], axes: Axes) -> go.Scatter:
+    symbols = ["diamond" if point.is_baseline else "circle" for point in points]
+    trace = _scatter("front", points, axes, {"color": _BLUE, "symbol": symbols, "size": 10}, mode="markers+lines")
+    line = {"color": _BLUE, "width": 1, "dash": "dot"}
+    return trace.update(line=line, error_x=_errors(points, axes[0]), error_y=_errors(points, axes[1]))
+
+
+def _growth(study: Study) -> list[tuple[float, float, int]]:
+    """(minutes worked, hypervolume, trial) wherever a trial changed the front, and at the last trial."""
+    refused = {number for number, final in study.finals().items() if not final.verified}
+    trials = [trial for trial in study.trials() if trial.is_feasible and trial.measured is not None and trial.trial not in refused]
+    points = {point.trial: point for point in study.validation_points()}
+    if not trials:
+        return []
+    corner = reference_point([points[trial.trial] for trial in trials], study.objectives)
+    front: list[FrontPoint] = []
+    steps: list[tuple[float, float, int]] = []
+    for trial in trials:
+        grown = non_dominated([*front, points[trial.trial]], study.objectives)
+        minutes = trial.measured.worked_s / 60 if trial.measured else 0.0
+        if {point.trial for point in grown} != {point.trial for point in front}:
+            front = grown
+            steps.append((minutes, hypervolume(front, study.objectives, corner), trial.trial))
+        elif trial is trials[-1]:
+            steps.append((minutes, steps[-1][1], trial.trial))
+    return steps
+
+
+def _figure(title: str, x: str, y: str) -> go.Figure:
+    # No template: plotly's own is 7 kB of JSON, and every 2 kB are a row that is written each time. White, because the dashboard
+    # has a dark theme too.
+    return go.Figure(
+        layout={
+            "template": "none",
+            "title": {"text": title, "x": 0.02},
+            "xaxis": {"title": {"text": x}, "gridcolor": "#eceef1", "automargin": True},
+            "yaxis": {"title": {"text": y}, "gridcolor": "#eceef1", "automargin": True},
+            "paper_bgcolor": "white",
+            "plot_bgcolor": "white",
+            "hovermode": "closest",
+            "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
+            "legend": {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0},  # above, it covers the front in a narrow window
+        }
+    )
+
+
+def _scatter(name: str, points: Sequence[FrontPoint], axes: Axes, marker: Style, mode: str = "markers") -> go.Scatter:
+    return go.Scatter(
+        name=name,
+        x=[_short(point.values[axes[0]]) for point in points],
+        y=[_short(point.values[axes[1]]) for point in points],
+        hovertext=[_hover(point, axes) for point in points],
+        hoverinfo="text",
+        mode=mode,
+        marker=dict(marker),
+    )
+
+
+def _axes(objectives: Mapping[str, str]) -> Axes:
+    """What to draw against what: the first objective to minimize over the first to maximize, or the first ones there are."""
+    down = [name for name, direction in objectives.items() if direction == "minimize"]
+    up = [name for name, direction in objectives.items() if direction == "maximize"]
+    if down and up:
+        return down[0], up[0]
+    names = [*down, *up]
+    return names[0], names[1] if len(names) > 1 else names[0]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 of every power of ten between `low` and `high`; plotly's own log ticks are bare digits."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5) if low <= float(f"{digit}e{power}") <= high]
+
+
+def _errors(points: Sequence[FrontPoint], name: str) -> dict[str, Any]:
+    """Error bars of the value `name`: its 95% interval; not shown where it has none."""
+    spread = [_interval(point, name) for point in points]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [_short(max(one.high - one.value, 0.0)) for one in spread],
+        "arrayminus": [_short(max(one.value - one.low, 0.0)) for one in spread],
+        "color": _BLUE,
+        "thickness": 1,
+        "width": 2,
+        "visible": any(one.high > one.low for one in spread),
+    }
+
+
+def _interval(point: FrontPoint, name: str) -> Interval:
+    """95% interval of the value `name`: latency and price spread with the speed-up that they follow from."""
+    value, latencies = point.values[name], point.measurement.cost.latencies
+    if name == "accuracy":
+        return point.measurement.accuracy.metric
+    if not latencies or name not in ("latency_ms", "usd_per_million"):
+        return Interval(value, value, value)
+    speedup = (latencies[0] if name == "latency_ms" else max(latencies, key=lambda one: one.batch_size)).speedup
+    return Interval(value, value * speedup.value / speedup.high, value * speedup.value / speedup.low)
+
+
+def _hover(point: FrontPoint, axes: Axes) -> str:
+    numbers = ", ".join(show(name, point.values[name]) for name in dict.fromkeys(axes))
+    return f"trial {point.trial}: {point.recipe.describe()}<br>{numbers} ({point.measurement.accuracy.split})"
+
+
+def _title(trial: TrialRecord) -> str:
+    return f"trial {trial.trial}: {trial.recipe.describe() if trial.recipe else 'unknown recipe'}"
+
+
+def _short(value: float) -> float:
+    """Five digits: what a plot can show, in a third of the JSON."""
+    return float(f"{value:.5g}")

@@ -1,0 +1,38 @@
+"""Values as people read them, in notes and plots."""
+
+from __future__ import annotations
+
+from autocut.budget import format_duration, format_size
+
+_LABELS = {
+    "accuracy": "accuracy",
+    "usd_per_million": "USD per million predictions",
+    "latency_ms": "latency, ms (p50)",
+    "size_bytes": "size, bytes",
+    "compressed_size_bytes": "compressed size, bytes",
+    "train_usd": "training, USD",
+    "train_seconds": "training, seconds",
+    "speedup": "speed-up",
+}
+
+
+def label(name: str) -> str:
+    """Axis title of the value `name`."""
+    return _LABELS.get(name, name.replace("_", " "))
+
+
+def show(name: str, value: float | None) -> str:
+    """`value` with its unit, in three or four digits."""
+    if value is None:
+        return "–"
+    if name.endswith("_bytes"):
+        return format_size(value)
+    if name.endswith(("_seconds", "_s")):
+        return format_duration(value)
+    if name.startswith("usd") or name.endswith("_usd"):
+        return f"${value:.3g}"
+    if name == "accuracy":
+        return f"{value:.4f}"
+    if name == "speedup":
+        return f"{value:.2f}x"
+    return f"{value:.3g} ms" if name.endswith("_ms") else f"{value:.4g}"

@@ -1,0 +1,165 @@
+"""From a measurement to the values of a trial, and limits on them. Arithmetic only, no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from autocut.errors import InputError, StudyError, UnknownNameError, nearest_hint
+from autocut.measurement import Cost, Latency, Measurement
+from autocut.price import Price, usd_for, usd_per_million
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One value of a trial: which way is better, its unit, and what it means in one line."""
+
+    name: str
+    direction: str
+    unit: str
+    meaning: str
+
+    @property
+    def is_maximized(self) -> bool:
+        """Whether higher is better."""
+        return self.direction == "maximize"
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        metric.name: metric
+        for metric in (
+            Metric("accuracy", "maximize", "", "the task's metric on the split that the measurement names"),
+            Metric("usd_per_million", "minimize", "USD", "price of a million predictions at the largest serving batch size"),
+            Metric("latency_ms", "minimize", "ms", "median of one call at the first serving batch size"),
+            Metric("size_bytes", "minimize", "bytes", "the exported model on disk"),
+            Metric("compressed_size_bytes", "minimize", "bytes", "the exported model in a zip archive"),
+            Metric("train_usd", "minimize", "USD", "price of training this recipe once, nothing cached"),
+            Metric("speedup", "maximize", "x", "throughput against the untouched model at the largest serving batch size"),
+        )
+    }
+)
+"""Every value that `values_of` gives."""
+
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {"cost": "usd_per_million", "latency": "latency_ms", "size": "size_bytes", "training": "train_usd"}
+)
+"""Short names for people."""
+
+_LIMIT = re.compile(r"\s*(?P<name>[A-Za-z_][\w.]*)\s*(?P<operator><=|>=)\s*(?P<bound>[-+.\w]+)\s*")
+
+
+def values_of(measurement: Measurement, reference: Cost, price: Price, train_seconds: float) -> dict[str, float]:
+    """Return every value of a trial by name, as in `METRICS`.
+
+    Times are corrected for drift: the untouched model's reference latency, measured once a study, divided by the speed-up, measured
+    interleaved. So trials measured at different hours compare. `speedup` is the one behind `usd_per_million`.
+
+    Args:
+        measurement: Of the trial.
+        reference: Cost of the untouched model of the same study.
+        price: Of the machine that serves.
+        train_seconds: What training the recipe takes when nothing is cached.
+
+    Raises:
+        StudyError: `reference` was measured at other batch sizes.
+    """
+    cost = measurement.cost
+    busiest = max(cost.latencies, key=lambda latency: latency.batch_size)
+    throughput_per_s = busiest.batch_size / (corrected_ms(busiest, reference) / 1e3)
+    return {
+        "accuracy": measurement.accuracy.metric.value,
+        "usd_per_million": usd_per_million(price.usd_per_hour, throughput_per_s, price.utilization),
+        "latency_ms": corrected_ms(cost.latencies[0], reference),
+        "size_bytes": float(cost.size_bytes),
+        "compressed_size_bytes": float(cost.compressed_size_bytes),
+        "train_usd": usd_for(price, train_seconds),
+        "speedup": busiest.speedup.value,
+    }
+
+
+def corrected_ms(latency: Latency, reference: Cost) -> float:
+    """Median latency as it would have been when the reference was measured."""
+    try:
+        return reference.latency(latency.batch_size).p50_ms.value / latency.speedup.value
+    except KeyError:
+        sizes = ", ".join(str(other.batch_size) for other in reference.latencies)
+        raise StudyError(
+            f"the untouched model must have been measured at batch size {latency.batch_size}, got {sizes}",
+            "start a new study with --out",
+        ) from None
+
+
+def metric_name(name: str, subject: str) -> str:
+    """Return the value that `name` stands for, itself or an alias.
+
+    Raises:
+        UnknownNameError: it stands for none.
+    """
+    canonical = ALIASES.get(name, name)
+    if canonical not in METRICS:
+        raise UnknownNameError(
+            f"{subject} must be one of {', '.join(METRICS)}, got {name!r}", nearest_hint(name, [*METRICS, *ALIASES])
+        )
+    return canonical
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound that a trial must keep, such as ``latency_ms<=5``."""
+
+    name: str
+    operator: str
+    bound: float
+
+    @property
+    def text(self) -> str:
+        """The limit in its one spelling."""
+        return f"{self.name}{self.operator}{self.bound:.12g}"
+
+    def __str__(self) -> str:
+        """The limit in its one spelling."""
+        return self.text
+
+    def violation(self, values: Mapping[str, float]) -> float:
+        """By how much `values` break the limit, in the value's unit; 0 or less where they keep it. No number counts as broken."""
+        value = values[self.name]
+        if math.isnan(value):
+            return math.inf
+        return value - self.bound if self.operator == "<=" else self.bound - value
+
+
+def parse_limit(text: str) -> Limit:
+    """Read a limit: a value's name or alias, ``<=`` or ``>=``, a number.
+
+    Raises:
+        InputError: it is written otherwise, or bounds a value from the side where it is good.
+        UnknownNameError: no such value; the hint names the nearest one.
+    """
+    found = _LIMIT.fullmatch(text)
+    if found is None:
+        raise InputError(f"limit must be a name, <= or >=, and a number, got {text!r}", "write it like 'latency_ms<=5'")
+    name = metric_name(found["name"], "limit")
+    operator = found["operator"]
+    bound = _number(found["bound"], text)
+    wanted = ">=" if METRICS[name].is_maximized else "<="
+    if operator != wanted:
+        better = "higher" if METRICS[name].is_maximized else "lower"
+        raise InputError(
+            f"limit on {name} must use {wanted}, {better} is better, got {text!r}",
+            f"did you mean '{name}{wanted}{found['bound']}'?",
+        )
+    return Limit(name, operator, bound)
+
+
+def _number(written: str, text: str) -> float:
+    try:
+        number = float(written)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"limit must end in a number, got {text!r}", "write it like 'latency_ms<=5', in the unit of the name")
+    return number

@@ -1,0 +1,114 @@
+"""Cost is known before training: predict it, and do not train what is already beaten.
+
+Latency and size follow from the structure, not from the weights. Every measured recipe therefore tells the cost of all recipes
+with the same pruning and the same tail; between measured prune ratios the cost is interpolated in its logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from autocut.recipe import Recipe
+
+COST_METRICS = ("usd_per_million", "latency_ms", "size_bytes", "compressed_size_bytes")
+_INTERPOLATION_MARGIN = 0.9
+"""An interpolated cost is taken to be this much lower than it looks, before a recipe is dropped for it."""
+
+Tail = tuple[str, str]
+
+_FULL_PRECISION = "fp32"
+
+
+class CostModel:
+    """Costs by pruning method, ratio and tail."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Tail], dict[float, Mapping[str, float]]] = defaultdict(dict)
+        self._methods: dict[str, set[str]] = defaultdict(set)
+
+    def learn(self, recipe: Recipe, values: Mapping[str, float]) -> None:
+        """Remember what `recipe` cost.
+
+        Methods that gave the very same structure once (they remove as many channels, only others) are taken to do so at every
+        ratio.
+        """
+        method, ratio = str(recipe["prune.method"]), _ratio(recipe)
+        cost = {name: values[name] for name in COST_METRICS if name in values}
+        self._known[method, recipe.tail][ratio] = cost
+        for (other, tail), curve in list(self._known.items()):
+            if other not in (method, "none") and tail == recipe.tail and method != "none" and curve.get(ratio) == cost:
+                self._methods[method].add(other)
+                self._methods[other].add(method)
+
+    def twins(self, method: str) -> frozenset[str]:
+        """Methods that give the same structures as `method`."""
+        return frozenset(self._methods[method])
+
+    def is_known(self, recipe: Recipe) -> bool:
+        """Whether the very structure of `recipe` was timed with this tail."""
+        return _ratio(recipe) in self._curve(recipe)
+
+    def predict(self, recipe: Recipe) -> dict[str, float] | None:
+        """Return the expected costs of `recipe`; None outside what was measured, where nothing can be said."""
+        curve = self._curve(recipe)
+        ratio = _ratio(recipe)
+        if ratio in curve:
+            return dict(curve[ratio])
+        ratios = sorted(curve)
+        at = bisect_left(ratios, ratio)
+        if not 0 < at < len(ratios):
+            return None
+        low, high = ratios[at - 1], ratios[at]
+        weight = (ratio - low) / (high - low)
+        return {
+            name: _between(curve[low][name], curve[high][name], weight) * _INTERPOLATION_MARGIN
+            for name in curve[low]
+            if name in curve[high]
+        }
+
+    def _curve(self, recipe: Recipe) -> dict[float, Mapping[str, float]]:
+        method = str(recipe["prune.method"])
+        curves = [self._known.get((name, recipe.tail), {}) for name in ("none", *self._methods[method], method)]
+        return {ratio: cost for curve in curves for ratio, cost in curve.items()}
+
+
+def cheapest_modes(
+    tails: Iterable[Tail], costs: Mapping[Tail, Mapping[str, float]], graphs: Mapping[Tail, str], metrics: Sequence[str]
+) -> list[Tail]:
+    """Drop the tails that cannot win: another one is nowhere dearer, somewhere cheaper, and no less accurate.
+
+    No less accurate are tails of the same quantized graph, and those of full precision: a dtype that costs more than fp32 has
+    nothing to offer.
+
+    Args:
+        tails: Candidates; those without an entry in `costs` are kept, because nothing is known against them.
+        costs: Costs of the tails on one structure.
+        graphs: What each tail's accuracy depends on; tails of one graph give the same accuracy.
+        metrics: Cost metrics that the search minimizes.
+    """
+    candidates = list(tails)
+    known = {tail: [costs[tail][name] for name in metrics] for tail in candidates if tail in costs}
+
+    def beaten(tail: Tail) -> bool:
+        rivals = [other for other in known if other != tail and (graphs[other] == graphs[tail] or other[0] == _FULL_PRECISION)]
+        return tail in known and any(dominates(known[other], known[tail]) for other in rivals)
+
+    return [tail for tail in candidates if not beaten(tail)]
+
+
+def dominates(left: Sequence[float], right: Sequence[float]) -> bool:
+    """Whether `left` is nowhere above `right` and somewhere below it (all values minimized)."""
+    return all(a <= b for a, b in zip(left, right, strict=True)) and any(a < b for a, b in zip(left, right, strict=True))
+
+
+def _ratio(recipe: Recipe) -> float:
+    return float(recipe.get("prune.ratio", 0.0))
+
+
+def _between(low: float, high: float, weight: float) -> float:
+    if low <= 0 or high <= 0:
+        return low + (high - low) * weight
+    return math.exp(math.log(low) + (math.log(high) - math.log(low)) * weight)

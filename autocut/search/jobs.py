@@ -1,0 +1,153 @@
+"""What the agent sends to a worker process, and what comes back. Plain records, so that the driver never needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from autocut.measurement import Accuracy, Cost, Measured, Measurement, Rung
+from autocut.price import Price
+from autocut.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for one fresh worker process.
+
+    `kind` is "baseline" (build or train the untouched model), "measure" (recipes: tails of one prefix, or of several cheap
+    ones) or "finalize" (export, re-measure and verify one recipe on the locked test split). `deadline` is a reading of
+    `time.time()`; at it the worker stops at the next batch boundary, and shortly after it the worker is killed. A recipe that
+    takes longer than `patience_s` hangs: its worker is killed too, and the recipe has failed. `trial`, `reference` (cost of the
+    untouched model) and `search_seconds` are what a bundle says about itself.
+    """
+
+    number: int
+    kind: str
+    recipes: tuple[Recipe, ...]
+    deadline: float
+    why: str
+    trial: int = -1
+    reference: Cost | None = None
+    search_seconds: float = 0.0
+    patience_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every worker of one search needs to know."""
+
+    task_path: str | None
+    folder: str
+    seed: int
+    threads: int
+    cache_bytes: int
+    price: Price
+    command: str
+
+
+@dataclass(frozen=True)
+class WorkerUp:
+    """First word of a worker: its process has started and imported everything, and now asks for the machine like any other."""
+
+
+@dataclass(frozen=True)
+class StageRan:
+    """A stage was made (or found: `cached`); `seconds` is what making it took, whenever that was."""
+
+    key: str
+    stage: str
+    method: str
+    seconds: float
+    cached: bool
+    category: str
+    samples_seen: int = 0
+
+
+@dataclass(frozen=True)
+class BaselineReady:
+    """The untouched model is there and has been timed: every speedup refers to it."""
+
+    reference: Cost
+    accuracy: Accuracy
+    machine: dict[str, Any]
+    train_seconds: float
+    samples_seen: int
+
+
+@dataclass(frozen=True)
+class RecipeStarted:
+    """The worker now works on `recipe`: should it die, this is the recipe that it died of."""
+
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class RungReached:
+    """Validation metric of a recovery training after an epoch."""
+
+    recipe: Recipe
+    rung: Rung
+
+
+@dataclass(frozen=True)
+class RecipeMeasured:
+    """A recipe was measured on the validation split."""
+
+    recipe: Recipe
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class RecipeFailed:
+    """A recipe ended without a measurement.
+
+    `outcome` is "infeasible", "failed", "bug" or "interrupted" (its time was up; it may be tried again).
+    """
+
+    recipe: Recipe
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RecipeFinalized:
+    """A recipe was exported and measured on the locked test split in fresh processes.
+
+    `refusal` says why its bundle was not accepted.
+    """
+
+    recipe: Recipe
+    measurement: Measurement
+    bundle: str | None
+    digest: str | None
+    refusal: str | None
+
+
+@dataclass(frozen=True)
+class WorkerFault:
+    """Something that no other trial would survive either: the disk is full, the task cannot be loaded. It ends the search."""
+
+    message: str
+    hint: str | None
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """Last word of a worker: seconds spent waiting for a quiet machine, and seconds in all."""
+
+    waited_s: float
+    seconds: float
+
+
+Event = (
+    WorkerUp
+    | StageRan
+    | BaselineReady
+    | RecipeStarted
+    | RungReached
+    | RecipeMeasured
+    | RecipeFailed
+    | RecipeFinalized
+    | WorkerFault
+    | JobEnded
+)

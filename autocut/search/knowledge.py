@@ -1,0 +1,185 @@
+"""What the search knows, and what therefore is worth running.
+
+Finished recipes with their values, recipes that can never be, costs by structure, seconds by stage: from these follow the tails
+worth giving to a prefix, whether a recipe is beaten before it is trained, and what fits into the time that is left.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from autocut.price import Price, usd_for
+from autocut.recipe import Recipe
+from autocut.score import Limit
+from autocut.search.cost_first import COST_METRICS, CostModel, Tail, cheapest_modes, dominates
+from autocut.search.planner import Planner
+from autocut.space import Space
+
+_EXPENSIVE_SHARE = 0.1
+"""A lowering that takes more than this share of the budget is not tried: a short budget spends its time on the cheap ones."""
+_CHEAP_S = 12.0
+"""Lowerings of at most this many seconds are tried without knowing what they gave to the untouched model."""
+_SECOND_BEST = 1.1
+"""A lowering this much dearer than another one of the same dtype is not given to every prefix..."""
+_AS_ACCURATE = 0.002
+"""... unless it was more accurate by this much on the untouched model."""
+
+
+class Knowledge:
+    """Finished and impossible recipes of one search, and the judgements that follow from them.
+
+    Args:
+        space: What is explored.
+        graphs: The lowerings that this machine can run, with the name of the quantized graph on which their accuracy depends.
+        planner: Predicts seconds.
+        price: Of the machine.
+        budget_s: The whole budget; it decides which lowerings are affordable.
+        limits: Bounds that every model must keep; what breaks them on cost is not run.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        graphs: Mapping[Tail, str],
+        planner: Planner,
+        price: Price,
+        budget_s: float,
+        limits: Sequence[Limit] = (),
+    ) -> None:
+        self.space = space
+        self.planner = planner
+        self.costs = CostModel()
+        self.done: dict[Recipe, dict[str, float]] = {}
+        self.dead: set[Recipe] = set()
+        self._trained: set[Recipe] = set()
+        self._limits = tuple(limits)
+        self._rivals: dict[Recipe, dict[str, float]] = {}
+        self._best_seen: dict[str, float] = {}
+        self._graphs = graphs
+        self._price = price
+        self._budget_s = budget_s
+        self._cost_metrics = [name for name in space.objectives if name in COST_METRICS]
+
+    def remember(self, recipe: Recipe, values: Mapping[str, float]) -> None:
+        """Take in a finished recipe."""
+        self.done[recipe] = dict(values)
+        for name in ("accuracy", "speedup"):
+            self._best_seen[name] = max(self._best_seen.get(name, values[name]), values[name])
+        if all(limit.violation(values) <= 0 for limit in self._limits):
+            losses = self._losses(values)
+            beaten = [rival for rival, other in self._rivals.items() if dominates(losses, self._losses(other))]
+            for rival in beaten:
+                del self._rivals[rival]
+            if not any(dominates(self._losses(other), losses) for other in self._rivals.values()):
+                self._rivals[recipe] = self.done[recipe]
+        self._trained.add(recipe.prefix)
+        self.costs.learn(recipe, values)
+
+    def bury(self, recipe: Recipe) -> None:
+        """Take in a recipe that cannot be real here, or failed: it is never run again."""
+        self.dead.add(recipe)
+
+    def is_settled(self, recipe: Recipe) -> bool:
+        """Whether `recipe` has had its verdict."""
+        return recipe in self.done or recipe in self.dead
+
+    def objectives(self, values: Mapping[str, float]) -> list[float]:
+        """Objective values in the order of the space."""
+        return [values[name] for name in self.space.objectives]
+
+    # ---- tails ----------------------------------------
+
+    def affordable_tails(self) -> list[Tail]:
+        """Tails of the space that run here, without lowerings that would eat too much of the budget."""
+        wanted = itertools.product(self.space.methods("quantize.dtype"), self.space.methods("compile.mode"))
+        limit_s = _EXPENSIVE_SHARE * self._budget_s
+        return [tail for tail in wanted if tail in self._graphs and self.planner.tail_s(tail) <= limit_s]
+
+    def unaffordable_tails(self) -> dict[Tail, float]:
+        """Tails of the space that run here but take too long to make, with their seconds."""
+        wanted = itertools.product(self.space.methods("quantize.dtype"), self.space.methods("compile.mode"))
+        left_out = set(self._graphs) - set(self.affordable_tails())
+        return {tail: self.planner.tail_s(tail) for tail in wanted if tail in left_out}
+
+    def is_cheap(self, tail: Tail) -> bool:
+        """Whether making the tail takes seconds, not a good part of a minute."""
+        return self.planner.tail_s(tail) <= _CHEAP_S
+
+    def promising_tails(self, prefix: Recipe) -> list[Tail]:
+        """Tails of `prefix` that no other tail is known to beat, cheapest first."""
+        tails = [tail for tail in self.affordable_tails() if self._may_be_given(prefix, tail)]
+        predicted = {
+            tail: self.costs.predict(prefix.with_tail(*tail)) or self.costs.predict(Recipe().with_tail(*tail)) for tail in tails
+        }
+        costs = {tail: cost for tail, cost in predicted.items() if cost}
+        first = self._cost_metrics[0] if self._cost_metrics else "usd_per_million"
+        ranked = sorted(
+            cheapest_modes(tails, costs, self._graphs, self._cost_metrics),
+            key=lambda tail: costs.get(tail, {}).get(first, float("inf")),
+        )
+        cheapest: dict[str, Tail] = {}
+        for tail in ranked:
+            cheapest.setdefault(tail[0], tail)
+        return [tail for tail in ranked if not self._is_second_best(tail, cheapest[tail[0]], costs, first)]
+
+    def _may_be_given(self, prefix: Recipe, tail: Tail) -> bool:
+        untouched = Recipe().with_tail(*tail)
+        if prefix.with_tail(*tail) in self.dead or untouched in self.dead:
+            return False
+        return untouched in self.done or self.is_cheap(tail)
+
+    def _is_second_best(self, tail: Tail, best: Tail, costs: Mapping[Tail, Mapping[str, float]], metric: str) -> bool:
+        """Whether another lowering of the same dtype is clearly cheaper, and was no less accurate on the untouched model."""
+        if tail == best or tail not in costs or best not in costs:
+            return False
+        accuracy, rival = (self.done.get(Recipe().with_tail(*one), {}).get("accuracy", 0.0) for one in (tail, best))
+        return costs[tail][metric] > _SECOND_BEST * costs[best][metric] and rival >= accuracy - _AS_ACCURATE
+
+    # ---- recipes ----------------------------------------
+
+    def with_tails(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """Return `recipe` and its siblings: the same trained prefix with every promising tail that is not beaten."""
+        siblings = [recipe.prefix.with_tail(*tail) for tail in self.promising_tails(recipe.prefix)]
+        return (recipe, *(sibling for sibling in siblings if sibling != recipe and not self.is_beaten(sibling)))
+
+    def is_beaten(self, recipe: Recipe) -> bool:
+        """Whether `recipe` breaks a limit on cost, or a finished trial is nowhere worse even than its best case."""
+        cost = self.costs.predict(recipe)
+        if not self.done or cost is None:
+            return False
+        if any(limit.name in cost and limit.violation(cost) > 0 for limit in self._limits):
+            return True
+        train_usd = 0.9 * usd_for(self._price, self.planner.train_s(recipe)) if recipe.is_trained else 0.0
+        best_case = self._losses({**cost, **self._best_seen, "train_usd": train_usd})
+        return any(dominates(self._losses(values), best_case) for values in self._rivals.values())
+
+    def got_no_cheaper(self, method: str) -> bool:
+        """Whether pruning by `method` was measured and saved less than 5% everywhere, as zeros without a kernel for them do."""
+        ratios = [
+            values["usd_per_million"] / untouched["usd_per_million"]
+            for recipe, values in self.done.items()
+            if recipe["prune.method"] == method and (untouched := self.done.get(Recipe().with_tail(*recipe.tail)))
+        ]
+        return bool(ratios) and min(ratios) > 0.95
+
+    def seconds(self, recipe: Recipe) -> float:
+        """Seconds that `recipe` will take: a prefix that is trained already costs nothing."""
+        train_s = self.planner.train_s(recipe) if recipe.is_trained and recipe.prefix not in self._trained else 0.0
+        return train_s + self.planner.tail_s(recipe.tail, self.costs.is_known(recipe))
+
+    def fitting(self, recipes: tuple[Recipe, ...], left_s: float) -> tuple[Recipe, ...]:
+        """Return the first recipes of a prefix that fit into `left_s` seconds; none where not even the first does."""
+        kept: list[Recipe] = []
+        prefixes: set[Recipe] = set()
+        for recipe in recipes:
+            is_new = recipe.prefix not in prefixes
+            left_s -= self.seconds(recipe) if is_new else self.planner.tail_s(recipe.tail, self.costs.is_known(recipe))
+            if left_s <= 0:
+                break
+            prefixes.add(recipe.prefix)
+            kept.append(recipe)
+        return tuple(kept)
+
+    def _losses(self, values: Mapping[str, float]) -> list[float]:
+        return [-values[name] if direction == "maximize" else values[name] for name, direction in self.space.objectives.items()]

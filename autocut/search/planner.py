@@ -1,0 +1,111 @@
+"""Seconds: what each stage took here, what the next one will take, and what has to be kept for finalization.
+
+Predictions are medians of this study's own stages. Before the first measurement a method's registered `seconds` option is used,
+so that a short budget does not start with a compiler that eats it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from autocut.recipe import Recipe
+from autocut.search.jobs import StageRan
+
+PROCESS_S = 6.0
+"""Prior for a fresh worker process until it works: interpreter, torch, task."""
+_LOWER_S = 30.0
+_MEASURE_S = 2.0
+_ACCURACY_S = 1.0
+_SECONDS_PER_SAMPLE = 1e-3
+_FINALIZE_S = 15.0
+_FINALIZE_SHARE = 0.4
+_FEWEST_POINTS = 4
+_DRIVER_END_S = 3.0
+
+
+class Planner:
+    """Predicts seconds of stages and jobs from what stages of this study took."""
+
+    def __init__(self, train_samples: int, compile_seconds: Mapping[tuple[str, str], float]) -> None:
+        self._train_samples = train_samples
+        self._priors = dict(compile_seconds)
+        self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._per_sample: list[float] = []
+        self._finalize_s: list[float] = []
+        self._process_s: list[float] = []
+
+    def observe(self, stage: StageRan) -> None:
+        """Learn from a stage; what came from the cache teaches nothing new."""
+        if stage.cached:
+            return
+        self._seconds[stage.stage, stage.method].append(stage.seconds)
+        if stage.samples_seen:
+            self._per_sample.append(stage.seconds / stage.samples_seen)
+
+    def observe_process(self, seconds: float) -> None:
+        """Learn how long a worker process takes until its first word."""
+        self._process_s.append(seconds)
+
+    def observe_finalization(self, seconds: float) -> None:
+        """Learn how long one point takes to be exported, measured and verified."""
+        self._finalize_s.append(seconds)
+
+    def process_s(self) -> float:
+        """Seconds until a fresh worker works."""
+        return _median(self._process_s, PROCESS_S)
+
+    def compile_s(self, pair: tuple[str, str]) -> float:
+        """Seconds to lower a model to `pair`, a (dtype, mode)."""
+        seen = self._seconds.get(("compile", "/".join(pair)), [])
+        same_mode = [
+            second
+            for (stage, method), all_ in self._seconds.items()
+            if stage == "compile" and method.endswith("/" + pair[1])
+            for second in all_
+        ]
+        return _median(seen or same_mode, self._priors.get(pair, _LOWER_S))
+
+    def tail_s(self, pair: tuple[str, str], cost_is_known: bool = False) -> float:
+        """Seconds for one more tail of a prefix: lower it, score it and, where its structure is new, load and time it.
+
+        Modes that compile while loading show their compiler in the last part.
+        """
+        method = "/".join(pair)
+        seen = self._seconds.get(("cost", method), [])
+        measure = 0.0 if cost_is_known else _median(seen or self._all("cost"), _MEASURE_S)
+        lower = self.compile_s(pair) if seen else max(self.compile_s(pair), self._priors.get(pair, _LOWER_S))
+        return lower + _median(self._all("accuracy"), _ACCURACY_S) + measure
+
+    def train_s(self, recipe: Recipe) -> float:
+        """Seconds to train the prefix of `recipe`, an upper bound where a curriculum uses fewer samples."""
+        per_sample = _median(self._per_sample, _SECONDS_PER_SAMPLE)
+        return per_sample * int(recipe["train.epochs"]) * self._train_samples
+
+    def reserve_s(self, points: int, workers: int, total_s: float) -> float:
+        """Seconds to keep for finalizing `points` points on `workers` workers, within a fixed share of the whole budget."""
+        each = self.finalize_s()
+        rounds = math.ceil(max(points, _FEWEST_POINTS) / workers)
+        return min(rounds * each * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
+
+    def finalize_s(self) -> float:
+        """Seconds to finalize one point in a fresh worker."""
+        return _median(self._finalize_s, _FINALIZE_S + self.process_s())
+
+    def lines(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
+        """The plan's table of seconds: what is measured and what is still assumed."""
+        text = []
+        for pair in pairs:
+            seen = self._seconds.get(("compile", "/".join(pair)), [])
+            source = f"measured {len(seen)}x" if seen else "assumed"
+            text.append(f"{pair[0]} / {pair[1]}: {self.compile_s(pair):.0f} s ({source})")
+        return text
+
+    def _all(self, stage: str) -> list[float]:
+        return [second for (name, _), seconds in self._seconds.items() if name == stage for second in seconds]
+
+
+def _median(seconds: list[float], prior: float) -> float:
+    return statistics.median(seconds[-25:]) if seconds else prior

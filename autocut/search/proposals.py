@@ -1,0 +1,125 @@
+"""Proposals: an Optuna sampler over the space, asked in memory.
+
+The study database holds every trial, but asking it costs a transaction a parameter, and a proposal that turns out to be a
+duplicate, infeasible or too long would leave a trace there. So the sampler works on an in-memory study which mirrors the
+finished trials; only a proposal that is really run becomes a trial in the database. Measured (FACTS section 3): an ask takes 17
+ms in memory and 127 ms on SQLite at 100 trials.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from autocut.errors import unknown_name
+from autocut.recipe import Recipe, Value
+from autocut.space import Axis, Space
+
+_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=8),
+    "tpe_multivariate": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=8),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=20),
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
+}
+
+
+def sampler_names() -> tuple[str, ...]:
+    """Names that `--sampler` takes."""
+    return tuple(_SAMPLERS)
+
+
+class Proposer:
+    """Suggests recipes of `space`; learns from what is told.
+
+    The seed moves on with the number of trials already known, because an Optuna sampler is not stored: with the same seed a
+    resumed search would repeat its first suggestions.
+    """
+
+    def __init__(self, space: Space, sampler: str, seed: int, known_trials: int = 0) -> None:
+        if sampler not in _SAMPLERS:
+            raise unknown_name("--sampler", sampler, _SAMPLERS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            chosen = _SAMPLERS[sampler](seed + known_trials)
+        self._space = space
+        self._study = optuna.create_study(
+            directions=[optuna.study.StudyDirection[name.upper()] for name in space.objectives.values()], sampler=chosen
+        )
+
+    def propose(self) -> tuple[optuna.Trial, Recipe]:
+        """Suggest one recipe. The trial must be told later, through `tell` or `reject`."""
+        trial = self._study.ask()
+        return trial, suggest(trial, self._space)
+
+    def tell(self, trial: optuna.Trial, values: list[float], violations: Mapping[str, float]) -> None:
+        """Report the objective values of a proposal, in the order of the space's objectives; a violation above 0 breaks a limit."""
+        for name, violation in violations.items():
+            trial.set_constraint(name, violation)
+        self._study.tell(trial, values)
+
+    def reject(self, trial: optuna.Trial) -> None:
+        """Report a proposal that failed, was beaten before it was trained, or cannot be real: counted as bad, without values."""
+        self._study.tell(trial, state=TrialState.PRUNED)
+
+    def forget(self, trial: optuna.Trial) -> None:
+        """Drop a proposal that was never judged, such as a duplicate: it teaches nothing."""
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def learn(self, recipe: Recipe, values: list[float] | None, violations: Mapping[str, float]) -> None:
+        """Add a trial that was not proposed here: a fan-out sibling, an anchor, or one of an earlier session.
+
+        `values` None means that it failed.
+        """
+        params, distributions = self.parameters(recipe)
+        if not distributions:
+            return
+        state = TrialState.PRUNED if values is None else TrialState.COMPLETE
+        self._study.add_trial(
+            create_trial(state=state, values=values, params=params, distributions=distributions, constraints=dict(violations))
+        )
+
+    def parameters(self, recipe: Recipe) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+        """Express `recipe` in the space's parameters; empty where it lies outside the space, as some baselines do."""
+        if not self._space.contains(recipe):
+            return {}, {}
+        params: dict[str, Any] = {}
+        for axis in self._space.axes:
+            if self._space.is_active(axis, params) and axis.name in recipe:
+                params[axis.name] = recipe[axis.name]
+        active = {axis.name: distribution(axis) for axis in self._space.axes if axis.name in params}
+        return params, active
+
+
+def suggest(trial: optuna.trial.BaseTrial, space: Space) -> Recipe:
+    """Walk through the axes of `space`, asking `trial` for those whose conditions hold."""
+    chosen: dict[str, Value] = {}
+    for axis in space.axes:
+        if space.is_active(axis, chosen):
+            chosen[axis.name] = _suggest_axis(trial, axis)
+    return Recipe(chosen)
+
+
+def distribution(axis: Axis) -> BaseDistribution:
+    """Return Optuna's description of `axis`."""
+    if axis.choices:
+        return CategoricalDistribution(list(axis.choices))
+    low, high = axis.low or 0.0, axis.high or 0.0
+    if axis.integer:
+        return IntDistribution(int(low), int(high), log=axis.log, step=int(axis.step or 1))
+    return FloatDistribution(low, high, log=axis.log, step=axis.step)
+
+
+def _suggest_axis(trial: optuna.trial.BaseTrial, axis: Axis) -> Value:
+    if axis.choices:
+        chosen: Value = trial.suggest_categorical(axis.name, list(axis.choices))  # type: ignore[assignment]  # no choice is None
+        return chosen
+    low, high = axis.low or 0.0, axis.high or 0.0
+    if axis.integer:
+        return trial.suggest_int(axis.name, int(low), int(high), log=axis.log, step=int(axis.step or 1))
+    return trial.suggest_float(axis.name, low, high, log=axis.log, step=axis.step)

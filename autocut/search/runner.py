@@ -1,0 +1,236 @@
+"""Ray Tune runs what the agent decides. The only room that imports Ray.
+
+Tune's own experiment state is disposable: the study database is the only truth, a resumed search starts a fresh `Tuner`, and
+Tune's files go to a temporary folder. Each job is a Tune trial in a fresh process (`reuse_actors=False`), so that an
+out-of-memory kill, a crash or a leak cannot reach the next one. `TuneConfig.time_budget_s` is not used: it overshoots by ten
+seconds (FACTS section 4). Workers keep the deadline themselves, and the callback below ends the run if one of them does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from autocut.errors import DeadlineError
+from autocut.measure.quiet import QuietLock
+from autocut.search.agent import Agent
+from autocut.search.jobs import Event, Job, Setting
+from autocut.search.worker import run_job
+
+_ENVIRONMENT = {
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+}
+_OVERDUE_S = 2.5
+_TRY_S = 0.002
+_DIED = "the worker process died: killed, out of memory, or crashed"
+
+
+class _StopNow(BaseException):
+    """Ends the run past Tune's own handlers, which would first wait for every worker. `cause`: an error of the driver, or None."""
+
+    def __init__(self, cause: Exception | None = None) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+@contextlib.contextmanager
+def _errors_kept() -> Iterator[None]:
+    """Tune turns exceptions of its callbacks into text, or swallows them; ours must reach the user as what they are."""
+    try:
+        yield
+    except Exception as error:
+        raise _StopNow(error) from error
+
+
+def run_with_ray(agent: Agent, setting: Setting, *, workers: int, ray_address: str | None, on_tick: Callable[[], None]) -> None:
+    """Run the jobs of `agent` on Ray until it has no more.
+
+    Args:
+        agent: Decides; it is asked from this thread alone.
+        setting: What every worker needs to know.
+        workers: Jobs at a time.
+        ray_address: Of a running cluster; None starts a Ray on this machine and stops it at the end.
+        on_tick: Called several times a second, from this thread. `sys.stderr` leads nowhere meanwhile.
+    """
+    _prepare_environment(setting.threads)
+    import ray
+    from ray import tune
+    from ray.tune.search import Searcher
+
+    starts = _Starts()
+    scratch = Path(tempfile.mkdtemp(prefix="autocut-tune-"))
+    with _quiet_ray():
+        _start_ray(ray, workers, ray_address, scratch)
+
+        def stop_if_over() -> None:
+            """A worker that does not end by itself at the deadline, and a fault that all share, end the run at once."""
+            if agent.fault is not None or agent.budget.clock() > agent.budget.deadline + _OVERDUE_S:
+                raise _StopNow
+
+        class AgentSearcher(Searcher):
+            """Hands the agent's jobs to Tune."""
+
+            def __init__(self) -> None:
+                super().__init__(metric="seconds", mode="min")
+                self.jobs: dict[str, Job] = {}
+
+            def suggest(self, trial_id: str) -> Any:
+                stop_if_over()
+                if not starts.take(trial_id):
+                    return None
+                try:
+                    job = agent.next_job()
+                except StopIteration:
+                    starts.release(trial_id)
+                    return Searcher.FINISHED
+                except Exception as error:
+                    raise _StopNow(error) from error
+                if job is None:
+                    starts.release(trial_id)
+                    return None
+                self.jobs[trial_id] = job
+                return {"job": job}
+
+            def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+                starts.release(trial_id)
+                with _errors_kept():
+                    _deliver(agent, self.jobs[trial_id], result)
+
+            def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
+                # `result` is the last one again, which has been delivered.
+                starts.release(trial_id)
+                with _errors_kept():
+                    agent.on_job_end(self.jobs[trial_id], _DIED if error else None)
+
+            def save(self, checkpoint_path: str) -> None:
+                """Tune's state is disposable."""
+
+            def restore(self, checkpoint_path: str) -> None:
+                """Tune's state is disposable."""
+
+            __reduce__ = _not_stored
+
+        searcher = AgentSearcher()
+
+        class Ticker(tune.Callback):
+            """Keeps the clock while Tune has the thread."""
+
+            def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
+                stop_if_over()
+                with _errors_kept():
+                    on_tick()
+
+            __reduce__ = _not_stored
+
+        def trainable(config: dict[str, Any]) -> None:
+            run_job(config["job"], setting, lambda event: tune.report({"event": event, "seconds": time.time()}))
+
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                max_concurrent_trials=workers,
+                reuse_actors=False,
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=str(scratch),
+                verbose=0,
+                callbacks=[Ticker()],
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        try:
+            tuner.fit()
+        except _StopNow as stop:
+            if stop.cause is not None:
+                raise stop.cause from None
+        finally:
+            ray.shutdown()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start_ray(ray: Any, workers: int, ray_address: str | None, scratch: Path) -> None:
+    if ray_address:
+        ray.init(address=ray_address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    ray.init(
+        num_cpus=workers,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=80 * 2**20,  # results are small records; the default would map a third of the machine's memory
+        configure_logging=False,
+        _temp_dir=str(scratch / "ray") if len(str(scratch)) < 40 else None,  # sockets' paths must stay below 108 characters
+    )
+
+
+def _prepare_environment(threads: int) -> None:
+    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+
+
+@contextlib.contextmanager
+def _quiet_ray() -> Iterator[None]:
+    """Keep Ray's and Tune's advice off the user's screen; errors come back as exceptions."""
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Ray prints what it thinks of dead workers straight to sys.stderr, whatever `log_to_driver` says (2.60).
+    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # noqa: PTH123
+        warnings.simplefilter("ignore")
+        yield
+
+
+class _Starts:
+    """Holds the machine for every process that is starting up, together with others who work: nobody times meanwhile."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, contextlib.ExitStack] = {}
+
+    def take(self, trial_id: str) -> bool:
+        """Hold for the process of `trial_id`; False while somebody times."""
+        stack = contextlib.ExitStack()
+        try:
+            # A lock of its own each time: within one `QuietLock` a second hold ends with the first.
+            stack.enter_context(QuietLock().shared(timeout_s=_TRY_S))
+        except DeadlineError:
+            return False
+        self._held[trial_id] = stack
+        return True
+
+    def release(self, trial_id: str) -> None:
+        """Let go: the process works under its own hold, or is gone."""
+        if stack := self._held.pop(trial_id, None):
+            stack.close()
+
+
+def _not_stored(self: object) -> tuple[type[str], tuple[str]]:
+    """Stand in for what Tune would pickle into its own state, which nobody ever reads."""
+    return str, (type(self).__name__,)
+
+
+def _deliver(agent: Agent, job: Job, result: dict[str, Any]) -> None:
+    event: Event | None = result.get("event")
+    if event is not None:
+        agent.on_event(job, event)

@@ -1,0 +1,157 @@
+"""What can be wrong with the axes of a space. Every check notes its faults and goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from autocut.errors import nearest_hint
+from autocut.recipe import Value
+from autocut.space.axes import RULES, Axis, AxisRule
+from autocut.toml_lines import FaultList, Place
+
+Known = Mapping[str, Collection[str]]
+
+
+def check_value(name: str, value: Any, known: Known, place: Place, faults: FaultList) -> None:
+    """Check one value of the axis `name`: its type, its legal interval, its registered name."""
+    rule = RULES[name]
+    if rule.kind == "method":
+        names = tuple(known.get(name, ()))
+        if value not in names:
+            faults.add(place, f"{name} must be one of {', '.join(names)}, got {value!r}", nearest_hint(str(value), names), value)
+    elif not _is_number(value, rule) or not rule.allows(value):
+        faults.add(place, f"{name} must be {rule.describe()}, got {value!r}", None, value)
+
+
+def check_axis(axis: Axis, known: Known, faults: FaultList) -> None:
+    """Check the choices or the range of one axis."""
+    if axis.low is not None and axis.high is not None:
+        _check_range(axis, axis.low, axis.high, faults)
+        return
+    place = ("axes", axis.name, "choices")
+    if not axis.choices:
+        faults.add(place, f"{axis.name} choices must not be empty", "name at least one, or leave the axis out")
+    if axis.step is not None or axis.log:
+        faults.add(place, f"{axis.name} must have a range to take step or log, got choices", "write range = [low, high]")
+    for index, value in enumerate(axis.choices):
+        if value in axis.choices[:index]:
+            faults.add(place, f"{axis.name} choices must differ, got {value!r} twice", "leave one out", value)
+        else:
+            check_value(axis.name, value, known, place, faults)
+
+
+def check_conditions(axes: Sequence[Axis], named: Collection[str], faults: FaultList) -> None:
+    """Check that every condition can come true, that none goes round in a circle, and that none is missing.
+
+    Args:
+        axes: The axes that could be read.
+        named: Every axis name in the file, so that an axis with a fault of its own is not called missing as well.
+        faults: Takes what is wrong.
+    """
+    by_name = {axis.name: axis for axis in axes}
+    for axis in axes:
+        for parent, values in axis.when.items():
+            _check_condition(axis, parent, values, by_name, named, faults)
+        _check_switch(axis, by_name, named, faults)
+    try:
+        _sorter(axes).prepare()
+    except CycleError as error:
+        circle = [str(name) for name in error.args[1]]
+        faults.add(
+            ("axes", circle[0], "when"), f"conditions must not go round in a circle, got {' -> '.join(circle)}", "drop one of them"
+        )
+
+
+def in_order(axes: Sequence[Axis]) -> tuple[Axis, ...]:
+    """Sort `axes`, which have no circle, so that each comes after those in its condition, and else as they are in the file."""
+    by_name = {axis.name: axis for axis in axes}
+    return tuple(by_name[name] for name in _sorter(axes).static_order())
+
+
+def _sorter(axes: Sequence[Axis]) -> TopologicalSorter[str]:
+    names = {axis.name for axis in axes}
+    return TopologicalSorter({axis.name: [parent for parent in axis.when if parent in names] for axis in axes})
+
+
+def _is_number(value: object, rule: AxisRule) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    return rule.kind != "integer" or isinstance(value, int)
+
+
+def _check_range(axis: Axis, low: float, high: float, faults: FaultList) -> None:
+    place = ("axes", axis.name, "range")
+    rule = RULES[axis.name]
+    if rule.kind == "method":
+        faults.add(place, f"{axis.name} takes names, not numbers, got a range", "write choices = [...]")
+        return
+    for value in (low, high):
+        check_value(axis.name, value, {}, place, faults)
+    if not low < high:
+        faults.add(
+            place,
+            f"{axis.name} range must go from low to high, got [{low:g}, {high:g}]",
+            f"write range = [{high:g}, {low:g}]" if low > high else None,
+        )
+    if axis.integer and not (float(low).is_integer() and float(high).is_integer()):
+        faults.add(place, f"{axis.name} range must be whole numbers, got [{low:g}, {high:g}]")
+    if axis.log and low <= 0:
+        faults.add(
+            place,
+            f"{axis.name} range must be above zero on a log scale, got [{low:g}, {high:g}]",
+            "start it above 0, or leave log out",
+        )
+    if axis.log and axis.step is not None:
+        faults.add(("axes", axis.name, "step"), f"{axis.name} must have either log or step, got both", "leave one out")
+    if axis.step is not None and low < high and not (axis.step > 0 and _divides(axis.step, high - low)):
+        faults.add(("axes", axis.name, "step"), f"{axis.name} step must divide the range {low:g} to {high:g}, got {axis.step:g}")
+
+
+def _divides(step: float, span: float) -> bool:
+    count = span / step
+    return round(count) >= 1 and abs(count - round(count)) < 1e-6
+
+
+def _check_condition(
+    axis: Axis, parent: str, values: tuple[Value, ...], by_name: Mapping[str, Axis], named: Collection[str], faults: FaultList
+) -> None:
+    place = ("axes", axis.name, "when", parent)
+    if parent not in named:
+        wrong = "an axis of this space" if parent in RULES else "an axis"
+        faults.add(place, f"condition of {axis.name} must name {wrong}, got {parent!r}", nearest_hint(parent, named))
+        return
+    if not values:
+        faults.add(
+            place, f"condition of {axis.name} must list values of {parent}, got none", "list the values with which it counts"
+        )
+    if parent not in by_name:
+        return
+    for value in values:
+        if not by_name[parent].takes(value):
+            near = nearest_hint(str(value), [str(choice) for choice in by_name[parent].choices])
+            message = f"condition of {axis.name} must list values that {parent} takes ({by_name[parent].describe()}), got {value!r}"
+            faults.add(place, message, near, value)
+
+
+def _check_switch(axis: Axis, by_name: Mapping[str, Axis], named: Collection[str], faults: FaultList) -> None:
+    """A setting that has no effect would teach the sampler nonsense, so its axis must be conditional on what switches it off."""
+    switch = RULES[axis.name].switch
+    if switch is None:
+        return
+    parent, off = switch
+    place = ("axes", axis.name)
+    if parent not in named:
+        faults.add(
+            place, f"{axis.name} has no effect without the axis {parent}", f'add [axes."{parent}"], or leave {axis.name} out'
+        )
+    elif parent in by_name and by_name[parent].takes(off) and off in axis.when.get(parent, (off,)):
+        effective = [choice for choice in by_name[parent].choices if choice != off]
+        hint = f'write when."{parent}" = {_toml_list(effective)}'
+        faults.add(place, f"{axis.name} has no effect with {parent} {off!r}, so it must be conditional", hint)
+
+
+def _toml_list(values: Sequence[Value]) -> str:
+    return "[" + ", ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in values) + "]"

@@ -1,0 +1,254 @@
+"""Read a space file: find it, check it, and tell every fault at once with its line and the nearest valid name."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import tomllib
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+
+from autocut.errors import SpaceError, nearest_hint, unknown_name
+from autocut.recipe import Recipe
+from autocut.score import METRICS
+from autocut.space.axes import RULES, Axis, Space
+from autocut.space.checks import Known, check_axis, check_conditions, check_value, in_order
+from autocut.toml_lines import FaultList, LineMap, Place
+
+SCHEMA_VERSION = 1
+_RECIPE_HINT = 'write prune.method = "structured" and prune.ratio = 0.5'
+
+
+class _SpaceTable(BaseModel):
+    """The top of a space file. Axes, objectives and anchors are checked one by one, so that one fault hides no other."""
+
+    model_config = ConfigDict(extra="forbid")
+    schema_version: StrictInt
+    description: StrictStr = ""
+    objectives: dict[str, Any] = {}
+    axes: dict[str, Any] = {}
+    anchors: list[dict[str, Any]] = []
+
+
+class _AxisTable(BaseModel):
+    """One `[axes."name"]` table; `checks.py` knows what the values may be."""
+
+    model_config = ConfigDict(extra="forbid")
+    choices: list[Any] | None = None
+    range: list[StrictInt | StrictFloat] | None = None
+    step: StrictInt | StrictFloat | None = None
+    log: StrictBool = False
+    integer: StrictBool = False
+    when: dict[str, list[Any]] = {}
+
+
+Table = TypeVar("Table", _SpaceTable, _AxisTable)
+
+
+def shipped_spaces() -> dict[str, Traversable]:
+    """The space files that come with autocut, by name.
+
+    A wheel carries them inside the package; an editable install finds them beside it, in the repository.
+    """
+    package = importlib.resources.files("autocut")
+    for folder in (package / "search_spaces", Path(str(package)).parent / "search_spaces"):
+        if folder.is_dir():
+            files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
+            return {file.name.removesuffix(".toml"): file for file in files}
+    raise SpaceError("the shipped search spaces are missing from this installation", "reinstall autocut")
+
+
+def load_space(name_or_path: str, known: Known) -> Space:
+    """Load a shipped space by its name, or a space file by its path.
+
+    Args:
+        name_or_path: Such as ``quick`` or ``spaces/mine.toml``.
+        known: Method names by axis, as from `autocut.methods.known_methods`.
+
+    Raises:
+        UnknownNameError: no shipped space has that name.
+        SpaceError: the file cannot be read, or is not TOML.
+        FaultsError: every fault of the file.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and len(path.parts) == 1:
+        shipped = shipped_spaces()
+        if name_or_path not in shipped:
+            error = unknown_name("space", name_or_path, shipped)
+            error.hint = error.hint or "give the path of a space file with its ending: mine.toml"
+            raise error
+        return parse_space(name_or_path, shipped[name_or_path].read_text(encoding="utf-8"), f"{name_or_path}.toml", known)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        hint = f"the shipped spaces are {', '.join(shipped_spaces())}"
+        raise SpaceError(f"space file must be readable, got {name_or_path!r}: {error.strerror}", hint) from error
+    except UnicodeDecodeError as error:
+        raise SpaceError(f"space file must be UTF-8 text, got {name_or_path!r}: {error.reason}") from error
+    return parse_space(path.stem, text, name_or_path, known)
+
+
+def parse_space(name: str, text: str, source: str, known: Known) -> Space:
+    """Check the text of a space file and build the space; `source` names the file in faults.
+
+    Raises:
+        SpaceError: the text is not TOML.
+        FaultsError: every fault of the file.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpaceError(f"space file must be TOML, got {source!r}: {error}", "strings and axis names need quotes") from error
+    faults = FaultList(LineMap(text, source))
+    table = _checked(_SpaceTable, document, (), faults)
+    version = document.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION and isinstance(version, int):
+        faults.add(("schema_version",), f"schema_version must be {SCHEMA_VERSION}, got {version!r}", "this autocut reads no other")
+    objectives = _objectives(_table(document, "objectives"), faults)
+    axes = _axes(_table(document, "axes"), known, faults)
+    anchors = _anchors(document.get("anchors"), known, faults)
+    faults.raise_any("space file")
+    space = Space(name, MappingProxyType(objectives), in_order(axes), tuple(anchors), table.description if table else "")
+    for index, anchor in enumerate(anchors):
+        if reason := space.why_not(anchor):
+            faults.add(("anchors", index), f"anchor must lie in the space: {reason}")
+    faults.raise_any("space file")
+    return space
+
+
+def read_recipe(path: Path, space: Space) -> Recipe:
+    """Read a recipe to try: TOML (``.toml``) or JSON, dotted names or a table a stage; also a front point with a ``recipe`` in it.
+
+    Raises:
+        SpaceError: the file cannot be read, or holds no table of settings.
+        FaultsError: every setting that no recipe has, or the first one that lies outside `space`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise SpaceError(f"recipe file must be readable TOML or JSON, got {str(path)!r}: {error}", _RECIPE_HINT) from error
+    settings = document.get("recipe", document) if isinstance(document, dict) else None
+    if not isinstance(settings, dict):
+        raise SpaceError(f"recipe file must hold one table of settings, got {str(path)!r}", _RECIPE_HINT)
+    settings = _flat(settings)
+    faults = FaultList(LineMap(text if path.suffix == ".toml" else "", str(path)))
+    for name, value in settings.items():
+        if name not in RULES:
+            faults.add((name,), f"recipe setting must be one of {', '.join(RULES)}, got {name!r}", nearest_hint(name, RULES))
+        elif not isinstance(value, str | int | float):
+            faults.add((name,), f"{name} must be a name or a number, got {value!r}")
+    faults.raise_any("recipe file")
+    recipe = Recipe(settings)
+    if reason := space.why_not(recipe):
+        faults.add((), f"recipe must lie in space {space.name}: {reason}", "change the recipe, or widen a space file of your own")
+    faults.raise_any("recipe file")
+    return recipe
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _table(document: dict[str, Any], key: str) -> dict[str, Any]:
+    table = document.get(key)
+    return table if isinstance(table, dict) else {}
+
+
+def _objectives(table: dict[str, Any], faults: FaultList) -> dict[str, str]:
+    if not table:
+        faults.add(("objectives",), "objectives must name at least one value", 'write [objectives] and accuracy = "maximize"')
+    for name, direction in table.items():
+        place = ("objectives", name)
+        if name not in METRICS:
+            faults.add(place, f"objective must be one of {', '.join(METRICS)}, got {name!r}", nearest_hint(name, METRICS))
+        elif direction != METRICS[name].direction:
+            hint = f'write {name} = "{METRICS[name].direction}"'
+            faults.add(place, f"objectives.{name} must be {METRICS[name].direction!r}, got {direction!r}", hint)
+    return table
+
+
+def _axes(tables: dict[str, Any], known: Known, faults: FaultList) -> list[Axis]:
+    if not tables:
+        faults.add(("axes",), "axes must name at least one axis", 'write [axes."quantize.dtype"] and its choices')
+    axes = [axis for name, table in tables.items() if (axis := _axis(name, table, faults)) is not None]
+    for axis in axes:
+        check_axis(axis, known, faults)
+    check_conditions(axes, tables, faults)
+    return axes
+
+
+def _axis(name: str, table: object, faults: FaultList) -> Axis | None:
+    """Build the axis as the file has it; None where that is not possible."""
+    place = ("axes", name)
+    if name not in RULES:
+        faults.add(place, f"axis must be one of {', '.join(RULES)}, got {name!r}", nearest_hint(name, RULES))
+        return None
+    checked = _checked(_AxisTable, table, place, faults)
+    if checked is None:
+        return None
+    if (checked.choices is None) == (checked.range is None):
+        got = "neither" if checked.choices is None else "both"
+        faults.add(place, f"{name} must have either choices or a range, got {got}", "write choices = [...] or range = [low, high]")
+        return None
+    if checked.range is not None and len(checked.range) != 2:
+        faults.add((*place, "range"), f"{name} range must be [low, high], got {checked.range!r}")
+        return None
+    low, high = checked.range or (None, None)
+    when = MappingProxyType({parent: tuple(values) for parent, values in checked.when.items()})
+    integer = checked.integer or RULES[name].kind == "integer"
+    return Axis(name, tuple(checked.choices or ()), low, high, checked.step, checked.log, integer, when)
+
+
+def _anchors(tables: object, known: Known, faults: FaultList) -> list[Recipe]:
+    anchors = []
+    for index, table in enumerate(tables if isinstance(tables, list) else []):
+        if isinstance(table, dict) and _check_settings(table, known, ("anchors", index), faults):
+            anchors.append(Recipe(table))
+    return anchors
+
+
+def _check_settings(settings: dict[str, Any], known: Known, place: Place, faults: FaultList) -> bool:
+    """Check every setting of a recipe; tell whether it can be built."""
+    for name, value in settings.items():
+        if name in RULES:
+            check_value(name, value, known, (*place, name), faults)
+        else:
+            message = f"recipe setting must be one of {', '.join(RULES)}, got {name!r}"
+            faults.add((*place, name), message, nearest_hint(name, RULES))
+    return not faults
+
+
+def _checked(model: type[Table], table: object, place: Place, faults: FaultList) -> Table | None:
+    """Let pydantic check the shape of a table; what it finds becomes faults with lines."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        seen: set[Place] = set()
+        for detail in error.errors():
+            # A union reports each of its members at its own location: the first key is what the user wrote.
+            key: Place = detail["loc"][:1]
+            if key in seen:
+                continue
+            seen.add(key)
+            _add_shape_fault(model, (*place, *key), detail["type"], detail["msg"], faults)
+        return None
+
+
+def _add_shape_fault(model: type[BaseModel], place: Place, kind: str, words: str, faults: FaultList) -> None:
+    subject = f"{place[1]} {place[-1]}" if len(place) > 2 else str(place[-1])
+    if kind == "missing":
+        faults.add(place, f"{subject} is missing", "write schema_version = 1" if place == ("schema_version",) else None)
+    elif kind == "extra_forbidden":
+        fields = tuple(model.model_fields)
+        near = nearest_hint(str(place[-1]), fields)
+        faults.add(place, f"key must be one of {', '.join(fields)}, got {str(place[-1])!r}", near)
+    else:
+        faults.add(place, f"{subject} has the wrong type: {words[:1].lower()}{words[1:]}")

@@ -1,0 +1,201 @@
+"""Content-addressed outputs of stages: the reason why no stage is ever done twice.
+
+An entry is a folder named by its key, written elsewhere and renamed into place, so that a reader sees all of it or nothing,
+even after `kill -9`. Its `entry.json` holds the checksum of every file of `output/`; an entry that does not match its checksums
+is dropped and made again. Workers share one cache: a lock a key keeps two of them from making the same entry, and the kernel
+releases it when its holder dies. Above `limit_bytes` the entries unused for longest are evicted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autocut.errors import InputError
+
+DEFAULT_LIMIT_BYTES = 10 * 2**30
+IN_USE_S = 1800.0
+"""An entry read within this time may still be in use, and is not evicted even if the limit is passed for a while."""
+_RECORD = "entry.json"
+_OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stage output on disk. `seconds` is what making it took, told again unchanged when it comes from the cache."""
+
+    key: str
+    stage: str
+    method: str
+    seconds: float
+    folder: Path
+    cached: bool
+    facts: Mapping[str, Any]
+
+
+def stage_key(parent: str, stage: str, settings: Mapping[str, Any], **context: Any) -> str:
+    """Return the key of a stage: SHA-256 of its parent's key, its settings and the context that decides its result.
+
+    `context` holds method versions, task fingerprint, library versions and seed; all of it must be JSON.
+    """
+    document = {"parent": parent, "stage": stage, "settings": dict(settings), "context": context}
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+class StageCache:
+    """Stage outputs under `folder`, shared by every process that opens the same folder."""
+
+    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES, in_use_s: float = IN_USE_S) -> None:
+        self.folder = folder
+        self.limit_bytes = limit_bytes
+        self.in_use_s = in_use_s
+        for name in ("entries", "building", "locks"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+
+    def find(self, key: str) -> Entry | None:
+        """Return the entry of `key` if it is there and whole; a damaged one is dropped."""
+        folder = self.folder / "entries" / key
+        try:
+            record = json.loads((folder / _RECORD).read_text())
+            whole = all(_checksum(folder / _OUTPUT / name) == digest for name, digest in record["files"].items())
+        except (OSError, ValueError, KeyError):
+            whole = False
+        if not whole:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(folder / _RECORD)
+        return Entry(
+            key, record["stage"], record["method"], record["seconds"], folder / _OUTPUT, cached=True, facts=record["facts"]
+        )
+
+    def get_or_make(
+        self,
+        key: str,
+        stage: str,
+        method: str,
+        make: Callable[[Path], Mapping[str, Any] | None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> Entry:
+        """Return the entry of `key`; where there is none, `make(folder)` writes its files and returns facts about them.
+
+        `clock` counts the seconds that are charged to the stage, so that a caller can leave out the time spent waiting.
+        What `make` raises leaves nothing behind.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        if found := self.find(key):
+            return found
+        with self._locked(key):
+            if found := self.find(key):
+                return found
+            building = self.folder / "building" / f"{key[:16]}-{uuid.uuid4().hex}"
+            (building / _OUTPUT).mkdir(parents=True)
+            try:
+                started = clock()
+                facts = dict(make(building / _OUTPUT) or {})
+                self._publish(building, key, stage, method, clock() - started, facts)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise disk_full(self.folder) from error
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+        self.evict()
+        entry = self.find(key)
+        if entry is None:
+            raise InputError(
+                f"stage cache entry {key[:12]} must be readable after it was written, but is damaged", "check the disk"
+            )
+        return replace(entry, cached=False)
+
+    def size_bytes(self) -> int:
+        """Bytes of all entries."""
+        return sum(size for _, size, _ in self._entries())
+
+    def evict(self) -> list[str]:
+        """Remove entries, the longest unused first, until the cache is within its limit; return their keys."""
+        entries = sorted(self._entries())
+        excess = sum(size for _, size, _ in entries) - self.limit_bytes
+        removed = []
+        for used, size, folder in entries[:-1]:  # the newest stays: somebody is about to read it
+            if excess <= 0 or time.time() - used < self.in_use_s:
+                break
+            with self._try_locked(folder.name) as free:
+                if free:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed.append(folder.name)
+                    excess -= size
+        return removed
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half built. Only for a driver that knows that no worker is running."""
+        for name in ("building", "locks"):
+            for path in (self.folder / name).iterdir():
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def _publish(self, building: Path, key: str, stage: str, method: str, seconds: float, facts: dict[str, Any]) -> None:
+        output = building / _OUTPUT
+        files = sorted(path for path in output.rglob("*") if path.is_file())
+        record = {
+            "stage": stage,
+            "method": method,
+            "seconds": seconds,
+            "facts": facts,
+            "files": {path.relative_to(output).as_posix(): _checksum(path) for path in files},
+        }
+        with (building / _RECORD).open("w") as stream:
+            json.dump(record, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        target = self.folder / "entries" / key
+        shutil.rmtree(target, ignore_errors=True)
+        building.rename(target)
+
+    def _entries(self) -> list[tuple[float, int, Path]]:
+        entries = []
+        for folder in (self.folder / "entries").iterdir():
+            with contextlib.suppress(OSError):
+                size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                entries.append(((folder / _RECORD).stat().st_mtime, size, folder))
+        return entries
+
+    @contextlib.contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        with (self.folder / "locks" / key).open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _try_locked(self, key: str) -> Iterator[bool]:
+        with (self.folder / "locks" / key).open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def disk_full(folder: Path) -> InputError:
+    """Build the error for a disk without room under `folder`."""
+    return InputError(
+        f"disk under {folder} must have room for stage outputs, but is full", "free some space and run the same command again"
+    )
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,80 @@
+"""`torch.compile`: Inductor compiles when the model is loaded, and again on every machine.
+
+What is saved is the graph; compiling is part of the cold start. Weights are frozen, because without it Inductor runs int8
+through slow dequantization (FACTS: 0.65x instead of 2.98x). Sizes are static: one compilation for each serving batch size, see
+`stages/lowering.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autocut.stages.compile import Job, Run, modes
+from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
+from autocut.stages.graph import GRAPH_FILE, Signature, load_graph
+from autocut.stages.quantize import quantizers
+
+
+def load_compiled(folder: Path, signature: Signature, threads: int, *, mode: str) -> Run:  # noqa: ARG001 -- torch's own
+    """Compile the graph for each batch size of `signature`.
+
+    Raises:
+        CompilerError: Inductor refuses the graph.
+    """
+    use_one_compile_process()
+    from torch._inductor import config
+
+    module = load_graph(folder).module(check_guards=False)
+    # `forward`, not the module: dynamo's limit on recompilations counts by code object, and `Module.__call__` is one for all
+    # models.
+    compiled = torch.compile(module.forward, dynamic=False, mode=mode)
+    # Compiled here and not at the first call: torch.compile(options={"freezing": True}) is ignored (torch 2.13), so the option
+    # must be set globally while the compiler works, and nobody should pay for that at every call.
+    with translated("torch.compile"), quietly(), torch.no_grad(), config.patch(freezing=signature.freezing):
+        for batch_size in signature.batch_sizes or ():
+            compiled(*signature.placeholder(batch_size))
+
+    strides = [placeholder.stride() for placeholder in signature.placeholder(2)]
+
+    def run(*arguments: Tensor) -> Tensor:
+        # Whatever mode the caller is in: a tensor made under inference_mode is another kind, for which dynamo would compile again.
+        with torch.inference_mode(False), torch.no_grad():
+            return compiled(*map(_as_compiled, arguments, strides))  # type: ignore[no-any-return]
+
+    return run
+
+
+def _as_compiled(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """Copy what would be compiled for again: inference tensors, and odd strides of dimensions of size 1."""
+    if tensor.is_inference() or tensor.stride() != stride:
+        return tensor.clone(memory_format=torch.contiguous_format)
+    return tensor
+
+
+def _infeasible(dtype: str) -> str | None:  # noqa: ARG001
+    return missing_compiler(python_headers=True)
+
+
+def _keep_graph(job: Job, folder: Path) -> Signature:
+    shutil.copyfile(job.graph / GRAPH_FILE, folder / GRAPH_FILE)
+    freezing = quantizers.method(job.dtype).options.get("freezing", True)
+    return job.signature.compiled_for(job.batch_sizes, freezing=freezing)
+
+
+@modes.register("torch_compile", seconds=30, load=partial(load_compiled, mode="default"), infeasible=_infeasible)
+def compile_torch_compile(job: Job, folder: Path) -> Signature:
+    """Compile with Inductor's defaults when the model is loaded."""
+    return _keep_graph(job, folder)
+
+
+@modes.register(
+    "torch_compile_max_autotune", seconds=60, load=partial(load_compiled, mode="max-autotune-no-cudagraphs"), infeasible=_infeasible
+)
+def compile_torch_compile_max_autotune(job: Job, folder: Path) -> Signature:
+    """Compile with Inductor and time several kernels for each matrix product when the model is loaded."""
+    return _keep_graph(job, folder)

@@ -1,0 +1,97 @@
+"""What stands between autocut and the compilers it calls: their errors translated, their chatter kept off the user's screen."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import shutil
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from autocut.errors import AutocutError, CompilerError, OutOfMemoryError
+
+_CHATTY = ("torch", "torchao", "onnxscript", "onnxruntime", "onnx_ir", "root")
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Hide warnings and log lines below ERROR of the compiler libraries inside the block. Exceptions pass."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    loggers += [
+        logger
+        for name, logger in logging.Logger.manager.loggerDict.items()
+        if name.partition(".")[0] in _CHATTY and isinstance(logger, logging.Logger)
+    ]
+    levels = [(logger, logger.level) for logger in loggers]
+    for logger, level in levels:
+        logger.setLevel(max(level, logging.ERROR))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def translated(compiler: str) -> Iterator[None]:
+    """Turn what `compiler` raises into one trial's end.
+
+    Compilers document no error type of their own and raise whatever they stumble over (AttributeError, AssertionError,
+    RuntimeError), so every `Exception` out of such a call ends the trial with the first line of its message; errors of autocut
+    itself pass untouched.
+
+    Raises:
+        CompilerError: the compiler refused the model or failed.
+        OutOfMemoryError: it ran out of memory.
+    """
+    try:
+        yield
+    except AutocutError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{compiler} needs more memory than this machine has") from error
+    except OSError:
+        raise  # a full or read-only disk is not the compiler's fault
+    except Exception as error:
+        if "not enough memory" in str(error) or "out of memory" in str(error):
+            raise OutOfMemoryError(f"{compiler} needs more memory than this machine has: {first_line(error)}") from error
+        raise CompilerError(f"{compiler} failed: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Kind and first line of an error's message, cut to 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+@functools.cache
+def missing_compiler(*, python_headers: bool) -> str | None:
+    """Reason why Inductor cannot compile on this machine, or None.
+
+    Args:
+        python_headers: Whether the mode's code is compiled against Python itself, as torch.compile's is.
+    """
+    from torch._inductor import config
+
+    candidates = config.cpp.cxx if isinstance(config.cpp.cxx, (tuple, list)) else (config.cpp.cxx,)
+    names = [name for name in candidates if name]
+    if not any(shutil.which(name) for name in names):
+        return f"no C++ compiler found ({', '.join(names)}): install g++ (apt-get install g++), or set CXX to one"
+    include = Path(sysconfig.get_paths()["include"])
+    if python_headers and not (include / "Python.h").exists():
+        return f"no Python headers in {include}: install them (apt-get install python3-dev)"
+    return None
+
+
+def use_one_compile_process() -> None:
+    """Keep Inductor from starting a pool of compile processes, which would outlive the trial and disturb what is timed next."""
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    from torch._inductor import config
+
+    config.compile_threads = 1

@@ -1,0 +1,173 @@
+"""Where dtype and compile mode meet: a pair becomes a saved, runnable artifact, or says why it cannot.
+
+"int8" alone means nothing: for Inductor it is a quantized torch graph, for ONNX Runtime its own quantizer, and eager has no
+kernel for it.
+
+    lower_graph(model, "int8_static", calibration, graph)        once for all modes that start from this graph
+    lower(model, "int8_static", "aot_inductor", calibration, folder, graph=graph)
+    predict = load(folder, "aot_inductor")                       needs neither the model nor its code, and unpickles nothing
+
+Modes that compile for fixed batch sizes get every batch cut into pieces of the largest, and the rest padded to the next size.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autocut.batches import Inputs, batch_length, pad
+from autocut.errors import InfeasibleRecipeError
+from autocut.stages.compile import Job, Run, modes
+from autocut.stages.graph import PositionalModel, Signature, export_model, save_graph
+from autocut.stages.quantize import quantizers
+
+Predict = Callable[[Inputs], Tensor]
+
+SERVING_BATCH_SIZES = (1, 32)
+
+
+def pairs() -> tuple[tuple[str, str], ...]:
+    """Every dtype with every mode, feasible or not."""
+    return tuple((dtype, mode) for dtype in quantizers.names() for mode in modes.names())
+
+
+def infeasible_reason(dtype: str, mode: str) -> str | None:
+    """Say why this pair cannot run on this machine, whatever the model; None where it can. Compiles nothing.
+
+    Raises:
+        UnknownNameError: `dtype` or `mode` is not registered.
+    """
+    quantizer, compiler = quantizers.method(dtype), modes.method(mode)
+    for method in (quantizer, compiler):
+        if missing := method.missing():
+            return f"{method.axis} {method.name} needs {', '.join(missing)}: pip install {' '.join(missing)}"
+    reason: str | None = compiler.options.get("infeasible", _nothing)(dtype)
+    if reason is None and graph_dtype(dtype, mode) == dtype:
+        reason = quantizer.options.get("machine", lambda: None)()
+    return reason
+
+
+def numerics(dtype: str, mode: str) -> str:
+    """Name and version of the arithmetic of a pair: pairs of one name compute the same, so one accuracy serves them all."""
+    shared = f"{dtype} v{quantizers.method(dtype).version}"
+    return modes.method(mode).options.get("numerics", _nothing)(dtype) or shared
+
+
+def graph_dtype(dtype: str, mode: str) -> str:
+    """The dtype whose graph `mode` starts from: fp32 for a runtime with quantizers of its own, otherwise `dtype`."""
+    return str(modes.method(mode).options.get("graph", _same)(dtype))
+
+
+def method_versions(dtype: str, mode: str) -> str:
+    """Versions of a pair's methods and, where it is machine code, threads and instruction set: part of the stage key."""
+    compiler = modes.method(mode)
+    extra = compiler.options.get("context", _nothing)(dtype) if infeasible_reason(dtype, mode) is None else None
+    return f"{dtype} v{quantizers.method(dtype).version}, {mode} v{compiler.version}" + (f", {extra}" if extra else "")
+
+
+def lower_graph(model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs], folder: Path) -> None:
+    """Quantize `model` to `dtype` and write the exported graph to `folder`, from where several modes compile it.
+
+    Args:
+        model: Trained model. Not modified.
+        dtype: A registered dtype.
+        calibration: Batches of typical inputs; the first is the export example.
+        folder: An existing folder.
+
+    Raises:
+        InfeasibleRecipeError: the dtype changes no layer of this model.
+        CompilerError: the model cannot be exported or quantized.
+    """
+    signature = Signature.of(calibration[0])
+    positional = [signature.positional(inputs) for inputs in calibration]
+    quantized = quantizers[dtype](PositionalModel(model, signature), positional)
+    save_graph(export_model(quantized, positional[0]), signature, folder)
+
+
+def lower(
+    model: torch.nn.Module,
+    dtype: str,
+    mode: str,
+    calibration: Sequence[Inputs],
+    folder: Path,
+    *,
+    batch_sizes: Sequence[int] = SERVING_BATCH_SIZES,
+    graph: Path | None = None,
+) -> None:
+    """Write the artifact of `model` in `dtype` under `mode` to `folder`.
+
+    Args:
+        model: Trained model. Not modified, and not read where `graph` is given.
+        dtype: A registered dtype.
+        mode: A registered compile mode.
+        calibration: Batches of typical inputs; the first is the export example.
+        folder: An existing folder.
+        batch_sizes: Sizes that modes with fixed sizes compile for.
+        graph: Folder that `lower_graph` wrote for `graph_dtype(dtype, mode)`; made on the way where there is none.
+
+    Raises:
+        InfeasibleRecipeError: the pair cannot be real on this machine or with this model.
+        CompilerError: a compiler, exporter or quantizer refused the model.
+    """
+    if reason := infeasible_reason(dtype, mode):
+        raise InfeasibleRecipeError(f"{dtype} with {mode} cannot run: {reason}")
+    with tempfile.TemporaryDirectory() as scratch:
+        if graph is None:
+            graph = Path(scratch)
+            lower_graph(model, graph_dtype(dtype, mode), calibration, graph)
+        job = Job(graph, Signature.read(graph), dtype, calibration, tuple(sorted(set(batch_sizes))))
+        modes[mode](job, folder).write(folder)
+
+
+def load(folder: Path, mode: str, threads: int = 1) -> Predict:
+    """Load an artifact for prediction, without the user's code and without unpickling.
+
+    `threads` counts for ONNX Runtime. Torch's modes use torch's own threads: call `torch.set_num_threads` before, and before
+    `lower` too, because ahead-of-time code has the number compiled in.
+
+    Raises:
+        BundleError: a file is missing or damaged.
+        CompilerError: a mode that compiles at load time failed.
+    """
+    signature = Signature.read(folder)
+    run: Run = modes.method(mode).options["load"](folder, signature, threads)
+    whole = run if signature.batch_sizes is None else _in_pieces(run, signature.batch_sizes)
+
+    def predict(inputs: Inputs) -> Tensor:
+        # Not inference_mode: torch.compile takes an inference tensor, such as padding makes, for another kind and compiles again.
+        with torch.no_grad():
+            return whole(*signature.positional(inputs))
+
+    return predict
+
+
+def _in_pieces(run: Run, sizes: tuple[int, ...]) -> Run:
+    """Serve batches of any length by code that takes only batches of `sizes`, which ascend."""
+    largest = sizes[-1]
+
+    def serve(*arguments: Tensor) -> Tensor:
+        length = batch_length(arguments)
+        if length in sizes:
+            return run(*arguments)
+        pieces = [tuple(tensor[start : start + largest] for tensor in arguments) for start in range(0, length, largest)]
+        return torch.cat([_padded(piece) for piece in pieces])
+
+    def _padded(piece: tuple[Tensor, ...]) -> Tensor:
+        length = batch_length(piece)
+        size = next(size for size in sizes if size >= length)
+        padded = pad(piece, size)
+        return run(*padded)[:length]
+
+    return serve
+
+
+def _nothing(dtype: str) -> None:  # noqa: ARG001
+    return None
+
+
+def _same(dtype: str) -> str:
+    return dtype

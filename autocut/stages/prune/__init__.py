@@ -1,0 +1,48 @@
+"""Prune: remove weights before training recovers what they did.
+
+A method is one function in one file of this folder, registered in `pruners`::
+
+    @pruners.register("name")
+    def prune_name(model: nn.Module, ratio: float, data: PruneData) -> Pruned: ...
+
+It returns a new model and never touches the one it is given; a ratio that removes nothing raises `InfeasibleRecipeError`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from autocut.batches import Inputs
+from autocut.registry import Registry, import_all
+
+
+@dataclass(frozen=True)
+class PruneData:
+    """What a method may look at: an example batch for tracing, and training batches with the task's loss for gradients."""
+
+    inputs: Inputs
+    batches: Sequence[tuple[Inputs, Tensor]]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned copy of the model.
+
+    `masks` maps parameter names to boolean tensors of the parameter's shape, False where a weight was removed; training applies
+    them after every step. Structured methods need none: what they remove is gone.
+    """
+
+    model: nn.Module
+    masks: dict[str, Tensor] = field(default_factory=dict)
+
+
+Pruner = Callable[[nn.Module, float, PruneData], Pruned]
+
+pruners: Registry[Pruner] = Registry("prune.method")
+
+import_all(sys.modules[__name__])

@@ -1,0 +1,25 @@
+"""Full precision: the model as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from torch import nn
+
+from autocut.batches import Inputs
+from autocut.stages.quantize import quantizers
+
+
+@quantizers.register("fp32")
+def quantize_fp32(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
+    """Keep every number as it is.
+
+    Args:
+        model: Trained model. Not modified.
+        calibration: Unused.
+
+    Returns:
+        A copy in eval mode.
+    """
+    return copy.deepcopy(model).eval()

@@ -1,0 +1,39 @@
+"""Int8 weights, and activations whose scale is found while running."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from autocut.batches import Inputs
+from autocut.stages.compilers import quietly
+from autocut.stages.quantize import quantizers
+from autocut.stages.quantize.linear_layers import quantize_linear_layers
+
+
+@quantizers.register("int8_dynamic", eager="eager runs a quantized graph by a reference implementation, no kernel")
+def quantize_int8_dynamic(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
+    """Store linear weights as int8 and quantize activations while running.
+
+    Weights get one symmetric scale per output row, activations one per token. Layers other than nn.Linear keep their dtype, so a
+    convolutional network changes in its last layer only and gains little.
+
+    Args:
+        model: Trained float model. Not modified.
+        calibration: Unused; dynamic scales need no calibration data.
+
+    Returns:
+        A copy whose linear weights, shape (out_features, in_features), are int8 with float scales of shape (out_features, 1).
+
+    Raises:
+        InfeasibleRecipeError: `model` has no nn.Linear, so nothing would be quantized.
+
+    References:
+        Jacob et al. 2018, https://arxiv.org/abs/1712.05877
+    """
+    with quietly():
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig
+
+    # torchao would otherwise set global options of Inductor that autocut sets itself.
+    return quantize_linear_layers(model, "int8_dynamic", Int8DynamicActivationInt8WeightConfig(set_inductor_config=False))

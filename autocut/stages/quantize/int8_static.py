@@ -1,0 +1,67 @@
+"""Int8 weights and activations, with scales from calibration data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import fx, nn
+
+from autocut.batches import Inputs, call
+from autocut.errors import InfeasibleRecipeError
+from autocut.stages.compilers import quietly, translated
+from autocut.stages.graph import export_model
+from autocut.stages.quantize import quantizers
+
+
+@quantizers.register("int8_static", eager="eager runs a quantized graph by a reference implementation, no kernel")
+def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
+    """Quantize weights and activations of convolutions and linear layers to int8 with scales fixed beforehand.
+
+    Activations get one scale per tensor, found by a histogram over the calibration batches; weights one per output channel.
+    What lies between (softmax, normalization, embeddings) stays float. The result is a graph of quantize and dequantize
+    operators around float ones: Inductor fuses them to int8 kernels, and only then is it fast.
+
+    Args:
+        model: Trained float model. Not modified.
+        calibration: Batches of typical inputs; the first is the export example.
+
+    Returns:
+        A new module made of the exported graph.
+
+    Raises:
+        InfeasibleRecipeError: no operator of the model was quantized.
+        CompilerError: the model cannot be exported or quantized.
+
+    References:
+        Jacob et al. 2018, https://arxiv.org/abs/1712.05877
+        https://docs.pytorch.org/ao/stable/pt2e_quantization/pt2e_quant_x86_inductor.html
+    """
+    exported = export_model(copy.deepcopy(model).eval(), calibration[0]).module()
+    with translated("torchao"), quietly(), torch.no_grad():
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+        # Without VNNI the 16-bit sums of two int8 products overflow, so activations are kept to 7 bits there.
+        reduce_range = not torch.cpu._is_vnni_supported()
+        quantizer = x86.X86InductorQuantizer()
+        quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=reduce_range))
+        observed = prepare_pt2e(exported, quantizer)
+        for inputs in calibration:
+            call(observed, inputs)
+        converted: fx.GraphModule = convert_pt2e(observed)
+    if not any("dequantize" in str(node.target) for node in converted.graph.nodes):
+        raise InfeasibleRecipeError(
+            "int8_static must change at least one layer, but the model has no convolution or linear layer that it can"
+        )
+    return _without_unused(converted)
+
+
+def _without_unused(module: fx.GraphModule) -> fx.GraphModule:
+    """Drop the float weights that conversion leaves behind: nothing reads them, but they would be saved."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name in [name for name, _ in (*module.named_parameters(), *module.named_buffers()) if name not in used]:
+        owner, _, attribute = name.rpartition(".")
+        delattr(module.get_submodule(owner), attribute)
+    return module

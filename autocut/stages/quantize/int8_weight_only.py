@@ -1,0 +1,36 @@
+"""Int8 weights, float everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from autocut.batches import Inputs
+from autocut.stages.compilers import quietly
+from autocut.stages.quantize import quantizers
+from autocut.stages.quantize.linear_layers import quantize_linear_layers
+
+
+@quantizers.register("int8_weight_only", eager="eager turns int8 weights back into floats on every call, no kernel", freezing=False)
+def quantize_int8_weight_only(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
+    """Store linear weights as int8 and compute in float.
+
+    Weights get one symmetric scale per output row. Layers other than nn.Linear keep their dtype. This cuts the file and the
+    memory that weights need; the arithmetic stays float, so speed comes only where memory traffic was the limit.
+
+    Args:
+        model: Trained float model. Not modified.
+        calibration: Unused; weights need no calibration data.
+
+    Returns:
+        A copy whose linear weights, shape (out_features, in_features), are int8 with float scales of shape (out_features, 1).
+
+    Raises:
+        InfeasibleRecipeError: `model` has no nn.Linear, so nothing would be quantized.
+    """
+    with quietly():
+        from torchao.quantization import Int8WeightOnlyConfig
+
+    # torchao would otherwise set global options of Inductor that autocut sets itself.
+    return quantize_linear_layers(model, "int8_weight_only", Int8WeightOnlyConfig(set_inductor_config=False))

@@ -1,0 +1,31 @@
+"""Train: recover what a cut cost, with a curriculum that spares samples and a teacher that spares labels.
+
+`train_model` is the front door; the methods it can use are in `curricula`, `orders` and `distillations`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from autocut.registry import import_all
+from autocut.stages.train.ordering import score_difficulty
+from autocut.stages.train.plan import planned_sizes
+from autocut.stages.train.registries import curricula, distillations, orders
+from autocut.stages.train.teacher import Teacher, teacher_logits
+from autocut.stages.train.trainer import Epoch, EpochRecord, Trained, train_model
+
+__all__ = [
+    "Epoch",
+    "EpochRecord",
+    "Teacher",
+    "Trained",
+    "curricula",
+    "distillations",
+    "orders",
+    "planned_sizes",
+    "score_difficulty",
+    "teacher_logits",
+    "train_model",
+]
+
+import_all(sys.modules[__name__])

@@ -1,0 +1,43 @@
+"""In which order examples come into use, and what makes an example difficult."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autocut.batches import batch_length
+from autocut.stages.train.registries import orders
+from autocut.stages.train.teacher import Teacher
+from autocut.task import Task
+
+
+@orders.register("easy_first", needs_difficulty=True)
+def order_easy_first(difficulty: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.int64]:  # noqa: ARG001
+    """Bring the examples with the smallest teacher loss into use first; ties keep the order of the data set."""
+    return np.argsort(difficulty, kind="stable")
+
+
+@orders.register("random", needs_difficulty=False)
+def order_random(difficulty: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Bring the examples into use in a fixed random order: the control with equally many samples seen at every moment."""
+    return generator.permutation(len(difficulty))
+
+
+@torch.no_grad()
+def score_difficulty(teacher: Teacher, task: Task) -> NDArray[np.float64]:
+    """Return the teacher's loss on each training example.
+
+    The task's loss is called with one example at a time, because only its mean over a batch is part of its contract.
+
+    Returns:
+        Shape (n,), higher is more difficult. An example whose loss is not finite counts as the most difficult.
+    """
+    losses: list[float] = []
+    for inputs, targets in task.loader(task.train_data, task.batch_size):
+        indices = torch.arange(len(losses), len(losses) + batch_length(inputs))
+        logits = teacher.logits_for(inputs, indices).cpu()
+        losses += [float(task.metric_kind.loss(logits[row : row + 1], targets[row : row + 1])) for row in range(len(targets))]
+    difficulty = np.array(losses, dtype=np.float64)
+    difficulty[~np.isfinite(difficulty)] = np.inf
+    return difficulty

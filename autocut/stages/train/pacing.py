@@ -1,0 +1,63 @@
+"""Pacing functions: how much of the training data is in use after how much of the training.
+
+All rise from `start` to 1 at `FULL_DATA_AT` of the training, so that its end sees every example (Wu et al. 2021 find a in [0.4,
+1.0] alike).
+"""
+
+from __future__ import annotations
+
+import math
+
+from autocut.stages.train.registries import curricula
+
+FULL_DATA_AT = 0.8
+
+
+def _ramp(progress: float) -> float:
+    return min(1.0, max(0.0, progress / FULL_DATA_AT))
+
+
+@curricula.register("none")
+def pace_none(progress: float, start: float) -> float:  # noqa: ARG001 - the signature of every pacing function
+    """Use all the data all the time."""
+    return 1.0
+
+
+@curricula.register("linear")
+def pace_linear(progress: float, start: float) -> float:
+    """Add the same share of the data at each moment.
+
+    References:
+        Wu et al. 2021, https://arxiv.org/abs/2012.03107
+    """
+    return min(1.0, start + (1 - start) * _ramp(progress))
+
+
+@curricula.register("sqrt")
+def pace_sqrt(progress: float, start: float) -> float:
+    """Add data fast at first, then slowly: an example that came in has time to be learned.
+
+    References:
+        Platanios et al. 2019, https://arxiv.org/abs/1903.09848; "root" in Wu et al. 2021
+    """
+    return min(1.0, start + (1 - start) * math.sqrt(_ramp(progress)))
+
+
+@curricula.register("exponential")
+def pace_exponential(progress: float, start: float) -> float:
+    """Multiply the data by the same factor at each moment: slow at first.
+
+    References:
+        Hacohen & Weinshall 2019 (fixed exponential pacing, here without stairs), https://arxiv.org/abs/1904.03626
+    """
+    return float(min(1.0, start ** (1 - _ramp(progress))))
+
+
+@curricula.register("step")
+def pace_step(progress: float, start: float) -> float:
+    """Use the first share of the data alone, then all of it, halfway to where the other schedules use all.
+
+    References:
+        Hacohen & Weinshall 2019 (single-step pacing), https://arxiv.org/abs/1904.03626
+    """
+    return start if progress < FULL_DATA_AT / 2 else 1.0

@@ -1,0 +1,95 @@
+"""The teacher: the untouched model's logits, computed once where the data allow it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autocut.batches import Inputs, call, move, tensors
+from autocut.errors import DeadlineError
+from autocut.splits import length, spread
+from autocut.stages.modes import evaluation_mode
+from autocut.task import Task, seeded
+
+Gate = Callable[[], AbstractContextManager[object]]
+
+LARGEST_TABLE_BYTES = 1 << 30
+PROBED_EXAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Gives the teacher's logits for a batch.
+
+    They are read from `logits`, shape (n, ...), by position in the training set; where that is None the model is run. Stored logits
+    are only right for data that read the same twice (`teacher_logits` returns None for others): a teacher must see the view of the
+    example that the student sees (Beyer et al. 2022).
+    """
+
+    model: nn.Module
+    logits: Tensor | None = None
+
+    def logits_for(self, inputs: Inputs, indices: Tensor) -> Tensor:
+        """Return the logits of the examples at `indices` of the training set, whose inputs are `inputs`."""
+        if self.logits is not None:
+            return self.logits[indices]
+        return run_teacher(self.model, inputs)
+
+
+@torch.no_grad()
+def run_teacher(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Run `model` in eval mode, on its own device, without gradients."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with evaluation_mode(model):
+        return call(model, move(inputs, device))
+
+
+def teacher_logits(
+    model: nn.Module, task: Task, *, gate: Gate = contextlib.nullcontext, stop: Callable[[], bool] = lambda: False
+) -> Tensor | None:
+    """Return the logits of `model` for the whole training set, on the CPU, or None where they cannot be stored.
+
+    They cannot where the data set augments at random (a few examples read twice differ), or where the table would pass 1 GiB (a
+    language model's vocabulary): then each batch has to be run.
+
+    Raises:
+        DeadlineError: `stop()` turned true between two batches.
+    """
+    if not is_deterministic(task):
+        return None
+    table: Tensor | None = None
+    position, total = 0, length(task.train_data)
+    loader = iter(task.loader(task.train_data, task.batch_size))
+    while position < total:
+        if stop():
+            raise DeadlineError("the time granted to the trial is up while the teacher runs")
+        with gate():
+            inputs, _ = next(loader)
+            logits = run_teacher(model, inputs).cpu()
+            if table is None:
+                if logits[0].numel() * logits.element_size() * total > LARGEST_TABLE_BYTES:
+                    return None
+                table = logits.new_empty((total, *logits.shape[1:]))
+            if logits.shape[1:] != table.shape[1:]:
+                return None  # sequences of their own lengths fit no table
+            table[position : position + len(logits)] = logits
+            position += len(logits)
+    return table
+
+
+def is_deterministic(task: Task) -> bool:
+    """Whether a few training examples, spread over the set, read the same twice."""
+    indices = spread(length(task.train_data), PROBED_EXAMPLES)
+    with seeded(0):  # one stream for both readings: what draws from it differs
+        first, second = (
+            [tensors(inputs) for inputs, _ in task.loader(task.train_data, len(indices), indices=indices)] for _ in range(2)
+        )
+    return all(
+        left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+        for left, right in zip(first, second, strict=True)
+    )

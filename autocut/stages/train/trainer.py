@@ -1,0 +1,289 @@
+"""Trains a model: a task's baseline from scratch, or the recovery of a pruned one.
+
+What happens in an epoch depends on (settings, seed, epoch) alone, so a training that was killed goes on from its checkpoint to the
+same weights that it would have had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autocut.batches import Batch, call, move
+from autocut.errors import DeadlineError, DivergedError, InfeasibleRecipeError, OutOfMemoryError, StudyError
+from autocut.kinds import IGNORED
+from autocut.recipe import Value
+from autocut.splits import length
+from autocut.stages.train.plan import DEFAULTS, learning_rate_factor, planned_sizes
+from autocut.stages.train.registries import distillations, orders
+from autocut.stages.train.teacher import Gate, Teacher
+from autocut.task import Task, seeded
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One finished epoch.
+
+    `samples_seen` and `seconds` count from the start of the training, without time spent waiting or in callbacks.
+    """
+
+    number: int
+    epochs: int
+    train_loss: float
+    samples_seen: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Epoch(EpochRecord):
+    """What `on_epoch` is given: the record, and the model in eval mode. The model trains on afterwards: copy what should stay."""
+
+    model: nn.Module = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained copy in eval mode, and what it took."""
+
+    model: nn.Module
+    samples_seen: int
+    seconds: float
+    history: tuple[EpochRecord, ...]
+
+
+def train_model(
+    model: nn.Module,
+    task: Task,
+    settings: Mapping[str, Value],
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    teacher: Teacher | None = None,
+    difficulty: NDArray[np.float64] | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+    gate: Gate = contextlib.nullcontext,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train a copy of `model` on the task's training split.
+
+    The optimizer is the task's, its learning rates times ``train.lr_scale``, warmed up over the first 5% of the samples and brought
+    down to 0 by a cosine. The loss is ``(1 - alpha) * task loss + alpha * distillation loss``.
+
+    Args:
+        model: Not modified.
+        task: Data, loss, optimizer and batch size.
+        settings: ``train.*``, ``curriculum.*`` and ``distill.*`` of a recipe; what is missing comes from `plan.DEFAULTS`.
+        masks: By parameter name; weights where a mask is False are zero after every step.
+        teacher: Needed by a distillation loss.
+        difficulty: Loss of the teacher on each training example, shape (n,); needed by an order that ranks by it.
+        seed: Decides shuffling, dropout and random augmentation. The global random state is left as it was.
+        checkpoint: File written (atomically) after every epoch, and gone on from where it exists. Left in place at the end.
+        on_epoch: Called after every epoch, at least once each: the last finished one is told again after a resume.
+        gate: Makes a context that is entered around every batch. Waiting for it is not counted as training.
+        stop: Asked before every batch.
+
+    Returns:
+        The trained copy; `samples_seen` counts each example each time, over resumes too.
+
+    Raises:
+        InfeasibleRecipeError: The distillation loss does not fit the task's kind.
+        DivergedError: A loss is not finite.
+        DeadlineError: `stop()` was true; the checkpoint of the last whole epoch stays.
+        OutOfMemoryError: Memory ran out.
+        StudyError: The checkpoint was written for other settings.
+    """
+    merged = {**DEFAULTS, **settings}
+    _check_distillation(merged, task, teacher)
+    sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
+    order = _order(merged, length(task.train_data), difficulty, seed)
+    run = _Run(copy.deepcopy(model), task, merged, dict(masks or {}), teacher, seed, sizes)
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoint)
+        if run.history:
+            on_epoch(run.epoch_for_callback())
+    for number in range(len(run.history) + 1, len(sizes) + 1):
+        with _memory_errors_translated(), seeded(_epoch_seed(seed, number)):
+            run.train_epoch(number, order, gate, stop)
+        if checkpoint is not None:
+            run.save(checkpoint)
+        on_epoch(run.epoch_for_callback())
+    return Trained(run.model.eval(), run.samples_seen, run.seconds, tuple(run.history))
+
+
+class _Run:
+    """The state of one training: what a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        settings: Mapping[str, Value],
+        masks: dict[str, Tensor],
+        teacher: Teacher | None,
+        seed: int,
+        sizes: tuple[int, ...],
+    ) -> None:
+        self.model = model
+        self.task = task
+        self.settings = settings
+        self.teacher = teacher
+        self.seed = seed
+        self.sizes = sizes
+        self.device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        self.masked = [(model.get_parameter(name), mask.to(self.device)) for name, mask in masks.items()]
+        self.optimizer = task.build_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
+        self.base_rates = [float(group["lr"]) * float(settings["train.lr_scale"]) for group in self.optimizer.param_groups]
+        self.distill = distillations[str(settings["distill.loss"])] if settings["distill.loss"] != "none" else None
+        self.history: list[EpochRecord] = []
+        self.samples_seen = 0
+        self.seconds = 0.0
+
+    def train_epoch(self, number: int, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> None:
+        """Show the model the first `sizes[number - 1]` examples of `order`, shuffled."""
+        generator = np.random.default_rng([self.seed, number])
+        # The shuffle comes before the cut to size, so that a whole epoch may miss any example, not always the most difficult one.
+        size = self.sizes[number - 1]
+        pool = order if size + 1 >= len(order) else order[:size]
+        indices = torch.from_numpy(generator.permutation(pool)[:size])
+        batches = iter(self.task.loader(self.task.train_data, self.task.batch_size, indices=indices))
+        self.model.train()
+        summed, done = 0.0, 0
+        while done < size:
+            if stop():
+                raise DeadlineError(
+                    f"the time granted to the trial is up in epoch {number} of {len(self.sizes)}, after {done} of {size} samples"
+                )
+            with gate():
+                started = time.perf_counter()
+                batch = next(batches)
+                count = len(batch[1])
+                summed += count * self._step(batch, indices[done : done + count])
+                done += count
+                self.samples_seen += count
+                self.seconds += time.perf_counter() - started
+        self.history.append(EpochRecord(number, len(self.sizes), summed / done, self.samples_seen, self.seconds))
+
+    def epoch_for_callback(self) -> Epoch:
+        """Return the last finished epoch with the model in eval mode."""
+        return Epoch(**asdict(self.history[-1]), model=self.model.eval())
+
+    def save(self, path: Path) -> None:
+        """Write the state so that the file is either the old or the new one, whenever the process dies."""
+        state = {
+            "identity": self._identity(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": [asdict(record) for record in self.history],
+        }
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from `path`.
+
+        Raises:
+            StudyError: it cannot be read, or was written for other settings, data or seed.
+        """
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            identity = state["identity"]
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise StudyError(f"the checkpoint {path.name} cannot be read: {error}", f"delete {path}") from error
+        if identity != self._identity():
+            raise StudyError(f"the checkpoint {path.name} was written for other settings: {identity}", f"delete {path}")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = [EpochRecord(**record) for record in state["history"]]
+        self.samples_seen, self.seconds = self.history[-1].samples_seen, self.history[-1].seconds
+
+    def _identity(self) -> str:
+        masked = sum(int(mask.numel() - mask.sum()) for _, mask in self.masked)
+        return json.dumps(
+            {"settings": dict(self.settings), "seed": self.seed, "sizes": self.sizes, "masked": masked}, sort_keys=True
+        )
+
+    def _step(self, batch: Batch, indices: Tensor) -> float:
+        inputs, targets = move(batch[0], self.device), batch[1].to(self.device)
+        factor = learning_rate_factor(self.samples_seen + len(targets) // 2, sum(self.sizes))
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        outputs = call(self.model, inputs)
+        loss = self.task.metric_kind.loss(outputs, targets)
+        if self.distill is not None and self.teacher is not None:
+            alpha, temperature = float(self.settings["distill.alpha"]), float(self.settings["distill.temperature"])
+            logits = self.teacher.logits_for(inputs, indices).to(self.device)
+            loss = (1 - alpha) * loss + alpha * self.distill(*_counted(outputs, logits, targets, self.task.kind), temperature)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DivergedError(f"the training loss must be finite, got {value} after {self.samples_seen} samples")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        with torch.no_grad():
+            for parameter, mask in self.masked:
+                parameter.mul_(mask)
+        return value
+
+
+def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Leave out the positions of a sequence that the task's loss ignores, such as padding."""
+    if kind != "language_modeling":
+        return student, teacher
+    counted = targets != IGNORED
+    return student[counted], teacher[counted]
+
+
+def _check_distillation(settings: Mapping[str, Value], task: Task, teacher: Teacher | None) -> None:
+    name = str(settings["distill.loss"])
+    kinds = distillations.method(name).options["kinds"]
+    if name != "none" and task.kind not in kinds:
+        raise InfeasibleRecipeError(f"distill.loss {name!r} fits {' and '.join(kinds)} tasks only, got {task.kind!r}")
+    if name != "none" and teacher is None:
+        raise ValueError(f"distill.loss {name!r} needs a teacher")
+
+
+def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.float64] | None, seed: int) -> NDArray[np.int64]:
+    if settings["curriculum.schedule"] == "none":
+        return np.arange(examples)
+    method = orders.method(str(settings["curriculum.order"]))
+    if difficulty is None and method.options["needs_difficulty"]:
+        raise ValueError(f"curriculum.order {method.name!r} needs the difficulty of each example")
+    if difficulty is not None and len(difficulty) != examples:
+        raise ValueError(f"difficulty must have one number an example, {examples}, got {len(difficulty)}")
+    return method.function(np.zeros(examples) if difficulty is None else difficulty, np.random.default_rng([seed]))
+
+
+def _epoch_seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def _memory_errors_translated() -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemoryError(f"training needs more memory than there is: {str(error).partition(chr(10))[0]}") from error
+    except RuntimeError as error:
+        # torch 2.13 has no class of its own for this on a CPU.
+        if "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemoryError(f"training needs more memory than there is: {str(error).partition(chr(10))[0]}") from error

@@ -1,0 +1,31 @@
+"""The study: Optuna's trials and autocut's own tables in one database, under one folder.
+
+    <folder>/study.db ........ SQLite (or study.json, which names a database server)
+    <folder>/stages/ ......... the stage cache
+    <folder>/bundles/ ........ what the user takes away
+    <folder>/artifacts/ ...... files that the dashboard offers
+    <folder>/search.lock ..... held by the one process that searches
+
+The database is the only truth: what a killed process left half done is ignored by every reader.
+"""
+
+from __future__ import annotations
+
+from autocut.records import StageRun
+from autocut.study.database import storage_errors
+from autocut.study.index import Final, TrialRecord
+from autocut.study.ledger import CATEGORIES, Session
+from autocut.study.opening import create_study, open_study
+from autocut.study.study import Study
+
+__all__ = [
+    "CATEGORIES",
+    "Final",
+    "Session",
+    "StageRun",
+    "Study",
+    "TrialRecord",
+    "create_study",
+    "open_study",
+    "storage_errors",
+]

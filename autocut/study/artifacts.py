@@ -1,0 +1,58 @@
+"""Files that the dashboard offers for download: copies under `artifacts/`, named by Optuna's artifact store."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+
+class TrialFiles:
+    """Files attached to finished trials.
+
+    Optuna refuses to attach anything to a finished trial, but a bundle is made after its trial: so the entry goes where the
+    dashboard also looks, the study's system attributes (optuna-dashboard 0.21). Can go when `optuna.artifacts.upload_artifact`
+    takes finished trials.
+    """
+
+    def __init__(self, study: optuna.Study, folder: Path) -> None:
+        self._study = study
+        self._store = FileSystemArtifactStore(folder)
+
+    def attach(self, trial_id: int, path: Path, filename: str, mimetype: str) -> str:
+        """Copy the file at `path` into the store and offer it on the trial's page.
+
+        Returns:
+            The artifact's identity, for `detach`.
+        """
+        identity = str(uuid.uuid4())
+        with path.open("rb") as content:
+            self._store.write(identity, content)
+        entry = {"artifact_id": identity, "filename": filename, "mimetype": mimetype, "encoding": None}
+        self._set(trial_id, identity, json.dumps(entry))
+        return identity
+
+    def detach(self, trial_id: int, identity: str) -> None:
+        """Offer the file no longer and delete the copy."""
+        self._set(trial_id, identity, json.dumps(None))
+        try:
+            self._store.remove(identity)
+        except ArtifactNotFound:  # deleted on the dashboard
+            return
+
+    def attached(self) -> dict[tuple[int, str], str]:
+        """File names on offer, by trial id and identity."""
+        found: dict[tuple[int, str], str] = {}
+        for key, value in self._study._storage.get_study_system_attrs(self._study._study_id).items():
+            words = key.split(":")
+            entry = json.loads(value) if words[:2] == ["dashboard", "artifacts"] and len(words) == 4 else None
+            if entry is not None:
+                found[int(words[2]), words[3]] = entry["filename"]
+        return found
+
+    def _set(self, trial_id: int, identity: str, entry: str) -> None:
+        self._study._storage.set_study_system_attr(self._study._study_id, f"dashboard:artifacts:{trial_id}:{identity}", entry)

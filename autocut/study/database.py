@@ -1,0 +1,138 @@
+"""The database behind a study: how it is reached, and what its errors mean to a person."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+
+from autocut.errors import MissingDependencyError, StudyError
+
+DATABASE_FILE = "study.db"
+_BUSY_TIMEOUT_S = 60.0
+
+
+@contextlib.contextmanager
+def open_engine(folder: Path, storage_url: str | None) -> Iterator[sqlalchemy.Engine]:
+    """Engine for the study's database, closed at the end; nothing is created in it."""
+    url, options = _address(folder, storage_url)
+    with _driver_errors(url):
+        engine = sqlalchemy.create_engine(url, **options)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def open_optuna_storage(folder: Path, storage_url: str | None) -> RDBStorage:
+    """Optuna's storage in the same database; makes Optuna's tables where they are missing."""
+    url, options = _address(folder, storage_url)
+    with _driver_errors(url):
+        # Optuna passes the address through str.format, so braces have to be doubled (seen in 5.0.0).
+        return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)
+
+
+def close_storage(storage: RDBStorage) -> None:
+    """Close every connection, so that SQLite folds its write-ahead log into the file."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+@contextlib.contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Translate what SQLite, the server or the file system refuse into a `StudyError` that says what to do.
+
+    Wrap calls of `study.optuna` in it; the methods of `Study` do it themselves.
+    """
+    try:
+        yield
+    except (sqlalchemy.exc.DBAPIError, StorageInternalError, sqlite3.Error) as error:
+        raise _to_study_error(folder, error) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise StudyError(f"study {folder} cannot be written: {error.strerror}", _disk_hint(error.errno)) from error
+
+
+def without_password(storage_url: str) -> str:
+    """The address without its password, for files and messages."""
+    # `URL.set(password=None)` means "leave it as it is" (SQLAlchemy 2.1), hence the replacement of the tuple's field.
+    url = sqlalchemy.make_url(storage_url)._replace(password=None).difference_update_query(["password"])
+    return url.render_as_string(hide_password=False)
+
+
+@contextlib.contextmanager
+def _driver_errors(url: str) -> Iterator[None]:
+    """Translate a bad address or a missing database driver."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"storage {_public(url)} needs a database driver that is not installed", "pip install 'autocut[postgresql]'"
+        ) from error
+    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError) as error:
+        raise StudyError(
+            f"storage must be a database address, got {_public(url)!r}",
+            "for example --storage postgresql+psycopg://user@host/database",
+        ) from error
+
+
+def _public(url: str) -> str:
+    try:
+        return without_password(url)
+    except sqlalchemy.exc.ArgumentError:
+        return url
+
+
+def _address(folder: Path, storage_url: str | None) -> tuple[str, dict[str, Any]]:
+    if storage_url is not None:
+        # Without the ping, the first call after a restart of the server fails (seen with PostgreSQL 15).
+        return storage_url, {"pool_pre_ping": True}
+    # The path goes to a creator and not into the address, where '?', '%' and '{' would have a meaning.
+    return f"sqlite:///{DATABASE_FILE}", {"creator": functools.partial(_connect, (folder / DATABASE_FILE).resolve())}
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
+    # WAL: the dashboard reads while the search writes. NORMAL: no fsync a commit; a power cut may lose the last
+    # commits, a killed process loses none.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
+
+
+def _to_study_error(folder: Path, error: Exception) -> StudyError:
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    text = str(getattr(cause, "orig", None) or cause).partition("\n")[0]
+    low = text.lower()
+    if "full" in low or "no space" in low:
+        return StudyError(f"study {folder} cannot be written: {text}", _disk_hint(errno.ENOSPC))
+    if "readonly" in low or "read-only" in low:
+        return StudyError(f"study {folder} cannot be written: {text}", _disk_hint(errno.EROFS))
+    if "malformed" in low or "not a database" in low or "corrupt" in low:
+        return StudyError(
+            f"study {folder} has a damaged database ({text})",
+            f"restore {folder / DATABASE_FILE} from a copy, or move the folder away and search again",
+        )
+    if "locked" in low:
+        return StudyError(
+            f"study {folder} is locked by another process ({text})", "stop the other process, then run the same command again"
+        )
+    return StudyError(
+        f"study {folder} has a database that does not answer: {text}",
+        "is the database server running? Passwords are not stored: set PGPASSWORD",
+    )
+
+
+def _disk_hint(number: int | None) -> str:
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "make room on the disk, then run the same command again: finished work is kept"
+    return "choose a folder that you may write to: --out FOLDER"

@@ -1,0 +1,64 @@
+"""A study as a flat pandas table: one row a finished trial, one column a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from autocut.records import StageRun
+from autocut.study.index import Final, TrialRecord
+
+_FIRST = ("trial", "state", "is_baseline", "is_feasible", "summary", "split")
+
+
+def to_frame(trials: Sequence[TrialRecord], finals: Mapping[int, Final], on_front: set[int]) -> pd.DataFrame:
+    """Table of `trials`; numbers are those of the test split where a trial was finalized, and `split` says so."""
+    rows = [_row(trial, finals.get(trial.trial), trial.trial in on_front) for trial in trials]
+    if not rows:
+        return pd.DataFrame(columns=list(_FIRST))
+    settings = sorted({name for row in rows for name in row if name.startswith("recipe.")})
+    others = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("recipe.")))
+    return pd.DataFrame(rows, columns=[*others, *settings])
+
+
+def stage_seconds(runs: Sequence[StageRun]) -> pd.DataFrame:
+    """Seconds by (stage, method) over the `runs` that were really made and ended well: count, median, mean, max."""
+    made = [(run.stage, run.method, run.seconds) for run in runs if not run.cached and run.outcome == "done"]
+    frame = pd.DataFrame(made, columns=["stage", "method", "seconds"])
+    return frame.groupby(["stage", "method"], sort=True)["seconds"].agg(["count", "median", "mean", "max"]).reset_index()
+
+
+def _row(trial: TrialRecord, final: Final | None, on_front: bool) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(_FIRST)
+    row |= {"trial": trial.trial, "state": trial.state, "is_baseline": trial.is_baseline, "is_feasible": trial.is_feasible}
+    row |= {"summary": trial.recipe.describe() if trial.recipe else None, "on_front": on_front}
+    measured = final or trial.measured
+    if measured is not None:
+        row |= dict(measured.values) | _spread(measured)
+    row |= {"reason": trial.reason, "finished": trial.finished, "fingerprint": trial.recipe.fingerprint if trial.recipe else None}
+    if final is not None:
+        row |= {"bundle": final.bundle, "bundle_sha256": final.bundle_sha256, "verified": final.verified, "refusal": final.refusal}
+    if trial.recipe is not None:
+        row |= {f"recipe.{name}": value for name, value in trial.recipe.items()}
+    return row
+
+
+def _spread(measured: Any) -> dict[str, Any]:
+    accuracy, cost = measured.measurement.accuracy, measured.measurement.cost
+    row: dict[str, Any] = {
+        "split": accuracy.split,
+        "examples": accuracy.examples,
+        "accuracy_low": accuracy.metric.low,
+        "accuracy_high": accuracy.metric.high,
+        "machine": cost.machine,
+        "threads": cost.threads,
+        "cold_start_ms": cost.cold_start_ms,
+    }
+    for latency in cost.latencies:
+        prefix = f"batch_{latency.batch_size}"
+        row |= {f"{prefix}_p50_ms": latency.p50_ms.value, f"{prefix}_p90_ms": latency.p90_ms, f"{prefix}_p99_ms": latency.p99_ms}
+        row |= {f"{prefix}_samples": latency.samples, f"{prefix}_speedup": latency.speedup.value}
+        row |= {f"{prefix}_speedup_low": latency.speedup.low, f"{prefix}_speedup_high": latency.speedup.high}
+    return row

@@ -1,0 +1,246 @@
+"""How a study is made, found again, and refused when it is not what was asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import ExperimentalWarning
+from optuna.study import StudyDirection
+from sqlalchemy.orm import Session as Database
+
+from autocut.errors import StudyError, nearest_hint
+from autocut.records import SCHEMA_VERSION, Base, StudyRow, utc_now
+from autocut.study.database import DATABASE_FILE, close_storage, open_engine, open_optuna_storage, storage_errors, without_password
+from autocut.study.lock import SearchLock
+from autocut.study.study import Study
+
+_ADDRESS_FILE = "study.json"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a search asks of its study; an existing study must agree with it."""
+
+    name: str
+    task_fingerprint: str
+    objectives: tuple[tuple[str, str], ...]
+    space: str
+    seed: int
+
+
+def create_study(
+    folder: Path,
+    *,
+    name: str,
+    task_fingerprint: str,
+    space_json: str,
+    objectives: Mapping[str, str],
+    seed: int,
+    storage_url: str | None = None,
+    description: Mapping[str, Any] | None = None,
+    exclusive: bool = True,
+) -> Study:
+    """Make the study in `folder`, or reopen it: the same call does both.
+
+    Args:
+        folder: Made if missing.
+        name: The task's name; Optuna's study gets it too.
+        task_fingerprint: What identifies the task; a study of another task is refused.
+        space_json: Canonical JSON of the space; another space is refused, because Optuna cannot mix two choices of one parameter.
+        objectives: Value name -> "maximize" | "minimize", in the order in which the dashboard shows them.
+        seed: Kept from the first call.
+        storage_url: Database server that several nodes share; None means SQLite in `folder`.
+        description: Facts for the dashboard (task, machine, ...), as study attributes.
+        exclusive: Take the search lock. Released by `Study.close`, or by the kernel when the process dies.
+
+    Raises:
+        StudyError: the study was made for something else, is being searched, is damaged, or cannot be written.
+    """
+    folder = Path(folder)
+    asked = _Asked(name, task_fingerprint, tuple(objectives.items()), space_json, seed)
+    with storage_errors(folder):
+        _make_folders(folder)
+        lock = _lock(folder, name, storage_url) if exclusive else None
+        try:
+            study = _open_or_make(folder, asked, storage_url, lock)
+            study.describe(description or {})
+            return study
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+
+
+def open_study(folder: Path) -> Study:
+    """Open the study in `folder` for reading; it may be searched at the same time.
+
+    Raises:
+        StudyError: no study there, a damaged or foreign database, or one of another autocut.
+    """
+    folder = Path(folder)
+    address = folder / _ADDRESS_FILE
+    with storage_errors(folder):
+        if not _is_study(folder):
+            raise StudyError(f"study must be a folder that autocut search made, got {str(folder)!r}", _where_studies_are(folder))
+        storage_url, name = _read_address(address)
+        with open_engine(folder, storage_url) as engine, Database(engine) as database:
+            row = _stored(folder, database, name)
+        if row is None:
+            raise StudyError(
+                f"study {folder} has a database without an autocut study in it",
+                "give the folder that autocut search made: studies/<task name>",
+            )
+        return _load(folder, row, storage_url, None)
+
+
+def _open_or_make(folder: Path, asked: _Asked, storage_url: str | None, lock: SearchLock | None) -> Study:
+    with open_engine(folder, storage_url) as engine, Database(engine, expire_on_commit=False) as database:
+        Base.metadata.create_all(engine)
+        row = _stored(folder, database, asked.name if storage_url else None)
+        if row is None:
+            _make(folder, asked, storage_url)
+            row = _to_row(asked)
+            database.add(row)
+            database.commit()
+    _check_same(folder, row, asked)
+    return _load(folder, row, storage_url, lock)
+
+
+def _make(folder: Path, asked: _Asked, storage_url: str | None) -> None:
+    """Make Optuna's study. Our row comes last: where it is, the study is whole."""
+    _quiet_optuna()
+    storage = open_optuna_storage(folder, storage_url)
+    directions = [StudyDirection[direction.upper()] for _, direction in asked.objectives]
+    try:
+        made = optuna.create_study(storage=storage, study_name=asked.name, directions=directions, load_if_exists=True)
+        if made.directions != directions or made.get_trials(deepcopy=False):
+            raise StudyError(
+                f"study {asked.name!r} in this database was not made by autocut",
+                "search into another folder or database: --out, --storage",
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # set_metric_names, experimental since Optuna 3.2
+            made.set_metric_names([name for name, _ in asked.objectives])
+    finally:
+        close_storage(storage)
+    if storage_url is not None:
+        document = {"storage": without_password(storage_url), "name": asked.name}
+        (folder / _ADDRESS_FILE).write_text(json.dumps(document) + "\n", encoding="utf-8")
+
+
+def _to_row(asked: _Asked) -> StudyRow:
+    return StudyRow(
+        name=asked.name,
+        schema_version=SCHEMA_VERSION,
+        task_fingerprint=asked.task_fingerprint,
+        objectives=[list(pair) for pair in asked.objectives],
+        space=asked.space,
+        seed=asked.seed,
+        created=utc_now(),
+    )
+
+
+def _load(folder: Path, row: StudyRow, storage_url: str | None, lock: SearchLock | None) -> Study:
+    _quiet_optuna()
+    try:
+        storage = open_optuna_storage(folder, storage_url)
+    except RuntimeError as error:  # Optuna's compatibility check
+        raise StudyError(
+            f"study {folder} was written by another Optuna: {error}", "install the Optuna version that wrote it"
+        ) from error
+    try:
+        return Study(folder, row, optuna.load_study(study_name=row.name, storage=storage), storage.engine, lock)
+    except KeyError:
+        close_storage(storage)
+        raise StudyError(
+            f"study {folder} has lost its Optuna study {row.name!r}", "restore study.db from a copy, or move the folder away"
+        ) from None
+    except BaseException:
+        close_storage(storage)
+        raise
+
+
+def _stored(folder: Path, database: Database, name: str | None) -> StudyRow | None:
+    if not sqlalchemy.inspect(database.connection()).has_table(StudyRow.__tablename__):
+        return None
+    version = database.scalar(sqlalchemy.select(StudyRow.schema_version).limit(1))
+    if version not in (None, SCHEMA_VERSION):
+        raise StudyError(
+            f"study {folder} has schema version {version}, this autocut reads version {SCHEMA_VERSION}",
+            "pip install --upgrade autocut" if version > SCHEMA_VERSION else "open it with the autocut version that wrote it",
+        )
+    chosen = sqlalchemy.select(StudyRow) if name is None else sqlalchemy.select(StudyRow).where(StudyRow.name == name)
+    return database.scalars(chosen.limit(1)).one_or_none()
+
+
+def _check_same(folder: Path, row: StudyRow, asked: _Asked) -> None:
+    elsewhere = "search into another folder: --out FOLDER"
+    if row.name != asked.name:
+        raise StudyError(f"study {folder} was made for task {row.name!r}, got task {asked.name!r}", elsewhere)
+    if row.task_fingerprint != asked.task_fingerprint:
+        raise StudyError(
+            f"study {folder} was made for another version of task {row.name!r} (its file, data or weights changed)", elsewhere
+        )
+    stored = tuple((name, direction) for name, direction in row.objectives)
+    if stored != asked.objectives:
+        raise StudyError(f"study {folder} was made for objectives {_words(stored)}, got {_words(asked.objectives)}", elsewhere)
+    if row.space != asked.space:
+        raise StudyError(f"study {folder} was made for another space", f"give the space it was made with, or {elsewhere}")
+
+
+def _words(objectives: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{direction} {name}" for name, direction in objectives)
+
+
+def _make_folders(folder: Path) -> None:
+    for part in ("stages", "bundles", "artifacts"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+
+
+def _lock(folder: Path, name: str, storage_url: str | None) -> SearchLock:
+    if storage_url is None:
+        return SearchLock(folder, name)
+    with open_engine(folder, storage_url) as engine:
+        return SearchLock(folder, name, engine)
+
+
+def _read_address(address: Path) -> tuple[str | None, str | None]:
+    if not address.is_file():
+        return None, None
+    try:
+        document = json.loads(address.read_text(encoding="utf-8"))
+        return str(document["storage"]), str(document["name"])
+    except (ValueError, KeyError, TypeError):
+        raise StudyError(
+            f"study {address.parent} has an unreadable {address.name}", "run the search command with --storage again"
+        ) from None
+
+
+def _where_studies_are(folder: Path) -> str:
+    try:
+        near = sorted(path.name for path in folder.parent.iterdir() if _is_study(path))
+    except OSError:
+        near = []
+    if hint := nearest_hint(folder.name, near):
+        return hint
+    return f"studies in {folder.parent}: {', '.join(near)}" if near else "make one with: autocut search task.py --budget 30m"
+
+
+def _is_study(path: Path) -> bool:
+    return (path / DATABASE_FILE).is_file() or (path / _ADDRESS_FILE).is_file()
+
+
+def _quiet_optuna() -> None:
+    # Optuna tells of every study and trial on stderr; the console is the only writer to the terminal.
+    optuna.logging.set_verbosity(logging.WARNING)

@@ -1,0 +1,255 @@
+"""The part of `autocut check` that looks at the model: it builds, runs, is judged, is exported and reaches a worker process."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autocut.batches import Batch, Inputs, batch_length, call, take, tensors
+from autocut.errors import AutocutError, Fault
+from autocut.splits import length, spread
+from autocut.task import Task, seeded
+from autocut.task_file import tell
+
+SAMPLE = 2048
+"""Examples of a split that are looked at, evenly spread."""
+
+WORKER_TIMEOUT_S = 120
+
+
+def build(task: Task, faults: list[Fault]) -> nn.Module | None:
+    """Build the model, or add to `faults` why it cannot be built."""
+    if not callable(task.model) or isinstance(task.model, nn.Module):
+        return None
+    try:
+        return task.build_model()
+    except AutocutError as error:
+        faults.append(Fault(error.message, error.hint))
+        return None
+
+
+def parameter_faults(model: nn.Module) -> Iterator[Fault]:
+    """Parameters that are missing, all frozen, or not finite."""
+    parameters = list(model.named_parameters())
+    if not parameters:
+        yield Fault(
+            "task.model must have parameters, got none", "register layers as attributes or in nn.ModuleList, not in a plain list"
+        )
+    elif not any(parameter.requires_grad for _, parameter in parameters):
+        yield Fault(
+            "task.model must have parameters that require grad, got none", "model.requires_grad_(True) before it is returned"
+        )
+    for name, parameter in parameters:
+        if not parameter.detach().isfinite().all():
+            yield Fault(
+                f"task.model must have finite weights, got NaN or infinity in {name}", "check the checkpoint that is loaded"
+            )
+            return
+
+
+def build_faults(task: Task, model: nn.Module) -> Iterator[Fault]:
+    """A model that is not new each time or may be trained or not; a teacher or student that does not build."""
+    try:
+        if task.build_model() is model:
+            yield Fault("task.model must build a new module each time, got the same one", "build it inside the function")
+        _ = task.is_pretrained
+        for name, build in {"teacher": task.teacher, **(task.students or {})}.items():
+            if build is not None and not isinstance(build(), nn.Module):
+                yield Fault(f"task's {name} must build a torch.nn.Module, got something else", "return the module")
+    except AutocutError as error:
+        yield Fault(error.message, error.hint)
+    except Exception as error:
+        # A user's function.
+        yield Fault(f"task's teacher and students must build, got {tell(error, task.folder)}", "call them in `python -i task.py`")
+
+
+def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterator[Fault]:
+    """The model on one batch: runs, right shape, targets in range, finite loss and scores, the same answer twice."""
+    inputs, targets = batch
+    try:
+        with torch.no_grad(), seeded(task.seed):
+            outputs, again = call(model, inputs), call(model, inputs)
+    except Exception as error:
+        # A user's model.
+        shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "") for tensor in tensors(inputs).values())
+        yield Fault(
+            f"task.model must run on a batch of {name} ({shapes}), got {tell(error, task.folder)}",
+            "check the shapes and dtypes of the first layer",
+        )
+        return
+    kind = task.metric_kind
+    judges_own = task.loss is not None and task.metric is not None
+    fault = None if judges_own else kind.output_fault(outputs, targets) or kind.target_fault(outputs, _sampled_targets(task, name))
+    if fault is not None:
+        yield Fault(f"task.{name}: {fault.message}", fault.hint)
+        return
+    if not torch.equal(outputs, again):
+        yield Fault(
+            f"task.model must answer the same twice in eval mode, got a difference of {float((outputs - again).abs().max()):.3g}",
+            "use nn.Dropout, or functional.dropout(x, training=self.training)",
+        )
+    yield from _judging_faults(task, name, outputs, targets)
+
+
+def _sampled_targets(task: Task, name: str) -> Tensor:
+    dataset = task.train_data if name == "train" else task.validation_data
+    batches = task.loader(dataset, 256, spread(length(dataset), SAMPLE))
+    return torch.cat(
+        [targets.flatten() if targets.dim() > 1 and not targets.is_floating_point() else targets for _, targets in batches]
+    )
+
+
+def _judging_faults(task: Task, name: str, outputs: Tensor, targets: Tensor) -> Iterator[Fault]:
+    """Loss and scores of one batch."""
+    kind = task.metric_kind
+    try:
+        loss, scores = kind.loss(outputs, targets), kind.scores(outputs, targets)
+        metric = kind.summarize(scores.detach().numpy(), targets.numpy())
+    except Exception as error:
+        # The kind's own functions have been checked by `output_fault`; this is the user's loss, metric or summary.
+        yield Fault(
+            f"task's loss and metric must take (outputs, targets) of {name}, got {tell(error, task.folder)}",
+            "loss=f(outputs, targets) gives one number, metric=f(outputs, targets) one number per example",
+        )
+        return
+    if loss.dim() != 0 or not loss.isfinite():
+        got = f"shape {tuple(loss.shape)}" if loss.dim() else str(loss.item())
+        yield Fault(
+            f"task's loss must be one finite number, got {got} on {name}",
+            "return its mean; check the model's weights and the inputs' scale",
+        )
+    if scores.shape != (len(targets),):
+        yield Fault(
+            f"task.metric must give one number for each of {len(targets)} examples, got shape {tuple(scores.shape)}",
+            "do not average in metric=",
+        )
+    elif not scores.isfinite().all() or not np.isfinite(metric):
+        yield Fault(
+            f"task.metric must be finite, got NaN or infinity on {name}", "look for a division by zero in metric= and summarize="
+        )
+
+
+def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Iterator[Fault]:
+    """A model that is taken for trained because its weights do not depend on the seed, but answers no better than a guess."""
+    kind = task.metric_kind
+    if task.pretrained is not None or kind.chance is None or batch is None or not task.is_pretrained:
+        return
+    loader = task.loader(task.validation_data, 128, spread(length(task.validation_data), 512))
+    with torch.no_grad():
+        scored = [(kind.scores(call(model, inputs), targets), targets) for inputs, targets in loader]
+    targets = torch.cat([wanted for _, wanted in scored])
+    metric = kind.summarize(torch.cat([scores for scores, _ in scored]).numpy(), targets.numpy())
+    if metric <= (chance := kind.chance(targets)):
+        yield Fault(
+            f"a model with the same weights for every seed must be trained, got {kind.name} {metric:.3f}, a guess's {chance:.3f}",
+            "pretrained=False to have autocut train it, pretrained=True if this is right",
+        )
+
+
+def export_faults(model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
+    """A graph that torch.export cannot take with a free batch dimension; every compile mode but eager starts from it."""
+    example = take(inputs, 2)
+    if batch_length(example) < 2:
+        return
+    free = {0: torch.export.Dim("batch", min=1, max=65536)}
+    shapes: Any = dict.fromkeys(example, free) if isinstance(example, dict) else tuple(free for _ in tensors(example))
+    args = () if isinstance(example, dict) else tuple(tensors(example).values())
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.export.export(copy.deepcopy(model), args, example if isinstance(example, dict) else None, dynamic_shapes=shapes)
+    except Exception as error:
+        # torch.export passes on whatever the model raised, besides a dozen types of its own.
+        yield Fault(
+            f"task.model must be exportable by torch.export with a free batch size, got {_first_lines(error)}",
+            "avoid branches on values and sizes taken with int() or .item(); see https://pytorch.org/docs/stable/export.html",
+        )
+
+
+def _first_lines(error: Exception) -> str:
+    """The first line that says something; torch.export starts with a bare heading at times."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else ""
+    return f"{type(error).__name__}: {first if len(first) > 30 else ' '.join(lines[:2])}"
+
+
+_WORKER = """
+import json, pickle, sys
+from pathlib import Path
+from autocut.errors import AutocutError
+from autocut.task import load_task
+answer = {}
+try:
+    task = load_task(json.loads(sys.argv[1]))
+    answer["fingerprint"] = task.fingerprint
+    pickle.loads(Path("model.pickle").read_bytes())
+except AutocutError as error:
+    answer["error"] = error.message
+except Exception as error:
+    answer["error"] = f"{type(error).__name__}: {error}"
+Path("answer.json").write_text(json.dumps(answer))
+"""
+
+
+def worker_faults(task: Task, path: str | Path | None) -> Iterator[Fault]:
+    """Load the task and its model in another process and folder, as a worker does, and compare fingerprints."""
+    try:
+        pickled = io.BytesIO()
+        pickle.dump(task.build_model(), pickled)
+        fingerprint = task.fingerprint
+    except AutocutError:
+        return  # told already: the model cannot be built or the data cannot be read
+    except Exception as error:
+        # Pickling runs the user's __reduce__ and __getstate__; the types of pickle's own errors differ between objects.
+        yield Fault(
+            f"task.model must be picklable, got {tell(error, None)}",
+            "define classes and functions at the top level of a module, no lambdas in a module",
+        )
+        return
+    with tempfile.TemporaryDirectory(prefix="autocut-check-") as folder:
+        Path(folder, "model.pickle").write_bytes(pickled.getvalue())
+        answer = _ask_worker(Path(folder), None if path is None else str(Path(path).expanduser().resolve()))
+    if "error" in answer:
+        yield Fault(
+            f"a worker process must be able to load the task, got {answer['error']}",
+            "make paths absolute with Path(__file__).parent, and keep what is needed at the top level of modules",
+        )
+    elif answer["fingerprint"] != fingerprint:
+        yield Fault(
+            "a task must be the same in every process, got other data or other weights in a worker",
+            "seed what is random in the data and load weights inside model()",
+        )
+
+
+def _ask_worker(folder: Path, path: str | None) -> dict[str, str]:
+    package = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))}
+    try:
+        process = subprocess.run(
+            [sys.executable, "-c", _WORKER, json.dumps(path)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            timeout=WORKER_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {WORKER_TIMEOUT_S} s"}
+    answer = folder / "answer.json"
+    if not answer.is_file():
+        return {"error": f"exit code {process.returncode}"}
+    return dict(json.loads(answer.read_text()))

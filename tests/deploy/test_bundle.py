@@ -1,0 +1,229 @@
+"""Writing is all or nothing, loading needs no user code and never unpickles."""
+
+import errno
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autocut.batches import from_numpy
+from autocut.deploy import bundle as bundle_module
+from autocut.deploy.bundle import Claims, load, write_bundle
+from autocut.deploy.examples import collect_examples, read_examples, write_examples
+from autocut.deploy.manifest import read_manifest
+from autocut.deploy.pickles import refuse_pickles
+from autocut.errors import BundleError
+from autocut.recipe import Recipe
+
+
+def claims_of(folder):
+    """The claims that made the bundle in `folder`."""
+    manifest = read_manifest(folder)
+    return Claims(
+        manifest.task, Recipe(manifest.recipe), manifest.measurement, manifest.values, manifest.verification.kind, manifest.metric,
+        "another command", manifest.seed, manifest.trial, manifest.lineage,
+    )  # fmt: skip
+
+
+def test_a_loaded_bundle_gives_the_outputs_of_the_model_that_went_in(made):
+    """To the last bit on the machine that wrote it."""
+    deployed = load(made)
+
+    for batch in read_examples(made / "examples.npz"):
+        np.testing.assert_array_equal(deployed(batch.inputs).numpy(), batch.outputs)
+    assert deployed.manifest.trial == 3
+    assert "tiny" in repr(deployed)
+
+
+def test_wrong_inputs_are_told_with_the_signature(made):
+    """Dtype and number of dimensions, before the runtime says something stranger."""
+    with pytest.raises(BundleError, match=r"input_0: float32 with 2 dimensions, got input_0: int64 with 1 dimensions"):
+        load(made)(torch.zeros(3, dtype=torch.int64))
+
+
+def test_writing_the_same_bundle_again_leaves_it_alone(bundle):
+    """The command that wrote it may differ; nothing else may."""
+    before = (bundle / "manifest.json").read_bytes()
+    examples = read_examples(bundle / "examples.npz")
+
+    manifest = write_bundle(bundle / "model", bundle, claims_of(bundle), examples)
+
+    assert (bundle / "manifest.json").read_bytes() == before
+    assert manifest.created.command == "autocut export"
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_folder_with_other_things_is_never_overwritten(bundle, tmp_path):
+    """Not with another bundle either."""
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "thesis.tex").write_text("years of work")
+    examples = read_examples(bundle / "examples.npz")
+
+    with pytest.raises(BundleError, match="other things"):
+        write_bundle(bundle / "model", occupied, claims_of(bundle), examples)
+    with pytest.raises(BundleError, match="another bundle"):
+        write_bundle(bundle / "model", bundle, claims_of(bundle), examples[:1])
+    assert [path.name for path in occupied.iterdir()] == ["thesis.tex"]
+
+
+def test_a_full_disk_leaves_nothing_behind(made, tmp_path, monkeypatch):
+    """And is told as what it is."""
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bundle_module, "write_examples", full)
+    with pytest.raises(BundleError, match="No space left on device"):
+        write_bundle(made / "model", tmp_path / "new" / "bundle", claims_of(made), read_examples(made / "examples.npz"))
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_claim_that_is_no_number_is_refused(made, tmp_path):
+    """NaN is no JSON and no claim."""
+    claims = claims_of(made)
+    broken = Claims(claims.task, claims.recipe, claims.measurement, {"accuracy": float("nan")}, claims.kind, "accuracy", "c", 0)
+
+    with pytest.raises(BundleError, match="finite"):
+        write_bundle(made / "model", tmp_path / "bundle", broken, read_examples(made / "examples.npz"))
+
+
+class Evil:
+    """What a pickle can do."""
+
+    def __reduce__(self):
+        """Make a folder when loaded."""
+        return os.mkdir, (os.environ["AUTOCUT_EVIL"],)
+
+
+@pytest.fixture
+def evil_folder(tmp_path, monkeypatch):
+    """Exists after the test if a pickle was loaded."""
+    monkeypatch.setenv("AUTOCUT_EVIL", str(tmp_path / "evil"))
+    return tmp_path / "evil"
+
+
+def torch_bytes(value):
+    """What `torch.save` writes: an archive with a pickle in it."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("record", ["m/data/sample_inputs/model.pt", "m/data/weights/weight_0", "m/data/constants/opaque_obj_0"])
+@pytest.mark.parametrize("dump", [pickle.dumps, torch_bytes])
+def test_a_pickle_inside_an_archive_is_refused_unloaded(tmp_path, evil_folder, record, dump):
+    """`torch.export.load` would run it: its restricted unpickler falls back to the unrestricted one."""
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w") as file:
+        file.writestr(record, dump(Evil()))
+
+    with pytest.raises(BundleError, match="no pickle"):
+        refuse_pickles(tmp_path)
+    assert not evil_folder.exists()
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pkl", "innocent.bin"])
+def test_a_plain_pickle_is_refused_whatever_its_name(tmp_path, name):
+    """By suffix and by content."""
+    (tmp_path / name).write_bytes(pickle.dumps({"a": 1}))
+
+    with pytest.raises(BundleError, match="no pickle"):
+        refuse_pickles(tmp_path)
+
+
+def test_examples_with_pickled_objects_are_refused(tmp_path, evil_folder):
+    """`allow_pickle=False` on the way in."""
+    np.savez(tmp_path / "examples.npz", **{"00000/targets": np.array([Evil()], dtype=object)})
+
+    with pytest.raises(BundleError, match="verification examples"):
+        read_examples(tmp_path / "examples.npz")
+    assert not evil_folder.exists()
+
+
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dict"])
+def test_examples_survive_the_file_in_every_form_of_inputs(tmp_path, form):
+    """Batch by batch, so that a dynamic scale sees the batch that it saw before."""
+    arrays = {"x": np.ones((5, 2), np.float32), "mask": np.ones((5, 1), np.int64)}
+    inputs = {"tensor": torch.ones(5, 2), "tuple": (torch.ones(5, 2), torch.ones(5, 1)), "dict": from_numpy(arrays)}[form]
+    examples = collect_examples(lambda given: torch.zeros(5, 3), [(inputs, torch.arange(5))])
+
+    write_examples(tmp_path / "e.npz", examples)
+    (read,) = read_examples(tmp_path / "e.npz")
+
+    assert type(read.inputs) is type(inputs)
+    torch.testing.assert_close(read.inputs, inputs)
+    np.testing.assert_array_equal(read.targets, np.arange(5))
+    np.testing.assert_array_equal(read.outputs, np.zeros((5, 3)))
+
+
+def test_examples_keep_to_their_limits():
+    """256 examples or 16 MiB, whichever comes first; None is no limit."""
+    batches = [(torch.zeros(100, 256), torch.zeros(100)) for _ in range(4)]
+
+    def total(**limits):
+        return sum(len(batch) for batch in collect_examples(lambda x: x[:, :1], batches, **limits))
+
+    assert total() == 256
+    assert total(max_examples=None) == 400
+    assert total(max_bytes=50 * (256 * 4 + 8)) == 50
+    with pytest.raises(BundleError, match="one verification example"):
+        total(max_bytes=10)
+
+
+def test_the_readme_tells_numbers_and_both_ways_to_run_it(made):
+    """For someone who has the folder and nothing else."""
+    text = (made / "README.md").read_text(encoding="utf-8")
+
+    for expected in ("autocut.load('.'", "torch.export.load(", "p50 latency, batch 16", "autocut verify .", "seed 0"):
+        assert expected in text
+
+
+def test_the_code_in_the_readme_runs(made, monkeypatch):
+    """With autocut, and with the format's own runtime alone: both give the same."""
+    text = (made / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(made)
+    outputs = []
+    for block in text.split("```python\n")[1:3]:
+        names: dict = {}
+        exec(block.partition("```")[0], names)
+        outputs.append(names["output"])
+        assert ("autocut" in names) == (len(outputs) == 1)
+
+    assert outputs[0].shape == (1, 4)
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
+
+
+def test_a_bundle_of_a_model_with_several_inputs_takes_a_dict(new_bundle_of_two_inputs):
+    """The names are the ones of the manifest."""
+    deployed = load(new_bundle_of_two_inputs)
+
+    assert deployed({"x": torch.ones(3, 2), "y": torch.ones(3, 2)}).shape == (3, 2)
+    assert deployed.manifest.structure == "dict"
+    assert [signature.name for signature in deployed.manifest.inputs] == ["x", "y"]
+
+
+class Sum(nn.Module):
+    """Two named inputs."""
+
+    def forward(self, x, y):
+        """Weigh the second twice."""
+        return x + 2 * y
+
+
+@pytest.fixture
+def new_bundle_of_two_inputs(made, tmp_path):
+    """A bundle of `Sum`, with the claims of another one: nothing here measures."""
+    from autocut.stages import lowering
+
+    inputs = {"x": torch.randn(8, 2), "y": torch.randn(8, 2)}
+    (tmp_path / "artifact").mkdir()
+    lowering.lower(Sum().eval(), "fp32", "eager", [inputs], tmp_path / "artifact")
+    examples = collect_examples(lowering.load(tmp_path / "artifact", "eager"), [(inputs, torch.zeros(8, dtype=torch.int64))])
+    write_bundle(tmp_path / "artifact", tmp_path / "bundle", claims_of(made), examples)
+    return Path(tmp_path / "bundle")

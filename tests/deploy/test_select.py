@@ -1,0 +1,180 @@
+"""Selection against a brute-force oracle, and the words in which it explains itself."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autocut.deploy.select import explain_knobs, select_point
+from autocut.errors import InputError, NoResultError, UnknownNameError
+from autocut.front import FrontPoint
+from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
+from autocut.recipe import Recipe
+from autocut.score import parse_limit
+
+
+def a_point(trial, accuracy, cost, size=100.0, ties=(), recipe=None):
+    """A point with the values that selection looks at; trial 0 is the untouched model."""
+    if recipe is None:
+        recipe = {} if trial == 0 else {"prune.method": "structured", "prune.ratio": trial / 1000}
+    values = {"accuracy": accuracy, "usd_per_million": cost, "latency_ms": cost * 2, "size_bytes": size, "train_usd": 0.0}
+    latency = Latency(1, 64, Interval(cost, cost, cost), None, None, cost, Interval(1 / cost, 1 / cost, 1 / cost), 1.0)
+    measured = Accuracy("test", 100, Interval(accuracy, accuracy, accuracy))
+    measurement = Measurement(measured, Cost((latency,), int(size), int(size), 1, 1.0, "here"))
+    return FrontPoint(trial, Recipe(recipe), {**values, "speedup": 1 / cost}, measurement, trial == 0, None, tuple(ties))
+
+
+@st.composite
+def fronts(draw):
+    """The untouched model and up to eight others on a coarse grid, so that equal values and ties happen."""
+    accuracies, costs = st.integers(0, 20).map(lambda n: n / 20), st.integers(1, 6).map(float)
+    count = draw(st.integers(0, 8))
+    ties = draw(st.sets(st.tuples(st.integers(0, count), st.integers(0, count))))
+    return [
+        a_point(trial, draw(accuracies), draw(costs), float(draw(st.integers(1, 3))), sorted(b for a, b in ties if a == trial != b))
+        for trial in range(count + 1)
+    ]
+
+
+@given(points=fronts(), drop=st.none() | st.integers(0, 20).map(lambda n: n / 20), bound=st.none() | st.integers(1, 12))
+def test_the_choice_is_what_trying_every_point_gives(points, drop, bound):
+    """Eligible, then least cost or tied with it, then accuracy, size, trial."""
+    limits = [] if bound is None else [parse_limit(f"latency_ms<={bound}")]
+    grid = [round(points[0].values["accuracy"] * 20) - round(point.values["accuracy"] * 20) for point in points]
+    eligible = [
+        point
+        for point, lost in zip(points, grid, strict=True)
+        if (drop is None or lost <= round(drop * 20)) and (bound is None or point.values["latency_ms"] <= bound)
+    ]
+    if not eligible:
+        with pytest.raises(NoResultError, match="the closest is trial"):
+            select_point(points, max_accuracy_drop=drop, limits=limits, minimize="cost")
+        return
+
+    selection = select_point(points, max_accuracy_drop=drop, limits=limits, minimize="cost")
+
+    order = sorted(eligible, key=lambda p: (p.values["usd_per_million"], -p.values["accuracy"], p.values["size_bytes"], p.trial))
+    best = order[0]
+    same = [
+        p
+        for p in order
+        if p.values["usd_per_million"] == best.values["usd_per_million"] or p.trial in best.ties or best.trial in p.ties
+    ]
+    assert selection.point == sorted(same, key=lambda p: (-p.values["accuracy"], p.values["size_bytes"], p.trial))[0]
+    assert ("tied with" in selection.reason) or len(same) == 1
+    assert "\n" not in selection.reason
+
+
+@given(points=fronts())
+def test_the_knee_is_one_of_the_points_that_meet_the_limits(points):
+    """Whatever the shape of the front."""
+    selection = select_point(points, max_accuracy_drop=0.3, knee=True)
+
+    assert points[0].values["accuracy"] - selection.point.values["accuracy"] <= 0.3 + 1e-9
+
+
+def test_the_reason_says_why_this_one():
+    """Rank, drop, gain, runner-up."""
+    points = [a_point(0, 0.978, 6.1), a_point(1, 0.972, 1.0), a_point(2, 0.970, 1.08), a_point(3, 0.9, 0.1)]
+
+    selection = select_point(points, max_accuracy_drop=0.01, minimize="cost")
+
+    assert selection.point.trial == 1
+    assert selection.reason == (
+        "cheapest of 3 points within 1.0 point of the baseline's 0.978; 6.1x cheaper, accuracy 0.972 (-0.6 points); "
+        "next best trial 2 costs 8% more"
+    )
+
+
+def test_a_drop_of_exactly_the_allowed_point_is_allowed():
+    """0.978 - 0.968 is 0.010000000000000009 in floating point."""
+    assert select_point([a_point(0, 0.978, 2.0), a_point(1, 0.968, 1.0)], max_accuracy_drop=0.01).point.trial == 1
+
+
+def test_a_drop_is_never_taken_between_two_splits():
+    """The point has test numbers, the untouched model validation numbers: the paired difference on the test split counts."""
+    point = a_point(1, 0.960, 1.0)
+    paired = Accuracy("locked", 100, Interval(0.96, 0.96, 0.96), difference=Interval(-0.002, -0.004, 0.0))
+    point = replace(point, measurement=replace(point.measurement, accuracy=paired))
+
+    selection = select_point([a_point(0, 0.978, 2.0), point], max_accuracy_drop=0.01)
+
+    assert selection.point.trial == 1
+    assert "accuracy 0.96 (-0.2 points)" in selection.reason
+
+
+def test_among_tied_points_the_more_accurate_wins_and_the_tie_is_told():
+    """The cheaper one cannot be told apart from it."""
+    points = [a_point(0, 0.98, 6.0), a_point(1, 0.95, 1.0, ties=[2]), a_point(2, 0.97, 1.1, ties=[1])]
+
+    selection = select_point(points, max_accuracy_drop=0.05)
+
+    assert selection.point.trial == 2
+    assert "tied with trial 1" in selection.reason
+
+
+def test_the_untouched_model_may_win():
+    """A baseline is a point like any other."""
+    selection = select_point([a_point(0, 0.98, 1.0), a_point(1, 0.97, 2.0)], minimize="cost")
+
+    assert selection.point.trial == 0
+    assert "the untouched model itself" in selection.reason
+
+
+def test_when_nothing_meets_the_closest_point_and_what_it_needs_are_told():
+    """Exit code 1, and a hint that can be typed."""
+    points = [a_point(0, 0.98, 5.0), a_point(1, 0.966, 1.0), a_point(2, 0.5, 0.5)]
+
+    with pytest.raises(NoResultError) as caught:
+        select_point(points, max_accuracy_drop=0.01, limits=[parse_limit("latency_ms<=2")])
+
+    assert caught.value.exit_code == 1
+    assert "none of 3 points is within 1.0 point of the baseline's 0.98 and latency_ms<=2" in caught.value.message
+    assert "trial 1 (structured 0.001) with an accuracy drop of 1.4 points" in caught.value.message
+    assert "--max-accuracy-drop 1.4%" in caught.value.hint
+
+
+def test_wrong_questions_are_told():
+    """An unknown value, a negative drop, no points, no baseline."""
+    points = [a_point(0, 0.98, 1.0)]
+    with pytest.raises(UnknownNameError, match="minimize must be one of"):
+        select_point(points, minimize="latency_s")
+    with pytest.raises(UnknownNameError):
+        select_point(points, minimize="accuracy")
+    with pytest.raises(UnknownNameError):
+        select_point(points, limits=[parse_limit("latency_ms<=2"), parse_limit("speed_of_light<=1")])
+    with pytest.raises(InputError, match="0 or more"):
+        select_point(points, max_accuracy_drop=-0.01)
+    with pytest.raises(InputError, match="untouched model among the points"):
+        select_point([a_point(1, 0.9, 1.0)], max_accuracy_drop=0.01)
+    with pytest.raises(NoResultError, match="got none"):
+        select_point([])
+
+
+def test_a_metric_that_is_no_share_is_told_as_it_is():
+    """R2 or an error in units is not in percentage points."""
+    points = [a_point(0, -12.0, 3.0), a_point(1, -12.5, 1.0)]
+
+    assert "within 1 of the baseline's -12" in select_point(points, max_accuracy_drop=1.0).reason
+
+
+def test_knobs_are_explained_by_their_single_knob_baselines():
+    """What was not measured alone is said not to be."""
+    prune = {"prune.method": "structured", "prune.ratio": 0.5}
+    train = {"train.epochs": 4}
+    tail = {"quantize.dtype": "int8_static", "compile.mode": "onnxruntime"}
+    points = [
+        a_point(0, 0.98, 6.0, recipe={}), a_point(1, 0.90, 2.0, recipe=prune), a_point(2, 0.978, 3.0, recipe=tail),
+        a_point(3, 0.975, 0.5, recipe=prune | train | tail),
+    ]  # fmt: skip
+
+    assert explain_knobs(points, points[3]) == (
+        "trial 3 turns structured 0.5 + 4 epochs + int8_static + onnxruntime: 12x cheaper, accuracy 0.975 (-0.5 points); "
+        "structured 0.5 alone 3x cheaper, accuracy 0.9 (-8.0 points); 4 epochs not measured alone; "
+        "int8_static + onnxruntime alone 2x cheaper, accuracy 0.978 (-0.2 points)"
+    )
+    assert (
+        explain_knobs(points, points[2]) == "trial 2 turns int8_static + onnxruntime only: 2x cheaper, accuracy 0.978 (-0.2 points)"
+    )
+    assert "turns no knob" in explain_knobs(points, points[0])

@@ -1,0 +1,295 @@
+"""A bundle runs without the user's code and keeps its word; one that does not is refused for the right reason."""
+
+import importlib.util
+import subprocess
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from autocut.deploy.claims import Findings, FoundLatency, judge, latency_agrees, output_tolerance
+from autocut.deploy.examples import ExampleBatch, read_examples, write_examples
+from autocut.deploy.manifest import hash_files, read_manifest
+from autocut.deploy.verify import clean_environment, run_process, verify_bundle
+from autocut.deploy.verify_process import deviation, foreign_modules
+from autocut.errors import InputError, VerificationError
+from autocut.measurement import Interval, Latency
+from autocut.stages import lowering
+
+
+def failed_names(verification):
+    """Names of the checks that refuse the bundle."""
+    return [check.name for check in verification.failed]
+
+
+@pytest.fixture
+def elsewhere(bundle, claim):
+    """A bundle measured on another machine: everything is compared except time."""
+    claim.cost(bundle, machine="a laptop")
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def users_task(tmp_path_factory):
+    """A module of the user's with the model class in it, importable here only."""
+    folder = tmp_path_factory.mktemp("users_code")
+    (folder / "users_task.py").write_text(
+        "from torch import nn\n\n\nclass UsersNet(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.a, self.b = nn.Linear(32, 512), nn.Linear(512, 4)\n\n"
+        "    def forward(self, x):\n        return self.b(self.a(x).relu())\n"
+    )
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("users_task")
+    sys.path.remove(str(folder))
+    del sys.modules["users_task"]
+
+
+@pytest.fixture(scope="module")
+def verified(users_task, new_bundle):
+    """The bundle of a user's model and its verification in a fresh process."""
+    folder = new_bundle(model=users_task.UsersNet())
+    # Time has a test of its own; here a busy machine must not matter.
+    return folder, verify_bundle(folder, latency_tolerance=0.9)
+
+
+def test_a_true_bundle_verifies_in_a_fresh_process(verified):
+    """Every claim is checked and each check says what it found."""
+    _, verification = verified
+
+    verification.require_ok()
+    assert verification.ok, [check.told for check in verification.failed]
+    names = [check.name for check in verification.checks]
+    assert names == [
+        "hashes", "no user code", "outputs", "accuracy on examples", "size",
+        "latency at batch 1", "latency at batch 16", "cold start", "peak memory",
+    ]  # fmt: skip
+    assert all(check.told for check in verification.checks)
+    assert verification.findings.output_deviation == 0
+    assert verification.findings.peak_memory_bytes > 0
+
+
+def test_the_fresh_process_cannot_import_the_users_code(users_task, monkeypatch, tmp_path):
+    """Neither from the folder one stands in nor from PYTHONPATH."""
+    folder = str(next(iter(users_task.__spec__.origin.rsplit("/", 1))))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", folder)
+    code = "import importlib.util as u, sys, autocut; sys.exit(3 if u.find_spec('users_task') else 0)"
+
+    assert importlib.util.find_spec("users_task") is not None
+    assert subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, env=clean_environment(), check=False).returncode == 0
+
+
+def test_user_code_in_the_process_would_be_seen(users_task):
+    """The module that this process did import is foreign; autocut and torch are not."""
+    found = foreign_modules()
+
+    assert "users_task" in found
+    assert not {"torch", "autocut", "json", "numpy"} & set(found)
+
+
+def test_a_claim_of_twice_the_speed_is_refused(bundle, claim):
+    """Half the latency is a lie that the tolerance of 25% does not cover, on a noisy machine either."""
+    claim.latency(bundle, 0.5)
+
+    verification = verify_bundle(bundle, in_fresh_process=False)
+
+    assert "latency at batch 16" in failed_names(verification)
+    assert all(name.startswith("latency") for name in failed_names(verification))
+    assert all(latency.attempts == 2 for latency in verification.findings.latencies if latency.batch_size == 16)
+    with pytest.raises(VerificationError, match="latency at batch 16") as caught:
+        verification.require_ok()
+    assert caught.value.exit_code == 1
+
+
+def test_a_true_claim_of_latency_holds(bundle):
+    """Within the tolerance, or at the second attempt."""
+    verification = verify_bundle(bundle, in_fresh_process=False)
+
+    assert verification.ok, [check.told for check in verification.failed]
+
+
+def test_another_machine_is_no_failure(bundle, claim):
+    """The latency is then not compared, and that is said."""
+    claim.latency(bundle, 0.01)
+    claim.cost(bundle, machine="a laptop")
+
+    verification = verify_bundle(bundle, in_fresh_process=False)
+
+    assert verification.ok
+    assert "measured on another machine" in next(check.told for check in verification.checks if check.name == "latency at batch 1")
+
+
+def test_other_weights_under_the_same_claims_are_refused(elsewhere, claim):
+    """Hashes can be made to fit; the outputs cannot."""
+    torch.manual_seed(1)
+    other = torch.nn.Sequential(torch.nn.Linear(32, 512), torch.nn.ReLU(), torch.nn.Linear(512, 4))
+    stored = read_examples(elsewhere / "examples.npz")
+    changed = [ExampleBatch(batch.inputs, batch.targets, other(batch.inputs).detach().numpy()) for batch in stored]
+    write_examples(elsewhere / "examples.npz", changed)
+    claim.rewrite(elsewhere, files=hash_files(elsewhere))
+
+    verification = verify_bundle(elsewhere, in_fresh_process=False)
+
+    assert "outputs" in failed_names(verification)
+
+
+def test_a_false_accuracy_is_refused(elsewhere, claim):
+    """On the examples, by the known score of the kind."""
+    lie = read_manifest(elsewhere).verification.model_copy(update={"accuracy": 1.0})
+    claim.rewrite(elsewhere, verification=lie)
+
+    assert failed_names(verify_bundle(elsewhere, in_fresh_process=False)) == ["accuracy on examples"]
+
+
+def test_a_false_size_is_refused(elsewhere, claim):
+    """To the byte."""
+    claim.cost(elsewhere, size_bytes=read_manifest(elsewhere).measurement.cost.size_bytes - 1)
+
+    assert failed_names(verify_bundle(elsewhere, in_fresh_process=False)) == ["size"]
+
+
+def test_the_whole_split_is_compared_when_it_is_given(elsewhere, tmp_path):
+    """48 examples here; fewer of them are not the claimed split."""
+    stored = read_examples(elsewhere / "examples.npz")
+    write_examples(tmp_path / "whole.npz", stored)
+    write_examples(tmp_path / "part.npz", stored[:1])
+
+    whole = verify_bundle(elsewhere, examples=tmp_path / "whole.npz", in_fresh_process=False)
+    part = verify_bundle(elsewhere, examples=tmp_path / "part.npz", in_fresh_process=False)
+
+    assert whole.ok
+    assert "accuracy on test" in [check.name for check in whole.checks]
+    assert failed_names(part) == ["accuracy on test"]
+
+
+def test_a_metric_of_the_users_own_compares_outputs_only(elsewhere, claim):
+    """The user's code is not run, and that is said."""
+    claim.rewrite(elsewhere, verification=read_manifest(elsewhere).verification.model_copy(update={"kind": None, "accuracy": None}))
+
+    verification = verify_bundle(elsewhere, in_fresh_process=False)
+
+    assert verification.ok
+    assert "task's own code" in next(check.told for check in verification.checks if check.name == "accuracy on examples")
+
+
+def test_a_model_that_the_runtime_refuses_fails_with_its_reason(elsewhere, claim):
+    """The manifest is in order, the model file is not a model."""
+    victim = max((path for path in (elsewhere / "model").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    victim.write_bytes(b"no model at all")
+    claim.rewrite(elsewhere, files=hash_files(elsewhere))
+
+    verification = verify_bundle(elsewhere, in_fresh_process=False)
+
+    assert failed_names(verification) == ["runs"]
+    assert victim.name in verification.failed[0].told
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("raise ValueError('no kernel')", "exit code 1: ValueError: no kernel"),
+        ("import os; os.kill(os.getpid(), 11)", "killed by SIGSEGV"),
+    ],
+)
+def test_a_process_that_dies_is_told_by_its_last_words(tmp_path, code, told):
+    """A runtime may raise anything, or take the process down with it."""
+    assert run_process([sys.executable, "-c", code], tmp_path, clean_environment(), 30.0) == told
+
+
+def test_a_hang_ends_with_the_timeout(bundle):
+    """And fails the bundle."""
+    verification = verify_bundle(bundle, timeout_s=0.05)
+
+    assert failed_names(verification) == ["runs"]
+    assert "no answer within 0.05 s" in verification.failed[0].told
+
+
+def test_a_tolerance_that_allows_everything_is_refused(bundle):
+    """A check that cannot fail is none."""
+    with pytest.raises(InputError, match="latency tolerance"):
+        verify_bundle(bundle, latency_tolerance=1.0)
+
+
+def a_latency(p50=10.0, spread=0.02, yardstick=1.0):
+    """A claimed latency."""
+    interval = Interval(p50, p50 * (1 - spread), p50 * (1 + spread))
+    return Latency(1, 64, interval, None, None, p50, Interval(1, 1, 1), yardstick)
+
+
+@pytest.mark.parametrize(("factor", "agrees"), [(0.5, True), (0.85, True), (1.0, True), (1.2, True), (1.4, False), (2.0, False)])
+@pytest.mark.parametrize("drift", [1.0, 5.0])
+def test_a_machine_that_is_slower_today_is_no_failure(factor, agrees, drift):
+    """Model and yardstick drift alike; a claim of half the latency shows at any speed, and only slower is a broken promise."""
+    found = 10.0 * factor * drift
+
+    assert latency_agrees(a_latency(), Interval(found, found * 0.98, found * 1.02), drift) is agrees
+
+
+def test_a_neighbour_who_slows_the_yardstick_alone_is_no_failure():
+    """The latency is as claimed, so it needs no correction."""
+    assert latency_agrees(a_latency(), Interval(10.0, 9.8, 10.2), 2.0)
+    assert not latency_agrees(a_latency(), Interval(20.0, 19.6, 20.4), 1.0)
+
+
+def test_a_process_that_failed_is_one_failed_check(made):
+    """With its reason, and nothing made up around it."""
+    (check,) = judge(read_manifest(made), Findings(failure="killed by SIGSEGV"))
+
+    assert not check.ok
+    assert "SIGSEGV" in check.told
+
+
+def test_a_batch_size_that_was_not_timed_fails(made):
+    """A claim without a finding is not confirmed."""
+    manifest = read_manifest(made)
+    cost = manifest.measurement.cost
+    findings = Findings(
+        output_deviation=0.0, examples_accuracy=manifest.verification.accuracy, size_bytes=cost.size_bytes, machine=cost.machine,
+        latencies=(FoundLatency(1, cost.latencies[0].p50_ms, cost.latencies[0].yardstick_ms, 1),),
+    )  # fmt: skip
+
+    assert [check.name for check in judge(manifest, findings) if not check.ok] == ["latency at batch 16"]
+
+
+def test_deviation_is_relative_to_the_largest_output():
+    """A NaN or a shape that the reference does not have is beyond every tolerance."""
+    reference = ExampleBatch(torch.zeros(2, 1), np.zeros(2), np.array([[4.0], [-8.0]], np.float32))
+
+    assert deviation([reference.outputs], [reference]) == 0
+    assert deviation([reference.outputs + 0.8], [reference]) == pytest.approx(0.1)
+    assert deviation([reference.outputs * np.nan], [reference]) == np.inf
+    assert deviation([reference.outputs[:1]], [reference]) == np.inf
+
+
+def test_tolerance_grows_with_coarser_numbers():
+    """And has a value for dtypes that do not exist yet."""
+    assert (
+        output_tolerance("fp32") < output_tolerance("bf16") < output_tolerance("int8_static") == output_tolerance("int3_new") < 0.1
+    )
+
+
+def test_an_int8_onnx_bundle_verifies_in_a_fresh_process(new_bundle):
+    """Another format, and integers."""
+    verification = verify_bundle(new_bundle(dtype="int8_static", mode="onnxruntime"), latency_tolerance=0.9)
+
+    assert verification.ok, [check.told for check in verification.failed]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "mode"), [(dtype, mode) for dtype, mode in lowering.pairs() if not lowering.infeasible_reason(dtype, mode)]
+)
+def test_every_feasible_pair_verifies_in_a_fresh_process(new_bundle, dtype, mode):
+    """No pair is listed here. What Inductor generates while loading is not taken for the user's code."""
+    verification = verify_bundle(new_bundle(dtype=dtype, mode=mode))
+
+    assert verification.ok, [check.told for check in verification.failed]
+
+
+def test_module_type_is_what_foreign_modules_expects(monkeypatch):
+    """A module without a file (built in, or made on the fly) is passed over."""
+    monkeypatch.setitem(sys.modules, "made_on_the_fly", ModuleType("made_on_the_fly"))
+
+    assert "made_on_the_fly" not in foreign_modules()

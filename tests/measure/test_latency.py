@@ -1,0 +1,184 @@
+"""Latency: what is called when, and what the numbers promise. No test asserts a time."""
+
+import gc
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autocut.measure import latency as module
+from autocut.measure.latency import measure_latency, tail_latency, time_interleaved, yardstick
+
+
+class FakeClock:
+    """A clock that calls move on, and nothing else."""
+
+    def __init__(self):
+        self.now_ns = 0
+
+    def __call__(self):
+        """Nanoseconds."""
+        return self.now_ns
+
+    def call(self, ms):
+        """A call that takes `ms` (a number or a function that gives one)."""
+
+        def run(*_):
+            self.now_ns += int((ms() if callable(ms) else ms) * 1e6)
+            return torch.zeros(1)
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes in calls alone; the yardstick takes 1 ms."""
+    clock = FakeClock()
+    monkeypatch.setattr(module.time, "perf_counter_ns", clock)
+    monkeypatch.setattr(module, "yardstick", lambda: clock.call(1.0))
+    return clock
+
+
+def test_every_round_calls_each_once_and_in_changing_order():
+    """What runs first would otherwise always find the same caches."""
+    log = []
+    time_interleaved({name: lambda name=name: log.append(name) for name in "abc"}, samples=50, warmup=0)
+    rounds = [tuple(log[at : at + 3]) for at in range(0, len(log), 3)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
+    assert len(set(rounds)) == 6
+
+
+def test_the_order_is_the_seeds():
+    """A measurement is as reproducible as time can be."""
+
+    def order(seed):
+        log = []
+        time_interleaved({"a": lambda: log.append("a"), "b": lambda: log.append("b")}, samples=30, warmup=0, seed=seed)
+        return log
+
+    assert order(1) == order(1) != order(2)
+
+
+def test_warm_up_is_called_but_not_counted():
+    """The first calls allocate, and are slow."""
+    calls = []
+    times = time_interleaved({"a": lambda: calls.append(1)}, samples=5, warmup=3)
+    assert len(calls) == 8
+    assert times["a"].shape == (5,)
+
+
+def test_the_collector_rests_while_timing_and_comes_back_even_after_an_error():
+    """Its pauses belong to whoever happens to run."""
+    seen = []
+    time_interleaved({"a": lambda: seen.append(gc.isenabled())}, samples=2, warmup=0)
+    assert seen == [False, False]
+    with pytest.raises(ZeroDivisionError):
+        time_interleaved({"a": lambda: 1 // 0}, samples=1, warmup=0)
+    assert gc.isenabled()
+
+
+def test_drift_cancels_in_the_ratio(clock):
+    """A machine that gets three times slower meanwhile still tells that the candidate is twice as fast."""
+
+    def slowdown():
+        return 1 + clock.now_ns / 1e9
+
+    found = measure_latency(clock.call(lambda: 2 * slowdown()), clock.call(lambda: 4 * slowdown()), torch.zeros(7, 1), samples=200)
+    assert found.batch_size == 7
+    assert found.speedup.value == pytest.approx(2, rel=0.02)
+    assert found.speedup.low <= 2 <= found.speedup.high
+    assert found.baseline_p50_ms > 4.5
+
+
+def test_fast_calls_get_more_rounds(clock):
+    """Until 0.3 s are filled: 3 ms a round make 100 rounds."""
+    found = measure_latency(clock.call(1.0), clock.call(1.0), torch.zeros(1), min_seconds=0.3)
+    assert found.samples == 100
+    assert (found.p50_ms.value, found.yardstick_ms, found.speedup.value) == (1.0, 1.0, 1.0)
+
+
+def test_very_fast_calls_stop_at_a_thousand_rounds(clock):
+    """More would not tell more."""
+    assert measure_latency(clock.call(0.001), clock.call(0.001), torch.zeros(1), min_seconds=60).samples == 1000
+
+
+def test_slow_calls_get_fewer_rounds_and_no_percentile_they_cannot_carry(clock):
+    """100 ms a round fit 74 times into what the warm-up leaves of 10 s, 1 s a round not even 16 times."""
+    slow = measure_latency(clock.call(49.5), clock.call(49.5), torch.zeros(1), samples=500, max_seconds=10)
+    assert 70 <= slow.samples < 100
+    assert slow.p90_ms is not None
+    slower = measure_latency(clock.call(500.0), clock.call(500.0), torch.zeros(1), max_seconds=10)
+    assert slower.samples == 16
+    assert slower.p90_ms is None
+    assert slower.p99_ms is None
+
+
+def test_warm_up_of_slow_calls_is_cut_short(clock):
+    """Ten rounds of ten seconds would cost more than the measurement."""
+    calls = []
+    measure_latency(clock.call(lambda: calls.append(1) or 10_000), clock.call(0.1), torch.zeros(1), warmup=10, max_seconds=10)
+    assert len(calls) == 1 + 2 + 16  # the first answer, two rounds of warm-up, the fewest samples
+
+
+def test_a_real_model_is_measured_against_itself():
+    """All fields of a real measurement hang together."""
+    model = torch.nn.Linear(8, 8).eval()
+    found = measure_latency(model, model, torch.randn(3, 8), samples=32, min_seconds=0)
+    assert found.batch_size == 3
+    assert found.samples == 32
+    assert 0 < found.p50_ms.low <= found.p50_ms.value <= found.p50_ms.high
+    assert 0 < found.speedup.low <= found.speedup.value <= found.speedup.high
+
+
+def test_the_yardstick_is_the_same_work_every_time_and_leaves_the_seed_alone():
+    """It must not depend on the task, nor change it."""
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first, second = yardstick()(), yardstick()()
+    assert torch.equal(first, second)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@given(st.integers(1, 1500), st.sampled_from([0.9, 0.95, 0.97, 0.99]))
+@settings(max_examples=60, deadline=None)
+def test_tail_latency_is_the_early_stopping_rule(n, percentile):
+    """Oracle: the rule of MLPerf with the binomial sum written out in logarithms."""
+
+    def probability(slow_calls):
+        logs = [
+            math.lgamma(n + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(n - k + 1)
+            + k * math.log(1 - percentile)
+            + (n - k) * math.log(percentile)
+            for k in range(slow_calls + 1)
+        ]
+        return sum(map(math.exp, logs))
+
+    allowed = -1
+    while allowed + 1 <= n and probability(allowed + 1) <= 0.01:
+        allowed += 1
+    times = np.random.default_rng(n).permutation(n).astype(float)
+    assert tail_latency(times, percentile) == (None if allowed < 1 else n - allowed)
+
+
+@pytest.mark.parametrize(("percentile", "fewest"), [(0.90, 64), (0.95, 130), (0.97, 219), (0.99, 662)])
+def test_a_percentile_needs_its_samples(percentile, fewest):
+    """The counts that the literature gives."""
+    assert tail_latency(np.arange(fewest - 1.0), percentile) is None
+    assert tail_latency(np.arange(float(fewest)), percentile) == fewest - 1
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    """Coverage of the bootstrap on independent times: 95% is promised, 90% of 120 draws is the alarm."""
+    held = 0
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        candidate, baseline = rng.lognormal(0, 0.2, 64), 2 * rng.lognormal(0, 0.2, 64)
+        _, speedup = module._intervals(candidate, baseline, rng)
+        held += speedup.low <= 2 <= speedup.high
+    assert held >= 108

@@ -1,0 +1,100 @@
+"""The server: who may reach it, and what it refuses."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import queue
+import socket
+import threading
+from urllib.parse import urlsplit
+
+import pytest
+
+from autocut.errors import InputError, StudyError
+from autocut.report import dashboard
+
+
+@pytest.fixture
+def address(read_study, monkeypatch):
+    """A served study, on a free port; stopped at the end."""
+    servers: list = []
+    bind = dashboard._bind
+
+    def remember(port, app):
+        servers.append(bind(port, app))
+        return servers[-1]
+
+    monkeypatch.setattr(dashboard, "_bind", remember)
+    ready: queue.Queue = queue.Queue()
+    thread = threading.Thread(target=dashboard.serve, args=(read_study.folder, 0, ready.put))
+    thread.start()
+    yield ready.get(timeout=30)
+    servers[0].shutdown()
+    thread.join()
+
+
+def request(address, method, path, **headers):
+    """Status and body of one request."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    status, body = answer.status, answer.read()
+    connection.close()
+    return status, body
+
+
+def test_the_study_is_served_while_it_is_searched(read_study, address):
+    """The page that is told on the terminal answers, and so does the data behind it."""
+    assert request(address, "GET", urlsplit(address).path)[0] == 200
+    status, body = request(address, "GET", "/api/studies/1")
+
+    detail = json.loads(body)
+    assert status == 200
+    assert detail["objective_names" if "objective_names" in detail else "metric_names"] == ["accuracy", "usd_per_million"]
+    assert len(detail["trials"]) == len(read_study.trials())
+
+
+def test_the_dashboard_sees_which_trials_are_infeasible(read_study, address):
+    """It reads another key than Optuna 5 writes."""
+    trials = json.loads(request(address, "GET", "/api/studies/1")[1])["trials"]
+
+    seen = {trial["number"] for trial in trials if any(value > 0 for value in trial["constraints"])}
+    assert seen == {trial.trial for trial in read_study.trials() if not trial.is_feasible}
+    assert seen
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "/api/studies/1"), ("POST", "/api/studies/1/rename")])
+def test_the_study_can_be_neither_deleted_nor_renamed(address, read_study, method, path):
+    """Autocut's tables point at it by name."""
+    assert request(address, method, path)[0] == 403
+    read_study.reload()
+    assert read_study.points()
+
+
+def test_another_host_name_is_refused(address):
+    """A page elsewhere could name itself 127.0.0.1 and read the study through the user's browser."""
+    assert request(address, "GET", "/api/studies", Host="evil.example:80")[0] == 403
+    assert request(address, "GET", "/api/studies", Host="localhost:80")[0] == 200
+
+
+def test_a_taken_port_is_told(read_study):
+    """With the way out: any free port."""
+    with socket.socket() as holder:
+        holder.bind((dashboard.HOST, 0))
+        holder.listen()
+        with pytest.raises(InputError, match=r"port \d+ is taken") as refusal:
+            dashboard.serve(read_study.folder, holder.getsockname()[1], lambda _: None)
+    assert "--port 0" in refusal.value.hint
+
+
+def test_an_impossible_port_is_told(read_study):
+    """Before anything is started."""
+    with pytest.raises(InputError, match="port must be from 0 to 65535, got 70000"):
+        dashboard.serve(read_study.folder, 70000, lambda _: None)
+
+
+def test_an_unknown_study_is_told(tmp_path):
+    """Like every other verb."""
+    with pytest.raises(StudyError, match="must be a folder that autocut search made"):
+        dashboard.serve(tmp_path / "none", 0, lambda _: None)

@@ -1,0 +1,64 @@
+"""Figures: what is drawn, and how large they get."""
+
+from __future__ import annotations
+
+from autocut.report import plots
+
+
+def test_every_completed_trial_is_in_one_group_of_the_front_plot(read_study):
+    """Drawn once each: on the front, or behind it for one reason."""
+    figure = plots.pareto(read_study, read_study.front())
+
+    drawn = sum(len(trace.x) for trace in figure.data)
+    assert drawn == len(read_study.points())
+    assert {"front", "baselines"} <= {trace.name for trace in figure.data}
+
+
+def test_cost_is_drawn_from_left_to_right(read_study):
+    """Objectives come in any order; quality is always upwards."""
+    figure = plots.pareto(read_study, read_study.front())
+
+    assert figure.layout.xaxis.title.text == "USD per million predictions"
+    assert figure.layout.yaxis.title.text == "accuracy"
+
+
+def test_the_front_has_error_bars_of_its_intervals(read_study):
+    """A front without its spread claims more than was measured."""
+    front = sorted(read_study.front(), key=lambda point: point.values["usd_per_million"])
+    trace = plots.pareto(read_study, front).data[-1]
+
+    assert trace.error_y.visible
+    highs = [y + error for y, error in zip(trace.y, trace.error_y.array, strict=True)]
+    assert all(abs(high - point.measurement.accuracy.metric.high) < 1e-3 for high, point in zip(highs, front, strict=True))
+
+
+def test_an_empty_study_draws_nothing(empty_study):
+    """No trial, no error."""
+    assert not plots.pareto(empty_study, []).data
+    assert not plots.learning_curves(empty_study, []).data
+    assert not plots.hypervolume_history(empty_study).data
+
+
+def test_stopped_trials_have_their_curves(read_study):
+    """They are the reason why a budget goes further."""
+    figure = plots.learning_curves(read_study, read_study.front())
+    assert {"front", "stopped early"} <= {trace.name for trace in figure.data}
+
+
+def test_the_dominated_volume_never_shrinks(read_study):
+    """Points are only added, and it ends at the whole of what there is."""
+    (trace,) = plots.hypervolume_history(read_study).data
+
+    assert list(trace.y) == sorted(trace.y)
+    assert trace.y[-1] == 1.0
+    assert list(trace.x) == sorted(trace.x)
+
+
+def test_a_figure_is_small(read_study):
+    """It is written in pieces of 2 kB, a transaction each."""
+    assert len(plots.pareto(read_study, read_study.front()).to_json()) < 8_000
+
+
+def test_log_ticks_are_numbers_that_people_read():
+    """Plotly's own are digits without their power of ten."""
+    assert plots._log_ticks(0.004, 0.08) == [0.005, 0.01, 0.02, 0.05]

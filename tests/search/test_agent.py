@@ -1,0 +1,155 @@
+"""The agent against a simulated machine: what it decides, in which order, and when it stops."""
+
+import pytest
+
+from autocut.recipe import Recipe
+from autocut.score import Limit
+
+INT8 = ("int8_static", "onnxruntime")
+
+
+def test_the_untouched_model_comes_first_and_every_cheap_lowering_of_it_next(start):
+    """From then on there is a front, and something to compare with."""
+    machine = start()
+    machine.run(most_jobs=2)
+
+    assert machine.jobs[0].kind == "baseline"
+    assert machine.log[0] == ("measure", Recipe())
+    assert {recipe.prefix for recipe in machine.jobs[1].recipes} == {Recipe()}
+    assert INT8 in {recipe.tail for recipe in machine.jobs[1].recipes}
+
+
+@pytest.mark.parametrize("budget_s", [60.0, 120.0, 300.0, 1200.0])
+def test_every_budget_is_kept_and_ends_with_the_front_finalized(start, budget_s):
+    """The reserve is planned from measured times: a spent budget leaves test numbers, not promises."""
+    machine = start(budget_s=budget_s)
+    machine.run()
+
+    assert machine.agent.budget.spent() <= budget_s + 1
+    assert machine.agent.book.finals
+    if budget_s >= 300:
+        front = {point.recipe for point in machine.agent.book.front()}
+        assert len(front & set(machine.agent.book.finals)) >= min(len(front), 12)
+
+
+def test_no_recipe_is_ever_run_twice(start):
+    """Duplicates burn budget."""
+    machine = start(budget_s=1200.0)
+    machine.run()
+    measured = [recipe for what, recipe in machine.log if what == "measure"]
+
+    assert len(measured) == len(set(measured)) > 20
+
+
+def test_a_trained_prefix_is_measured_with_several_tails(start):
+    """Training takes minutes, a tail seconds."""
+    machine = start(budget_s=1200.0)
+    machine.run()
+    tails = {}
+    for _, recipe in machine.log:
+        if recipe.is_trained:
+            tails.setdefault(recipe.prefix, set()).add(recipe.tail)
+
+    assert max(map(len, tails.values())) >= 2
+
+
+def test_a_short_budget_leaves_out_slow_compilers(start):
+    """A lowering of half a minute is not tried in five, and the plan says so."""
+    short, long = start(budget_s=200.0), start(budget_s=3600.0)
+    told = "\n".join(short.agent.plan_lines())
+    short.run()
+    long.run(most_jobs=30)
+
+    assert "left out" in told
+    assert "aot_inductor" in told
+    assert not [recipe for _, recipe in short.log if recipe.tail[1] == "aot_inductor"]
+    assert [recipe for _, recipe in long.log if recipe.tail[1] == "aot_inductor"]
+
+
+def test_a_failed_recipe_ends_alone_and_is_not_tried_again(start):
+    """NaN, a compiler's refusal, an infeasible pair: the reason is recorded, the search goes on."""
+    bad = Recipe().with_tail(*INT8)
+    machine = start()
+    machine.broken[bad] = "infeasible"
+    machine.run()
+
+    assert [failure.recipe for failure in machine.agent.book.failures].count(bad) == 1
+    assert bad not in [recipe for _, recipe in machine.log]
+    assert machine.agent.book.finals
+
+
+def test_a_dead_worker_costs_one_recipe_and_the_others_are_run_again(start):
+    """The recipe that was being worked on is blamed; the rest of the job is queued again."""
+    deadly = Recipe().with_tail(*INT8)
+    machine = start()
+    machine.deadly.add(deadly)
+    machine.run(most_jobs=6)
+
+    assert [failure.recipe for failure in machine.agent.book.failures] == [deadly]
+    assert {recipe.tail for _, recipe in machine.log} >= {("fp32", "onnxruntime"), ("bf16", "eager")}
+
+
+def test_user_recipes_are_tried_before_any_proposal(start):
+    """`--try` is not a wish but an order."""
+    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.3, "train.epochs": 1, "train.lr_scale": 0.7}).with_tail(*INT8)
+    machine = start(tries=(wish,))
+    machine.run()
+    trained = [recipe for what, recipe in machine.log if what == "measure" and recipe.is_trained]
+
+    assert trained[0] == wish
+
+
+def test_a_model_that_lost_half_of_its_accuracy_is_not_on_the_front(start):
+    """However cheap it is: it is no alternative to the untouched model."""
+    machine = start()
+    machine.run()
+
+    assert all(point.values["accuracy"] >= 0.49 for point in machine.agent.book.front())
+
+
+def test_a_limit_keeps_points_off_the_front(start):
+    """Limits steer and filter."""
+    machine = start(limits=(Limit("accuracy", ">=", 0.97),))
+    machine.run()
+
+    assert machine.agent.book.front()
+    assert all(point.values["accuracy"] >= 0.97 for point in machine.agent.book.front())
+
+
+def test_what_an_earlier_session_found_is_not_repeated(start):
+    """The same command again goes on; a longer budget extends."""
+    first = start(budget_s=300.0)
+    first.run()
+    second = start(budget_s=900.0, spent_s=first.agent.budget.spent(), reference=first.agent.reference)
+    for what, recipe in first.log:
+        if what == "measure":
+            values = first.agent.known.done[recipe]
+            second.agent.recall(recipe, values, finalized=recipe in first.agent.book.finals)
+            second.agent.book.points[recipe] = first.agent.book.points.get(recipe) or second.agent.book.points.get(recipe)
+    second.agent.book.points = {recipe: point for recipe, point in second.agent.book.points.items() if point}
+    second.run()
+
+    done = {recipe for what, recipe in first.log if what == "measure"}
+    assert not done & {recipe for what, recipe in second.log if what == "measure"}
+    assert len(second.log) > 0
+
+
+def test_the_same_seed_decides_the_same(start):
+    """A search can be reproduced, as far as the machine allows."""
+    first, second = start(seed=3), start(seed=3)
+    first.run()
+    second.run()
+
+    assert first.log == second.log
+
+
+def test_a_fault_that_no_trial_would_survive_ends_the_search(start):
+    """A full disk is told once, with everything finished kept."""
+    from autocut.search.jobs import WorkerFault
+
+    machine = start()
+    machine.run(most_jobs=2)
+    machine.agent.on_event(machine.jobs[-1], WorkerFault("disk is full", "make room"))
+
+    with pytest.raises(StopIteration):
+        machine.agent.next_job()

@@ -1,0 +1,59 @@
+"""Proposals: Optuna's samplers over the conditional space, without a trace of what was not run."""
+
+import pytest
+
+from autocut.errors import UnknownNameError
+from autocut.recipe import Recipe
+from autocut.search.proposals import Proposer, sampler_names
+
+
+@pytest.mark.parametrize("sampler", [name for name in sampler_names() if name != "gp"])
+def test_every_sampler_proposes_recipes_of_the_space_and_learns(sampler, space):
+    """Told, rejected, forgotten and learned trials are all taken."""
+    proposer = Proposer(space, sampler, seed=0)
+    for index in range(15):
+        trial, recipe = proposer.propose()
+        assert space.contains(recipe), space.why_not(recipe)
+        if index % 3 == 0:
+            proposer.reject(trial)
+        elif index % 3 == 1:
+            proposer.forget(trial)
+        else:
+            proposer.tell(trial, [0.9, 0.1, 1e5], {"latency_ms<=5": -1.0})
+    proposer.learn(Recipe().with_tail("fp32", "onnxruntime"), [0.98, 0.05, 1e5], {})
+
+    assert space.contains(proposer.propose()[1])
+
+
+def test_parameters_of_a_recipe_are_those_that_count(space):
+    """No ratio without a pruning method, no temperature without distillation."""
+    proposer = Proposer(space, "tpe", seed=0)
+    params, distributions = proposer.parameters(Recipe().with_tail("fp32", "onnxruntime"))
+
+    assert params == {
+        "prune.method": "none",
+        "train.epochs": 0,
+        "quantize.dtype": "fp32",
+        "compile.mode": "onnxruntime",
+    }
+    assert params.keys() == distributions.keys()
+
+
+def test_a_recipe_outside_the_space_has_no_parameters(space):
+    """Some baselines lie outside; they are recorded, but no sampler can learn from them."""
+    assert Proposer(space, "tpe", 0).parameters(Recipe({"prune.method": "structured", "prune.ratio": 0.123})) == ({}, {})
+
+
+def test_a_resumed_search_does_not_repeat_its_first_suggestions(space):
+    """An Optuna sampler is not stored: its seed moves on with the trials known."""
+    first = [Proposer(space, "tpe", 0).propose()[1] for _ in range(1)]
+    resumed = [Proposer(space, "tpe", 0, known_trials=20).propose()[1] for _ in range(1)]
+
+    assert first != resumed
+
+
+def test_an_unknown_sampler_is_told_with_the_nearest_name(space):
+    """Exit code 2, never a fallback."""
+    with pytest.raises(UnknownNameError) as caught:
+        Proposer(space, "tpee", 0)
+    assert "tpe" in (caught.value.hint or "")

@@ -1,0 +1,83 @@
+"""Distillation losses against numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from autocut.kinds import kinds
+from autocut.stages.train import distillations
+
+logits = npst.arrays(np.float64, (3, 5), elements=st.floats(-8, 8))
+temperatures = st.floats(0.5, 20)
+teaching = pytest.mark.parametrize("name", [name for name in distillations.names() if name != "none"])
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    """Rows that sum to one."""
+    powers = np.exp(values - values.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def kl(student: np.ndarray, teacher: np.ndarray, temperature: float) -> float:
+    """T squared times the mean over rows of sum p log(p / q)."""
+    p, q = softmax(teacher / temperature), softmax(student / temperature)
+    return float(temperature**2 * (p * np.log(p / q)).sum(1).mean())
+
+
+def standardize(values: np.ndarray) -> np.ndarray:
+    """Rows of mean 0 and sample deviation 1."""
+    return (values - values.mean(1, keepdims=True)) / np.maximum(values.std(1, ddof=1, keepdims=True), 1e-7)
+
+
+@given(logits, logits, temperatures)
+def test_kl_is_what_hinton_wrote(student, teacher, temperature):
+    """The oracle is the formula in numpy."""
+    loss = distillations["kl"](torch.tensor(student), torch.tensor(teacher), temperature)
+    assert float(loss) == pytest.approx(kl(student, teacher, temperature), rel=1e-6, abs=1e-9)
+
+
+@given(logits, logits, temperatures)
+def test_kl_zscore_is_kl_of_standardized_logits(student, teacher, temperature):
+    """The oracle is the formula in numpy."""
+    # Rows that are constant up to rounding have no direction: numpy and torch round them differently.
+    student, teacher = student + np.arange(5) * 1e-2, teacher + np.arange(5) * 1e-2
+    if min(student.std(1).min(), teacher.std(1).min()) < 1e-4:
+        return
+    loss = distillations["kl_zscore"](torch.tensor(student), torch.tensor(teacher), temperature)
+    assert float(loss) == pytest.approx(kl(standardize(student), standardize(teacher), temperature), rel=1e-5, abs=1e-8)
+
+
+def test_kl_zscore_ignores_the_scale_of_the_student():
+    """The student need not grow its logits to follow the teacher."""
+    student, teacher = torch.randn(4, 6), torch.randn(4, 6)
+    loss = distillations["kl_zscore"]
+    torch.testing.assert_close(loss(3 * student + 1, teacher, 2.0), loss(student, teacher, 2.0))
+
+
+@teaching
+def test_a_perfect_student_has_nothing_to_learn(name):
+    """The loss is zero at the teacher's own logits, and positive elsewhere."""
+    teacher = torch.randn(4, 6)
+    assert float(distillations[name](teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-6)
+    assert float(distillations[name](torch.randn(4, 6), teacher, 3.0)) > 0
+
+
+@teaching
+def test_sequences_count_like_examples(name):
+    """(n, length, vocabulary) is the mean over positions."""
+    student, teacher = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    torch.testing.assert_close(
+        distillations[name](student, teacher, 2.0), distillations[name](student.flatten(0, 1), teacher.flatten(0, 1), 2.0)
+    )
+
+
+@pytest.mark.parametrize("name", distillations.names())
+def test_distillation_is_a_scalar_that_names_its_kinds(name):
+    """The trainer refuses a kind that is not named."""
+    assert distillations[name](torch.randn(2, 3), torch.randn(2, 3), 2.0).shape == ()
+    assert set(distillations.method(name).options["kinds"]) <= set(kinds)

@@ -1,0 +1,280 @@
+"""The trainer: it learns, it can be repeated, stopped and resumed, and it keeps its promises about masks and samples."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autocut.errors import DeadlineError, DivergedError, InfeasibleRecipeError, StudyError
+from autocut.stages.prune import PruneData, pruners
+from autocut.stages.train import Teacher, curricula, distillations, orders, teacher_logits, train_model
+
+
+@pytest.fixture
+def model(task):
+    """The blob task's untrained model."""
+    return task.build_model()
+
+
+def assert_same_weights(left: nn.Module, right: nn.Module) -> None:
+    """Equal to the last bit, buffers included."""
+    torch.testing.assert_close(left.state_dict(), right.state_dict(), rtol=0, atol=0)
+
+
+def accuracy(model: nn.Module, task) -> float:
+    """Share of right answers on the validation split."""
+    inputs, labels = next(iter(task.loader(task.validation_data, 32)))
+    return float((model(inputs).argmax(1) == labels).float().mean())
+
+
+def test_training_learns_and_leaves_its_input_alone(task, model):
+    """The copy gets better, the given model stays."""
+    before = copy.deepcopy(model)
+    trained = train_model(model, task, {"train.epochs": 8, "train.lr_scale": 5.0})
+
+    assert_same_weights(model, before)
+    assert not trained.model.training
+    assert accuracy(trained.model, task) > max(0.7, accuracy(model, task))
+    assert trained.history[-1].train_loss < trained.history[0].train_loss
+
+
+def test_samples_are_counted(task, model):
+    """97 examples in batches of 16 leave one over, which batch normalization cannot train on."""
+    trained = train_model(model, task, {"train.epochs": 2})
+
+    assert trained.samples_seen == 2 * 96
+    assert [record.samples_seen for record in trained.history] == [96, 192]
+    assert trained.seconds == trained.history[-1].seconds > 0
+
+
+def test_no_epochs_change_nothing(task, model):
+    """Zero epochs are no training."""
+    trained = train_model(model, task, {})
+
+    assert_same_weights(trained.model, model)
+    assert (trained.samples_seen, trained.history) == (0, ())
+
+
+@pytest.mark.parametrize("schedule", curricula.names())
+@pytest.mark.parametrize("order", orders.names())
+def test_the_same_seed_gives_the_same_weights(task, model, schedule, order):
+    """Whatever the global random state is, and it is left as it was."""
+    settings = {"train.epochs": 2, "curriculum.schedule": schedule, "curriculum.order": order}
+    difficulty = np.linspace(1, 0, 97)
+    first = train_model(model, task, settings, difficulty=difficulty, seed=3).model
+    torch.manual_seed(99)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    second = train_model(model, task, settings, difficulty=difficulty, seed=3).model
+
+    assert_same_weights(first, second)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
+
+
+def test_another_seed_gives_other_weights(task, model):
+    """The seed decides something."""
+    one, other = (train_model(model, task, {"train.epochs": 1}, seed=seed).model for seed in (0, 1))
+    assert not torch.equal(one[0].weight, other[0].weight)
+
+
+@pytest.mark.parametrize("schedule", [name for name in curricula.names() if name != "none"])
+def test_the_random_control_sees_as_many_samples_at_every_epoch(task, model, schedule):
+    """Otherwise a gain of the order would be a gain of less data."""
+    settings = {"train.epochs": 4, "curriculum.schedule": schedule, "curriculum.start": 0.3}
+    easy, control = (
+        train_model(model, task, {**settings, "curriculum.order": order}, difficulty=np.random.default_rng(0).random(97))
+        for order in ("easy_first", "random")
+    )
+
+    assert [record.samples_seen for record in easy.history] == [record.samples_seen for record in control.history]
+    assert easy.samples_seen < 4 * 96
+    assert not torch.equal(easy.model[0].weight, control.model[0].weight)
+
+
+def test_easy_examples_come_first(make_task, model):
+    """The first epoch of a curriculum reads the easiest examples alone, each once."""
+    task = make_task(train=(torch.arange(97.0).repeat(8, 1).T, torch.zeros(97, dtype=torch.long)))
+    read = []
+    seeing = nn.Sequential(nn.BatchNorm1d(8), *model)
+    hook = seeing[0].register_forward_pre_hook(lambda module, inputs: read.extend(inputs[0][:, 0].tolist()))
+    settings = {"train.epochs": 2, "curriculum.schedule": "step", "curriculum.start": 0.33}
+    trained = train_model(seeing, task, settings, difficulty=np.arange(97)[::-1].copy())
+    hook.remove()
+
+    first_epoch = read[: trained.history[0].samples_seen]
+    assert sorted(first_epoch) == list(range(65, 97))
+    assert first_epoch != sorted(first_epoch)
+
+
+def test_masks_stay_zero_through_training(task, model):
+    """Weight decay and momentum must not bring pruned weights back; the others move."""
+    inputs, _ = next(iter(task.loader(task.train_data, 16)))
+    pruned = pruners["l1_unstructured"](model, 0.5, PruneData(inputs, [], task.metric_kind.loss))
+    trained = train_model(pruned.model, task, {"train.epochs": 2}, masks=pruned.masks).model
+
+    for name, mask in pruned.masks.items():
+        before, after = pruned.model.get_parameter(name), trained.get_parameter(name)
+        assert not after[~mask].any()
+        assert (after[mask] != before[mask]).all()
+
+
+@pytest.mark.parametrize("name", [name for name in distillations.names() if name != "none"])
+def test_distillation_brings_the_student_to_the_teacher(task, model, name):
+    """At alpha 1 the labels do not count: the student answers as the teacher does."""
+    teacher = train_model(model, task, {"train.epochs": 6, "train.lr_scale": 5.0}).model
+    settings = {"train.epochs": 20, "train.lr_scale": 10.0, "distill.loss": name, "distill.alpha": 1.0, "distill.temperature": 2.0}
+    student = train_model(task.build_model(seed=7), task, settings, teacher=Teacher(teacher, teacher_logits(teacher, task))).model
+    inputs, _ = next(iter(task.loader(task.validation_data, 32)))
+
+    assert (student(inputs).argmax(1) == teacher(inputs).argmax(1)).float().mean() > 0.8
+
+
+def test_stored_and_running_teachers_teach_alike(task, model):
+    """The table is an optimization, found by position in the training set."""
+    teacher = task.build_model(seed=5)
+    settings = {"train.epochs": 2, "distill.loss": "kl"}
+    stored = train_model(model, task, settings, teacher=Teacher(teacher, teacher_logits(teacher, task))).model
+    running = train_model(model, task, settings, teacher=Teacher(teacher)).model
+
+    torch.testing.assert_close(stored.state_dict(), running.state_dict(), rtol=1e-3, atol=1e-4)
+
+
+def test_distillation_that_does_not_fit_the_kind_is_infeasible(make_task):
+    """There is no distribution in a regression's output."""
+    task = make_task(kind="regression", model=lambda: nn.Linear(8, 1), train=(torch.randn(20, 8), torch.randn(20, 1)))
+    with pytest.raises(InfeasibleRecipeError, match="regression"):
+        train_model(task.build_model(), task, {"train.epochs": 1, "distill.loss": "kl"}, teacher=Teacher(task.build_model()))
+
+
+def test_padding_is_not_distilled(make_task):
+    """Positions that the task's loss ignores do not count."""
+    tokens = torch.randint(0, 5, (24, 6))
+    targets = tokens.clone()
+    targets[:, 3:] = -100
+
+    class Babbler(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(5, 5)
+
+        def forward(self, x):
+            return self.table(x)
+
+    task = make_task(kind="language_modeling", model=Babbler, train=(tokens, targets), batch_size=8)
+    student, teacher = task.build_model(seed=1), task.build_model(seed=2)
+    table = teacher_logits(teacher, task)
+    garbled = table.clone()
+    garbled[:, 3:] = 100 * torch.randn(24, 3, 5)
+    settings = {"train.epochs": 1, "distill.loss": "kl"}
+    right, other = (train_model(student, task, settings, teacher=Teacher(teacher, logits)).model for logits in (table, garbled))
+
+    assert_same_weights(right, other)
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(task, model, tmp_path):
+    """The checkpoint holds all that matters; the time and the samples of before are kept."""
+    settings = {"train.epochs": 4, "curriculum.schedule": "linear", "curriculum.order": "random"}
+    through = train_model(model, task, settings, seed=2)
+    told: list[int] = []
+
+    def die_in_the_third(epoch) -> None:
+        told.append(epoch.number)
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train_model(model, task, settings, seed=2, checkpoint=path, on_epoch=die_in_the_third)
+    resumed = train_model(model, task, settings, seed=2, checkpoint=path, on_epoch=lambda epoch: told.append(epoch.number))
+
+    assert told == [1, 2, 2, 3, 4]
+    assert_same_weights(resumed.model, through.model)
+    assert resumed.samples_seen == through.samples_seen
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"settings": {"train.epochs": 2, "train.lr_scale": 2.0}}])
+def test_a_checkpoint_of_other_settings_is_refused(task, model, tmp_path, change):
+    """Going on from another training would make the stage key lie."""
+    path = tmp_path / "checkpoint.pt"
+    arguments = {"settings": {"train.epochs": 2}, "seed": 0}
+    train_model(model, task, **arguments, checkpoint=path)
+    with pytest.raises(StudyError, match="other settings"):
+        train_model(model, task, **{**arguments, **change}, checkpoint=path)
+
+
+def test_a_damaged_checkpoint_is_told(task, model, tmp_path):
+    """Subject, rule, and what to type."""
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(StudyError, match="cannot be read") as caught:
+        train_model(model, task, {"train.epochs": 1}, checkpoint=path)
+    assert caught.value.hint == f"delete {path}"
+
+
+def test_training_stops_at_a_batch_boundary(task, model, tmp_path):
+    """The deadline is consulted before every batch; whole epochs stay on disk."""
+    asked = iter([False] * 8 + [True])
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(DeadlineError, match="epoch 2 of 3, after 32 of 96"):
+        train_model(model, task, {"train.epochs": 3}, checkpoint=path, stop=lambda: next(asked))
+    assert path.exists()
+
+
+def test_every_batch_passes_the_gate(task, model):
+    """Another process may hold the machine between two batches, and the wait is nobody's training time."""
+    entered = []
+
+    @contextlib.contextmanager
+    def gate():
+        entered.append(True)
+        yield
+
+    train_model(model, task, {"train.epochs": 2}, gate=gate)
+    assert len(entered) == 2 * 6
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial(make_task, model):
+    """With the place where it happened."""
+    task = make_task(loss=lambda outputs, targets: outputs.sum() * torch.inf)
+    with pytest.raises(DivergedError, match="after 0 samples"):
+        train_model(model, task, {"train.epochs": 1})
+
+
+def test_a_callback_sees_the_model_in_eval_mode_and_changes_nothing(task, model):
+    """Evaluating at a rung must not alter the training that goes on."""
+    seen = []
+
+    def evaluate(epoch) -> None:
+        seen.append((epoch.number, epoch.epochs, epoch.model.training))
+        epoch.model(torch.randn(4, 8))
+        torch.rand(3)
+
+    watched = train_model(model, task, {"train.epochs": 2}, on_epoch=evaluate).model
+
+    assert seen == [(1, 2, False), (2, 2, False)]
+    assert_same_weights(watched, train_model(model, task, {"train.epochs": 2}).model)
+
+
+def test_frozen_parameters_do_not_move(task, model):
+    """The user froze them."""
+    model[0].weight.requires_grad_(False)
+    trained = train_model(model, task, {"train.epochs": 1}).model
+    assert torch.equal(trained[0].weight, model[0].weight)
+
+
+@pytest.mark.parametrize("name", ["structured", "structured_taylor"])
+def test_a_pruned_model_recovers(task, model, name):
+    """Prune, then train: the smaller model learns the task."""
+    inputs, labels = next(iter(task.loader(task.train_data, 64)))
+    pruned = pruners[name](model, 0.5, PruneData(inputs, [(inputs, labels)], task.metric_kind.loss)).model
+    trained = train_model(pruned, task, {"train.epochs": 12, "train.lr_scale": 10.0}).model
+
+    assert trained[0].out_features == 16
+    assert accuracy(trained, task) > 0.7

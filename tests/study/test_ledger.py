@@ -1,0 +1,73 @@
+"""Time: what was worked, and on what."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from autocut.study import StageRun, open_study
+
+
+def test_only_worked_time_counts_over_sessions(make_study):
+    """The budget goes on over runs; the hours between two runs are nobody's."""
+    study = make_study()
+    first = study.begin_session("autocut search --budget 5m", {"autocut": "0.1.0"})
+    first.beat(1.0)
+    first.beat(2.5)
+    study.close()
+    study = make_study()
+    study.begin_session("autocut search --budget 10m", {"autocut": "0.1.0"}).beat(4.0)
+
+    assert study.spent_s() == 6.5
+    assert [one["command"] for one in study.ledger()["sessions"]] == ["autocut search --budget 5m", "autocut search --budget 10m"]
+
+
+def test_a_beat_is_safe_at_once(make_study):
+    """What a beat wrote is there for another process without any closing: `kill -9` loses less than a beat."""
+    study = make_study()
+    session = study.begin_session("autocut search", {})
+    session.charge("training", 3.0)
+    session.charge("training", 1.0)
+    session.charge("measuring", 0.5)
+    session.beat(5.0)
+
+    reader = open_study(study.folder)
+    assert reader.spent_s() == 5.0
+    assert reader.ledger()["by_category"]["training"] == 4.0
+    assert reader.ledger()["sessions"][0]["by_category"] == {"training": 4.0, "measuring": 0.5}
+    reader.close()
+
+
+def test_time_is_never_counted_twice(make_study):
+    """A beat carries the total of its run, so a late or repeated one changes nothing."""
+    study = make_study()
+    session = study.begin_session("autocut search", {})
+    for worked_s in (1.0, 2.0, 2.0, 1.5):
+        session.beat(worked_s)
+
+    assert study.spent_s() == 2.0
+
+
+def test_an_unknown_category_is_refused(make_study):
+    """A misspelt category would hide its seconds."""
+    with pytest.raises(ValueError, match="category must be one of training"):
+        make_study().begin_session("autocut search", {}).charge("trainin", 1.0)
+
+
+def test_the_planner_gets_seconds_of_stages_really_made(make_study):
+    """A stage that came from the cache, or failed, says nothing about what the next one will take."""
+    study = make_study()
+    started = dt.datetime(2026, 11, 23, tzinfo=dt.UTC)
+    for seconds, outcome, cached in ((4.0, "done", False), (6.0, "done", False), (0.1, "done", True), (9.0, "diverged", False)):
+        study.record_stage(StageRun(f"k{seconds}", "train", "kl", seconds, outcome, cached, "f", started))
+
+    table = study.stage_seconds()
+    assert table.to_dict("records") == [{"stage": "train", "method": "kl", "count": 2, "median": 5.0, "mean": 5.0, "max": 6.0}]
+    assert len(study.stage_runs()) == 4
+    assert study.stage_runs()[0].started == started
+
+
+def test_a_study_without_stages_has_an_empty_table(make_study):
+    """The planner asks before the first stage has run."""
+    assert len(make_study().stage_seconds()) == 0

@@ -1,0 +1,225 @@
+"""Making, finding and refusing studies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from autocut.errors import StudyError
+from autocut.study import open_study
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from autocut.study import create_study
+what = {"name": "digits", "task_fingerprint": "t1", "space_json": "{}", "objectives": {"accuracy": "maximize"}, "seed": 0}
+study = create_study(Path(sys.argv[1]), **what)
+print("holding", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_folder_is_laid_out_and_ignored_by_git(make_study):
+    """A study folder in a repository must not be committed by accident."""
+    study = make_study()
+
+    assert {path.name for path in study.folder.iterdir()} >= {
+        "study.db",
+        "stages",
+        "bundles",
+        "artifacts",
+        ".gitignore",
+        "search.lock",
+    }
+    assert (study.folder / ".gitignore").read_text() == "*\n"
+
+
+def test_the_same_call_reopens_the_study(make_study, complete):
+    """`autocut search` typed again goes on where it was."""
+    first = make_study()
+    complete(first, 0.5, 0.9, 0.1)
+    first.close()
+
+    assert [point.trial for point in make_study().points()] == [0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task_fingerprint": "t2"}, "another version of task 'digits'"),
+        (
+            {"objectives": {"accuracy": "maximize", "size_bytes": "minimize"}},
+            "was made for objectives maximize accuracy, minimize usd_per_million",
+        ),
+        ({"objectives": {"usd_per_million": "minimize", "accuracy": "maximize"}}, "was made for objectives"),
+        ({"space_json": '{"axes": 1}'}, "another space"),
+        ({"name": "letters"}, "was made for task 'digits', got task 'letters'"),
+    ],
+)
+def test_a_study_made_for_something_else_is_refused(make_study, changes, words):
+    """Mixing two tasks in one front would be a lie."""
+    make_study().close()
+
+    with pytest.raises(StudyError, match=words) as refusal:
+        make_study(**changes)
+    assert "--out" in refusal.value.hint
+
+
+def test_a_second_search_is_refused_and_names_the_first(make_study):
+    """Two drivers on one study would tell each other's trials."""
+    study = make_study()
+
+    with pytest.raises(StudyError, match=f"searched by process {os.getpid()}"):
+        make_study()
+    study.close()
+    make_study()
+
+
+def test_readers_need_no_lock(make_study, complete):
+    """`autocut front` works while the search runs."""
+    study = make_study()
+    complete(study, 0.5, 0.9, 0.1)
+    reader = open_study(study.folder)
+    complete(study, 0.6, 0.8, 0.05)
+
+    assert len(reader.points()) == 1
+    reader.reload()
+    assert len(reader.points()) == 2
+    reader.close()
+
+
+def test_the_lock_of_a_killed_search_is_free(tmp_path, make_study):
+    """`kill -9` must not leave a study that nobody can resume."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path / "digits")], stdout=subprocess.PIPE, text=True, env=environment
+    ) as holder:
+        assert holder.stdout.readline() == "holding\n"
+        with pytest.raises(StudyError, match=f"searched by process {holder.pid}"):
+            make_study(objectives={"accuracy": "maximize"})
+        holder.send_signal(signal.SIGKILL)
+
+    make_study(objectives={"accuracy": "maximize"})
+
+
+def test_an_unknown_study_is_answered_with_the_nearest_one(make_study, tmp_path):
+    """A typing error should cost one look."""
+    make_study()
+
+    with pytest.raises(StudyError, match="must be a folder that autocut search made") as refusal:
+        open_study(tmp_path / "digit")
+    assert refusal.value.hint == "did you mean 'digits'?"
+    assert refusal.value.exit_code == 2
+
+
+def test_a_folder_without_studies_around_gets_the_search_command(tmp_path):
+    """A newcomer learns what makes a study."""
+    with pytest.raises(StudyError) as refusal:
+        open_study(tmp_path / "nothing" / "here")
+    assert "autocut search" in refusal.value.hint
+
+
+@pytest.mark.parametrize("damage", [b"not a database at all, but long enough to be read as one" * 40, b""])
+def test_a_file_that_is_no_study_is_refused(tmp_path, damage):
+    """A damaged file ends in words, not in a traceback."""
+    (tmp_path / "study.db").write_bytes(damage)
+
+    with pytest.raises(StudyError, match=r"damaged database|without an autocut study"):
+        open_study(tmp_path)
+
+
+def test_a_study_damaged_in_the_middle_is_refused(make_study, complete):
+    """Half of the pages overwritten, the header still good."""
+    study = make_study()
+    for step in range(5):
+        complete(study, step / 10, 0.9, 0.1)
+    study.close()
+    file = study.folder / "study.db"
+    content = bytearray(file.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    file.write_bytes(content)
+
+    with pytest.raises(StudyError, match="damaged"):
+        open_study(study.folder)
+    with pytest.raises(StudyError, match="damaged"):
+        make_study()
+
+
+def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path):
+    """Opening must not add tables to a stranger's file."""
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute("CREATE TABLE songs (title TEXT)")
+    database.close()
+
+    with pytest.raises(StudyError, match="without an autocut study"):
+        open_study(tmp_path)
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
+    database.close()
+
+
+def test_another_schema_version_is_refused(make_study):
+    """An older autocut must not misread a newer study."""
+    study = make_study()
+    study.close()
+    with sqlite3.connect(study.folder / "study.db") as database:
+        database.execute("UPDATE autocut_study SET schema_version = 99")
+    database.close()
+
+    with pytest.raises(StudyError, match="schema version 99, this autocut reads version 1") as refusal:
+        open_study(study.folder)
+    assert "upgrade" in refusal.value.hint
+
+
+def test_any_folder_name_will_do(tmp_path, make_study):
+    """A path is not an address: no character in it has a meaning."""
+    name = "a b%20?c={d}&e#日本"
+    make_study(tmp_path / name).close()
+
+    assert (tmp_path / name / "study.db").is_file()
+    open_study(tmp_path / name).close()
+
+
+def test_a_bad_storage_address_is_refused(tmp_path, make_study):
+    """The address is checked before anything runs, and its password is not repeated."""
+    with pytest.raises(StudyError, match="storage must be a database address"):
+        make_study(tmp_path / "a", storage_url="nonsense")
+    with pytest.raises(StudyError, match="storage must be a database address") as refusal:
+        make_study(tmp_path / "b", storage_url="nosuchdb://me:secret@host/db")
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_study_on_a_server_remembers_its_address(tmp_path, make_study, complete):
+    """`autocut front` gets a folder only; a second SQLite file stands in for the server."""
+    url = f"sqlite:///{tmp_path / 'server.db'}"
+    study = make_study(storage_url=url)
+    complete(study, 0.5, 0.9, 0.1)
+
+    assert json.loads((study.folder / "study.json").read_text()) == {"storage": url, "name": "digits"}
+    reader = open_study(study.folder)
+    assert len(reader.points()) == 1
+    reader.close()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, make_study):
+    """A file where the folder should be, or no permission: exit 2 with a hint."""
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o500)
+    with pytest.raises(StudyError, match="cannot be written"):
+        make_study()
+
+
+def test_children_do_not_keep_the_lock(make_study):
+    """A worker process that outlives the driver must not block the next search."""
+    study = make_study()
+    with subprocess.Popen(["sleep", "30"], close_fds=False) as child:
+        study.close()
+        make_study()
+        child.kill()

@@ -1,0 +1,431 @@
+"""The verbs: flags, sources, streams and exit codes. The rooms behind them are fakes here."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shlex
+import subprocess
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autocut import cli
+from autocut.commands.verb import Verb
+from autocut.errors import BundleError, CompilerError, Fault, FaultsError, NoResultError, StudyError
+from autocut.front import FrontPoint
+from autocut.measurement import Accuracy, Cost, Interval, Measurement
+from autocut.preflight import Preflight
+from autocut.recipe import Recipe
+
+KNOWN = {
+    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor"),
+    "curriculum.schedule": ("none", "linear", "sqrt", "exponential", "step"),
+    "curriculum.order": ("easy_first", "random"),
+    "distill.loss": ("none", "kl", "kl_zscore"),
+    "quantize.dtype": ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight_only"),
+    "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime"),
+}
+MEASUREMENT = Measurement(Accuracy("test", 360, Interval(0.97, 0.95, 0.98)), Cost((), 1000, 900, 1, 12.0, "m"))
+
+
+def point(trial, accuracy, usd, settings=(), **fields):
+    """A front point with plausible values."""
+    values = {
+        "accuracy": accuracy,
+        "usd_per_million": usd,
+        "latency_ms": usd,
+        "size_bytes": 1000.0,
+        "train_usd": 0.0,
+        "speedup": 1 / usd,
+    }
+    base = FrontPoint(trial, Recipe(dict(settings)), values, MEASUREMENT, is_baseline=not settings, bundle=None, ties=())
+    return replace(base, **fields)
+
+
+POINTS = [
+    point(0, 0.98, 1.0),
+    point(7, 0.975, 0.25, {"quantize.dtype": "int8_static", "compile.mode": "onnxruntime"}, ties=(8,), bundle="bundles/7"),
+    point(9, 0.90, 0.1, {"prune.method": "structured", "prune.ratio": 0.8}),
+]
+
+
+class FakeStudy:
+    """An open study with three points; the untouched model is beaten."""
+
+    name = "digits"
+    objectives = types.MappingProxyType({"accuracy": "maximize", "usd_per_million": "minimize"})
+
+    def __init__(self, points=POINTS):
+        self._points = points
+
+    def points(self):
+        """All."""
+        return self._points
+
+    def front(self):
+        """All but the untouched model."""
+        return self._points[1:]
+
+    def ledger(self):
+        """Twice as much training as compiling."""
+        return {
+            "spent_s": 100.0,
+            "by_category": {"train": 60.0, "compile": 30.0, "idle": 0.0},
+            "sessions": [{"command": "autocut search"}],
+        }
+
+    def to_frame(self):
+        """One row a trial."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {"trial": [each.trial for each in self._points], "accuracy": [each.values["accuracy"] for each in self._points]}
+        )
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Put functions in place of those of a module; the module need not exist."""
+
+    def put(name, **functions):
+        module = types.ModuleType(name)
+        vars(module).update(functions)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return put
+
+
+@pytest.fixture
+def searches(room, monkeypatch, tmp_path):
+    """The configurations that reach the search, in an empty directory."""
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("autocut.preflight.preflight", lambda task, with_task: Preflight(KNOWN, "digits" if with_task else None))
+    monkeypatch.setattr("autocut.methods.known_methods", lambda: KNOWN)
+    room("autocut.search.run", run_search=lambda config, space, console: seen.append((config, space)) or 0)
+    room("autocut.study", open_study=lambda folder: FakeStudy())
+    room("autocut.task_check", check_task=lambda path: [])
+    return seen
+
+
+def test_help_lists_every_verb_and_is_data(capsys):
+    """`autocut --help | less` works, with exit code 0."""
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr()
+    assert all(
+        verb in shown.out for verb in ("search", "check", "methods", "front", "select", "export", "verify", "ledger", "dashboard")
+    )
+    assert shown.err == ""
+    assert cli.main([]) == 2
+
+
+def test_help_imports_nothing_heavy():
+    """`autocut --help` is instant: only click and autocut's own light modules."""
+    heavy = ("torch", "numpy", "optuna", "ray", "pydantic", "rich", "pandas", "sqlalchemy")
+    code = "import sys; from autocut.cli import main; main(['search', '--help']); "
+    code += f"sys.exit(str([name for name in {heavy} if name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("verb", sorted(cli.cli.commands))
+def test_help_examples_are_accepted_by_the_parser(verb, searches, monkeypatch, capsys):
+    """Every example in a verb's help has only flags that exist, with values that they take."""
+    command = cli.cli.commands[verb]
+    assert isinstance(command, Verb)
+    assert cli.main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    for example in command.examples:
+        assert example in shown
+        words = shlex.split(example)
+        assert words[:2] == ["autocut", verb]
+        with command.make_context(verb, words[2:], parent=cli.cli.make_context("autocut", [verb])) as ctx:
+            assert ctx.params is not None
+
+
+def test_search_hands_over_what_it_was_told_and_prints_the_front(searches, capsys):
+    """Units are parsed, the space is loaded, the study folder is named after the task."""
+    words = (
+        "search task.py --budget 1h30m --space deploy-only --workers 3 --limit latency_ms<=5 --cache-size 2GB --price-per-hour 0.5"
+    )
+    assert cli.main(shlex.split(words.replace("<=", "'<='"))) == 0
+    config, space = searches[0]
+
+    assert (config.task, config.budget_s, config.workers, config.cache_bytes) == ("task.py", 5400, 3, 2 * 10**9)
+    assert (config.limits, config.price_per_hour, config.out) == (("latency_ms<=5",), 0.5, Path("studies/digits"))
+    assert space.name == "deploy-only"
+    assert "int8_static" in capsys.readouterr().out
+
+
+def test_flag_beats_variable_beats_file_beats_default(searches, monkeypatch):
+    """The order: flag > AUTOCUT_* > file > default."""
+    Path("autocut.toml").write_text('[search]\nbudget = "1m"\nseed = 1\nthreads = 4\nspace = "quick"\n')
+    monkeypatch.setenv("AUTOCUT_SEARCH_SEED", "2")
+    monkeypatch.setenv("AUTOCUT_SEARCH_BUDGET", "2m")
+    assert cli.main(["search", "--budget", "3m"]) == 0
+
+    config, space = searches[0]
+    assert (config.budget_s, config.seed, config.threads, config.workers >= 1) == (180, 2, 4, True)
+    assert space.name == "quick"
+
+
+def test_dry_run_shows_each_value_with_its_source_and_runs_nothing(searches, monkeypatch, capsys):
+    """What would run, and why so."""
+    Path("mine.toml").write_text("[search]\nthreads = 4\n")
+    monkeypatch.setenv("AUTOCUT_SEARCH_SEED", "2")
+    assert cli.main(["search", "--config", "mine.toml", "--budget", "90m", "--dry-run", "--json"]) == 0
+    settings = json.loads(capsys.readouterr().out)["configuration"]
+
+    assert settings["budget"] == {"value": 5400.0, "source": "flag"}
+    assert settings["seed"] == {"value": 2, "source": "AUTOCUT_SEARCH_SEED"}
+    assert settings["threads"] == {"value": 4, "source": "mine.toml"}
+    assert settings["utilization"] == {"value": 1.0, "source": "default"}
+    assert searches == []
+
+
+def test_dry_run_tells_the_faults_of_space_and_task_together(searches, room, capsys):
+    """One run, everything that is wrong."""
+    Path("bad.toml").write_text('schema_version = 1\n[objectives]\nacc = "maximize"\n[axes."compile.mode"]\nchoices = ["eagre"]\n')
+    room("autocut.task_check", check_task=lambda path: [Fault("loss must be finite, got nan", "lower the learning rate")])
+    assert cli.main(["search", "--budget", "5m", "--space", "bad.toml", "--dry-run"]) == 2
+
+    told = capsys.readouterr().err
+    assert "configuration has 3 faults" in told
+    assert "bad.toml, line 3" in told
+    assert "did you mean 'eager'?" in told
+    assert "3. loss must be finite" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ("search --budget 8", "--budget must have a unit, got '8'", "write 8h, 8m or 8s"),
+        ("search", "--budget is missing", "as in: autocut search --budget 5m"),
+        ("search --budgt 8h", "autocut search has no flag '--budgt'", "did you mean '--budget'?"),
+        ("serch --budget 8h", "verb must be one of", "did you mean 'search'?"),
+        ("search --budget 8h --workers 0", "--workers is wrong: 0 is not in the range x>=1", "see autocut search --help"),
+        ("search --budget 8h --space quik", "space must be one of", "did you mean 'quick'?"),
+        ("search --budget 8h --sampler tp", "--sampler must be one of", "did you mean 'tpe'?"),
+        ("search --budget 8h --instance c7i.larg", "c7i.larg", "did you mean 'c7i.large'?"),
+        ("search --budget 8h --limit latncy<=5", "limit must be one of", "did you mean"),
+        ("search --budget 8h --config nowhere.toml", "configuration file must be readable", ""),
+        ("select studies/x --max-accuracy-drop 1", "--max-accuracy-drop must have a percent sign, got '1'", "write 1%"),
+        ("front", "STUDY is missing", "as in: autocut front studies/digits"),
+        ("front studies/x --json --csv", "output must be either --json or --csv, got both", "leave one out"),
+        ("export studies/x --trial x --to out", "--trial is wrong: 'x' is not a valid integer", "see autocut export --help"),
+    ],
+)
+def test_wrong_use_exits_with_two_and_says_what_to_type(searches, capsys, words, message, hint):
+    """error, hint, nothing on stdout, and no search."""
+    assert cli.main(words.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert message in shown.err
+    assert hint in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+    assert searches == []
+
+
+def test_mistyped_variable_is_refused(searches, monkeypatch, capsys):
+    """Ignored, it would be a silent fallback."""
+    monkeypatch.setenv("AUTOCUT_SEARCH_BUDGTE", "8h")
+    assert cli.main(["search", "--budget", "3m"]) == 2
+    assert "did you mean 'AUTOCUT_SEARCH_BUDGET'?" in capsys.readouterr().err
+
+
+def test_bad_value_is_named_by_where_it_stands(searches, monkeypatch, capsys):
+    """The user looks for it in the file or in the environment, not on the command line."""
+    Path("autocut.toml").write_text("[search]\nbudget = 8\n")
+    assert cli.main(["search"]) == 2
+    assert "budget in autocut.toml must have a unit" in capsys.readouterr().err
+    monkeypatch.setenv("AUTOCUT_SEARCH_BUDGET", "9")
+    assert cli.main(["search"]) == 2
+    assert "AUTOCUT_SEARCH_BUDGET must have a unit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StudyError("study must be a folder that autocut search made", "ls studies"), 2),
+        (BundleError("bundle is empty"), 2),
+        (NoResultError("no point meets the limits"), 1),
+        (CompilerError("the compiler refused"), 3),
+        (FaultsError("task.py", [Fault("a"), Fault("b")]), 2),
+        (OSError(errno.ENOSPC, "No space left on device", "study.db"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_end_with_their_exit_code_and_without_traceback(searches, room, capsys, error, code):
+    """Whatever a room raises on purpose."""
+
+    def fail(*arguments):
+        raise error
+
+    room("autocut.search.run", run_search=fail)
+    assert cli.main(["search", "--budget", "5m"]) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_unexpected_exception_is_called_a_bug(searches, room, capsys):
+    """With its traceback, and exit code 3."""
+    room("autocut.search.run", run_search=lambda config, space, console: 1 / 0)
+    assert cli.main(["search", "--budget", "5m"]) == 3
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert "this is a bug in autocut: ZeroDivisionError" in told
+
+
+def test_ctrl_c_prints_the_command_that_resumes(searches, room, capsys):
+    """Quoted for the shell, as it was typed."""
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    room("autocut.search.run", run_search=interrupt)
+    assert cli.main(["search", "my task.py", "--budget", "5m"]) == 130
+    assert "autocut search 'my task.py' --budget 5m" in capsys.readouterr().err
+
+
+def test_front_is_a_table_with_the_untouched_model_for_comparison(searches, capsys):
+    """Within 80 columns, baselines and ties marked, what is beaten too."""
+    assert cli.main(["front", "studies/digits"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+
+    assert max(map(len, lines)) <= 80
+    assert "untouched (baseline; beaten)" in " ".join(" ".join(lines).split())
+    assert "ties with 8" in " ".join(" ".join(lines).split())
+
+
+def test_front_json_is_one_document_of_the_agreed_shape(searches, capsys):
+    """What the issue promises to other programs."""
+    assert cli.main(["front", "studies/digits", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+
+    assert document["schema_version"] == 1
+    assert document["objectives"] == {"accuracy": "maximize", "usd_per_million": "minimize"}
+    assert [each["trial"] for each in document["points"]] == [7, 9]
+    assert set(document["points"][0]) == {"trial", "recipe", "values", "measurement", "is_baseline", "bundle", "ties"}
+    assert document["points"][0]["measurement"]["accuracy"]["metric"] == {"value": 0.97, "low": 0.95, "high": 0.98}
+    assert document["baseline"]["trial"] == 0
+
+
+def test_front_csv_has_one_row_a_point(searches, capsys):
+    """--all adds what is beaten."""
+    assert cli.main(["front", "studies/digits", "--csv"]) == 0
+    assert capsys.readouterr().out == "trial,accuracy\n7,0.975\n9,0.9\n"
+    assert cli.main(["front", "studies/digits", "--csv", "--all"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "0,0.98"
+
+
+def test_empty_front_is_no_result(searches, room, capsys):
+    """Exit code 1: it ran, but there is nothing yet."""
+    room("autocut.study", open_study=lambda folder: FakeStudy([]))
+    assert cli.main(["front", "studies/digits"]) == 1
+    assert "no trial has completed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "trial"),
+    [("--max-accuracy-drop 1%", 7), ("--max-accuracy-drop 10%", 9), ("--max-latency-ms 0.2", 9), ("--max-accuracy-drop 0%", 0)],
+)
+def test_select_takes_the_cheapest_that_keeps_the_limits(searches, capsys, words, trial):
+    """The untouched model is a candidate too."""
+    assert cli.main(["select", "studies/digits", *words.split(), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["point"]["trial"] == trial
+    assert document["reason"]
+
+
+def test_select_says_why_and_how_to_take_it(searches, capsys):
+    """Reason on stdout, the next command on stderr."""
+    assert cli.main(["select", "studies/digits", "--max-accuracy-drop", "1%"]) == 0
+    shown = capsys.readouterr()
+    assert "cheapest" in shown.out
+    assert "autocut export studies/digits --trial 7 --to out/" in shown.err
+
+
+def test_select_with_limits_that_nothing_meets_exits_with_one(searches, capsys):
+    """And names the closest."""
+    assert cli.main(["select", "studies/digits", "--max-size", "10B"]) == 1
+    assert "error:" in capsys.readouterr().err
+
+
+def test_export_prints_where_the_bundle_is(room, capsys):
+    """A script can use it."""
+    room("autocut.deploy.export", export_trial=lambda folder, trial, to: to / "bundle")
+    assert cli.main(["export", "studies/digits", "--trial", "7", "--to", "out"]) == 0
+    assert capsys.readouterr().out == "out/bundle\n"
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_verify_shows_each_check_and_fails_with_one(room, capsys, ok):
+    """A claim that does not hold is exit code 1, in the table and in the document."""
+    check = types.SimpleNamespace(name="size", claim="1000", found="1001", ok=ok, told="1001 bytes, claimed 1000")
+    room("autocut.deploy.verify", verify_bundle=lambda folder: types.SimpleNamespace(checks=(check,), ok=ok))
+
+    assert cli.main(["verify", "out"]) == (0 if ok else 1)
+    assert ("FAILED" in capsys.readouterr().out) is not ok
+    assert cli.main(["verify", "out", "--json"]) == (0 if ok else 1)
+    assert json.loads(capsys.readouterr().out)["ok"] is ok
+
+
+def test_check_tells_every_fault_or_none(room, capsys):
+    """Exit code 2 with a numbered list, or 0."""
+    room("autocut.task_check", check_task=lambda path: [Fault("a is wrong", "write b"), Fault("c is wrong")])
+    assert cli.main(["check", "task.py"]) == 2
+    assert "2. c is wrong" in capsys.readouterr().err
+    room("autocut.task_check", check_task=lambda path: [])
+    assert cli.main(["check", "task.py"]) == 0
+    assert capsys.readouterr().out == "task.py: no faults\n"
+
+
+def test_methods_shows_pairs_as_a_matrix_with_reasons(monkeypatch, capsys):
+    """A dtype and a mode are only real together."""
+    from autocut.methods import MethodRow, PairRow
+
+    rows = [
+        MethodRow("quantize.dtype", "bf16", "Store weights as bfloat16.", ("torchao",), ()),
+        MethodRow("compile.mode", "x", "X.", ("x",), ("x",)),
+    ]
+    pairs = [
+        PairRow("bf16", "eager", None),
+        PairRow("bf16", "onnxruntime", "no kernel"),
+        PairRow("fp32", "eager", None),
+        PairRow("fp32", "onnxruntime", None),
+    ]
+    monkeypatch.setattr("autocut.methods.method_rows", lambda: rows)
+    monkeypatch.setattr("autocut.methods.pair_rows", lambda: pairs)
+
+    assert cli.main(["methods"]) == 0
+    shown = capsys.readouterr().out
+    assert "pip install x" in shown
+    assert "no (1)" in shown
+    assert "no kernel" in shown
+    assert cli.main(["methods", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["pairs"][1] == {"dtype": "bf16", "mode": "onnxruntime", "reason": "no kernel", "feasible": False}
+    assert document["methods"][1]["available"] is False
+
+
+def test_ledger_shows_where_the_time_went(searches, capsys):
+    """Largest share first; what took no time is left out."""
+    assert cli.main(["ledger", "studies/digits"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("train") < shown.index("compile")
+    assert "67%" in shown
+    assert "idle" not in shown
+    assert "1m40s in 1 run" in shown
+    assert cli.main(["ledger", "studies/digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spent_s"] == 100.0
+
+
+def test_dashboard_prints_its_address(room, capsys):
+    """Data: a script can open it."""
+    room("autocut.report.dashboard", serve=lambda folder, port, on_ready: on_ready(f"http://127.0.0.1:{port}"))
+    assert cli.main(["dashboard", "studies/digits", "--port", "9000"]) == 0
+    assert capsys.readouterr().out == "http://127.0.0.1:9000\n"

@@ -1,0 +1,66 @@
+"""The configuration file, and what a search is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autocut.config import SearchConfig, cpu_count, read_config_file
+from autocut.errors import FaultsError, InputError
+
+OPTIONS = {
+    "search": {"budget": "budget", "limit": "limits", "price-per-hour": "price_per_hour", "dry-run": "dry_run"},
+    "front": {"json": "as_json"},
+}
+
+
+def read(tmp_path, text):
+    """Read a configuration file with `text`."""
+    path = tmp_path / "autocut.toml"
+    path.write_text(text)
+    return read_config_file(path, OPTIONS)
+
+
+def test_keys_are_the_names_of_the_flags(tmp_path):
+    """Values stay text for the flags' own parsers, so 8 is refused where 8h is asked for."""
+    text = '[search]\nbudget = 8\nprice-per-hour = 0.1\nlimit = ["latency_ms<=5"]\ndry-run = true\n'
+    assert read(tmp_path, text) == {
+        "search": {"budget": "8", "price_per_hour": "0.1", "limits": ["latency_ms<=5"], "dry_run": True}
+    }
+
+
+def test_every_unknown_key_is_told_with_line_and_nearest_name(tmp_path):
+    """A mistyped key that is ignored would be a silent fallback."""
+    with pytest.raises(FaultsError) as caught:
+        read(tmp_path, '[search]\nbudgt = "8h"\n\n[frnt]\njson = true\n')
+
+    first, second = caught.value.faults
+    assert (first.where, first.hint) == (f"{tmp_path}/autocut.toml, line 2", "did you mean 'budget'?")
+    assert (second.where, second.hint) == (f"{tmp_path}/autocut.toml, line 4", "did you mean 'front'?")
+
+
+def test_key_without_a_verb_is_refused(tmp_path):
+    """Which verb would it be for?"""
+    with pytest.raises(FaultsError) as caught:
+        read(tmp_path, 'budget = "8h"\n')
+    assert "[search]" in caught.value.faults[0].hint
+
+
+def test_unreadable_file_is_one_error(tmp_path):
+    """Not a traceback."""
+    with pytest.raises(InputError, match="must be readable TOML"):
+        read(tmp_path, "[search\n")
+    with pytest.raises(InputError, match="No such file"):
+        read_config_file(tmp_path / "nowhere.toml", OPTIONS)
+
+
+def test_study_folder_is_named_after_the_task_unless_told():
+    """`studies/<task name>`."""
+    assert SearchConfig(None, 60).folder("digits") == Path("studies/digits")
+    assert SearchConfig(None, 60, out=Path("here")).folder("digits") == Path("here")
+
+
+def test_there_is_at_least_one_processor():
+    """The default number of workers."""
+    assert cpu_count() >= 1

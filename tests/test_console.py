@@ -1,0 +1,128 @@
+"""What reaches the terminal, and on which stream."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autocut.console import Console, progress_line, table_lines
+from autocut.errors import Fault, FaultsError, InputError
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self):
+        """Say yes."""
+        return True
+
+
+@pytest.fixture
+def streams():
+    """Two files, as in a shell pipeline."""
+    return io.StringIO(), io.StringIO()
+
+
+@pytest.fixture
+def console(streams):
+    """A console over the two files."""
+    return Console(*streams)
+
+
+def test_data_and_messages_use_different_streams(console, streams):
+    """`autocut front | jq` must see data alone."""
+    console.data("data")
+    console.info("news")
+    console.plan(["8 seconds per stage"])
+    console.warning("little memory", "close the browser")
+
+    assert streams[0].getvalue() == "data\n"
+    assert streams[1].getvalue() == "news\nplan:\n  8 seconds per stage\nwarning: little memory\nhint: close the browser\n"
+
+
+def test_error_has_the_shape_of_the_style_guide(console, streams):
+    """error, then hint, and no colour in a file."""
+    console.error(InputError("--workers must be 1 or more, got 0", "write --workers 2"))
+    assert streams[1].getvalue() == "error: --workers must be 1 or more, got 0\nhint: write --workers 2\n"
+
+
+def test_faults_are_numbered_with_place_and_hint(console, streams):
+    """Three faults are corrected in one go."""
+    console.error(FaultsError("space file 'x.toml'", [Fault("a is wrong", "write b", "x.toml, line 3"), Fault("c is wrong")]))
+    assert streams[1].getvalue().splitlines() == [
+        "error: space file 'x.toml' has 2 faults",
+        "  1. a is wrong (x.toml, line 3)",
+        "     hint: write b",
+        "  2. c is wrong",
+    ]
+
+
+def test_colour_is_for_terminals_and_no_color_switches_it_off(monkeypatch):
+    """As https://no-color.org asks."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal()
+    Console(io.StringIO(), terminal).error(InputError("bad"))
+    assert "\x1b[" in terminal.getvalue()
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal()
+    Console(io.StringIO(), terminal).error(InputError("bad"))
+    assert "\x1b[" not in terminal.getvalue()
+
+
+def test_document_is_strict_json(console, streams):
+    """NaN is no JSON; a reader in another language would stop there."""
+    console.document({"schema_version": 1, "values": {"latency_ms": float("nan")}, "ties": (1, 2), "high": float("inf")})
+    assert json.loads(streams[0].getvalue()) == {"schema_version": 1, "values": {"latency_ms": None}, "ties": [1, 2], "high": None}
+
+
+def test_table_wraps_its_last_column_within_eighty(console, streams):
+    """A long recipe stays readable in a narrow terminal."""
+    recipe = "structured 0.5 + 8 epochs + curriculum exponential easy_first + distill kl T=4.0 + int8_static + onnxruntime"
+    console.table(["trial", "accuracy", "recipe"], [(3, 0.98765432, recipe), (12, None, "untouched")])
+    lines = streams[0].getvalue().splitlines()
+
+    assert max(map(len, lines)) <= 80
+    assert lines[2].startswith("    3    0.9877  structured")
+    assert " ".join(line[17:] for line in lines[2:-1]) == recipe
+
+
+@given(st.lists(st.tuples(st.integers(0, 9999), st.text("ab -", max_size=200)), max_size=5), st.integers(40, 120))
+def test_table_never_leaves_its_width(rows, width):
+    """Whatever the words are, wrapped or broken."""
+    lines = table_lines(["trial", "words"], rows, width)
+    assert max(map(len, lines)) <= width
+
+
+def test_progress_is_a_plain_line_per_trial_in_a_file(console, streams):
+    """A log of a nightly job has no control characters."""
+    with console.search_progress(1800, 60) as progress:
+        progress.update(spent_s=90, done=1, failed=0, front=1, best="2.1x", stage="training")
+        progress.trial_line("trial 4: 97.2%, 1.2 ms")
+    assert streams[1].getvalue() == "[1m30s of 30m] trial 4: 97.2%, 1.2 ms\n"
+    assert streams[0].getvalue() == ""
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch):
+    """The bar is drawn over the budget, trial lines stand above it, stdout stays empty."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    data, terminal = io.StringIO(), Terminal()
+    with Console(data, terminal).search_progress(1800) as progress:
+        progress.update(spent_s=900, done=5, failed=1, front=3, best="3.0x cheaper at 97.1%", stage="training")
+        progress.trial_line("trial 4: [97.2%]")
+    shown = terminal.getvalue()
+
+    assert "15m of 30m" in shown
+    assert "5 done, 1 failed | front 3 | best 3.0x cheaper at 97.1% | training" in shown
+    assert "trial 4: [97.2%]" in shown
+    assert data.getvalue() == ""
+
+
+def test_progress_line_leaves_out_what_is_not_known_yet():
+    """Before the first trial there is no best one."""
+    assert progress_line(0, 0, 0, None, None) == "0 done, 0 failed | front 0"

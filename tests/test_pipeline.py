@@ -1,0 +1,150 @@
+"""The pipeline: recipes become measured models, and no stage is done twice."""
+
+import copy
+
+import pytest
+import torch
+
+from autocut.errors import DeadlineError, InfeasibleRecipeError
+from autocut.measure.quiet import QuietLock
+from autocut.pipeline import Pipeline
+from autocut.recipe import Recipe
+from autocut.stage_cache import StageCache
+from autocut.task import load_task
+
+PRUNED = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
+TRAINED = Recipe(
+    {
+        **PRUNED,
+        "train.epochs": 1,
+        "distill.loss": "kl",
+        "distill.temperature": 3.0,
+        "distill.alpha": 0.5,
+        "curriculum.schedule": "linear",
+        "curriculum.order": "easy_first",
+        "curriculum.start": 0.5,
+    }
+)
+ORT = ("fp32", "onnxruntime")
+
+
+@pytest.fixture
+def make_pipeline(small_task_file, tmp_path):
+    """Pipelines that share one cache, as workers do; `made` lists the stages that were not found."""
+
+    def make(**options):
+        made = []
+        pipeline = Pipeline(
+            load_task(small_task_file),
+            StageCache(tmp_path / "stages"),
+            QuietLock(tmp_path / "locks"),
+            observe=lambda entry, category: made.append(entry.stage) if not entry.cached else None,
+            **options,
+        )
+        return pipeline, made
+
+    return make
+
+
+def test_a_recipe_is_pruned_trained_lowered_and_measured(make_pipeline):
+    """Accuracy with its paired difference, latency against the untouched model, lineage of stage keys."""
+    rungs = []
+    pipeline, made = make_pipeline(on_rung=rungs.append)
+    measured = pipeline.measure(TRAINED.with_tail(*ORT))
+
+    accuracy, cost = measured.measurement.accuracy, measured.measurement.cost
+    assert accuracy.split == "validation"
+    assert accuracy.examples == 300
+    assert accuracy.difference is not None
+    assert [latency.batch_size for latency in cost.latencies] == [1, 8]
+    assert len(measured.lineage) == 3
+    assert measured.train_seconds > 0
+    assert 0 < measured.samples_seen < 700
+    assert rungs[-1].metric == pytest.approx(accuracy.metric.value, abs=0.02)
+    assert {"baseline", "prune", "teacher", "train", "quantize", "compile", "accuracy", "cost"} <= set(made)
+
+
+def test_a_second_worker_does_none_of_it_again(make_pipeline):
+    """The stage tree is shared, and told as found."""
+    first, _ = make_pipeline()
+    before = first.measure(TRAINED.with_tail(*ORT))
+    second, made = make_pipeline()
+    after = second.measure(TRAINED.with_tail(*ORT))
+
+    assert made == []
+    assert after == before
+
+
+def test_another_tail_of_a_trained_prefix_costs_no_training(make_pipeline):
+    """Only what the tail itself needs is made."""
+    pipeline, made = make_pipeline()
+    pipeline.measure(TRAINED.with_tail(*ORT))
+    made.clear()
+    pipeline.measure(TRAINED.with_tail("int8_static", "onnxruntime"))
+
+    assert not {"train", "prune", "baseline", "quantize"} & set(made)
+    assert "compile" in made
+
+
+def test_a_structure_is_timed_once_whatever_its_weights(make_pipeline):
+    """Latency follows from shapes: the trained model has the cost of the untrained one, accuracy is its own."""
+    pipeline, made = make_pipeline()
+    untrained = pipeline.measure(PRUNED.with_tail(*ORT))
+    made.clear()
+    trained = pipeline.measure(TRAINED.with_tail(*ORT))
+
+    assert "cost" not in made
+    assert trained.structure == untrained.structure
+    assert trained.measurement.cost == untrained.measurement.cost
+    assert trained.measurement.accuracy != untrained.measurement.accuracy
+
+
+def test_zeros_are_a_structure_of_their_own(make_pipeline):
+    """Unstructured pruning is timed by itself: that it buys no speed is measured, not assumed."""
+    pipeline, _ = make_pipeline()
+    zeros = pipeline.prefix(Recipe({"prune.method": "l1_unstructured", "prune.ratio": 0.5}))
+
+    assert zeros.structure != pipeline.baseline.structure
+
+
+def test_the_untouched_model_is_timed_as_the_user_runs_it(make_pipeline):
+    """Its speed-up is that of the eager module against itself."""
+    pipeline, _ = make_pipeline()
+    cost = pipeline.measure(Recipe()).measurement.cost
+
+    assert all(0.5 < latency.speedup.value < 2 for latency in cost.latencies)
+    assert cost.size_bytes > 0
+
+
+def test_stages_leave_their_parents_alone(make_pipeline):
+    """The next recipe starts from the same weights."""
+    pipeline, _ = make_pipeline()
+    before = copy.deepcopy(pipeline.baseline.model.state_dict())
+    pipeline.measure(TRAINED.with_tail("int8_static", "onnxruntime"))
+
+    torch.testing.assert_close(pipeline.baseline.model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_pair_without_a_kernel_says_so(make_pipeline):
+    """No silent fallback to fp32."""
+    pipeline, _ = make_pipeline()
+
+    with pytest.raises(InfeasibleRecipeError, match="int8_static"):
+        pipeline.measure(Recipe().with_tail("int8_static", "eager"))
+
+
+def test_training_stops_at_a_batch_boundary_when_time_is_up_and_goes_on_later(make_pipeline):
+    """The deadline is the worker's own; what was trained by then is not trained again."""
+    pipeline, _ = make_pipeline()
+    _ = pipeline.baseline
+    asked = iter([False] * 14 + [True] * 100)
+    stopped, _ = make_pipeline(stop=lambda: next(asked))
+    recipe = Recipe({"train.epochs": 3})
+    with pytest.raises(DeadlineError):
+        stopped.prefix(recipe)
+
+    rungs = []
+    resumed, _ = make_pipeline(on_rung=rungs.append)
+    resumed.prefix(recipe)
+    assert rungs[0].epoch == 1
+    assert rungs[-1].epoch == 3

@@ -1,0 +1,105 @@
+"""Recipes: one spelling for what does the same."""
+
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autocut.recipe import IDENTITY, Recipe, changed_settings
+
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "prune.method": st.sampled_from(["none", "structured", "l1_unstructured"]),
+        "prune.ratio": st.sampled_from([0.1, 0.3, 0.5]),
+        "train.epochs": st.integers(0, 3),
+        "train.lr_scale": st.sampled_from([0.1, 1, 1.0]),
+        "curriculum.schedule": st.sampled_from(["none", "linear"]),
+        "curriculum.order": st.sampled_from(["easy_first", "random"]),
+        "distill.loss": st.sampled_from(["none", "kl"]),
+        "distill.temperature": st.sampled_from([2, 2.0, 4.5]),
+        "quantize.dtype": st.sampled_from(["fp32", "int8_static"]),
+        "compile.mode": st.sampled_from(["eager", "onnxruntime"]),
+    },
+)
+
+
+@given(SETTINGS)
+def test_equal_recipes_share_hash_fingerprint_and_spelling(settings):
+    """Oracle: the same settings in another order, with the defaults written out, and through JSON."""
+    recipe = Recipe(settings)
+    others = [
+        Recipe(dict(reversed(settings.items()))),
+        Recipe({**IDENTITY, **settings}),
+        Recipe(json.loads(recipe.canonical_json())),
+        pickle.loads(pickle.dumps(recipe)),
+    ]
+    for other in others:
+        assert other == recipe
+        assert hash(other) == hash(recipe)
+        assert other.fingerprint == recipe.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"prune.ratio": 0.5}, {}),
+        ({"train.lr_scale": 0.1}, {}),
+        ({"curriculum.schedule": "linear", "curriculum.start": 0.2}, {}),
+        ({"distill.loss": "kl"}, {}),
+        ({"train.epochs": 2, "curriculum.order": "random"}, {"train.epochs": 2}),
+        ({"train.epochs": 2, "distill.alpha": 0.5}, {"train.epochs": 2}),
+    ],
+)
+def test_settings_without_effect_make_no_other_recipe(one, other):
+    """A ratio without a pruning method, distillation without training: the same model."""
+    assert Recipe(one) == Recipe(other)
+
+
+def test_a_number_is_the_same_however_it_is_written():
+    """A person writes 0.3 and 1 where a sampler that counts up steps says 0.30000000000000004 and 1.0."""
+    by_hand = Recipe({"prune.method": "structured", "prune.ratio": 0.3, "train.epochs": 2, "train.lr_scale": 1})
+    sampled = Recipe({"prune.method": "structured", "prune.ratio": 0.1 + 0.2, "train.epochs": 2, "train.lr_scale": 1.0})
+    assert by_hand == sampled
+    assert len({by_hand, sampled}) == 1
+    assert sampled["prune.ratio"] == 0.3
+
+
+@given(SETTINGS)
+def test_prefix_and_tail_make_the_whole(settings):
+    """A trained prefix has many tails."""
+    recipe = Recipe(settings)
+    assert recipe.prefix.with_tail(*recipe.tail) == recipe
+    assert recipe.prefix.tail == ("fp32", "eager")
+
+
+def test_the_untouched_model_changes_nothing():
+    """It is what an empty recipe says."""
+    assert changed_settings(Recipe()) == {}
+    assert Recipe().describe() == "untouched"
+    assert not Recipe().is_trained
+
+
+def test_a_recipe_is_described_by_the_knobs_it_turns():
+    """The line that people read in tables."""
+    recipe = Recipe(
+        {
+            "prune.method": "structured",
+            "prune.ratio": 0.5,
+            "train.epochs": 4,
+            "distill.loss": "kl",
+            "distill.temperature": 4.0,
+            "quantize.dtype": "int8_static",
+            "compile.mode": "onnxruntime",
+        }
+    )
+    assert recipe.describe() == "structured 0.5 + 4 epochs + distill kl T=4 + int8_static + onnxruntime"
+    assert recipe.settings("distill") == {"distill.loss": "kl", "distill.temperature": 4.0}
+
+
+def test_a_recipe_cannot_be_changed():
+    """It is a key."""
+    with pytest.raises(TypeError):
+        Recipe()["prune.ratio"] = 0.5

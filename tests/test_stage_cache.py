@@ -1,0 +1,152 @@
+"""The stage cache: nothing is done twice, nothing half written is ever seen."""
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from autocut.errors import InputError
+from autocut.stage_cache import StageCache, stage_key
+
+KEY = stage_key("", "train", {"epochs": 1}, seed=0)
+
+
+def write(text):
+    """A stage that writes one file."""
+
+    def make(folder: Path):
+        (folder / "weights.txt").write_text(text)
+        return {"accuracy": 0.5}
+
+    return make
+
+
+def refuse(folder):
+    """A stage that must not be made."""
+    raise RuntimeError("made twice")
+
+
+def test_a_stage_is_made_once_and_found_after(tmp_path):
+    """The second request gets the files, facts and seconds of the first."""
+    cache = StageCache(tmp_path)
+    made = cache.get_or_make(KEY, "train", "linear", write("a"))
+    found = StageCache(tmp_path).get_or_make(KEY, "train", "linear", refuse)
+
+    assert not made.cached
+    assert found.cached
+    assert (found.folder / "weights.txt").read_text() == "a"
+    assert found.facts == {"accuracy": 0.5}
+    assert found.seconds == made.seconds
+
+
+def test_a_damaged_entry_is_made_again(tmp_path):
+    """A changed byte must not reach a model."""
+    cache = StageCache(tmp_path)
+    entry = cache.get_or_make(KEY, "train", "linear", write("a"))
+    (entry.folder / "weights.txt").write_text("b")
+
+    assert cache.find(KEY) is None
+    assert (cache.get_or_make(KEY, "train", "linear", write("a")).folder / "weights.txt").read_text() == "a"
+
+
+@pytest.mark.parametrize("change", [{"parent": "x"}, {"settings": {"epochs": 2}}, {"seed": 1}, {"stage": "prune"}])
+def test_whatever_decides_a_result_is_part_of_its_key(change):
+    """Two stages share a key only if they would give the same files."""
+    same = {"parent": "", "stage": "train", "settings": {"epochs": 1}, "seed": 0}
+
+    assert stage_key(**same) == KEY
+    assert stage_key(**{**same, **change}) != KEY
+
+
+def test_a_failed_stage_leaves_nothing(tmp_path):
+    """What `make` raises reaches the caller, and the next try starts from nothing."""
+    cache = StageCache(tmp_path)
+    with pytest.raises(RuntimeError, match="made twice"):
+        cache.get_or_make(KEY, "train", "linear", refuse)
+
+    assert list((tmp_path / "building").iterdir()) == []
+    assert cache.find(KEY) is None
+
+
+def test_a_full_disk_is_told_as_the_users_matter(tmp_path):
+    """Subject, rule, value and hint, exit code 2; not a traceback."""
+
+    def fill(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match="must have room") as caught:
+        StageCache(tmp_path).get_or_make(KEY, "train", "linear", fill)
+    assert caught.value.hint
+
+
+def _make_slowly(folder, started, count):
+    def make(target):
+        started.set()
+        with (Path(folder) / "made").open("a") as stream:
+            stream.write("x")
+        time.sleep(0.3)
+        (target / "weights.txt").write_text("a")
+
+    for _ in range(count):
+        StageCache(Path(folder)).get_or_make(KEY, "train", "linear", make)
+
+
+def test_two_workers_make_a_stage_once(tmp_path):
+    """The second waits for the first and takes what it made."""
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    workers = [context.Process(target=_make_slowly, args=(str(tmp_path), started, 1)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    assert (tmp_path / "made").read_text() == "x"
+
+
+def test_a_killed_worker_leaves_no_entry_and_no_lock(tmp_path):
+    """After kill -9 the next worker makes the stage without waiting."""
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    worker = context.Process(target=_make_slowly, args=(str(tmp_path), started, 1))
+    worker.start()
+    assert started.wait(30)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+
+    cache = StageCache(tmp_path)
+    assert cache.find(KEY) is None
+    assert not cache.get_or_make(KEY, "train", "linear", write("b")).cached
+    cache.sweep()
+    assert list((tmp_path / "building").iterdir()) == []
+
+
+def test_the_longest_unused_entries_are_evicted(tmp_path):
+    """A limit in bytes; what was read last stays."""
+    cache = StageCache(tmp_path, limit_bytes=10**6, in_use_s=0.0)
+    keys = [stage_key("", "train", {"n": n}) for n in range(4)]
+    for age, key in enumerate(keys):
+        entry = cache.get_or_make(key, "train", "linear", write("x" * 1000))
+        os.utime(entry.folder.parent / "entry.json", (age, age))
+    cache.find(keys[0])
+    cache.limit_bytes = 2 * 1400
+    removed = cache.evict()
+
+    assert removed == keys[1:3]
+    assert cache.find(keys[0]) is not None
+    assert cache.size_bytes() <= cache.limit_bytes
+
+
+def test_an_unreadable_record_counts_as_no_entry(tmp_path):
+    """Half a JSON document, as a torn write would leave it, is dropped."""
+    cache = StageCache(tmp_path)
+    entry = cache.get_or_make(KEY, "train", "linear", write("a"))
+    record = entry.folder.parent / "entry.json"
+    record.write_text(json.dumps(json.loads(record.read_text()))[:20])
+
+    assert cache.find(KEY) is None

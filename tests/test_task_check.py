@@ -1,0 +1,212 @@
+"""`autocut check`: every fault at once."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from autocut.task import Task
+from autocut.task_check import check_task, faults_of
+
+GOOD = """
+import torch
+from torch import nn
+from autocut import Task
+
+def split(seed):
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(seed))
+    return x, x[:, :3].argmax(1)
+
+task = Task(name="tiny", model=lambda: nn.Linear(4, 3), train=split(0), validation=split(1), test=split(2))
+"""
+
+
+def data(count=60, seed=0, classes=3):
+    """Examples of four numbers and three classes."""
+    x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+    return TensorDataset(x, x[:, :classes].argmax(1))
+
+
+def messages(**changes):
+    """Faults of a small task, in one text."""
+    task = Task(
+        **{
+            "name": "tiny",
+            "model": lambda: nn.Linear(4, 3),
+            "train": data(),
+            "validation": data(seed=1),
+            "test": data(seed=2),
+            **changes,
+        }
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        faults = faults_of(task)
+    assert all(fault.hint for fault in faults)
+    return "\n".join(fault.message for fault in faults)
+
+
+class Wrapped(nn.Module):
+    """A linear layer whose output goes through a function."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.after = after
+
+    def forward(self, x):
+        """(n, 4) -> (n, 3)."""
+        return self.after(self.layer(x))
+
+
+SHARED = nn.Linear(4, 3)
+
+
+def with_nan(dataset):
+    """One example with a NaN."""
+    dataset.tensors[0][17, 2] = float("nan")
+    return dataset
+
+
+def frozen():
+    """A model that cannot be trained."""
+    return nn.Linear(4, 3).requires_grad_(False)
+
+
+FAULTS = {
+    "task.name must be": {"name": "a/b"},
+    "task.kind must be one of classification": {"kind": "segmentation"},
+    "task.batch_size must be an integer": {"batch_size": 0},
+    "task.epochs must be an integer": {"epochs": 1.5},
+    "task.serving_batch_sizes must be rising": {"serving_batch_sizes": (32, 1)},
+    "task.train must hold examples, got 0": {"train": data(0), "validation": data(seed=1)},
+    "task.test must hold examples, got 0": {"test": data(0)},
+    "task.train must give a dataset, got FileNotFoundError": {"train": lambda: open("/nowhere/file")},  # noqa: PTH123, SIM115
+    "NaN or infinity in input_0 of example 17": {"validation": with_nan(data(seed=1))},
+    "task.train and task.test must not overlap, got 60 of 60": {"test": data()},
+    "task.train and task.validation must not overlap": {"validation": data()},
+    "task.validation and task.test must not overlap": {"test": data(seed=1)},
+    "task.model must be a function that builds the model, got the model itself": {"model": nn.Linear(4, 3)},
+    "task.model must return a torch.nn.Module, got dict": {"model": dict},
+    "task.model must have parameters, got none": {"model": nn.Identity},
+    "require grad, got none": {"model": frozen},
+    "must build a new module each time": {"model": lambda: SHARED, "pretrained": True},
+    "must run on a batch of train ((32, 4) float32), got RuntimeError": {"model": lambda: nn.Linear(5, 3)},
+    "got KeyError": {"model": lambda: Wrapped(lambda x: {}["x"])},
+    "outputs must have shape (32, 2 or more classes) for kind 'classification', got (32, 1)": {"model": lambda: nn.Linear(4, 1)},
+    "targets must be within 0..1 for a model with 2 outputs, got 2": {"model": lambda: nn.Linear(4, 2)},
+    "outputs must have the shape of the targets (32,) for kind 'regression', got (32, 3)": {"kind": "regression"},
+    "must answer the same twice in eval mode": {"model": lambda: Wrapped(torch.nn.functional.dropout)},
+    "loss must be one finite number, got nan": {"model": lambda: Wrapped(lambda x: x / 0 * 0)},
+    "loss must be one finite number, got shape (32,)": {"loss": nn.CrossEntropyLoss(reduction="none")},
+    "metric must give one number for each of 32 examples, got shape ()": {"metric": lambda outputs, targets: outputs.mean()},
+    "must take (outputs, targets) of train, got TypeError": {"loss": lambda outputs: outputs},
+    "with the same weights for every seed must be trained, got accuracy 0.": {
+        "model": lambda: nn.utils.skip_init(nn.Linear, 4, 3).apply(
+            lambda layer: layer.weight.data.zero_() + layer.bias.data.zero_()[0]
+        )
+    },
+    "must be exportable by torch.export": {"model": lambda: Wrapped(lambda x: x * 2 if x.sum() > 0 else x)},
+}
+
+
+def test_a_good_task_has_no_faults():
+    """And no warnings reach the user."""
+    assert messages() == ""
+
+
+@pytest.mark.parametrize("expected", FAULTS)
+def test_a_fault_is_found_and_has_a_hint(expected):
+    """Each of them, in a task that is otherwise good."""
+    assert expected in messages(**FAULTS[expected])
+
+
+def test_a_random_validation_split_is_told():
+    """No two trials could be compared on it."""
+
+    class Noisy(TensorDataset):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return x + torch.rand(()), y
+
+    assert "must give the same examples each time" in messages(validation=Noisy(*data(seed=1).tensors))
+
+
+def test_natural_duplicates_are_let_pass():
+    """Tables of few columns repeat themselves; that is no leak."""
+    few = [torch.randint(0, 3, (400, 4), generator=torch.Generator().manual_seed(seed)).float() for seed in range(3)]
+    splits = [TensorDataset(x, x[:, :3].argmax(1)) for x in few]
+
+    assert "overlap" not in messages(train=splits[0], validation=splits[1], test=splits[2])
+
+
+@pytest.mark.parametrize("kind", ["regression", "language_modeling"])
+def test_the_other_kinds_have_good_tasks_too(kind):
+    """Their shapes pass."""
+    if kind == "regression":
+        splits = [(data(seed=seed).tensors[0], data(seed=seed).tensors[0][:, 0]) for seed in range(3)]
+        model = lambda: nn.Linear(4, 1)  # noqa: E731
+    else:
+        splits = [[torch.randint(0, 20, (9,)) for _ in range(50)] for _ in range(3)]
+        model = lambda: nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20))  # noqa: E731
+    assert messages(kind=kind, model=model, train=splits[0], validation=splits[1], test=splits[2]) == ""
+
+
+def test_a_loss_and_metric_of_ones_own_may_take_any_shape():
+    """The kind's shapes do not apply to them."""
+    rows = TensorDataset(torch.randn(60, 4), torch.randn(60, 3))
+    options = {"loss": nn.functional.mse_loss, "metric": lambda outputs, targets: -(outputs - targets).abs().mean(1)}
+
+    assert messages(train=rows, validation=TensorDataset(*(part + 1 for part in rows.tensors)), **options) == ""
+
+
+def test_all_faults_are_told_at_once(tmp_path):
+    """A user corrects a file in one go."""
+    file = tmp_path / "task.py"
+    text = (
+        GOOD.replace('"tiny"', '"ti ny"')
+        .replace("nn.Linear(4, 3)", "nn.Linear(5, 3)")
+        .replace("test=split(2)", "test=split(1), epochs=0")
+    )
+    file.write_text(text)
+    told = "\n".join(fault.message for fault in check_task(file))
+
+    for part in ("task.name", "task.epochs", "task.model must run", "task.validation and task.test must not overlap"):
+        assert part in told
+
+
+def test_a_file_that_does_not_load_is_one_fault(tmp_path):
+    """With the hint of its error."""
+    (tmp_path / "task.py").write_text("import no_such_module_anywhere")
+    (fault,) = check_task(tmp_path / "task.py")
+
+    assert "no_such_module_anywhere" in fault.message
+    assert fault.hint.startswith("pip install")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("model=lambda: nn.Linear(4, 3)", "model=make_local"), "task.model must be picklable"),
+        (("manual_seed(seed)", "manual_seed(seed + __import__('os').getpid())"), "must be the same in every process"),
+        (
+            ("def split", "from pathlib import Path\nPath('here.txt').read_text()\ndef split"),
+            "a worker process must be able to load the task, got",
+        ),
+        (("", ""), None),
+    ],
+    ids=["local class", "another each time", "relative path", "good"],
+)
+def test_what_a_worker_process_cannot_load_is_told(tmp_path, monkeypatch, change, expected):
+    """It runs in another process and another folder, as a worker does."""
+    local = "def make_local():\n    class Local(nn.Linear):\n        pass\n    return Local(4, 3)\n\ntask ="
+    (tmp_path / "here.txt").write_text("found from here only")
+    (tmp_path / "task.py").write_text(GOOD.replace("task =", local).replace(*change))
+    monkeypatch.chdir(tmp_path)
+    told = [fault.message for fault in check_task("task.py")]
+
+    assert (expected is None and told == []) or (len(told) == 1 and expected in told[0])
