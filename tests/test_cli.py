@@ -18,7 +18,7 @@ from autocut.commands.verb import Verb
 from autocut.errors import BundleError, CompilerError, Fault, FaultsError, NoResultError, StudyError
 from autocut.front import FrontPoint
 from autocut.measurement import Accuracy, Cost, Interval, Measurement
-from autocut.preflight import Preflight
+from autocut.preflight import Preflight, TaskFacts
 from autocut.recipe import Recipe
 
 KNOWN = {
@@ -104,9 +104,10 @@ def searches(room, monkeypatch, tmp_path):
     """The configurations that reach the search, in an empty directory."""
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("autocut.preflight.preflight", lambda task, with_task: Preflight(KNOWN, "digits" if with_task else None))
+    digits = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
+    monkeypatch.setattr("autocut.preflight.preflight", lambda task: Preflight(KNOWN, {}, digits))
     monkeypatch.setattr("autocut.methods.known_methods", lambda: KNOWN)
-    room("autocut.search.run", run_search=lambda config, space, console: seen.append((config, space)) or 0)
+    room("autocut.search.run", run_search=lambda config, space, found, console, started: seen.append((config, space)) or 0)
     room("autocut.study", open_study=lambda folder: FakeStudy())
     room("autocut.task_check", check_task=lambda path: [])
     return seen
@@ -273,7 +274,7 @@ def test_errors_end_with_their_exit_code_and_without_traceback(searches, room, c
 
 def test_an_unexpected_exception_is_called_a_bug(searches, room, capsys):
     """With its traceback, and exit code 3."""
-    room("autocut.search.run", run_search=lambda config, space, console: 1 / 0)
+    room("autocut.search.run", run_search=lambda *_: 1 / 0)
     assert cli.main(["search", "--budget", "5m"]) == 3
     told = capsys.readouterr().err
     assert "Traceback" in told

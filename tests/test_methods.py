@@ -25,7 +25,10 @@ def test_eager_fp32_can_always_be_run():
 
 
 def test_preflight_finds_the_same_names_in_another_process():
-    """And the embedded task's name."""
-    found = preflight(None, with_task=True)
+    """And the embedded task, and which pairs of dtype and mode run here."""
+    found = preflight(None)
     assert found.methods == known_methods()
-    assert found.task_name == "digits"
+    assert (found.task.name, found.task.is_pretrained) == ("digits", False)
+    assert {pair: lowering.reason for pair, lowering in found.lowerings.items()} == {
+        (row.dtype, row.mode): row.reason for row in pair_rows()
+    }

@@ -1,8 +1,8 @@
 """Latency that survives a busy machine: candidate, untouched baseline and a yardstick, timed in turns in one loop.
 
-Whatever slows the machine down for a while slows all of them down, so the ratio of the medians stays. The order changes from
-round to round, because what runs before a call decides what is in the caches. A call therefore starts with colder caches than in
-a loop of its own: the numbers are rather too high than too low, for candidate and baseline alike.
+Whatever slows the machine down for a while slows all of them down, so the ratio of the medians stays. Taking turns has a price:
+the others push a model out of the processor's caches, which a served model never suffers. So in each turn a model is called
+twice, and only the second call counts; the order changes from round to round.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def measure_latency(
         candidate: A loaded model that answers with a tensor; work left running on a GPU is waited for.
         baseline: The untouched model.
         inputs: Real inputs, already in memory.
-        samples: Rounds; a round calls each once.
+        samples: Rounds; a round calls each twice, and times the second call.
         warmup: Rounds before the first one that counts.
         min_seconds: What fast calls are measured for at least.
         max_seconds: What slow calls are measured for at most, the warm-up included.
@@ -88,7 +88,7 @@ def measure_latency(
 def time_interleaved(
     calls: Mapping[str, Callable[[], object]], samples: int, warmup: int = 10, *, seed: int = 0
 ) -> dict[str, Times]:
-    """Call each of `calls` once a round, in an order that changes from round to round, and return their times.
+    """Call each of `calls` twice a round, in an order that changes from round to round, and return the times of the second calls.
 
     Python's garbage collector is off meanwhile: its pauses belong to whoever happens to run.
 
@@ -149,7 +149,7 @@ def _timed_rounds(
                 break
             for position in rng.permutation(len(functions)):
                 call = functions[position]
-                call()  # not timed: brings back what the other models pushed out of the processor's caches, as in a loop of its own
+                call()
                 started = clock()
                 call()
                 row[position] = clock() - started
