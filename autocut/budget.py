@@ -1,4 +1,4 @@
-"""Seconds, bytes and percents as people write them, and the wall-clock budget of a search.
+"""Seconds, bytes, dollars and percents as people write them, and the wall-clock budget of a search.
 
 A quantity always carries its unit: ``8h``, ``10GB``, ``1%``. A bare number is refused: nobody can tell what was meant by it.
 """
@@ -91,6 +91,12 @@ def format_size(size_bytes: float) -> str:
         value, unit = value / 1000, larger
     decimals = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
     return f"{value:.{decimals}f}{unit}"
+
+
+def format_usd(usd: float) -> str:
+    """Write an amount with three digits that count and never as a power of ten, such as ``$0.0000692`` or ``$12.50``."""
+    decimals = 2 if usd == 0 else max(2, 2 - math.floor(math.log10(abs(usd))))
+    return f"${usd:.{decimals}f}"
 
 
 def parse_percent(text: str, subject: str = "percentage") -> float:

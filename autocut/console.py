@@ -66,8 +66,8 @@ class Console:
         self.data(json.dumps(_plain(document), indent=2, allow_nan=False, default=str))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Write a table to stdout; its last column is wrapped, so that the table fits the terminal or 80 columns."""
-        width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if (self._stdout or sys.stdout).isatty() else DEFAULT_WIDTH
+        """Write a table to stdout; on a terminal its last column is wrapped to fit, elsewhere a row is a line."""
+        width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if (self._stdout or sys.stdout).isatty() else sys.maxsize
         self.data("\n".join(table_lines(columns, rows, width)))
 
     def info(self, text: str) -> None:

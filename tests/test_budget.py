@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocut.budget import Budget, format_duration, format_size, parse_duration, parse_percent, parse_size
+from autocut.budget import Budget, format_duration, format_size, format_usd, parse_duration, parse_percent, parse_size
 from autocut.errors import InputError
 
 
@@ -63,6 +63,14 @@ def test_unreadable_size_is_refused(text):
 def test_written_size_is_within_one_percent(size):
     """Three digits are enough to read, and two of them are exact."""
     assert parse_size(format_size(size)) == pytest.approx(size, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"), [(0, "$0.00"), (0.00006919, "$0.0000692"), (0.105, "$0.105"), (12.5, "$12.50"), (1234.0, "$1234.00")]
+)
+def test_dollars_are_never_powers_of_ten(usd, text):
+    """Millionths of a dollar are what a prediction costs."""
+    assert format_usd(usd) == text
 
 
 @pytest.mark.parametrize(("text", "fraction"), [("1%", 0.01), ("0.5 %", 0.005), ("0%", 0), ("100%", 1)])

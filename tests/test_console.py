@@ -80,15 +80,23 @@ def test_document_is_strict_json(console, streams):
     assert json.loads(streams[0].getvalue()) == {"schema_version": 1, "values": {"latency_ms": None}, "ties": [1, 2], "high": None}
 
 
-def test_table_wraps_its_last_column_within_eighty(console, streams):
+RECIPE = "structured 0.5 + 8 epochs + curriculum exponential easy_first + distill kl T=4.0 + int8_static + onnxruntime"
+ROWS = [(3, 0.98765432, RECIPE), (12, None, "untouched")]
+
+
+def test_table_wraps_its_last_column_within_the_width():
     """A long recipe stays readable in a narrow terminal."""
-    recipe = "structured 0.5 + 8 epochs + curriculum exponential easy_first + distill kl T=4.0 + int8_static + onnxruntime"
-    console.table(["trial", "accuracy", "recipe"], [(3, 0.98765432, recipe), (12, None, "untouched")])
-    lines = streams[0].getvalue().splitlines()
+    lines = table_lines(["trial", "accuracy", "recipe"], ROWS, 80)
 
     assert max(map(len, lines)) <= 80
     assert lines[2].startswith("    3    0.9877  structured")
-    assert " ".join(line[17:] for line in lines[2:-1]) == recipe
+    assert " ".join(line[17:] for line in lines[2:-1]) == RECIPE
+
+
+def test_table_is_a_line_a_row_where_stdout_is_no_terminal(console, streams):
+    """`autocut front studies/digits | grep int8` finds whole recipes."""
+    console.table(["trial", "accuracy", "recipe"], ROWS)
+    assert streams[0].getvalue().splitlines()[2] == f"    3    0.9877  {RECIPE}"
 
 
 @given(st.lists(st.tuples(st.integers(0, 9999), st.text("ab -", max_size=200)), max_size=5), st.integers(40, 120))

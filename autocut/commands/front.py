@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from autocut.budget import format_size
+from autocut.budget import format_size, format_usd
 from autocut.commands.verb import PERCENT, SIZE, Verb
 from autocut.console import Console
 from autocut.errors import InputError, NoResultError
@@ -155,7 +155,7 @@ def _point_document(point: FrontPoint) -> dict[str, Any]:
 
 def _print_points(points: Sequence[FrontPoint], console: Console, beaten: Sequence[int] | set[int] = ()) -> None:
     ordered = sorted(points, key=lambda point: (-point.values["accuracy"], point.trial))
-    columns = ["trial", "accuracy", "$/million", "ms", "size", "train $", "recipe"]
+    columns = ["trial", "accuracy", "per million", "ms", "size", "training", "recipe"]
     console.table(columns, [_row(point, point.trial in beaten) for point in ordered])
 
 
@@ -164,16 +164,19 @@ def _row(point: FrontPoint, beaten: bool) -> list[object]:
     marks = (["baseline"] if point.is_baseline else []) + (["beaten"] if beaten else [])
     marks += [f"ties with {', '.join(map(str, point.ties))}"] if point.ties else []
     recipe = point.recipe.describe() + (f" ({'; '.join(marks)})" if marks else "")
-    size = values.get("size_bytes")
     return [
         point.trial,
         values["accuracy"],
-        values.get("usd_per_million"),
+        _told(values.get("usd_per_million"), format_usd),
         values.get("latency_ms"),
-        None if size is None else format_size(size),
-        values.get("train_usd"),
+        _told(values.get("size_bytes"), format_size),
+        _told(values.get("train_usd"), format_usd),
         recipe,
     ]
+
+
+def _told(value: float | None, form: Callable[[float], str]) -> str | None:
+    return None if value is None else form(value)
 
 
 def _untouched(study: Study) -> FrontPoint | None:

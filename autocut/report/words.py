@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autocut.budget import format_duration, format_size
+from autocut.budget import format_duration, format_size, format_usd
 
 _LABELS = {
     "accuracy": "accuracy",
@@ -30,7 +30,7 @@ def show(name: str, value: float | None) -> str:
     if name.endswith(("_seconds", "_s")):
         return format_duration(value)
     if name.startswith("usd") or name.endswith("_usd"):
-        return f"${value:.3g}"
+        return format_usd(value)
     if name == "accuracy":
         return f"{value:.4f}"
     if name == "speedup":

@@ -7,8 +7,7 @@ against a real machine and against recorded tables. In order:
    there is a front.
 2. *Cost first*: each pruning method once without training, and more ratios of those that got faster. They price every later recipe.
 3. *Learn*: the space's anchors, then the sampler's proposals, each with all its promising tails. What is a duplicate, cannot be
-   real, does
-   not fit in the time that is left, or is beaten on cost even at the best accuracy seen, is never run.
+   real, does not fit in the time that is left, or is beaten on cost even at the best accuracy seen, is never run.
 4. *Finalize*: inside the reserve, the front is exported, re-measured on the locked test split and verified.
 """
 
@@ -21,8 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from autocut.budget import Budget, format_duration
-from autocut.front import FrontPoint, hypervolume_contributions
+from autocut.budget import Budget, format_duration, format_usd
+from autocut.front import FrontPoint, hypervolume_contributions, non_dominated
 from autocut.measurement import Cost, Measurement
 from autocut.price import Price
 from autocut.recipe import Recipe
@@ -56,6 +55,8 @@ _SKELETON_TAILS = 3
 _COST_FIRST = "cost first:"
 _PACKED = 3
 """Proposals in one process at most, where starting the process takes longer than running one of them."""
+_CLOSE = 0.01
+"""What loses at most this much of the metric is told as the best so far: the drop that `autocut select` is shown with."""
 _FLOOR = 0.5
 """A model that keeps less than this share of the untouched model's metric is no alternative to it: not on the front."""
 _END_S = 3.0
@@ -68,6 +69,8 @@ _HANG_S = 120.0
 """A recipe hangs when it takes this much longer than eight times what was predicted."""
 _MAX_FINALISTS = 16
 """Points that are finalized at most; any other one is exported on demand."""
+_RUNNER_UP_PATIENCE = 1.5
+"""Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
 
 
 class Book(Protocol):
@@ -113,8 +116,12 @@ class Book(Protocol):
         """Keep what every speed-up refers to."""
         ...
 
+    def candidates(self) -> list[FrontPoint]:
+        """Everything measured that may be handed over, by validation numbers: within the limits and not refused."""
+        ...
+
     def front(self) -> list[FrontPoint]:
-        """Front by validation numbers."""
+        """The candidates that none other beats."""
         ...
 
     def trial_number(self, recipe: Recipe) -> int | None:
@@ -430,14 +437,14 @@ class Agent:
         return None
 
     def _next_finalization(self) -> Job | None:
-        left = self.budget.left()
-        running = {recipe for job in self._running.values() for recipe in job.recipes}
-        if left > self.planner.finalize_s() * 0.6:
-            for recipe, trial in self._finalists().items():
-                if recipe not in self._finalized and recipe not in running:
-                    return self._start(
-                        "finalize", (recipe,), self.budget.deadline - _END_S, f"finalize: {recipe.describe()}", trial
-                    )
+        left, each = self.budget.left(), self.planner.finalize_s()
+        waiting: dict[Recipe, int] = {}
+        if left > 0.6 * each:
+            waiting = self._waiting(self._finalists())
+        if not waiting and left > _RUNNER_UP_PATIENCE * each:
+            waiting = self._waiting(self._runners_up())
+        for recipe, trial in waiting.items():
+            return self._start("finalize", (recipe,), self.budget.deadline - _END_S, f"finalize: {recipe.describe()}", trial)
         if self._running:
             return None
         raise StopIteration
@@ -521,13 +528,41 @@ class Agent:
         return {str(limit): limit.violation(values) for limit in (*self.limits, *self._floor)}
 
     def _finalists(self) -> dict[Recipe, int]:
-        """Trial numbers of the untouched model, and then of the front by how much of it would be lost without each point."""
-        front = self.book.front()
-        lost = hypervolume_contributions(front, self.space.objectives)
-        ranked = sorted(front, key=lambda point: -lost[point.trial])[:_MAX_FINALISTS]
+        """Trial numbers of what must be finalized, the most important first.
+
+        The untouched model; the front, by how much of it would be lost without each point; and the untouched weights in the
+        cheapest form that computes the same, for whoever can give no accuracy away.
+        """
+        ranked = self._by_contribution(self.book.front())[:_MAX_FINALISTS]
         untouched = self.book.trial_number(Recipe())
         first = {} if untouched is None else {Recipe(): untouched}
-        return first | {point.recipe: point.trial for point in ranked}
+        return first | {point.recipe: point.trial for point in ranked} | self._exact()
+
+    def _exact(self) -> dict[Recipe, int]:
+        exact = [recipe for recipe in self.known.done if recipe.prefix == Recipe() and recipe.tail[0] == Recipe().tail[0]]
+        cheapest = min(exact, key=lambda recipe: self.known.done[recipe]["usd_per_million"], default=None)
+        number = None if cheapest is None else self.book.trial_number(cheapest)
+        return {} if cheapest is None or number is None else {cheapest: number}
+
+    def _runners_up(self) -> dict[Recipe, int]:
+        """Trial numbers of what comes behind the front, layer by layer: on the test split some of it may be ahead."""
+        chosen = set(self._finalists())
+        rest = [point for point in self.book.candidates() if point.recipe not in chosen]
+        ranked: list[FrontPoint] = []
+        while rest and len(chosen) + len(ranked) < _MAX_FINALISTS:
+            layer = {point.trial for point in non_dominated(rest, self.space.objectives)}
+            ranked += self._by_contribution([point for point in rest if point.trial in layer])
+            rest = [point for point in rest if point.trial not in layer]
+        return {point.recipe: point.trial for point in ranked[: max(0, _MAX_FINALISTS - len(chosen))]}
+
+    def _by_contribution(self, front: Sequence[FrontPoint]) -> list[FrontPoint]:
+        lost = hypervolume_contributions(front, self.space.objectives)
+        return sorted(front, key=lambda point: -lost[point.trial])
+
+    def _waiting(self, finalists: Mapping[Recipe, int]) -> dict[Recipe, int]:
+        return {
+            recipe: trial for recipe, trial in finalists.items() if recipe not in self._finalized and not self._is_running(recipe)
+        }
 
     def _plan_reserve(self) -> None:
         if not self._finalizing:
@@ -554,10 +589,15 @@ def nearest_value(axis: Axis, wish: float) -> float:
 
 
 def _headline(values: Mapping[str, float]) -> str:
-    return f"accuracy {values['accuracy']:.4f}, ${values['usd_per_million']:.4f} per million, {values['speedup']:.2f}x faster"
+    cost = f"{format_usd(values['usd_per_million'])} per million"
+    return f"accuracy {values['accuracy']:.4f}, {cost}, {values['speedup']:.2f}x faster"
 
 
-def best_so_far(points: Iterable[FrontPoint]) -> str:
-    """One phrase about the cheapest point of the front."""
-    cheapest = min(points, key=lambda point: point.values["usd_per_million"], default=None)
-    return f"${cheapest.values['usd_per_million']:.4f}/M at {cheapest.values['accuracy']:.4f}" if cheapest else ""
+def best_so_far(front: Iterable[FrontPoint]) -> str:
+    """One phrase about the cheapest point that loses at most a point of the metric; nothing where there is none."""
+    close = [point for point in front if (gap := point.measurement.accuracy.difference) is None or gap.value >= -_CLOSE]
+    cheapest = min(close, key=lambda point: point.values["usd_per_million"], default=None)
+    if cheapest is None:
+        return ""
+    values = cheapest.values
+    return f"{format_usd(values['usd_per_million'])}/M ({values['speedup']:.1f}x) at {values['accuracy']:.4f}"

@@ -145,6 +145,10 @@ class StudyBook:
         )
         self.study.set_reference(ready.reference)
 
+    def candidates(self) -> list[FrontPoint]:
+        """Everything measured that may be handed over, by validation numbers."""
+        return self.study.candidates()
+
     def front(self) -> list[FrontPoint]:
         """The front by validation numbers, which finalization works through."""
         return self.study.search_front()

@@ -17,7 +17,8 @@ import autocut
 from autocut.budget import Budget, format_duration
 from autocut.config import SearchConfig
 from autocut.console import Console, SearchProgress
-from autocut.errors import DeadlineError, InputError, StudyError
+from autocut.deploy.select import explain_knobs, select_point, untouched
+from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
 from autocut.measure.quiet import QuietLock
 from autocut.preflight import Preflight
 from autocut.price import Price, price_for
@@ -36,6 +37,7 @@ from autocut.stage_cache import StageCache
 from autocut.study import Study, create_study
 
 _BEAT_EVERY_S = 1.0
+_USUAL_DROP = 0.01
 
 
 def run_search(config: SearchConfig, space: Space, found: Preflight, console: Console, started: float) -> int:
@@ -244,11 +246,18 @@ def _conclude(study: Study, console: Console) -> int:
     if not verified:
         console.info(f"no verified bundle yet: give it more time with a longer --budget, or see: autocut front {study.folder}")
         return 1
-    cheapest = min(verified, key=lambda point: point.values["usd_per_million"])
-    console.info(
-        f"{len(verified)} verified bundles on the front; the cheapest is trial {cheapest.trial} ({cheapest.recipe.describe()}): "
-        f"{cheapest.values['speedup']:.1f}x faster, "
-        f"{cheapest.measurement.accuracy.split} accuracy {cheapest.values['accuracy']:.4f}"
-    )
+    console.info(f"{len(verified)} verified bundles on the front. {_best(study)}")
     console.info(f"next: autocut front {study.folder}   |   autocut select {study.folder} --max-accuracy-drop 1% --minimize cost")
     return 0
+
+
+def _best(study: Study) -> str:
+    """The point that most users would take, why, and which knobs made it; else the cheapest, and what it loses."""
+    points = study.points()
+    baseline = untouched(points)
+    candidates = [*study.front(), *([baseline] if baseline else [])]
+    try:
+        selection = select_point(candidates, max_accuracy_drop=_USUAL_DROP)
+    except NoResultError:
+        selection = select_point(candidates)
+    return f"Trial {selection.point.trial} is the {selection.reason}\n{explain_knobs(points, selection.point)}"

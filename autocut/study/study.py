@@ -320,19 +320,23 @@ class Study:
         """All completed trials by validation numbers alone, finalized or not."""
         return [self._point(trial, None) for trial in self.trials() if trial.measured is not None]
 
+    def candidates(self) -> list[FrontPoint]:
+        """What may be handed over, by validation numbers alone: feasible and not refused."""
+        return [self._point(trial, None) for trial in self._candidates()]
+
     def search_front(self) -> list[FrontPoint]:
-        """The front by validation numbers alone: feasible, not refused, beaten by none. Finalization works through it."""
-        return non_dominated([self._point(trial, None) for trial in self._candidates()], self.objectives)
+        """The front by validation numbers alone: the candidates beaten by none. Finalization works through it."""
+        return non_dominated(self.candidates(), self.objectives)
 
     def front(self) -> list[FrontPoint]:
-        """The front that is handed over: the search front, each point with its test numbers once it is finalized.
+        """The front that is handed over: by test numbers what is finalized, by validation numbers what still waits for that.
 
         Points with test numbers are compared with each other, points without them likewise: the two splits are never mixed in one
-        comparison. A finished search has finalized them all.
+        comparison. A finished search has finalized the whole search front, the untouched model, and what time allowed beside them.
         """
-        ahead, finals = self.search_front(), self.finals()
-        final = [self._point(self._trials[point.trial], finals[point.trial]) for point in ahead if point.trial in finals]
-        waiting = [point for point in ahead if point.trial not in finals]
+        finals = self.finals()
+        final = [self._point(trial, finals[trial.trial]) for trial in self._candidates() if trial.trial in finals]
+        waiting = [point for point in self.search_front() if point.trial not in finals]
         return with_ties([*non_dominated(final, self.objectives), *waiting], self.objectives)
 
     def to_frame(self) -> pd.DataFrame:

@@ -200,8 +200,11 @@ class MemoryBook:
     def set_baseline(self, ready):
         pass
 
+    def candidates(self):
+        return list(self.points.values())
+
     def front(self):
-        return non_dominated(list(self.points.values()), self.objectives)
+        return non_dominated(self.candidates(), self.objectives)
 
     def trial_number(self, recipe):
         return self.points[recipe].trial if recipe in self.points else None
@@ -214,11 +217,12 @@ def space():
 
 
 @pytest.fixture
-def start(space):
+def start():
     """Make a machine with a new agent: `start(budget_s=..., seed=...)`."""
 
-    def make(budget_s=600.0, seed=0, spent_s=0.0, **options):
+    def make(budget_s=600.0, seed=0, spent_s=0.0, space_name="default", **options):
         clock = Clock()
+        space = load_space(space_name, METHODS)
         budget = Budget(budget_s, spent_s, clock=clock)
         priors = {tail: SECONDS[tail[1]] for tail in GRAPHS}
         known = Knowledge(space, GRAPHS, Planner(1000, priors), PRICE, budget_s)

@@ -32,6 +32,26 @@ def test_every_budget_is_kept_and_ends_with_the_front_finalized(start, budget_s)
         assert len(front & set(machine.agent.book.finals)) >= min(len(front), 12)
 
 
+def test_the_untouched_weights_are_finalized_in_their_cheapest_exact_form(start):
+    """Beaten on the validation split or not: whoever can give no accuracy away needs it."""
+    machine = start()
+    machine.run()
+
+    assert machine.agent.book.finals.keys() >= {Recipe(), Recipe().with_tail("fp32", "onnxruntime")}
+
+
+def test_time_that_is_left_finalizes_runners_up(start):
+    """On the test split some of them may be ahead of the front; nothing is begun that cannot end."""
+    machine = start(space_name="deploy-only")
+    machine.run()
+    front = {point.recipe for point in machine.agent.book.front()}
+    behind = set(machine.agent.book.finals) - front - {Recipe(), Recipe().with_tail("fp32", "onnxruntime")}
+
+    assert front <= set(machine.agent.book.finals)
+    assert behind
+    assert not [failure for failure in machine.agent.book.failures if failure.outcome == "interrupted"]
+
+
 def test_no_recipe_is_ever_run_twice(start):
     """Duplicates burn budget."""
     machine = start(budget_s=1200.0)

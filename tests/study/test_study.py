@@ -248,6 +248,19 @@ def test_final_numbers_replace_those_of_the_search(make_study, complete, make_me
     assert {point.trial for point in study.search_front()} == {0, 1, 2}
 
 
+def test_a_finalized_point_counts_by_its_test_numbers_alone(make_study, complete, make_measurement):
+    """What was beaten on the validation split may lead on the test split: the untouched model often does."""
+    study = make_study()
+    complete(study, 0.0, 0.95, 1.0, is_baseline=True)
+    complete(study, 0.3, 0.96, 0.5)
+    for number, accuracy, price in ((0, 0.95, 1.0), (1, 0.94, 0.5)):
+        values = {"accuracy": accuracy, "usd_per_million": price}
+        study.record_final(number, make_measurement(accuracy, 5.0, "test"), values, **VERIFIED)
+
+    assert {point.trial for point in study.search_front()} == {1}
+    assert {point.trial for point in study.front()} == {0, 1}
+
+
 def test_a_final_of_no_trial_is_refused(make_study, make_measurement):
     """Numbers need a trial to belong to."""
     with pytest.raises(StudyError, match="no finished trial 7"):
