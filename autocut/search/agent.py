@@ -16,17 +16,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from autocut.budget import Budget, format_duration, format_usd
-from autocut.front import FrontPoint, hypervolume_contributions, non_dominated
+from autocut.budget import Budget, format_duration
 from autocut.measurement import Cost, Measurement
 from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.records import StageRun
 from autocut.score import Limit, values_of
+from autocut.search.finalists import finalists, runners_up
 from autocut.search.jobs import (
     BaselineReady,
     Event,
@@ -42,21 +42,18 @@ from autocut.search.jobs import (
     WorkerUp,
 )
 from autocut.search.knowledge import Knowledge
-from autocut.space import Axis
+from autocut.search.phases import Phase, Request, phases
+from autocut.search.progress import Progress, headline
 
 if TYPE_CHECKING:
+    from autocut.search.book import Book
     from autocut.search.proposals import Proposer
 
-_COMPILING_SHARE = 0.1
-"""Share of the time in which expensive lowerings of the untouched model are tried, the quickest first."""
+_END = Request((), "the phase is over")
 _PROPOSALS_A_JOB = 60
 _PROPOSING_S = 2.0
-_SKELETON_TAILS = 3
-_COST_FIRST = "cost first:"
 _PACKED = 3
 """Proposals in one process at most, where starting the process takes longer than running one of them."""
-_CLOSE = 0.01
-"""What loses at most this much of the metric is told as the best so far: the drop that `autocut select` is shown with."""
 _FLOOR = 0.5
 """A model that keeps less than this share of the untouched model's metric is no alternative to it: not on the front."""
 _END_S = 3.0
@@ -67,89 +64,8 @@ _DRY_ROUNDS = 3
 """Rounds of proposals without one worth running, after which the space counts as explored."""
 _HANG_S = 120.0
 """A recipe hangs when it takes this much longer than eight times what was predicted."""
-_MAX_FINALISTS = 16
-"""Points that are finalized at most; any other one is exported on demand."""
 _RUNNER_UP_PATIENCE = 1.5
 """Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
-
-
-class Book(Protocol):
-    """What the agent needs of a study: where it records every outcome."""
-
-    def begin(self, recipe: Recipe) -> Any:
-        """Make a proposed recipe a running trial; what comes back is given to `complete` or `fail`."""
-        ...
-
-    def complete(
-        self,
-        handle: Any,
-        recipe: Recipe,
-        values: Mapping[str, float],
-        event: RecipeMeasured,
-        violations: Mapping[str, float],
-        curve: Sequence[float],
-    ) -> int:
-        """Record a measured recipe; return its trial number."""
-        ...
-
-    def fail(self, handle: Any, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:
-        """Record a recipe without a measurement; return its trial number."""
-        ...
-
-    def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:
-        """Record test numbers and bundle of a recipe."""
-        ...
-
-    def refuse(self, recipe: Recipe, reason: str) -> None:
-        """Take a recipe off the front."""
-        ...
-
-    def record_stage(self, stage: StageRan, job: Job) -> None:
-        """Record a stage run and charge it."""
-        ...
-
-    def end_job(self, job: Job, ended: JobEnded) -> None:
-        """Charge the rest of a worker's time."""
-        ...
-
-    def set_baseline(self, ready: BaselineReady) -> None:
-        """Keep what every speed-up refers to."""
-        ...
-
-    def candidates(self) -> list[FrontPoint]:
-        """Everything measured that may be handed over, by validation numbers: within the limits and not refused."""
-        ...
-
-    def front(self) -> list[FrontPoint]:
-        """The candidates that none other beats."""
-        ...
-
-    def trial_number(self, recipe: Recipe) -> int | None:
-        """Number of the completed trial of a recipe."""
-        ...
-
-
-@dataclass
-class Progress:
-    """What a person watching wants to know."""
-
-    done: int = 0
-    failed: int = 0
-    bugs: int = 0
-    stage: str = "starting"
-    lines: deque[str] = field(default_factory=deque)
-
-
-@dataclass(frozen=True)
-class _Request:
-    """Recipes that wait for a worker; `may_skip` lets it drop those that were beaten meanwhile."""
-
-    recipes: tuple[Recipe, ...]
-    why: str
-    may_skip: bool = True
-
-
-_END = _Request((), "the phase is over")
 
 
 class Agent:
@@ -184,10 +100,10 @@ class Agent:
         self.fault: WorkerFault | None = None
         self._workers = workers
         self._floor: tuple[Limit, ...] = ()
-        self._queue: deque[_Request] = deque()
-        self._phases = iter((self._baselines(), self._skeletons(), self._user_recipes(tries)))
-        self._phase: Iterator[_Request | None] | None = next(self._phases)
+        self._queue: deque[Request] = deque()
         self._running: dict[int, Job] = {}
+        self._phases = phases(known, tries, lambda: self.budget.left(), workers, self._has_job)
+        self._phase: Phase | None = next(self._phases)
         self._started: dict[int, float] = {}
         self._current: dict[int, Recipe] = {}
         self._curves: dict[Recipe, list[float]] = {}
@@ -331,7 +247,7 @@ class Agent:
                 self._on_failed(RecipeFailed(current, "failed", error))
                 unfinished.remove(current)
             if unfinished:
-                self._queue.appendleft(_Request(tuple(unfinished), job.why))
+                self._queue.appendleft(Request(tuple(unfinished), job.why))
 
     def _interrupt(self, recipes: Sequence[Recipe]) -> None:
         for recipe in recipes:
@@ -340,7 +256,7 @@ class Agent:
 
     # ---- phases ----------------------------------------
 
-    def _next_request(self) -> _Request | None:
+    def _next_request(self) -> Request | None:
         while True:
             while self._queue:
                 if request := self._still_worth(self._queue.popleft()):
@@ -355,53 +271,7 @@ class Agent:
             else:
                 self._queue.append(request)
 
-    def _baselines(self) -> Iterator[_Request | None]:
-        """Every tail of the untouched model; cheap lowerings share processes, a worker each."""
-        tails = sorted(self.known.affordable_tails(), key=self.planner.tail_s)
-        cheap = [tail for tail in tails if self.known.is_cheap(tail)]
-        rationed, left_s = [], _COMPILING_SHARE * self.budget.left() * self._workers
-        for tail in tails:
-            left_s -= 0.0 if tail in cheap else self.planner.tail_s(tail)
-            if tail not in cheap and left_s > 0:
-                rationed.append([tail])
-        groups = [cheap[first :: self._workers] for first in range(self._workers)] + rationed
-        for group in groups:
-            if group:
-                recipes = tuple(Recipe().with_tail(*tail) for tail in group)
-                yield _Request(recipes, f"baselines: the untouched model in {len(group)} more forms", may_skip=False)
-
-    def _skeletons(self) -> Iterator[_Request | None]:
-        """Each pruning method without training, at more ratios where it saved something: this prices what is trained later."""
-        method_axis, ratio_axis = self.space.axis("prune.method"), self.space.axis("prune.ratio")
-        if method_axis is None or ratio_axis is None:
-            return
-        while any(job.why.startswith("baseline") for job in self._running.values()):
-            yield None  # the best tails are not known yet
-        methods = [str(method) for method in method_axis.choices if method != "none"]
-        yield from (self._skeleton(method, [nearest_value(ratio_axis, 0.5)]) for method in methods)
-        while any(job.why.startswith(_COST_FIRST) for job in self._running.values()):
-            yield None  # which methods are worth more ratios is not known yet
-        for method in methods:
-            twin_is_asked = any(
-                methods.index(twin) < methods.index(method) for twin in self.known.costs.twins(method) if twin in methods
-            )
-            if not self.known.got_no_cheaper(method) and not twin_is_asked:
-                yield self._skeleton(method, [nearest_value(ratio_axis, wish) for wish in (0.75, 0.25)])
-
-    def _skeleton(self, method: str, ratios: Sequence[float]) -> _Request:
-        prefixes = [Recipe({"prune.method": method, "prune.ratio": ratio}) for ratio in ratios]
-        recipes = tuple(
-            prefix.with_tail(*tail) for prefix in prefixes for tail in self.known.promising_tails(prefix)[:_SKELETON_TAILS]
-        )
-        return _Request(
-            recipes, f"{_COST_FIRST} {method} {', '.join(f'{ratio:g}' for ratio in ratios)} without training", may_skip=False
-        )
-
-    def _user_recipes(self, tries: Sequence[Recipe]) -> Iterator[_Request | None]:
-        for recipe in (*tries, *self.space.anchors):
-            yield _Request(self.known.with_tails(recipe), f"anchor: {recipe.prefix.describe()}", recipe not in tries)
-
-    def _pack(self) -> _Request | None:
+    def _pack(self) -> Request | None:
         """One proposal, or a few where the process would take longer to start than they to run."""
         packed = first = self._propose()
         for _ in range(_PACKED - 1):
@@ -410,10 +280,10 @@ class Agent:
             more = self._propose()
             if more is None:
                 break
-            packed = _Request((*packed.recipes, *more.recipes), f"{first.why if first else ''} and more")
+            packed = Request((*packed.recipes, *more.recipes), f"{first.why if first else ''} and more")
         return packed
 
-    def _propose(self) -> _Request | None:
+    def _propose(self) -> Request | None:
         settled = len(self.known.done) + len(self.known.dead)
         if self._dry_at == settled and self._running:
             return None  # nothing was learned since the last round without a find
@@ -431,7 +301,7 @@ class Agent:
             else:
                 self._open[recipe] = (self.book.begin(recipe), trial)
                 self._dry_rounds = 0
-                return _Request(recipes, f"proposed: {recipe.prefix.describe()}")
+                return Request(recipes, f"proposed: {recipe.prefix.describe()}")
         self._dry_rounds += 1
         self._dry_at = settled
         return None
@@ -440,16 +310,16 @@ class Agent:
         left, each = self.budget.left(), self.planner.finalize_s()
         waiting: dict[Recipe, int] = {}
         if left > 0.6 * each:
-            waiting = self._waiting(self._finalists())
+            waiting = self._waiting(finalists(self.book, self.space.objectives))
         if not waiting and left > _RUNNER_UP_PATIENCE * each:
-            waiting = self._waiting(self._runners_up())
+            waiting = self._waiting(runners_up(self.book, self.space.objectives))
         for recipe, trial in waiting.items():
             return self._start("finalize", (recipe,), self.budget.deadline - _END_S, f"finalize: {recipe.describe()}", trial)
         if self._running:
             return None
         raise StopIteration
 
-    def _still_worth(self, request: _Request) -> _Request | None:
+    def _still_worth(self, request: Request) -> Request | None:
         recipes = [
             recipe
             for recipe in request.recipes
@@ -459,13 +329,16 @@ class Agent:
             recipes = [recipe for recipe in recipes if not self.known.is_beaten(recipe)]
         fitting = self.known.fitting(tuple(recipes), self._time_for_recipes())
         self._interrupt([recipe for recipe in request.recipes if recipe not in fitting])
-        return _Request(fitting, request.why, request.may_skip) if fitting else None
+        return Request(fitting, request.why, request.may_skip) if fitting else None
 
     def _is_affordable(self, recipe: Recipe) -> bool:
         return recipe.tail in self.known.affordable_tails()
 
     def _time_for_recipes(self) -> float:
         return self.budget.search_left() - self.planner.process_s()
+
+    def _has_job(self, why: str) -> bool:
+        return any(job.why.startswith(why) for job in self._running.values())
 
     def _is_running(self, recipe: Recipe) -> bool:
         return any(recipe in job.recipes for job in self._running.values())
@@ -484,7 +357,7 @@ class Agent:
         self.known.remember(event.recipe, values)
         self._train_seconds[event.recipe] = event.measured.train_seconds
         self.progress.done += 1
-        self.progress.lines.append(f"trial {number}: {event.recipe.describe()}: {_headline(values)}")
+        self.progress.lines.append(f"trial {number}: {event.recipe.describe()}: {headline(values)}")
 
     def _on_failed(self, event: RecipeFailed) -> None:
         handle, trial = self._open.pop(event.recipe, (None, None))
@@ -516,7 +389,7 @@ class Agent:
         self._finalized.add(event.recipe)
         self.book.finalize(event.recipe, values, event)
         done = "verified" if event.bundle else "measured"
-        verdict = f"refused: {event.refusal}" if event.refusal else f"{done}, {_headline(values)} on the locked test split"
+        verdict = f"refused: {event.refusal}" if event.refusal else f"{done}, {headline(values)} on the locked test split"
         self.progress.lines.append(f"bundle: {event.recipe.describe()}: {verdict}")
 
     def _values(self, measurement: Measurement, train_seconds: float) -> dict[str, float]:
@@ -527,38 +400,6 @@ class Agent:
     def _violations(self, values: Mapping[str, float]) -> dict[str, float]:
         return {str(limit): limit.violation(values) for limit in (*self.limits, *self._floor)}
 
-    def _finalists(self) -> dict[Recipe, int]:
-        """Trial numbers of what must be finalized, the most important first.
-
-        The untouched model; the front, by how much of it would be lost without each point; and the untouched weights in the
-        cheapest form that computes the same, for whoever can give no accuracy away.
-        """
-        ranked = self._by_contribution(self.book.front())[:_MAX_FINALISTS]
-        untouched = self.book.trial_number(Recipe())
-        first = {} if untouched is None else {Recipe(): untouched}
-        return first | {point.recipe: point.trial for point in ranked} | self._exact()
-
-    def _exact(self) -> dict[Recipe, int]:
-        exact = [recipe for recipe in self.known.done if recipe.prefix == Recipe() and recipe.tail[0] == Recipe().tail[0]]
-        cheapest = min(exact, key=lambda recipe: self.known.done[recipe]["usd_per_million"], default=None)
-        number = None if cheapest is None else self.book.trial_number(cheapest)
-        return {} if cheapest is None or number is None else {cheapest: number}
-
-    def _runners_up(self) -> dict[Recipe, int]:
-        """Trial numbers of what comes behind the front, layer by layer: on the test split some of it may be ahead."""
-        chosen = set(self._finalists())
-        rest = [point for point in self.book.candidates() if point.recipe not in chosen]
-        ranked: list[FrontPoint] = []
-        while rest and len(chosen) + len(ranked) < _MAX_FINALISTS:
-            layer = {point.trial for point in non_dominated(rest, self.space.objectives)}
-            ranked += self._by_contribution([point for point in rest if point.trial in layer])
-            rest = [point for point in rest if point.trial not in layer]
-        return {point.recipe: point.trial for point in ranked[: max(0, _MAX_FINALISTS - len(chosen))]}
-
-    def _by_contribution(self, front: Sequence[FrontPoint]) -> list[FrontPoint]:
-        lost = hypervolume_contributions(front, self.space.objectives)
-        return sorted(front, key=lambda point: -lost[point.trial])
-
     def _waiting(self, finalists: Mapping[Recipe, int]) -> dict[Recipe, int]:
         return {
             recipe: trial for recipe, trial in finalists.items() if recipe not in self._finalized and not self._is_running(recipe)
@@ -566,8 +407,8 @@ class Agent:
 
     def _plan_reserve(self) -> None:
         if not self._finalizing:
-            waiting = [recipe for recipe in self._finalists() if recipe not in self._finalized]
-            self.budget = self.budget.with_reserve(self.planner.reserve_s(len(waiting), self._workers, self.budget.total_s))
+            waiting = len(finalists(self.book, self.space.objectives).keys() - self._finalized)
+            self.budget = self.budget.with_reserve(self.planner.reserve_s(waiting, self._workers, self.budget.total_s))
 
     def _start(self, kind: str, recipes: tuple[Recipe, ...], deadline: float, why: str, trial: int = -1) -> Job:
         expected = self.planner.finalize_s() if kind == "finalize" else max(map(self.known.seconds, recipes))
@@ -577,27 +418,3 @@ class Agent:
         self._started[job.number] = self.budget.clock()
         self.progress.stage = why
         return job
-
-
-def nearest_value(axis: Axis, wish: float) -> float:
-    """Return the value of a numeric `axis` that is nearest to `wish`."""
-    if axis.choices:
-        return min((float(choice) for choice in axis.choices), key=lambda choice: abs(choice - wish))
-    low, high = float(axis.low or 0.0), float(axis.high or 0.0)
-    inside = min(max(wish, low), high)
-    return round(low + round((inside - low) / axis.step) * axis.step, 10) if axis.step else inside
-
-
-def _headline(values: Mapping[str, float]) -> str:
-    cost = f"{format_usd(values['usd_per_million'])} per million"
-    return f"accuracy {values['accuracy']:.4f}, {cost}, {values['speedup']:.2f}x faster"
-
-
-def best_so_far(front: Iterable[FrontPoint]) -> str:
-    """One phrase about the cheapest point that loses at most a point of the metric; nothing where there is none."""
-    close = [point for point in front if (gap := point.measurement.accuracy.difference) is None or gap.value >= -_CLOSE]
-    cheapest = min(close, key=lambda point: point.values["usd_per_million"], default=None)
-    if cheapest is None:
-        return ""
-    values = cheapest.values
-    return f"{format_usd(values['usd_per_million'])}/M ({values['speedup']:.1f}x) at {values['accuracy']:.4f}"

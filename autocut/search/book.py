@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import TrialState, create_trial
@@ -20,6 +21,62 @@ from autocut.search.proposals import Proposer
 from autocut.study import Session, Study
 
 _INTERRUPTED = "interrupted: the search was stopped before this trial ended; the same command runs it again"
+
+
+class Book(Protocol):
+    """What the agent needs of a study: where it records every outcome."""
+
+    def begin(self, recipe: Recipe) -> Any:
+        """Make a proposed recipe a running trial; what comes back is given to `complete` or `fail`."""
+        ...
+
+    def complete(
+        self,
+        handle: Any,
+        recipe: Recipe,
+        values: Mapping[str, float],
+        event: RecipeMeasured,
+        violations: Mapping[str, float],
+        curve: Sequence[float],
+    ) -> int:
+        """Record a measured recipe; return its trial number."""
+        ...
+
+    def fail(self, handle: Any, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:
+        """Record a recipe without a measurement; return its trial number."""
+        ...
+
+    def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:
+        """Record test numbers and bundle of a recipe."""
+        ...
+
+    def refuse(self, recipe: Recipe, reason: str) -> None:
+        """Take a recipe off the front."""
+        ...
+
+    def record_stage(self, stage: StageRan, job: Job) -> None:
+        """Record a stage run and charge it."""
+        ...
+
+    def end_job(self, job: Job, ended: JobEnded) -> None:
+        """Charge the rest of a worker's time."""
+        ...
+
+    def set_baseline(self, ready: BaselineReady) -> None:
+        """Keep what every speed-up refers to."""
+        ...
+
+    def candidates(self) -> list[FrontPoint]:
+        """Everything measured that may be handed over, by validation numbers: within the limits and not refused."""
+        ...
+
+    def front(self) -> list[FrontPoint]:
+        """The candidates that none other beats."""
+        ...
+
+    def trial_number(self, recipe: Recipe) -> int | None:
+        """Number of the completed trial of a recipe."""
+        ...
 
 
 class StudyBook:

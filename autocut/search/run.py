@@ -25,11 +25,12 @@ from autocut.price import Price, price_for
 from autocut.recipe import Recipe
 from autocut.report.publish import Publisher
 from autocut.score import Limit, parse_limit
-from autocut.search.agent import Agent, best_so_far
+from autocut.search.agent import Agent
 from autocut.search.book import StudyBook
 from autocut.search.jobs import Setting
 from autocut.search.knowledge import Knowledge
 from autocut.search.planner import Planner
+from autocut.search.progress import best_so_far
 from autocut.search.proposals import Proposer
 from autocut.search.runner import run_with_ray
 from autocut.space import Space, read_recipe

@@ -1,0 +1,99 @@
+"""What is tried before any proposal: baselines, skeletons that price what is trained later, the user's recipes, anchors.
+
+Each phase yields requests, and None while what it would ask for next depends on jobs that still run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from autocut.recipe import Recipe
+from autocut.search.knowledge import Knowledge
+from autocut.space import Axis
+
+_COMPILING_SHARE = 0.1
+"""Share of the time in which expensive lowerings of the untouched model are tried, the quickest first."""
+_SKELETON_TAILS = 3
+_BASELINES = "baselines:"
+_COST_FIRST = "cost first:"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Recipes that wait for a worker; `may_skip` lets the agent drop those that were beaten meanwhile."""
+
+    recipes: tuple[Recipe, ...]
+    why: str
+    may_skip: bool = True
+
+
+Phase = Iterator[Request | None]
+Running = Callable[[str], bool]
+"""Whether a job runs whose reason begins with these words."""
+
+
+def phases(
+    known: Knowledge, tries: Sequence[Recipe], left_s: Callable[[], float], workers: int, running: Running
+) -> Iterator[Phase]:
+    """The phases of a search; `left_s()` is asked for the seconds that are left when the first one begins."""
+    yield baselines(known, left_s, workers)
+    yield skeletons(known, running)
+    yield wishes(known, tries)
+
+
+def baselines(known: Knowledge, left_s: Callable[[], float], workers: int) -> Phase:
+    """Every tail of the untouched model; cheap lowerings share processes, a worker each."""
+    tails = sorted(known.affordable_tails(), key=known.planner.tail_s)
+    cheap = [tail for tail in tails if known.is_cheap(tail)]
+    rationed, compiling_s = [], _COMPILING_SHARE * left_s() * workers
+    for tail in tails:
+        compiling_s -= 0.0 if tail in cheap else known.planner.tail_s(tail)
+        if tail not in cheap and compiling_s > 0:
+            rationed.append([tail])
+    groups = [cheap[first::workers] for first in range(workers)] + rationed
+    for group in groups:
+        if group:
+            recipes = tuple(Recipe().with_tail(*tail) for tail in group)
+            yield Request(recipes, f"{_BASELINES} the untouched model in {len(group)} more forms", may_skip=False)
+
+
+def skeletons(known: Knowledge, running: Running) -> Phase:
+    """Each pruning method without training, at more ratios where it saved something: this prices what is trained later."""
+    method_axis, ratio_axis = known.space.axis("prune.method"), known.space.axis("prune.ratio")
+    if method_axis is None or ratio_axis is None:
+        return
+    while running(_BASELINES):
+        yield None  # the best tails are not known yet
+    methods = [str(method) for method in method_axis.choices if method != "none"]
+    yield from (_skeleton(known, method, [nearest_value(ratio_axis, 0.5)]) for method in methods)
+    while running(_COST_FIRST):
+        yield None  # which methods are worth more ratios is not known yet
+    for at, method in enumerate(methods):
+        has_earlier_twin = not known.costs.twins(method).isdisjoint(methods[:at])
+        if not known.got_no_cheaper(method) and not has_earlier_twin:
+            yield _skeleton(known, method, [nearest_value(ratio_axis, wish) for wish in (0.75, 0.25)])
+
+
+def wishes(known: Knowledge, tries: Iterable[Recipe]) -> Phase:
+    """The user's recipes, which are run however bad they look, then the space's anchors; each with its promising tails."""
+    for recipe in tries:
+        yield Request(known.with_tails(recipe), f"asked for: {recipe.prefix.describe()}", may_skip=False)
+    for recipe in known.space.anchors:
+        yield Request(known.with_tails(recipe), f"anchor: {recipe.prefix.describe()}")
+
+
+def nearest_value(axis: Axis, wish: float) -> float:
+    """Return the value of a numeric `axis` that is nearest to `wish`."""
+    if axis.choices:
+        return min((float(choice) for choice in axis.choices), key=lambda choice: abs(choice - wish))
+    low, high = float(axis.low or 0.0), float(axis.high or 0.0)
+    inside = min(max(wish, low), high)
+    return round(low + round((inside - low) / axis.step) * axis.step, 10) if axis.step else inside
+
+
+def _skeleton(known: Knowledge, method: str, ratios: Sequence[float]) -> Request:
+    prefixes = [Recipe({"prune.method": method, "prune.ratio": ratio}) for ratio in ratios]
+    recipes = tuple(prefix.with_tail(*tail) for prefix in prefixes for tail in known.promising_tails(prefix)[:_SKELETON_TAILS])
+    why = f"{_COST_FIRST} {method} {', '.join(f'{ratio:g}' for ratio in ratios)} without training"
+    return Request(recipes, why, may_skip=False)
