@@ -68,7 +68,7 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
 def trial_note(study: Study, trial: TrialRecord, final: Final | None) -> str:
     """What one trial did and measured, or why it ended."""
     title = trial.recipe.describe() if trial.recipe else "unknown recipe"
-    lines = [f"# Trial {trial.trial}: {title}", ""]
+    lines = [f"# Trial {trial.trial}", "", f"**{title}**", ""]  # a long heading would not be wrapped
     if trial.reason is not None:
         ended = "Stopped early" if trial.state == "PRUNED" else "Failed"
         lines += [f"**{ended}:** {trial.reason}", ""]

@@ -200,6 +200,7 @@ class Agent:
                 self.planner.observe_process(self.budget.clock() - self._started[job.number])
             case RecipeStarted():
                 self._current[job.number] = event.recipe
+                self.book.start(event.recipe)
             case RungReached():
                 self._curves.setdefault(event.recipe.prefix, []).append(event.rung.metric)
             case RecipeMeasured():

@@ -30,6 +30,10 @@ class Book(Protocol):
         """Make a proposed recipe a running trial; what comes back is given to `complete` or `fail`."""
         ...
 
+    def start(self, recipe: Recipe) -> None:
+        """Note that work on a recipe begins now, and not when it was proposed or queued."""
+        ...
+
     def complete(
         self,
         handle: Any,
@@ -90,6 +94,7 @@ class StudyBook:
             trial.recipe: trial.trial for trial in study.trials() if trial.recipe is not None and trial.measured is not None
         }
         self._stage_seconds: dict[int, float] = defaultdict(float)
+        self._started: dict[Recipe, dt.datetime] = {}
 
     def begin(self, recipe: Recipe) -> optuna.Trial:
         """Make `recipe`, which the sampler proposed, a running trial."""
@@ -103,6 +108,10 @@ class StudyBook:
         )
         study = self.study.optuna
         return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=running))
+
+    def start(self, recipe: Recipe) -> None:
+        """Note when work on `recipe` begins: the dashboard's timeline shows it for trials that nobody asked for."""
+        self._started[recipe] = dt.datetime.now(dt.UTC)
 
     def close_interrupted(self) -> list[Recipe]:
         """Close the trials that a killed search left running; return the interrupted recipes that have no verdict yet."""
@@ -143,6 +152,7 @@ class StudyBook:
                 "lineage": list(measured.lineage),
                 "structure": measured.structure,
             },
+            started=self._started.pop(recipe, None),
         )
         self._numbers[recipe] = number
         return number
@@ -152,7 +162,8 @@ class StudyBook:
         params, distributions = self._proposer.parameters(recipe)
         retry = failure.outcome == "interrupted"
         reason = _INTERRUPTED if retry else f"{failure.outcome}: {failure.reason}"
-        return self.study.fail(handle, recipe, params, distributions, reason, curve=curve, retry=retry)
+        started = self._started.pop(recipe, None)
+        return self.study.fail(handle, recipe, params, distributions, reason, curve=curve, retry=retry, started=started)
 
     def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:
         """Record the numbers of the locked test split and what became of the bundle."""

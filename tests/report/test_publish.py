@@ -36,7 +36,7 @@ def test_notes_plots_and_bundles_are_published(small_study):
     assert "## Front" in get_note(small_study.optuna)
     assert set(get_plotly_graph_objects(attrs)) == {"pareto", "learning_curves", "hypervolume"}
     for trial in small_study.trials():
-        assert f"# Trial {trial.trial}:" in get_note_from_system_attrs(attrs, trial.trial_id)["body"]
+        assert f"# Trial {trial.trial}\n" in get_note_from_system_attrs(attrs, trial.trial_id)["body"]
 
 
 def test_only_verified_bundles_of_the_front_are_offered(small_study):

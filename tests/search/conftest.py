@@ -175,6 +175,9 @@ class MemoryBook:
     def begin(self, recipe):
         return recipe
 
+    def start(self, recipe):
+        pass
+
     def complete(self, handle, recipe, values, event, violations, curve):
         number = next(self.numbers)
         if all(violation <= 0 for violation in violations.values()):
