@@ -258,6 +258,7 @@ def test_bad_value_is_named_by_where_it_stands(searches, monkeypatch, capsys):
         (CompilerError("the compiler refused"), 3),
         (FaultsError("task.py", [Fault("a"), Fault("b")]), 2),
         (OSError(errno.ENOSPC, "No space left on device", "study.db"), 2),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "afile/x/stages"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )
