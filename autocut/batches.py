@@ -104,6 +104,11 @@ def to_numpy(inputs: Inputs) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(tensor.detach().cpu().numpy()) for name, tensor in tensors(inputs).items()}
 
 
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Values of `tensor` as bytes, whatever its dtype (numpy has no bfloat16)."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
 def from_numpy(arrays: Mapping[str, NDArray[Any]]) -> Inputs:
     """Inverse of `to_numpy`, up to one thing: a tuple of one tensor comes back as that tensor, which calls a model alike."""
     loaded = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}

@@ -31,6 +31,7 @@ _MACHINE_ERRORS = {
     errno.EROFS: "choose a folder that can be written, with --out",
     errno.EACCES: "check who may read and write it",
     errno.EPERM: "check who may read and write it",
+    errno.EEXIST: "a file stands where a folder is needed: choose another folder",
     errno.ENOTDIR: "a file stands where a folder is needed: choose another folder",
     errno.EISDIR: "a folder stands where a file is needed: choose another name",
     errno.ENAMETOOLONG: "choose a shorter name",

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from autocut.batches import Inputs, tensors
 from autocut.errors import Fault
 
 IGNORED = -100
@@ -123,6 +124,23 @@ def _language_output_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
         f"got {tuple(outputs.shape)} and {tuple(targets.shape)}",
         "targets[:, i] is the token that outputs[:, i] predicts",
     )
+
+
+def unshifted_fault(inputs: Inputs, targets: Tensor) -> Fault | None:
+    """Return a fault where the targets of a language model, shape (n, t), are one of its inputs.
+
+    Some libraries shift them inside their own loss; here a model would learn to copy. Rows of one repeated token tell nothing.
+    """
+    counted = targets != IGNORED
+    for name, tensor in tensors(inputs).items():
+        if tensor.shape != targets.shape or not (tensor[:, 1:] != tensor[:, :-1]).any():
+            continue
+        if counted.any() and bool((tensor[counted] == targets[counted]).all()):
+            return Fault(
+                f"targets must be the next tokens for kind 'language_modeling', got those of {name} themselves",
+                "shift the labels by one: inputs tokens[:, :-1], targets tokens[:, 1:]",
+            )
+    return None
 
 
 def _class_fault(outputs: Tensor, targets: Tensor) -> Fault | None:

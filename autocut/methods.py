@@ -72,3 +72,16 @@ def pair_rows() -> list[PairRow]:
 
     dtypes, modes = registry("quantize.dtype").names(), registry("compile.mode").names()
     return [PairRow(dtype, mode, lowering.infeasible_reason(dtype, mode)) for dtype in dtypes for mode in modes]
+
+
+def unfit_methods(kind: str, *, is_pretrained: bool) -> dict[str, dict[str, str]]:
+    """What does not fit a task, by axis and name, with the reason: methods for other kinds, a start that the task does not have."""
+    unfit: dict[str, dict[str, str]] = {}
+    for axis in REGISTRIES:
+        for method in registry(axis):
+            kinds = method.options.get("kinds")
+            if kinds is not None and kind not in kinds:
+                unfit.setdefault(axis, {})[method.name] = f"fits {' and '.join(kinds)}, not {kind}"
+    if is_pretrained:
+        unfit["train.start"] = {"scratch": "the task brings trained weights"}
+    return unfit

@@ -11,14 +11,10 @@ One `Pipeline` belongs to one worker process. Work runs under the shared side of
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
-import itertools
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,45 +23,38 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from autocut.batches import Inputs, call, pad, take
+from autocut.batches import Batch, Inputs, call, pad, take
+from autocut.errors import InfeasibleRecipeError
 from autocut.measure.accuracy import Scores, score_model, to_accuracy
 from autocut.measure.footprint import size_of
-from autocut.measure.latency import measure_latency
+from autocut.measure.latency import measure_latency, measure_undisturbed
 from autocut.measure.machine import machine_fingerprint
 from autocut.measure.quiet import QuietLock
 from autocut.measurement import Accuracy, Cost, Latency, Measured, Measurement, Rung, cost_from_json
 from autocut.recipe import Recipe
+from autocut.splits import length
 from autocut.stage_cache import Entry, StageCache, stage_key
 from autocut.stages import lowering
+from autocut.stages.libraries import library_versions
+from autocut.stages.model_files import Prefix, restore_model, save_model, structure_of
 from autocut.stages.prune import PruneData, pruners
-from autocut.stages.train import Epoch, Teacher, curricula, distillations, orders, score_difficulty, teacher_logits, train_model
+from autocut.stages.train import (
+    Epoch,
+    Teacher,
+    check_distillation,
+    curricula,
+    distillations,
+    orders,
+    score_difficulty,
+    teacher_logits,
+    train_model,
+)
 from autocut.stages.train.plan import DEFAULTS, TRAINER_VERSION
-from autocut.task import Task
+from autocut.task import Task, seeded
 
 _CALIBRATION_BATCHES = 8
 _PRUNE_BATCHES = 8
 _SAMPLES = 64
-_LIBRARIES = ("torch", "torchao", "torch-pruning", "onnxruntime", "onnxscript")
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """A model ready for its tails: its weights, the stages that made them and what training took.
-
-    `structure` names what latency depends on; `train_seconds` counts pruning and training on this path, without time spent waiting.
-    """
-
-    model: nn.Module
-    masks: Mapping[str, torch.Tensor]
-    lineage: tuple[str, ...]
-    train_seconds: float
-    samples_seen: int
-    structure: str
-
-    @property
-    def key(self) -> str:
-        """Key of the last stage of the path."""
-        return self.lineage[-1]
 
 
 class Pipeline:
@@ -108,20 +97,35 @@ class Pipeline:
         def make(folder: Path) -> dict[str, Any]:
             model = self.task.build_model()
             if not trains:
-                _save(folder, model, {})
+                save_model(folder, model, {})
                 return {"samples_seen": 0, "train_seconds": 0.0}
             trained = train_model(
                 model, self.task, settings, masks={}, teacher=None, difficulty=None, seed=self.seed,
                 checkpoint=self._checkpoint(key), on_epoch=self._evaluate_rung, gate=self.working, stop=self.stop,
             )  # fmt: skip
-            _save(folder, trained.model, {})
+            save_model(folder, trained.model, {})
             return {"samples_seen": trained.samples_seen, "train_seconds": trained.seconds}
 
         key = self.key("", "baseline", settings, method=TRAINER_VERSION if trains else 0)
         entry = self.stage(key, "baseline", "train" if trains else "build", make, "training")
         self._checkpoint(key).unlink(missing_ok=True)
-        model, masks = _restore(entry.folder)
-        return Prefix(model, masks, (key,), 0.0, 0, _structure(model))
+        return self._restored(entry, (key,), entry.facts["train_seconds"], entry.facts["samples_seen"])
+
+    @cached_property
+    def scratch(self) -> Prefix:
+        """The task's model before any training, for recipes that train it in another way than the untouched model was.
+
+        Raises:
+            InfeasibleRecipeError: the task brings trained weights.
+        """
+        if self.task.is_pretrained:
+            raise InfeasibleRecipeError("train.start must be 'trained' where the task brings trained weights, got 'scratch'")
+        key = self.key("", "scratch", {})
+
+        def make(folder: Path) -> None:
+            save_model(folder, self.task.build_model(), {})
+
+        return self._restored(self.stage(key, "scratch", "build", make, "training"), (key,), 0.0, 0)
 
     def prefix(self, recipe: Recipe) -> Prefix:
         """Return the pruned and trained model of `recipe`, from the cache as far as it is there.
@@ -129,7 +133,7 @@ class Pipeline:
         Raises:
             TrialError: the recipe is infeasible, diverged, or its time is up.
         """
-        prefix = self.baseline
+        prefix = self.scratch if recipe.get("train.start") == "scratch" else self.baseline
         if recipe["prune.method"] != "none":
             prefix = self._prune(prefix, recipe)
         if recipe.is_trained:
@@ -171,7 +175,8 @@ class Pipeline:
         """Return the validation accuracy, shared by all modes that run the same quantized graph."""
         scores = self._scores(prefix, dtype, mode)
         baseline = self._scores(self.baseline, "fp32", "eager")
-        return to_accuracy("validation", scores, self.task.metric_kind, baseline)
+        with self.working():
+            return to_accuracy("validation", scores, self.task.metric_kind, baseline)
 
     def cost(self, prefix: Prefix, dtype: str, mode: str) -> Cost:
         """Return latency and size of the structure of `prefix` in `dtype` under `mode`, timed once for all weights."""
@@ -197,26 +202,34 @@ class Pipeline:
 
     def time_artifact(self, folder: Path, mode: str, samples: int = _SAMPLES) -> Cost:
         """Time the model in `folder` against the untouched model, alone on this machine."""
+        references = self.cost(self.baseline, "fp32", "eager").latencies
         with self.alone():
             started = time.perf_counter()
             candidate = lowering.load(folder, mode, self.threads)
-            smallest = self.task.serving_batch_sizes[0]
-            candidate(self.serving_inputs(smallest))
+            candidate(self.serving_inputs(references[0].batch_size))
             cold_start_ms = (time.perf_counter() - started) * 1e3
-            latencies = tuple(self._latency(candidate, size, samples) for size in self.task.serving_batch_sizes)
-        size, compressed = size_of(folder)
-        return Cost(latencies, size, compressed, self.threads, cold_start_ms, machine_fingerprint())
+            latencies = tuple(
+                measure_undisturbed(partial(self._latency, candidate, reference.batch_size, samples), reference)
+                for reference in references
+            )
+        return self._cost(latencies, folder, cold_start_ms)
 
     def serving_inputs(self, batch_size: int) -> Inputs:
         """Return `batch_size` real inputs from the training split."""
-        inputs, _ = next(iter(self.task.loader(self.task.train_data, batch_size)))
+        ((inputs, _),) = self._sampled(1, batch_size)
         return take(pad(inputs, batch_size), batch_size)
 
     @cached_property
     def calibration(self) -> list[Inputs]:
         """Training inputs for observers and exporters; the first is the export example."""
-        batches = itertools.islice(self.task.loader(self.task.train_data, self.task.batch_size), _CALIBRATION_BATCHES)
-        return [inputs for inputs, _ in batches]
+        return [inputs for inputs, _ in self._sampled(_CALIBRATION_BATCHES, self.task.batch_size)]
+
+    def _sampled(self, batches: int, batch_size: int) -> list[Batch]:
+        """The same batches in every process, drawn from all over the training split: data files are often sorted by class."""
+        total = length(self.task.train_data)
+        indices = torch.from_numpy(np.random.default_rng(self.seed).permutation(total)[: batches * batch_size])
+        with seeded(self.seed):
+            return list(self.task.loader(self.task.train_data, batch_size, indices=indices))
 
     @cached_property
     def baseline_predict(self) -> Callable[[Inputs], torch.Tensor]:
@@ -227,9 +240,20 @@ class Pipeline:
         """Cost of the untouched model as the user runs it: an eager module timed against itself, sized in its exported form."""
         artifact = self.artifact(self.baseline, "fp32", "eager")
         with self.alone():
-            latencies = tuple(self._latency(self.baseline_predict, size, 2 * _SAMPLES) for size in self.task.serving_batch_sizes)
-        size, compressed = size_of(artifact.folder)
-        return Cost(latencies, size, compressed, self.threads, 0.0, machine_fingerprint())
+            latencies = tuple(
+                # Whatever disturbs makes it slower, so the fastest of a few was disturbed least.
+                min(
+                    (self._latency(self.baseline_predict, size, 2 * _SAMPLES) for _ in range(3)),
+                    key=lambda found: found.p50_ms.value,
+                )
+                for size in self.task.serving_batch_sizes
+            )
+        return self._cost(latencies, artifact.folder, 0.0)
+
+    def _cost(self, latencies: tuple[Latency, ...], folder: Path, cold_start_ms: float) -> Cost:
+        with self.working():  # compressing takes seconds
+            size, compressed = size_of(folder)
+        return Cost(latencies, size, compressed, self.threads, cold_start_ms, machine_fingerprint())
 
     # ---- private ----------------------------------------
 
@@ -250,14 +274,13 @@ class Pipeline:
 
         def make(folder: Path) -> None:
             with self.working():
-                batches = list(itertools.islice(self.task.loader(self.task.train_data, self.task.batch_size), _PRUNE_BATCHES))
+                batches = self._sampled(_PRUNE_BATCHES, self.task.batch_size)
                 data = PruneData(inputs=take(batches[0][0], 2), batches=batches, loss=self.task.metric_kind.loss)
                 pruned = pruners[method.name](parent.model, float(settings["prune.ratio"]), data)
-                _save(folder, pruned.model, pruned.masks)
+                save_model(folder, pruned.model, pruned.masks)
 
         entry = self.stage(key, "prune", method.name, make, "training")
-        model, masks = _restore(entry.folder)
-        return Prefix(model, masks, (*parent.lineage, key), parent.train_seconds + entry.seconds, 0, _structure(model))
+        return self._restored(entry, (*parent.lineage, key), parent.train_seconds + entry.seconds, parent.samples_seen)
 
     def _train(self, parent: Prefix, recipe: Recipe) -> Prefix:
         settings = recipe.settings("train", "curriculum", "distill")
@@ -269,13 +292,15 @@ class Pipeline:
             orders.method(order).version,
             distillations.method(loss).version,
         ]
-        key = self.key(parent.key, "train", settings, method=versions)
-        needs_teacher = loss != "none" or schedule != "none"
-
+        taught = self.task.teacher_hash if loss != "none" or schedule != "none" else None
+        key = self.key(parent.key, "train", settings, method=versions, teacher=taught)
+        ranks = schedule != "none" and bool(orders.method(order).options["needs_difficulty"])
         # Stages of their own, made before this one begins, so that no second is counted twice.
         made = self.cache.find(key) is not None
-        teacher = self._teacher if needs_teacher and not made else None
-        difficulty = self._difficulty if schedule != "none" and not made else None
+        if loss != "none" and not made:
+            self._check_distillation(parent, loss)
+        teacher = self._teacher if loss != "none" and not made else None
+        difficulty = self._difficulty if ranks and not made else None
 
         def make(folder: Path) -> dict[str, Any]:
             trained = train_model(
@@ -283,40 +308,65 @@ class Pipeline:
                 difficulty=difficulty, seed=self.seed,
                 checkpoint=self._checkpoint(key), on_epoch=self._evaluate_rung, gate=self.working, stop=self.stop,
             )  # fmt: skip
-            _save(folder, trained.model, parent.masks)
-            return {"samples_seen": trained.samples_seen, "train_seconds": trained.seconds}
+            save_model(folder, trained.model, parent.masks)
+            lent = self._teaching_seconds(recipe, difficulty is not None) if teacher or difficulty is not None else 0.0
+            return {"samples_seen": trained.samples_seen, "train_seconds": trained.seconds + lent}
 
         entry = self.stage(key, "train", f"{schedule}/{loss}", make, "training")
         self._checkpoint(key).unlink(missing_ok=True)  # only now is the training's result safe
-        model, masks = _restore(entry.folder)
         seconds = parent.train_seconds + entry.facts["train_seconds"]
-        return Prefix(model, masks, (*parent.lineage, key), seconds, entry.facts["samples_seen"], _structure(model))
+        return self._restored(entry, (*parent.lineage, key), seconds, parent.samples_seen + entry.facts["samples_seen"])
+
+    def _restored(self, entry: Entry, lineage: tuple[str, ...], train_seconds: float, samples_seen: int) -> Prefix:
+        with self.working():
+            model, masks = restore_model(entry.folder)
+            return Prefix(model, masks, lineage, train_seconds, samples_seen, structure_of(model))
+
+    def _check_distillation(self, parent: Prefix, loss: str) -> None:
+        """Refuse a distillation that cannot mean anything here, before a teacher is run or an epoch paid for."""
+        check_distillation(loss, self.task.kind, _eager(parent.model)(self.serving_inputs(2)))
+
+    def _teaching_seconds(self, recipe: Recipe, ranked: bool) -> float:
+        """What a training owes to its teacher: running it, ranking by it and, where nothing else paid for it, training it."""
+        seconds = self._teacher_entry.seconds + (self._difficulty_entry.seconds if ranked else 0.0)
+        untrained_teacher = recipe.get("train.start") == "scratch" and self.task.teacher is None
+        return seconds + (self.baseline.train_seconds if untrained_teacher else 0.0)
 
     @cached_property
-    def _teacher(self) -> Teacher:
-        model = self.task.build_teacher() or self.baseline.model
-        key = self.key(self.baseline.key, "teacher", {})
+    def _teaching_model(self) -> nn.Module:
+        return self.task.build_teacher() or self.baseline.model
+
+    @cached_property
+    def _teacher_entry(self) -> Entry:
+        key = self.key(self.baseline.key, "teacher", {"own": self.task.teacher_hash})
 
         def make(folder: Path) -> None:
-            logits = teacher_logits(model, self.task, gate=self.working, stop=self.stop)
+            with seeded(self.seed):
+                logits = teacher_logits(self._teaching_model, self.task, gate=self.working, stop=self.stop)
             if logits is not None:
                 torch.save(logits, folder / "logits.pt")
 
-        entry = self.stage(key, "teacher", "logits", make, "training")
-        saved = entry.folder / "logits.pt"
-        return Teacher(model, torch.load(saved, weights_only=True) if saved.exists() else None)
+        return self.stage(key, "teacher", "logits", make, "training")
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        saved = self._teacher_entry.folder / "logits.pt"
+        return Teacher(self._teaching_model, torch.load(saved, weights_only=True) if saved.exists() else None)
+
+    @cached_property
+    def _difficulty_entry(self) -> Entry:
+        teacher = self._teacher
+        key = self.key(self.baseline.key, "difficulty", {"own": self.task.teacher_hash})
+
+        def make(folder: Path) -> None:
+            with self.working(), seeded(self.seed):
+                np.save(folder / "difficulty.npy", score_difficulty(teacher, self.task))
+
+        return self.stage(key, "difficulty", "teacher loss", make, "training")
 
     @cached_property
     def _difficulty(self) -> NDArray[np.float64]:
-        teacher = self._teacher
-        key = self.key(self.baseline.key, "difficulty", {})
-
-        def make(folder: Path) -> None:
-            with self.working():
-                np.save(folder / "difficulty.npy", score_difficulty(teacher, self.task))
-
-        entry = self.stage(key, "difficulty", "teacher loss", make, "training")
-        return np.load(entry.folder / "difficulty.npy", allow_pickle=False)  # type: ignore[no-any-return]
+        return np.load(self._difficulty_entry.folder / "difficulty.npy", allow_pickle=False)  # type: ignore[no-any-return]
 
     def _scores(self, prefix: Prefix, dtype: str, mode: str) -> Scores:
         numerics = lowering.numerics(dtype, mode)
@@ -390,35 +440,9 @@ class Pipeline:
             yield
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that decide what a stage produces."""
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
 def _eager(model: nn.Module) -> Callable[[Inputs], torch.Tensor]:
     def predict(inputs: Inputs) -> torch.Tensor:
         with torch.inference_mode():
             return call(model, inputs)
 
     return predict
-
-
-def _structure(model: nn.Module) -> str:
-    """Hash of what latency depends on: layers, shapes, dtypes, and the share of zeros in steps of 1%."""
-    layers = [(name, type(module).__name__) for name, module in model.named_modules()]
-    tensors = [
-        (name, tuple(tensor.shape), str(tensor.dtype), round(float((tensor == 0).float().mean()), 2) if tensor.dim() > 1 else 0.0)
-        for name, tensor in model.state_dict().items()
-    ]
-    return hashlib.sha256(json.dumps([layers, tensors]).encode()).hexdigest()[:16]
-
-
-def _save(folder: Path, model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
-    # A pruned module has shapes that the user's constructor cannot make again, so the module itself is pickled. The stage cache is
-    # private to its owner and checksummed; bundles, which travel, never hold a pickle.
-    torch.save({"model": model.eval(), "masks": dict(masks)}, folder / "model.pt")
-
-
-def _restore(folder: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    saved = torch.load(folder / "model.pt", weights_only=False)
-    return saved["model"].eval(), saved["masks"]

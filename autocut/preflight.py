@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autocut.errors import FaultsError, TaskError
 
@@ -44,11 +44,12 @@ class Lowering:
 
 @dataclass(frozen=True)
 class Preflight:
-    """Registered method names by axis, every lowering, and the task."""
+    """Registered method names by axis, every lowering, the task, and what does not fit it: a reason by axis and name."""
 
     methods: Mapping[str, tuple[str, ...]]
     lowerings: Mapping[Tail, Lowering]
     task: TaskFacts
+    unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def preflight(task: str | None) -> Preflight:
@@ -83,15 +84,17 @@ def _keep_stdout_clean() -> None:
 def _look(task_path: str | None) -> Preflight:
     import torch
 
-    from autocut.methods import known_methods, registry
+    from autocut.measure.quiet import QuietLock
+    from autocut.methods import known_methods, registry, unfit_methods
     from autocut.stages import lowering
     from autocut.task import load_task
     from autocut.task_check import check_task
 
     torch.set_num_threads(1)
-    task = load_task(task_path)
-    if faults := check_task(task_path):
-        raise FaultsError(f"task {task.name}", faults)
+    with QuietLock().shared():  # another search may be timing
+        task = load_task(task_path)
+        if faults := check_task(task_path):
+            raise FaultsError(f"task {task.name}", faults)
     modes = registry("compile.mode")
     lowerings = {}
     for dtype, mode in lowering.pairs():
@@ -99,4 +102,4 @@ def _look(task_path: str | None) -> Preflight:
         graph = "" if reason else lowering.numerics(dtype, mode)
         lowerings[dtype, mode] = Lowering(reason, graph, float(modes.method(mode).options.get("seconds", 30.0)))
     facts = TaskFacts(task.name, task.fingerprint, len(task.train_data), task.epochs, task.is_pretrained)  # type: ignore[arg-type]
-    return Preflight(known_methods(), lowerings, facts)
+    return Preflight(known_methods(), lowerings, facts, unfit_methods(task.kind, is_pretrained=task.is_pretrained))

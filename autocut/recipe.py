@@ -16,6 +16,7 @@ IDENTITY: Mapping[str, Value] = MappingProxyType(
         "curriculum.schedule": "none",
         "distill.loss": "none",
         "train.epochs": 0,
+        "train.start": "trained",
         "quantize.dtype": "fp32",
         "compile.mode": "eager",
     }
@@ -130,7 +131,7 @@ def _words(recipe: Recipe) -> Iterable[str]:
     if recipe["prune.method"] != "none":
         yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip()
     if recipe.is_trained:
-        yield f"{recipe['train.epochs']} epochs"
+        yield f"{recipe['train.epochs']} epochs" + (" from scratch" if recipe["train.start"] == "scratch" else "")
         if recipe["curriculum.schedule"] != "none":
             order = recipe.get("curriculum.order", "")
             yield f"curriculum {recipe['curriculum.schedule']} {order}".strip()

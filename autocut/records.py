@@ -31,7 +31,8 @@ Json = Any
 class StageRun:
     """One stage of one recipe: made, or found in the stage cache (then `cached`, and `seconds` is what finding it took).
 
-    `outcome` is "done" or the reason why it ended without a result; `fingerprint` is the recipe's.
+    `outcome` is "done" or the reason why it ended without a result; `fingerprint` is the recipe's; `samples_seen` counts the
+    training examples of a stage that trains.
     """
 
     key: str
@@ -42,6 +43,7 @@ class StageRun:
     cached: bool
     fingerprint: str
     started: dt.datetime
+    samples_seen: int = 0
 
 
 def utc_now() -> dt.datetime:
@@ -124,6 +126,7 @@ class StageRow(Base):
     cached: Mapped[bool]
     fingerprint: Mapped[str] = mapped_column(String(64))
     started: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    samples_seen: Mapped[int] = mapped_column(Integer, default=0)
 
 
 class MeasurementRow(Base):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
-from autocut.batches import Batch, Inputs, tensors
+from autocut.batches import Batch, Inputs, tensor_bytes, tensors
 from autocut.errors import TaskError
 
 Examples = Dataset[Any]
@@ -46,7 +46,7 @@ class FinalizationKey:
 
 
 class LockedSplit:
-    """The test split: it has a length and hashes of its inputs, and nothing else until `open` gets a key."""
+    """The test split: it has a length, a fingerprint and hashes of its inputs, and nothing else until `open` gets a key."""
 
     def __init__(self, read: Callable[[], Examples] | LockedSplit, loader: Callable[[Examples, int], Loader]) -> None:
         self._read: Callable[[], Examples] = read._read if isinstance(read, LockedSplit) else read
@@ -65,6 +65,15 @@ class LockedSplit:
         if not isinstance(key, FinalizationKey):
             raise LockedSplitError(f"the test split opens for a FinalizationKey alone, got {type(key).__name__}")
         return self._dataset
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all of its examples, targets too: it tells that they have changed, and nothing else about them."""
+        digest = hashlib.sha256()
+        for inputs, targets in self._loader(self._dataset, _HASH_BATCH):
+            for name, tensor in {**tensors(inputs), "": targets}.items():
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor_bytes(tensor))
+        return digest.hexdigest()
 
     def input_hashes(self, limit: int | None = None) -> NDArray[np.uint64]:
         """Hash of each example's inputs, to find examples that another split has too. Tells nothing about targets."""
@@ -92,7 +101,8 @@ class Loader:
     """Batches ``(inputs, targets)`` of `dataset`, those of `indices` in that order; may be iterated any number of times.
 
     Whole batches are fetched at once where the dataset allows: a plain `TensorDataset` is indexed, and a dataset with a method
-    ``batch(indices: Tensor)`` is asked for ``(inputs, targets)``. `Subset` passes through. Anything else is read item by item.
+    ``fetch_batch(indices: Tensor)`` is asked for ``(inputs, targets)``. `Subset` passes through. Anything else is read item by
+    item.
     """
 
     dataset: Examples
@@ -139,7 +149,8 @@ def to_batch(collated: Any, *, shifts_tokens: bool = False) -> Batch:
     if isinstance(collated, Mapping):
         for name in TARGET_NAMES:
             if name in collated:
-                return {key: value for key, value in collated.items() if key != name}, collated[name]
+                inputs = {key: value for key, value in collated.items() if key != name}
+                return _to_inputs(inputs), _to_tensor(collated[name], f"targets {name!r}")
         raise TaskError(
             f"a batch must hold targets, got a mapping with the keys {', '.join(map(repr, collated))}",
             f"name one {TARGET_NAMES[0]!r}",
@@ -148,7 +159,8 @@ def to_batch(collated: Any, *, shifts_tokens: bool = False) -> Batch:
         return _to_inputs(collated[0] if len(collated) == 2 else collated[:-1]), _to_tensor(collated[-1], "targets")
     if shifts_tokens:
         tokens = _to_tensor(collated[0] if isinstance(collated, (tuple, list)) else collated, "tokens")
-        return tokens[:, :-1], tokens[:, 1:]
+        # Contiguous, because a loss of the user's may call .view() on them.
+        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
     raise TaskError(f"a batch must be a pair (inputs, targets), got {type(collated).__name__}", "return pairs, or give collate=")
 
 
@@ -192,8 +204,8 @@ def _unwrap(dataset: Examples, indices: Tensor) -> tuple[Examples, Tensor]:
 
 
 def _fetcher(dataset: Any, collate: Collate | None) -> Callable[[Tensor], Any]:
-    if collate is None and callable(getattr(dataset, "batch", None)):
-        return dataset.batch  # type: ignore[no-any-return]
+    if collate is None and callable(getattr(dataset, "fetch_batch", None)):
+        return dataset.fetch_batch  # type: ignore[no-any-return]
     # A subclass that changes __getitem__ (an augmentation, say) must not be bypassed.
     if collate is None and isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__:
         parts = dataset.tensors
@@ -234,9 +246,10 @@ def _to_inputs(value: Any) -> Inputs:
 def _to_tensor(value: Any, subject: str) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    raise TaskError(
-        f"{subject} of a batch must be a tensor, got {type(value).__name__}", "convert in the dataset, or give collate="
-    )
+    kind = type(value).__name__
+    if isinstance(value, (tuple, list)) and value:
+        kind += f" of {type(value[0]).__name__}"
+    raise TaskError(f"{subject} of a batch must be a tensor, got {kind}", "convert or drop it in the dataset, or give collate=")
 
 
 def _hashes(inputs: Inputs) -> Iterator[int]:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,9 @@ from typing import Any
 
 from autocut.errors import InputError
 
+_KEY_LENGTH = 64
+_LITTLE_BYTES = 8 * 2**20
+"""A disk with less room than this is full: no stage fits."""
 DEFAULT_LIMIT_BYTES = 10 * 2**30
 IN_USE_S = 1800.0
 """An entry read within this time may still be in use, and is not evicted even if the limit is passed for a while."""
@@ -56,8 +60,15 @@ def stage_key(parent: str, stage: str, settings: Mapping[str, Any], **context: A
 class StageCache:
     """Stage outputs under `folder`, shared by every process that opens the same folder."""
 
-    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES, in_use_s: float = IN_USE_S) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        in_use_s: float = IN_USE_S,
+        gate: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
         self.folder = folder
+        self._gate = gate
         self.limit_bytes = limit_bytes
         self.in_use_s = in_use_s
         for name in ("entries", "building", "locks"):
@@ -68,11 +79,16 @@ class StageCache:
         folder = self.folder / "entries" / key
         try:
             record = json.loads((folder / _RECORD).read_text())
-            whole = all(_checksum(folder / _OUTPUT / name) == digest for name, digest in record["files"].items())
-        except (OSError, ValueError, KeyError):
+            with self._gate():
+                whole = all(_checksum(folder / _OUTPUT / name) == digest for name, digest in record["files"].items())
+        except FileNotFoundError:
+            return None  # not there, or just being evicted or replaced: nothing of it is ours to remove
+        except (ValueError, KeyError):
             whole = False
         if not whole:
-            shutil.rmtree(folder, ignore_errors=True)
+            with self._try_locked(key) as free:
+                if free:
+                    shutil.rmtree(folder, ignore_errors=True)
             return None
         with contextlib.suppress(OSError):
             os.utime(folder / _RECORD)
@@ -101,16 +117,19 @@ class StageCache:
         with self._locked(key):
             if found := self.find(key):
                 return found
-            building = self.folder / "building" / f"{key[:16]}-{uuid.uuid4().hex}"
+            building = self.folder / "building" / f"{key}-{uuid.uuid4().hex}"
             (building / _OUTPUT).mkdir(parents=True)
             try:
                 started = clock()
                 facts = dict(make(building / _OUTPUT) or {})
-                self._publish(building, key, stage, method, clock() - started, facts)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise disk_full(self.folder) from error
+                seconds = clock() - started
+                with self._gate():
+                    self._publish(building, key, stage, method, seconds, facts)
+            except Exception as error:
+                # Libraries and compilers wrap a full disk into errors of their own, which would be held against the recipe.
+                if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or _is_full(self.folder):
+                    raise disk_full(self.folder) from error
+                raise
             finally:
                 shutil.rmtree(building, ignore_errors=True)
         self.evict()
@@ -134,17 +153,19 @@ class StageCache:
             if excess <= 0 or time.time() - used < self.in_use_s:
                 break
             with self._try_locked(folder.name) as free:
-                if free:
+                if free and _last_use(folder) == used:  # nobody has found it since it was listed
                     shutil.rmtree(folder, ignore_errors=True)
                     removed.append(folder.name)
                     excess -= size
         return removed
 
     def sweep(self) -> None:
-        """Remove what killed processes left half built. Only for a driver that knows that no worker is running."""
-        for name in ("building", "locks"):
-            for path in (self.folder / name).iterdir():
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        """Remove what killed processes left half made; what somebody is making right now stays."""
+        left = [*(self.folder / "building").iterdir(), *(self.folder / "checkpoints").glob("*.tmp")]
+        for path in left:
+            with self._try_locked(path.name[:_KEY_LENGTH]) as free:
+                if free:
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _publish(self, building: Path, key: str, stage: str, method: str, seconds: float, facts: dict[str, Any]) -> None:
         output = building / _OUTPUT
@@ -169,7 +190,7 @@ class StageCache:
         for folder in (self.folder / "entries").iterdir():
             with contextlib.suppress(OSError):
                 size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                entries.append(((folder / _RECORD).stat().st_mtime, size, folder))
+                entries.append((_last_use(folder), size, folder))
         return entries
 
     @contextlib.contextmanager
@@ -187,6 +208,17 @@ class StageCache:
                 yield False
             else:
                 yield True
+
+
+def _last_use(folder: Path) -> float:
+    try:
+        return (folder / _RECORD).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _is_full(folder: Path) -> bool:
+    return any(shutil.disk_usage(place).free < _LITTLE_BYTES for place in (folder, tempfile.gettempdir()))
 
 
 def disk_full(folder: Path) -> InputError:

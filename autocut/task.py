@@ -12,7 +12,8 @@ baseline. ``pretrained=True`` or ``False`` says which. ``None`` (the default) fi
 weights that do not depend on the seed have been loaded from somewhere, so they are trained. (A function that seeds torch itself
 hides this, and must say which.)
 
-**Data.** See `autocut.splits.to_batch` for what examples may look like. Missing validation is split off train with the task's
+**Data.** See `autocut.splits.to_batch` for what examples may look like. Every batch has the same shapes but for the number of
+examples: exports fix them, so `collate` pads to one length. Missing validation is split off train with the task's
 seed, never off test. The test split is locked from the moment the task is made.
 
 **Judging.** `kind` gives loss and metric (`autocut.kinds`). ``loss=f(outputs, targets)`` replaces the loss with another scalar.
@@ -38,14 +39,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import Subset
 
-from autocut.batches import tensors
-from autocut.errors import TaskError, unknown_name
+from autocut.batches import tensor_bytes, tensors
+from autocut.errors import AutocutError, TaskError, unknown_name
 from autocut.kinds import Kind, Summary, kinds, mean_score
 from autocut.splits import Collate, Examples, Loader, LockedSplit, length, make_indices, spread, to_dataset
 from autocut.task_file import TaskFile, import_task_file, tell
+from autocut.task_hash import code_hash, state_hash
 
 __all__ = ["Kind", "LockedSplit", "Task", "kinds", "load_task", "seeded"]
 
@@ -59,8 +62,7 @@ class Task:
 
     `optimizer` makes an optimizer for an iterable of parameters (default AdamW, learning rate 1e-3). `collate` joins a list of
     items into a batch. Latency is measured at the first and throughput at the last of `serving_batch_sizes`. `teacher` builds a
-    bigger trained model to distil from (default: the model itself), `students` smaller ones by name. `path` is set by
-    `load_task`.
+    bigger trained model to distil from (default: the model itself). `path` is set by `load_task`.
     """
 
     name: str
@@ -79,10 +81,10 @@ class Task:
     seed: int = 0
     pretrained: bool | None = None
     teacher: BuildModel | None = None
-    students: Mapping[str, BuildModel] | None = None
     summarize: Summary | None = None
     path: Path | None = field(default=None, init=False)
     source_sha256: str = field(default="", init=False, repr=False)
+    source_files: frozenset[Path] = field(default=frozenset(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Lock the test split."""
@@ -165,14 +167,45 @@ class Task:
     def fingerprint(self) -> str:
         """Identity of the task in every stage key: its source, its data (a sample) and its model's weights.
 
-        The same in every process. The source is task.py with the modules beside it that it imports.
+        The same in every process. The source is task.py with the modules beside it that it imports, and the code elsewhere that
+        the model's classes and the task's functions are made of (`autocut.task_hash.code_hash`).
+
+        Raises:
+            TaskError: the data cannot be read, or the model cannot be built.
         """
         digest = hashlib.sha256(self.source_sha256.encode() or _source_of(self.model))
         digest.update(repr((self.name, self.kind, self.batch_size, self.epochs, self.seed, self.pretrained)).encode())
-        for dataset in (self.train_data, self.validation_data):
-            digest.update(self._sample_hash(dataset))
-        digest.update(state_hash(self.build_model()))
+        for split, dataset in (("train", self.train_data), ("validation", self.validation_data)):
+            try:
+                digest.update(self._sample_hash(dataset))
+            except Exception as error:
+                # A user's dataset or collate function: whatever it raises is theirs to mend.
+                raise self.data_error(split, error) from error
+        model = self.build_model()
+        digest.update(state_hash(model))
+        functions = (self.model, self.loss, self.metric, self.summarize, self.optimizer, self.collate, self.teacher)
+        digest.update(code_hash((model, *functions), self.source_files))
         return digest.hexdigest()
+
+    @cached_property
+    def teacher_hash(self) -> str | None:
+        """Identity of the task's own teacher, from its weights and its classes' code; None where the model is the teacher.
+
+        The fingerprint knows the function that builds the teacher, but not the weights that it loads.
+
+        Raises:
+            TaskError: the teacher cannot be built.
+        """
+        teacher = self.build_teacher()
+        if teacher is None:
+            return None
+        return hashlib.sha256(state_hash(teacher) + code_hash([teacher, self.teacher], self.source_files)).hexdigest()
+
+    def data_error(self, split: str, error: Exception) -> TaskError:
+        """Return what the user is told where reading batches of `split` raised `error`."""
+        if isinstance(error, AutocutError):
+            return TaskError(f"task.{split}: {error.message}", error.hint)
+        return TaskError(f"task.{split} must give batches, got {tell(error, self.folder)}", "check __getitem__ and collate=")
 
     @cached_property
     def _train_and_validation(self) -> tuple[Examples, Examples]:
@@ -214,6 +247,12 @@ class Task:
             raise TaskError(
                 f"{subject} must return a torch.nn.Module, got {type(model).__name__}", f"{subject.partition('.')[2]}=lambda: net"
             )
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if is_lazy(tensor):
+                raise TaskError(
+                    f"{subject} must return a model with known shapes, got the uninitialized {name}",
+                    f"run one batch through the model inside {subject.partition('.')[2]}()",
+                )
         return model.eval()
 
     def _state_hash_for_rule(self, seed: int) -> bytes:
@@ -258,13 +297,13 @@ def load_task(path: str | Path | None) -> Task:
     if path is None:
         module = importlib.import_module("autocut.tasks.digits")
         path = Path(str(module.__file__))
-        return _attach(module.task, path, hashlib.sha256(path.read_bytes()).hexdigest())
+        return _attach(module.task, path, hashlib.sha256(path.read_bytes()).hexdigest(), [path])
     file = Path(path).expanduser().resolve()
     known = _loaded.get(file)
     if known is not None and _is_unchanged(*known):
         return known[1]
     imported = import_task_file(file)
-    task = _attach(_find_task(vars(imported.module), file), file, imported.sha256())
+    task = _attach(_find_task(vars(imported.module), file), file, imported.sha256(), (source for _, source in imported.files))
     _loaded[file] = (imported, task)
     return task
 
@@ -287,20 +326,6 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def state_hash(model: nn.Module) -> bytes:
-    """SHA-256 over names, dtypes, shapes and values of the model's state."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + tensor_bytes(value))
-    return digest.digest()
-
-
-def tensor_bytes(tensor: Tensor) -> bytes:
-    """The tensor's values as bytes, whatever its dtype."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
 def _with_own_functions(kind: Kind, task: Task) -> Kind:
     """Put the task's loss, metric and summary in the place of the kind's."""
     loss = task.loss or kind.loss
@@ -317,9 +342,10 @@ def _with_own_functions(kind: Kind, task: Task) -> Kind:
     )
 
 
-def _attach(task: Task, path: Path, source: str) -> Task:
+def _attach(task: Task, path: Path, sha256: str, files: Iterable[Path]) -> Task:
     object.__setattr__(task, "path", path)
-    object.__setattr__(task, "source_sha256", source)
+    object.__setattr__(task, "source_sha256", sha256)
+    object.__setattr__(task, "source_files", frozenset(files))
     return task
 
 

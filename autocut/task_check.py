@@ -8,7 +8,7 @@ examples that can be fetched in whole batches.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from autocut.errors import AutocutError, Fault, nearest_hint
 from autocut.kinds import kinds
 from autocut.splits import Examples, input_hashes, length, spread
 from autocut.task import Task, load_task
-from autocut.task_file import tell
 from autocut.task_model_check import (
     SAMPLE,
     build,
@@ -30,11 +29,15 @@ from autocut.task_model_check import (
     export_faults,
     parameter_faults,
     run_faults,
+    teacher_faults,
     untrained_faults,
     worker_faults,
 )
 
 OVERLAP_EXAMPLES = 100_000
+SHAPE_EXAMPLES, SHAPE_BATCH = 128, 8
+"""Examples of a split whose batches' shapes are compared. Small batches, because a large one is as long as the longest of many."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -48,7 +51,8 @@ def check_task(path: str | Path | None) -> list[Fault]:
         task = load_task(path)
     except AutocutError as error:
         return [Fault(error.message, error.hint)]
-    return faults_of(task) + list(worker_faults(task, path))
+    faults = faults_of(task)
+    return faults + [fault for fault in worker_faults(task, path) if fault not in faults]
 
 
 def faults_of(task: Task) -> list[Fault]:
@@ -56,12 +60,11 @@ def faults_of(task: Task) -> list[Fault]:
     faults = list(_setting_faults(task))
     splits = _Splits(task)
     faults += splits.faults
-    faults += [fault for name, dataset in splits.read.items() for fault in _data_faults(task, name, dataset)]
+    batches = {name: batch for name in splits.read if (batch := _batch(task, splits, name, faults)) is not None}
+    varying = list(_shape_faults(task, {name: splits.read[name] for name in batches}))
+    faults += varying
     faults += _overlap_faults(task, splits)
     model = build(task, faults)
-    batches = {
-        name: batch for name, dataset in splits.read.items() if (batch := _first_batch(task, dataset, faults, name)) is not None
-    }
     if model is None:
         return faults
     faults += parameter_faults(model)
@@ -73,8 +76,10 @@ def faults_of(task: Task) -> list[Fault]:
             if found:
                 break  # the other split would tell the same again
         else:
-            faults += untrained_faults(task, model, batches.get("validation"))
+            if not varying:
+                faults += untrained_faults(task, model, batches.get("validation"))
             if "train" in batches:
+                faults += teacher_faults(task, model, batches["train"][0])
                 faults += export_faults(model, batches["train"][0])
     return faults
 
@@ -142,37 +147,55 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _first_batch(task: Task, dataset: Examples, faults: list[Fault], name: str) -> Batch | None:
-    """Return one batch, at most 32 examples; a fault where the dataset gives none."""
+def _batch(task: Task, splits: _Splits, name: str, faults: list[Fault]) -> Batch | None:
+    """Return the first batch, at most 32 examples; None, and a fault why, where the split cannot be read."""
+    dataset = splits.read[name]
     try:
-        return next(iter(task.loader(dataset, 32)))
-    except AutocutError as error:
-        faults.append(Fault(f"task.{name}: {error.message}", error.hint))
+        batch = next(iter(task.loader(dataset, 32)))
+        faults += _data_faults(task, name, dataset)
     except Exception as error:
         # A user's dataset or collate function: whatever it raises is told.
-        faults.append(Fault(f"task.{name} must give batches, got {tell(error, task.folder)}", "check __getitem__ and collate="))
-    return None
+        told = task.data_error(name, error)
+        faults.append(Fault(told.message, told.hint))
+        return None
+    return batch
 
 
-def _data_faults(task: Task, name: str, dataset: Examples) -> Iterator[Fault]:
+def _data_faults(task: Task, name: str, dataset: Examples) -> list[Fault]:
     """Not a finite number in the sampled examples, or other examples when they are read again."""
     indices = spread(length(dataset), SAMPLE)
-    try:
-        for start, (inputs, targets) in enumerate(task.loader(dataset, 256, indices)):
-            for key, tensor in {**tensors(inputs), "targets": targets}.items():
-                if tensor.is_floating_point() and not tensor.isfinite().all():
-                    row = int((~tensor.isfinite().flatten(1).all(1) if tensor.dim() > 1 else ~tensor.isfinite()).nonzero()[0, 0])
-                    example = int(indices[start * 256 + row])
+    for start, (inputs, targets) in enumerate(task.loader(dataset, 256, indices)):
+        for key, tensor in {**tensors(inputs), "targets": targets}.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                row = int((~tensor.isfinite().flatten(1).all(1) if tensor.dim() > 1 else ~tensor.isfinite()).nonzero()[0, 0])
+                example = int(indices[start * 256 + row])
+                message = f"task.{name} must be finite, got NaN or infinity in {key} of example {example}"
+                return [Fault(message, "drop or impute such examples")]
+    if name == "validation" and not _is_same(*(next(iter(task.loader(dataset, 32))) for _ in range(2))):
+        return [Fault("task.validation must give the same examples each time, got others", "leave random augmentation to train")]
+    return []
+
+
+def _shape_faults(task: Task, splits: Mapping[str, Examples]) -> Iterator[Fault]:
+    """Inputs whose shape, beyond the batch, changes from batch to batch: every export fixes it."""
+    first: dict[str, tuple[int, ...]] = {}
+    for name, dataset in splits.items():
+        try:
+            batches = list(task.loader(dataset, SHAPE_BATCH, spread(length(dataset), SHAPE_EXAMPLES)))
+        except Exception as error:
+            # A collate function that takes some sizes of batch only.
+            told = task.data_error(name, error)
+            yield Fault(told.message, told.hint)
+            return
+        for inputs, _ in batches:
+            for key, tensor in tensors(inputs).items():
+                shape = first.setdefault(key, tuple(tensor.shape))
+                if shape[1:] != tensor.shape[1:]:
                     yield Fault(
-                        f"task.{name} must be finite, got NaN or infinity in {key} of example {example}",
-                        "drop or impute such examples",
+                        f"task's {key} must have one shape beyond the batch, got {shape} and {tuple(tensor.shape)}",
+                        "pad to one length in collate=",
                     )
                     return
-        if name == "validation" and not _is_same(*(next(iter(task.loader(dataset, 32))) for _ in range(2))):
-            yield Fault("task.validation must give the same examples each time, got others", "leave random augmentation to train")
-    except Exception:
-        # `_first_batch` tells what the dataset raises.
-        return
 
 
 def _is_same(first: Batch, second: Batch) -> bool:
@@ -191,7 +214,7 @@ def _overlap_faults(task: Task, splits: _Splits) -> Iterator[Fault]:
         if splits.has_test:
             hashes["test"] = task.locked_test.input_hashes(OVERLAP_EXAMPLES)
     except Exception:
-        # `_first_batch` tells what the dataset raises, except for test, whose loader is the same.
+        # `_batch` tells what the dataset raises, except for test, whose loader is the same.
         return
     repeated = 1 - len(np.unique(hashes["train"])) / len(hashes["train"]) if "train" in hashes else 0.0
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):

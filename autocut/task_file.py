@@ -13,6 +13,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -25,7 +26,11 @@ _folders: set[Path] = set()
 
 @dataclass(frozen=True)
 class TaskFile:
-    """An imported task file, with the files that its import read: itself and modules beside it, by module name."""
+    """An imported task file, with the files of its own that it is made of, by module name: itself and modules beside it.
+
+    Those that its import read, and those that an ``import`` anywhere in them names, so that what a function imports when it is
+    called counts too. Read from the source, not from what this process has imported by now, which differs between processes.
+    """
 
     module: ModuleType
     files: tuple[tuple[str, Path], ...]
@@ -69,7 +74,8 @@ def import_task_file(path: Path) -> TaskFile:
         if previous is not None:
             sys.modules[name] = previous
         raise _import_error(path, error) from error
-    return TaskFile(module, (("", path), *sorted(_imported_from(path.parent).items())))
+    files = _reachable(path, _imported_from(path.parent))
+    return TaskFile(module, (("", path), *sorted(files.items())))
 
 
 def tell(error: BaseException, folder: Path | None) -> str:
@@ -123,7 +129,7 @@ def _take_over_path(path: Path, *, reloading: bool) -> None:
         if name.partition(".")[0] in beside:
             del sys.modules[name]
     own = _imported_from(folder)
-    for name in sorted(_imports(path) & beside & set(sys.modules)):
+    for name in sorted({dotted.partition(".")[0] for dotted in _imports(path)} & beside & set(sys.modules)):
         if name not in own:
             file = getattr(sys.modules[name], "__file__", None)
             raise TaskError(
@@ -132,15 +138,46 @@ def _take_over_path(path: Path, *, reloading: bool) -> None:
             )
 
 
-def _imports(path: Path) -> set[str]:
-    """Top-level names that the file imports absolutely."""
+def _imports(path: Path, package: str = "") -> set[str]:
+    """Dotted names that the file, a module of `package`, may import anywhere in it; names taken from a module are among them."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            found.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module.partition(".")[0])
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join(filter(None, [*above, node.module]))
+            found.update({base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)})
+    return found - {""}
+
+
+def _reachable(path: Path, imported: dict[str, Path]) -> dict[str, Path]:
+    """`imported`, and the modules beside `path` that `path` or any of them names in an import, by name."""
+    found, waiting = dict(imported), [("", path), *imported.items()]
+    while waiting:
+        name, file = waiting.pop()
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        try:
+            wanted = _imports(file, package)
+        except (SyntaxError, ValueError):
+            continue  # nothing has imported it, so it may be anything
+        new = {name: beside for dotted in wanted for name, beside in _beside(path.parent, dotted) if name not in found}
+        found |= new
+        waiting += new.items()
     return found
+
+
+def _beside(folder: Path, dotted: str) -> Iterator[tuple[str, Path]]:
+    """The modules in `folder` that ``import dotted`` reads: its packages, then itself."""
+    parts = dotted.split(".")
+    if parts[0] == "autocut":
+        return  # as in `_imported_from`
+    for count in range(1, len(parts) + 1):
+        base = folder.joinpath(*parts[:count])
+        for file in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+            if file.is_file():
+                yield ".".join(parts[:count]), file
+                break
 
 
 def _imported_from(folder: Path) -> dict[str, Path]:

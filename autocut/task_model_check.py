@@ -13,14 +13,14 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autocut.batches import Batch, Inputs, batch_length, call, take, tensors
+from autocut.batches import Batch, Inputs, call, pad, take, tensors
 from autocut.errors import AutocutError, Fault
+from autocut.kinds import unshifted_fault
 from autocut.splits import length, spread
 from autocut.task import Task, seeded
 from autocut.task_file import tell
@@ -62,19 +62,41 @@ def parameter_faults(model: nn.Module) -> Iterator[Fault]:
 
 
 def build_faults(task: Task, model: nn.Module) -> Iterator[Fault]:
-    """A model that is not new each time or may be trained or not; a teacher or student that does not build."""
+    """A model that is not new each time, or that may be trained or not."""
     try:
         if task.build_model() is model:
             yield Fault("task.model must build a new module each time, got the same one", "build it inside the function")
         _ = task.is_pretrained
-        for name, build in {"teacher": task.teacher, **(task.students or {})}.items():
-            if build is not None and not isinstance(build(), nn.Module):
-                yield Fault(f"task's {name} must build a torch.nn.Module, got something else", "return the module")
     except AutocutError as error:
         yield Fault(error.message, error.hint)
+
+
+def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
+    """A teacher of the task's own that does not build, does not run on a batch, or answers in another shape than the model."""
+    if not callable(task.teacher) or isinstance(task.teacher, nn.Module):
+        return  # none, or told already
+    try:
+        teacher = task.build_teacher()
+    except AutocutError as error:
+        yield Fault(error.message, error.hint)
+        return
+    if teacher is None:
+        return
+    try:
+        with torch.no_grad(), seeded(task.seed):
+            taught, outputs = call(teacher, inputs), call(model, inputs)
     except Exception as error:
-        # A user's function.
-        yield Fault(f"task's teacher and students must build, got {tell(error, task.folder)}", "call them in `python -i task.py`")
+        # A user's model; the task's own one has run on this batch already.
+        yield Fault(
+            f"task.teacher must run on a batch of train ({_shapes(inputs)}), got {tell(error, task.folder)}",
+            "the teacher gets the same inputs as the model",
+        )
+        return
+    if taught.shape != outputs.shape:
+        yield Fault(
+            f"task.teacher must answer in the shape of the model {tuple(outputs.shape)}, got {tuple(taught.shape)}",
+            "give the teacher the model's outputs, such as the same classes; distillation compares them one by one",
+        )
 
 
 def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterator[Fault]:
@@ -85,15 +107,12 @@ def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterato
             outputs, again = call(model, inputs), call(model, inputs)
     except Exception as error:
         # A user's model.
-        shapes = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "") for tensor in tensors(inputs).values())
         yield Fault(
-            f"task.model must run on a batch of {name} ({shapes}), got {tell(error, task.folder)}",
+            f"task.model must run on a batch of {name} ({_shapes(inputs)}), got {tell(error, task.folder)}",
             "check the shapes and dtypes of the first layer",
         )
         return
-    kind = task.metric_kind
-    judges_own = task.loss is not None and task.metric is not None
-    fault = None if judges_own else kind.output_fault(outputs, targets) or kind.target_fault(outputs, _sampled_targets(task, name))
+    fault = _kind_fault(task, name, inputs, outputs, targets)
     if fault is not None:
         yield Fault(f"task.{name}: {fault.message}", fault.hint)
         return
@@ -105,12 +124,28 @@ def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterato
     yield from _judging_faults(task, name, outputs, targets)
 
 
+def _shapes(inputs: Inputs) -> str:
+    """Shapes and dtypes, as a message tells them."""
+    return ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "") for tensor in tensors(inputs).values())
+
+
+def _kind_fault(task: Task, name: str, inputs: Inputs, outputs: Tensor, targets: Tensor) -> Fault | None:
+    """What the task's kind does not take; it has no say where loss and metric are the task's own."""
+    if task.loss is not None and task.metric is not None:
+        return None
+    kind = task.metric_kind
+    fault = kind.output_fault(outputs, targets) or kind.target_fault(outputs, _sampled_targets(task, name))
+    if fault is None and task.kind == "language_modeling":
+        return unshifted_fault(inputs, targets)
+    return fault
+
+
 def _sampled_targets(task: Task, name: str) -> Tensor:
     dataset = task.train_data if name == "train" else task.validation_data
-    batches = task.loader(dataset, 256, spread(length(dataset), SAMPLE))
-    return torch.cat(
-        [targets.flatten() if targets.dim() > 1 and not targets.is_floating_point() else targets for _, targets in batches]
-    )
+    batches = list(task.loader(dataset, 256, spread(length(dataset), SAMPLE)))
+    # Rows that are longer in some batches than in others are another fault's to tell.
+    flat = not batches[0][1].is_floating_point() or len({targets.shape[1:] for _, targets in batches}) > 1
+    return torch.cat([targets.flatten() if flat else targets for _, targets in batches])
 
 
 def _judging_faults(task: Task, name: str, outputs: Tensor, targets: Tensor) -> Iterator[Fault]:
@@ -149,8 +184,16 @@ def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Itera
     if task.pretrained is not None or kind.chance is None or batch is None or not task.is_pretrained:
         return
     loader = task.loader(task.validation_data, 128, spread(length(task.validation_data), 512))
-    with torch.no_grad():
-        scored = [(kind.scores(call(model, inputs), targets), targets) for inputs, targets in loader]
+    try:
+        with torch.no_grad():
+            scored = [(kind.scores(call(model, inputs), targets), targets) for inputs, targets in loader]
+    except Exception as error:
+        # A user's model: it may stumble over an example that the first batch does not have.
+        yield Fault(
+            f"task.model must run on every batch of validation, got {tell(error, task.folder)}",
+            "look for inputs out of range, such as token ids beyond the embedding",
+        )
+        return
     targets = torch.cat([wanted for _, wanted in scored])
     metric = kind.summarize(torch.cat([scores for scores, _ in scored]).numpy(), targets.numpy())
     if metric <= (chance := kind.chance(targets)):
@@ -160,18 +203,29 @@ def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Itera
         )
 
 
+class _Called(nn.Module):
+    """A model as one that takes tensors by position and returns one: what the pipeline exports."""
+
+    def __init__(self, model: nn.Module, example: Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self.names = tuple(example) if isinstance(example, dict) else None
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        """Call the model in its own form and pick the output tensor."""
+        return call(self.model, arguments if self.names is None else dict(zip(self.names, arguments, strict=True)))
+
+
 def export_faults(model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
     """A graph that torch.export cannot take with a free batch dimension; every compile mode but eager starts from it."""
-    example = take(inputs, 2)
-    if batch_length(example) < 2:
-        return
+    example = pad(take(inputs, 2), 2)
+    arguments = tuple(tensors(example).values())
     free = {0: torch.export.Dim("batch", min=1, max=65536)}
-    shapes: Any = dict.fromkeys(example, free) if isinstance(example, dict) else tuple(free for _ in tensors(example))
-    args = () if isinstance(example, dict) else tuple(tensors(example).values())
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.export.export(copy.deepcopy(model), args, example if isinstance(example, dict) else None, dynamic_shapes=shapes)
+            called = _Called(copy.deepcopy(model), example)
+            torch.export.export(called, arguments, dynamic_shapes=(tuple(free for _ in arguments),))
     except Exception as error:
         # torch.export passes on whatever the model raised, besides a dozen types of its own.
         yield Fault(
@@ -206,19 +260,27 @@ Path("answer.json").write_text(json.dumps(answer))
 
 
 def worker_faults(task: Task, path: str | Path | None) -> Iterator[Fault]:
-    """Load the task and its model in another process and folder, as a worker does, and compare fingerprints."""
+    """Load the task and its model in another process and folder, as a worker does, and compare fingerprints.
+
+    Where the model cannot be built or the data cannot be read, this tells it again, in the words of the checks before.
+    """
     try:
         pickled = io.BytesIO()
         pickle.dump(task.build_model(), pickled)
-        fingerprint = task.fingerprint
-    except AutocutError:
-        return  # told already: the model cannot be built or the data cannot be read
+    except AutocutError as error:
+        yield Fault(error.message, error.hint)
+        return
     except Exception as error:
         # Pickling runs the user's __reduce__ and __getstate__; the types of pickle's own errors differ between objects.
         yield Fault(
             f"task.model must be picklable, got {tell(error, None)}",
             "define classes and functions at the top level of a module, no lambdas in a module",
         )
+        return
+    try:
+        fingerprint = task.fingerprint
+    except AutocutError as error:
+        yield Fault(error.message, error.hint)
         return
     with tempfile.TemporaryDirectory(prefix="autocut-check-") as folder:
         Path(folder, "model.pickle").write_bytes(pickled.getvalue())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocut.batches import batch_length, call, from_numpy, output_tensor, pad, take, to_numpy
+from autocut.batches import batch_length, call, from_numpy, output_tensor, pad, take, tensor_bytes, to_numpy
 
 FORMS = {
     "tensor": torch.arange(6.0).reshape(3, 2),
@@ -64,6 +64,15 @@ def test_a_batch_is_not_padded_to_less_than_it_holds(inputs):
     """That would drop examples without a word."""
     with pytest.raises(ValueError, match="got 3"):
         pad(inputs, 2)
+
+
+def test_bytes_of_a_tensor_tell_values_of_every_dtype():
+    """Of bfloat16 too, which numpy does not know; strides do not matter."""
+    values = torch.arange(6).reshape(2, 3)
+
+    for dtype in (torch.bfloat16, torch.float32, torch.int8):
+        assert tensor_bytes(values.to(dtype)) == tensor_bytes(values.T.contiguous().to(dtype).T)
+        assert tensor_bytes(values.to(dtype)) != tensor_bytes(values.to(dtype).flip(0))
 
 
 def test_numpy_and_back_keeps_form_names_and_values(inputs):

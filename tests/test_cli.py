@@ -259,6 +259,7 @@ def test_bad_value_is_named_by_where_it_stands(searches, monkeypatch, capsys):
         (FaultsError("task.py", [Fault("a"), Fault("b")]), 2),
         (OSError(errno.ENOSPC, "No space left on device", "study.db"), 2),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "afile/x/stages"), 2),
+        (FileExistsError(errno.EEXIST, "File exists", "afile/x"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -300,6 +301,20 @@ def test_front_is_a_table_with_the_untouched_model_for_comparison(searches, caps
 
     assert "untouched (baseline; beaten)" in " ".join(" ".join(lines).split())
     assert "ties with 8" in " ".join(" ".join(lines).split())
+
+
+def test_points_of_the_validation_split_are_marked_and_come_last(searches, room, capsys):
+    """Nobody should rank 0.99 on validation above 0.98 on test."""
+    waiting = replace(MEASUREMENT, accuracy=replace(MEASUREMENT.accuracy, split="validation"))
+    points = [POINTS[0], point(7, 0.99, 0.25, {"quantize.dtype": "bf16"}, measurement=waiting), POINTS[2]]
+    room("autocut.study", open_study=lambda folder: FakeStudy(points))
+
+    assert cli.main(["front", "studies/digits"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+
+    assert [row.split()[0] for row in rows] == ["0", "9", "7"]
+    assert rows[2].endswith("(validation)")
+    assert not any("validation" in row for row in rows[:2])
 
 
 def test_front_json_is_one_document_of_the_agreed_shape(searches, capsys):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, r2_score
 
-from autocut.kinds import IGNORED, kinds
+from autocut.kinds import IGNORED, kinds, unshifted_fault
 
 EXAMPLES = {
     "classification": (torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1, 0])),
@@ -68,6 +68,25 @@ def test_ignored_tokens_count_nowhere():
     targets = torch.tensor([[1, 2, IGNORED], [1, 0, IGNORED]])
 
     assert kinds["language_modeling"].scores(outputs, targets).tolist() == [1.0, 0.5]
+
+
+def test_targets_that_are_the_inputs_are_told():
+    """Hugging Face's models shift inside; here the copy would be learned. Padding and a second input do not hide it."""
+    tokens = torch.arange(12).reshape(2, 6)
+    labels = tokens.clone()
+    labels[0, 4:] = IGNORED
+    fault = unshifted_fault({"attention_mask": torch.ones_like(tokens), "input_ids": tokens}, labels)
+
+    assert "those of input_ids themselves" in fault.message
+    assert "tokens[:, 1:]" in fault.hint
+
+
+def test_shifted_targets_and_repeated_tokens_are_let_pass():
+    """Rows of one token look the same whether they are shifted or not."""
+    tokens = torch.arange(12).reshape(2, 6)
+
+    assert unshifted_fault(tokens[:, :-1], tokens[:, 1:]) is None
+    assert unshifted_fault(torch.ones(2, 5), torch.ones(2, 5)) is None
 
 
 @pytest.mark.parametrize("wrong", [-1, 3])

@@ -1,6 +1,7 @@
 """The pipeline: recipes become measured models, and no stage is done twice."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_a_recipe_is_pruned_trained_lowered_and_measured(make_pipeline):
     assert [latency.batch_size for latency in cost.latencies] == [1, 8]
     assert len(measured.lineage) == 3
     assert measured.train_seconds > 0
-    assert 0 < measured.samples_seen < 700
+    assert 2800 < measured.samples_seen <= 2800 + 700  # the baseline's four epochs, and a paced one
     assert rungs[-1].metric == pytest.approx(accuracy.metric.value, abs=0.02)
     assert {"baseline", "prune", "teacher", "train", "quantize", "compile", "accuracy", "cost"} <= set(made)
 
@@ -148,3 +149,52 @@ def test_training_stops_at_a_batch_boundary_when_time_is_up_and_goes_on_later(ma
     resumed.prefix(recipe)
     assert rungs[0].epoch == 1
     assert rungs[-1].epoch == 3
+
+
+def test_a_training_pays_for_the_model_that_it_starts_from_and_for_its_teacher(make_pipeline):
+    """`train_usd` is what making this model takes, nothing cached: on top of the untouched model's own training."""
+    pipeline, _ = make_pipeline()
+    plain = pipeline.prefix(Recipe({"train.epochs": 1}))
+    taught = pipeline.prefix(Recipe({"train.epochs": 1, "distill.loss": "kl"}))
+    untouched = pipeline.baseline.train_seconds
+    trained = {prefix.key: pipeline.cache.find(prefix.key) for prefix in (plain, taught)}
+
+    assert untouched > 0
+    assert plain.train_seconds == untouched + trained[plain.key].facts["train_seconds"]
+    assert taught.train_seconds > untouched + pipeline._teacher_entry.seconds
+
+
+def test_a_training_from_scratch_does_without_the_untouched_models_training(make_pipeline):
+    """That is how a curriculum can cut the training bill; one that distills pays for its teacher all the same."""
+    pipeline, _ = make_pipeline()
+    scratch = {"train.epochs": 1, "train.start": "scratch"}
+    alone, taught = pipeline.prefix(Recipe(scratch)), pipeline.prefix(Recipe({**scratch, "distill.loss": "kl"}))
+
+    assert alone.samples_seen == 700
+    assert alone.train_seconds < pipeline.baseline.train_seconds < taught.train_seconds
+
+
+def test_a_pretrained_task_has_no_scratch(make_pipeline):
+    """Its weights are the user's; autocut does not know how they were made."""
+    pipeline, _ = make_pipeline()
+    pipeline.task = dataclasses.replace(pipeline.task, pretrained=True)
+    with pytest.raises(InfeasibleRecipeError, match="brings trained weights"):
+        pipeline.prefix(Recipe({"train.epochs": 1, "train.start": "scratch"}))
+
+
+def test_a_random_order_needs_no_teacher(make_pipeline):
+    """The control of a curriculum is not charged for scores that it does not use."""
+    pipeline, made = make_pipeline()
+    pipeline.prefix(Recipe({"train.epochs": 1, "curriculum.schedule": "linear", "curriculum.order": "random"}))
+    assert "teacher" not in made
+    assert "difficulty" not in made
+
+
+def test_calibration_sees_all_of_the_training_split(make_pipeline):
+    """Files sorted by class would otherwise calibrate on one class."""
+    pipeline, _ = make_pipeline()
+    first = next(iter(pipeline.task.loader(pipeline.task.train_data, pipeline.task.batch_size)))[0]
+    again, _ = make_pipeline()
+
+    assert not torch.equal(pipeline.calibration[0], first)
+    assert torch.equal(pipeline.calibration[0], again.calibration[0])

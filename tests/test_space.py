@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autocut.errors import FaultsError, SpaceError, UnknownNameError
 from autocut.recipe import Recipe
-from autocut.space import RULES, Axis, Space, load_space, parse_space, read_recipe
+from autocut.space import RULES, Axis, Space, fit_space, load_space, parse_space, read_recipe
 
 KNOWN = {
     "prune.method": ("none", "l1_unstructured", "structured"),
@@ -140,6 +140,29 @@ def test_fault_names_its_line_and_what_to_type(text, line, message, hint):
     assert found is not None, [str(fault) for fault in faults(text)]
     assert found.where == f"mine.toml, line {line}"
     assert hint is None or hint in (found.hint or "")
+
+
+def test_a_pruning_method_must_be_told_how_much():
+    """Every pruned trial would be a bug."""
+    (fault,) = faults(PRUNE)
+    assert "prune.method structured must have the axis prune.ratio" in fault.message
+
+
+def test_a_space_without_what_a_task_cannot_do_loses_all_that_depends_on_it():
+    """A regression has no temperature, and no anchor that distills."""
+    text = (
+        HEAD
+        + '[axes."train.epochs"]\nchoices = [0, 2]\n'
+        + '[axes."distill.loss"]\nchoices = ["none", "kl"]\nwhen."train.epochs" = [2]\n'
+        + '[axes."distill.temperature"]\nrange = [1.0, 4.0]\nwhen."distill.loss" = ["kl"]\n'
+        + '[[anchors]]\n"train.epochs" = 2\n"distill.loss" = "kl"\n"distill.temperature" = 2.0\n[[anchors]]\n"train.epochs" = 2\n'
+    )
+    space = parse_space("mine", text, "mine.toml", KNOWN)
+    fitted = fit_space(space, {"distill.loss": {"kl"}})
+
+    assert [axis.name for axis in fitted] == ["train.epochs", "distill.loss"]
+    assert fitted.anchors == (Recipe({"train.epochs": 2}),)
+    assert fit_space(space, {}) == space
 
 
 def test_faults_are_told_all_at_once_in_the_order_of_the_file():

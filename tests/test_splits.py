@@ -36,7 +36,7 @@ class Batched(Dataset):
         """Ten."""
         return 10
 
-    def batch(self, indices):
+    def fetch_batch(self, indices):
         """Doubled inputs."""
         return X[indices] * 2, Y[indices]
 
@@ -62,7 +62,31 @@ def test_a_dataset_that_changes_its_items_is_read_item_by_item():
     assert dataset.reads == 10
 
 
-def test_a_dataset_with_a_batch_method_is_asked_for_batches():
+class HuggingFaceLike(Dataset):
+    """Has the method `batch` of `datasets.Dataset`, which is another thing."""
+
+    def __len__(self):
+        """Ten."""
+        return 10
+
+    def __getitem__(self, index):
+        """One item."""
+        return {"x": X[index], "label": Y[index]}
+
+    def batch(self, batch_size, drop_last_batch=False):
+        """Rows of whole batches."""
+        raise AssertionError
+
+
+def test_a_method_batch_of_another_library_is_left_alone():
+    """`datasets.Dataset.batch` takes a batch size, not indices."""
+    inputs, targets = load(HuggingFaceLike())[0]
+
+    assert torch.equal(inputs["x"], X[:4])
+    assert torch.equal(targets, Y[:4])
+
+
+def test_a_dataset_that_fetches_batches_is_asked_for_them():
     """Bytes that become floats a batch at a time keep memory low."""
     inputs, targets = load(Batched())[0]
 
@@ -104,9 +128,13 @@ def test_language_modeling_shifts_lone_tokens():
 
     assert inputs.tolist() == [[0, 1, 2], [4, 5, 6]]
     assert targets.tolist() == [[1, 2, 3], [5, 6, 7]]
+    assert inputs.is_contiguous()
+    assert targets.is_contiguous()
 
 
-@pytest.mark.parametrize("collated", [X, {"a": X}, (X, "cat"), ("text", Y)])
+@pytest.mark.parametrize(
+    "collated", [X, {"a": X}, (X, "cat"), ("text", Y), {"a": ["text"], "label": Y}, {"a": X, "label": ["cat"]}]
+)
 def test_a_batch_without_inputs_or_targets_is_refused_with_a_hint(collated):
     """The user learns what to return."""
     with pytest.raises(TaskError) as caught:
@@ -167,6 +195,16 @@ def test_only_deploy_makes_keys():
     }
 
     assert {name for name in using if not name.startswith("deploy/")} <= {"finalization_key.py"}
+
+
+def test_the_fingerprint_of_a_locked_split_changes_with_its_inputs_and_targets(locked):
+    """Scores on the test split are kept for as long as it is the same."""
+    fingerprints = [
+        LockedSplit(lambda x=x, y=y: TensorDataset(x, y), _loader).fingerprint for x, y in ((X, Y), (X + 1, Y), (X, Y.flip(0)))
+    ]
+
+    assert fingerprints[0] == locked.fingerprint
+    assert len(set(fingerprints)) == 3
 
 
 def test_hashes_of_a_locked_split_tell_inputs_apart_and_no_targets(locked):

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,31 @@ def test_an_unreadable_record_counts_as_no_entry(tmp_path):
     record.write_text(json.dumps(json.loads(record.read_text()))[:20])
 
     assert cache.find(KEY) is None
+
+
+def test_looking_for_an_entry_never_removes_what_another_worker_is_putting_there(tmp_path):
+    """Between looking and not finding, another worker may have finished: nothing of it is ours to remove."""
+    cache = StageCache(tmp_path)
+    unfinished = tmp_path / "entries" / KEY / "output"
+    unfinished.mkdir(parents=True)
+
+    assert cache.find(KEY) is None
+    assert unfinished.is_dir()
+
+
+def test_sweeping_spares_what_is_being_made(tmp_path):
+    """`autocut export` may build a trial while a search starts on the same study."""
+    cache = StageCache(tmp_path)
+
+    def make(folder):
+        cache.sweep()
+        (folder / "weights.txt").write_text("a")
+
+    assert cache.get_or_make(KEY, "train", "linear", make).folder.is_dir()
+
+
+def test_an_error_on_a_full_disk_is_the_disks_whatever_a_library_calls_it(tmp_path, monkeypatch):
+    """`torch.save` says RuntimeError, a compiler something else: neither is a verdict on the recipe."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=4096))
+    with pytest.raises(InputError, match="must have room"):
+        StageCache(tmp_path).get_or_make(KEY, "train", "linear", refuse)

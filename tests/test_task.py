@@ -152,6 +152,9 @@ def test_a_model_that_does_not_build_is_told_as_the_users():
         make(model=lambda: 1 / 0).build_model()
     with pytest.raises(TaskError, match=r"must return a torch\.nn\.Module, got int"):
         make(model=lambda: 1).build_model()
+    with pytest.raises(TaskError, match="got the uninitialized weight") as caught:
+        make(model=lambda: nn.LazyLinear(3)).build_model()
+    assert caught.value.hint == "run one batch through the model inside model()"
 
 
 def test_loss_and_metric_of_ones_own_replace_those_of_the_kind():
@@ -240,6 +243,56 @@ def test_the_fingerprint_is_the_same_in_every_process(tmp_path):
 
     write(tmp_path, "SCALE = 3", "sizes.py")
     assert load_task(file).fingerprint != mine
+
+
+LAZY = SOURCE.replace("        super().__init__()", "        super().__init__()\n        import lazy.layers")
+
+
+def test_the_fingerprint_knows_modules_that_a_function_imports(tmp_path):
+    """They change results as much as those imported at the top, and an edit of them is seen by the next load."""
+    (tmp_path / "lazy").mkdir()
+    write(tmp_path, "from . import sizes", "lazy/__init__.py")
+    write(tmp_path, "", "lazy/layers.py")
+    write(tmp_path, "SCALE = 2", "lazy/sizes.py")
+    file = write(tmp_path, LAZY)
+    fingerprints = {load_task(file).fingerprint}
+    for name in ("lazy/layers.py", "lazy/sizes.py"):
+        write(tmp_path, "SCALE = 3", name)
+        fingerprints.add(load_task(file).fingerprint)
+
+    assert len(fingerprints) == 3
+
+
+def test_the_fingerprint_does_not_depend_on_what_the_process_has_done(tmp_path):
+    """One process has opened the test split, which imports something, and another has not."""
+    write(tmp_path, "", "only_for_test.py")
+    source = SOURCE.replace("test=lambda: split(200, 300)", "test=lambda: __import__('only_for_test') and split(200, 300)")
+    fingerprints = []
+    for opens in (False, True):
+        task = load_task(write(tmp_path, source))
+        vars(task).pop("fingerprint", None)
+        if opens:
+            assert len(task.locked_test) == 100
+            assert "only_for_test" in sys.modules
+        fingerprints.append(task.fingerprint)
+
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_a_teacher_of_ones_own_has_a_hash_of_its_weights():
+    """The models that one teacher taught must not be handed out under another."""
+
+    def hash_of(bias):
+        return make(teacher=lambda: nn.Linear(4, 3, bias=bias)).teacher_hash
+
+    assert make().teacher_hash is None
+    assert hash_of(True) == hash_of(True) != hash_of(False)
+
+
+def test_data_that_cannot_be_read_is_told_with_its_split():
+    """Whoever asks for the fingerprint first, a worker or a search, gets no traceback of the user's dataset."""
+    with pytest.raises(TaskError, match=r"task\.validation must give batches, got TypeError"):
+        _ = make(validation=[(torch.zeros(4), object())]).fingerprint
 
 
 def test_two_tasks_with_modules_of_the_same_name_do_not_mix(tmp_path):

@@ -77,6 +77,19 @@ def frozen():
     return nn.Linear(4, 3).requires_grad_(False)
 
 
+def rows(**changes):
+    """Items as mappings, as Hugging Face's datasets give them."""
+    return [{"input": x, "label": y, **changes} for x, y in data(seed=5)]
+
+
+class Broken(list):
+    """One example, which no first batch has, cannot be read."""
+
+    def __getitem__(self, index):
+        """One item."""
+        return super().__getitem__(index // (index != 50))
+
+
 FAULTS = {
     "task.name must be": {"name": "a/b"},
     "task.kind must be one of classification": {"kind": "segmentation"},
@@ -110,6 +123,14 @@ FAULTS = {
             lambda layer: layer.weight.data.zero_() + layer.bias.data.zero_()[0]
         )
     },
+    "task.model must return a model with known shapes, got the uninitialized weight": {"model": lambda: nn.LazyLinear(3)},
+    "task.teacher must answer in the shape of the model (32, 3), got (32, 5)": {"teacher": lambda: nn.Linear(4, 5)},
+    "task.teacher must run on a batch of train ((32, 4) float32), got RuntimeError": {"teacher": lambda: nn.Linear(5, 3)},
+    "task.teacher must return a torch.nn.Module, got int": {"teacher": lambda: 5},
+    "task.train: input 'text' of a batch must be a tensor, got tuple of str": {"train": rows(text="so"), "validation": rows()},
+    "task.train: input 'x' of a batch must be a tensor, got tuple of Tensor": {"train": rows(x=[0.5, 0.5]), "validation": rows()},
+    "task.train: targets 'label' of a batch must be a tensor, got tuple of str": {"train": rows(label="cat"), "validation": rows()},
+    "task.train must give batches, got ZeroDivisionError": {"train": Broken(data()), "validation": data(seed=1)},
     "must be exportable by torch.export": {"model": lambda: Wrapped(lambda x: x * 2 if x.sum() > 0 else x)},
 }
 
@@ -162,6 +183,114 @@ def test_a_loss_and_metric_of_ones_own_may_take_any_shape():
     options = {"loss": nn.functional.mse_loss, "metric": lambda outputs, targets: -(outputs - targets).abs().mean(1)}
 
     assert messages(train=rows, validation=TensorDataset(*(part + 1 for part in rows.tensors)), **options) == ""
+
+
+class Answer:
+    """What a model may answer with: an object with logits."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+
+@pytest.mark.parametrize("name", ["tensor", "mapping"])
+def test_a_model_that_answers_with_logits_is_exported_as_the_pipeline_does(name):
+    """torch.export by itself refuses an object that it does not know."""
+    splits = [
+        [{"numbers": x, "label": y} for x, y in data(seed=seed)] if name == "mapping" else data(seed=seed) for seed in range(3)
+    ]
+
+    class Model(Wrapped):
+        def forward(self, numbers):
+            return super().forward(numbers)
+
+    assert messages(model=lambda: Model(Answer), train=splits[0], validation=splits[1], test=splits[2]) == ""
+
+
+def test_data_that_cannot_be_read_is_not_told_as_a_model_that_cannot_be_pickled(tmp_path):
+    """Each split once, although the worker's check meets the same error again."""
+    broken = "return [(row, None if i == 43 else 0) for i, row in enumerate(x)]"
+    (tmp_path / "task.py").write_text(GOOD.replace("return x, x[:, :3].argmax(1)", broken))
+    told = sorted(fault.message.partition(", got")[0] for fault in check_task(tmp_path / "task.py"))
+
+    assert told == ["task.train must give batches", "task.validation must give batches"]
+
+
+def padded(longest):
+    """Texts of four to `longest` tokens, and a collate function that pads each batch to its own longest."""
+    tokens = [torch.arange(i, i + 4 + i % (longest - 3)) % 20 for i in range(60)]
+
+    def collate(items):
+        rows = nn.utils.rnn.pad_sequence(items, batch_first=True)
+        return rows, rows[:, 0] % 3
+
+    splits = {"train": tokens[:20], "validation": tokens[20:40], "test": tokens[40:]}
+    return {"collate": collate, "model": lambda: nn.Sequential(nn.EmbeddingBag(20, 3)), "pretrained": False, **splits}
+
+
+def test_batches_of_varying_length_are_told_before_they_fail_in_an_export():
+    """An export fixes every size but the batch's."""
+    told = messages(**padded(longest=33))
+
+    assert "task's input_0 must have one shape beyond the batch, got (8, 11) and (8, 19)" in told
+    assert "one shape" not in messages(**padded(longest=4))
+
+
+def test_float_targets_of_varying_length_leave_no_traceback():
+    """They are told by the inputs that vary with them."""
+
+    def collate(items):
+        rows = nn.utils.rnn.pad_sequence([x[: 2 + int(y)] for x, y in items], batch_first=True)
+        return rows, rows * 2
+
+    splits = {"train": list(data())[::-1], "validation": sorted(data(seed=1), key=lambda item: int(item[1])), "test": data(seed=2)}
+    told = messages(collate=collate, kind="regression", model=lambda: Scale(), **splits)
+
+    assert "one shape beyond the batch" in told
+
+
+class Scale(nn.Module):
+    """One factor for any shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.rand(()))
+
+    def forward(self, x):
+        """The same shape."""
+        return x * self.factor
+
+
+def test_labels_that_the_model_would_shift_itself_are_told():
+    """Hugging Face's convention would be learned as a copy, unless loss and metric of one's own know of it."""
+    splits = [[{"input": row, "labels": row} for row in torch.randint(0, 20, (50, 9))] for _ in range(3)]
+    options = {"model": lambda: nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20)), "kind": "language_modeling"}
+    options |= {"train": splits[0], "validation": splits[1], "test": splits[2]}
+    own = {"loss": lambda outputs, targets: outputs.mean(), "metric": lambda outputs, targets: outputs.mean((1, 2))}
+
+    assert "targets must be the next tokens" in messages(**options)
+    assert "next tokens" not in messages(**options, **own)
+
+
+def test_an_example_that_only_the_whole_validation_split_has_leaves_no_traceback():
+    """A token beyond the embedding, for one."""
+    ids = torch.arange(60)[:, None] % 3
+    loaded = nn.Embedding(3, 3).state_dict()
+
+    def model():
+        table = nn.EmbeddingBag(3, 3)
+        table.load_state_dict(loaded)
+        return table
+
+    late = ids.clone()
+    late[-1] = 7
+    told = messages(model=model, train=(ids, ids[:, 0]), validation=(late, ids[:, 0]), test=(ids, ids[:, 0]))
+
+    assert "task.model must run on every batch of validation, got" in told
+
+
+def test_a_good_teacher_has_no_faults():
+    """It may be bigger than the model."""
+    assert messages(teacher=lambda: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3))) == ""
 
 
 def test_all_faults_are_told_at_once(tmp_path):

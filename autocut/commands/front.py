@@ -154,7 +154,8 @@ def _point_document(point: FrontPoint) -> dict[str, Any]:
 
 
 def _print_points(points: Sequence[FrontPoint], console: Console, beaten: Sequence[int] | set[int] = ()) -> None:
-    ordered = sorted(points, key=lambda point: (-point.values["accuracy"], point.trial))
+    # Accuracies of two splits are not ranked against each other: those of the locked test split come first.
+    ordered = sorted(points, key=lambda point: (not _is_tested(point), -point.values["accuracy"], point.trial))
     columns = ["trial", "accuracy", "per million", "ms", "size", "training", "recipe"]
     console.table(columns, [_row(point, point.trial in beaten) for point in ordered])
 
@@ -162,6 +163,7 @@ def _print_points(points: Sequence[FrontPoint], console: Console, beaten: Sequen
 def _row(point: FrontPoint, beaten: bool) -> list[object]:
     values = point.values
     marks = (["baseline"] if point.is_baseline else []) + (["beaten"] if beaten else [])
+    marks += [] if _is_tested(point) else [point.measurement.accuracy.split]
     marks += [f"ties with {', '.join(map(str, point.ties))}"] if point.ties else []
     recipe = point.recipe.describe() + (f" ({'; '.join(marks)})" if marks else "")
     return [
@@ -173,6 +175,10 @@ def _row(point: FrontPoint, beaten: bool) -> list[object]:
         _told(values.get("train_usd"), format_usd),
         recipe,
     ]
+
+
+def _is_tested(point: FrontPoint) -> bool:
+    return point.measurement.accuracy.split == "test"
 
 
 def _told(value: float | None, form: Callable[[float], str]) -> str | None:

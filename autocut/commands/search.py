@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autocut import __version__
 from autocut.budget import format_duration, format_size
 from autocut.commands.verb import DURATION, SIZE, Verb, flag, source
 from autocut.config import DEFAULT_CACHE_BYTES, SearchConfig, cpu_count
@@ -91,11 +92,12 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
     if dry_run:
         return _dry_run(ctx, config, console, as_json=as_json)
     from autocut.preflight import preflight
+    from autocut.space import fit_space
 
     started = time.time()
     found = preflight(config.task)
     config = replace(config, out=config.folder(found.task.name))
-    space = _checked_space(config, found.methods)
+    space = fit_space(_checked_space(config, found.methods), found.unfit)
 
     from autocut.search.run import run_search
 
@@ -112,6 +114,11 @@ def _checked_space(config: SearchConfig, known: Mapping[str, tuple[str, ...]]) -
     from autocut.space import load_space, read_recipe
 
     space = load_space(config.space, known)
+    if space.device != "cpu":
+        raise InputError(
+            f"--space must be for CPUs, on which autocut {__version__} trains and measures, got {space.name} for {space.device}",
+            "choose default, quick, deploy-only or training-only",
+        )
     if config.sampler not in sampler_names():
         raise unknown_name("--sampler", config.sampler, sampler_names())
     price_for(config.instance, config.price_per_hour, config.utilization)

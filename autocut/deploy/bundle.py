@@ -141,7 +141,7 @@ def write_bundle(artifact: Path, to: Path, claims: Claims, examples: Sequence[Ex
         BundleError: `to` holds something else, the artifact holds a pickle, or the disk refuses.
     """
     refuse_pickles(artifact)
-    with _told_as_bundle_error(to), _temporary_folder(to) as draft:
+    with told_as_bundle_error(to), _temporary_folder(to, to.parent) as draft:
         shutil.copytree(artifact, draft / MODEL_FOLDER)
         write_examples(draft / EXAMPLES, examples)
         manifest = _finish(draft, claims, examples)
@@ -150,6 +150,60 @@ def write_bundle(artifact: Path, to: Path, claims: Claims, examples: Sequence[Ex
         draft.replace(to)
         _sync(to.parent)
     return manifest
+
+
+def hand_out(to: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` make a bundle at the folder that it is given, then make that `to`: all of it or nothing.
+
+    A folder that is there stays the same folder (it may be the one that the user stands in, or another disk that is mounted there);
+    a missing one appears whole.
+
+    Raises:
+        BundleError: `to` is neither missing nor an empty folder, or the disk refuses.
+    """
+    to = to.resolve()
+    with contextlib.ExitStack() as stack:
+        with told_as_bundle_error(to):
+            _refuse_occupied(to)
+            draft = stack.enter_context(_temporary_folder(to, to if to.is_dir() else to.parent))
+        write(draft)
+        with told_as_bundle_error(to):
+            _place(draft, to)
+
+
+def _refuse_occupied(to: Path) -> None:
+    file = next((path for path in (to, *to.parents) if path.exists() and not path.is_dir()), None)
+    if file is not None or (to.is_dir() and any(to.iterdir())):
+        reason = f", where {str(file)!r} is a file" if file not in (None, to) else ""
+        raise BundleError(
+            f"--to must be a missing or empty folder, got {str(to)!r}{reason}", "choose another folder, or remove this one"
+        )
+
+
+def _place(draft: Path, to: Path) -> None:
+    if not to.is_dir():
+        draft.rename(to)
+        _sync(to.parent)
+        return
+    # The manifest last: without it, what a power cut leaves is no bundle.
+    for path in sorted(draft.iterdir(), key=lambda path: path.name == MANIFEST):
+        path.rename(to / path.name)
+    _sync(to)
+
+
+def copy_bundle(source: Path, to: Path) -> None:
+    """Copy the bundle `source` to the missing or empty folder `to`, if both are whole; no runtime sees it.
+
+    Raises:
+        BundleError: `source` is no readable bundle or holds a pickle.
+        VerificationError: a file of either is not the one that the manifest names.
+    """
+    manifest = read_manifest(source)
+    check_files(source, manifest)
+    refuse_pickles(source / MODEL_FOLDER)
+    shutil.copytree(source, to, dirs_exist_ok=True)
+    check_files(to, read_manifest(to))
+    _sync_files(to)
 
 
 def _finish(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Manifest:
@@ -167,9 +221,7 @@ def _finish(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Ma
             f"bundle must claim finite, well-formed values: {reason}", "measure the model again before it is exported"
         ) from None
     (draft / MANIFEST).write_text(render(manifest), encoding="utf-8")
-    for path in draft.rglob("*"):
-        if path.is_file():
-            _sync(path)
+    _sync_files(draft)
     return manifest
 
 
@@ -225,10 +277,10 @@ def _existing(to: Path, manifest: Manifest) -> Manifest:
 
 
 @contextlib.contextmanager
-def _temporary_folder(to: Path) -> Iterator[Path]:
-    """A folder beside `to`, so that renaming it is atomic; gone when the block ends with it still there."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+def _temporary_folder(to: Path, home: Path) -> Iterator[Path]:
+    """A folder in `home`, on the same disk as `to`, so that renaming is atomic; gone when the block ends with it still there."""
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=home))
     draft = folder / "bundle"
     draft.mkdir()
     try:
@@ -238,14 +290,23 @@ def _temporary_folder(to: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _told_as_bundle_error(to: Path) -> Iterator[None]:
+def told_as_bundle_error(to: Path) -> Iterator[None]:
+    """Translate what the disk refuses while `to` is written."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        if isinstance(error, shutil.Error):  # of copytree: a list of (source, target, reason), without an error number
+            reason = str(error.args[0][0][2]) if isinstance(error.args[0], list) else reason
         raise BundleError(
             f"bundle {to} must be writable, got: {reason}", "make room there, or choose another folder with --to"
         ) from error
+
+
+def _sync_files(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
 
 
 def _sync(path: Path) -> None:

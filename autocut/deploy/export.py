@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from autocut.deploy.bundle import load
+from autocut.deploy.bundle import copy_bundle, hand_out, told_as_bundle_error
 from autocut.deploy.finalize import Order, finalize
-from autocut.errors import BundleError, NoResultError, StudyError, TrialError, VerificationError
+from autocut.errors import NoResultError, StudyError, TrialError, VerificationError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline import Pipeline
 from autocut.price import Price
@@ -33,21 +33,22 @@ def export_trial(folder: Path, trial: int, to: Path, command: str = "autocut exp
         BundleError: `to` holds something else.
         VerificationError: the bundle does not give what it claims.
     """
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise BundleError(f"--to must be a missing or empty folder, got {str(to)!r}", "choose another folder, or remove this one")
     study = open_study(folder)
     try:
         record = _find(study, trial)
         final = study.finals().get(trial)
         if final is not None and final.verified and final.bundle is not None:
-            source = study.folder / final.bundle
-            load(source)  # hashes: a damaged bundle is not handed out
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(source, to, dirs_exist_ok=True)
-            return to
-        return _make(study, record, to, command)
+            hand_out(to, partial(_copy, study.folder / final.bundle, to))
+        else:
+            hand_out(to, partial(_make, study, record, command))
     finally:
         study.close()
+    return to
+
+
+def _copy(source: Path, to: Path, draft: Path) -> None:
+    with told_as_bundle_error(to):
+        copy_bundle(source, draft)
 
 
 def _find(study: Study, trial: int) -> TrialRecord:
@@ -65,7 +66,7 @@ def _find(study: Study, trial: int) -> TrialRecord:
     return record
 
 
-def _make(study: Study, record: TrialRecord, to: Path, command: str) -> Path:
+def _make(study: Study, record: TrialRecord, command: str, to: Path) -> None:
     facts = study.facts
     reference = study.reference
     if record.recipe is None or reference is None:
@@ -91,4 +92,3 @@ def _make(study: Study, record: TrialRecord, to: Path, command: str) -> Path:
             f"trial {record.trial} must give in a bundle what it gave in the search, but does not: {done.refusal}",
             f"choose another one: autocut front {study.folder}",
         )
-    return to

@@ -80,7 +80,8 @@ def finalize(pipeline: Pipeline, recipe: Recipe, order: Order) -> Finalized:
         predict = lowering.load(artifact.folder, mode, pipeline.threads)
         scores = score_model(predict, task.loader(test, task.batch_size), task.metric_kind)
     baseline = _baseline_scores(pipeline)
-    accuracy = to_accuracy("test", scores, task.metric_kind, baseline)
+    with pipeline.working():
+        accuracy = to_accuracy("test", scores, task.metric_kind, baseline)
     cost = pipeline.time_artifact(artifact.folder, mode, samples=_SAMPLES)
     largest = cost.latencies[-1]
     inputs = pipeline.serving_inputs(largest.batch_size)
@@ -113,7 +114,8 @@ def measure_untouched(pipeline: Pipeline) -> Measurement:
 def _baseline_scores(pipeline: Pipeline) -> Scores:
     """Scores of the untouched model on the test split, computed once a study."""
     task = pipeline.task
-    key = pipeline.key(pipeline.baseline.key, "accuracy", {"numerics": "untouched", "split": "test"})
+    settings = {"numerics": "untouched", "split": "test", "examples": task.locked_test.fingerprint}
+    key = pipeline.key(pipeline.baseline.key, "accuracy", settings)
 
     def make(folder: Path) -> None:
         test = task.locked_test.open(issue_finalization_key("finalization of the untouched model"))
@@ -131,7 +133,8 @@ def _verify(pipeline: Pipeline, folder: Path, deadline: float, whole: tuple[Exam
         examples = None
         if whole:
             examples = Path(scratch) / "test.npz"
-            write_examples(examples, whole)
+            with pipeline.working():
+                write_examples(examples, whole)
         with pipeline.alone():
             left_s = deadline - time.time()
             verification = verify_bundle(folder, examples=examples, timeout_s=max(0.1, min(TIMEOUT_S, left_s)))

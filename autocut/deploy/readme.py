@@ -99,7 +99,9 @@ def _numbers(manifest: Manifest) -> str:
     rows.append(
         f"| size | {measurement.cost.size_bytes / 1e6:.3f} MB | gzip: {measurement.cost.compressed_size_bytes / 1e6:.3f} MB |"
     )
-    rows.append(f"| cold start (load and first call) | {measurement.cost.cold_start_ms:.0f} ms | |")
+    rows.append(
+        f"| cold start (load and first call; compiled code may come from a cache) | {measurement.cost.cold_start_ms:.0f} ms | |"
+    )
     if measurement.peak_memory_bytes is not None:
         rows.append(f"| peak memory | {measurement.peak_memory_bytes / 2**20:.1f} MiB | |")
     threads = measurement.cost.threads

@@ -173,7 +173,7 @@ def _nothing_meets(
     for name in excess[closest.trial]:
         if name == _DROP and baseline is not None:
             drop = accuracy_drop(closest, baseline)
-            found.append(f"an accuracy drop of {_points(drop, baseline)}")
+            found.append(f"an accuracy drop of {_points(drop, baseline)}{_elsewhere(closest, baseline)}")
             relaxed.append(f"--max-accuracy-drop {math.ceil(drop * 1e4 - _ROUNDING) / 100:g}%")
     for limit in limits:
         if limit.text in excess[closest.trial]:
@@ -214,11 +214,20 @@ def _reason(
 
 
 def _effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
-    """Such as ``6.1x cheaper, accuracy 0.972 (-0.6 points)``."""
+    """Such as ``6.1x cheaper, accuracy 0.972 (-0.6 points)``; of another split than the baseline's the difference alone is told."""
+    gain = _gain(baseline.values[objective], point.values[objective], objective)
+    measured, elsewhere = point.measurement.accuracy, _elsewhere(point, baseline)
+    if elsewhere and measured.difference is None:
+        return f"{gain}, accuracy {point.values['accuracy']:.4g}{elsewhere}, not compared"
     change = -accuracy_drop(point, baseline)
     signed = f"{'+' if change >= 0 else '-'}{_points(abs(change), baseline)}"
-    gain = _gain(baseline.values[objective], point.values[objective], objective)
-    return f"{gain}, accuracy {point.values['accuracy']:.4g} ({signed})"
+    return f"{gain}, accuracy {signed}{elsewhere}" if elsewhere else f"{gain}, accuracy {point.values['accuracy']:.4g} ({signed})"
+
+
+def _elsewhere(point: FrontPoint, baseline: FrontPoint) -> str:
+    """Such as `` on validation``, where the numbers of `point` are of another split than those of `baseline`."""
+    split = point.measurement.accuracy.split
+    return "" if split == baseline.measurement.accuracy.split else f" on {split}"
 
 
 def _gain(before: float, after: float, objective: str) -> str:

@@ -33,7 +33,6 @@ _KEPT_VARIABLES = (
     "VIRTUAL_ENV",
     "CXX",
     "CC",
-    "TORCHINDUCTOR_CACHE_DIR",
 )
 
 
@@ -84,7 +83,8 @@ def verify_bundle(
         folder: The bundle.
         examples: An `.npz` by `write_examples` with the whole split of the claimed accuracy; without it accuracy is compared on the
             bundle's own examples only.
-        in_fresh_process: False runs it in this process: faster, but memory is not measured and the user's code may be there.
+        in_fresh_process: False runs it in this process: faster, but memory and cold start are not measured and the user's code may
+            be there.
         latency_tolerance: How far the claimed latency interval is widened on either side, as a fraction.
         timeout_s: The fresh process is killed after this long, and the bundle fails.
 
@@ -125,11 +125,15 @@ def _find_in_fresh_process(
             str(report),
             "--latency-tolerance",
             str(latency_tolerance),
+            "--parent",
+            str(os.getpid()),
         ]
         if examples is not None:
             command += ["--examples", str(examples.absolute())]
         # The working folder is empty and -P keeps it off sys.path: nothing of the user's can be imported by accident.
-        ended = run_process(command, Path(scratch), clean_environment(manifest.measurement.cost.threads), timeout_s)
+        # The compiler finds an empty cache, as at the first start on a server: what it takes there is the cold start.
+        environment = clean_environment(manifest.measurement.cost.threads) | {"TORCHINDUCTOR_CACHE_DIR": f"{scratch}/inductor"}
+        ended = run_process(command, Path(scratch), environment, timeout_s)
         if report.exists():
             return TypeAdapter(Findings).validate_python(json.loads(report.read_text(encoding="utf-8")))
         return Findings(failure=ended)

@@ -1,6 +1,6 @@
 """The fresh process of `autocut verify`: load a bundle, run it, measure it, write down what was found.
 
-    python -P -m autocut.deploy.verify_process BUNDLE REPORT [--examples FILE] [--latency-tolerance 0.25]
+    python -P -m autocut.deploy.verify_process BUNDLE REPORT [--examples FILE] [--latency-tolerance 0.25] [--parent PID]
 
 REPORT is JSON, one `Findings`. Nothing here judges, except that a latency outside its claim is measured a second time.
 """
@@ -8,8 +8,10 @@ REPORT is JSON, one `Findings`. Nothing here judges, except that a latency outsi
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
+import signal
 import site
 import sys
 import sysconfig
@@ -38,6 +40,7 @@ from autocut.measurement import Latency
 
 _SAMPLES = 64
 _ATTEMPTS = 2
+_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,15 +50,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("report", type=Path)
     parser.add_argument("--examples", type=Path)
     parser.add_argument("--latency-tolerance", type=float, required=True)
+    parser.add_argument("--parent", type=int)
     options = parser.parse_args(arguments)
+    if options.parent is not None:
+        die_with(options.parent)
     findings = find(options.bundle, options.examples, options.latency_tolerance, alone=True)
     draft = options.report.with_suffix(".draft")
     draft.write_text(json.dumps(asdict(findings)), encoding="utf-8")
     draft.replace(options.report)
 
 
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent` dies, so that nobody's timings are disturbed by work that nobody awaits.
+
+    This process leads a session of its own, which a signal to its parent's group does not reach. Linux only; elsewhere it runs on
+    until its work is done.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died while this process was starting
+        raise SystemExit(f"process {parent}, which asked for this verification, is gone")
+
+
 def find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool = False) -> Findings:
-    """Load and run the bundle in this process. `alone`: the process is fresh, so its memory and its modules tell about the bundle.
+    """Load and run the bundle in this process.
+
+    `alone`: the process is fresh, so its memory, its first start and its modules tell about the bundle.
 
     A bundle that autocut refuses is a finding; an error of the runtime ends the process, which is one too.
     """
@@ -78,7 +98,9 @@ def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alon
     deployed.predict(take(stored[0].inputs, 1))
     cold_start_ms = (time.perf_counter() - started) * 1e3
     peak_bytes = max(peak_resident_bytes() - before_bytes, 0)
-    findings = Findings(cold_start_ms=cold_start_ms, peak_memory_bytes=peak_bytes if alone else None, machine=machine_fingerprint())
+    findings = Findings(machine=machine_fingerprint())
+    if alone:
+        findings = replace(findings, cold_start_ms=cold_start_ms, peak_memory_bytes=peak_bytes)
     findings = _find_outputs(deployed, stored, whole_split, findings)
     return replace(
         findings,

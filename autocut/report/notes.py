@@ -80,8 +80,9 @@ def trial_note(study: Study, trial: TrialRecord, final: Final | None) -> str:
     if trial.recipe is not None and changed_settings(trial.recipe):
         settings = [[name, str(value)] for name, value in changed_settings(trial.recipe).items()]
         lines += ["", *_table([["setting", "value"], *settings]), ""]
-    if final is not None:
-        lines += [*_measurement_table("Locked test split, in a fresh process", final.measurement, final.values)]
+    # A trial that was refused before it got there has its validation numbers for final ones: they are told below.
+    if final is not None and final.measurement.accuracy.split == "test":
+        lines += [*_measurement_table("Locked test split", final.measurement, final.values)]
     if trial.measured is not None:
         lines += [*_measurement_table("Validation split, during the search", trial.measured.measurement, trial.measured.values)]
     if trial.extras:

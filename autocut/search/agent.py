@@ -60,8 +60,8 @@ _END_S = 3.0
 """Time after the last bundle for the driver's own end: Ray's shutdown, the last notes and plots."""
 _STILLBORN = 3
 """Worker processes in a row that may die before their first word."""
-_DRY_ROUNDS = 3
-"""Rounds of proposals without one worth running, after which the space counts as explored."""
+_DRY_PROPOSALS = 180
+"""Proposals in a row without one worth running, after which the space counts as explored."""
 _HANG_S = 120.0
 """A recipe hangs when it takes this much longer than eight times what was predicted."""
 _RUNNER_UP_PATIENCE = 1.5
@@ -106,13 +106,14 @@ class Agent:
         self._phase: Phase | None = next(self._phases)
         self._started: dict[int, float] = {}
         self._current: dict[int, Recipe] = {}
-        self._curves: dict[Recipe, list[float]] = {}
+        self._began: dict[int, float] = {}
+        self._curves: dict[Recipe, dict[int, float]] = {}
         self._open: dict[Recipe, tuple[Any, Any]] = {}
         self._train_seconds: dict[Recipe, float] = {}
         self._finalized: set[Recipe] = set()
         self._finalizing = False
         self._stillborn = 0
-        self._dry_rounds = 0
+        self._dry = 0
         self._dry_at = -1
         self._numbers = itertools.count(1)
 
@@ -138,7 +139,7 @@ class Agent:
 
     def recall_stage(self, run: StageRun) -> None:
         """Learn from a stage of an earlier session how long it takes."""
-        self.planner.observe(StageRan(run.key, run.stage, run.method, run.seconds, run.cached, ""))
+        self.planner.observe(StageRan(run.key, run.stage, run.method, run.seconds, run.cached, "", run.samples_seen))
 
     def plan_lines(self) -> list[str]:
         """Return what a person should know before the search begins: what is tried, and what time is kept for."""
@@ -180,7 +181,7 @@ class Agent:
                 if request := self._next_request():
                     return self._start("measure", request.recipes, self.budget.search_deadline, request.why)
                 # What is running may make another recipe worth running, and the sampler may have another idea.
-                if self._running or self._dry_rounds < _DRY_ROUNDS:
+                if self._running or self._dry < _DRY_PROPOSALS:
                     return None
             self._finalizing = True
         return self._next_finalization()
@@ -200,9 +201,10 @@ class Agent:
                 self.planner.observe_process(self.budget.clock() - self._started[job.number])
             case RecipeStarted():
                 self._current[job.number] = event.recipe
+                self._began[job.number] = self.budget.clock()
                 self.book.start(event.recipe)
             case RungReached():
-                self._curves.setdefault(event.recipe.prefix, []).append(event.rung.metric)
+                self._curves.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
             case RecipeMeasured():
                 self._on_measured(event)
             case RecipeFailed() if job.kind == "finalize":
@@ -222,8 +224,11 @@ class Agent:
         """Take in that a worker process is gone; `error` says how it died, None that it ended by itself."""
         self._running.pop(job.number, None)
         current = self._current.pop(job.number, None)
+        worked_s = self.budget.clock() - self._began.pop(job.number, self.budget.clock())
         unfinished = [recipe for recipe in job.recipes if not self.known.is_settled(recipe)]
         if error is not None and self.budget.clock() < job.deadline:
+            if worked_s >= job.patience_s:
+                error = f"it hung: it was stopped after {format_duration(worked_s)}, eight times what was expected and more"
             self._on_death(job, current, unfinished, error)
             return
         self._stillborn = 0
@@ -249,6 +254,11 @@ class Agent:
                 unfinished.remove(current)
             if unfinished:
                 self._queue.appendleft(Request(tuple(unfinished), job.why))
+
+    def _curve(self, recipe: Recipe) -> tuple[float, ...]:
+        """Metric after each epoch; empty where a resumed training's first epochs were told to an earlier session."""
+        curve = self._curves.get(recipe.prefix, {})
+        return tuple(curve[epoch] for epoch in sorted(curve)) if 1 in curve else ()
 
     def _interrupt(self, recipes: Sequence[Recipe]) -> None:
         for recipe in recipes:
@@ -278,13 +288,14 @@ class Agent:
         for _ in range(_PACKED - 1):
             if packed is None or sum(map(self.known.seconds, packed.recipes)) > 2 * self.planner.process_s():
                 break
-            more = self._propose()
+            more = self._propose(packed.recipes)
             if more is None:
                 break
             packed = Request((*packed.recipes, *more.recipes), f"{first.why if first else ''} and more")
         return packed
 
-    def _propose(self) -> Request | None:
+    def _propose(self, packed: Sequence[Recipe] = ()) -> Request | None:
+        """Return the next proposal that is worth running, beside those `packed` already."""
         settled = len(self.known.done) + len(self.known.dead)
         if self._dry_at == settled and self._running:
             return None  # nothing was learned since the last round without a find
@@ -293,19 +304,29 @@ class Agent:
             if self.budget.clock() > until:
                 break
             trial, recipe = self.proposer.propose()
-            if self.known.is_settled(recipe) or recipe in self._open or self._is_running(recipe):
-                self.proposer.forget(trial)
-            elif recipe.tail not in self.known.promising_tails(recipe.prefix) or self.known.is_beaten(recipe):
-                self.proposer.reject(trial)
-            elif not (recipes := self.known.fitting(self.known.with_tails(recipe), self._time_for_recipes())):
-                self.proposer.forget(trial)
-            else:
-                self._open[recipe] = (self.book.begin(recipe), trial)
-                self._dry_rounds = 0
+            if recipes := self.known.fitting(self._worth_running(recipe, packed), self._time_for_recipes()):
+                if recipe in recipes:
+                    self._open[recipe] = (self.book.begin(recipe), trial)
+                else:
+                    self.proposer.forget(trial)  # its prefix is run with the tails that are promising
+                self._dry = 0
                 return Request(recipes, f"proposed: {recipe.prefix.describe()}")
-        self._dry_rounds += 1
+            self._dry += 1
+            if self.known.is_beaten(recipe) or recipe.tail not in self.known.promising_tails(recipe.prefix):
+                self.proposer.reject(trial)
+            else:
+                self.proposer.forget(trial)
         self._dry_at = settled
         return None
+
+    def _worth_running(self, recipe: Recipe, packed: Sequence[Recipe]) -> tuple[Recipe, ...]:
+        """The prefix of a proposal with every promising tail that is new and not beaten, the proposed tail first."""
+        taken = {*packed, *self._open}
+        return tuple(
+            sibling
+            for sibling in self.known.fan_out(recipe)
+            if not self.known.is_settled(sibling) and sibling not in taken and not self._is_running(sibling)
+        )
 
     def _next_finalization(self) -> Job | None:
         left, each = self.budget.left(), self.planner.finalize_s()
@@ -321,6 +342,8 @@ class Agent:
         raise StopIteration
 
     def _still_worth(self, request: Request) -> Request | None:
+        if not request.may_skip:
+            self._tell_impossible(request.recipes)
         recipes = [
             recipe
             for recipe in request.recipes
@@ -331,6 +354,12 @@ class Agent:
         fitting = self.known.fitting(tuple(recipes), self._time_for_recipes())
         self._interrupt([recipe for recipe in request.recipes if recipe not in fitting])
         return Request(fitting, request.why, request.may_skip) if fitting else None
+
+    def _tell_impossible(self, recipes: Sequence[Recipe]) -> None:
+        """What somebody asked for does not vanish without a word."""
+        for recipe in recipes:
+            if not self.known.is_settled(recipe) and (reason := self.known.why_not(recipe.tail)):
+                self._on_failed(RecipeFailed(recipe, "infeasible", reason))
 
     def _is_affordable(self, recipe: Recipe) -> bool:
         return recipe.tail in self.known.affordable_tails()
@@ -350,7 +379,7 @@ class Agent:
         values = self._values(event.measured.measurement, event.measured.train_seconds)
         violations = self._violations(values)
         handle, trial = self._open.pop(event.recipe, (None, None))
-        number = self.book.complete(handle, event.recipe, values, event, violations, self._curves.get(event.recipe.prefix, ()))
+        number = self.book.complete(handle, event.recipe, values, event, violations, self._curve(event.recipe))
         if trial is not None:
             self.proposer.tell(trial, self.known.objectives(values), violations)
         else:
@@ -362,7 +391,7 @@ class Agent:
 
     def _on_failed(self, event: RecipeFailed) -> None:
         handle, trial = self._open.pop(event.recipe, (None, None))
-        number = self.book.fail(handle, event.recipe, event, self._curves.get(event.recipe.prefix, ()))
+        number = self.book.fail(handle, event.recipe, event, self._curve(event.recipe))
         if trial is not None and event.outcome == "interrupted":
             self.proposer.forget(trial)
         elif trial is not None:

@@ -189,8 +189,9 @@ class StudyBook:
         """Record a stage run, and charge its seconds if it was really made."""
         fingerprint = job.recipes[0].fingerprint
         run = StageRun(
-            stage.key, stage.stage, stage.method, stage.seconds, "done", stage.cached, fingerprint, dt.datetime.now(dt.UTC)
-        )
+            stage.key, stage.stage, stage.method, stage.seconds, "done", stage.cached, fingerprint, dt.datetime.now(dt.UTC),
+            stage.samples_seen,
+        )  # fmt: skip
         self.study.record_stage(run)
         if not stage.cached and job.kind != "finalize":
             self._stage_seconds[job.number] += stage.seconds

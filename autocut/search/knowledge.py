@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from autocut.price import Price, usd_for
 from autocut.recipe import Recipe
 from autocut.score import Limit
 from autocut.search.cost_first import COST_METRICS, CostModel, Tail, cheapest_modes, dominates
@@ -33,7 +32,6 @@ class Knowledge:
         space: What is explored.
         graphs: The lowerings that this machine can run, with the name of the quantized graph on which their accuracy depends.
         planner: Predicts seconds.
-        price: Of the machine.
         budget_s: The whole budget; it decides which lowerings are affordable.
         limits: Bounds that every model must keep; what breaks them on cost is not run.
     """
@@ -43,7 +41,6 @@ class Knowledge:
         space: Space,
         graphs: Mapping[Tail, str],
         planner: Planner,
-        price: Price,
         budget_s: float,
         limits: Sequence[Limit] = (),
     ) -> None:
@@ -57,7 +54,6 @@ class Knowledge:
         self._rivals: dict[Recipe, dict[str, float]] = {}
         self._best_seen: dict[str, float] = {}
         self._graphs = graphs
-        self._price = price
         self._budget_s = budget_s
         self._cost_metrics = [name for name in space.objectives if name in COST_METRICS]
 
@@ -102,6 +98,14 @@ class Knowledge:
         left_out = set(self._graphs) - set(self.affordable_tails())
         return {tail: self.planner.tail_s(tail) for tail in wanted if tail in left_out}
 
+    def why_not(self, tail: Tail) -> str | None:
+        """Say why a tail is not run in this search; None where it is."""
+        if tail not in self._graphs:
+            return f"{tail[0]} with {tail[1]} cannot run on this machine; see: autocut methods"
+        if self.planner.tail_s(tail) > _EXPENSIVE_SHARE * self._budget_s:
+            return f"making {tail[0]} with {tail[1]} takes {self.planner.tail_s(tail):.0f} s, too long for this budget"
+        return None
+
     def is_cheap(self, tail: Tail) -> bool:
         """Whether making the tail takes seconds, not a good part of a minute."""
         return self.planner.tail_s(tail) <= _CHEAP_S
@@ -140,8 +144,13 @@ class Knowledge:
 
     def with_tails(self, recipe: Recipe) -> tuple[Recipe, ...]:
         """Return `recipe` and its siblings: the same trained prefix with every promising tail that is not beaten."""
+        return (recipe, *(sibling for sibling in self.fan_out(recipe) if sibling != recipe))
+
+    def fan_out(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """Return the prefix of `recipe` with every promising tail that is not beaten, its own tail first."""
         siblings = [recipe.prefix.with_tail(*tail) for tail in self.promising_tails(recipe.prefix)]
-        return (recipe, *(sibling for sibling in siblings if sibling != recipe and not self.is_beaten(sibling)))
+        left = [sibling for sibling in siblings if not self.is_beaten(sibling)]
+        return tuple(sorted(left, key=lambda sibling: sibling != recipe))
 
     def is_beaten(self, recipe: Recipe) -> bool:
         """Whether `recipe` breaks a limit on cost, or a finished trial is nowhere worse even than its best case."""
@@ -150,8 +159,9 @@ class Knowledge:
             return False
         if any(limit.name in cost and limit.violation(cost) > 0 for limit in self._limits):
             return True
-        train_usd = 0.9 * usd_for(self._price, self.planner.train_s(recipe)) if recipe.is_trained else 0.0
-        best_case = self._losses({**cost, **self._best_seen, "train_usd": train_usd})
+        if recipe.is_trained and "train_usd" in self.space.objectives:
+            return False  # how accurate a cheap training can be is what such a search is for
+        best_case = self._losses({**cost, **self._best_seen, "train_usd": 0.0})
         return any(dominates(self._losses(values), best_case) for values in self._rivals.values())
 
     def got_no_cheaper(self, method: str) -> bool:

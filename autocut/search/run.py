@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,9 +35,11 @@ from autocut.search.proposals import Proposer
 from autocut.search.runner import run_with_ray
 from autocut.space import Space, read_recipe
 from autocut.stage_cache import StageCache
-from autocut.study import Study, create_study
+from autocut.study import Study, create_study, without_password
 
 _BEAT_EVERY_S = 1.0
+_LAST_WORDS_S = 1.0
+"""What the end of a search waits for a quiet moment before it brings the dashboard up to date anyway."""
 _USUAL_DROP = 0.01
 
 
@@ -105,14 +107,14 @@ class _Search:
         self.config = config
         self.study = study
         self.budget = budget
-        self.command = shlex.join(["autocut", *sys.argv[1:]])
+        self.command = told_command(config)
         self.session = study.begin_session(self.command, versions())
         proposer = Proposer(space, config.sampler, config.seed, known_trials=len(study.trials()))
         self.book = StudyBook(study, proposer, self.session)
         interrupted = self.book.close_interrupted()
         feasible = {tail: made.graph for tail, made in found.lowerings.items() if made.reason is None}
         priors = {tail: made.seconds for tail, made in found.lowerings.items()}
-        known = Knowledge(space, feasible, Planner(found.task.train_samples, priors), price, config.budget_s, limits)
+        known = Knowledge(space, feasible, Planner(found.task.train_samples, priors), config.budget_s, limits)
         self.agent = Agent(
             known=known,
             book=self.book,
@@ -158,7 +160,7 @@ class _Search:
         if self.agent.fault is not None:
             raise InputError(self.agent.fault.message, self.agent.fault.hint)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
         try:
             yield
@@ -186,10 +188,13 @@ class _Search:
     def _publish(self, *, force: bool = False) -> None:
         """Bring the dashboard up to date, while nobody times; a plot that fails is no reason to lose a search."""
         try:
-            with QuietLock().shared(timeout_s=1.0 if force else 0.002):
+            with contextlib.ExitStack() as held:
+                try:
+                    held.enter_context(QuietLock().shared(timeout_s=_LAST_WORDS_S if force else 0.002))
+                except DeadlineError:
+                    if not force:
+                        return
                 self.publisher.publish(force=force)
-        except DeadlineError:
-            return
         except (ValueError, TypeError, KeyError) as error:
             self.agent.progress.lines.append(f"dashboard: not updated: {type(error).__name__}: {error}")
 
@@ -225,6 +230,12 @@ def _check_same_conditions(study: Study, price: dict[str, object], config: Searc
                 "leave it as it was, or search into another folder: --out",
             )
     study.describe({**asked, "task_path": None if config.task is None else str(Path(config.task).resolve()), "space": config.space})
+
+
+def told_command(config: SearchConfig) -> str:
+    """The command as it was typed, for whoever reads a bundle: without the password of a database."""
+    words = shlex.join(["autocut", *sys.argv[1:]])
+    return words.replace(config.storage, without_password(config.storage)) if config.storage else words
 
 
 def space_document(space: Space) -> str:

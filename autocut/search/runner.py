@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import tempfile
 import time
 import warnings
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from autocut.errors import DeadlineError
+from autocut.errors import DeadlineError, InputError
 from autocut.measure.quiet import QuietLock
 from autocut.search.agent import Agent
 from autocut.search.jobs import Event, Job, Setting
@@ -75,8 +74,8 @@ def run_with_ray(agent: Agent, setting: Setting, *, workers: int, ray_address: s
     from ray.tune.search import Searcher
 
     starts = _Starts()
-    scratch = Path(tempfile.mkdtemp(prefix="autocut-tune-"))
-    with _quiet_ray():
+    with tempfile.TemporaryDirectory(prefix="autocut-tune-", ignore_cleanup_errors=True) as folder, _quiet_ray():
+        scratch = Path(folder)
         _start_ray(ray, workers, ray_address, scratch)
 
         def stop_if_over() -> None:
@@ -167,14 +166,30 @@ def run_with_ray(agent: Agent, setting: Setting, *, workers: int, ray_address: s
                 raise stop.cause from None
         finally:
             ray.shutdown()
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _start_ray(ray: Any, workers: int, ray_address: str | None, scratch: Path) -> None:
+    """Join the cluster at `ray_address`, or start a Ray on this machine.
+
+    Raises:
+        InputError: there is no cluster at that address, or this machine cannot run Ray.
+    """
+    try:
+        _init_ray(ray, workers, ray_address, scratch)
+    except (ValueError, RuntimeError, ConnectionError, TimeoutError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        if ray_address:
+            message = f"--ray-address must be a running Ray cluster, got {ray_address!r}: {reason}"
+            raise InputError(message, "see: ray status") from error
+        raise InputError(f"Ray must start on this machine, but does not: {reason}", "is memory or disk full?") from error
+
+
+def _init_ray(ray: Any, workers: int, ray_address: str | None, scratch: Path) -> None:
     if ray_address:
         ray.init(address=ray_address, log_to_driver=False, logging_level=logging.ERROR)
         return
     ray.init(
+        address="local",  # whatever RAY_ADDRESS says
         num_cpus=workers,
         include_dashboard=False,
         log_to_driver=False,

@@ -25,6 +25,7 @@ from autocut.errors import (
     InputError,
     MissingDependencyError,
     OutOfMemoryError,
+    StudyError,
     TrialError,
     VerificationError,
 )
@@ -93,13 +94,14 @@ class _Worker:
         with quiet.shared():
             # Reads and hashes data: not while somebody times.
             _ = task.fingerprint
+        _require_same_machine(job)
         self.job = job
         self.setting = setting
         self.report = report
         self.recipe = Recipe()
         self.pipeline = Pipeline(
             task,
-            StageCache(folder / "stages", setting.cache_bytes),
+            StageCache(folder / "stages", setting.cache_bytes, gate=quiet.shared),
             quiet,
             seed=setting.seed,
             threads=setting.threads,
@@ -200,6 +202,21 @@ class _Worker:
             # The model is the user's and the libraries are young: what nobody expected ends one trial, told as a bug, not a night.
             return RecipeFailed(recipe, "bug", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
         return None
+
+
+def _require_same_machine(job: Job) -> None:
+    """Refuse to divide the reference time of one machine by the speed-up of another.
+
+    Raises:
+        StudyError: the untouched model was timed on another kind of machine.
+    """
+    from autocut.measure.machine import machine_fingerprint
+
+    if job.reference is not None and job.reference.machine != machine_fingerprint():
+        raise StudyError(
+            f"a study's numbers must come from one kind of machine, {job.reference.machine}, got {machine_fingerprint()}",
+            "search there, or begin a study of this machine in another folder: --out",
+        )
 
 
 def _keep_libraries_quiet() -> None:

@@ -1,8 +1,9 @@
-"""The space that a search explores: neutral data (`axes`), read from TOML (`reading`) and checked (`checks`)."""
+"""The space that a search explores: data (`axes`), read from TOML (`reading`), checked (`checks`), fitted to a task (`fitting`)."""
 
 from __future__ import annotations
 
 from autocut.space.axes import RULES, Axis, AxisRule, Space
+from autocut.space.fitting import fit_space
 from autocut.space.reading import load_space, parse_space, read_recipe, shipped_spaces
 
-__all__ = ["RULES", "Axis", "AxisRule", "Space", "load_space", "parse_space", "read_recipe", "shipped_spaces"]
+__all__ = ["RULES", "Axis", "AxisRule", "Space", "fit_space", "load_space", "parse_space", "read_recipe", "shipped_spaces"]

@@ -34,8 +34,8 @@ GRID_TOLERANCE = 1e-9
 class AxisRule:
     """What every space must obey for one axis, whatever its file says.
 
-    Method axes take registered names. Number axes have a legal interval, each end of it open or closed. `switch` names the axis and
-    the value of it that switch this one off: a space must make this axis conditional on it.
+    Method axes take registered names, word axes one of `words`. Number axes have a legal interval, each end of it open or closed.
+    `switch` names the axis and the value of it that switch this one off: a space must make this axis conditional on it.
     """
 
     kind: str
@@ -44,6 +44,12 @@ class AxisRule:
     low_open: bool = False
     high_open: bool = False
     switch: tuple[str, Value] | None = None
+    words: tuple[str, ...] = ()
+
+    @property
+    def takes_names(self) -> bool:
+        """Whether its values are names, not numbers."""
+        return self.kind in ("method", "word")
 
     def allows(self, value: float) -> bool:
         """Whether a number lies in the legal interval."""
@@ -64,6 +70,7 @@ RULES: Mapping[str, AxisRule] = MappingProxyType(
         "prune.method": AxisRule("method"),
         "prune.ratio": AxisRule("number", 0, 1, high_open=True, switch=("prune.method", "none")),
         "train.epochs": AxisRule("integer", 0),
+        "train.start": AxisRule("word", switch=("train.epochs", 0), words=("trained", "scratch")),
         "train.lr_scale": AxisRule("number", 0, low_open=True, switch=("train.epochs", 0)),
         "curriculum.schedule": AxisRule("method", switch=("train.epochs", 0)),
         "curriculum.order": AxisRule("method", switch=("curriculum.schedule", "none")),
@@ -130,6 +137,7 @@ class Space:
     axes: tuple[Axis, ...]
     anchors: tuple[Recipe, ...] = ()
     description: str = ""
+    device: str = "cpu"
 
     def __iter__(self) -> Iterator[Axis]:
         """Iterate over the axes, conditions before what they decide."""

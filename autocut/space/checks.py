@@ -18,8 +18,8 @@ Known = Mapping[str, Collection[str]]
 def check_value(name: str, value: Any, known: Known, place: Place, faults: FaultList) -> None:
     """Check one value of the axis `name`: its type, its legal interval, its registered name."""
     rule = RULES[name]
-    if rule.kind == "method":
-        names = tuple(known.get(name, ()))
+    if rule.takes_names:
+        names = rule.words or tuple(known.get(name, ()))
         if value not in names:
             faults.add(place, f"{name} must be one of {', '.join(names)}, got {value!r}", nearest_hint(str(value), names), value)
     elif not _is_number(value, rule) or not rule.allows(value):
@@ -65,6 +65,16 @@ def check_conditions(axes: Sequence[Axis], named: Collection[str], faults: Fault
         )
 
 
+def check_ratio(axes: Sequence[Axis], named: Collection[str], known: Known, faults: FaultList) -> None:
+    """Check that a pruning method is told how much to remove."""
+    methods = next((axis for axis in axes if axis.name == "prune.method"), None)
+    if methods is None or "prune.ratio" in named:
+        return
+    if cutting := [choice for choice in methods.choices if choice != "none" and choice in known.get("prune.method", ())]:
+        hint = f'add [axes."prune.ratio"] with a range and when."prune.method" = {_toml_list(cutting)}'
+        faults.add(("axes", "prune.method"), f"prune.method {cutting[0]} must have the axis prune.ratio", hint)
+
+
 def in_order(axes: Sequence[Axis]) -> tuple[Axis, ...]:
     """Sort `axes`, which have no circle, so that each comes after those in its condition, and else as they are in the file."""
     by_name = {axis.name: axis for axis in axes}
@@ -85,7 +95,7 @@ def _is_number(value: object, rule: AxisRule) -> bool:
 def _check_range(axis: Axis, low: float, high: float, faults: FaultList) -> None:
     place = ("axes", axis.name, "range")
     rule = RULES[axis.name]
-    if rule.kind == "method":
+    if rule.takes_names:
         faults.add(place, f"{axis.name} takes names, not numbers, got a range", "write choices = [...]")
         return
     for value in (low, high):
@@ -112,6 +122,8 @@ def _check_range(axis: Axis, low: float, high: float, faults: FaultList) -> None
 
 def _divides(step: float, span: float) -> bool:
     count = span / step
+    if not math.isfinite(count):
+        return False
     return round(count) >= 1 and abs(count - round(count)) < 1e-6
 
 

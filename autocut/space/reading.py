@@ -8,7 +8,7 @@ import tomllib
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
@@ -16,7 +16,7 @@ from autocut.errors import SpaceError, nearest_hint, unknown_name
 from autocut.recipe import Recipe
 from autocut.score import METRICS
 from autocut.space.axes import RULES, Axis, Space
-from autocut.space.checks import Known, check_axis, check_conditions, check_value, in_order
+from autocut.space.checks import Known, check_axis, check_conditions, check_ratio, check_value, in_order
 from autocut.toml_lines import FaultList, LineMap, Place
 
 SCHEMA_VERSION = 1
@@ -29,6 +29,7 @@ class _SpaceTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
     schema_version: StrictInt
     description: StrictStr = ""
+    device: Literal["cpu", "cuda"] = "cpu"
     objectives: dict[str, Any] = {}
     axes: dict[str, Any] = {}
     anchors: list[dict[str, Any]] = []
@@ -112,7 +113,8 @@ def parse_space(name: str, text: str, source: str, known: Known) -> Space:
     axes = _axes(_table(document, "axes"), known, faults)
     anchors = _anchors(document.get("anchors"), known, faults)
     faults.raise_any("space file")
-    space = Space(name, MappingProxyType(objectives), in_order(axes), tuple(anchors), table.description if table else "")
+    facts = {"description": table.description, "device": table.device} if table else {}
+    space = Space(name, MappingProxyType(objectives), in_order(axes), tuple(anchors), **facts)
     for index, anchor in enumerate(anchors):
         if reason := space.why_not(anchor):
             faults.add(("anchors", index), f"anchor must lie in the space: {reason}")
@@ -182,6 +184,7 @@ def _axes(tables: dict[str, Any], known: Known, faults: FaultList) -> list[Axis]
     for axis in axes:
         check_axis(axis, known, faults)
     check_conditions(axes, tables, faults)
+    check_ratio(axes, tables, known, faults)
     return axes
 
 

@@ -52,9 +52,12 @@ def infeasible_reason(dtype: str, mode: str) -> str | None:
 
 
 def numerics(dtype: str, mode: str) -> str:
-    """Name and version of the arithmetic of a pair: pairs of one name compute the same, so one accuracy serves them all."""
-    shared = f"{dtype} v{quantizers.method(dtype).version}"
-    return modes.method(mode).options.get("numerics", _nothing)(dtype) or shared
+    """Name and version of the arithmetic of a pair: pairs of one name compute the same, so one accuracy serves them all.
+
+    It holds what of the machine decides the numbers. A pair that is infeasible has no arithmetic of its mode's own.
+    """
+    own = modes.method(mode).options.get("numerics", _nothing)(dtype) if infeasible_reason(dtype, mode) is None else None
+    return own or _quantizer_version(dtype)
 
 
 def graph_dtype(dtype: str, mode: str) -> str:
@@ -63,10 +66,11 @@ def graph_dtype(dtype: str, mode: str) -> str:
 
 
 def method_versions(dtype: str, mode: str) -> str:
-    """Versions of a pair's methods and, where it is machine code, threads and instruction set: part of the stage key."""
+    """Versions of a pair's methods and what of the machine decides the result, such as threads: part of the stage key."""
     compiler = modes.method(mode)
     extra = compiler.options.get("context", _nothing)(dtype) if infeasible_reason(dtype, mode) is None else None
-    return f"{dtype} v{quantizers.method(dtype).version}, {mode} v{compiler.version}" + (f", {extra}" if extra else "")
+    own = _quantizer_version(dtype) if graph_dtype(dtype, mode) == dtype else f"{dtype} v{quantizers.method(dtype).version}"
+    return f"{own}, {mode} v{compiler.version}" + (f", {extra}" if extra else "")
 
 
 def lower_graph(model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs], folder: Path) -> None:
@@ -163,6 +167,12 @@ def _in_pieces(run: Run, sizes: tuple[int, ...]) -> Run:
         return run(*padded)[:length]
 
     return serve
+
+
+def _quantizer_version(dtype: str) -> str:
+    method = quantizers.method(dtype)
+    context = method.options.get("context")
+    return f"{dtype} v{method.version}" + (f" ({context()})" if context else "")
 
 
 def _nothing(dtype: str) -> None:  # noqa: ARG001

@@ -12,7 +12,7 @@ The database is the only truth: what a killed process left half done is ignored 
 from __future__ import annotations
 
 from autocut.records import StageRun
-from autocut.study.database import storage_errors
+from autocut.study.database import storage_errors, without_password
 from autocut.study.index import Final, TrialRecord
 from autocut.study.ledger import CATEGORIES, Session
 from autocut.study.opening import create_study, open_study
@@ -28,4 +28,5 @@ __all__ = [
     "create_study",
     "open_study",
     "storage_errors",
+    "without_password",
 ]

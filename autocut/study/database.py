@@ -18,6 +18,8 @@ from autocut.errors import MissingDependencyError, StudyError
 
 DATABASE_FILE = "study.db"
 _BUSY_TIMEOUT_S = 60.0
+_DAMAGE = ("malformed", "not a database", "corrupt", "could not decode")
+_MOST_CHARACTERS = 160
 
 
 @contextlib.contextmanager
@@ -60,6 +62,20 @@ def storage_errors(folder: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         raise StudyError(f"study {folder} cannot be written: {error.strerror}", _disk_hint(error.errno)) from error
+
+
+@contextlib.contextmanager
+def reading_errors(folder: Path) -> Iterator[None]:
+    """`storage_errors`, and what is read is not what autocut wrote: bytes that are no text, JSON, date, name or measurement.
+
+    Only for blocks that read: a writer that meets one of these has a bug.
+    """
+    try:
+        with storage_errors(folder):
+            yield
+    # JSON, Unicode and pydantic raise kinds of ValueError, SQLAlchemy's enumerations LookupError.
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
+        raise _damaged(folder, _short(f"{type(error).__name__}: {error}".partition("\n")[0])) from error
 
 
 def without_password(storage_url: str) -> str:
@@ -111,25 +127,44 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _to_study_error(folder: Path, error: Exception) -> StudyError:
     cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-    text = str(getattr(cause, "orig", None) or cause).partition("\n")[0]
+    origin = getattr(cause, "orig", None) or cause
+    text = _short(str(origin).partition("\n")[0])
     low = text.lower()
     if "full" in low or "no space" in low:
         return StudyError(f"study {folder} cannot be written: {text}", _disk_hint(errno.ENOSPC))
     if "readonly" in low or "read-only" in low:
         return StudyError(f"study {folder} cannot be written: {text}", _disk_hint(errno.EROFS))
-    if "malformed" in low or "not a database" in low or "corrupt" in low:
+    if any(words in low for words in _DAMAGE):
+        return _damaged(folder, text)
+    if "no such table" in low or "no such column" in low:
         return StudyError(
-            f"study {folder} has a damaged database ({text})",
-            f"restore {folder / DATABASE_FILE} from a copy, or move the folder away and search again",
+            f"study {folder} must have the tables that this autocut reads, got: {text}",
+            "open it with the autocut version that wrote it, or search into another folder: --out FOLDER",
         )
     if "locked" in low:
         return StudyError(
             f"study {folder} is locked by another process ({text})", "stop the other process, then run the same command again"
         )
+    if isinstance(origin, sqlite3.Error):
+        return StudyError(f"study {folder} has a database that cannot be used: {text}", _damage_hint(folder))
     return StudyError(
         f"study {folder} has a database that does not answer: {text}",
         "is the database server running? Passwords are not stored: set PGPASSWORD",
     )
+
+
+def _damaged(folder: Path, text: str) -> StudyError:
+    return StudyError(f"study {folder} has a damaged database ({text})", _damage_hint(folder))
+
+
+def _damage_hint(folder: Path) -> str:
+    return f"restore {folder / DATABASE_FILE} from a copy, or move the folder away and search again"
+
+
+def _short(text: str) -> str:
+    """One line that a terminal can show: raw bytes of a damaged file are escaped, and long ones cut."""
+    shown = text if text.isprintable() else repr(text)[1:-1]
+    return shown if len(shown) <= _MOST_CHARACTERS else shown[: _MOST_CHARACTERS - 1] + "…"
 
 
 def _disk_hint(number: int | None) -> str:

@@ -18,11 +18,20 @@ from sqlalchemy.orm import Session as Database
 
 from autocut.errors import StudyError, nearest_hint
 from autocut.records import SCHEMA_VERSION, Base, StudyRow, utc_now
-from autocut.study.database import DATABASE_FILE, close_storage, open_engine, open_optuna_storage, storage_errors, without_password
+from autocut.study.database import (
+    DATABASE_FILE,
+    close_storage,
+    open_engine,
+    open_optuna_storage,
+    reading_errors,
+    storage_errors,
+    without_password,
+)
 from autocut.study.lock import SearchLock
 from autocut.study.study import Study
 
 _ADDRESS_FILE = "study.json"
+_ELSEWHERE = "search into another folder: --out FOLDER"
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def create_study(
         space_json: Canonical JSON of the space; another space is refused, because Optuna cannot mix two choices of one parameter.
         objectives: Value name -> "maximize" | "minimize", in the order in which the dashboard shows them.
         seed: Kept from the first call.
-        storage_url: Database server that several nodes share; None means SQLite in `folder`.
+        storage_url: Database server that several nodes share; None means the one that `folder` was made with, else SQLite in it.
         description: Facts for the dashboard (task, machine, ...), as study attributes.
         exclusive: Take the search lock. Released by `Study.close`, or by the kernel when the process dies.
 
@@ -68,6 +77,7 @@ def create_study(
     asked = _Asked(name, task_fingerprint, tuple(objectives.items()), space_json, seed)
     with storage_errors(folder):
         _make_folders(folder)
+        storage_url = _followed(folder, asked, storage_url)
         lock = _lock(folder, name, storage_url) if exclusive else None
         try:
             study = _open_or_make(folder, asked, storage_url, lock)
@@ -110,8 +120,21 @@ def _open_or_make(folder: Path, asked: _Asked, storage_url: str | None, lock: Se
             row = _to_row(asked)
             database.add(row)
             database.commit()
-    _check_same(folder, row, asked)
+    with reading_errors(folder):
+        _check_same(folder, row, asked)
+    if storage_url is not None:
+        _write_address(folder / _ADDRESS_FILE, storage_url, asked.name)
     return _load(folder, row, storage_url, lock)
+
+
+def _followed(folder: Path, asked: _Asked, storage_url: str | None) -> str | None:
+    """The server that was asked for, else the one that the folder names: a forgotten --storage starts no second study."""
+    if storage_url is not None:
+        return storage_url
+    storage_url, name = _read_address(folder / _ADDRESS_FILE)
+    if name is not None and name != asked.name:
+        raise _other_task(folder, name, asked)
+    return storage_url
 
 
 def _make(folder: Path, asked: _Asked, storage_url: str | None) -> None:
@@ -131,9 +154,6 @@ def _make(folder: Path, asked: _Asked, storage_url: str | None) -> None:
             made.set_metric_names([name for name, _ in asked.objectives])
     finally:
         close_storage(storage)
-    if storage_url is not None:
-        document = {"storage": without_password(storage_url), "name": asked.name}
-        (folder / _ADDRESS_FILE).write_text(json.dumps(document) + "\n", encoding="utf-8")
 
 
 def _to_row(asked: _Asked) -> StudyRow:
@@ -150,25 +170,35 @@ def _to_row(asked: _Asked) -> StudyRow:
 
 def _load(folder: Path, row: StudyRow, storage_url: str | None, lock: SearchLock | None) -> Study:
     _quiet_optuna()
+    with reading_errors(folder):
+        try:
+            storage = open_optuna_storage(folder, storage_url)
+        except RuntimeError as error:  # Optuna's compatibility check
+            raise StudyError(
+                f"study {folder} was written by another Optuna: {error}", "install the Optuna version that wrote it"
+            ) from error
+        try:
+            return Study(folder, row, _optuna_study(folder, row.name, storage), storage.engine, lock)
+        except BaseException:
+            close_storage(storage)
+            raise
+
+
+def _optuna_study(folder: Path, name: str, storage: optuna.storages.RDBStorage) -> optuna.Study:
     try:
-        storage = open_optuna_storage(folder, storage_url)
-    except RuntimeError as error:  # Optuna's compatibility check
-        raise StudyError(
-            f"study {folder} was written by another Optuna: {error}", "install the Optuna version that wrote it"
-        ) from error
-    try:
-        return Study(folder, row, optuna.load_study(study_name=row.name, storage=storage), storage.engine, lock)
+        return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        close_storage(storage)
         raise StudyError(
-            f"study {folder} has lost its Optuna study {row.name!r}", "restore study.db from a copy, or move the folder away"
+            f"study {folder} has lost its Optuna study {name!r}", "restore study.db from a copy, or move the folder away"
         ) from None
-    except BaseException:
-        close_storage(storage)
-        raise
 
 
 def _stored(folder: Path, database: Database, name: str | None) -> StudyRow | None:
+    with reading_errors(folder):
+        return _read_row(folder, database, name)
+
+
+def _read_row(folder: Path, database: Database, name: str | None) -> StudyRow | None:
     if not sqlalchemy.inspect(database.connection()).has_table(StudyRow.__tablename__):
         return None
     version = database.scalar(sqlalchemy.select(StudyRow.schema_version).limit(1))
@@ -182,18 +212,21 @@ def _stored(folder: Path, database: Database, name: str | None) -> StudyRow | No
 
 
 def _check_same(folder: Path, row: StudyRow, asked: _Asked) -> None:
-    elsewhere = "search into another folder: --out FOLDER"
     if row.name != asked.name:
-        raise StudyError(f"study {folder} was made for task {row.name!r}, got task {asked.name!r}", elsewhere)
+        raise _other_task(folder, row.name, asked)
     if row.task_fingerprint != asked.task_fingerprint:
         raise StudyError(
-            f"study {folder} was made for another version of task {row.name!r} (its file, data or weights changed)", elsewhere
+            f"study {folder} was made for another version of task {row.name!r} (its file, data or weights changed)", _ELSEWHERE
         )
     stored = tuple((name, direction) for name, direction in row.objectives)
     if stored != asked.objectives:
-        raise StudyError(f"study {folder} was made for objectives {_words(stored)}, got {_words(asked.objectives)}", elsewhere)
+        raise StudyError(f"study {folder} was made for objectives {_words(stored)}, got {_words(asked.objectives)}", _ELSEWHERE)
     if row.space != asked.space:
-        raise StudyError(f"study {folder} was made for another space", f"give the space it was made with, or {elsewhere}")
+        raise StudyError(f"study {folder} was made for another space", f"give the space it was made with, or {_ELSEWHERE}")
+
+
+def _other_task(folder: Path, name: str, asked: _Asked) -> StudyError:
+    return StudyError(f"study {folder} was made for task {name!r}, got task {asked.name!r}", _ELSEWHERE)
 
 
 def _words(objectives: tuple[tuple[str, str], ...]) -> str:
@@ -213,6 +246,14 @@ def _lock(folder: Path, name: str, storage_url: str | None) -> SearchLock:
         return SearchLock(folder, name)
     with open_engine(folder, storage_url) as engine:
         return SearchLock(folder, name, engine)
+
+
+def _write_address(address: Path, storage_url: str, name: str) -> None:
+    """At every opening, as the row may be another node's and the folder may have been lost; readers see all of it or nothing."""
+    text = json.dumps({"storage": without_password(storage_url), "name": name}) + "\n"
+    draft = address.with_suffix(".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(address)
 
 
 def _read_address(address: Path) -> tuple[str | None, str | None]:
@@ -242,5 +283,5 @@ def _is_study(path: Path) -> bool:
 
 
 def _quiet_optuna() -> None:
-    # Optuna tells of every study and trial on stderr; the console is the only writer to the terminal.
-    optuna.logging.set_verbosity(logging.WARNING)
+    # Optuna tells of every study, trial and undecodable byte on stderr; the console is the only writer to the terminal.
+    optuna.logging.set_verbosity(logging.ERROR)

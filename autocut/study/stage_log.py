@@ -19,5 +19,8 @@ def read(database: Session, study: str) -> list[StageRun]:
     """Every run of `study`, oldest first."""
     rows = database.scalars(select(StageRow).where(StageRow.study == study).order_by(StageRow.id))
     return [
-        StageRun(row.key, row.stage, row.method, row.seconds, row.outcome, row.cached, row.fingerprint, row.started) for row in rows
+        StageRun(
+            row.key, row.stage, row.method, row.seconds, row.outcome, row.cached, row.fingerprint, row.started, row.samples_seen
+        )
+        for row in rows
     ]

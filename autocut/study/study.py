@@ -30,7 +30,7 @@ from autocut.recipe import Recipe
 from autocut.records import FinalRow, MeasurementRow, StageRun, StudyRow, utc_now
 from autocut.study import frames, ledger, stage_log, telling
 from autocut.study.artifacts import TrialFiles
-from autocut.study.database import storage_errors
+from autocut.study.database import reading_errors, storage_errors
 from autocut.study.index import MEASUREMENT_ID, Final, Measured, TrialRecord, to_final, to_measured, to_record, trial_attrs
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
@@ -87,7 +87,7 @@ class Study:
 
     def reload(self) -> None:
         """Read again what the database holds."""
-        with self._guarded(), self._database() as database:
+        with self._reading(), self._database() as database:
             mine = select(MeasurementRow).where(MeasurementRow.study == self.name)
             measured = {row.id: to_measured(row) for row in database.scalars(mine)}
             tested = select(FinalRow).where(FinalRow.study == self.name)
@@ -118,12 +118,12 @@ class Study:
 
     def spent_s(self) -> float:
         """Seconds that all runs have worked, as written in the ledger."""
-        with self._guarded(), self._database() as database:
+        with self._reading(), self._database() as database:
             return ledger.spent_s(database, self.name)
 
     def ledger(self) -> dict[str, Any]:
         """Where the time went: ``spent_s``, ``by_category``, and ``sessions`` with command, versions and times."""
-        with self._guarded(), self._database() as database:
+        with self._reading(), self._database() as database:
             return ledger.read_ledger(database, self.name)
 
     def record_stage(self, run: StageRun) -> None:
@@ -133,7 +133,7 @@ class Study:
 
     def stage_runs(self) -> list[StageRun]:
         """Every stage run, oldest first."""
-        with self._guarded(), self._database() as database:
+        with self._reading(), self._database() as database:
             return stage_log.read(database, self.name)
 
     def stage_seconds(self) -> pd.DataFrame:
@@ -283,14 +283,14 @@ class Study:
     @property
     def reference(self) -> Cost | None:
         """Cost of the untouched model; None before it was measured."""
-        with self._guarded(), self._database() as database:
+        with self._reading(), self._database() as database:
             document = database.get_one(StudyRow, self.name).reference
-        return None if document is None else measurements.cost_from_json(document)
+            return None if document is None else measurements.cost_from_json(document)
 
     @property
     def facts(self) -> dict[str, Any]:
         """The study attributes that `describe` set."""
-        with self._guarded():
+        with self._reading():
             return dict(self.optuna.user_attrs)
 
     def trials(self) -> list[TrialRecord]:
@@ -309,7 +309,7 @@ class Study:
 
     def running(self) -> list[FrozenTrial]:
         """Trials that a dead search left running: tell each to `fail` with ``retry=True``, and run its recipe again."""
-        with self._guarded():
+        with self._reading():
             return self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def points(self) -> list[FrontPoint]:
@@ -347,6 +347,9 @@ class Study:
 
     def _guarded(self) -> AbstractContextManager[None]:
         return storage_errors(self.folder)
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return reading_errors(self.folder)
 
     def _write_measurement(self, recipe: Recipe, values: Mapping[str, float], measurement: Measurement) -> tuple[int, Measured]:
         worked_s = self._spent_before_s + (self._session.worked_s if self._session else 0.0)

@@ -49,10 +49,10 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """One image and its class."""
-        images, labels = self.batch(torch.tensor([index]))
+        images, labels = self.fetch_batch(torch.tensor([index]))
         return images[0], labels[0]
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def fetch_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Whole batch: images (n, 3, 32, 32) and classes (n,)."""
         return (self.pixels[indices].float() / 255 - MEAN) / STD, self.labels[indices]
 

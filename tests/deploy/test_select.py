@@ -101,7 +101,30 @@ def test_a_drop_is_never_taken_between_two_splits():
     selection = select_point([a_point(0, 0.978, 2.0), point], max_accuracy_drop=0.01)
 
     assert selection.point.trial == 1
-    assert "accuracy 0.96 (-0.2 points)" in selection.reason
+    assert "2x cheaper, accuracy -0.2 points on locked" in selection.reason
+
+
+def test_accuracies_of_another_split_than_the_baselines_are_not_printed_beside_it():
+    """0.9889 on validation is no drop from 0.9944 on test where the paired difference is zero."""
+    tail = {"quantize.dtype": "int8_dynamic", "compile.mode": "onnxruntime"}
+    points = [a_point(0, 0.9944, 3.0), a_point(1, 0.9889, 1.0, recipe=tail)]
+    paired = Accuracy("validation", 100, Interval(0.9889, 0.98, 1.0), difference=Interval(0.0, -0.01, 0.01))
+
+    compared = replace(points[1], measurement=replace(points[1].measurement, accuracy=paired))
+    alone = replace(compared, measurement=replace(compared.measurement, accuracy=replace(paired, difference=None)))
+
+    assert explain_knobs(points, compared).endswith("only: 3x cheaper, accuracy +0.0 points on validation")
+    assert explain_knobs(points, alone).endswith("only: 3x cheaper, accuracy 0.9889 on validation, not compared")
+
+
+def test_a_drop_on_another_split_is_told_with_its_split():
+    """The closest point may not be finalized yet."""
+    paired = Accuracy("validation", 100, Interval(0.96, 0.95, 0.97), difference=Interval(-0.02, -0.03, -0.01))
+    point = a_point(1, 0.96, 1.0)
+    point = replace(point, measurement=replace(point.measurement, accuracy=paired))
+
+    with pytest.raises(NoResultError, match=r"an accuracy drop of 2\.0 points on validation"):
+        select_point([a_point(0, 0.978, 5.0), point], max_accuracy_drop=0.01, limits=[parse_limit("latency_ms<=2")])
 
 
 def test_among_tied_points_the_more_accurate_wins_and_the_tie_is_told():

@@ -3,12 +3,14 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
+from autocut.deploy import verify
 from autocut.deploy.claims import Findings, FoundLatency, judge, latency_agrees, output_tolerance
 from autocut.deploy.examples import ExampleBatch, read_examples, write_examples
 from autocut.deploy.manifest import hash_files, read_manifest
@@ -196,6 +198,68 @@ def test_a_model_that_the_runtime_refuses_fails_with_its_reason(elsewhere, claim
 def test_a_process_that_dies_is_told_by_its_last_words(tmp_path, code, told):
     """A runtime may raise anything, or take the process down with it."""
     assert run_process([sys.executable, "-c", code], tmp_path, clean_environment(), 30.0) == told
+
+
+def test_the_fresh_process_starts_without_a_compiler_cache(bundle, monkeypatch, tmp_path):
+    """What is compiled already would make a first start on a server look short."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    seen = []
+
+    def look(command, folder, environment, timeout_s):
+        cache = Path(environment["TORCHINDUCTOR_CACHE_DIR"])
+        seen.append((cache != tmp_path, cache.exists() and any(cache.iterdir())))
+        return "looked at"
+
+    monkeypatch.setattr(verify, "run_process", look)
+    verification = verify_bundle(bundle)
+
+    assert seen == [(True, False)]
+    assert verification.failed[0].found == "looked at"
+
+
+def test_a_cold_start_is_told_as_a_first_start_and_never_judged(made):
+    """Minutes of compiling are no broken promise, but nobody should take them for the warm number."""
+    checks = judge(read_manifest(made), Findings(cold_start_ms=60_000.0))
+    check = next(check for check in checks if check.name == "cold start")
+
+    assert check.ok
+    assert check.told.startswith("cold start (first start, no compiler cache) is 60000 ms, at export, caches included, it was 5 ms")
+
+
+def test_in_this_process_there_is_no_first_start(bundle):
+    """The libraries are loaded and the caches warm: a number would be a lie."""
+    assert verify_bundle(bundle, in_fresh_process=False, latency_tolerance=0.9).findings.cold_start_ms is None
+
+
+_CHILD = """
+import sys, time
+from autocut.deploy.verify_process import die_with
+die_with(int(sys.argv[1]))
+print("ready", flush=True)
+time.sleep(120)
+"""
+_PARENT = """
+import os, subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid())], start_new_session=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
+def test_the_fresh_process_dies_with_the_worker_that_asked(tmp_path):
+    """It leads a session of its own, so nothing else would end it, and it would disturb what is timed next."""
+    command = [sys.executable, "-c", _PARENT, _CHILD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment(), text=True) as worker:
+        assert worker.stdout.readline() == "ready\n"
+        worker.kill()
+        # The child holds the other end of the pipe: it is closed when the child is gone.
+        worker.communicate(timeout=60)
+
+
+def test_a_process_whose_parent_is_gone_does_not_start(tmp_path):
+    """The worker may die while the fresh process imports torch; here the parent is this process, and process 0 was asked for."""
+    told = run_process([sys.executable, "-c", _CHILD, "0"], tmp_path, clean_environment(), 60.0)
+
+    assert told == "exit code 1: process 0, which asked for this verification, is gone"
 
 
 def test_a_hang_ends_with_the_timeout(bundle):

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocut.measure import latency as module
-from autocut.measure.latency import measure_latency, tail_latency, time_interleaved, yardstick
+from autocut.measure.latency import measure_latency, measure_undisturbed, tail_latency, time_interleaved, yardstick
+from autocut.measurement import Interval, Latency
 
 
 class FakeClock:
@@ -191,3 +192,25 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
         _, speedup = module._intervals(candidate, baseline, rng)
         held += speedup.low <= 2 <= speedup.high
     assert held >= 108
+
+
+def a_latency(baseline_ms, yardstick_ms=1.0):
+    """A measurement in which the untouched model took `baseline_ms`."""
+    one = Interval(1.0, 1.0, 1.0)
+    return Latency(32, 64, one, None, None, baseline_ms, one, yardstick_ms)
+
+
+def test_a_disturbed_measurement_is_repeated_and_the_closest_is_kept():
+    """A neighbour slows long calls down more than short ones: the speed-up would be too good to be true."""
+    tries = [a_latency(20.0), a_latency(4.1), a_latency(4.0)]
+    assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0)).baseline_p50_ms == 4.1
+    assert len(tries) == 1
+
+    tries = [a_latency(20.0), a_latency(8.0), a_latency(12.0)]
+    assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0)).baseline_p50_ms == 8.0
+
+
+def test_a_slower_machine_is_no_disturbance():
+    """What slows the yardstick down as well is the machine, and cancels."""
+    tries = [a_latency(8.0, yardstick_ms=2.0)]
+    assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0)).baseline_p50_ms == 8.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from autocut.report import notes
@@ -58,3 +59,14 @@ def test_a_refused_bundle_is_told_and_not_offered(read_study):
 def test_a_folder_with_a_space_is_quoted():
     """The command is pasted into a shell."""
     assert notes.export_command(Path("my studies/digits"), 4) == "autocut export 'my studies/digits' --trial 4 --to out/"
+
+
+def test_a_refused_trial_shows_no_validation_numbers_as_test_numbers(read_study):
+    """What was refused before it reached the test split has validation numbers for final ones."""
+    number, final = next((number, final) for number, final in read_study.finals().items() if not final.verified)
+    record = next(trial for trial in read_study.trials() if trial.trial == number)
+    untested = replace(final, measurement=record.measured.measurement)
+
+    assert "Locked test split" in notes.trial_note(read_study, record, final)
+    assert "Locked test split" not in notes.trial_note(read_study, record, untested)
+    assert "Validation split" in notes.trial_note(read_study, record, untested)

@@ -228,7 +228,7 @@ def start():
         space = load_space(space_name, METHODS)
         budget = Budget(budget_s, spent_s, clock=clock)
         priors = {tail: SECONDS[tail[1]] for tail in GRAPHS}
-        known = Knowledge(space, GRAPHS, Planner(1000, priors), PRICE, budget_s)
+        known = Knowledge(space, GRAPHS, Planner(1000, priors), budget_s)
         book = MemoryBook(space.objectives)
         agent = Agent(known=known, book=book, proposer=Proposer(space, "tpe", seed), budget=budget, price=PRICE, **options)
         return Machine(agent, clock)

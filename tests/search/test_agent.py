@@ -1,9 +1,12 @@
 """The agent against a simulated machine: what it decides, in which order, and when it stops."""
 
+from dataclasses import replace
+
 import pytest
 
 from autocut.recipe import Recipe
 from autocut.score import Limit
+from autocut.search.jobs import RecipeStarted
 
 INT8 = ("int8_static", "onnxruntime")
 
@@ -117,6 +120,39 @@ def test_user_recipes_are_tried_before_any_proposal(start):
     trained = [recipe for what, recipe in machine.log if what == "measure" and recipe.is_trained]
 
     assert trained[0] == wish
+
+
+def test_an_asked_for_recipe_that_cannot_run_is_told(start):
+    """It would otherwise vanish without a word."""
+    wish = Recipe({"quantize.dtype": "bf16", "compile.mode": "onnxruntime"})
+    machine = start(tries=(wish,))
+    machine.run()
+
+    assert [failure.reason for failure in machine.agent.book.failures if failure.recipe == wish] == [
+        "bf16 with onnxruntime cannot run on this machine; see: autocut methods"
+    ]
+
+
+def test_a_recipe_that_hangs_is_called_hanging(start):
+    """Killed by the clock, not by memory."""
+    machine = start()
+    machine.run(most_jobs=2)
+    job = machine.agent.next_job()
+    machine.agent.on_event(job, RecipeStarted(job.recipes[0]))
+    machine.clock.now += job.patience_s + 1
+    machine.agent.budget = replace(machine.agent.budget, total_s=1e6)
+    machine.agent.on_job_end(replace(job, deadline=1e9), "the worker process died")
+
+    assert machine.agent.book.failures[-1].reason.startswith("it hung")
+
+
+@pytest.mark.parametrize("name", ["default", "quick", "training-only"])
+def test_every_shipped_space_that_trains_gets_to_train(start, name):
+    """Also where the untouched model has the best accuracy seen, and training costs what the search minimizes."""
+    machine = start(space_name=name)
+    machine.run()
+
+    assert any(recipe.is_trained for what, recipe in machine.log if what == "measure")
 
 
 def test_a_model_that_lost_half_of_its_accuracy_is_not_on_the_front(start):

@@ -1,10 +1,12 @@
 """A worker: whatever happens to a recipe is told, and ends that recipe alone."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from autocut.errors import DivergedError, InputError
+from autocut.measurement import Cost
 from autocut.pipeline import Pipeline
 from autocut.price import Price
 from autocut.recipe import Recipe
@@ -18,6 +20,7 @@ from autocut.search.jobs import (
     Setting,
     StageRan,
     WorkerFault,
+    WorkerUp,
 )
 from autocut.search.worker import run_job
 
@@ -105,3 +108,12 @@ def test_what_no_recipe_would_survive_is_told_as_a_fault(setting, monkeypatch):
     events = run(job("measure", ORT), setting)
 
     assert WorkerFault("disk must have room", "make room") in events
+
+
+def test_a_study_of_another_machine_is_refused(setting):
+    """A reference time of one machine divided by a speed-up of another is no time at all."""
+    elsewhere = Cost((), 1, 1, 1, 0.0, "some other machine")
+    events = run(replace(job("measure", ORT), reference=elsewhere), setting)
+
+    assert [type(event) for event in events] == [WorkerUp, WorkerFault]
+    assert "some other machine" in events[-1].message

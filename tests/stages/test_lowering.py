@@ -12,7 +12,8 @@ from torch._inductor import config as inductor_config
 
 from autocut.batches import Inputs
 from autocut.errors import BundleError, CompilerError, InfeasibleRecipeError, UnknownNameError
-from autocut.stages import compilers, lowering
+from autocut.stages import compilers, lowering, processor
+from autocut.stages.compile import aot_inductor
 from autocut.stages.graph import Signature
 
 COMPILED = ("torch_compile", "torch_compile_max_autotune", "aot_inductor")
@@ -188,6 +189,51 @@ def test_int8_by_its_own_runtime_counts_as_its_own_numerics():
     assert lowering.numerics("fp32", "onnxruntime") == lowering.numerics("fp32", "eager")
     assert lowering.numerics("int8_static", "onnxruntime") != lowering.numerics("int8_static", "aot_inductor")
     assert lowering.numerics("int8_static", "torch_compile") == lowering.numerics("int8_static", "aot_inductor")
+
+
+@pytest.mark.parametrize("mode", ["torch_compile", "aot_inductor", "onnxruntime"])
+def test_static_int8_of_a_machine_without_vnni_counts_as_another(mode: str, monkeypatch: pytest.MonkeyPatch):
+    """Its numbers are kept to 7 bits: neither accuracy nor files may be shared with a machine that uses 8."""
+    told = []
+    for supported in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda supported=supported: supported)
+        told.append((lowering.numerics("int8_static", mode), lowering.method_versions("int8_static", mode)))
+
+    (numerics, versions), (others_numerics, others_versions) = told
+    assert numerics != others_numerics
+    assert versions != others_versions
+
+
+def test_the_key_of_a_quantized_graph_tells_vnni(monkeypatch: pytest.MonkeyPatch):
+    """The pipeline names a graph by its pair with eager, which is infeasible itself."""
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    with_vnni = lowering.method_versions("int8_static", "eager"), lowering.method_versions("fp32", "eager")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+
+    assert lowering.method_versions("int8_static", "eager") != with_vnni[0]
+    assert lowering.method_versions("fp32", "eager") == with_vnni[1]
+
+
+def test_machine_code_names_its_instruction_sets(monkeypatch: pytest.MonkeyPatch):
+    """Two machines of one torch capability (AVX512) may differ in what the compiler used."""
+    monkeypatch.setattr(aot_inductor, "missing_compiler", lambda python_headers: None)
+    here = lowering.method_versions("fp32", "aot_inductor")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "amx_tile": False}, raising=False)
+    processor.instruction_sets.cache_clear()
+    try:
+        there = lowering.method_versions("fp32", "aot_inductor")
+    finally:
+        processor.instruction_sets.cache_clear()
+
+    assert here != there
+    assert "avx512_f" in there
+    assert "amx" not in there
+
+
+@pytest.mark.parametrize(("dtype", "mode"), lowering.pairs())
+def test_every_pair_names_its_numerics(dtype: str, mode: str):
+    """Feasible or not: whoever lists the pairs need not ask first."""
+    assert lowering.numerics(dtype, mode).startswith(dtype)
 
 
 def test_unknown_name_gets_the_nearest_one():

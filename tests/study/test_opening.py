@@ -10,9 +10,10 @@ import subprocess
 import sys
 
 import pytest
+import sqlalchemy
 
 from autocut.errors import StudyError
-from autocut.study import open_study
+from autocut.study import open_study, storage_errors
 
 _HOLD = """
 import sys, time
@@ -151,6 +152,81 @@ def test_a_study_damaged_in_the_middle_is_refused(make_study, complete):
         make_study()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE autocut_measurement SET document = '{\"accuracy\": '",
+        "UPDATE autocut_measurement SET document = '{}'",
+        "UPDATE autocut_measurement SET \"values\" = '[1]'",
+        "UPDATE autocut_measurement SET measured = 'yesterday'",
+        "UPDATE autocut_study SET objectives = 'x'",
+        "UPDATE autocut_study SET objectives = '7'",
+        "UPDATE autocut_study SET space = CAST(x'ff00fe' AS TEXT)",
+        "UPDATE trials SET state = 'ASLEEP'",
+        "UPDATE trial_user_attributes SET value_json = CAST(x'22ff00fe22' AS TEXT)",
+    ],
+)
+def test_content_that_autocut_never_wrote_is_told_as_damage(make_study, complete, change):
+    """A sector of noise or a hand that edited: words and the way out, for readers and for the search."""
+    study = make_study()
+    complete(study, 0.5, 0.9, 0.1)
+    study.close()
+    with sqlite3.connect(study.folder / "study.db") as database:
+        database.execute(change)
+    database.close()
+
+    with pytest.raises(StudyError, match="damaged database") as refusal:
+        open_study(study.folder)
+    assert "restore" in refusal.value.hint
+    assert refusal.value.message.isprintable()
+    with pytest.raises(StudyError, match="damaged database"):
+        make_study()
+
+
+def test_a_missing_table_is_told_as_another_version(make_study):
+    """It was never damaged: another autocut made it."""
+    study = make_study()
+    study.close()
+    with sqlite3.connect(study.folder / "study.db") as database:
+        database.execute("DROP TABLE autocut_final")
+    database.close()
+
+    with pytest.raises(StudyError, match="must have the tables that this autocut reads, got: no such table") as refusal:
+        open_study(study.folder)
+    assert "version that wrote it" in refusal.value.hint
+
+
+def test_a_damaged_fact_is_told_as_damage(make_study, complete):
+    """Facts are read later than the rest."""
+    study = make_study(description={"task": "digits"})
+    with sqlite3.connect(study.folder / "study.db") as database:
+        database.execute("UPDATE study_user_attributes SET value_json = '{'")
+    database.close()
+
+    with pytest.raises(StudyError, match="damaged database"):
+        _ = study.facts
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"), [(sqlite3.OperationalError("disk I/O error"), "restore"), (OSError("connection refused"), "PGPASSWORD")]
+)
+def test_only_a_server_is_asked_to_run(tmp_path, error, hint):
+    """A file needs no password."""
+    with pytest.raises(StudyError) as refusal, storage_errors(tmp_path):
+        raise sqlalchemy.exc.OperationalError("SELECT 1", {}, error)
+    assert hint in refusal.value.hint
+
+
+def test_raw_bytes_of_a_damaged_file_are_not_sent_to_the_terminal(tmp_path):
+    """They may hold escape sequences, and be long."""
+    noise = "Could not decode to UTF-8 column 'x' with text '\x1b[2J" + "\x00" * 500
+    with pytest.raises(StudyError, match="damaged") as refusal, storage_errors(tmp_path):
+        raise sqlite3.OperationalError(noise)
+
+    assert refusal.value.message.isprintable()
+    assert len(refusal.value.message) < 300
+
+
 def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path):
     """Opening must not add tables to a stranger's file."""
     with sqlite3.connect(tmp_path / "study.db") as database:
@@ -205,6 +281,54 @@ def test_a_study_on_a_server_remembers_its_address(tmp_path, make_study, complet
     reader = open_study(study.folder)
     assert len(reader.points()) == 1
     reader.close()
+
+
+def test_a_second_folder_of_a_study_on_a_server_can_be_opened(tmp_path, make_study, complete):
+    """Another node, or a folder that was lost: the row was made elsewhere, the address is needed here too."""
+    url = f"sqlite:///{tmp_path / 'server.db'}"
+    first = make_study(tmp_path / "a", storage_url=url)
+    complete(first, 0.5, 0.9, 0.1)
+    first.close()
+    make_study(tmp_path / "b", storage_url=url).close()
+
+    reader = open_study(tmp_path / "b")
+    assert [point.trial for point in reader.points()] == [0]
+    reader.close()
+
+
+def test_a_forgotten_storage_is_found_in_the_folder(tmp_path, make_study, complete):
+    """Resumed without --storage, the search goes on where it was, and starts no second study beside it."""
+    url = f"sqlite:///{tmp_path / 'server.db'}"
+    first = make_study(storage_url=url)
+    complete(first, 0.5, 0.9, 0.1)
+    first.close()
+
+    again = make_study()
+
+    assert [point.trial for point in again.points()] == [0]
+    assert not (again.folder / "study.db").exists()
+
+
+def test_a_folder_of_another_task_on_a_server_is_refused(tmp_path, make_study):
+    """Its server may hold a study of that name, too, but this folder's is another."""
+    make_study(storage_url=f"sqlite:///{tmp_path / 'server.db'}").close()
+
+    with pytest.raises(StudyError, match="was made for task 'digits', got task 'letters'"):
+        make_study(name="letters")
+
+
+def test_an_unreadable_address_is_put_right_by_the_storage_flag(tmp_path, make_study):
+    """As its hint says."""
+    url = f"sqlite:///{tmp_path / 'server.db'}"
+    study = make_study(storage_url=url)
+    study.close()
+    (study.folder / "study.json").write_text("{")
+
+    with pytest.raises(StudyError, match=r"unreadable study.json") as refusal:
+        make_study()
+    assert "--storage" in refusal.value.hint
+    make_study(storage_url=url).close()
+    open_study(study.folder).close()
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, make_study):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from autocut.errors import BundleError
+from autocut.stages import processor
 from autocut.stages.archive import refuse_graphs
 from autocut.stages.compile import Job, Run, modes
 from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
@@ -43,7 +44,7 @@ def _infeasible(dtype: str) -> str | None:  # noqa: ARG001
 
 
 def _context(dtype: str) -> str:  # noqa: ARG001
-    return f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{torch.get_num_threads()} threads, {processor.instruction_sets()}"
 
 
 @modes.register("aot_inductor", seconds=30, load=load_aot_inductor, infeasible=_infeasible, context=_context)

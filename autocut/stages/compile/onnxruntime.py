@@ -20,6 +20,7 @@ from torch import Tensor
 
 from autocut.errors import BundleError, InfeasibleRecipeError
 from autocut.registry import Registry
+from autocut.stages import processor
 from autocut.stages.compile import Job, Run, modes
 from autocut.stages.compilers import first_line, quietly, translated
 from autocut.stages.graph import Signature, load_graph
@@ -70,7 +71,12 @@ def _infeasible(dtype: str) -> str | None:
 
 
 def _numerics(dtype: str) -> str:
-    return "" if dtype == "fp32" else f"{dtype} v{onnx_quantizers.method(dtype).version} by onnxruntime"
+    return "" if dtype == "fp32" else f"{dtype} by onnxruntime, {_context(dtype)}"
+
+
+def _context(dtype: str) -> str:
+    quantizer = f"quantizer v{onnx_quantizers.method(dtype).version}"
+    return quantizer if dtype == "fp32" else f"{quantizer}, {processor.int8_range()}"
 
 
 @modes.register(
@@ -81,7 +87,7 @@ def _numerics(dtype: str) -> str:
     infeasible=_infeasible,
     graph=lambda dtype: "fp32",  # noqa: ARG005
     numerics=_numerics,
-    context=lambda dtype: f"quantizer v{onnx_quantizers.method(dtype).version}",
+    context=_context,
 )
 def compile_onnxruntime(job: Job, folder: Path) -> Signature:
     """Export to ONNX and quantize with ONNX Runtime's own quantizers."""
@@ -122,7 +128,7 @@ def quantize_dynamic(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
         target,
         op_types_to_quantize=["MatMul", "Gemm"],
         per_channel=True,
-        reduce_range=_reduce_range(),
+        reduce_range=not processor.has_vnni(),
         weight_type=QuantType.QInt8,
     )
     _require_quantized(target, "int8_dynamic")
@@ -136,7 +142,7 @@ def quantize_static(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
 
     prepared = _prepare(source)
     quantize(
-        prepared, target, _Reader(feeds), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=_reduce_range(),
+        prepared, target, _Reader(feeds), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=not processor.has_vnni(),
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
     _require_quantized(target, "int8_static")
@@ -161,11 +167,6 @@ def _require_quantized(path: Path, dtype: str) -> None:
         if node.op_type in _INTEGER_PRODUCTS or (node.op_type in _PRODUCTS and dequantized.intersection(node.input)):
             return
     raise InfeasibleRecipeError(f"{dtype} must change at least one layer, but ONNX Runtime's quantizer found none that it can")
-
-
-def _reduce_range() -> bool:
-    # Without VNNI the 16-bit sums of two int8 products overflow.
-    return not torch.cpu._is_vnni_supported()
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

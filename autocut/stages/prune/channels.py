@@ -60,6 +60,9 @@ def prune_channels(model: nn.Module, ratio: float, inputs: Inputs, importance: C
         inputs: Example batch; a few rows are used.
         importance: Given a copy in which every parameter has gradients, returns a torch-pruning importance.
 
+    Returns:
+        The smaller copy. Parameters that several layers share are still one where those layers lost the same channels of them.
+
     Raises:
         InfeasibleRecipeError: Nothing was removed; the reason tells whether the ratio or the model is why.
     """
@@ -82,7 +85,21 @@ def prune_channels(model: nn.Module, ratio: float, inputs: Inputs, importance: C
         for name, parameter in pruned.named_parameters():
             parameter.grad = None
             parameter.requires_grad_(model.get_parameter(name).requires_grad)
+        _tie_again(pruned, model)
         return pruned
+
+
+def _tie_again(pruned: nn.Module, model: nn.Module) -> None:
+    """Make one parameter again of what is one in `model`: torch-pruning gives each layer a tensor of its own.
+
+    Layers that lost different channels of it cannot share one any more, and keep their own.
+    """
+    owners: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = pruned.get_parameter(owners.setdefault(id(parameter), name))
+        if owners[id(parameter)] != name and torch.equal(first, pruned.get_parameter(name)):
+            module, _, attribute = name.rpartition(".")
+            setattr(pruned.get_submodule(module), attribute, first)
 
 
 def _copy_with_gradients(model: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.stages.prune.channels import prune_channels
 
 
-@pruners.register("structured", requires=("torch_pruning",))
+@pruners.register("structured", version=2, requires=("torch_pruning",))
 def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove the channels of smallest norm, as groups of a dependency graph.
 
@@ -41,7 +41,7 @@ def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     return Pruned(prune_channels(model, ratio, data.inputs, lambda _: torch_pruning.importance.GroupMagnitudeImportance(p=2)))
 
 
-@pruners.register("structured_taylor", requires=("torch_pruning",))
+@pruners.register("structured_taylor", version=2, requires=("torch_pruning",))
 def prune_structured_taylor(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove the channels whose loss would change least, as groups of a dependency graph.
 

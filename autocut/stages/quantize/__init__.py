@@ -10,6 +10,7 @@ only. A dtype that changes no layer raises `InfeasibleRecipeError`. Options, all
 
     eager       why an uncompiled graph of this dtype is not a product, such as "no kernel"; the pair with eager is then infeasible
     machine     () -> reason why this machine cannot run the dtype, or None; cheap
+    context     () -> what of the machine decides the quantized numbers, as a string; asked even where the dtype cannot run
     freezing    False where constant folding in a compiler would turn the stored numbers back into floats
 
 Onnx Runtime brings quantizers of its own (stages/compile/onnxruntime.py): there only the names are shared.

@@ -12,7 +12,7 @@ from autocut.stages.quantize import quantizers
 from autocut.stages.quantize.linear_layers import quantize_linear_layers
 
 
-@quantizers.register("int8_dynamic", eager="eager runs a quantized graph by a reference implementation, no kernel")
+@quantizers.register("int8_dynamic", version=2, eager="eager runs a quantized graph by a reference implementation, no kernel")
 def quantize_int8_dynamic(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
     """Store linear weights as int8 and quantize activations while running.
 
@@ -27,7 +27,7 @@ def quantize_int8_dynamic(model: nn.Module, calibration: Sequence[Inputs]) -> nn
         A copy whose linear weights, shape (out_features, in_features), are int8 with float scales of shape (out_features, 1).
 
     Raises:
-        InfeasibleRecipeError: `model` has no nn.Linear, so nothing would be quantized.
+        InfeasibleRecipeError: `model` has no nn.Linear that torchao quantizes (it skips the one inside nn.MultiheadAttention).
 
     References:
         Jacob et al. 2018, https://arxiv.org/abs/1712.05877

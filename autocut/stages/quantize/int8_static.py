@@ -10,12 +10,15 @@ from torch import fx, nn
 
 from autocut.batches import Inputs, call
 from autocut.errors import InfeasibleRecipeError
+from autocut.stages import processor
 from autocut.stages.compilers import quietly, translated
 from autocut.stages.graph import export_model
 from autocut.stages.quantize import quantizers
 
 
-@quantizers.register("int8_static", eager="eager runs a quantized graph by a reference implementation, no kernel")
+@quantizers.register(
+    "int8_static", eager="eager runs a quantized graph by a reference implementation, no kernel", context=processor.int8_range
+)
 def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
     """Quantize weights and activations of convolutions and linear layers to int8 with scales fixed beforehand.
 
@@ -43,10 +46,8 @@ def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
-        # Without VNNI the 16-bit sums of two int8 products overflow, so activations are kept to 7 bits there.
-        reduce_range = not torch.cpu._is_vnni_supported()
         quantizer = x86.X86InductorQuantizer()
-        quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=reduce_range))
+        quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=not processor.has_vnni()))
         observed = prepare_pt2e(exported, quantizer)
         for inputs in calibration:
             call(observed, inputs)

@@ -12,7 +12,9 @@ from autocut.stages.quantize import quantizers
 from autocut.stages.quantize.linear_layers import quantize_linear_layers
 
 
-@quantizers.register("int8_weight_only", eager="eager turns int8 weights back into floats on every call, no kernel", freezing=False)
+@quantizers.register(
+    "int8_weight_only", version=2, eager="eager turns int8 weights back into floats on every call, no kernel", freezing=False
+)
 def quantize_int8_weight_only(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
     """Store linear weights as int8 and compute in float.
 
@@ -27,7 +29,7 @@ def quantize_int8_weight_only(model: nn.Module, calibration: Sequence[Inputs]) -
         A copy whose linear weights, shape (out_features, in_features), are int8 with float scales of shape (out_features, 1).
 
     Raises:
-        InfeasibleRecipeError: `model` has no nn.Linear, so nothing would be quantized.
+        InfeasibleRecipeError: `model` has no nn.Linear that torchao quantizes (it skips the one inside nn.MultiheadAttention).
     """
     with quietly():
         from torchao.quantization import Int8WeightOnlyConfig

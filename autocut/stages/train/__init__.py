@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from autocut.registry import import_all
+from autocut.stages.train.distillation import check_distillation
 from autocut.stages.train.ordering import score_difficulty
 from autocut.stages.train.plan import planned_sizes
 from autocut.stages.train.registries import curricula, distillations, orders
@@ -19,6 +20,7 @@ __all__ = [
     "EpochRecord",
     "Teacher",
     "Trained",
+    "check_distillation",
     "curricula",
     "distillations",
     "orders",

@@ -1,7 +1,8 @@
 """Distillation losses on logits: the student follows the teacher's whole output, not only the label.
 
 Logits have shape (n, classes) or (n, length, vocabulary); the last dimension is the distribution and the mean is taken over all the
-others.
+others. Other outputs (one logit for two classes, a map of labels) would give a number too, but a meaningless one:
+`check_distillation` refuses them.
 """
 
 from __future__ import annotations
@@ -10,9 +11,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from autocut.errors import InfeasibleRecipeError
 from autocut.stages.train.registries import distillations
 
 KINDS = ("classification", "language_modeling")
+
+_SHAPES = {"classification": (2, "(n, classes)"), "language_modeling": (3, "(n, length, vocabulary)")}
+
+
+def check_distillation(loss_name: str, kind_name: str, outputs: Tensor) -> None:
+    """Refuse a distillation that cannot mean anything for a model's `outputs`.
+
+    Args:
+        loss_name: ``distill.loss``; ``none`` is always fine.
+        kind_name: The task's kind. Whether the task has a loss of its own does not matter: distilling needs logits either way.
+        outputs: Of any batch.
+
+    Raises:
+        InfeasibleRecipeError: the loss does not fit tasks of this kind, or needs logits, and the outputs are none.
+        UnknownNameError: no such loss.
+    """
+    options = distillations.method(loss_name).options
+    if kind_name not in options["kinds"]:
+        raise InfeasibleRecipeError(
+            f"distill.loss {loss_name!r} fits {' and '.join(options['kinds'])} tasks only, got {kind_name!r}"
+        )
+    fewest = options.get("classes")
+    if fewest is None:
+        return
+    dimensions, shape = _SHAPES[kind_name]
+    if outputs.dim() != dimensions or outputs.shape[-1] < fewest:
+        raise InfeasibleRecipeError(
+            f"distill.loss {loss_name!r} needs outputs of shape {shape} with at least {fewest} classes, got {tuple(outputs.shape)}"
+        )
 
 
 @distillations.register("none", kinds=("classification", "language_modeling", "regression"))
@@ -21,7 +52,7 @@ def distill_none(student_logits: Tensor, teacher_logits: Tensor, temperature: fl
     return student_logits.new_zeros(())
 
 
-@distillations.register("kl", kinds=KINDS)
+@distillations.register("kl", version=2, kinds=KINDS, classes=2)
 def distill_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """KL divergence from the softened teacher to the softened student, times T squared.
 
@@ -36,9 +67,11 @@ def distill_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-@distillations.register("kl_zscore", kinds=KINDS)
+@distillations.register("kl_zscore", version=2, kinds=KINDS, classes=3)
 def distill_kl_zscore(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """`kl` on logits standardized per example, so that the student need not match the teacher's scale.
+
+    Two standardized logits are always the same two numbers, from which nothing can be learned: it takes three classes.
 
     References:
         Sun et al. 2024, https://arxiv.org/abs/2403.01427

@@ -1,7 +1,7 @@
 """Pacing functions: how much of the training data is in use after how much of the training.
 
-All rise from `start` to 1 at `FULL_DATA_AT` of the training, so that its end sees every example (Wu et al. 2021 find a in [0.4,
-1.0] alike).
+Both are counted in samples: those in use of all there are, those seen of all that are planned (`plan.py`). All functions rise from
+`start` to 1 at `FULL_DATA_AT` of the training, so that its end draws from every example (Wu et al. 2021 find 0.4 to 1.0 alike).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def pace_none(progress: float, start: float) -> float:  # noqa: ARG001 - the sig
     return 1.0
 
 
-@curricula.register("linear")
+@curricula.register("linear", version=2)
 def pace_linear(progress: float, start: float) -> float:
     """Add the same share of the data at each moment.
 
@@ -33,7 +33,7 @@ def pace_linear(progress: float, start: float) -> float:
     return min(1.0, start + (1 - start) * _ramp(progress))
 
 
-@curricula.register("sqrt")
+@curricula.register("sqrt", version=2)
 def pace_sqrt(progress: float, start: float) -> float:
     """Add data fast at first, then slowly: an example that came in has time to be learned.
 
@@ -43,7 +43,7 @@ def pace_sqrt(progress: float, start: float) -> float:
     return min(1.0, start + (1 - start) * math.sqrt(_ramp(progress)))
 
 
-@curricula.register("exponential")
+@curricula.register("exponential", version=2)
 def pace_exponential(progress: float, start: float) -> float:
     """Multiply the data by the same factor at each moment: slow at first.
 
@@ -53,7 +53,7 @@ def pace_exponential(progress: float, start: float) -> float:
     return float(min(1.0, start ** (1 - _ramp(progress))))
 
 
-@curricula.register("step")
+@curricula.register("step", version=2)
 def pace_step(progress: float, start: float) -> float:
     """Use the first share of the data alone, then all of it, halfway to where the other schedules use all.
 

@@ -1,9 +1,19 @@
-"""How many examples each epoch sees: known before the first one is read, so that cost and learning rate can be planned."""
+"""Which examples each epoch sees, and how many: known before one is read, so that cost and learning rate can be planned.
+
+A curriculum counts samples. Its pacing function g gives the share of the data in use at progress = samples seen / samples planned,
+and is asked again for every batch, so that a training of one epoch, too, begins with the share `start` and ends with all the data.
+
+An epoch is a rung, where a checkpoint is written and the model is judged. Epoch e of E plans g's mean over [e/E, (e+1)/E] times the
+number of examples: what is not in use is not paid for. A short training then need not show every example, but its end may show any.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from autocut.recipe import Value
 from autocut.stages.train.registries import curricula
@@ -25,18 +35,75 @@ TRAINER_VERSION = 1
 
 WARM_UP = 0.05
 
+MEAN_POINTS = 64
+"""Moments of an epoch over which its share of the data is averaged."""
+
+STEPS = 64
+"""A curriculum is asked at least so often in a training: a small data set has few batches."""
+
 
 def planned_sizes(settings: Mapping[str, Value], examples: int, batch_size: int) -> tuple[int, ...]:
-    """Return the number of examples that each epoch sees.
+    """Return the number of samples that each epoch sees: never less than a batch, nor more than there are examples.
 
-    Epoch e of E uses the share that the schedule gives at its middle, (e + 1/2) / E, and sees each example of it once. A last batch
-    of one example is left out, because batch normalization cannot train on it.
+    A last batch of one example is left out, because batch normalization cannot train on it.
     """
     merged = {**DEFAULTS, **settings}
-    pace = curricula[str(merged["curriculum.schedule"])]
-    epochs, start = int(merged["train.epochs"]), float(merged["curriculum.start"])
-    shares = [pace((epoch + 0.5) / epochs, start) for epoch in range(epochs)]
-    return tuple(_without_single(max(min(examples, batch_size), round(share * examples)), batch_size) for share in shares)
+    epochs = int(merged["train.epochs"])
+    means = [
+        sum(_share(merged, (epoch + (point + 0.5) / MEAN_POINTS) / epochs) for point in range(MEAN_POINTS)) / MEAN_POINTS
+        for epoch in range(epochs)
+    ]
+    return tuple(_without_single(_examples_in_use(mean, examples, batch_size), batch_size) for mean in means)
+
+
+def draw_epoch(
+    number: int,
+    settings: Mapping[str, Value],
+    order: NDArray[np.int64],
+    sizes: tuple[int, ...],
+    batch_size: int,
+    generator: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Draw the examples of epoch `number` (from 1), in the order in which they are shown.
+
+    Without a curriculum that is a permutation. With one, each piece of at most a batch is drawn uniformly from the examples in use
+    (the first of `order`) that the epoch has not shown yet; where too few are left, all in use come back. How many are in use at
+    which sample follows from the plan alone, so an order and its random control are equal in that at every moment.
+
+    Args:
+        number: The epoch, from 1.
+        settings: ``curriculum.*``; what is missing comes from `DEFAULTS`.
+        order: Every training example, in the order in which they come into use.
+        sizes: What `planned_sizes` gave.
+        batch_size: The task's.
+        generator: Of this epoch alone.
+
+    Returns:
+        Indices, shape (sizes[number - 1],).
+
+    References:
+        Wu et al. 2021, algorithm 1, https://arxiv.org/abs/2012.03107
+    """
+    merged = {**DEFAULTS, **settings}
+    size, planned, before = sizes[number - 1], sum(sizes), sum(sizes[: number - 1])
+    if merged["curriculum.schedule"] == "none":
+        # The shuffle comes before the cut to size, so that a whole epoch may miss any example, not always the last one.
+        return generator.permutation(order)[:size]
+    largest = max(1, min(batch_size, planned // STEPS))
+    waiting, in_use = order[:0], 0
+    drawn: list[NDArray[np.int64]] = []
+    for start in range(0, size, largest):
+        wanted = min(largest, size - start)
+        grown = _examples_in_use(_share(merged, (before + start + wanted / 2) / planned), len(order), batch_size)
+        waiting, in_use = np.concatenate([waiting, order[in_use:grown]]), grown
+        if len(waiting) < wanted:
+            drawn.append(generator.permutation(waiting))
+            wanted -= len(waiting)
+            waiting = order[:in_use]
+        chosen = generator.choice(len(waiting), wanted, replace=False)
+        drawn.append(waiting[chosen])
+        waiting = np.delete(waiting, chosen)
+    return np.concatenate(drawn)
 
 
 def learning_rate_factor(samples_seen: int, planned: int) -> float:
@@ -48,6 +115,15 @@ def learning_rate_factor(samples_seen: int, planned: int) -> float:
     if progress < WARM_UP:
         return progress / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
+def _share(settings: Mapping[str, Value], progress: float) -> float:
+    return curricula[str(settings["curriculum.schedule"])](progress, float(settings["curriculum.start"]))
+
+
+def _examples_in_use(share: float, examples: int, batch_size: int) -> int:
+    """At least a batch: fewer would fill it by showing an example twice."""
+    return max(min(examples, batch_size), round(share * examples))
 
 
 def _without_single(size: int, batch_size: int) -> int:

@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autocut.batches import Batch, call, move
-from autocut.errors import DeadlineError, DivergedError, InfeasibleRecipeError, OutOfMemoryError, StudyError
+from autocut.errors import DeadlineError, DivergedError, OutOfMemoryError, StudyError
 from autocut.kinds import IGNORED
 from autocut.recipe import Value
 from autocut.splits import length
-from autocut.stages.train.plan import DEFAULTS, learning_rate_factor, planned_sizes
+from autocut.stages.train.distillation import check_distillation
+from autocut.stages.train.plan import DEFAULTS, draw_epoch, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import distillations, orders
-from autocut.stages.train.teacher import Gate, Teacher
+from autocut.stages.train.teacher import Gate, Teacher, run_teacher
 from autocut.task import Task, seeded
 
 
@@ -101,14 +102,15 @@ def train_model(
         The trained copy; `samples_seen` counts each example each time, over resumes too.
 
     Raises:
-        InfeasibleRecipeError: The distillation loss does not fit the task's kind.
+        InfeasibleRecipeError: The distillation loss does not fit the task's kind or the model's outputs.
         DivergedError: A loss is not finite.
         DeadlineError: `stop()` was true; the checkpoint of the last whole epoch stays.
         OutOfMemoryError: Memory ran out.
         StudyError: The checkpoint was written for other settings.
     """
     merged = {**DEFAULTS, **settings}
-    _check_distillation(merged, task, teacher)
+    if merged["distill.loss"] != "none":
+        _check_teaching(str(merged["distill.loss"]), model, task, teacher, gate)
     sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
     order = _order(merged, length(task.train_data), difficulty, seed)
     run = _Run(copy.deepcopy(model), task, merged, dict(masks or {}), teacher, seed, sizes)
@@ -154,12 +156,9 @@ class _Run:
         self.seconds = 0.0
 
     def train_epoch(self, number: int, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> None:
-        """Show the model the first `sizes[number - 1]` examples of `order`, shuffled."""
-        generator = np.random.default_rng([self.seed, number])
-        # The shuffle comes before the cut to size, so that a whole epoch may miss any example, not always the most difficult one.
-        size = self.sizes[number - 1]
-        pool = order if size + 1 >= len(order) else order[:size]
-        indices = torch.from_numpy(generator.permutation(pool)[:size])
+        """Show the model what the plan draws from `order` for this epoch."""
+        size, generator = self.sizes[number - 1], np.random.default_rng([self.seed, number])
+        indices = torch.from_numpy(draw_epoch(number, self.settings, order, self.sizes, self.task.batch_size, generator))
         batches = iter(self.task.loader(self.task.train_data, self.task.batch_size, indices=indices))
         self.model.train()
         summed, done = 0.0, 0
@@ -252,13 +251,13 @@ def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: str) -> tu
     return student[counted], teacher[counted]
 
 
-def _check_distillation(settings: Mapping[str, Value], task: Task, teacher: Teacher | None) -> None:
-    name = str(settings["distill.loss"])
-    kinds = distillations.method(name).options["kinds"]
-    if name != "none" and task.kind not in kinds:
-        raise InfeasibleRecipeError(f"distill.loss {name!r} fits {' and '.join(kinds)} tasks only, got {task.kind!r}")
-    if name != "none" and teacher is None:
-        raise ValueError(f"distill.loss {name!r} needs a teacher")
+def _check_teaching(loss: str, model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
+    """Look at a few outputs of the student before anything is paid for."""
+    if teacher is None:
+        raise ValueError(f"distill.loss {loss!r} needs a teacher")
+    with gate(), seeded(0):
+        inputs, _ = next(iter(task.loader(task.train_data, 2)))
+        check_distillation(loss, task.kind, run_teacher(model, inputs))
 
 
 def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.float64] | None, seed: int) -> NDArray[np.int64]:

@@ -116,6 +116,46 @@ def test_a_group_that_would_break_is_left_whole(name):
     assert (pruned.qkv.in_features, pruned.qkv.out_features) == (16, 96)
 
 
+class TiedLanguageModel(nn.Module):
+    """Logits by the embedding's own matrix, as in GPT-2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(40, 32)
+        self.up = nn.Linear(32, 64)
+        self.down = nn.Linear(64, 32)
+        self.head = nn.Linear(32, 40, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(n, length) -> (n, length, 40)."""
+        x = self.embed(tokens)
+        return self.head(x + self.down(functional.relu(self.up(x))))
+
+
+@methods
+def test_tied_parameters_stay_tied(name):
+    """Two copies would be twice the file, and would train apart."""
+    model, tokens = TiedLanguageModel().eval(), torch.randint(0, 40, (16, 6))
+    data = PruneData(tokens, [(tokens, tokens)], lambda outputs, targets: functional.cross_entropy(outputs.mT, targets))
+    pruned = pruners[name](model, 0.5, data).model
+
+    assert pruned.head.weight.shape == (40, 16)
+    assert pruned.head.weight is pruned.embed.weight
+    assert model.head.weight is model.embed.weight
+
+
+def test_tied_parameters_that_lost_different_channels_are_left_apart():
+    """One tensor for both would be another function than the one that was checked."""
+    first, second = nn.Linear(16, 16), nn.Linear(16, 16)
+    second.weight = first.weight
+    model = nn.Sequential(nn.Linear(8, 16), first, nn.ReLU(), second, nn.ReLU(), nn.Linear(16, 3)).eval()
+    pruned = pruners["structured"](model, 0.5, data_for(torch.randn(16, 8))).model
+
+    assert pruned[1].weight.shape == pruned[3].weight.shape
+    assert not torch.equal(pruned[1].weight, pruned[3].weight)
+
+
 def test_attention_heads_lose_equal_shares(tiny_transformer, transformer_inputs):
     """torch.nn.MultiheadAttention keeps its heads, each narrower by the same dimensions."""
     pruned = pruners["structured"](tiny_transformer, 0.5, data_for(transformer_inputs)).model

@@ -75,6 +75,24 @@ def test_convolutions_alone_are_infeasible_for_linear_only_dtypes(name: str):
     assert "int8_static" in str(raised.value.hint)
 
 
+@pytest.mark.parametrize("name", ["int8_dynamic", "int8_weight_only"])
+def test_attention_alone_is_infeasible_for_linear_only_dtypes(name: str):
+    """Torchao skips the one nn.Linear inside nn.MultiheadAttention: the model came back in float32 under an int8 name."""
+
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv1d(8, 32, 1)
+            self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x).transpose(1, 2)
+            return self.attention(x, x, x)[0].mean(1)
+
+    with pytest.raises(InfeasibleRecipeError, match="none that it can"):
+        quantizers[name](Attending().eval(), [torch.randn(4, 8, 6)])
+
+
 def test_model_that_cannot_be_exported_ends_one_trial():
     """The library's own error type never leaves the stage."""
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from autocut.errors import InfeasibleRecipeError
 from autocut.kinds import kinds
-from autocut.stages.train import distillations
+from autocut.stages.train import check_distillation, distillations
 
 logits = npst.arrays(np.float64, (3, 5), elements=st.floats(-8, 8))
 temperatures = st.floats(0.5, 20)
@@ -74,6 +75,49 @@ def test_sequences_count_like_examples(name):
     torch.testing.assert_close(
         distillations[name](student, teacher, 2.0), distillations[name](student.flatten(0, 1), teacher.flatten(0, 1), 2.0)
     )
+
+
+@teaching
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("classification", (4,)),
+        ("classification", (4, 1)),
+        ("classification", (4, 3, 8, 8)),
+        ("classification", (4, 6, 5)),
+        ("language_modeling", (4, 6)),
+        ("language_modeling", (4, 6, 1)),
+        ("regression", (4, 5)),
+    ],
+)
+def test_outputs_that_are_no_distribution_are_refused(name, kind, shape):
+    """The loss would be a number all the same: zero, NaN, or a softmax over the batch."""
+    with pytest.raises(InfeasibleRecipeError, match=f"distill.loss '{name}'"):
+        check_distillation(name, kind, torch.randn(shape))
+
+
+@pytest.mark.parametrize("name", distillations.names())
+@pytest.mark.parametrize(("kind", "shape"), [("classification", (4, 3)), ("language_modeling", (4, 6, 5))])
+def test_logits_are_accepted(name, kind, shape):
+    """The shapes that `autocut.kinds` documents."""
+    check_distillation(name, kind, torch.randn(shape))
+
+
+def test_no_distillation_takes_any_outputs():
+    """There is nothing to distil."""
+    check_distillation("none", "regression", torch.randn(4))
+
+
+@teaching
+def test_the_fewest_classes_that_are_accepted_teach_something(name):
+    """Two standardized logits are constants: their gradient is zero, so `kl_zscore` asks for a third."""
+    fewest = distillations.method(name).options["classes"]
+    student = torch.randn(8, fewest, requires_grad=True)
+    distillations[name](student, torch.randn(8, fewest), 2.0).backward()
+    with pytest.raises(InfeasibleRecipeError):
+        check_distillation(name, "classification", torch.randn(8, fewest - 1))
+
+    assert student.grad.abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", distillations.names())

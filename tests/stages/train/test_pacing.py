@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autocut.stages.train import curricula, planned_sizes
-from autocut.stages.train.plan import learning_rate_factor
+from autocut.stages.train.plan import draw_epoch, learning_rate_factor
 
 every_schedule = pytest.mark.parametrize("name", curricula.names())
 moments = st.floats(0, 1)
 starts = st.floats(0.01, 1)
+
+
+def draw_all(settings: dict[str, object], order: np.ndarray, batch_size: int) -> np.ndarray:
+    """Every sample of a training, in order."""
+    sizes = planned_sizes(settings, len(order), batch_size)
+    return np.concatenate(
+        [
+            draw_epoch(number, settings, order, sizes, batch_size, np.random.default_rng(number))
+            for number in range(1, len(sizes) + 1)
+        ]
+    )
 
 
 @every_schedule
@@ -52,6 +64,57 @@ def test_a_curriculum_plans_fewer_samples(name):
     assert len(sizes) == 8
     assert (sum(sizes) < 8000) == (name != "none")
     assert sizes[-1] == 1000
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5])
+@pytest.mark.parametrize("name", [name for name in curricula.names() if name != "none"])
+def test_even_a_short_curriculum_begins_easy_and_ends_with_everything(name, epochs):
+    """Progress is counted in samples, not epochs: one epoch is enough for the whole ramp."""
+    drawn = draw_all({"train.epochs": epochs, "curriculum.schedule": name, "curriculum.start": 0.3}, np.arange(1000), 10)
+    last = drawn[-len(drawn) // 5 :]
+
+    assert drawn[:10].max() < 400
+    assert last.max() > 950
+    assert len(drawn) < epochs * 1000
+
+
+@given(st.sampled_from(curricula.names()), st.integers(1, 400), st.integers(1, 80), st.integers(1, 4), starts)
+def test_an_epoch_draws_only_what_is_in_use(name, examples, batch_size, epochs, start):
+    """The oracle asks the pacing function at the sample's own progress, plus the width of a piece."""
+    settings = {"train.epochs": epochs, "curriculum.schedule": name, "curriculum.start": start}
+    drawn = draw_all(settings, np.arange(examples), batch_size)
+    progress = np.arange(len(drawn)) / len(drawn) + batch_size / len(drawn)
+    in_use = [max(batch_size, round(curricula[name](min(1.0, moment), start) * examples)) for moment in progress]
+
+    assert len(drawn) == sum(planned_sizes(settings, examples, batch_size))
+    assert (drawn < np.array(in_use)).all()
+
+
+def test_an_order_and_its_control_bring_in_as_many_examples_at_every_moment():
+    """Otherwise a gain of the order would be a gain of less data: only the names of the examples differ."""
+    settings = {"train.epochs": 2, "curriculum.schedule": "linear", "curriculum.start": 0.2}
+    control = np.random.default_rng(5).permutation(500)
+
+    np.testing.assert_array_equal(draw_all(settings, control, 32), control[draw_all(settings, np.arange(500), 32)])
+
+
+def test_no_example_returns_while_another_waits():
+    """A step keeps the first 40% of the training among 300 examples: they take turns."""
+    settings = {"train.epochs": 1, "curriculum.schedule": "step", "curriculum.start": 0.3}
+    drawn = draw_all(settings, np.arange(1000), 10)
+    _, times = np.unique(drawn, return_counts=True)
+
+    assert sorted(drawn[:280]) == sorted(set(drawn[:280]))
+    assert times.max() <= 2
+
+
+@given(st.integers(1, 500), st.integers(1, 80), st.integers(1, 3))
+def test_without_a_curriculum_an_epoch_is_a_permutation(examples, batch_size, epochs):
+    """Every example once, but for a last batch of one."""
+    drawn = draw_all({"train.epochs": epochs}, np.arange(examples), batch_size).reshape(epochs, -1)
+
+    for epoch in drawn:
+        assert len(set(epoch)) == len(epoch) >= examples - 1
 
 
 @given(st.integers(1, 10_000), st.integers(1, 600), st.integers(0, 12), starts)

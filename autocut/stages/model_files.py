@@ -1,0 +1,55 @@
+"""A model between two stages: on disk, and by what its latency depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A model ready for its tails: its weights, the stages that made them and what training took.
+
+    `structure` names what latency depends on; `train_seconds` counts pruning and training on this path, without time spent waiting.
+    """
+
+    model: nn.Module
+    masks: Mapping[str, torch.Tensor]
+    lineage: tuple[str, ...]
+    train_seconds: float
+    samples_seen: int
+    structure: str
+
+    @property
+    def key(self) -> str:
+        """Key of the last stage of the path."""
+        return self.lineage[-1]
+
+
+def structure_of(model: nn.Module) -> str:
+    """Hash of what latency depends on: layers, shapes, dtypes, and the share of zeros in steps of 1%."""
+    layers = [(name, type(module).__name__) for name, module in model.named_modules()]
+    tensors = [
+        (name, tuple(tensor.shape), str(tensor.dtype), round(float((tensor == 0).float().mean()), 2) if tensor.dim() > 1 else 0.0)
+        for name, tensor in model.state_dict().items()
+    ]
+    return hashlib.sha256(json.dumps([layers, tensors]).encode()).hexdigest()[:16]
+
+
+def save_model(folder: Path, model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
+    """Write a model, in eval mode, and the masks of its unstructured zeros to `folder`."""
+    # A pruned module has shapes that the user's constructor cannot make again, so the module itself is pickled. The stage cache is
+    # private to its owner and checksummed; bundles, which travel, never hold a pickle.
+    torch.save({"model": model.eval(), "masks": dict(masks)}, folder / "model.pt")
+
+
+def restore_model(folder: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """Read what `save_model` wrote."""
+    saved = torch.load(folder / "model.pt", weights_only=False)
+    return saved["model"].eval(), saved["masks"]

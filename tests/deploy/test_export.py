@@ -1,0 +1,136 @@
+"""Handing out a bundle: all of it or nothing, wherever the user wants it."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from autocut.deploy.bundle import copy_bundle, hand_out
+from autocut.deploy.export import export_trial
+from autocut.deploy.manifest import check_files, read_manifest
+from autocut.errors import BundleError, StudyError, VerificationError
+from autocut.recipe import Recipe
+from autocut.stages import lowering
+from autocut.study import create_study
+
+
+@pytest.fixture
+def study(bundle, tmp_path):
+    """Folder of a study whose trial 0 has a verified bundle."""
+    opened = create_study(
+        tmp_path / "study", name="tiny", task_fingerprint="t", space_json="{}", objectives={"accuracy": "maximize"}, seed=0
+    )
+    measurement = read_manifest(bundle).measurement
+    opened.complete(None, Recipe(), {}, {}, {"accuracy": 0.9}, measurement)
+    stored = bundle.rename(opened.bundles_dir / "trial-0")
+    opened.record_final(0, measurement, {"accuracy": 0.9}, bundle=stored, bundle_sha256="0", verified=True)
+    opened.close()
+    return opened.folder
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether `folder` is a bundle with nothing beside it."""
+    check_files(folder, read_manifest(folder))
+    return True
+
+
+@pytest.mark.parametrize("to", ["out", "new/deep/out", "there"])
+def test_a_stored_bundle_is_copied_without_being_loaded(study, tmp_path, to, monkeypatch):
+    """Loading may compile for a minute; the hashes are enough."""
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(lowering, "load", lambda *_: pytest.fail("loaded"))
+
+    assert export_trial(study, 0, tmp_path / to) == tmp_path / to
+
+    assert is_whole(tmp_path / to)
+    assert not [path for path in (tmp_path / to).parent.iterdir() if path.name.startswith(".")]
+
+
+def test_the_folder_one_stands_in_becomes_the_bundle(study, tmp_path, monkeypatch):
+    """It stays the same folder: a shell that stands in it sees the files."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    export_trial(study, 0, Path())
+
+    assert is_whole(Path())
+    assert Path().samefile(here)
+
+
+def test_a_file_in_the_way_is_told(study, tmp_path):
+    """At every depth, before anything is made."""
+    (tmp_path / "afile").write_text("x")
+    for to in ("afile", "afile/x", "afile/x/y"):
+        with pytest.raises(BundleError, match="must be a missing or empty folder"):
+            export_trial(study, 0, tmp_path / to)
+    assert (tmp_path / "afile").read_text() == "x"
+
+
+def test_a_folder_with_something_in_it_is_left_alone(study, tmp_path):
+    """Nobody wants his files mixed with ours."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("x")
+
+    with pytest.raises(BundleError, match="must be a missing or empty folder"):
+        export_trial(study, 0, tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_full_disk_leaves_nothing_and_the_next_try_works(study, tmp_path, monkeypatch, there):
+    """`shutil.copytree` collects what failed in an error without a number."""
+    if there:
+        (tmp_path / "out").mkdir()
+    real, written = shutil.copyfile, []
+
+    def fill(source, target, **more):
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device", target)
+        written.append(target)
+        return real(source, target, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", fill)
+        with pytest.raises(BundleError, match=r"out must be writable, got: .*No space left"):
+            export_trial(study, 0, tmp_path / "out")
+
+    assert (tmp_path / "out").exists() == there
+    assert written
+    export_trial(study, 0, tmp_path / "out")
+    assert is_whole(tmp_path / "out")
+
+
+def test_a_damaged_bundle_is_not_handed_out(study, tmp_path):
+    """One byte is enough."""
+    victim = next(path for path in (study / "bundles/trial-0/model").rglob("*") if path.is_file())
+    victim.write_bytes(victim.read_bytes()[:-1] + b"\xff")
+
+    with pytest.raises(VerificationError, match="SHA-256"):
+        export_trial(study, 0, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_that_came_out_otherwise_is_not_handed_out(bundle, tmp_path, monkeypatch):
+    """A disk may lie; the copy is read again."""
+    real = shutil.copyfile
+
+    def lossy(source, target, **more):
+        real(source, target, **more)
+        if Path(target).name == "README.md":
+            os.truncate(target, 10)
+
+    monkeypatch.setattr(shutil, "copyfile", lossy)
+
+    with pytest.raises(VerificationError, match="SHA-256"):
+        hand_out(tmp_path / "out", lambda draft: copy_bundle(bundle, draft))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_trial_is_told_with_the_known_ones(study, tmp_path):
+    """Exit code 2, nothing made."""
+    with pytest.raises(StudyError, match=r"\(0 to 0\), got 7"):
+        export_trial(study, 7, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,42 @@
+"""Which libraries a stage key names."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from autocut.stages import libraries
+from autocut.stages.libraries import library_versions, required_libraries
+from autocut.stages.quantize import quantizers
+
+
+def test_required_libraries_are_those_that_methods_name():
+    """No second list: what a method requires is in every key."""
+    assert {"torch", "torchao", "torch_pruning", "onnxruntime", "onnxscript"} <= set(required_libraries())
+
+
+def test_a_new_method_brings_its_library(monkeypatch: pytest.MonkeyPatch):
+    """A plug-in's results depend on its library's version."""
+    monkeypatch.setattr(quantizers, "_methods", dict(quantizers._methods))
+    quantizers.register("int4_mine", requires=("numpy",))(lambda model, calibration: model)
+
+    assert "numpy" in required_libraries()
+    assert library_versions()["numpy"] == importlib.metadata.version("numpy")
+
+
+def test_versions_are_those_of_the_distributions():
+    """A module may come from a distribution of another name."""
+    versions = library_versions()
+
+    assert versions["torch-pruning"] == importlib.metadata.version("torch-pruning")
+    assert versions["torch"] == importlib.metadata.version("torch")
+
+
+def test_a_missing_library_is_left_out_and_two_distributions_of_one_module_are_named(monkeypatch: pytest.MonkeyPatch):
+    """Onnx Runtime comes as onnxruntime or onnxruntime-gpu; where it is not installed its methods are infeasible."""
+    monkeypatch.setattr(
+        libraries, "_distributions", lambda: {"torch": ("torch",), "onnxruntime": ("numpy", "torch-pruning", "numpy")}
+    )
+
+    assert set(library_versions()) == {"torch", "numpy", "torch-pruning"}
