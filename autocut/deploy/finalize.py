@@ -95,7 +95,9 @@ def finalize(pipeline: Pipeline, recipe: Recipe, order: Order) -> Finalized:
         manifest = write_bundle(artifact.folder, draft, claims, collect_examples(predict, batches))
         whole = collect_examples(predict, batches, max_examples=None, max_bytes=_MAX_TEST_BYTES)
     verification = _verify(pipeline, draft, order.deadline, whole if sum(map(len, whole)) == len(task.locked_test) else ())
-    found = replace(measurement, peak_memory_bytes=verification.findings.peak_memory_bytes)
+    findings = verification.findings
+    first_start_ms = cost.cold_start_ms if findings.cold_start_ms is None else findings.cold_start_ms
+    found = replace(measurement, peak_memory_bytes=findings.peak_memory_bytes, cost=replace(cost, cold_start_ms=first_start_ms))
     if verification.ok:
         shutil.rmtree(order.to, ignore_errors=True)
         draft.rename(order.to)
