@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _END = Request((), "the phase is over")
 _PROPOSALS_A_JOB = 60
 _PROPOSING_S = 2.0
-_PACKED = 3
+_PACKED = 8
 """Proposals in one process at most, where starting the process takes longer than running one of them."""
 _FLOOR = 0.5
 """A model that keeps less than this share of the untouched model's metric is no alternative to it: not on the front."""
@@ -64,6 +64,10 @@ _DRY_PROPOSALS = 180
 """Proposals in a row without one worth running, after which the space counts as explored."""
 _HANG_S = 120.0
 """A recipe hangs when it takes this much longer than eight times what was predicted."""
+_PACKED_FINALISTS = 3
+"""Points that one process finalizes at most, one after the other."""
+_FINALIST_PATIENCE = 0.7
+"""A finalization is begun while this many times its predicted seconds are left; what is cut off, the next run goes on with."""
 _RUNNER_UP_PATIENCE = 1.5
 """Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
 
@@ -191,7 +195,7 @@ class Agent:
         match event:
             case StageRan():
                 self.planner.observe(event)
-                self.book.record_stage(event, job)
+                self.book.record_stage(event, job, self._current.get(job.number, job.recipes[0]))
                 self.progress.stage = f"{event.stage} {event.method}"
             case BaselineReady():
                 self.reference = event.reference
@@ -212,13 +216,13 @@ class Agent:
             case RecipeFailed():
                 self._on_failed(event)
             case RecipeFinalized():
+                if event.bundle is not None:
+                    self.planner.observe_finalization(self.budget.clock() - self._began[job.number])
                 self._on_finalized(event)
             case WorkerFault():
                 self.fault = event
             case JobEnded():
                 self.book.end_job(job, event)
-                if job.kind == "finalize" and job.recipes != (Recipe(),):
-                    self.planner.observe_finalization(self.budget.clock() - self._started[job.number])
 
     def on_job_end(self, job: Job, error: str | None) -> None:
         """Take in that a worker process is gone; `error` says how it died, None that it ended by itself."""
@@ -329,14 +333,17 @@ class Agent:
         )
 
     def _next_finalization(self) -> Job | None:
-        left, each = self.budget.left(), self.planner.finalize_s()
+        left, each = self.budget.left() - self.planner.process_s(), self.planner.finalize_s()
         waiting: dict[Recipe, int] = {}
-        if left > 0.6 * each:
+        if left > _FINALIST_PATIENCE * each:
             waiting = self._waiting(finalists(self.book, self.space.objectives))
         if not waiting and left > _RUNNER_UP_PATIENCE * each:
             waiting = self._waiting(runners_up(self.book, self.space.objectives))
-        for recipe, trial in waiting.items():
-            return self._start("finalize", (recipe,), self.budget.deadline - _END_S, f"finalize: {recipe.describe()}", trial)
+        if waiting:
+            share = min(_PACKED_FINALISTS, math.ceil(len(waiting) / self._workers))
+            recipes, trials = zip(*list(waiting.items())[:share], strict=True)
+            why = f"finalize: {', '.join(recipe.describe() for recipe in recipes)}"
+            return self._start("finalize", recipes, self.budget.deadline - _END_S, why, trials)
         if self._running:
             return None
         raise StopIteration
@@ -440,10 +447,10 @@ class Agent:
             waiting = len(finalists(self.book, self.space.objectives).keys() - self._finalized)
             self.budget = self.budget.with_reserve(self.planner.reserve_s(waiting, self._workers, self.budget.total_s))
 
-    def _start(self, kind: str, recipes: tuple[Recipe, ...], deadline: float, why: str, trial: int = -1) -> Job:
+    def _start(self, kind: str, recipes: tuple[Recipe, ...], deadline: float, why: str, trials: tuple[int, ...] = ()) -> Job:
         expected = self.planner.finalize_s() if kind == "finalize" else max(map(self.known.seconds, recipes))
         patience_s = math.inf if kind == "baseline" else _HANG_S + 8 * expected
-        job = Job(next(self._numbers), kind, recipes, deadline, why, trial, self.reference, self.budget.spent(), patience_s)
+        job = Job(next(self._numbers), kind, recipes, deadline, why, trials, self.reference, self.budget.spent(), patience_s)
         self._running[job.number] = job
         self._started[job.number] = self.budget.clock()
         self.progress.stage = why

@@ -58,8 +58,8 @@ class Book(Protocol):
         """Take a recipe off the front."""
         ...
 
-    def record_stage(self, stage: StageRan, job: Job) -> None:
-        """Record a stage run and charge it."""
+    def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
+        """Record a stage run of a recipe and charge it."""
         ...
 
     def end_job(self, job: Job, ended: JobEnded) -> None:
@@ -185,9 +185,9 @@ class StudyBook:
             number, point.measurement, point.values, bundle=None, bundle_sha256=None, verified=False, refusal=reason
         )
 
-    def record_stage(self, stage: StageRan, job: Job) -> None:
-        """Record a stage run, and charge its seconds if it was really made."""
-        fingerprint = job.recipes[0].fingerprint
+    def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
+        """Record a stage run of `recipe`, and charge its seconds if it was really made."""
+        fingerprint = recipe.fingerprint
         run = StageRun(
             stage.key, stage.stage, stage.method, stage.seconds, "done", stage.cached, fingerprint, dt.datetime.now(dt.UTC),
             stage.samples_seen,

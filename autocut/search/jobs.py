@@ -15,10 +15,11 @@ class Job:
     """Work for one fresh worker process.
 
     `kind` is "baseline" (build or train the untouched model), "measure" (recipes: tails of one prefix, or of several cheap
-    ones) or "finalize" (export, re-measure and verify one recipe on the locked test split). `deadline` is a reading of
-    `time.time()`; at it the worker stops at the next batch boundary, and shortly after it the worker is killed. A recipe that
-    takes longer than `patience_s` hangs: its worker is killed too, and the recipe has failed. `trial`, `reference` (cost of the
-    untouched model) and `search_seconds` are what a bundle says about itself.
+    ones) or "finalize" (export, re-measure and verify recipes on the locked test split, one after the other). `deadline` is a
+    reading of `time.time()`; at it the worker stops at the next batch boundary, and shortly after it the worker is killed. A
+    recipe that takes longer than `patience_s` hangs: its worker is killed too, and the recipe has failed. `trials` (numbers of
+    the recipes that are finalized), `reference` (cost of the untouched model) and `search_seconds` are what bundles say about
+    themselves.
     """
 
     number: int
@@ -26,7 +27,7 @@ class Job:
     recipes: tuple[Recipe, ...]
     deadline: float
     why: str
-    trial: int = -1
+    trials: tuple[int, ...] = ()
     reference: Cost | None = None
     search_seconds: float = 0.0
     patience_s: float = 3600.0

@@ -20,7 +20,7 @@ _LOWER_S = 30.0
 _MEASURE_S = 2.0
 _ACCURACY_S = 1.0
 _SECONDS_PER_SAMPLE = 1e-3
-_FINALIZE_S = 15.0
+_FINALIZE_S = 10.0
 _FINALIZE_SHARE = 0.4
 _FEWEST_POINTS = 4
 _DRIVER_END_S = 3.0
@@ -50,7 +50,7 @@ class Planner:
         self._process_s.append(seconds)
 
     def observe_finalization(self, seconds: float) -> None:
-        """Learn how long one point takes to be exported, measured and verified."""
+        """Learn how long one point takes in a running worker to be exported, measured and verified."""
         self._finalize_s.append(seconds)
 
     def process_s(self) -> float:
@@ -88,10 +88,10 @@ class Planner:
         """Seconds to keep for finalizing `points` points on `workers` workers, within a fixed share of the whole budget."""
         each = self.finalize_s()
         rounds = math.ceil(max(points, _FEWEST_POINTS) / workers)
-        return min(rounds * each * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
+        return min(self.process_s() + rounds * each * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
 
     def finalize_s(self) -> float:
-        """Seconds to finalize one point in a fresh worker."""
+        """Seconds to finalize one point in a running worker; it is verified in another fresh process."""
         return _median(self._finalize_s, _FINALIZE_S + self.process_s())
 
     def lines(self, pairs: Iterable[tuple[str, str]]) -> list[str]:

@@ -157,25 +157,26 @@ class _Worker:
         self.report(RecipeMeasured(recipe, self.pipeline.measure(recipe)))
 
     def finalize(self) -> None:
-        """Export, re-measure on the locked test split, verify in a fresh process."""
+        """Export, re-measure on the locked test split, verify in a fresh process; one recipe after the other."""
+        for recipe, trial in zip(self.job.recipes, self.job.trials, strict=True):
+            self._begin(recipe)
+            if failure := self._guarded(recipe, partial(self._finalize_one, recipe, trial)):
+                self.report(failure)
+            gc.collect()
+
+    def _finalize_one(self, recipe: Recipe, trial: int) -> None:
         from autocut.deploy.finalize import Order, finalize, measure_untouched
 
-        job, recipe = self.job, self.job.recipes[0]
+        job = self.job
         if job.reference is None:
             raise RuntimeError("a point was finalized before the untouched model was measured")
-        to = Path(self.setting.folder) / "bundles" / f"trial-{job.trial:04d}"
-        order = Order(to, job.trial, self.setting.price, job.reference, job.search_seconds, self.setting.command, job.deadline)
-        self._begin(recipe)
-
-        def run() -> None:
-            if recipe == Recipe():
-                self.report(RecipeFinalized(recipe, measure_untouched(self.pipeline), None, None, None))
-                return
-            done = finalize(self.pipeline, recipe, order)
-            self.report(RecipeFinalized(recipe, done.measurement, str(done.folder), done.digest, done.refusal))
-
-        if failure := self._guarded(recipe, run):
-            self.report(failure)
+        if recipe == Recipe():
+            self.report(RecipeFinalized(recipe, measure_untouched(self.pipeline), None, None, None))
+            return
+        to = Path(self.setting.folder) / "bundles" / f"trial-{trial:04d}"
+        order = Order(to, trial, self.setting.price, job.reference, job.search_seconds, self.setting.command, job.deadline)
+        done = finalize(self.pipeline, recipe, order)
+        self.report(RecipeFinalized(recipe, done.measurement, str(done.folder), done.digest, done.refusal))
 
     def _begin(self, recipe: Recipe) -> None:
         """From here on, should the process die, it has died of `recipe`; a compiler that hangs is killed when patience ends."""

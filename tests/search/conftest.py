@@ -110,18 +110,8 @@ class Machine:
             self.agent.on_event(job, BaselineReady(cost_of(Recipe()), accuracy_of(Recipe()), {}, 10.0, 10_000))
             self.measured(job, Recipe())
         elif job.kind == "finalize":
-            recipe = job.recipes[0]
-            self.agent.on_event(job, RecipeStarted(recipe))
-            if self.clock.now + 10.0 > job.deadline:
-                self.clock.now = job.deadline
-                self.agent.on_event(job, RecipeFailed(recipe, "interrupted", "time is up"))
-                self.agent.on_job_end(job, None)
-                return
-            self.clock.now += 10.0
-            self.agent.on_event(
-                job, RecipeFinalized(recipe, Measurement(accuracy_of(recipe), cost_of(recipe)), "bundle", "0" * 64, None)
-            )
-            self.log.append(("finalize", recipe))
+            for recipe in job.recipes:
+                self.finalize(job, recipe)
         else:
             for recipe in job.recipes:
                 self.agent.on_event(job, RecipeStarted(recipe))
@@ -133,6 +123,17 @@ class Machine:
         if died is None:
             self.agent.on_event(job, JobEnded(0.0, 1.0))
         self.agent.on_job_end(job, died)
+
+    def finalize(self, job, recipe):
+        self.agent.on_event(job, RecipeStarted(recipe))
+        if self.clock.now + 10.0 > job.deadline:
+            self.clock.now = max(self.clock.now, job.deadline)
+            self.agent.on_event(job, RecipeFailed(recipe, "interrupted", "time is up"))
+            return
+        self.clock.now += 10.0
+        measurement = Measurement(accuracy_of(recipe), cost_of(recipe))
+        self.agent.on_event(job, RecipeFinalized(recipe, measurement, "bundle", "0" * 64, None))
+        self.log.append(("finalize", recipe))
 
     def measure(self, job, recipe):
         seconds = (2.0 * recipe["train.epochs"] if recipe.prefix not in [r.prefix for _, r in self.log] else 0) + SECONDS[
@@ -194,7 +195,7 @@ class MemoryBook:
     def refuse(self, recipe, reason):
         self.points.pop(recipe)
 
-    def record_stage(self, stage, job):
+    def record_stage(self, stage, job, recipe):
         pass
 
     def end_job(self, job, ended):
