@@ -41,6 +41,7 @@ from autocut.stages.prune import PruneData, pruners
 from autocut.stages.train import (
     Epoch,
     Teacher,
+    Trained,
     check_distillation,
     curricula,
     distillations,
@@ -78,7 +79,7 @@ class Pipeline:
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.task = task
-        self.cache = cache
+        self.cache = cache.gated(self.working)
         self.quiet = quiet
         self.seed = seed
         self.threads = threads
@@ -86,6 +87,7 @@ class Pipeline:
         self.stop = stop
         self.waited_s = 0.0
         self._observe = observe
+        self._served: dict[int, Inputs] = {}
 
     # ---- stages ----------------------------------------
 
@@ -105,7 +107,7 @@ class Pipeline:
                 checkpoint=self._checkpoint(key), on_epoch=self._evaluate_rung, gate=self.working, stop=self.stop,
             )  # fmt: skip
             save_model(folder, trained.model, {})
-            return {"samples_seen": trained.samples_seen, "train_seconds": trained.seconds}
+            return _trained_facts(trained)
 
         key = self.key("", "baseline", settings, method=TRAINER_VERSION if trains else 0)
         entry = self.stage(key, "baseline", "train" if trains else "build", make, "training")
@@ -190,10 +192,16 @@ class Pipeline:
             machine=machine_fingerprint(),
         )
 
-        artifact = None if self.cache.find(key) else self.artifact(prefix, dtype, mode)
+        # Stages of their own, made before this one begins: nobody waits for itself, and no second is counted twice.
+        is_reference = prefix.structure == self.baseline.structure and (dtype, mode) == ("fp32", "eager")
+        artifact = None
+        if self.cache.find(key) is None:
+            artifact = self.artifact(self.baseline if is_reference else prefix, dtype, mode)
+            if not is_reference:
+                self.cost(self.baseline, "fp32", "eager")
 
         def make(folder: Path) -> dict[str, Any]:  # noqa: ARG001 -- the cost is small enough to live in the entry's facts
-            if prefix.key == self.baseline.key and (dtype, mode) == ("fp32", "eager"):
+            if is_reference:
                 return {"cost": asdict(self.reference())}
             source = artifact or self.artifact(prefix, dtype, mode)
             return {"cost": asdict(self.time_artifact(source.folder, mode))}
@@ -204,21 +212,24 @@ class Pipeline:
     def time_artifact(self, folder: Path, mode: str, samples: int = _SAMPLES) -> Cost:
         """Time the model in `folder` against the untouched model, alone on this machine."""
         references = self.cost(self.baseline, "fp32", "eager").latencies
+        first = self.serving_inputs(references[0].batch_size)
         with self.alone():
             started = time.perf_counter()
             candidate = lowering.load(folder, mode, self.threads)
-            candidate(self.serving_inputs(references[0].batch_size))
+            candidate(first)
             cold_start_ms = (time.perf_counter() - started) * 1e3
             latencies = tuple(
-                measure_undisturbed(partial(self._latency, candidate, reference.batch_size, samples), reference)
+                measure_undisturbed(partial(self._latency, candidate, reference.batch_size, samples), reference, self.stop)
                 for reference in references
             )
         return self._cost(latencies, folder, cold_start_ms)
 
     def serving_inputs(self, batch_size: int) -> Inputs:
         """Return `batch_size` real inputs from the training split."""
-        ((inputs, _),) = self._sampled(1, batch_size)
-        return take(pad(inputs, batch_size), batch_size)
+        if batch_size not in self._served:
+            ((inputs, _),) = self._sampled(1, batch_size)
+            self._served[batch_size] = take(pad(inputs, batch_size), batch_size)
+        return self._served[batch_size]
 
     @cached_property
     def calibration(self) -> list[Inputs]:
@@ -291,9 +302,9 @@ class Pipeline:
             orders.method(order).version,
             distillations.method(loss).version,
         ]
-        taught = self.task.teacher_hash if loss != "none" or schedule != "none" else None
-        key = self.key(parent.key, "train", settings, method=versions, teacher=taught)
         ranks = schedule != "none" and bool(orders.method(order).options["needs_difficulty"])
+        taught = self._own_teacher if loss != "none" or ranks else None
+        key = self.key(parent.key, "train", settings, method=versions, teacher=taught)
         # Stages of their own, made before this one begins, so that no second is counted twice.
         made = self.cache.find(key) is not None
         if loss != "none" and not made:
@@ -309,7 +320,7 @@ class Pipeline:
             )  # fmt: skip
             save_model(folder, trained.model, parent.masks)
             lent = self._teaching_seconds(recipe, difficulty is not None) if teacher or difficulty is not None else 0.0
-            return {"samples_seen": trained.samples_seen, "train_seconds": trained.seconds + lent}
+            return {**_trained_facts(trained), "train_seconds": trained.seconds + lent}
 
         entry = self.stage(key, "train", f"{schedule}/{loss}", make, "training")
         self._checkpoint(key).unlink(missing_ok=True)  # only now is the training's result safe
@@ -323,7 +334,8 @@ class Pipeline:
 
     def _check_distillation(self, parent: Prefix, loss: str) -> None:
         """Refuse a distillation that cannot mean anything here, before a teacher is run or an epoch paid for."""
-        check_distillation(loss, self.task.kind, _eager(parent.model)(self.serving_inputs(2)))
+        with self.working():
+            check_distillation(loss, self.task.kind, _eager(parent.model)(self.serving_inputs(2)))
 
     def _teaching_seconds(self, recipe: Recipe, ranked: bool) -> float:
         """What a training owes to its teacher: running it, ranking by it and, where nothing else paid for it, training it."""
@@ -332,12 +344,18 @@ class Pipeline:
         return seconds + (self.baseline.train_seconds if untrained_teacher else 0.0)
 
     @cached_property
+    def _own_teacher(self) -> str | None:
+        with self.working():
+            return self.task.teacher_hash
+
+    @cached_property
     def _teaching_model(self) -> nn.Module:
-        return self.task.build_teacher() or self.baseline.model
+        with self.working():
+            return self.task.build_teacher() or self.baseline.model
 
     @cached_property
     def _teacher_entry(self) -> Entry:
-        key = self.key(self.baseline.key, "teacher", {"own": self.task.teacher_hash})
+        key = self.key(self.baseline.key, "teacher", {"own": self._own_teacher})
 
         def make(folder: Path) -> None:
             with seeded(self.seed):
@@ -355,7 +373,7 @@ class Pipeline:
     @cached_property
     def _difficulty_entry(self) -> Entry:
         teacher = self._teacher
-        key = self.key(self.baseline.key, "difficulty", {"own": self.task.teacher_hash})
+        key = self.key(self.baseline.key, "difficulty", {"own": self._own_teacher})
 
         def make(folder: Path) -> None:
             with self.working(), seeded(self.seed):
@@ -437,6 +455,11 @@ class Pipeline:
         with self.quiet.exclusive(stop=self.stop):
             self.waited_s += time.perf_counter() - started
             yield
+
+
+def _trained_facts(trained: Trained) -> dict[str, Any]:
+    facts = {"samples_seen": trained.samples_seen, "train_seconds": trained.seconds}
+    return facts | {"fresh_samples": trained.samples_seen - trained.resumed_samples}
 
 
 def _eager(model: nn.Module) -> Callable[[Inputs], torch.Tensor]:

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 from autocut.errors import FaultsError, TaskError
+from autocut.measure.quiet import QuietLock
 
 Tail = tuple[str, str]
 
@@ -61,7 +62,8 @@ def preflight(task: str | None) -> Preflight:
     """
     # Spawned, not forked: nothing that this process has open gets into the other one.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
+    # Under the lock, because another search may be timing; it is waited for before the clock of the check runs.
+    with QuietLock().shared(), ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
         try:
             return pool.submit(_look, task).result(timeout=_TIMEOUT_S)
         except TimeoutError:
@@ -84,17 +86,15 @@ def _keep_stdout_clean() -> None:
 def _look(task_path: str | None) -> Preflight:
     import torch
 
-    from autocut.measure.quiet import QuietLock
     from autocut.methods import known_methods, registry, unfit_methods
     from autocut.stages import lowering
     from autocut.task import load_task
     from autocut.task_check import check_task
 
     torch.set_num_threads(1)
-    with QuietLock().shared():  # another search may be timing
-        task = load_task(task_path)
-        if faults := check_task(task_path):
-            raise FaultsError(f"task {task.name}", faults)
+    task = load_task(task_path)
+    if faults := check_task(task_path):
+        raise FaultsError(f"task {task.name}", faults)
     modes = registry("compile.mode")
     lowerings = {}
     for dtype, mode in lowering.pairs():

@@ -9,6 +9,7 @@ releases it when its holder dies. Above `limit_bytes` the entries unused for lon
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import fcntl
 import hashlib
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from autocut.errors import InputError
+
+Gate = Callable[[], contextlib.AbstractContextManager[object]]
 
 _KEY_LENGTH = 64
 _LITTLE_BYTES = 8 * 2**20
@@ -65,14 +68,19 @@ class StageCache:
         folder: Path,
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
         in_use_s: float = IN_USE_S,
-        gate: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         self.folder = folder
-        self._gate = gate
+        self._gate: Gate = contextlib.nullcontext
         self.limit_bytes = limit_bytes
         self.in_use_s = in_use_s
         for name in ("entries", "building", "locks"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+
+    def gated(self, gate: Gate) -> StageCache:
+        """Return the same cache, entering `gate()` around whatever takes a processor: reading and writing checksums."""
+        cache = copy.copy(self)
+        cache._gate = gate
+        return cache
 
     def find(self, key: str) -> Entry | None:
         """Return the entry of `key` if it is there and whole; a damaged one is dropped."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from autocut.batches import tensor_bytes
 
 _KEYED_ELSEWHERE = {"autocut", "torch"}
-"""Their versions are part of every stage key."""
+"""Stage keys name the version of torch, and of each of autocut's methods."""
 
 _PATHLESS = {"__main__", "__mp_main__", "builtins"}
 """Modules that are another file in another process, or none."""

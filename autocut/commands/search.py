@@ -97,13 +97,23 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
     started = time.time()
     found = preflight(config.task)
     config = replace(config, out=config.folder(found.task.name))
-    space = fit_space(_checked_space(config, found.methods), found.unfit)
+    asked = _checked_space(config, found.methods)
+    space = fit_space(asked, found.unfit)
+    _tell_unfit(asked, found.unfit, console)
 
     from autocut.search.run import run_search
 
     code = run_search(config, space, found, console, started)
     _print_front(config, console, as_json=as_json)
     return code
+
+
+def _tell_unfit(space: Space, unfit: Mapping[str, Mapping[str, str]], console: Console) -> None:
+    """Say which choices of the space are left out, because this task cannot have them."""
+    for axis in space:
+        for name in map(str, axis.choices):
+            if reason := unfit.get(axis.name, {}).get(name):
+                console.info(f"left out: {axis.name} {name}: {reason}")
 
 
 def _checked_space(config: SearchConfig, known: Mapping[str, tuple[str, ...]]) -> Space:

@@ -109,14 +109,16 @@ def finalize(pipeline: Pipeline, recipe: Recipe, order: Order) -> Finalized:
 def measure_untouched(pipeline: Pipeline) -> Measurement:
     """Measure the untouched model on the test split, as the user runs it: everything is compared with it."""
     scores = _baseline_scores(pipeline)
-    accuracy = to_accuracy("test", scores, pipeline.task.metric_kind, scores)
+    with pipeline.working():
+        accuracy = to_accuracy("test", scores, pipeline.task.metric_kind, scores)
     return Measurement(accuracy, pipeline.cost(pipeline.baseline, "fp32", "eager"))
 
 
 def _baseline_scores(pipeline: Pipeline) -> Scores:
     """Scores of the untouched model on the test split, computed once a study."""
     task = pipeline.task
-    settings = {"numerics": "untouched", "split": "test", "examples": task.locked_test.fingerprint}
+    with pipeline.working():
+        settings = {"numerics": "untouched", "split": "test", "examples": task.locked_test.fingerprint}
     key = pipeline.key(pipeline.baseline.key, "accuracy", settings)
 
     def make(folder: Path) -> None:

@@ -43,6 +43,7 @@ from autocut.search.jobs import (
 )
 from autocut.search.knowledge import Knowledge
 from autocut.search.phases import Phase, Request, phases
+from autocut.search.planner import PACKED_FINALISTS
 from autocut.search.progress import Progress, headline
 
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ _DRY_PROPOSALS = 180
 """Proposals in a row without one worth running, after which the space counts as explored."""
 _HANG_S = 120.0
 """A recipe hangs when it takes this much longer than eight times what was predicted."""
-_PACKED_FINALISTS = 3
-"""Points that one process finalizes at most, one after the other."""
 _FINALIST_PATIENCE = 0.7
 """A finalization is begun while this many times its predicted seconds are left; what is cut off, the next run goes on with."""
 _RUNNER_UP_PATIENCE = 1.5
@@ -105,6 +104,7 @@ class Agent:
         self._workers = workers
         self._floor: tuple[Limit, ...] = ()
         self._queue: deque[Request] = deque()
+        self._asked = frozenset(tries)
         self._running: dict[int, Job] = {}
         self._phases = phases(known, tries, lambda: self.budget.left(), workers, self._has_job)
         self._phase: Phase | None = next(self._phases)
@@ -183,7 +183,9 @@ class Agent:
         if not self._finalizing:
             if self.budget.search_left() > self.planner.process_s():
                 if request := self._next_request():
-                    return self._start("measure", request.recipes, self.budget.search_deadline, request.why)
+                    return self._start(
+                        "measure", request.recipes, self.budget.search_deadline, request.why, may_skip=request.may_skip
+                    )
                 # What is running may make another recipe worth running, and the sampler may have another idea.
                 if self._running or self._dry < _DRY_PROPOSALS:
                     return None
@@ -202,8 +204,10 @@ class Agent:
                 self.set_floor(event.accuracy.metric.value)
                 self.book.set_baseline(event)
             case WorkerUp():
-                self.planner.observe_process(self.budget.clock() - self._started[job.number])
+                pass
             case RecipeStarted():
+                if job.number not in self._current:
+                    self.planner.observe_process(self.budget.clock() - self._started[job.number])
                 self._current[job.number] = event.recipe
                 self._began[job.number] = self.budget.clock()
                 self.book.start(event.recipe)
@@ -257,7 +261,7 @@ class Agent:
                 self._on_failed(RecipeFailed(current, "failed", error))
                 unfinished.remove(current)
             if unfinished:
-                self._queue.appendleft(Request(tuple(unfinished), job.why))
+                self._queue.appendleft(Request(tuple(unfinished), job.why, job.may_skip))
 
     def _curve(self, recipe: Recipe) -> tuple[float, ...]:
         """Metric after each epoch; empty where a resumed training's first epochs were told to an earlier session."""
@@ -288,40 +292,42 @@ class Agent:
 
     def _pack(self) -> Request | None:
         """One proposal, or a few where the process would take longer to start than they to run."""
-        packed = first = self._propose()
-        for _ in range(_PACKED - 1):
-            if packed is None or sum(map(self.known.seconds, packed.recipes)) > 2 * self.planner.process_s():
+        until = self.budget.clock() + _PROPOSING_S
+        packed: tuple[Recipe, ...] = ()
+        while self.known.total_s(packed) < 2 * self.planner.process_s() and len({recipe.prefix for recipe in packed}) < _PACKED:
+            more = self._propose(packed, until)
+            if not more:
                 break
-            more = self._propose(packed.recipes)
-            if more is None:
-                break
-            packed = Request((*packed.recipes, *more.recipes), f"{first.why if first else ''} and more")
-        return packed
+            packed += more
+        if not packed:
+            return None
+        beside = "" if len(packed) == 1 else f" and {len(packed) - 1} more"
+        return Request(packed, f"proposed: {packed[0].describe()}{beside}")
 
-    def _propose(self, packed: Sequence[Recipe] = ()) -> Request | None:
-        """Return the next proposal that is worth running, beside those `packed` already."""
+    def _propose(self, packed: Sequence[Recipe], until: float) -> tuple[Recipe, ...]:
+        """Return the next proposal that is worth running beside those `packed` already, with its promising tails."""
         settled = len(self.known.done) + len(self.known.dead)
         if self._dry_at == settled and self._running:
-            return None  # nothing was learned since the last round without a find
-        until = self.budget.clock() + _PROPOSING_S
+            return ()  # nothing was learned since the last round without a find
+        left_s = self._time_for_recipes() - self.known.total_s(packed)
         for _ in range(_PROPOSALS_A_JOB):
             if self.budget.clock() > until:
                 break
             trial, recipe = self.proposer.propose()
-            if recipes := self.known.fitting(self._worth_running(recipe, packed), self._time_for_recipes()):
+            if recipes := self.known.fitting(self._worth_running(recipe, packed), left_s):
                 if recipe in recipes:
                     self._open[recipe] = (self.book.begin(recipe), trial)
                 else:
                     self.proposer.forget(trial)  # its prefix is run with the tails that are promising
                 self._dry = 0
-                return Request(recipes, f"proposed: {recipe.prefix.describe()}")
+                return recipes
             self._dry += 1
             if self.known.is_beaten(recipe) or recipe.tail not in self.known.promising_tails(recipe.prefix):
                 self.proposer.reject(trial)
             else:
                 self.proposer.forget(trial)
         self._dry_at = settled
-        return None
+        return ()
 
     def _worth_running(self, recipe: Recipe, packed: Sequence[Recipe]) -> tuple[Recipe, ...]:
         """The prefix of a proposal with every promising tail that is new and not beaten, the proposed tail first."""
@@ -340,10 +346,10 @@ class Agent:
         if not waiting and left > _RUNNER_UP_PATIENCE * each:
             waiting = self._waiting(runners_up(self.book, self.space.objectives))
         if waiting:
-            share = min(_PACKED_FINALISTS, math.ceil(len(waiting) / self._workers))
+            share = min(PACKED_FINALISTS, math.ceil(len(waiting) / self._workers))
             recipes, trials = zip(*list(waiting.items())[:share], strict=True)
             why = f"finalize: {', '.join(recipe.describe() for recipe in recipes)}"
-            return self._start("finalize", recipes, self.budget.deadline - _END_S, why, trials)
+            return self._start("finalize", recipes, self.budget.deadline - _END_S, why, trials=trials)
         if self._running:
             return None
         raise StopIteration
@@ -363,9 +369,16 @@ class Agent:
         return Request(fitting, request.why, request.may_skip) if fitting else None
 
     def _tell_impossible(self, recipes: Sequence[Recipe]) -> None:
-        """What somebody asked for does not vanish without a word."""
+        """What somebody asked for does not vanish without a word; what is only too slow for this budget may be asked for again."""
         for recipe in recipes:
-            if not self.known.is_settled(recipe) and (reason := self.known.why_not(recipe.tail)):
+            if recipe not in self._asked or self.known.is_settled(recipe) or self._is_affordable(recipe):
+                continue
+            dtype, mode = recipe.tail
+            if self.known.is_feasible(recipe.tail):
+                takes = f"{mode} takes {self.planner.tail_s(recipe.tail):.0f} s"
+                self.progress.lines.append(f"not run: {recipe.describe()}: {takes}, too long for this budget")
+            else:
+                reason = f"{dtype} with {mode} cannot run on this machine; see: autocut methods"
                 self._on_failed(RecipeFailed(recipe, "infeasible", reason))
 
     def _is_affordable(self, recipe: Recipe) -> bool:
@@ -447,10 +460,20 @@ class Agent:
             waiting = len(finalists(self.book, self.space.objectives).keys() - self._finalized)
             self.budget = self.budget.with_reserve(self.planner.reserve_s(waiting, self._workers, self.budget.total_s))
 
-    def _start(self, kind: str, recipes: tuple[Recipe, ...], deadline: float, why: str, trials: tuple[int, ...] = ()) -> Job:
+    def _start(
+        self,
+        kind: str,
+        recipes: tuple[Recipe, ...],
+        deadline: float,
+        why: str,
+        *,
+        trials: tuple[int, ...] = (),
+        may_skip: bool = True,
+    ) -> Job:
         expected = self.planner.finalize_s() if kind == "finalize" else max(map(self.known.seconds, recipes))
         patience_s = math.inf if kind == "baseline" else _HANG_S + 8 * expected
-        job = Job(next(self._numbers), kind, recipes, deadline, why, trials, self.reference, self.budget.spent(), patience_s)
+        number, spent_s = next(self._numbers), self.budget.spent()
+        job = Job(number, kind, recipes, deadline, why, trials, self.reference, spent_s, patience_s, may_skip)
         self._running[job.number] = job
         self._started[job.number] = self.budget.clock()
         self.progress.stage = why

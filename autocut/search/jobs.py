@@ -19,7 +19,7 @@ class Job:
     reading of `time.time()`; at it the worker stops at the next batch boundary, and shortly after it the worker is killed. A
     recipe that takes longer than `patience_s` hangs: its worker is killed too, and the recipe has failed. `trials` (numbers of
     the recipes that are finalized), `reference` (cost of the untouched model) and `search_seconds` are what bundles say about
-    themselves.
+    themselves. `may_skip`: what was beaten meanwhile need not be run again.
     """
 
     number: int
@@ -31,6 +31,7 @@ class Job:
     reference: Cost | None = None
     search_seconds: float = 0.0
     patience_s: float = 3600.0
+    may_skip: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ class WorkerUp:
 
 @dataclass(frozen=True)
 class StageRan:
-    """A stage was made (or found: `cached`); `seconds` is what making it took, whenever that was."""
+    """A stage was made (or found: `cached`); `seconds` is what making it took, whenever that was.
+
+    `samples_seen` are the training examples of just these seconds: what an earlier, interrupted process trained is in neither.
+    """
 
     key: str
     stage: str

@@ -7,7 +7,8 @@ worth giving to a prefix, whether a recipe is beaten before it is trained, and w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 from autocut.recipe import Recipe
 from autocut.score import Limit
@@ -98,13 +99,9 @@ class Knowledge:
         left_out = set(self._graphs) - set(self.affordable_tails())
         return {tail: self.planner.tail_s(tail) for tail in wanted if tail in left_out}
 
-    def why_not(self, tail: Tail) -> str | None:
-        """Say why a tail is not run in this search; None where it is."""
-        if tail not in self._graphs:
-            return f"{tail[0]} with {tail[1]} cannot run on this machine; see: autocut methods"
-        if self.planner.tail_s(tail) > _EXPENSIVE_SHARE * self._budget_s:
-            return f"making {tail[0]} with {tail[1]} takes {self.planner.tail_s(tail):.0f} s, too long for this budget"
-        return None
+    def is_feasible(self, tail: Tail) -> bool:
+        """Whether this machine can run the tail."""
+        return tail in self._graphs
 
     def is_cheap(self, tail: Tail) -> bool:
         """Whether making the tail takes seconds, not a good part of a minute."""
@@ -178,18 +175,21 @@ class Knowledge:
         train_s = self.planner.train_s(recipe) if recipe.is_trained and recipe.prefix not in self._trained else 0.0
         return train_s + self.planner.tail_s(recipe.tail, self.costs.is_known(recipe))
 
-    def fitting(self, recipes: tuple[Recipe, ...], left_s: float) -> tuple[Recipe, ...]:
-        """Return the first recipes of a prefix that fit into `left_s` seconds; none where not even the first does."""
-        kept: list[Recipe] = []
+    def fitting(self, recipes: Sequence[Recipe], left_s: float) -> tuple[Recipe, ...]:
+        """Return the first of `recipes` that fit into `left_s` seconds; none where not even the first does."""
+        ends = itertools.accumulate(self._seconds_each(recipes))
+        return tuple(recipe for recipe, end in zip(recipes, ends, strict=True) if end < left_s)
+
+    def total_s(self, recipes: Sequence[Recipe]) -> float:
+        """Seconds that `recipes` take one after the other: a prefix that they share is trained once."""
+        return math.fsum(self._seconds_each(recipes))
+
+    def _seconds_each(self, recipes: Sequence[Recipe]) -> Iterator[float]:
         prefixes: set[Recipe] = set()
         for recipe in recipes:
             is_new = recipe.prefix not in prefixes
-            left_s -= self.seconds(recipe) if is_new else self.planner.tail_s(recipe.tail, self.costs.is_known(recipe))
-            if left_s <= 0:
-                break
+            yield self.seconds(recipe) if is_new else self.planner.tail_s(recipe.tail, self.costs.is_known(recipe))
             prefixes.add(recipe.prefix)
-            kept.append(recipe)
-        return tuple(kept)
 
     def _losses(self, values: Mapping[str, float]) -> list[float]:
         return [-values[name] if direction == "maximize" else values[name] for name, direction in self.space.objectives.items()]

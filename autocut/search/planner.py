@@ -24,6 +24,8 @@ _FINALIZE_S = 10.0
 _FINALIZE_SHARE = 0.4
 _FEWEST_POINTS = 4
 _DRIVER_END_S = 3.0
+PACKED_FINALISTS = 3
+"""Points that one process finalizes at most, one after the other."""
 
 
 class Planner:
@@ -88,7 +90,8 @@ class Planner:
         """Seconds to keep for finalizing `points` points on `workers` workers, within a fixed share of the whole budget."""
         each = self.finalize_s()
         rounds = math.ceil(max(points, _FEWEST_POINTS) / workers)
-        return min(self.process_s() + rounds * each * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
+        starting_s = math.ceil(rounds / PACKED_FINALISTS) * self.process_s()
+        return min(starting_s + rounds * each * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
 
     def finalize_s(self) -> float:
         """Seconds to finalize one point in a running worker; it is verified in another fresh process."""

@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from autocut.config import SearchConfig
 from autocut.console import Console, SearchProgress
 from autocut.deploy.select import explain_knobs, select_point, untouched
 from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
+from autocut.front import FrontPoint
 from autocut.measure.quiet import QuietLock
 from autocut.preflight import Preflight
 from autocut.price import Price, price_for
@@ -258,16 +259,16 @@ def _conclude(study: Study, console: Console) -> int:
     if not verified:
         console.info(f"no verified bundle yet: give it more time with a longer --budget, or see: autocut front {study.folder}")
         return 1
-    console.info(f"{len(verified)} verified bundles on the front. {_best(study)}")
+    console.info(f"{len(verified)} verified bundles on the front. {_best(study, verified)}")
     console.info(f"next: autocut front {study.folder}   |   autocut select {study.folder} --max-accuracy-drop 1% --minimize cost")
     return 0
 
 
-def _best(study: Study) -> str:
-    """The point that most users would take, why, and which knobs made it; else the cheapest, and what it loses."""
+def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
+    """The verified point that most users would take, why, and which knobs made it; else the cheapest, and what it loses."""
     points = study.points()
     baseline = untouched(points)
-    candidates = [*study.front(), *([baseline] if baseline else [])]
+    candidates = [*verified, *([baseline] if baseline else [])]
     try:
         selection = select_point(candidates, max_accuracy_drop=_USUAL_DROP)
     except NoResultError:

@@ -66,7 +66,7 @@ def run_with_ray(agent: Agent, setting: Setting, *, workers: int, ray_address: s
         setting: What every worker needs to know.
         workers: Jobs at a time.
         ray_address: Of a running cluster; None starts a Ray on this machine and stops it at the end.
-        on_tick: Called several times a second, from this thread. `sys.stderr` leads nowhere meanwhile.
+        on_tick: Called several times a second, from this thread. `sys.stdout` and `sys.stderr` lead nowhere meanwhile.
     """
     _prepare_environment(setting.threads)
     import ray
@@ -211,8 +211,13 @@ def _quiet_ray() -> Iterator[None]:
     """Keep Ray's and Tune's advice off the user's screen; errors come back as exceptions."""
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Ray prints what it thinks of dead workers straight to sys.stderr, whatever `log_to_driver` says (2.60).
-    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # noqa: PTH123
+    # Ray prints what it thinks of dead workers to either stream, whatever `log_to_driver` says (2.60); stdout is data.
+    with (
+        warnings.catch_warnings(),
+        open(os.devnull, "w") as nowhere,  # noqa: PTH123
+        contextlib.redirect_stderr(nowhere),
+        contextlib.redirect_stdout(nowhere),
+    ):
         warnings.simplefilter("ignore")
         yield
 

@@ -101,7 +101,7 @@ class _Worker:
         self.recipe = Recipe()
         self.pipeline = Pipeline(
             task,
-            StageCache(folder / "stages", setting.cache_bytes, gate=quiet.shared),
+            StageCache(folder / "stages", setting.cache_bytes),
             quiet,
             seed=setting.seed,
             threads=setting.threads,
@@ -113,7 +113,7 @@ class _Worker:
                     entry.seconds,
                     entry.cached,
                     category,
-                    int(entry.facts.get("samples_seen", 0)),
+                    int(entry.facts.get("fresh_samples", 0)),
                 )
             ),
             on_rung=lambda rung: report(RungReached(self.recipe, rung)),

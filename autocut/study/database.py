@@ -136,7 +136,8 @@ def _to_study_error(folder: Path, error: Exception) -> StudyError:
         return StudyError(f"study {folder} cannot be written: {text}", _disk_hint(errno.EROFS))
     if any(words in low for words in _DAMAGE):
         return _damaged(folder, text)
-    if "no such table" in low or "no such column" in low:
+    missing = ("relation" in low or "column" in low) and "does not exist" in low  # PostgreSQL's words
+    if missing or "no such table" in low or "no such column" in low:
         return StudyError(
             f"study {folder} must have the tables that this autocut reads, got: {text}",
             "open it with the autocut version that wrote it, or search into another folder: --out FOLDER",

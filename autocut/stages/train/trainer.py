@@ -58,12 +58,13 @@ class Epoch(EpochRecord):
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained copy in eval mode, and what it took."""
+    """A trained copy in eval mode, and what it took; `resumed_samples` of the samples were seen by an earlier process."""
 
     model: nn.Module
     samples_seen: int
     seconds: float
     history: tuple[EpochRecord, ...]
+    resumed_samples: int = 0
 
 
 def train_model(
@@ -118,13 +119,14 @@ def train_model(
         run.restore(checkpoint)
         if run.history:
             on_epoch(run.epoch_for_callback())
+    resumed = run.samples_seen
     for number in range(len(run.history) + 1, len(sizes) + 1):
         with _memory_errors_translated(), seeded(_epoch_seed(seed, number)):
             run.train_epoch(number, order, gate, stop)
         if checkpoint is not None:
             run.save(checkpoint)
         on_epoch(run.epoch_for_callback())
-    return Trained(run.model.eval(), run.samples_seen, run.seconds, tuple(run.history))
+    return Trained(run.model.eval(), run.samples_seen, run.seconds, tuple(run.history), resumed)
 
 
 class _Run:
