@@ -445,3 +445,12 @@ def test_dashboard_prints_its_address(room, capsys):
     room("autocut.report.dashboard", serve=lambda folder, port, on_ready: on_ready(f"http://127.0.0.1:{port}"))
     assert cli.main(["dashboard", "studies/digits", "--port", "9000"]) == 0
     assert capsys.readouterr().out == "http://127.0.0.1:9000\n"
+
+
+def test_select_prefers_points_of_the_locked_test_split(searches, room, capsys):
+    """What was chosen by validation numbers looks better in them than it is."""
+    validation = replace(MEASUREMENT, accuracy=replace(MEASUREMENT.accuracy, split="validation"))
+    flattered = replace(point(12, 0.98, 0.01, {"compile.mode": "onnxruntime"}), measurement=validation)
+    room("autocut.study", open_study=lambda folder: FakeStudy([*POINTS, flattered]))
+    assert cli.main(["select", "studies/digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["point"]["trial"] == 9

@@ -87,7 +87,8 @@ def select(
     bounds += [f"latency_ms<={max_latency_ms}"] if max_latency_ms is not None else []
     bounds += [f"size_bytes<={max_size}"] if max_size is not None else []
     opened = open_study(study)
-    points = opened.front()
+    # Numbers of the validation split chose the points, and flatter them: they count only while there are no others.
+    points = [point for point in opened.front() if _is_tested(point)] or opened.front()
     baseline = _untouched(opened)
     candidates = points if baseline is None or baseline.trial in {point.trial for point in points} else [*points, baseline]
     selection = select_point(
