@@ -198,3 +198,13 @@ def test_calibration_sees_all_of_the_training_split(make_pipeline):
 
     assert not torch.equal(pipeline.calibration[0], first)
     assert torch.equal(pipeline.calibration[0], again.calibration[0])
+
+
+@pytest.mark.timeout(60)
+def test_a_model_of_the_untouched_structure_needs_no_cost_made_before(make_pipeline):
+    """Its cost is the untouched model's: a worker that finds neither must not wait for itself."""
+    pipeline, made = make_pipeline()
+    cost = pipeline.cost(pipeline.prefix(Recipe({"train.epochs": 1})), "fp32", "eager")
+
+    assert cost == pipeline.cost(pipeline.baseline, "fp32", "eager")
+    assert made.count("cost") == 1

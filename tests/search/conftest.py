@@ -87,6 +87,7 @@ class Machine:
     clock: Clock
     broken: dict = field(default_factory=dict)
     deadly: set = field(default_factory=set)
+    deadly_to_finalize: set = field(default_factory=set)
     log: list = field(default_factory=list)
     jobs: list = field(default_factory=list)
 
@@ -111,6 +112,10 @@ class Machine:
             self.measured(job, Recipe())
         elif job.kind == "finalize":
             for recipe in job.recipes:
+                if recipe in self.deadly_to_finalize:
+                    self.agent.on_event(job, RecipeStarted(recipe))
+                    died = "the worker process died"
+                    break
                 self.finalize(job, recipe)
         else:
             for recipe in job.recipes:

@@ -146,6 +146,29 @@ def test_a_recipe_that_hangs_is_called_hanging(start):
     assert machine.agent.book.failures[-1].reason.startswith("it hung")
 
 
+def test_a_budget_too_short_for_a_wish_is_no_verdict(start):
+    """With a longer budget the same recipe can be asked for again."""
+    wish = Recipe({"quantize.dtype": "int8_static", "compile.mode": "aot_inductor"})
+    short = start(budget_s=200.0, tries=(wish,))
+    short.run()
+
+    assert wish not in short.agent.known.dead
+    assert any(line.startswith("not run:") and "too long for this budget" in line for line in short.agent.progress.lines)
+
+
+def test_a_death_while_finalizing_costs_one_point(start):
+    """The others of the same process are finalized by another one, and what was finished is kept."""
+    machine = start()
+    dead = Recipe().with_tail("fp32", "onnxruntime")
+    machine.deadly_to_finalize.add(dead)
+    machine.run()
+    packed = next(job for job in machine.jobs if job.kind == "finalize" and dead in job.recipes)
+
+    assert len(packed.recipes) > 1
+    assert dead not in machine.agent.book.finals
+    assert set(packed.recipes) - {dead} <= set(machine.agent.book.finals)
+
+
 @pytest.mark.parametrize("name", ["default", "quick", "training-only"])
 def test_every_shipped_space_that_trains_gets_to_train(start, name):
     """Also where the untouched model has the best accuracy seen, and training costs what the search minimizes."""
