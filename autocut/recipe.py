@@ -39,8 +39,7 @@ class Recipe(Mapping[str, Value]):
         if merged["train.epochs"] == 0:
             merged |= {"curriculum.schedule": "none", "distill.loss": "none"}
         self._settings = {name: _rounded(merged[name]) for name in sorted(merged) if not _without_effect(name, merged)}
-        spelled = {name: _spelled(value) for name, value in self._settings.items()}
-        self._json = json.dumps(spelled, sort_keys=True, separators=(",", ":"))
+        self._json = json.dumps(self._settings, sort_keys=True, separators=(",", ":"))
 
     def __getitem__(self, name: str) -> Value:
         """Value of the setting `name`."""
@@ -109,12 +108,14 @@ def changed_settings(recipe: Recipe) -> dict[str, Value]:
 
 
 def _rounded(value: Value) -> Value:
-    """Drop the last digits of a float: a sampler that counts up steps of 0.1 gets 0.30000000000000004, a person writes 0.3."""
-    return float(f"{value:.12g}") if isinstance(value, float) else value
+    """Drop the last digits of a float: a sampler that counts up steps of 0.1 gets 0.30000000000000004, a person writes 0.3.
 
-
-def _spelled(value: Value) -> Value:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    A whole number becomes an integer, as it is read back from the study: stage keys must be the same before and after.
+    """
+    if not isinstance(value, float):
+        return value
+    rounded = float(f"{value:.12g}")
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:

@@ -103,3 +103,11 @@ def test_a_recipe_cannot_be_changed():
     """It is a key."""
     with pytest.raises(TypeError):
         Recipe()["prune.ratio"] = 0.5
+
+
+def test_a_recipe_read_back_has_the_very_same_settings():
+    """They are part of stage keys: 1.0 in one process and 1 in the next would train everything again."""
+    made = Recipe({"train.epochs": 2, "train.lr_scale": 1.0, "distill.loss": "kl", "distill.temperature": 4.0})
+    read = Recipe(json.loads(made.canonical_json()))
+
+    assert json.dumps(made.settings("train", "distill")) == json.dumps(read.settings("train", "distill"))
