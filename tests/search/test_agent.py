@@ -6,7 +6,7 @@ import pytest
 
 from autocut.recipe import Recipe
 from autocut.score import Limit
-from autocut.search.jobs import RecipeStarted
+from autocut.search.jobs import RecipeStarted, StageRan
 
 INT8 = ("int8_static", "onnxruntime")
 
@@ -232,3 +232,12 @@ def test_a_fault_that_no_trial_would_survive_ends_the_search(start):
 
     with pytest.raises(StopIteration):
         machine.agent.next_job()
+
+
+def test_a_slow_reference_does_not_make_every_tail_look_slow(start):
+    """The untouched model is timed several times; a tail is timed once."""
+    machine = start(budget_s=200.0)
+    tails = machine.agent.known.affordable_tails()
+    machine.agent.planner.observe(StageRan("key", "cost", "fp32/eager", 40.0, False, "measuring"))
+
+    assert machine.agent.known.affordable_tails() == tails
