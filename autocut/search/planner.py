@@ -49,7 +49,7 @@ class Planner:
             self._per_sample.append(stage.seconds / stage.samples_seen)
 
     def observe_process(self, seconds: float) -> None:
-        """Learn how long a worker process takes until its first word."""
+        """Learn how long a worker process takes until it begins its first recipe."""
         self._process_s.append(seconds)
 
     def observe_finalization(self, seconds: float) -> None:
