@@ -43,7 +43,12 @@ def test_the_task_reads_idx_files_and_has_no_faults(tmp_path, monkeypatch, study
     assert faults_of(task) == []
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"), gzip.compress(b"\0\0\x0d\x01")])
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"), gzip.compress(b"\0\0\x0d\x01")],
+    # Named, because a gzip header holds the second it was made in: no two pytest processes would call it alike.
+    ids=["no gzip", "three of five bytes", "values are floats"],
+)
 def test_a_damaged_file_is_told_with_its_path(tmp_path, content, study_task):
     """Never a traceback from struct or gzip."""
     study_task("fashion_mnist")
