@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from autocut.space.axes import RULES, Axis, AxisRule, Space
 from autocut.space.fitting import fit_space
+from autocut.space.grid import every_recipe
 from autocut.space.reading import load_space, parse_space, read_recipe, shipped_spaces
 
-__all__ = ["RULES", "Axis", "AxisRule", "Space", "fit_space", "load_space", "parse_space", "read_recipe", "shipped_spaces"]
+__all__ = [
+    "RULES",
+    "Axis",
+    "AxisRule",
+    "Space",
+    "every_recipe",
+    "fit_space",
+    "load_space",
+    "parse_space",
+    "read_recipe",
+    "shipped_spaces",
+]
