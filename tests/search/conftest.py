@@ -1,29 +1,17 @@
 """A machine that exists in arithmetic only: it runs the agent's jobs in simulated time."""
 
-import itertools
 from dataclasses import dataclass, field
 
 import pytest
 
 from autocut.budget import Budget
-from autocut.front import FrontPoint, non_dominated
-from autocut.measurement import Accuracy, Cost, Interval, Latency, Measured, Measurement
+from autocut.measurement import Accuracy, Cost, Interval, Latency, Measured, Measurement, Rung
 from autocut.price import Price
-from autocut.recipe import Recipe
 from autocut.search.agent import Agent
-from autocut.search.book import is_baseline
-from autocut.search.jobs import (
-    BaselineReady,
-    JobEnded,
-    RecipeFailed,
-    RecipeFinalized,
-    RecipeMeasured,
-    RecipeStarted,
-    StageRan,
-)
 from autocut.search.knowledge import Knowledge
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
+from autocut.search.simulation import DIED, Clock, MemoryBook, Simulation, Stage
 from autocut.space import load_space
 
 METHODS = {
@@ -45,16 +33,6 @@ GRAPHS = {
 SPEED = {"eager": 1.0, "onnxruntime": 2.5, "aot_inductor": 2.0}
 SECONDS = {"eager": 1.0, "onnxruntime": 4.0, "aot_inductor": 30.0}
 PRICE = Price("test", 0.1, "today")
-
-
-class Clock:
-    """Seconds that pass only when somebody works."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 def cost_of(recipe):
@@ -80,143 +58,38 @@ def accuracy_of(recipe):
 
 
 @dataclass
-class Machine:
-    """Runs jobs one after the other. `broken` recipes fail, `deadly` ones take their process with them; `log` lists what ran."""
+class MadeUp:
+    """A world of arithmetic. `broken` recipes fail, `deadly` ones take their process with them."""
 
-    agent: Agent
-    clock: Clock
+    process_s: float = 5.0
+    finalize_s: float = 10.0
     broken: dict = field(default_factory=dict)
     deadly: set = field(default_factory=set)
     deadly_to_finalize: set = field(default_factory=set)
-    log: list = field(default_factory=list)
-    jobs: list = field(default_factory=list)
 
-    def run(self, most_jobs=10_000):
-        for _ in range(most_jobs):
-            try:
-                job = self.agent.next_job()
-            except StopIteration:
-                return
-            if job is None:
-                self.clock.now += 0.1
-                continue
-            self.jobs.append(job)
-            self.run_job(job)
+    def baseline(self):
+        return Stage("baseline", "baseline", "train", 10.0, "training", samples=10_000)
 
-    def run_job(self, job):
-        self.clock.now += 5.0
-        died = None
-        if job.kind == "baseline":
-            self.work(job, "baseline", "train", 10.0, samples_seen=10_000)
-            self.agent.on_event(job, BaselineReady(cost_of(Recipe()), accuracy_of(Recipe()), {}, 10.0, 10_000))
-            self.measured(job, Recipe())
-        elif job.kind == "finalize":
-            for recipe in job.recipes:
-                if recipe in self.deadly_to_finalize:
-                    self.agent.on_event(job, RecipeStarted(recipe))
-                    died = "the worker process died"
-                    break
-                self.finalize(job, recipe)
-        else:
-            for recipe in job.recipes:
-                self.agent.on_event(job, RecipeStarted(recipe))
-                if recipe in self.deadly:
-                    died = "the worker process died"
-                    break
-                if not self.measure(job, recipe):
-                    break
-        if died is None:
-            self.agent.on_event(job, JobEnded(0.0, 1.0))
-        self.agent.on_job_end(job, died)
-
-    def finalize(self, job, recipe):
-        self.agent.on_event(job, RecipeStarted(recipe))
-        if self.clock.now + 10.0 > job.deadline:
-            self.clock.now = max(self.clock.now, job.deadline)
-            self.agent.on_event(job, RecipeFailed(recipe, "interrupted", "time is up"))
-            return
-        self.clock.now += 10.0
-        measurement = Measurement(accuracy_of(recipe), cost_of(recipe))
-        self.agent.on_event(job, RecipeFinalized(recipe, measurement, "bundle", "0" * 64, None))
-        self.log.append(("finalize", recipe))
-
-    def measure(self, job, recipe):
-        seconds = (2.0 * recipe["train.epochs"] if recipe.prefix not in [r.prefix for _, r in self.log] else 0) + SECONDS[
-            recipe.tail[1]
-        ]
-        if self.clock.now + seconds > job.deadline:
-            self.clock.now = max(self.clock.now, job.deadline)
-            self.agent.on_event(job, RecipeFailed(recipe, "interrupted", "time is up"))
-            return False
-        if recipe in self.broken:
-            self.agent.on_event(job, RecipeFailed(recipe, self.broken[recipe], "simulated"))
-            return True
-        self.work(job, "compile", "/".join(recipe.tail), SECONDS[recipe.tail[1]])
-        self.clock.now += seconds - SECONDS[recipe.tail[1]]
-        self.measured(job, recipe)
-        return True
-
-    def work(self, job, stage, method, seconds, samples_seen=0):
-        self.clock.now += seconds
-        self.agent.on_event(job, StageRan("key", stage, method, seconds, False, "compiling", samples_seen))
-
-    def measured(self, job, recipe):
-        measurement = Measurement(accuracy_of(recipe), cost_of(recipe))
-        self.agent.on_event(
-            job, RecipeMeasured(recipe, Measured(measurement, 2.0 * recipe["train.epochs"], 0, ("key",), "structure"))
+    def prefix(self, recipe):
+        epochs = recipe["train.epochs"]
+        rungs = tuple(
+            Rung(epoch, epochs, accuracy_of(recipe.prefix).metric.value - 0.02 * (epochs - epoch)) for epoch in range(1, epochs + 1)
         )
-        self.log.append(("measure", recipe))
+        return Stage(
+            f"train {recipe.prefix.fingerprint}", "train", "none/none", 2.0 * epochs, "training", samples=1000 * epochs, rungs=rungs
+        )
 
+    def tail(self, recipe):
+        dtype, mode = recipe.tail
+        return (Stage(f"compile {recipe.fingerprint}", "compile", f"{dtype}/{mode}", SECONDS[mode], "compiling"),)
 
-class MemoryBook:
-    """A study in memory."""
+    def measured(self, recipe):
+        return Measured(Measurement(accuracy_of(recipe), cost_of(recipe)), 2.0 * recipe["train.epochs"], 0, ("key",), "structure")
 
-    def __init__(self, objectives):
-        self.objectives = objectives
-        self.points = {}
-        self.failures = []
-        self.finals = {}
-        self.numbers = itertools.count()
-
-    def begin(self, recipe):
-        return recipe
-
-    def start(self, recipe):
-        pass
-
-    def complete(self, handle, recipe, values, event, violations, curve):
-        number = next(self.numbers)
-        if all(violation <= 0 for violation in violations.values()):
-            self.points[recipe] = FrontPoint(number, recipe, values, event.measured.measurement, is_baseline(recipe), None)
-        return number
-
-    def fail(self, handle, recipe, failure, curve):
-        self.failures.append(failure)
-        return next(self.numbers)
-
-    def finalize(self, recipe, values, finalized):
-        self.finals[recipe] = values
-
-    def refuse(self, recipe, reason):
-        self.points.pop(recipe)
-
-    def record_stage(self, stage, job, recipe):
-        pass
-
-    def end_job(self, job, ended):
-        pass
-
-    def set_baseline(self, ready):
-        pass
-
-    def candidates(self):
-        return list(self.points.values())
-
-    def front(self):
-        return non_dominated(self.candidates(), self.objectives)
-
-    def trial_number(self, recipe):
-        return self.points[recipe].trial if recipe in self.points else None
+    def failure(self, kind, recipe):
+        if recipe in (self.deadly_to_finalize if kind == "finalize" else self.deadly):
+            return DIED
+        return self.broken.get(recipe) if kind == "measure" else None
 
 
 @pytest.fixture
@@ -227,7 +100,7 @@ def space():
 
 @pytest.fixture
 def start():
-    """Make a machine with a new agent: `start(budget_s=..., seed=...)`."""
+    """Make a simulation of a new agent: `start(budget_s=..., seed=...)`."""
 
     def make(budget_s=600.0, seed=0, spent_s=0.0, space_name="default", **options):
         clock = Clock()
@@ -237,6 +110,6 @@ def start():
         known = Knowledge(space, GRAPHS, Planner(1000, priors), budget_s)
         book = MemoryBook(space.objectives)
         agent = Agent(known=known, book=book, proposer=Proposer(space, "tpe", seed), budget=budget, price=PRICE, **options)
-        return Machine(agent, clock)
+        return Simulation(agent, MadeUp(), clock)
 
     return make

@@ -28,11 +28,11 @@ def test_every_budget_is_kept_and_ends_with_the_front_finalized(start, budget_s)
     machine = start(budget_s=budget_s)
     machine.run()
 
-    assert machine.agent.budget.spent() <= budget_s + 1
-    assert machine.agent.book.finals
+    assert machine.searcher.budget.spent() <= budget_s + 1
+    assert machine.searcher.book.finals
     if budget_s >= 300:
-        front = {point.recipe for point in machine.agent.book.front()}
-        assert len(front & set(machine.agent.book.finals)) >= min(len(front), 12)
+        front = {point.recipe for point in machine.searcher.book.front()}
+        assert len(front & set(machine.searcher.book.finals)) >= min(len(front), 12)
 
 
 def test_the_untouched_weights_are_finalized_in_their_cheapest_exact_form(start):
@@ -40,19 +40,19 @@ def test_the_untouched_weights_are_finalized_in_their_cheapest_exact_form(start)
     machine = start()
     machine.run()
 
-    assert machine.agent.book.finals.keys() >= {Recipe(), Recipe().with_tail("fp32", "onnxruntime")}
+    assert machine.searcher.book.finals.keys() >= {Recipe(), Recipe().with_tail("fp32", "onnxruntime")}
 
 
 def test_time_that_is_left_finalizes_runners_up(start):
     """On the test split some of them may be ahead of the front; nothing is begun that cannot end."""
     machine = start(space_name="deploy-only")
     machine.run()
-    front = {point.recipe for point in machine.agent.book.front()}
-    behind = set(machine.agent.book.finals) - front - {Recipe(), Recipe().with_tail("fp32", "onnxruntime")}
+    front = {point.recipe for point in machine.searcher.book.front()}
+    behind = set(machine.searcher.book.finals) - front - {Recipe(), Recipe().with_tail("fp32", "onnxruntime")}
 
-    assert front <= set(machine.agent.book.finals)
+    assert front <= set(machine.searcher.book.finals)
     assert behind
-    assert not [failure for failure in machine.agent.book.failures if failure.outcome == "interrupted"]
+    assert not [failure for failure in machine.searcher.book.failures if failure.outcome == "interrupted"]
 
 
 def test_no_recipe_is_ever_run_twice(start):
@@ -79,7 +79,7 @@ def test_a_trained_prefix_is_measured_with_several_tails(start):
 def test_a_short_budget_leaves_out_slow_compilers(start):
     """A lowering of half a minute is not tried in five, and the plan says so."""
     short, long = start(budget_s=200.0), start(budget_s=3600.0)
-    told = "\n".join(short.agent.plan_lines())
+    told = "\n".join(short.searcher.plan_lines())
     short.run()
     long.run(most_jobs=30)
 
@@ -93,22 +93,22 @@ def test_a_failed_recipe_ends_alone_and_is_not_tried_again(start):
     """NaN, a compiler's refusal, an infeasible pair: the reason is recorded, the search goes on."""
     bad = Recipe().with_tail(*INT8)
     machine = start()
-    machine.broken[bad] = "infeasible"
+    machine.world.broken[bad] = "infeasible"
     machine.run()
 
-    assert [failure.recipe for failure in machine.agent.book.failures].count(bad) == 1
+    assert [failure.recipe for failure in machine.searcher.book.failures].count(bad) == 1
     assert bad not in [recipe for _, recipe in machine.log]
-    assert machine.agent.book.finals
+    assert machine.searcher.book.finals
 
 
 def test_a_dead_worker_costs_one_recipe_and_the_others_are_run_again(start):
     """The recipe that was being worked on is blamed; the rest of the job is queued again."""
     deadly = Recipe().with_tail(*INT8)
     machine = start()
-    machine.deadly.add(deadly)
+    machine.world.deadly.add(deadly)
     machine.run(most_jobs=6)
 
-    assert [failure.recipe for failure in machine.agent.book.failures] == [deadly]
+    assert [failure.recipe for failure in machine.searcher.book.failures] == [deadly]
     assert {recipe.tail for _, recipe in machine.log} >= {("fp32", "onnxruntime"), ("bf16", "eager")}
 
 
@@ -128,7 +128,7 @@ def test_an_asked_for_recipe_that_cannot_run_is_told(start):
     machine = start(tries=(wish,))
     machine.run()
 
-    assert [failure.reason for failure in machine.agent.book.failures if failure.recipe == wish] == [
+    assert [failure.reason for failure in machine.searcher.book.failures if failure.recipe == wish] == [
         "bf16 with onnxruntime cannot run on this machine; see: autocut methods"
     ]
 
@@ -137,13 +137,13 @@ def test_a_recipe_that_hangs_is_called_hanging(start):
     """Killed by the clock, not by memory."""
     machine = start()
     machine.run(most_jobs=2)
-    job = machine.agent.next_job()
-    machine.agent.on_event(job, RecipeStarted(job.recipes[0]))
+    job = machine.searcher.next_job()
+    machine.searcher.on_event(job, RecipeStarted(job.recipes[0]))
     machine.clock.now += job.patience_s + 1
-    machine.agent.budget = replace(machine.agent.budget, total_s=1e6)
-    machine.agent.on_job_end(replace(job, deadline=1e9), "the worker process died")
+    machine.searcher.budget = replace(machine.searcher.budget, total_s=1e6)
+    machine.searcher.on_job_end(replace(job, deadline=1e9), "the worker process died")
 
-    assert machine.agent.book.failures[-1].reason.startswith("it hung")
+    assert machine.searcher.book.failures[-1].reason.startswith("it hung")
 
 
 def test_a_budget_too_short_for_a_wish_is_no_verdict(start):
@@ -152,21 +152,21 @@ def test_a_budget_too_short_for_a_wish_is_no_verdict(start):
     short = start(budget_s=200.0, tries=(wish,))
     short.run()
 
-    assert wish not in short.agent.known.dead
-    assert any(line.startswith("not run:") and "too long for this budget" in line for line in short.agent.progress.lines)
+    assert wish not in short.searcher.known.dead
+    assert any(line.startswith("not run:") and "too long for this budget" in line for line in short.searcher.progress.lines)
 
 
 def test_a_death_while_finalizing_costs_one_point(start):
     """The others of the same process are finalized by another one, and what was finished is kept."""
     machine = start()
     dead = Recipe().with_tail("fp32", "onnxruntime")
-    machine.deadly_to_finalize.add(dead)
+    machine.world.deadly_to_finalize.add(dead)
     machine.run()
     packed = next(job for job in machine.jobs if job.kind == "finalize" and dead in job.recipes)
 
     assert len(packed.recipes) > 1
-    assert dead not in machine.agent.book.finals
-    assert set(packed.recipes) - {dead} <= set(machine.agent.book.finals)
+    assert dead not in machine.searcher.book.finals
+    assert set(packed.recipes) - {dead} <= set(machine.searcher.book.finals)
 
 
 @pytest.mark.parametrize("name", ["default", "quick", "training-only"])
@@ -183,7 +183,7 @@ def test_a_model_that_lost_half_of_its_accuracy_is_not_on_the_front(start):
     machine = start()
     machine.run()
 
-    assert all(point.values["accuracy"] >= 0.49 for point in machine.agent.book.front())
+    assert all(point.values["accuracy"] >= 0.49 for point in machine.searcher.book.front())
 
 
 def test_a_limit_keeps_points_off_the_front(start):
@@ -191,21 +191,21 @@ def test_a_limit_keeps_points_off_the_front(start):
     machine = start(limits=(Limit("accuracy", ">=", 0.97),))
     machine.run()
 
-    assert machine.agent.book.front()
-    assert all(point.values["accuracy"] >= 0.97 for point in machine.agent.book.front())
+    assert machine.searcher.book.front()
+    assert all(point.values["accuracy"] >= 0.97 for point in machine.searcher.book.front())
 
 
 def test_what_an_earlier_session_found_is_not_repeated(start):
     """The same command again goes on; a longer budget extends."""
     first = start(budget_s=300.0)
     first.run()
-    second = start(budget_s=900.0, spent_s=first.agent.budget.spent(), reference=first.agent.reference)
+    second = start(budget_s=900.0, spent_s=first.searcher.budget.spent(), reference=first.searcher.reference)
     for what, recipe in first.log:
         if what == "measure":
-            values = first.agent.known.done[recipe]
-            second.agent.recall(recipe, values, finalized=recipe in first.agent.book.finals)
-            second.agent.book.points[recipe] = first.agent.book.points.get(recipe) or second.agent.book.points.get(recipe)
-    second.agent.book.points = {recipe: point for recipe, point in second.agent.book.points.items() if point}
+            values = first.searcher.known.done[recipe]
+            second.searcher.recall(recipe, values, finalized=recipe in first.searcher.book.finals)
+            second.searcher.book.points[recipe] = first.searcher.book.points.get(recipe) or second.searcher.book.points.get(recipe)
+    second.searcher.book.points = {recipe: point for recipe, point in second.searcher.book.points.items() if point}
     second.run()
 
     done = {recipe for what, recipe in first.log if what == "measure"}
@@ -228,16 +228,16 @@ def test_a_fault_that_no_trial_would_survive_ends_the_search(start):
 
     machine = start()
     machine.run(most_jobs=2)
-    machine.agent.on_event(machine.jobs[-1], WorkerFault("disk is full", "make room"))
+    machine.searcher.on_event(machine.jobs[-1], WorkerFault("disk is full", "make room"))
 
     with pytest.raises(StopIteration):
-        machine.agent.next_job()
+        machine.searcher.next_job()
 
 
 def test_a_slow_reference_does_not_make_every_tail_look_slow(start):
     """The untouched model is timed several times; a tail is timed once."""
     machine = start(budget_s=200.0)
-    tails = machine.agent.known.affordable_tails()
-    machine.agent.planner.observe(StageRan("key", "cost", "fp32/eager", 40.0, False, "measuring"))
+    tails = machine.searcher.known.affordable_tails()
+    machine.searcher.planner.observe(StageRan("key", "cost", "fp32/eager", 40.0, False, "measuring"))
 
-    assert machine.agent.known.affordable_tails() == tails
+    assert machine.searcher.known.affordable_tails() == tails
