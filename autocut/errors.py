@@ -16,6 +16,7 @@
         |-- DivergedError ............... the loss is not finite
         |-- CompilerError ............... a compiler or exporter refused the model
         |-- OutOfMemoryError ............ the trial needed more memory than there is
+        |-- StoppedEarlyError ........... its training cannot reach the front any more
         `-- DeadlineError ............... the time granted to the trial is up
 
 Wording is *subject, rule, value*; the hint says what to type (STYLE.md). Anything that is not an `AutocutError` is a bug: exit
@@ -141,6 +142,10 @@ class CompilerError(TrialError):
 
 class OutOfMemoryError(TrialError):
     """The trial needed more memory than the machine has."""
+
+
+class StoppedEarlyError(TrialError):
+    """At its known cost, even an optimistic end of the training would not reach the front."""
 
 
 class DeadlineError(TrialError):

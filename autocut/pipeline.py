@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autocut.batches import Batch, Inputs, call, pad, take
-from autocut.errors import InfeasibleRecipeError
+from autocut.errors import InfeasibleRecipeError, StoppedEarlyError, TrialError
 from autocut.measure.accuracy import Scores, score_model, to_accuracy
 from autocut.measure.footprint import size_of
 from autocut.measure.latency import measure_latency, measure_undisturbed
@@ -62,7 +62,8 @@ _REFERENCE_TRIES = 3
 class Pipeline:
     """Runs recipes of `task` in this process.
 
-    `observe(entry, category)` is called for every stage that was made or found; `on_rung` after every epoch of a recovery training;
+    `observe(entry, category)` is called for every stage that was made or found, `on_broken(seconds, category)` for one that ended
+    without an output; `on_rung` after every epoch of a training, which it may end by an error of its own;
     `stop()` turning true ends work at the next batch boundary with `DeadlineError`.
     """
 
@@ -75,6 +76,7 @@ class Pipeline:
         seed: int = 0,
         threads: int = 1,
         observe: Callable[[Entry, str], None] = lambda *_: None,
+        on_broken: Callable[[float, str], None] = lambda *_: None,
         on_rung: Callable[[Rung], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -87,6 +89,7 @@ class Pipeline:
         self.stop = stop
         self.waited_s = 0.0
         self._observe = observe
+        self._on_broken = on_broken
         self._served: dict[int, Inputs] = {}
 
     # ---- stages ----------------------------------------
@@ -322,7 +325,11 @@ class Pipeline:
             lent = self._teaching_seconds(recipe, difficulty is not None) if teacher or difficulty is not None else 0.0
             return {**_trained_facts(trained), "train_seconds": trained.seconds + lent}
 
-        entry = self.stage(key, "train", f"{schedule}/{loss}", make, "training")
+        try:
+            entry = self.stage(key, "train", f"{schedule}/{loss}", make, "training")
+        except StoppedEarlyError:
+            self._checkpoint(key).unlink(missing_ok=True)  # nobody goes on with it
+            raise
         self._checkpoint(key).unlink(missing_ok=True)  # only now is the training's result safe
         seconds = parent.train_seconds + entry.facts["train_seconds"]
         return self._restored(entry, (*parent.lineage, key), seconds, parent.samples_seen + entry.facts["samples_seen"])
@@ -428,7 +435,12 @@ class Pipeline:
 
     def stage(self, key: str, stage: str, method: str, make: Callable[[Path], Mapping[str, Any] | None], category: str) -> Entry:
         """Return the entry of `key`, made by `make` where there is none, and tell the observer."""
-        entry = self.cache.get_or_make(key, stage, method, make, clock=self._work_clock)
+        started = self._work_clock()
+        try:
+            entry = self.cache.get_or_make(key, stage, method, make, clock=self._work_clock)
+        except TrialError:
+            self._on_broken(self._work_clock() - started, category)
+            raise
         self._observe(entry, category)
         return entry
 

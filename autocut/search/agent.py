@@ -6,8 +6,8 @@ against a real machine and against recorded tables. In order:
 1. *Baselines first*: the untouched model, then every tail (dtype x compile mode) of it, cheap lowerings first. From then on
    there is a front.
 2. *Cost first*: each pruning method once without training, and more ratios of those that got faster. They price every later recipe.
-3. *Learn*: the space's anchors, then the sampler's proposals, each with all its promising tails. What is a duplicate, cannot be
-   real, does not fit in the time that is left, or is beaten on cost even at the best accuracy seen, is never run.
+3. *Learn*: the space's anchors, then proposals, each with all its promising tails (`proposing`). A training that cannot reach the
+   front any more ends at a rung (`early_stopping`).
 4. *Finalize*: inside the reserve, the front is exported, re-measured on the locked test split and verified.
 """
 
@@ -18,7 +18,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autocut.budget import Budget, format_duration
 from autocut.measurement import Cost, Measurement
@@ -26,6 +26,7 @@ from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.records import StageRun
 from autocut.score import Limit, values_of
+from autocut.search.early_stopping import LearningCurves
 from autocut.search.finalists import finalists, runners_up
 from autocut.search.jobs import (
     BaselineReady,
@@ -37,6 +38,7 @@ from autocut.search.jobs import (
     RecipeMeasured,
     RecipeStarted,
     RungReached,
+    StageBroke,
     StageRan,
     WorkerFault,
     WorkerUp,
@@ -45,24 +47,19 @@ from autocut.search.knowledge import Knowledge
 from autocut.search.phases import Phase, Request, phases
 from autocut.search.planner import PACKED_FINALISTS
 from autocut.search.progress import Progress, headline
+from autocut.search.proposing import Proposing
 
 if TYPE_CHECKING:
     from autocut.search.book import Book
     from autocut.search.proposals import Proposer
 
 _END = Request((), "the phase is over")
-_PROPOSALS_A_JOB = 60
-_PROPOSING_S = 2.0
-_PACKED = 8
-"""Proposals in one process at most, where starting the process takes longer than running one of them."""
 _FLOOR = 0.5
 """A model that keeps less than this share of the untouched model's metric is no alternative to it: not on the front."""
 _END_S = 3.0
 """Time after the last bundle for the driver's own end: Ray's shutdown, the last notes and plots."""
 _STILLBORN = 3
 """Worker processes in a row that may die before their first word."""
-_DRY_PROPOSALS = 180
-"""Proposals in a row without one worth running, after which the space counts as explored."""
 _HANG_S = 120.0
 """A recipe hangs when it takes this much longer than eight times what was predicted."""
 _FINALIST_PATIENCE = 0.7
@@ -112,30 +109,42 @@ class Agent:
         self._current: dict[int, Recipe] = {}
         self._began: dict[int, float] = {}
         self._curves: dict[Recipe, dict[int, float]] = {}
-        self._open: dict[Recipe, tuple[Any, Any]] = {}
+        self._finished = LearningCurves()
+        self._stopped: set[Recipe] = set()
+        self.proposing = Proposing(known, proposer, book.begin, self._is_running, lambda: self.budget.clock())
         self._train_seconds: dict[Recipe, float] = {}
         self._finalized: set[Recipe] = set()
         self._finalizing = False
         self._stillborn = 0
-        self._dry = 0
-        self._dry_at = -1
         self._numbers = itertools.count(1)
 
     # ---- what earlier sessions found ----------------------------------------
 
     def recall(
-        self, recipe: Recipe, values: Mapping[str, float] | None, *, train_seconds: float = 0.0, finalized: bool = False
+        self,
+        recipe: Recipe,
+        values: Mapping[str, float] | None,
+        *,
+        train_seconds: float = 0.0,
+        finalized: bool = False,
+        curve: Sequence[float] = (),
     ) -> None:
-        """Take over a trial of an earlier session; `values` None means that it cannot be real or failed."""
+        """Take over a trial of an earlier session; `values` None means that it cannot be real, failed or was stopped."""
         if values is None:
             self.known.bury(recipe)
             self.proposer.learn(recipe, None, {})
             return
-        self.known.remember(recipe, values)
+        self._learn(recipe, values, curve)
         self._train_seconds[recipe] = train_seconds
         self.proposer.learn(recipe, self.known.objectives(values), self._violations(values))
         if finalized:
             self._finalized.add(recipe)
+
+    def _learn(self, recipe: Recipe, values: Mapping[str, float], curve: Sequence[float]) -> None:
+        if not self.known.is_trained(recipe.prefix):
+            self._finished.learn(curve)
+        self.known.remember(recipe, values)
+        self.proposing.learn(recipe, values["accuracy"])
 
     def set_floor(self, baseline: float) -> None:
         """Add the limit that keeps useless models off the front; none where the untouched model's metric is not above 0."""
@@ -187,7 +196,7 @@ class Agent:
                         "measure", request.recipes, self.budget.search_deadline, request.why, may_skip=request.may_skip
                     )
                 # What is running may make another recipe worth running, and the sampler may have another idea.
-                if self._running or self._dry < _DRY_PROPOSALS:
+                if self._running or not self.proposing.is_dry:
                     return None
             self._finalizing = True
         return self._next_finalization()
@@ -225,6 +234,8 @@ class Agent:
                 self._on_finalized(event)
             case WorkerFault():
                 self.fault = event
+            case StageBroke():
+                self.book.record_broken(event, job)
             case JobEnded():
                 self.book.end_job(job, event)
 
@@ -245,7 +256,7 @@ class Agent:
 
     def close(self) -> None:
         """Tell the trials that are still open as interrupted: however the search ended, none is left running."""
-        self._interrupt(list(self._open))
+        self._interrupt(list(self.proposing.open))
 
     def _on_death(self, job: Job, current: Recipe | None, unfinished: list[Recipe], error: str) -> None:
         """Blame the recipe that was being worked on, and queue the others again; a process that never gets to work is nobody's."""
@@ -270,7 +281,7 @@ class Agent:
 
     def _interrupt(self, recipes: Sequence[Recipe]) -> None:
         for recipe in recipes:
-            if recipe in self._open:
+            if recipe in self.proposing.open:
                 self._on_failed(RecipeFailed(recipe, "interrupted", "the time of the search was up"))
 
     # ---- phases ----------------------------------------
@@ -281,7 +292,7 @@ class Agent:
                 if request := self._still_worth(self._queue.popleft()):
                     return request
             if self._phase is None:
-                return self._pack()
+                return self.proposing.next_request(self._time_for_recipes(), others_run=bool(self._running))
             request = next(self._phase, _END)
             if request is None:
                 return None
@@ -289,54 +300,6 @@ class Agent:
                 self._phase = next(self._phases, None)
             else:
                 self._queue.append(request)
-
-    def _pack(self) -> Request | None:
-        """One proposal, or a few where the process would take longer to start than they to run."""
-        until = self.budget.clock() + _PROPOSING_S
-        packed: tuple[Recipe, ...] = ()
-        while self.known.total_s(packed) < 2 * self.planner.process_s() and len({recipe.prefix for recipe in packed}) < _PACKED:
-            more = self._propose(packed, until)
-            if not more:
-                break
-            packed += more
-        if not packed:
-            return None
-        beside = "" if len(packed) == 1 else f" and {len(packed) - 1} more"
-        return Request(packed, f"proposed: {packed[0].describe()}{beside}")
-
-    def _propose(self, packed: Sequence[Recipe], until: float) -> tuple[Recipe, ...]:
-        """Return the next proposal that is worth running beside those `packed` already, with its promising tails."""
-        settled = len(self.known.done) + len(self.known.dead)
-        if self._dry_at == settled and self._running:
-            return ()  # nothing was learned since the last round without a find
-        left_s = self._time_for_recipes() - self.known.total_s(packed)
-        for _ in range(_PROPOSALS_A_JOB):
-            if self.budget.clock() > until:
-                break
-            trial, recipe = self.proposer.propose()
-            if recipes := self.known.fitting(self._worth_running(recipe, packed), left_s):
-                if recipe in recipes:
-                    self._open[recipe] = (self.book.begin(recipe), trial)
-                else:
-                    self.proposer.forget(trial)  # its prefix is run with the tails that are promising
-                self._dry = 0
-                return recipes
-            self._dry += 1
-            if self.known.is_beaten(recipe) or recipe.tail not in self.known.promising_tails(recipe.prefix):
-                self.proposer.reject(trial)
-            else:
-                self.proposer.forget(trial)
-        self._dry_at = settled
-        return ()
-
-    def _worth_running(self, recipe: Recipe, packed: Sequence[Recipe]) -> tuple[Recipe, ...]:
-        """The prefix of a proposal with every promising tail that is new and not beaten, the proposed tail first."""
-        taken = {*packed, *self._open}
-        return tuple(
-            sibling
-            for sibling in self.known.fan_out(recipe)
-            if not self.known.is_settled(sibling) and sibling not in taken and not self._is_running(sibling)
-        )
 
     def _next_finalization(self) -> Job | None:
         left, each = self.budget.left() - self.planner.process_s(), self.planner.finalize_s()
@@ -398,19 +361,24 @@ class Agent:
     def _on_measured(self, event: RecipeMeasured) -> None:
         values = self._values(event.measured.measurement, event.measured.train_seconds)
         violations = self._violations(values)
-        handle, trial = self._open.pop(event.recipe, (None, None))
+        handle, trial = self.proposing.open.pop(event.recipe, (None, None))
         number = self.book.complete(handle, event.recipe, values, event, violations, self._curve(event.recipe))
         if trial is not None:
             self.proposer.tell(trial, self.known.objectives(values), violations)
         else:
             self.proposer.learn(event.recipe, self.known.objectives(values), violations)
-        self.known.remember(event.recipe, values)
+        self._learn(event.recipe, values, self._curve(event.recipe))
         self._train_seconds[event.recipe] = event.measured.train_seconds
         self.progress.done += 1
         self.progress.lines.append(f"trial {number}: {event.recipe.describe()}: {headline(values)}")
 
     def _on_failed(self, event: RecipeFailed) -> None:
-        handle, trial = self._open.pop(event.recipe, (None, None))
+        if event.outcome == "stopped" and event.recipe.prefix in self._stopped and event.recipe not in self.proposing.open:
+            self.known.bury(event.recipe)  # its prefix has been told, and with it what it would have been measured with
+            return
+        if event.outcome == "stopped":
+            self._stopped.add(event.recipe.prefix)
+        handle, trial = self.proposing.open.pop(event.recipe, (None, None))
         number = self.book.fail(handle, event.recipe, event, self._curve(event.recipe))
         if trial is not None and event.outcome == "interrupted":
             self.proposer.forget(trial)
@@ -460,6 +428,19 @@ class Agent:
             waiting = len(finalists(self.book, self.space.objectives).keys() - self._finalized)
             self.budget = self.budget.with_reserve(self.planner.reserve_s(waiting, self._workers, self.budget.total_s))
 
+    def _rung_floors(self, recipes: Sequence[Recipe]) -> dict[Recipe, tuple[float, ...]]:
+        """What each training must show at its rungs to go on; nothing for what is trained already."""
+        if not self.known.tactics.early_stopping:
+            return {}
+        tails: dict[Recipe, list[Recipe]] = {}
+        for recipe in recipes:
+            if recipe.is_trained and not self.known.is_trained(recipe.prefix):
+                tails.setdefault(recipe.prefix, []).append(recipe)
+        return {
+            prefix: self._finished.floors(self.known.needed_accuracy(siblings), int(prefix["train.epochs"]))
+            for prefix, siblings in tails.items()
+        }
+
     def _start(
         self,
         kind: str,
@@ -473,7 +454,8 @@ class Agent:
         expected = self.planner.finalize_s() if kind == "finalize" else max(map(self.known.seconds, recipes))
         patience_s = math.inf if kind == "baseline" else _HANG_S + 8 * expected
         number, spent_s = next(self._numbers), self.budget.spent()
-        job = Job(number, kind, recipes, deadline, why, trials, self.reference, spent_s, patience_s, may_skip)
+        floors = self._rung_floors(recipes) if kind == "measure" and may_skip else {}
+        job = Job(number, kind, recipes, deadline, why, trials, self.reference, spent_s, patience_s, may_skip, floors)
         self._running[job.number] = job
         self._started[job.number] = self.budget.clock()
         self.progress.stage = why

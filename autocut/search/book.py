@@ -16,7 +16,7 @@ from optuna.trial import TrialState, create_trial
 from autocut.front import FrontPoint
 from autocut.recipe import Recipe, changed_settings
 from autocut.records import StageRun
-from autocut.search.jobs import BaselineReady, Job, JobEnded, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
+from autocut.search.jobs import BaselineReady, Job, JobEnded, RecipeFailed, RecipeFinalized, RecipeMeasured, StageBroke, StageRan
 from autocut.search.proposals import Proposer
 from autocut.study import Session, Study
 
@@ -60,6 +60,10 @@ class Book(Protocol):
 
     def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
         """Record a stage run of a recipe and charge it."""
+        ...
+
+    def record_broken(self, broken: StageBroke, job: Job) -> None:
+        """Charge a stage that ended without an output."""
         ...
 
     def end_job(self, job: Job, ended: JobEnded) -> None:
@@ -162,8 +166,9 @@ class StudyBook:
         params, distributions = self._proposer.parameters(recipe)
         retry = failure.outcome == "interrupted"
         reason = _INTERRUPTED if retry else f"{failure.outcome}: {failure.reason}"
+        state = "PRUNED" if failure.outcome == "stopped" else "FAIL"
         started = self._started.pop(recipe, None)
-        return self.study.fail(handle, recipe, params, distributions, reason, curve=curve, retry=retry, started=started)
+        return self.study.fail(handle, recipe, params, distributions, reason, state, curve=curve, retry=retry, started=started)
 
     def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:
         """Record the numbers of the locked test split and what became of the bundle."""
@@ -193,9 +198,17 @@ class StudyBook:
             stage.samples_seen,
         )  # fmt: skip
         self.study.record_stage(run)
-        if not stage.cached and job.kind != "finalize":
-            self._stage_seconds[job.number] += stage.seconds
-            self._session.charge(stage.category, stage.seconds)
+        if not stage.cached:
+            self._charge(job, stage.category, stage.seconds)
+
+    def record_broken(self, broken: StageBroke, job: Job) -> None:
+        """Charge a stage that ended without an output: its seconds were worked all the same."""
+        self._charge(job, broken.category, broken.seconds)
+
+    def _charge(self, job: Job, category: str, seconds: float) -> None:
+        if job.kind != "finalize":
+            self._stage_seconds[job.number] += seconds
+            self._session.charge(category, seconds)
 
     def end_job(self, job: Job, ended: JobEnded) -> None:
         """Charge what a worker's life was spent on besides its stages."""

@@ -69,6 +69,11 @@ class CostModel:
             if name in curve[high]
         }
 
+    def nearest(self, recipe: Recipe) -> dict[str, float] | None:
+        """Return the costs at the nearest measured ratio of the same method and tail; None where there is none."""
+        curve, ratio = self._curve(recipe), _ratio(recipe)
+        return dict(curve[min(curve, key=lambda known: abs(known - ratio))]) if curve else None
+
     def _curve(self, recipe: Recipe) -> dict[float, Mapping[str, float]]:
         method = str(recipe["prune.method"])
         curves = [self._known.get((name, recipe.tail), {}) for name in ("none", *self._methods[method], method)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from autocut.measurement import Accuracy, Cost, Measured, Measurement, Rung
@@ -19,7 +21,8 @@ class Job:
     reading of `time.time()`; at it the worker stops at the next batch boundary, and shortly after it the worker is killed. A
     recipe that takes longer than `patience_s` hangs: its worker is killed too, and the recipe has failed. `trials` (numbers of
     the recipes that are finalized), `reference` (cost of the untouched model) and `search_seconds` are what bundles say about
-    themselves. `may_skip`: what was beaten meanwhile need not be run again.
+    themselves. `may_skip`: what was beaten meanwhile need not be run again. `floors`: by prefix, what its metric must be after each
+    epoch before the last for its training to go on.
     """
 
     number: int
@@ -32,6 +35,12 @@ class Job:
     search_seconds: float = 0.0
     patience_s: float = 3600.0
     may_skip: bool = True
+    floors: Mapping[Recipe, tuple[float, ...]] = field(default_factory=dict)
+
+    def floor(self, recipe: Recipe, rung: Rung) -> float:
+        """What the metric of `recipe` must be at `rung` for its training to go on."""
+        floors = self.floors.get(recipe.prefix, ())
+        return floors[rung.epoch - 1] if rung.epoch <= len(floors) else -math.inf
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,14 @@ class StageRan:
     cached: bool
     category: str
     samples_seen: int = 0
+
+
+@dataclass(frozen=True)
+class StageBroke:
+    """A stage ended without an output, after seconds that were worked all the same."""
+
+    seconds: float
+    category: str
 
 
 @dataclass(frozen=True)
@@ -106,7 +123,8 @@ class RecipeMeasured:
 class RecipeFailed:
     """A recipe ended without a measurement.
 
-    `outcome` is "infeasible", "failed", "bug" or "interrupted" (its time was up; it may be tried again).
+    `outcome` is "infeasible", "failed", "bug", "stopped" (its training could not reach the front any more) or "interrupted" (its
+    time was up; it may be tried again).
     """
 
     recipe: Recipe
@@ -147,6 +165,7 @@ class JobEnded:
 Event = (
     WorkerUp
     | StageRan
+    | StageBroke
     | BaselineReady
     | RecipeStarted
     | RungReached

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from autocut.recipe import Recipe
 from autocut.score import Limit
 from autocut.search.cost_first import COST_METRICS, CostModel, Tail, cheapest_modes, dominates
 from autocut.search.planner import Planner
+from autocut.search.tactics import EVERYTHING, Tactics
 from autocut.space import Space
 
 _EXPENSIVE_SHARE = 0.1
 """A lowering that takes more than this share of the budget is not tried: a short budget spends its time on the cheap ones."""
 _CHEAP_S = 12.0
 """Lowerings of at most this many seconds are tried without knowing what they gave to the untouched model."""
+_RECENT = 25
+"""Finished recipes that the price of a second of training is taken from."""
 _SECOND_BEST = 1.1
 """A lowering this much dearer than another one of the same dtype is not given to every prefix..."""
 _AS_ACCURATE = 0.002
@@ -35,6 +39,7 @@ class Knowledge:
         planner: Predicts seconds.
         budget_s: The whole budget; it decides which lowerings are affordable.
         limits: Bounds that every model must keep; what breaks them on cost is not run.
+        tactics: What may be used.
     """
 
     def __init__(
@@ -44,9 +49,11 @@ class Knowledge:
         planner: Planner,
         budget_s: float,
         limits: Sequence[Limit] = (),
+        tactics: Tactics = EVERYTHING,
     ) -> None:
         self.space = space
         self.planner = planner
+        self.tactics = tactics
         self.costs = CostModel()
         self.done: dict[Recipe, dict[str, float]] = {}
         self.dead: set[Recipe] = set()
@@ -80,6 +87,10 @@ class Knowledge:
     def is_settled(self, recipe: Recipe) -> bool:
         """Whether `recipe` has had its verdict."""
         return recipe in self.done or recipe in self.dead
+
+    def is_trained(self, prefix: Recipe) -> bool:
+        """Whether a recipe of this prefix was measured: its training is done."""
+        return prefix in self._trained
 
     def objectives(self, values: Mapping[str, float]) -> list[float]:
         """Objective values in the order of the space."""
@@ -145,6 +156,8 @@ class Knowledge:
 
     def fan_out(self, recipe: Recipe) -> tuple[Recipe, ...]:
         """Return the prefix of `recipe` with every promising tail that is not beaten, its own tail first."""
+        if not self.tactics.fan_out:
+            return () if self.is_beaten(recipe) or recipe.tail not in self.affordable_tails() else (recipe,)
         siblings = [recipe.prefix.with_tail(*tail) for tail in self.promising_tails(recipe.prefix)]
         left = [sibling for sibling in siblings if not self.is_beaten(sibling)]
         return tuple(sorted(left, key=lambda sibling: sibling != recipe))
@@ -152,7 +165,7 @@ class Knowledge:
     def is_beaten(self, recipe: Recipe) -> bool:
         """Whether `recipe` breaks a limit on cost, or a finished trial is nowhere worse even than its best case."""
         cost = self.costs.predict(recipe)
-        if not self.done or cost is None:
+        if not self.done or cost is None or not self.tactics.cost_first:
             return False
         if any(limit.name in cost and limit.violation(cost) > 0 for limit in self._limits):
             return True
@@ -160,6 +173,47 @@ class Knowledge:
             return False  # how accurate a cheap training can be is what such a search is for
         best_case = self._losses({**cost, **self._best_seen, "train_usd": 0.0})
         return any(dominates(self._losses(values), best_case) for values in self._rivals.values())
+
+    def needed_accuracy(self, recipes: Sequence[Recipe]) -> float:
+        """What one of `recipes` must reach at its known cost, or no finished trial is behind it; -inf where that is not known."""
+        if "train_usd" in self.space.objectives:
+            return -math.inf
+        return min(map(self._needed, recipes), default=-math.inf)
+
+    def _needed(self, recipe: Recipe) -> float:
+        cost = self.costs.predict(recipe)
+        if cost is None:
+            return -math.inf
+        no_dearer = [
+            values["accuracy"] for values in self._rivals.values() if all(values[name] <= cost[name] for name in self._cost_metrics)
+        ]
+        bounds = [limit.bound for limit in self._limits if limit.name == "accuracy"]
+        return max([*no_dearer, *bounds], default=-math.inf)
+
+    def expected_cost(self, recipe: Recipe) -> dict[str, float]:
+        """Return what `recipe` will probably cost: as known, as interpolated, or as the nearest structure with the same tail."""
+        cost = self.costs.predict(recipe) or self.costs.nearest(recipe) or self.done.get(Recipe(), {})
+        return {**cost, "train_usd": self._usd_per_train_s() * self.planner.train_s(recipe)}
+
+    def _usd_per_train_s(self) -> float:
+        spent = [
+            values["train_usd"] / seconds
+            for recipe, values in itertools.islice(reversed(self.done.items()), _RECENT)
+            if recipe.is_trained and (seconds := self.planner.train_s(recipe)) > 0
+        ]
+        return statistics.median(spent) if spent else 0.0
+
+    def front_values(self) -> list[dict[str, float]]:
+        """Values of the finished recipes within the limits that none other beats."""
+        return list(self._rivals.values())
+
+    def front_recipes(self) -> list[Recipe]:
+        """The finished recipes within the limits that none other beats."""
+        return list(self._rivals)
+
+    def graph(self, recipe: Recipe) -> str:
+        """What the accuracy of `recipe` depends on besides its prefix."""
+        return self._graphs.get(recipe.tail, recipe.tail[0])
 
     def got_no_cheaper(self, method: str) -> bool:
         """Whether pruning by `method` was measured and saved less than 5% everywhere, as zeros without a kernel for them do."""

@@ -38,7 +38,8 @@ def phases(
 ) -> Iterator[Phase]:
     """The phases of a search; `left_s()` is asked for the seconds that are left when the first one begins."""
     yield baselines(known, left_s, workers)
-    yield skeletons(known, running)
+    if known.tactics.cost_first:
+        yield skeletons(known, running)
     yield wishes(known, tries)
 
 

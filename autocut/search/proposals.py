@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
@@ -48,6 +49,7 @@ class Proposer:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             chosen = _SAMPLERS[sampler](seed + known_trials)
         self._space = space
+        self._random = np.random.default_rng([seed, known_trials])
         self._study = optuna.create_study(
             directions=[optuna.study.StudyDirection[name.upper()] for name in space.objectives.values()], sampler=chosen
         )
@@ -56,6 +58,22 @@ class Proposer:
         """Suggest one recipe. The trial must be told later, through `tell` or `reject`."""
         trial = self._study.ask()
         return trial, suggest(trial, self._space)
+
+    def places(self, count: int) -> list[int]:
+        """Random numbers, for whoever picks something to vary."""
+        return [int(place) for place in self._random.integers(2**31, size=count)]
+
+    def vary(self, recipe: Recipe) -> Recipe:
+        """Return `recipe` with one active setting of the space drawn anew, or two; what becomes active is drawn too."""
+        params, _ = self.parameters(recipe)
+        kept = dict(params)
+        for name in self._random.permutation(list(params))[: 1 + int(self._random.integers(2))]:
+            del kept[str(name)]
+        chosen: dict[str, Value] = {}
+        for axis in self._space.axes:
+            if self._space.is_active(axis, chosen):
+                chosen[axis.name] = kept[axis.name] if axis.name in kept else draw(axis, self._random)
+        return Recipe(chosen)
 
     def tell(self, trial: optuna.Trial, values: list[float], violations: Mapping[str, float]) -> None:
         """Report the objective values of a proposal, in the order of the space's objectives; a violation above 0 breaks a limit."""
@@ -103,6 +121,17 @@ def suggest(trial: optuna.trial.BaseTrial, space: Space) -> Recipe:
         if space.is_active(axis, chosen):
             chosen[axis.name] = _suggest_axis(trial, axis)
     return Recipe(chosen)
+
+
+def draw(axis: Axis, random: np.random.Generator) -> Value:
+    """Draw a value of `axis` uniformly on its own scale."""
+    if axis.choices:
+        return axis.choices[int(random.integers(len(axis.choices)))]
+    low, high = axis.low or 0.0, axis.high or 0.0
+    if step := axis.step or (1 if axis.integer else None):
+        value = low + step * int(random.integers(round((high - low) / step) + 1))
+        return int(value) if axis.integer else value
+    return float(np.exp(random.uniform(np.log(low), np.log(high))) if axis.log else random.uniform(low, high))
 
 
 def distribution(axis: Axis) -> BaseDistribution:

@@ -211,7 +211,7 @@ class _Search:
                 continue
             values = None if trial.measured is None else trial.measured.values
             train_seconds = float(trial.extras.get("train_seconds", 0.0))
-            self.agent.recall(trial.recipe, values, train_seconds=train_seconds, finalized=trial.trial in finals)
+            self.agent.recall(trial.recipe, values, train_seconds=train_seconds, finalized=trial.trial in finals, curve=trial.curve)
         for run in self.study.stage_runs():
             self.agent.recall_stage(run)
 

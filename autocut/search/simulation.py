@@ -14,7 +14,7 @@ References:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from autocut.search.jobs import (
     RecipeMeasured,
     RecipeStarted,
     RungReached,
+    StageBroke,
     StageRan,
 )
 
@@ -122,7 +123,7 @@ class _Step:
 @dataclass
 class _Worker:
     job: Job
-    script: Iterator[_Step]
+    script: Generator[_Step, None, str | None]
     step: _Step
     at: float
     error: str | None = None
@@ -150,6 +151,7 @@ class Simulation:
     jobs: list[Job] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     _made: set[str] = field(default_factory=set)
+    _stopped: set[Recipe] = field(default_factory=set)
     _running: list[_Worker] = field(default_factory=list)
 
     def run(self, most_jobs: int | None = None) -> None:
@@ -208,11 +210,14 @@ class Simulation:
             self.log.append(("measure" if isinstance(event, RecipeMeasured) else "finalize", event.recipe))
             self.times.append(self.clock.now)
         if isinstance(event, StageRan):
-            self.seconds[event.category] = self.seconds.get(event.category, 0.0) + event.seconds
+            self._note_seconds(event.category, event.seconds)
+
+    def _note_seconds(self, category: str, seconds: float) -> None:
+        self.seconds[category] = self.seconds.get(category, 0.0) + seconds
 
     # ---- what a worker process does ----------------------------------------
 
-    def _script(self, job: Job) -> Iterator[_Step]:
+    def _script(self, job: Job) -> Generator[_Step, None, str | None]:
         """The steps of a job; what it returns says how its process died, None that it ended by itself."""
         yield _Step(self.world.process_s)
         for recipe in job.recipes:
@@ -222,6 +227,9 @@ class Simulation:
             outcome = self.world.failure(job.kind, recipe)
             if outcome == DIED:
                 return "the worker process died"
+            if recipe.prefix in self._stopped:
+                yield _Step(0.0, RecipeFailed(recipe, "stopped", "simulated"))
+                continue
             if outcome:
                 yield _Step(0.0, RecipeFailed(recipe, outcome, "simulated"))
                 continue
@@ -253,7 +261,7 @@ class Simulation:
             )
         yield _Step(0.0, RecipeMeasured(recipe, measured))
 
-    def _making(self, job: Job, recipe: Recipe, stage: Stage) -> Iterator[_Step]:
+    def _making(self, job: Job, recipe: Recipe, stage: Stage) -> Generator[_Step, None, bool]:
         """Make a stage and what it needs; returns whether the recipe was stopped early."""
         if stage.key in self._made:
             return False
@@ -265,6 +273,11 @@ class Simulation:
             share = stage.seconds / rung.epochs
             yield _Step(share, RungReached(recipe, rung))
             done += share
+            if rung.metric < job.floor(recipe, rung):
+                self._note_seconds(stage.category, done)
+                self._stopped.add(recipe.prefix)
+                yield _Step(0.0, RecipeFailed(recipe, "stopped", "simulated"))
+                return True
         yield _Step(
             stage.seconds - done,
             StageRan(stage.key, stage.stage, stage.method, stage.seconds, False, stage.category, stage.samples),
@@ -323,6 +336,9 @@ class MemoryBook:
         self._front = None
 
     def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
+        """See `Book`."""
+
+    def record_broken(self, broken: StageBroke, job: Job) -> None:
         """See `Book`."""
 
     def end_job(self, job: Job, ended: JobEnded) -> None:

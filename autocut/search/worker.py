@@ -25,10 +25,12 @@ from autocut.errors import (
     InputError,
     MissingDependencyError,
     OutOfMemoryError,
+    StoppedEarlyError,
     StudyError,
     TrialError,
     VerificationError,
 )
+from autocut.measurement import Rung
 from autocut.recipe import Recipe
 from autocut.search.jobs import (
     BaselineReady,
@@ -41,6 +43,7 @@ from autocut.search.jobs import (
     RecipeStarted,
     RungReached,
     Setting,
+    StageBroke,
     StageRan,
     WorkerFault,
     WorkerUp,
@@ -116,7 +119,8 @@ class _Worker:
                     int(entry.facts.get("fresh_samples", 0)),
                 )
             ),
-            on_rung=lambda rung: report(RungReached(self.recipe, rung)),
+            on_broken=lambda seconds, category: report(StageBroke(seconds, category)),
+            on_rung=self._on_rung,
             stop=lambda: time.time() >= job.deadline,
         )
 
@@ -143,6 +147,8 @@ class _Worker:
 
     def measure(self) -> None:
         """Run the recipes in their order; those of one prefix share it: the first pays for it, and they fail together."""
+        # Should it have to be trained again, its rungs are its own and nobody else's.
+        self._guarded(Recipe(), lambda: self.pipeline.baseline)
         failures: dict[Recipe, RecipeFailed] = {}
         for recipe in self.job.recipes:
             self._begin(recipe)
@@ -152,6 +158,20 @@ class _Worker:
             if failure:
                 self.report(replace(failure, recipe=recipe))
             gc.collect()
+
+    def _on_rung(self, rung: Rung) -> None:
+        """Report the rung, and end a training that cannot reach the front any more.
+
+        Raises:
+            StoppedEarlyError: the metric is below the job's floor for this rung.
+        """
+        self.report(RungReached(self.recipe, rung))
+        floor = self.job.floor(self.recipe, rung)
+        if rung.metric < floor:
+            raise StoppedEarlyError(
+                f"stopped after epoch {rung.epoch} of {rung.epochs}: at its cost the front needs {floor:.4g} by then, "
+                f"got {rung.metric:.4g}"
+            )
 
     def _measure_one(self, recipe: Recipe) -> None:
         self.report(RecipeMeasured(recipe, self.pipeline.measure(recipe)))
@@ -189,6 +209,8 @@ class _Worker:
             action()
         except DeadlineError as error:
             return RecipeFailed(recipe, "interrupted", error.message)
+        except StoppedEarlyError as error:
+            return RecipeFailed(recipe, "stopped", error.message)
         except (InfeasibleRecipeError, MissingDependencyError) as error:
             return RecipeFailed(recipe, "infeasible", error.message)
         except TrialError as error:

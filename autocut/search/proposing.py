@@ -1,0 +1,166 @@
+"""From the sampler's ideas to requests: what is worth running, the most promising first, a few at a time where they are short.
+
+The sampler offers recipes over the joint space. What is a duplicate, cannot be real, does not fit in the time that is left, or is
+beaten on cost even at the best accuracy seen, is never run. Of what remains, together with variations of what is on the front, the
+offer is taken that promises most hypervolume per predicted second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autocut.budget import Clock
+from autocut.recipe import Recipe
+from autocut.search.acquisition import Acquisition, Forest
+from autocut.search.knowledge import Knowledge
+from autocut.search.phases import Request
+from autocut.search.proposals import Proposer
+from autocut.search.volume import Volume
+
+_ASKS = 60
+"""Proposals of the sampler for one offer at most."""
+_PROPOSING_S = 2.0
+_OFFERS = 4
+"""Offers of the sampler that are weighed against one another."""
+_VARIATIONS = 12
+"""Variations of front points that are weighed beside them."""
+_PACKED = 8
+"""Offers in one process at most, where starting the process takes longer than running one of them."""
+_DRY = 180
+"""Proposals in a row without one worth running, after which the space counts as explored."""
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A prefix with its tails; `trial` is the sampler's, for the recipe `proposed`; None for a variation."""
+
+    recipes: tuple[Recipe, ...]
+    proposed: Recipe
+    trial: Any
+
+
+class Proposing:
+    """Makes requests out of proposals, and remembers the trials that are open.
+
+    Args:
+        known: Judges.
+        proposer: The sampler.
+        begin: Makes a recipe a running trial of the study; what it returns is kept with the recipe.
+        is_taken: Whether a recipe is being run.
+        clock: Of the budget.
+        seed: Of the forest.
+    """
+
+    def __init__(
+        self,
+        known: Knowledge,
+        proposer: Proposer,
+        begin: Callable[[Recipe], Any],
+        is_taken: Callable[[Recipe], bool],
+        clock: Clock,
+        seed: int = 0,
+    ) -> None:
+        self.open: dict[Recipe, tuple[Any, Any]] = {}
+        self._known = known
+        self._proposer = proposer
+        self._begin = begin
+        self._is_taken = is_taken
+        self._clock = clock
+        self._forest = Forest(known.space, known.graph, seed)
+        self._acquisition = Acquisition(self._forest, known.expected_cost)
+        self._dry = 0
+        self._dry_at = -1
+
+    def learn(self, recipe: Recipe, accuracy: float) -> None:
+        """Take in a measured recipe."""
+        self._forest.learn(recipe, accuracy)
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether the space counts as explored."""
+        return self._dry >= _DRY
+
+    def next_request(self, left_s: float, *, others_run: bool) -> Request | None:
+        """One offer, or a few where the process would take longer to start than they to run; None where nothing is worth it.
+
+        Args:
+            left_s: Seconds in which the recipes must be done.
+            others_run: Whether more may be known soon: then what was asked in vain is not asked again before.
+        """
+        settled = len(self._known.done) + len(self._known.dead)
+        if self._dry_at == settled and others_run:
+            return None
+        until, process_s = self._clock() + _PROPOSING_S, self._known.planner.process_s()
+        packed: tuple[Recipe, ...] = ()
+        while self._known.total_s(packed) < 2 * process_s and len({recipe.prefix for recipe in packed}) < _PACKED:
+            more = self._propose(packed, left_s - self._known.total_s(packed), until)
+            if not more:
+                break
+            packed += more
+        if not packed:
+            self._dry_at = settled
+            return None
+        beside = "" if len(packed) == 1 else f" and {len(packed) - 1} more"
+        return Request(packed, f"proposed: {packed[0].describe()}{beside}")
+
+    def _propose(self, packed: Sequence[Recipe], left_s: float, until: float) -> tuple[Recipe, ...]:
+        """Return the recipes of the best offer that is worth running beside those `packed` already."""
+        offers = self._offers({*packed, *self.open}, left_s, until)
+        if not offers:
+            return ()
+        best = offers.pop(self._best(offers))
+        for other in offers:
+            if other.trial is not None:
+                self._proposer.forget(other.trial)
+        if best.proposed in best.recipes:
+            self.open[best.proposed] = (self._begin(best.proposed), best.trial)
+        elif best.trial is not None:
+            self._proposer.forget(best.trial)  # its prefix is run with the tails that are promising
+        return best.recipes
+
+    def _best(self, offers: Sequence[_Offer]) -> int:
+        untouched = self._known.done.get(Recipe())
+        if len(offers) < 2 or untouched is None:
+            return 0
+        return self._acquisition.best(
+            [offer.recipes for offer in offers],
+            [self._known.total_s(offer.recipes) for offer in offers],
+            self._known.front_values(),
+            Volume(self._known.space.objectives, untouched),
+        )
+
+    def _offers(self, taken: Collection[Recipe], left_s: float, until: float) -> list[_Offer]:
+        weighs = self._known.tactics.gain_per_second and self._forest.is_ready()
+        offers: list[_Offer] = []
+        for _ in range(_ASKS):
+            if self._clock() > until or len(offers) >= (_OFFERS if weighs else 1):
+                break
+            trial, recipe = self._proposer.propose()
+            if recipes := self._worth_running(recipe, taken, left_s):
+                offers.append(_Offer(recipes, recipe, trial))
+                self._dry = 0
+                continue
+            self._dry += 1
+            if self._known.is_beaten(recipe) or recipe.tail not in self._known.promising_tails(recipe.prefix):
+                self._proposer.reject(trial)
+            else:
+                self._proposer.forget(trial)
+        return offers + (self._variations(taken, left_s) if weighs else [])
+
+    def _variations(self, taken: Collection[Recipe], left_s: float) -> list[_Offer]:
+        """Front points with one or two settings changed."""
+        front = self._known.front_recipes()
+        varied = [self._proposer.vary(front[at % len(front)]) for at in self._proposer.places(_VARIATIONS)] if front else []
+        offers = [_Offer(self._worth_running(recipe, taken, left_s), recipe, None) for recipe in dict.fromkeys(varied)]
+        return [offer for offer in offers if offer.recipes]
+
+    def _worth_running(self, recipe: Recipe, taken: Collection[Recipe], left_s: float) -> tuple[Recipe, ...]:
+        """The prefix of a proposal with every promising tail that is new, not beaten and fits, the proposed tail first."""
+        new = tuple(
+            sibling
+            for sibling in self._known.fan_out(recipe)
+            if not self._known.is_settled(sibling) and sibling not in taken and not self._is_taken(sibling)
+        )
+        return self._known.fitting(new, left_s)

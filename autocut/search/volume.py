@@ -1,0 +1,45 @@
+"""The hypervolume that a search enlarges: accuracy that is kept, times costs that are saved, on scales that people read.
+
+Costs count by their logarithm, because what is sold is "five times cheaper": from 1 to 1/2 is worth what from 1/5 to 1/10 is.
+Accuracy counts above a tenth below the untouched model. The corner is the untouched model's cost and that accuracy, so a point
+that is dearer than the untouched model, or loses more than a tenth, adds nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+ACCURACY_RANGE = 0.1
+"""Loss of the untouched model's metric, as a share of it, at which a model adds nothing any more."""
+
+Losses = NDArray[np.float64]
+
+
+class Volume:
+    """Hypervolume relative to the untouched model; in units of (a tenth of its metric) x (factors of e in each cost)."""
+
+    def __init__(self, objectives: Mapping[str, str], untouched: Mapping[str, float]) -> None:
+        self._objectives = dict(objectives)
+        self._untouched = dict(untouched)
+
+    def losses(self, values: Mapping[str, float]) -> list[float]:
+        """Where a point lies, each objective minimized, the corner at 0."""
+        return [self._loss(name, values[name]) for name in self._objectives]
+
+    def of(self, losses: Sequence[Sequence[float]] | Losses) -> float:
+        """Hypervolume of points given by `losses`, shape (points, objectives)."""
+        points = np.asarray(losses, dtype=np.float64).reshape(-1, len(self._objectives))
+        inside = points[(points < 0).all(axis=1)]
+        return float(moocore.hypervolume(inside, ref=np.zeros(points.shape[1]))) if len(inside) else 0.0
+
+    def _loss(self, name: str, value: float) -> float:
+        start = self._untouched[name]
+        if self._objectives[name] == "maximize":
+            scale = ACCURACY_RANGE * abs(start) or 1.0
+            return (start - scale - value) / scale
+        return math.log(value / start) if value > 0 and start > 0 else value - start
