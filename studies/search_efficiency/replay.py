@@ -1,0 +1,210 @@
+"""Replay strategies against a recorded table: how fast each one's front grows, over many seeds, in simulated time.
+
+python studies/search_efficiency/replay.py digits --budget 30m --seeds 20
+python studies/search_efficiency/replay.py digits --budget 30m --seeds 20 --only autocut "optuna tpe, nothing reused"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+import table
+from numpy.typing import NDArray
+from strategies import PRICE, STRATEGIES, TRIAL_S, WORKERS, Contest, Strategy
+from world import RecordedWorld
+
+from autocut.budget import format_duration, parse_duration
+from autocut.recipe import Recipe
+from autocut.score import values_of
+from autocut.search.simulation import Clock, Simulation
+from autocut.search.volume import Volume
+from autocut.space import Space, parse_space
+
+HERE = Path(__file__).parent
+PLAIN = "optuna tpe, nothing reused"
+OURS = "autocut"
+PROCESS_S = 4.0
+FINALIZE_S = 8.0
+"""Seconds of a worker's start and of finalizing a point: medians of real searches on two shared cores (README)."""
+GRID = 200
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of one strategy: hypervolume, as a share of the table's own front, at `GRID` moments of the budget."""
+
+    strategy: str
+    seed: int
+    volumes: tuple[float, ...]
+    recipes: int
+    trained: int
+    seconds: Mapping[str, float]
+    driver_s: float
+
+
+def replay(contest: Contest, strategy: Strategy, seed: int, goal: float) -> Run:
+    """Run one search in simulated time."""
+    clock = Clock(0.0)
+    world = RecordedWorld(contest.table, PROCESS_S if strategy.fresh_processes else TRIAL_S, FINALIZE_S)
+    simulation = Simulation(strategy.build(contest, clock, seed), world, clock, WORKERS, strategy.reuse)
+    started = time.process_time()
+    simulation.run()
+    driver_s = time.process_time() - started
+    measured = [(at, recipe) for at, (what, recipe) in zip(simulation.times, simulation.log, strict=True) if what == "measure"]
+    return Run(
+        strategy.name,
+        seed,
+        tuple((volumes_over_time(contest, measured) / goal).round(5).tolist()),
+        len(measured),
+        len({recipe.prefix for _, recipe in measured if recipe.is_trained}),
+        {name: round(seconds, 1) for name, seconds in simulation.seconds.items()},
+        round(driver_s, 2),
+    )
+
+
+def volumes_over_time(contest: Contest, measured: Sequence[tuple[float, Recipe]]) -> NDArray[np.float64]:
+    """Hypervolume of everything measured until each of `GRID` moments."""
+    volume, times, volumes = volume_of(contest), [0.0], [0.0]
+    front = np.empty((0, len(contest.space.objectives)))
+    for at, recipe in measured:
+        point = np.array(losses_of(contest, volume, recipe))
+        if (front <= point).all(axis=1).any():
+            continue  # beaten: nothing grows
+        front = np.vstack([front[~(front >= point).all(axis=1)], point])
+        times.append(at)
+        volumes.append(volume.of(front))
+    moments = np.linspace(0, contest.budget_s, GRID + 1)[1:]
+    return np.array(volumes)[np.searchsorted(times, moments, side="right") - 1]
+
+
+def volume_of(contest: Contest) -> Volume:
+    """The hypervolume's corner lies at the untouched model of the table."""
+    return Volume(contest.space.objectives, _values(contest, Recipe()))
+
+
+def losses_of(contest: Contest, volume: Volume, recipe: Recipe) -> list[float]:
+    """Where a recipe of the table lies."""
+    return volume.losses(_values(contest, recipe))
+
+
+def _values(contest: Contest, recipe: Recipe) -> dict[str, float]:
+    measured, reference = contest.table.measured(recipe), contest.table.measured(Recipe())
+    if measured is None or reference is None:
+        raise ValueError(f"{recipe} was not recorded")
+    return values_of(measured.measurement, reference.measurement.cost, PRICE, measured.train_seconds)
+
+
+def best_of(contest: Contest) -> float:
+    """Hypervolume of the whole table: what an endless search would reach."""
+    volume = volume_of(contest)
+    recipes = [prefix.with_tail(*tail) for prefix in contest.table.prefixes for tail in contest.table.graphs]
+    return volume.of([losses_of(contest, volume, recipe) for recipe in recipes if contest.table.measured(recipe)])
+
+
+def load(name: str, budget_s: float) -> Contest:
+    """Read the table of a task."""
+    recorded = table.read(HERE / f"{name}.table.json.gz")
+    return Contest(recorded, _space(recorded), budget_s)
+
+
+def _space(recorded: table.Table) -> Space:
+    from autocut.methods import known_methods
+
+    return parse_space(f"replay-{recorded.document['task']}", recorded.document["space"], "table", known_methods())
+
+
+# ---- result ----------------------------------------
+
+
+def reach(run: Run, target: float) -> float:
+    """Share of the budget after which a run has reached `target`; infinite where it never does."""
+    at = np.flatnonzero(np.array(run.volumes) >= target)
+    return (int(at[0]) + 1) / GRID if len(at) else float("inf")
+
+
+def rows(runs: Sequence[Run]) -> list[str]:
+    """The result as a table: hypervolume at moments of the budget, and how soon ours is where each one ends."""
+    by_name: dict[str, list[Run]] = {}
+    for run in runs:
+        by_name.setdefault(run.strategy, []).append(run)
+    ours = by_name.get(OURS, [])
+    lines = [
+        "| strategy | 10% | 25% | 50% | 100% of the budget (quartiles) | measured | trained | autocut is there after |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, of_name in by_name.items():
+        volumes = np.array([run.volumes for run in of_name])
+        at = [100 * float(np.median(volumes[:, round(share * GRID) - 1])) for share in (0.1, 0.25, 0.5)]
+        low, end, high = (100 * float(value) for value in np.percentile(volumes[:, -1], [25, 50, 75]))
+        soon = quartiles([reach(run, end / 100) for run in ours]) if ours and name != OURS else ""
+        lines.append(
+            f"| {name} | {at[0]:.1f} | {at[1]:.1f} | {at[2]:.1f} | {end:.1f} ({low:.1f} to {high:.1f}) "
+            f"| {statistics.median(run.recipes for run in of_name):.0f} | {statistics.median(run.trained for run in of_name):.0f} "
+            f"| {soon} |"
+        )
+    return lines
+
+
+def quartiles(shares: Sequence[float]) -> str:
+    """Median and quartiles of shares of the budget."""
+    low, middle, high = np.percentile(shares, [25, 50, 75], method="nearest")
+    return " ".join([_percent(middle), f"({_percent(low)} to {_percent(high)})"])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%" if np.isfinite(share) else "never"
+
+
+def _one(arguments: tuple[str, float, str, int, float]) -> Run:
+    warnings.filterwarnings("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    name, budget_s, strategy, seed, goal = arguments
+    return replay(_cached(name, budget_s), STRATEGIES[strategy], seed, goal)
+
+
+_contests: dict[tuple[str, float], Contest] = {}
+
+
+def _cached(name: str, budget_s: float) -> Contest:
+    return _contests.setdefault((name, budget_s), load(name, budget_s))
+
+
+def main() -> None:
+    """Replay, print the table, keep the runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("digits", "fashion_mnist"))
+    parser.add_argument("--budget", default="30m")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--only", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    budget_s = parse_duration(arguments.budget)
+    contest = load(arguments.task, budget_s)
+    goal = best_of(contest)
+    print(
+        f"{arguments.task}, budget {format_duration(budget_s)}, {arguments.seeds} seeds; 100 = the whole table's front", flush=True
+    )
+    work = [(arguments.task, budget_s, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
+    with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
+        runs = pool.map(_one, work, chunksize=1)
+    print("\n".join(rows(runs)))
+    driver = statistics.median(run.driver_s for run in runs if run.strategy == arguments.only[0])
+    print(f"\n{arguments.only[0]}: the driver itself took {driver:.1f} s of CPU, {100 * driver / budget_s:.2f}% of the budget")
+    kept = HERE / "runs" / f"{arguments.task}-{arguments.budget}.json"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text(json.dumps([run.__dict__ for run in runs]))
+
+
+if __name__ == "__main__":
+    main()

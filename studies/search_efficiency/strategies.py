@@ -1,0 +1,172 @@
+"""What is compared: autocut's own agent, whole and with a part switched off, and Optuna's samplers as people use them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from table import Table
+
+from autocut.budget import Budget
+from autocut.price import Price
+from autocut.recipe import Recipe
+from autocut.score import values_of
+from autocut.search.agent import Agent
+from autocut.search.jobs import BaselineReady, Event, Job, RecipeFailed, RecipeMeasured
+from autocut.search.knowledge import Knowledge
+from autocut.search.planner import Planner
+from autocut.search.proposals import Proposer
+from autocut.search.simulation import Clock, MemoryBook, Searcher
+from autocut.search.tactics import EVERYTHING, Tactics
+from autocut.space import Space
+
+PRICE = Price("c7i.large", 0.08925, "2026-11")
+WORKERS = 2
+TRIAL_S = 0.3
+"""Bookkeeping of a plain trial: to ask a sampler and to tell it through SQLite (FACTS section 3)."""
+_REPEATS = 20
+"""Proposals in a row that are known or cannot run, after which one is drawn at random."""
+_DRY = 500
+"""Proposals in a row without a new one, after which a small space counts as explored."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One table, one space, one budget."""
+
+    table: Table
+    space: Space
+    budget_s: float
+
+
+class Plain:
+    """A sampler asked for one recipe after the other, each a job: Optuna as people use it.
+
+    It is spared what would cost it: a pair of dtype and mode that this machine cannot run is refused at no cost, it pays for no
+    fresh processes (only `TRIAL_S` for a trial's bookkeeping), and it uses the whole budget: it finalizes nothing.
+    With our stage cache (`skips_known`), what was measured already is not run again but asked anew, at no cost either.
+    """
+
+    def __init__(
+        self, contest: Contest, clock: Clock, sampler: str, seed: int, anchors: Iterable[Recipe], *, skips_known: bool
+    ) -> None:
+        self._table = contest.table
+        self._skips_known = skips_known
+        self._begun_recipes: set[Recipe] = set()
+        self._proposer = Proposer(contest.space, sampler, seed)
+        self._random = Proposer(contest.space, "random", seed)
+        self._objectives = contest.space.objectives
+        self._budget = Budget(contest.budget_s, clock=clock)
+        self._waiting = deque(anchors)
+        self._asked: dict[int, Any] = {}
+        self._numbers = itertools.count(1)
+        self._reference: Any = None
+        self._begun = False
+
+    def next_job(self) -> Job | None:
+        """The untouched model, then what the sampler proposes."""
+        if self._reference is None:
+            if self._begun:
+                return None
+            self._begun = True
+            return self._job("baseline", Recipe())
+        if self._budget.left() <= 0:
+            raise StopIteration
+        if self._waiting:
+            return self._job("measure", self._waiting.popleft())
+        for ask in range(_DRY):
+            # A converged sampler proposes what it knows again and again; a person would add something random.
+            proposer = self._proposer if ask < _REPEATS else self._random
+            trial, recipe = proposer.propose()
+            if recipe.tail in self._table.graphs and not (self._skips_known and recipe in self._begun_recipes):
+                job = self._job("measure", recipe)
+                if proposer is self._proposer:
+                    self._asked[job.number] = trial
+                return job
+            if proposer is self._proposer:
+                (proposer.forget if recipe.tail in self._table.graphs else proposer.reject)(trial)
+        raise StopIteration
+
+    def on_event(self, job: Job, event: Event) -> None:
+        """Tell the sampler."""
+        match event:
+            case BaselineReady():
+                self._reference = event.reference
+            case RecipeMeasured():
+                measured = event.measured
+                values = values_of(measured.measurement, self._reference, PRICE, measured.train_seconds)
+                numbers = [values[name] for name in self._objectives]
+                if trial := self._asked.pop(job.number, None):
+                    self._proposer.tell(trial, numbers, {})
+                else:
+                    self._proposer.learn(event.recipe, numbers, {})
+            case RecipeFailed() if trial := self._asked.pop(job.number, None):
+                self._proposer.reject(trial)
+
+    def on_job_end(self, job: Job, error: str | None) -> None:
+        """Nothing is queued again."""
+
+    def _job(self, kind: str, recipe: Recipe) -> Job:
+        self._begun_recipes.add(recipe)
+        return Job(next(self._numbers), kind, (recipe,), self._budget.deadline, "plain")
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A row of the result. `build(contest, clock, seed)` makes the searcher."""
+
+    name: str
+    build: Callable[[Contest, Clock, int], Searcher]
+    reuse: bool = True
+    fresh_processes: bool = True
+
+
+def _agent(tactics: Tactics = EVERYTHING, sampler: str = "tpe") -> Callable[[Contest, Clock, int], Searcher]:
+    def build(contest: Contest, clock: Clock, seed: int) -> Searcher:
+        table, space = contest.table, contest.space
+        planner = Planner(int(table.document["train_samples"]), table.priors)
+        known = Knowledge(space, table.graphs, planner, contest.budget_s, tactics=tactics)
+        proposer = Proposer(space, sampler, seed)
+        budget, book = Budget(contest.budget_s, clock=clock), MemoryBook(space.objectives)
+        return Agent(known=known, book=book, proposer=proposer, budget=budget, price=PRICE, workers=WORKERS)
+
+    return build
+
+
+def _plain(sampler: str, *, with_anchors: bool = False, skips_known: bool = True) -> Callable[[Contest, Clock, int], Searcher]:
+    def build(contest: Contest, clock: Clock, seed: int) -> Searcher:
+        anchors = contest.space.anchors if with_anchors else ()
+        return Plain(contest, clock, sampler, seed, anchors, skips_known=skips_known)
+
+    return build
+
+
+STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
+    {
+        strategy.name: strategy
+        for strategy in (
+            Strategy("autocut", _agent()),
+            Strategy("optuna tpe, nothing reused", _plain("tpe", skips_known=False), reuse=False, fresh_processes=False),
+            Strategy(
+                "optuna tpe + our anchors, nothing reused",
+                _plain("tpe", with_anchors=True, skips_known=False),
+                reuse=False,
+                fresh_processes=False,
+            ),
+            Strategy("random, with our stage cache", _plain("random"), fresh_processes=False),
+            Strategy("nsga2, with our stage cache", _plain("nsga2"), fresh_processes=False),
+            Strategy("gp, with our stage cache", _plain("gp"), fresh_processes=False),
+            Strategy("tpe, with our stage cache", _plain("tpe"), fresh_processes=False),
+            Strategy("autocut without stage cache", _agent(), reuse=False),
+            Strategy("autocut without fan-out", _agent(replace(EVERYTHING, fan_out=False))),
+            Strategy("autocut without cost first", _agent(replace(EVERYTHING, cost_first=False))),
+            Strategy("autocut without early stopping", _agent(replace(EVERYTHING, early_stopping=False))),
+            Strategy("autocut without gain per second", _agent(replace(EVERYTHING, gain_per_second=False))),
+            Strategy("autocut, random sampler", _agent(sampler="random")),
+        )
+    }
+)

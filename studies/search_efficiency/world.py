@@ -1,0 +1,92 @@
+"""A recorded table as a world that answers in simulated time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from table import Table
+
+from autocut.measurement import Measured, Rung
+from autocut.recipe import Recipe
+from autocut.search.simulation import Stage
+
+
+@dataclass(frozen=True)
+class RecordedWorld:
+    """What the recording says, as stages of the tree.
+
+    Attributes:
+        table: Recorded by `record.py`.
+        process_s: Seconds until a fresh worker process works.
+        finalize_s: Seconds to export, measure and verify a point.
+        charge: Factor on every recorded second: below 1, a faster machine.
+    """
+
+    table: Table
+    process_s: float
+    finalize_s: float
+
+    def baseline(self) -> Stage:
+        """The untouched model, trained where the task brings no weights, and its reference time."""
+        return Stage("baseline", "baseline", "train", self.table.document["shared_s"]["baseline"], "training")
+
+    def prefix(self, recipe: Recipe) -> Stage:
+        """Pruning, then training with its teacher, as the pipeline makes them."""
+        found = self.table.prefixes[recipe.prefix]
+        parents: tuple[Stage, ...] = ()
+        if recipe["prune.method"] != "none":
+            pruned = Recipe(recipe.settings("prune"))
+            parents += (Stage(f"prune {pruned.fingerprint}", "prune", str(recipe["prune.method"]), found["prune_s"], "training"),)
+        if not recipe.is_trained:
+            return Stage(f"prefix {recipe.prefix.fingerprint}", "build", "", 0.0, "training", parents)
+        if recipe["distill.loss"] != "none" or recipe["curriculum.schedule"] != "none":
+            parents += (self._shared("teacher"),)
+        if recipe["curriculum.schedule"] != "none":
+            parents += (self._shared("difficulty"),)
+        epochs = int(recipe["train.epochs"])
+        rungs = tuple(Rung(epoch, epochs, metric) for epoch, metric in found["rungs"])
+        return Stage(
+            f"prefix {recipe.prefix.fingerprint}", "train", "recorded", found["train_s"], "training", parents,
+            found["samples_seen"], rungs,
+        )  # fmt: skip
+
+    def tail(self, recipe: Recipe) -> Sequence[Stage]:
+        """Accuracy of the quantized graph and cost of the structure, each with the artifact that it needs."""
+        found, (dtype, mode) = self.table.prefixes[recipe.prefix], recipe.tail
+        graph, method = self.table.graphs[dtype, mode], f"{dtype}/{mode}"
+        compile_s, measure_s = self.table.structure_seconds(recipe)
+        quantize = tuple(
+            Stage(f"{what} {recipe.prefix.fingerprint}", "quantize", what.removeprefix("quantize "), seconds, "compiling")
+            for what, seconds in self._quantizing(found, dtype)
+        )
+        artifact = Stage(f"{method} {recipe.prefix.fingerprint}", "compile", method, compile_s, "compiling", quantize)
+        needs_artifact = graph != self.table.graphs["fp32", "eager"]
+        accuracy = Stage(
+            f"accuracy {graph} {recipe.prefix.fingerprint}", "accuracy", graph, found["seconds"][f"accuracy {graph}"], "measuring",
+            (artifact,) if needs_artifact else (),
+        )  # fmt: skip
+        cost = Stage(
+            f"cost {method} {found['structure']}", "cost", method, measure_s, "measuring", (artifact,), alone=True,
+        )  # fmt: skip
+        return accuracy, cost
+
+    def measured(self, recipe: Recipe) -> Measured:
+        """What was recorded of a recipe."""
+        measured = self.table.measured(recipe)
+        if measured is None:
+            raise ValueError(f"{recipe} failed when it was recorded: ask `failure` first")
+        return measured
+
+    def failure(self, kind: str, recipe: Recipe) -> str | None:  # noqa: ARG002
+        """What could not be made when it was recorded cannot be made here."""
+        return None if self.table.measured(recipe) else "infeasible"
+
+    def _shared(self, stage: str) -> Stage:
+        return Stage(stage, stage, stage, self.table.document["shared_s"][stage], "training")
+
+    def _quantizing(self, found: Mapping[str, Any], dtype: str) -> list[tuple[str, float]]:
+        """The graph of the dtype where one was made, else the exported float graph."""
+        own = f"quantize {dtype}" if f"quantize {dtype}" in found["seconds"] else "quantize fp32"
+        return [(own, found["seconds"].get(own, 0.0))]

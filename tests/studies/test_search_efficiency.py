@@ -1,0 +1,157 @@
+"""The replay benchmark: recorded answers, the real agent, simulated time."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from autocut.measurement import Accuracy, Cost, Interval, Latency
+from autocut.methods import known_methods
+from autocut.recipe import Recipe
+from autocut.space import every_recipe, parse_space
+
+from .conftest import ROOT
+
+STUDY = ROOT / "studies" / "search_efficiency"
+GRAPHS = {"fp32/eager": "fp32", "fp32/onnxruntime": "fp32", "int8_static/onnxruntime": "int8 ort"}
+SPEED = {"fp32/eager": 1.0, "fp32/onnxruntime": 2.0, "int8_static/onnxruntime": 4.0}
+SPACE = """
+schema_version = 1
+[objectives]
+accuracy = "maximize"
+usd_per_million = "minimize"
+size_bytes = "minimize"
+[axes."prune.method"]
+choices = ["none", "structured"]
+[axes."prune.ratio"]
+choices = [0.3, 0.5, 0.7]
+when."prune.method" = ["structured"]
+[axes."train.epochs"]
+choices = [0, 2, 4]
+[axes."train.lr_scale"]
+choices = [0.3, 1.0]
+when."train.epochs" = [2, 4]
+[axes."quantize.dtype"]
+choices = ["fp32", "int8_static"]
+[axes."compile.mode"]
+choices = ["eager", "onnxruntime"]
+"""
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """Import a module of the study by its name."""
+    monkeypatch.syspath_prepend(str(STUDY))
+    names = ("table", "world", "strategies", "replay")
+    for name in names:
+        sys.modules.pop(name, None)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def near(value):
+    """An interval around a value."""
+    return Interval(value, value - 0.01, value + 0.01)
+
+
+def prefix_record(recipe):
+    """A prefix whose accuracy falls with the ratio and comes back with training."""
+    ratio, epochs = recipe.get("prune.ratio", 0.0), recipe["train.epochs"]
+    end = 0.98 - 0.4 * ratio**2 / (1 + epochs * recipe.get("train.lr_scale", 0.0))
+    accuracies = {"fp32": end, "int8 ort": end - 0.004}
+    return {
+        "recipe": dict(recipe),
+        "structure": f"pruned {ratio}",
+        "train_seconds": 3.0 * epochs,
+        "samples_seen": 1000 * epochs,
+        "prune_s": 0.1,
+        "train_s": 3.0 * epochs,
+        "rungs": [[epoch, end - 0.05 * (epochs - epoch)] for epoch in range(1, epochs + 1)],
+        "accuracies": {graph: asdict(Accuracy("validation", 360, near(value))) for graph, value in accuracies.items()},
+        "seconds": {f"accuracy {graph}": 0.1 for graph in accuracies} | {"quantize fp32": 0.5},
+        "failed": {},
+    }
+
+
+def structure_record(ratio):
+    """Costs of one structure under every tail."""
+    costs = {}
+    for tail, speed in SPEED.items():
+        faster = speed / (1 - ratio)
+        latency = Latency(32, 64, near(10 / faster), None, None, 10.0, near(faster), 1.0)
+        size = int(1e6 * (1 - ratio) / (4 if "int8" in tail else 1))
+        costs[tail] = {"cost": asdict(Cost((latency,), size, size, 1, 5.0, "made up")), "compile_s": 1.0, "measure_s": 1.0}
+    return costs
+
+
+@pytest.fixture
+def contest(study):
+    """A small made-up table with its space, and a budget that is too short for all of it."""
+    space = parse_space("small", SPACE, "small.toml", known_methods())
+    prefixes = dict.fromkeys(recipe.prefix for recipe in every_recipe(space))
+    document = {
+        "schema_version": 1,
+        "task": "made-up",
+        "space": SPACE,
+        "graphs": GRAPHS,
+        "priors": dict.fromkeys(GRAPHS, 2.0),
+        "train_samples": 1000,
+        "shared_s": {"baseline": 5.0, "teacher": 0.5, "difficulty": 0.1},
+        "structures": {f"pruned {ratio}": structure_record(ratio) for ratio in (0.0, 0.3, 0.5, 0.7)},
+        "prefixes": [prefix_record(prefix) for prefix in prefixes],
+    }
+    return study("strategies").Contest(study("table").Table(document), space, 200.0)
+
+
+def test_a_table_survives_the_file(study, contest, tmp_path):
+    """The same table gives the same bytes, and reads back equal."""
+    table = study("table")
+    table.write(contest.table.document, tmp_path / "a.json.gz")
+    table.write(contest.table.document, tmp_path / "b.json.gz")
+
+    assert (tmp_path / "a.json.gz").read_bytes() == (tmp_path / "b.json.gz").read_bytes()
+    assert table.read(tmp_path / "a.json.gz").measured(Recipe()) == contest.table.measured(Recipe())
+
+
+def test_the_agent_keeps_the_budget_of_a_replay_and_repeats_itself(study, contest):
+    """The real agent, a recorded machine: the same seed gives the same run."""
+    replay, ours = study("replay"), study("strategies").STRATEGIES["autocut"]
+    first, second = (replay.replay(contest, ours, seed=1, goal=replay.best_of(contest)) for _ in range(2))
+
+    assert first.volumes == second.volumes
+    assert 0.5 < first.volumes[-1] <= 1.0
+    assert np.all(np.diff(first.volumes) >= 0)
+
+
+def test_what_is_not_reused_is_paid_again(study, contest):
+    """The stage cache is the only difference between the two rows."""
+    replay, strategies = study("replay"), study("strategies").STRATEGIES
+    goal = replay.best_of(contest)
+    reused = replay.replay(contest, strategies["tpe, with our stage cache"], 0, goal)
+    repeated = replay.replay(contest, strategies["optuna tpe, nothing reused"], 0, goal)
+
+    assert reused.recipes > repeated.recipes
+
+
+@pytest.mark.parametrize("name", ["autocut", "autocut without stage cache", "random, with our stage cache"])
+def test_the_whole_table_is_the_goal(study, contest, name):
+    """Nobody can reach more than everything that was recorded."""
+    replay = study("replay")
+    run = replay.replay(contest, study("strategies").STRATEGIES[name], 0, replay.best_of(contest))
+
+    assert 0 < run.volumes[-1] <= 1.0 + 1e-9
+
+
+def test_how_soon_one_is_where_another_ends(study):
+    """A run that never gets there is not counted as slow, but as never."""
+    replay = study("replay")
+    volumes = tuple(np.linspace(0, 1, replay.GRID))
+    run = replay.Run("autocut", 0, volumes, 1, 1, {}, 0.0)
+
+    assert replay.reach(run, 0.5) == pytest.approx(0.5, abs=0.01)
+    assert replay.reach(run, 2.0) == float("inf")
