@@ -12,6 +12,7 @@ from autocut.search.knowledge import Knowledge
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
 from autocut.search.simulation import DIED, Clock, MemoryBook, Simulation, Stage
+from autocut.search.tactics import EVERYTHING
 from autocut.space import load_space
 
 METHODS = {
@@ -102,12 +103,12 @@ def space():
 def start():
     """Make a simulation of a new agent: `start(budget_s=..., seed=...)`."""
 
-    def make(budget_s=600.0, seed=0, spent_s=0.0, space_name="default", **options):
+    def make(budget_s=600.0, seed=0, spent_s=0.0, space_name="default", tactics=EVERYTHING, **options):
         clock = Clock()
         space = load_space(space_name, METHODS)
         budget = Budget(budget_s, spent_s, clock=clock)
         priors = {tail: SECONDS[tail[1]] for tail in GRAPHS}
-        known = Knowledge(space, GRAPHS, Planner(1000, priors), budget_s)
+        known = Knowledge(space, GRAPHS, Planner(1000, priors), budget_s, tactics=tactics)
         book = MemoryBook(space.objectives)
         agent = Agent(known=known, book=book, proposer=Proposer(space, "tpe", seed), budget=budget, price=PRICE, **options)
         return Simulation(agent, MadeUp(), clock)

@@ -1,0 +1,63 @@
+"""Which offer is run: expected hypervolume gain per second."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autocut.recipe import Recipe
+from autocut.search.acquisition import FEWEST, Acquisition, Forest
+from autocut.search.volume import Volume
+
+OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize"}
+UNTOUCHED = {"accuracy": 0.9, "usd_per_million": 1.0}
+
+
+def pruned(ratio, epochs=4):
+    """A pruned and trained recipe."""
+    return Recipe({"prune.method": "structured", "prune.ratio": ratio, "train.epochs": epochs, "train.lr_scale": 1.0})
+
+
+@pytest.fixture
+def forest(space):
+    """A forest that has seen accuracy fall with the ratio."""
+    grown = Forest(space, lambda recipe: recipe.tail[0], seed=0)
+    for ratio in np.linspace(0.1, 0.95, 18):
+        grown.learn(pruned(round(float(ratio), 2)), 0.9 - 0.3 * ratio**2)
+    return grown
+
+
+def test_guesses_follow_what_was_measured(forest):
+    """A gentle cut keeps more than a harsh one."""
+    gentle, harsh = forest.guesses([pruned(0.2), pruned(0.9)]).mean(axis=0)
+
+    assert gentle > harsh
+
+
+def test_an_ungrown_forest_takes_the_first_offer(space):
+    """Nothing is known: the sampler's order stands."""
+    forest = Forest(space, lambda recipe: recipe.tail[0], seed=0)
+    forest.learn(pruned(0.5), 0.9)
+    acquisition = Acquisition(forest, lambda _: {"usd_per_million": 0.1})
+
+    assert not forest.is_ready()
+    assert acquisition.best([[pruned(0.2)], [pruned(0.4)]], [1.0, 1.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED)) == 0
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [((10.0, 10.0), 1), ((1.0, 100.0), 0)])
+def test_gain_counts_by_the_second(forest, seconds, chosen):
+    """The better offer wins, unless the other one costs so much less time."""
+    costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.5): {"usd_per_million": 0.4}}
+    acquisition = Acquisition(forest, costs.get)
+    offers = [[recipe] for recipe in costs]
+
+    assert acquisition.best(offers, seconds, [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED)) == chosen
+
+
+def test_recipes_of_one_graph_are_one_measurement(space):
+    """A mode that runs the same graph has the same accuracy: it tells nothing new."""
+    forest = Forest(space, lambda recipe: recipe.tail[0], seed=0)
+    for mode in ("eager", "onnxruntime", "aot_inductor") * FEWEST:
+        forest.learn(pruned(0.5).with_tail("fp32", mode), 0.9)
+
+    assert not forest.is_ready()

@@ -1,0 +1,82 @@
+"""When a training is not worth its rest."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from autocut.recipe import Recipe
+from autocut.search.early_stopping import FEWEST_CURVES, LearningCurves
+from autocut.search.tactics import Tactics
+
+
+def curves_that_gain(*gains):
+    """Finished trainings of two epochs that gained so much in the second one."""
+    curves = LearningCurves()
+    for gain in gains:
+        curves.learn((0.5, 0.5 + gain))
+    return curves
+
+
+def test_nothing_is_stopped_while_little_is_known():
+    """A few curves say nothing of what a training can still gain."""
+    curves = curves_that_gain(*[0.1] * (FEWEST_CURVES - 1))
+
+    assert curves.floors(0.9, 4) == (-math.inf,) * 3
+
+
+def test_a_floor_is_what_is_needed_less_what_may_still_come():
+    """Optimistic: the gain of the best tenth."""
+    curves = curves_that_gain(*[0.1] * 9, 0.3)
+    (floor,) = curves.floors(0.9, 2)
+
+    assert 0.9 - 0.3 <= floor <= 0.9 - 0.1
+
+
+def test_a_rung_of_another_ladder_is_read_between_the_rungs():
+    """Half of four epochs is half of two."""
+    curves = curves_that_gain(*[0.2] * FEWEST_CURVES)
+    floors = curves.floors(0.9, 4)
+
+    assert floors[1] == pytest.approx(0.7)
+    assert floors[0] <= floors[1] <= floors[2] < 0.9
+
+
+def test_trainings_of_one_epoch_teach_nothing():
+    """They have no rung before their end."""
+    curves = LearningCurves()
+    for _ in range(20):
+        curves.learn((0.5,))
+
+    assert curves.optimistic_gain(0.5) == math.inf
+
+
+def test_a_hopeless_training_ends_at_a_rung_and_is_not_tried_again(start):
+    """It stays visible, with its reason, and what its tails would have cost is saved."""
+    machine = start(budget_s=3600.0)
+    machine.run()
+    stopped = [failure.recipe.prefix for failure in machine.searcher.book.failures if failure.outcome == "stopped"]
+    measured = {recipe.prefix for what, recipe in machine.log if what == "measure"}
+
+    assert stopped
+    assert len(stopped) == len(set(stopped))
+    assert not measured & set(stopped)
+
+
+def test_without_the_tactic_no_training_is_stopped(start):
+    """The switch of the ablation."""
+    machine = start(budget_s=3600.0, tactics=Tactics(early_stopping=False))
+    machine.run()
+
+    assert not [failure for failure in machine.searcher.book.failures if failure.outcome == "stopped"]
+
+
+def test_what_the_user_asked_for_is_trained_to_its_end(start):
+    """However bad it looks: `--try` is an order."""
+    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.95, "train.epochs": 8, "train.lr_scale": 0.7})
+    machine = start(tries=(wish,))
+    machine.run()
+    job = next(job for job in machine.jobs if wish in job.recipes)
+
+    assert job.floors == {}

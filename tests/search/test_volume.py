@@ -1,0 +1,40 @@
+"""The hypervolume that a search enlarges."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from autocut.search.volume import ACCURACY_RANGE, Volume
+
+OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize"}
+UNTOUCHED = {"accuracy": 0.8, "usd_per_million": 2.0}
+
+
+@pytest.fixture
+def volume():
+    """Two objectives, seen from an untouched model."""
+    return Volume(OBJECTIVES, UNTOUCHED)
+
+
+def test_one_point_covers_its_rectangle(volume):
+    """A tenth of the metric kept, times the logarithm of how much cheaper."""
+    losses = volume.losses({"accuracy": 0.8, "usd_per_million": 0.5})
+
+    assert volume.of([losses]) == pytest.approx(1.0 * math.log(4))
+
+
+def test_what_is_no_alternative_adds_nothing(volume):
+    """Dearer than the untouched model, or a tenth of its metric behind it."""
+    dearer = volume.losses({"accuracy": 0.9, "usd_per_million": 2.5})
+    worse = volume.losses({"accuracy": 0.8 * (1 - ACCURACY_RANGE), "usd_per_million": 0.1})
+
+    assert volume.of([dearer, worse]) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_factor_counts_the_same_everywhere(volume):
+    """From 1 to 1/2 is worth what from 1/5 to 1/10 is."""
+    cost = [volume.of([volume.losses({"accuracy": 0.8, "usd_per_million": 2.0 / factor})]) for factor in (1.0001, 2, 5, 10)]
+
+    assert cost[1] - cost[0] == pytest.approx(cost[3] - cost[2], abs=1e-3)
