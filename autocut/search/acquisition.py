@@ -1,8 +1,9 @@
 """Which of several offers to run: the one with the most expected hypervolume gain per predicted second.
 
-An offer is a trained prefix with the tails that it would be measured with. What it costs is known or interpolated; how accurate it
-will be is asked of a forest, grown on what the study has measured, each tree of which gives one guess. The gain is the mean over
-those guesses, and stages that are in the cache take no seconds: so a cheap offer is run before a slightly better dear one.
+An offer is a trained prefix with the tails that it would be measured with. Tails that are not worth their seconds (a compiler that
+takes half a minute for what another mode gives as well) are left for later. What an offer costs is known or interpolated; how
+accurate it will be is asked of a forest, grown on what the study has measured, each tree of which gives one guess. The gain is the
+mean over those guesses, and stages that are in the cache take no seconds: a cheap offer is run before a slightly better dear one.
 
 References:
     Hutter et al. 2011, SMAC (forests over mixed and conditional settings), https://doi.org/10.1007/978-3-642-25566-3_40
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ _MOST = 600
 """Measurements that the forest is grown on: the latest of a long search."""
 
 Graph = Callable[[Recipe], str]
-Costs = Callable[[Recipe], Mapping[str, float] | None]
+Costs = Callable[[Recipe], Mapping[str, float]]
 Offer = Sequence[Recipe]
 
 
@@ -85,39 +87,64 @@ class Forest:
         return [*row, float(graph)]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The best offer by its number, and those of its recipes that are worth their seconds."""
+
+    offer: int
+    recipes: tuple[Recipe, ...]
+
+
 class Acquisition:
-    """Ranks offers by expected hypervolume gain per predicted second."""
+    """Picks the offer, and of its tails those, that promise most hypervolume per predicted second."""
 
     def __init__(self, forest: Forest, costs: Costs) -> None:
         self._forest = forest
         self._costs = costs
 
-    def best(self, offers: Sequence[Offer], seconds: Sequence[float], front: Sequence[Mapping[str, float]], volume: Volume) -> int:
-        """Return the number of the best offer; the first one while too little is known.
+    def best(
+        self,
+        offers: Sequence[Offer],
+        seconds: Sequence[Sequence[float]],
+        front: Sequence[Mapping[str, float]],
+        volume: Volume,
+        fixed_s: float = 0.0,
+    ) -> Choice:
+        """Return the best offer; the first one, whole, while too little is known.
 
         Args:
-            offers: Recipes of each.
-            seconds: Predicted seconds of each.
+            offers: Recipes of each; the first of an offer cannot be left out.
+            seconds: Predicted seconds of each recipe of each offer; the first pays for what they share.
             front: Values of the finished points that none other beats.
             volume: What is to grow.
+            fixed_s: Seconds that every offer takes besides.
         """
-        if len(offers) < 2 or not self._forest.is_ready():
-            return 0
-        guesses = np.split(
-            self._forest.guesses([recipe for offer in offers for recipe in offer]),
-            np.cumsum([len(offer) for offer in offers])[:-1],
-            axis=1,
-        )
+        if not self._forest.is_ready():
+            return Choice(0, tuple(offers[0]))
+        guesses = self._forest.guesses([recipe for offer in offers for recipe in offer])
         known = np.array([volume.losses(values) for values in front])
-        before = volume.of(known)
-        gains = [self._gain(offer, guess, known, before, volume) for offer, guess in zip(offers, guesses, strict=True)]
-        return int(np.argmax([gain / max(second, 1e-3) for gain, second in zip(gains, seconds, strict=True)]))
+        before, at = volume.of(known), 0
+        best, choice = -1.0, Choice(0, tuple(offers[0]))
+        for number, (offer, taken) in enumerate(zip(offers, seconds, strict=True)):
+            points = self._points(offer, guesses[:, at : at + len(offer)], volume)
+            at += len(offer)
+            for tails in _nested(points, taken):
+                gain = np.mean([volume.of(np.vstack([known, guess])) for guess in points[:, tails]]) - before
+                rate = float(gain) / (fixed_s + math.fsum(taken[tail] for tail in tails))
+                if rate > best:
+                    best, choice = rate, Choice(number, tuple(offer[tail] for tail in tails))
+        return choice
 
-    def _gain(self, offer: Offer, guesses: NDArray[np.float64], known: NDArray[np.float64], before: float, volume: Volume) -> float:
-        """Mean growth of the hypervolume over the trees' guesses; nothing known of the cost counts as the untouched model's."""
+    def _points(self, offer: Offer, guesses: NDArray[np.float64], volume: Volume) -> NDArray[np.float64]:
+        """Losses by tree and recipe, shape (trees, recipes, objectives)."""
         costs = [self._costs(recipe) for recipe in offer]
-        grown = 0.0
-        for guess in guesses:
-            points = [volume.losses({**cost, "accuracy": value}) for cost, value in zip(costs, guess, strict=True) if cost]
-            grown += volume.of(np.vstack([known, points])) - before if points else 0.0
-        return grown / len(guesses)
+        return np.array(
+            [[volume.losses({**cost, "accuracy": value}) for cost, value in zip(costs, guess, strict=True)] for guess in guesses]
+        )
+
+
+def _nested(points: NDArray[np.float64], seconds: Sequence[float]) -> list[list[int]]:
+    """The first recipe, then one more at a time, by how large a box it covers alone per second."""
+    alone = np.prod(np.maximum(-points, 0.0), axis=2).mean(axis=0) / np.maximum(seconds, 1e-3)
+    order = [0, *sorted(range(1, len(seconds)), key=lambda tail: -alone[tail])]
+    return [order[: count + 1] for count in range(len(order))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from autocut.recipe import Recipe
 from autocut.score import Limit
@@ -231,19 +231,22 @@ class Knowledge:
 
     def fitting(self, recipes: Sequence[Recipe], left_s: float) -> tuple[Recipe, ...]:
         """Return the first of `recipes` that fit into `left_s` seconds; none where not even the first does."""
-        ends = itertools.accumulate(self._seconds_each(recipes))
+        ends = itertools.accumulate(self.seconds_each(recipes))
         return tuple(recipe for recipe, end in zip(recipes, ends, strict=True) if end < left_s)
 
     def total_s(self, recipes: Sequence[Recipe]) -> float:
         """Seconds that `recipes` take one after the other: a prefix that they share is trained once."""
-        return math.fsum(self._seconds_each(recipes))
+        return math.fsum(self.seconds_each(recipes))
 
-    def _seconds_each(self, recipes: Sequence[Recipe]) -> Iterator[float]:
+    def seconds_each(self, recipes: Sequence[Recipe]) -> list[float]:
+        """Seconds of each of `recipes`, one after the other: the first of a prefix pays for its training."""
         prefixes: set[Recipe] = set()
+        seconds = []
         for recipe in recipes:
             is_new = recipe.prefix not in prefixes
-            yield self.seconds(recipe) if is_new else self.planner.tail_s(recipe.tail, self.costs.is_known(recipe))
+            seconds.append(self.seconds(recipe) if is_new else self.planner.tail_s(recipe.tail, self.costs.is_known(recipe)))
             prefixes.add(recipe.prefix)
+        return seconds
 
     def _losses(self, values: Mapping[str, float]) -> list[float]:
         return [-values[name] if direction == "maximize" else values[name] for name, direction in self.space.objectives.items()]

@@ -8,12 +8,12 @@ offer is taken that promises most hypervolume per predicted second.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autocut.budget import Clock
 from autocut.recipe import Recipe
-from autocut.search.acquisition import Acquisition, Forest
+from autocut.search.acquisition import Acquisition, Choice, Forest
 from autocut.search.knowledge import Knowledge
 from autocut.search.phases import Request
 from autocut.search.proposals import Proposer
@@ -28,6 +28,8 @@ _VARIATIONS = 12
 """Variations of front points that are weighed beside them."""
 _PACKED = 8
 """Offers in one process at most, where starting the process takes longer than running one of them."""
+_FIXED_S = 1.0
+"""Seconds that every offer takes besides its stages: its share of a process, events, records."""
 _DRY = 180
 """Proposals in a row without one worth running, after which the space counts as explored."""
 
@@ -110,7 +112,8 @@ class Proposing:
         offers = self._offers({*packed, *self.open}, left_s, until)
         if not offers:
             return ()
-        best = offers.pop(self._best(offers))
+        choice = self._choose(offers)
+        best = replace(offers.pop(choice.offer), recipes=choice.recipes)
         for other in offers:
             if other.trial is not None:
                 self._proposer.forget(other.trial)
@@ -120,15 +123,16 @@ class Proposing:
             self._proposer.forget(best.trial)  # its prefix is run with the tails that are promising
         return best.recipes
 
-    def _best(self, offers: Sequence[_Offer]) -> int:
+    def _choose(self, offers: Sequence[_Offer]) -> Choice:
         untouched = self._known.done.get(Recipe())
-        if len(offers) < 2 or untouched is None:
-            return 0
+        if untouched is None or not self._known.tactics.gain_per_second:
+            return Choice(0, offers[0].recipes)
         return self._acquisition.best(
             [offer.recipes for offer in offers],
-            [self._known.total_s(offer.recipes) for offer in offers],
+            [self._known.seconds_each(offer.recipes) for offer in offers],
             self._known.front_values(),
             Volume(self._known.space.objectives, untouched),
+            fixed_s=_FIXED_S,
         )
 
     def _offers(self, taken: Collection[Recipe], left_s: float, until: float) -> list[_Offer]:

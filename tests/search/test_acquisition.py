@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autocut.recipe import Recipe
-from autocut.search.acquisition import FEWEST, Acquisition, Forest
+from autocut.search.acquisition import FEWEST, Acquisition, Choice, Forest
 from autocut.search.volume import Volume
 
 OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize"}
@@ -39,19 +39,30 @@ def test_an_ungrown_forest_takes_the_first_offer(space):
     forest = Forest(space, lambda recipe: recipe.tail[0], seed=0)
     forest.learn(pruned(0.5), 0.9)
     acquisition = Acquisition(forest, lambda _: {"usd_per_million": 0.1})
-
     assert not forest.is_ready()
-    assert acquisition.best([[pruned(0.2)], [pruned(0.4)]], [1.0, 1.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED)) == 0
+    choice = acquisition.best([[pruned(0.2)], [pruned(0.4)]], [[1.0], [1.0]], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
+
+    assert choice == Choice(0, (pruned(0.2),))
 
 
 @pytest.mark.parametrize(("seconds", "chosen"), [((10.0, 10.0), 1), ((1.0, 100.0), 0)])
 def test_gain_counts_by_the_second(forest, seconds, chosen):
     """The better offer wins, unless the other one costs so much less time."""
     costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.5): {"usd_per_million": 0.4}}
-    acquisition = Acquisition(forest, costs.get)
+    acquisition = Acquisition(forest, costs.__getitem__)
     offers = [[recipe] for recipe in costs]
+    choice = acquisition.best(offers, [[second] for second in seconds], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
 
-    assert acquisition.best(offers, seconds, [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED)) == chosen
+    assert choice.offer == chosen
+
+
+def test_a_tail_that_is_not_worth_its_seconds_is_left_for_later(forest):
+    """Half a minute of compiler for what another mode gives as well."""
+    cheap, dear = pruned(0.5).with_tail("fp32", "onnxruntime"), pruned(0.5).with_tail("fp32", "aot_inductor")
+    acquisition = Acquisition(forest, lambda recipe: {"usd_per_million": 0.4 if recipe == cheap else 0.39})
+    choice = acquisition.best([[cheap, dear]], [[2.0, 30.0]], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
+
+    assert choice.recipes == (cheap,)
 
 
 def test_recipes_of_one_graph_are_one_measurement(space):
