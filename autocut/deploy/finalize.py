@@ -32,7 +32,9 @@ from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.stages import lowering
 
-_SAMPLES = 200
+_MOST_SAMPLES, _FEWEST_SAMPLES = 200, 64
+_TIMING_S = 5.0
+"""Seconds of the untouched model's calls in a final timing; a slow model gets fewer samples, but enough for its p90."""
 _MAX_TEST_BYTES = 256 * 2**20
 """Larger test splits are not handed to the verifying process; it then compares on the bundle's own examples."""
 
@@ -82,7 +84,7 @@ def finalize(pipeline: Pipeline, recipe: Recipe, order: Order) -> Finalized:
     baseline = _baseline_scores(pipeline)
     with pipeline.working():
         accuracy = to_accuracy("test", scores, task.metric_kind, baseline)
-    cost = pipeline.time_artifact(artifact.folder, mode, samples=_SAMPLES)
+    cost = pipeline.time_artifact(artifact.folder, mode, samples=_samples(order.reference))
     largest = cost.latencies[-1]
     inputs = pipeline.serving_inputs(largest.batch_size)
     with pipeline.alone():
@@ -104,6 +106,11 @@ def finalize(pipeline: Pipeline, recipe: Recipe, order: Order) -> Finalized:
         return Finalized(order.to, manifest.digest, found, None)
     shutil.rmtree(draft, ignore_errors=True)
     return Finalized(order.to, manifest.digest, found, "; ".join(check.told for check in verification.failed))
+
+
+def _samples(reference: Cost) -> int:
+    seconds_each = sum(latency.p50_ms.value for latency in reference.latencies) / 1e3
+    return max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, int(_TIMING_S / seconds_each)))
 
 
 def measure_untouched(pipeline: Pipeline) -> Measurement:

@@ -27,7 +27,7 @@ from autocut.recipe import Recipe
 from autocut.records import StageRun
 from autocut.score import Limit, values_of
 from autocut.search.early_stopping import LearningCurves
-from autocut.search.finalists import finalists, runners_up
+from autocut.search.finalists import cheapest_exact, finalists, runners_up
 from autocut.search.jobs import (
     BaselineReady,
     Event,
@@ -44,7 +44,7 @@ from autocut.search.jobs import (
     WorkerUp,
 )
 from autocut.search.knowledge import Knowledge
-from autocut.search.phases import Phase, Request, phases
+from autocut.search.phases import BASELINES, Phase, Request, phases
 from autocut.search.planner import PACKED_FINALISTS
 from autocut.search.progress import Progress, headline
 from autocut.search.proposing import Proposing
@@ -64,6 +64,8 @@ _HANG_S = 120.0
 """A recipe hangs when it takes this much longer than eight times what was predicted."""
 _FINALIST_PATIENCE = 0.7
 """A finalization is begun while this many times its predicted seconds are left; what is cut off, the next run goes on with."""
+_REHEARSAL_PATIENCE = 3.0
+"""The first finalization is made early where the search has this many times its predicted seconds."""
 _RUNNER_UP_PATIENCE = 1.5
 """Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
 
@@ -115,6 +117,8 @@ class Agent:
         self._train_seconds: dict[Recipe, float] = {}
         self._finalized: set[Recipe] = set()
         self._finalizing = False
+        self._baselines_done = False
+        self._is_rehearsed = False
         self._stillborn = 0
         self._numbers = itertools.count(1)
 
@@ -191,6 +195,8 @@ class Agent:
         self._plan_reserve()
         if not self._finalizing:
             if self.budget.search_left() > self.planner.process_s():
+                if rehearsal := self._rehearsal():
+                    return rehearsal
                 if request := self._next_request():
                     return self._start(
                         "measure", request.recipes, self.budget.search_deadline, request.why, may_skip=request.may_skip
@@ -298,8 +304,28 @@ class Agent:
                 return None
             if request is _END:
                 self._phase = next(self._phases, None)
+                self._baselines_done = True
             else:
                 self._queue.append(request)
+
+    def _rehearsal(self) -> Job | None:
+        """Finalize one point as soon as the baselines are known.
+
+        It would be finalized at the end anyway, for whoever can give no accuracy away; made now, it tells how long a finalization
+        takes here, from which the reserve is planned, and there is something to deploy at every later moment.
+        """
+        if self._is_rehearsed or not self._baselines_done or self._has_job(BASELINES):
+            return None
+        self._is_rehearsed = True
+        waiting = self._waiting({recipe: trial for recipe, trial in cheapest_exact(self.book).items() if recipe != Recipe()})
+        if not waiting or self.budget.search_left() < _REHEARSAL_PATIENCE * self.planner.finalize_s():
+            return None
+        return self._finalization(waiting)
+
+    def _finalization(self, waiting: Mapping[Recipe, int]) -> Job:
+        recipes, trials = zip(*waiting.items(), strict=True)
+        why = f"finalize: {', '.join(recipe.describe() for recipe in recipes)}"
+        return self._start("finalize", recipes, self.budget.deadline - _END_S, why, trials=trials)
 
     def _next_finalization(self) -> Job | None:
         left, each = self.budget.left() - self.planner.process_s(), self.planner.finalize_s()
@@ -310,9 +336,7 @@ class Agent:
             waiting = self._waiting(runners_up(self.book, self.space.objectives))
         if waiting:
             share = min(PACKED_FINALISTS, math.ceil(len(waiting) / self._workers))
-            recipes, trials = zip(*list(waiting.items())[:share], strict=True)
-            why = f"finalize: {', '.join(recipe.describe() for recipe in recipes)}"
-            return self._start("finalize", recipes, self.budget.deadline - _END_S, why, trials=trials)
+            return self._finalization(dict(list(waiting.items())[:share]))
         if self._running:
             return None
         raise StopIteration

@@ -69,6 +69,16 @@ class CostModel:
             if name in curve[high]
         }
 
+    def scaled(self, recipe: Recipe) -> dict[str, float] | None:
+        """Guess the costs of `recipe` from another tail, where its structure is known: what it saves there, it saves here too."""
+        untouched = self._known.get(("none", recipe.tail), {}).get(0.0)
+        for dtype, mode in sorted({tail for _, tail in self._known}, key=lambda tail: tail[0] != recipe.tail[0]):
+            other = self.predict(recipe.with_tail(dtype, mode))
+            before = self._known.get(("none", (dtype, mode)), {}).get(0.0)
+            if untouched and other and before:
+                return {name: untouched[name] * other[name] / before[name] for name in untouched if before.get(name)}
+        return None
+
     def nearest(self, recipe: Recipe) -> dict[str, float] | None:
         """Return the costs at the nearest measured ratio of the same method and tail; None where there is none."""
         curve, ratio = self._curve(recipe), _ratio(recipe)

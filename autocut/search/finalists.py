@@ -26,7 +26,7 @@ def finalists(book: Book, objectives: Objectives) -> dict[Recipe, int]:
     ranked = _by_contribution(book.front(), objectives)[:MOST]
     untouched = book.trial_number(Recipe())
     first = {} if untouched is None else {Recipe(): untouched}
-    return first | {point.recipe: point.trial for point in ranked} | _cheapest_exact(book)
+    return first | {point.recipe: point.trial for point in ranked} | cheapest_exact(book)
 
 
 def runners_up(book: Book, objectives: Objectives) -> dict[Recipe, int]:
@@ -41,7 +41,8 @@ def runners_up(book: Book, objectives: Objectives) -> dict[Recipe, int]:
     return {point.recipe: point.trial for point in ranked[: max(0, MOST - len(chosen))]}
 
 
-def _cheapest_exact(book: Book) -> dict[Recipe, int]:
+def cheapest_exact(book: Book) -> dict[Recipe, int]:
+    """Return the trial number of the untouched weights in the cheapest form that computes the same; empty before any is known."""
     full_precision, _ = Recipe().tail
     exact = [point for point in book.candidates() if point.recipe.prefix == Recipe() and point.recipe.tail[0] == full_precision]
     cheapest = min(exact, key=lambda point: point.values["usd_per_million"], default=None)

@@ -191,8 +191,9 @@ class Knowledge:
         return max([*no_dearer, *bounds], default=-math.inf)
 
     def expected_cost(self, recipe: Recipe) -> dict[str, float]:
-        """Return what `recipe` will probably cost: as known, as interpolated, or as the nearest structure with the same tail."""
-        cost = self.costs.predict(recipe) or self.costs.nearest(recipe) or self.done.get(Recipe(), {})
+        """Return what `recipe` will probably cost: known, interpolated, guessed from another tail, or as the nearest structure."""
+        costs = self.costs
+        cost = costs.predict(recipe) or costs.scaled(recipe) or costs.nearest(recipe) or self.done.get(Recipe(), {})
         return {**cost, "train_usd": self._usd_per_train_s() * self.planner.train_s(recipe)}
 
     def _usd_per_train_s(self) -> float:

@@ -15,7 +15,8 @@ from autocut.space import Axis
 _COMPILING_SHARE = 0.1
 """Share of the time in which expensive lowerings of the untouched model are tried, the quickest first."""
 _SKELETON_TAILS = 3
-_BASELINES = "baselines:"
+BASELINES = "baselines:"
+"""What the reasons of the baselines' jobs begin with."""
 _COST_FIRST = "cost first:"
 
 
@@ -56,7 +57,7 @@ def baselines(known: Knowledge, left_s: Callable[[], float], workers: int) -> Ph
     for group in groups:
         if group:
             recipes = tuple(Recipe().with_tail(*tail) for tail in group)
-            yield Request(recipes, f"{_BASELINES} the untouched model in {len(group)} more forms", may_skip=False)
+            yield Request(recipes, f"{BASELINES} the untouched model in {len(group)} more forms", may_skip=False)
 
 
 def skeletons(known: Knowledge, running: Running) -> Phase:
@@ -64,7 +65,7 @@ def skeletons(known: Knowledge, running: Running) -> Phase:
     method_axis, ratio_axis = known.space.axis("prune.method"), known.space.axis("prune.ratio")
     if method_axis is None or ratio_axis is None:
         return
-    while running(_BASELINES):
+    while running(BASELINES):
         yield None  # the best tails are not known yet
     methods = [str(method) for method in method_axis.choices if method != "none"]
     yield from (_skeleton(known, method, [nearest_value(ratio_axis, 0.5)]) for method in methods)
@@ -95,6 +96,12 @@ def nearest_value(axis: Axis, wish: float) -> float:
 
 def _skeleton(known: Knowledge, method: str, ratios: Sequence[float]) -> Request:
     prefixes = [Recipe({"prune.method": method, "prune.ratio": ratio}) for ratio in ratios]
-    recipes = tuple(prefix.with_tail(*tail) for prefix in prefixes for tail in known.promising_tails(prefix)[:_SKELETON_TAILS])
+    recipes = tuple(prefix.with_tail(*tail) for prefix in prefixes for tail in _pricing_tails(known, prefix))
     why = f"{_COST_FIRST} {method} {', '.join(f'{ratio:g}' for ratio in ratios)} without training"
     return Request(recipes, why, may_skip=False)
+
+
+def _pricing_tails(known: Knowledge, prefix: Recipe) -> list[tuple[str, str]]:
+    """The cheapest lowerings: what a structure saves with them, it saves about with the slow ones too."""
+    tails = known.promising_tails(prefix)
+    return ([tail for tail in tails if known.is_cheap(tail)] or tails)[:_SKELETON_TAILS]

@@ -20,7 +20,11 @@ _LOWER_S = 30.0
 _MEASURE_S = 2.0
 _ACCURACY_S = 1.0
 _SECONDS_PER_SAMPLE = 1e-3
-_FINALIZE_S = 10.0
+_FINALIZE_S = 5.0
+_TIMINGS = 3
+"""A point is timed with more samples when it is finalized, and once more when its bundle is verified."""
+_SECOND_WORKER = 0.5
+"""What another worker adds to finalization, most of which holds the machine alone."""
 _FINALIZE_SHARE = 0.4
 _FEWEST_POINTS = 4
 _DRIVER_END_S = 3.0
@@ -90,13 +94,14 @@ class Planner:
     def reserve_s(self, points: int, workers: int, total_s: float) -> float:
         """Seconds to keep for finalizing `points` points on `workers` workers, within a fixed share of the whole budget."""
         each = self.finalize_s()
-        rounds = math.ceil(max(points, _FEWEST_POINTS) / workers)
+        rounds = math.ceil(max(points, _FEWEST_POINTS) / (1 + _SECOND_WORKER * (workers - 1)))
         starting_s = math.ceil(rounds / PACKED_FINALISTS) * self.process_s()
         return min(starting_s + rounds * each * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
 
     def finalize_s(self) -> float:
         """Seconds to finalize one point in a running worker; it is verified in another fresh process."""
-        return _median(self._finalize_s, _FINALIZE_S + self.process_s())
+        timing_s = _TIMINGS * _median(self._all("cost"), _MEASURE_S)
+        return _median(self._finalize_s, _FINALIZE_S + self.process_s() + timing_s)
 
     def lines(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
         """The plan's table of seconds: what is measured and what is still assumed."""

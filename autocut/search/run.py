@@ -273,4 +273,4 @@ def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
         selection = select_point(candidates, max_accuracy_drop=_USUAL_DROP)
     except NoResultError:
         selection = select_point(candidates)
-    return f"Trial {selection.point.trial} is the {selection.reason}\n{explain_knobs(points, selection.point)}"
+    return f"Trial {selection.point.trial}: {selection.reason}\n{explain_knobs(points, selection.point)}"

@@ -32,7 +32,7 @@ def test_every_budget_is_kept_and_ends_with_the_front_finalized(start, budget_s)
     assert machine.searcher.book.finals
     if budget_s >= 300:
         front = {point.recipe for point in machine.searcher.book.front()}
-        assert len(front & set(machine.searcher.book.finals)) >= min(len(front), 12)
+        assert len(front & set(machine.searcher.book.finals)) >= min(len(front), 8)
 
 
 def test_the_untouched_weights_are_finalized_in_their_cheapest_exact_form(start):
@@ -41,6 +41,17 @@ def test_the_untouched_weights_are_finalized_in_their_cheapest_exact_form(start)
     machine.run()
 
     assert machine.searcher.book.finals.keys() >= {Recipe(), Recipe().with_tail("fp32", "onnxruntime")}
+
+
+def test_one_point_is_finalized_as_soon_as_the_baselines_are_known(start):
+    """It tells how long a finalization takes here, and there is something to deploy from then on."""
+    machine = start()
+    machine.run()
+    kinds = [job.kind for job in machine.jobs]
+    first = machine.jobs[kinds.index("finalize")]
+
+    assert first.recipes == (Recipe().with_tail("fp32", "onnxruntime"),)
+    assert "measure" in kinds[kinds.index("finalize") :]
 
 
 def test_time_that_is_left_finalizes_runners_up(start):
@@ -158,13 +169,15 @@ def test_a_budget_too_short_for_a_wish_is_no_verdict(start):
 
 def test_a_death_while_finalizing_costs_one_point(start):
     """The others of the same process are finalized by another one, and what was finished is kept."""
+    rehearsed = start()
+    rehearsed.run()
+    packed = next(job for job in rehearsed.jobs if job.kind == "finalize" and len(job.recipes) > 1)
+    dead = packed.recipes[1]
     machine = start()
-    dead = Recipe().with_tail("fp32", "onnxruntime")
     machine.world.deadly_to_finalize.add(dead)
     machine.run()
-    packed = next(job for job in machine.jobs if job.kind == "finalize" and dead in job.recipes)
 
-    assert len(packed.recipes) > 1
+    assert packed.recipes in [job.recipes for job in machine.jobs]
     assert dead not in machine.searcher.book.finals
     assert set(packed.recipes) - {dead} <= set(machine.searcher.book.finals)
 
