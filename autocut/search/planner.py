@@ -15,7 +15,7 @@ from autocut.recipe import Recipe
 from autocut.search.jobs import StageRan
 
 PROCESS_S = 6.0
-"""Prior for a fresh worker process until it works: interpreter, torch, task."""
+"""Prior for a fresh process until it works: interpreter, torch, task. A worker that is forked takes a fraction of it."""
 _LOWER_S = 30.0
 _MEASURE_S = 2.0
 _ACCURACY_S = 1.0
@@ -96,7 +96,7 @@ class Planner:
 
     def finalize_s(self) -> float:
         """Seconds to finalize one point in a running worker; it is verified in another fresh process."""
-        return _median(self._finalize_s, _FINALIZE_S + self.process_s())
+        return _median(self._finalize_s, _FINALIZE_S + PROCESS_S)
 
     def lines(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
         """The plan's table of seconds: what is measured and what is still assumed."""
