@@ -13,7 +13,7 @@ import pytest
 
 from autocut.price import Price
 from autocut.recipe import Recipe
-from autocut.search.jobs import Job, Setting
+from autocut.search.jobs import Job, RecipeMeasured, Setting
 from autocut.search.relay import WorkerDiedError, run_in_fork
 from autocut.search.server_process import ServerProcess
 
@@ -197,6 +197,24 @@ def test_a_worker_has_nothing_open_but_its_own_connection(server):
         other.kill()
 
     assert sorted(name.partition(":")[0] for name in opened) == ["/dev/null"] * 3 + ["socket"]
+
+
+@pytest.mark.slow
+def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, tmp_path):
+    """The heaviest libraries work in a fork, on as many threads as asked, and compile into the study's own cache."""
+    setting = Setting(str(small_task_file), str(tmp_path / "study"), 0, 1, 10**9, SETTING.price, "autocut search")
+    tails = [Recipe().with_tail("fp32", "onnxruntime"), Recipe().with_tail("fp32", "torch_compile")]
+    jobs = [Job(1, "baseline", (Recipe(),), time.time() + 300, ""), Job(2, "measure", tuple(tails), time.time() + 300, "")]
+    events = []
+    (tmp_path / "fork").mkdir()
+    with ServerProcess(tmp_path / "fork", [str(small_task_file)]) as process:
+        process.start()
+        for each in jobs:
+            run_in_fork(process.address, each, setting, events.append)
+
+    assert [event.recipe for event in events if isinstance(event, RecipeMeasured)] == [Recipe(), *tails]
+    assert {event.measured.measurement.cost.threads for event in events if isinstance(event, RecipeMeasured)} == {1}
+    assert list((tmp_path / "study" / "stages" / "inductor").iterdir())
 
 
 def test_a_relay_does_not_import_torch():
