@@ -18,6 +18,8 @@ _ENVIRONMENT = {
     "ORT_DISABLE_TELEMETRY": "1",
     # Inductor (2.13) starts a pool of processes when it is imported where Triton is installed.
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
+    # numpy's and scipy's OpenBLAS start their threads when they are imported. torch has its own, whose number is set in the worker.
+    "OPENBLAS_NUM_THREADS": "1",
     # Asking whether there is a GPU must not open it: no child could use it then.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }

@@ -200,8 +200,9 @@ def test_a_worker_has_nothing_open_but_its_own_connection(server):
 
 
 @pytest.mark.slow
-def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, tmp_path):
+def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, tmp_path, monkeypatch):
     """The heaviest libraries work in a fork, on as many threads as asked, and compile into the study's own cache."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it in a process that has compiled: this one, perhaps
     setting = Setting(str(small_task_file), str(tmp_path / "study"), 0, 1, 10**9, SETTING.price, "autocut search")
     tails = [Recipe().with_tail("fp32", "onnxruntime"), Recipe().with_tail("fp32", "torch_compile")]
     jobs = [Job(1, "baseline", (Recipe(),), time.time() + 300, ""), Job(2, "measure", tuple(tails), time.time() + 300, "")]
