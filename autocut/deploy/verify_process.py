@@ -8,10 +8,8 @@ REPORT is JSON, one `Findings`. Nothing here judges, except that a latency outsi
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import signal
 import site
 import sys
 import sysconfig
@@ -37,10 +35,10 @@ from autocut.measure.footprint_process import forget_peak, peak_resident_bytes
 from autocut.measure.latency import measure_latency
 from autocut.measure.machine import machine_fingerprint
 from autocut.measurement import Latency
+from autocut.parent_death import die_with
 
 _SAMPLES = 64
 _ATTEMPTS = 2
-_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,18 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draft = options.report.with_suffix(".draft")
     draft.write_text(json.dumps(asdict(findings)), encoding="utf-8")
     draft.replace(options.report)
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, so that nobody's timings are disturbed by work that nobody awaits.
-
-    This process leads a session of its own, which a signal to its parent's group does not reach. Linux only; elsewhere it runs on
-    until its work is done.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died while this process was starting
-        raise SystemExit(f"process {parent}, which asked for this verification, is gone")
 
 
 def find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool = False) -> Findings:

@@ -221,7 +221,8 @@ class Agent:
             case WorkerUp():
                 pass
             case RecipeStarted():
-                if job.number not in self._current:
+                # The first ones also wait for what starts only once: Ray, and the process that workers are forked from.
+                if job.number not in self._current and job.number > self._workers:
                     self.planner.observe_process(self.budget.clock() - self._started[job.number])
                 self._current[job.number] = event.recipe
                 self._began[job.number] = self.budget.clock()

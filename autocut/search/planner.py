@@ -15,7 +15,7 @@ from autocut.recipe import Recipe
 from autocut.search.jobs import StageRan
 
 PROCESS_S = 6.0
-"""Prior for a fresh worker process until it works: interpreter, torch, task."""
+"""Prior for a fresh process until it works: interpreter, torch, task. A worker that is forked takes a fraction of it."""
 _LOWER_S = 30.0
 _MEASURE_S = 2.0
 _ACCURACY_S = 1.0
@@ -101,7 +101,7 @@ class Planner:
     def finalize_s(self) -> float:
         """Seconds to finalize one point in a running worker; it is verified in another fresh process."""
         timing_s = _TIMINGS * _median(self._all("cost"), _MEASURE_S)
-        return _median(self._finalize_s, _FINALIZE_S + self.process_s() + timing_s)
+        return _median(self._finalize_s, _FINALIZE_S + PROCESS_S + timing_s)
 
     def lines(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
         """The plan's table of seconds: what is measured and what is still assumed."""

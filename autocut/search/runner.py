@@ -1,9 +1,9 @@
 """Ray Tune runs what the agent decides. The only room that imports Ray.
 
 Tune's own experiment state is disposable: the study database is the only truth, a resumed search starts a fresh `Tuner`, and
-Tune's files go to a temporary folder. Each job is a Tune trial in a fresh process (`reuse_actors=False`), so that an
-out-of-memory kill, a crash or a leak cannot reach the next one. `TuneConfig.time_budget_s` is not used: it overshoots by ten
-seconds (FACTS section 4). Workers keep the deadline themselves, and the callback below ends the run if one of them does not.
+Tune's files go to a temporary folder. Each job is a Tune trial with a process of its own, so that an out-of-memory kill, a crash
+or a leak cannot reach the next one. `TuneConfig.time_budget_s` is not used: it overshoots by ten seconds (FACTS section 4). Workers
+keep the deadline themselves, and the callback below ends the run if one of them does not.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from autocut.errors import DeadlineError, InputError
 from autocut.measure.quiet import QuietLock
 from autocut.search.agent import Agent
 from autocut.search.jobs import Event, Job, Setting
+from autocut.search.relay import run_in_fork
+from autocut.search.server_process import ServerProcess, is_supported
 from autocut.search.worker import run_job
 
 _ENVIRONMENT = {
@@ -38,6 +40,9 @@ _ENVIRONMENT = {
 }
 _OVERDUE_S = 2.5
 _TRY_S = 0.002
+_STARTS = 3
+"""Starts of the fork server in a row that may end before it is ready."""
+_FORKS = "fork server"
 _DIED = "the worker process died: killed, out of memory, or crashed"
 
 
@@ -61,6 +66,10 @@ def _errors_kept() -> Iterator[None]:
 def run_with_ray(agent: Agent, setting: Setting, *, workers: int, ray_address: str | None, on_tick: Callable[[], None]) -> None:
     """Run the jobs of `agent` on Ray until it has no more.
 
+    On this machine each job's process is forked from one that has imported everything (`fork_server`), and Ray's own processes
+    only relay. On a cluster, or where the system cannot fork safely, each job runs in a fresh process of Ray's instead, which
+    takes several seconds to start.
+
     Args:
         agent: Decides; it is asked from this thread alone.
         setting: What every worker needs to know.
@@ -70,102 +79,193 @@ def run_with_ray(agent: Agent, setting: Setting, *, workers: int, ray_address: s
     """
     _prepare_environment(setting.threads)
     import ray
-    from ray import tune
-    from ray.tune.search import Searcher
 
-    starts = _Starts()
-    with tempfile.TemporaryDirectory(prefix="autocut-tune-", ignore_cleanup_errors=True) as folder, _quiet_ray():
-        scratch = Path(folder)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="autocut-tune-", ignore_cleanup_errors=True)))
+        stack.enter_context(_quiet_ray())
+        forks = None if ray_address or not is_supported() else stack.enter_context(_fork_server(setting))
+        desk = _Desk(agent, on_tick, forks)
+        desk.keep_forks()  # it imports while Ray starts
         _start_ray(ray, workers, ray_address, scratch)
-
-        def stop_if_over() -> None:
-            """A worker that does not end by itself at the deadline, and a fault that all share, end the run at once."""
-            if agent.fault is not None or agent.budget.clock() > agent.budget.deadline + _OVERDUE_S:
-                raise _StopNow
-
-        class AgentSearcher(Searcher):
-            """Hands the agent's jobs to Tune."""
-
-            def __init__(self) -> None:
-                super().__init__(metric="seconds", mode="min")
-                self.jobs: dict[str, Job] = {}
-
-            def suggest(self, trial_id: str) -> Any:
-                stop_if_over()
-                if not starts.take(trial_id):
-                    return None
-                try:
-                    job = agent.next_job()
-                except StopIteration:
-                    starts.release(trial_id)
-                    return Searcher.FINISHED
-                except Exception as error:
-                    raise _StopNow(error) from error
-                if job is None:
-                    starts.release(trial_id)
-                    return None
-                self.jobs[trial_id] = job
-                return {"job": job}
-
-            def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-                starts.release(trial_id)
-                with _errors_kept():
-                    _deliver(agent, self.jobs[trial_id], result)
-
-            def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
-                # `result` is the last one again, which has been delivered.
-                starts.release(trial_id)
-                with _errors_kept():
-                    agent.on_job_end(self.jobs[trial_id], _DIED if error else None)
-
-            def save(self, checkpoint_path: str) -> None:
-                """Tune's state is disposable."""
-
-            def restore(self, checkpoint_path: str) -> None:
-                """Tune's state is disposable."""
-
-            __reduce__ = _not_stored
-
-        searcher = AgentSearcher()
-
-        class Ticker(tune.Callback):
-            """Keeps the clock while Tune has the thread."""
-
-            def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
-                stop_if_over()
-                with _errors_kept():
-                    on_tick()
-
-            __reduce__ = _not_stored
-
-        def trainable(config: dict[str, Any]) -> None:
-            run_job(config["job"], setting, lambda event: tune.report({"event": event, "seconds": time.time()}))
-
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1}),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                num_samples=-1,
-                max_concurrent_trials=workers,
-                reuse_actors=False,
-                trial_name_creator=lambda trial: trial.trial_id,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=str(scratch),
-                verbose=0,
-                callbacks=[Ticker()],
-                failure_config=tune.FailureConfig(max_failures=0),
-            ),
-        )
         try:
-            tuner.fit()
+            _tuner(desk, setting, workers, scratch).fit()
         except _StopNow as stop:
             if stop.cause is not None:
                 raise stop.cause from None
         finally:
             ray.shutdown()
+
+
+def _tuner(desk: _Desk, setting: Setting, workers: int, scratch: Path) -> Any:
+    """Tune, set up to ask `desk` for every trial and to tell it everything."""
+    from ray import tune
+
+    address = desk.forks.address if desk.forks else None
+
+    def trainable(config: dict[str, Any]) -> None:
+        def report(event: Event) -> None:
+            tune.report({"event": event, "seconds": time.time()})
+
+        if address is None:
+            run_job(config["job"], setting, report)
+        else:
+            run_in_fork(address, config["job"], setting, report)
+
+    return tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        tune_config=tune.TuneConfig(
+            search_alg=_searcher(desk),
+            num_samples=-1,
+            max_concurrent_trials=workers,
+            # A relay does nothing that could reach the next job; a process that runs jobs itself does, so it runs one.
+            reuse_actors=address is not None,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(scratch),
+            verbose=0,
+            callbacks=[_ticker(desk)],
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    )
+
+
+def _searcher(desk: _Desk) -> Any:
+    from ray.tune.search import Searcher
+
+    class AgentSearcher(Searcher):
+        """Hands the agent's jobs to Tune."""
+
+        def __init__(self) -> None:
+            super().__init__(metric="seconds", mode="min")
+
+        def suggest(self, trial_id: str) -> Any:
+            with _errors_kept():
+                try:
+                    job = desk.take_job(trial_id)
+                except StopIteration:
+                    return Searcher.FINISHED
+            return None if job is None else {"job": job}
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            with _errors_kept():
+                desk.deliver(trial_id, result.get("event"))
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
+            # `result` is the last one again, which has been delivered.
+            with _errors_kept():
+                desk.end(trial_id, _DIED if error else None)
+
+        def save(self, checkpoint_path: str) -> None:
+            """Tune's state is disposable."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Tune's state is disposable."""
+
+        __reduce__ = _not_stored
+
+    return AgentSearcher()
+
+
+def _ticker(desk: _Desk) -> Any:
+    from ray import tune
+
+    class Ticker(tune.Callback):
+        """Keeps the clock while Tune has the thread."""
+
+        def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
+            with _errors_kept():
+                desk.tick()
+
+        __reduce__ = _not_stored
+
+    return Ticker()
+
+
+class _Desk:
+    """Between Tune and the agent: which trial runs which job, who holds the machine for it, and whether the fork server lives."""
+
+    def __init__(self, agent: Agent, on_tick: Callable[[], None], forks: ServerProcess | None) -> None:
+        self.forks = forks
+        self._agent = agent
+        self._on_tick = on_tick
+        self._starts = _Starts()
+        self._jobs: dict[str, Job] = {}
+
+    def take_job(self, trial_id: str) -> Job | None:
+        """Return what the trial is to do; None while there is nothing, or somebody times.
+
+        Raises:
+            StopIteration: the search is over.
+        """
+        self._stop_if_over()
+        if not self._starts.take(trial_id):
+            return None
+        job = None
+        try:
+            job = self._agent.next_job()
+        finally:
+            if job is None:
+                self._starts.release(trial_id)
+        if job is not None:
+            self._jobs[trial_id] = job
+        return job
+
+    def deliver(self, trial_id: str, event: Event | None) -> None:
+        """Take in what a worker reports."""
+        self._starts.release(trial_id)
+        if event is not None:
+            self._agent.on_event(self._jobs[trial_id], event)
+
+    def end(self, trial_id: str, error: str | None) -> None:
+        """Take in that a trial is over."""
+        self._starts.release(trial_id)
+        self._agent.on_job_end(self._jobs[trial_id], error)
+
+    def tick(self) -> None:
+        """Look after the clock, the fork server and the screen."""
+        self._stop_if_over()
+        self.keep_forks()
+        self._on_tick()
+
+    def keep_forks(self) -> None:
+        """Start the fork server, again should it have died, while nobody times; its jobs died with it, and the agent knows.
+
+        Raises:
+            InputError: it does not come up.
+        """
+        forks = self.forks
+        if forks is None:
+            return
+        if forks.is_running:
+            if forks.is_ready:
+                self._starts.release(_FORKS)
+            return
+        self._starts.release(_FORKS)
+        if (how := forks.how_it_ended) and forks.failed_starts >= _STARTS:
+            raise InputError(f"the process that workers are forked from must start, but ended: {how}", "autocut check")
+        if self._starts.take(_FORKS):
+            if how:
+                self._agent.progress.lines.append(f"workers: the process that they are forked from ended, {how}: starting it again")
+            forks.start()
+
+    def _stop_if_over(self) -> None:
+        """A worker that does not end by itself at the deadline, and a fault that all share, end the run at once."""
+        budget = self._agent.budget
+        if self._agent.fault is not None or budget.clock() > budget.deadline + _OVERDUE_S:
+            raise _StopNow
+
+
+@contextlib.contextmanager
+def _fork_server(setting: Setting) -> Iterator[ServerProcess]:
+    # Not in Tune's folder: a socket's path must stay below 108 characters. The new folder is this user's alone.
+    short = None if len(tempfile.gettempdir()) < 60 else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="autocut-fork-", dir=short, ignore_cleanup_errors=True) as folder:
+        arguments = () if setting.task_path is None else (setting.task_path,)
+        with ServerProcess(Path(folder), arguments) as forks:
+            yield forks
 
 
 def _start_ray(ray: Any, workers: int, ray_address: str | None, scratch: Path) -> None:
@@ -236,6 +336,7 @@ class _Starts:
             stack.enter_context(QuietLock().shared(timeout_s=_TRY_S))
         except DeadlineError:
             return False
+        self.release(trial_id)
         self._held[trial_id] = stack
         return True
 
@@ -248,9 +349,3 @@ class _Starts:
 def _not_stored(self: object) -> tuple[type[str], tuple[str]]:
     """Stand in for what Tune would pickle into its own state, which nobody ever reads."""
     return str, (type(self).__name__,)
-
-
-def _deliver(agent: Agent, job: Job, result: dict[str, Any]) -> None:
-    event: Event | None = result.get("event")
-    if event is not None:
-        agent.on_event(job, event)

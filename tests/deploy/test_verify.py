@@ -233,7 +233,7 @@ def test_in_this_process_there_is_no_first_start(bundle):
 
 _CHILD = """
 import sys, time
-from autocut.deploy.verify_process import die_with
+from autocut.parent_death import die_with
 die_with(int(sys.argv[1]))
 print("ready", flush=True)
 time.sleep(120)
@@ -259,7 +259,7 @@ def test_a_process_whose_parent_is_gone_does_not_start(tmp_path):
     """The worker may die while the fresh process imports torch; here the parent is this process, and process 0 was asked for."""
     told = run_process([sys.executable, "-c", _CHILD, "0"], tmp_path, clean_environment(), 60.0)
 
-    assert told == "exit code 1: process 0, which asked for this verification, is gone"
+    assert told == "exit code 1: process 0, which wanted this work, is gone"
 
 
 def test_a_hang_ends_with_the_timeout(bundle):

@@ -1,0 +1,25 @@
+"""No process outlives the one that wants its work: it would disturb timings that nobody awaits it for."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent` dies, however that dies.
+
+    A signal to the parent's group does not reach a process that leads a group of its own. Linux only; elsewhere it runs on until
+    its work is done.
+
+    Raises:
+        SystemExit: `parent` died while this process was starting.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(f"process {parent}, which wanted this work, is gone")

@@ -1,0 +1,114 @@
+"""Imports what jobs will import, once for all of them.
+
+Half of what a worker process does before it works is importing: torch at first, then, when a stage first needs them, the
+exporters, quantizers and compilers. No list of them is kept here: the names are read from autocut's own source, where functions
+import what they need, and from the task's.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+_WORKER = "autocut.search.worker"
+_DIGITS = "autocut.tasks.digits"
+_LAZY_LIBRARIES = (
+    "torch.export._trace",
+    "torch.onnx._internal.exporter._compat",
+    "onnxscript.function_libs.torch_lib.ops",
+)
+"""What torch imports when its exporters first run (2.13). Should one go, every process imports it again: slow, not wrong."""
+_HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
+"""Of pyarrow's allocator, which prepares itself for every fork and starts the thread again."""
+
+
+def import_for_jobs(task_path: str | None) -> None:
+    """Import what a job of this task may import, at its start or while it runs.
+
+    The task's own modules are not imported: they may change, may compute something, and are the worker's to load. What they import
+    from installed packages is, unless that starts threads, which a fork would lose.
+
+    Raises:
+        RuntimeError: a library of autocut's own started a thread.
+    """
+    _import_closure((_WORKER, *_LAZY_LIBRARIES))
+    if threads := foreign_threads():
+        raise RuntimeError(f"a process that is to be forked must have one thread, but imports started {', '.join(threads)}")
+    wanted = [_DIGITS] if task_path is None else _installed_names(Path(task_path))
+    wanted = [name for name in wanted if name not in sys.modules]
+    if wanted and _leave_one_thread(wanted):
+        _import_closure(wanted)
+
+
+def foreign_threads() -> list[str]:
+    """Names of this process's threads but for the main one and those that survive a fork. Linux only; elsewhere none are seen."""
+    tasks = Path("/proc/self/task")
+    others = [task for task in tasks.iterdir() if task.name != str(os.getpid())] if tasks.is_dir() else []
+    names = [(task / "comm").read_text(encoding="utf-8", errors="replace").strip() for task in others]
+    return [name for name in names if name not in _HARMLESS_THREADS]
+
+
+def _import_closure(names: Iterable[str]) -> None:
+    """Import `names`, and whatever modules of autocut that are loaded by then name in an import anywhere in them."""
+    waiting, seen, read = list(names), set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        _import(name)
+        for own in [own for own in sys.modules if own.partition(".")[0] == "autocut" and own not in read]:
+            read.add(own)
+            file = getattr(sys.modules[own], "__file__", None)
+            waiting += sorted(_names_in(Path(file))) if file else []
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception:
+        # Optional, or broken: the method or the task that needs it says so when it is used.
+        return
+
+
+def _leave_one_thread(names: Iterable[str]) -> bool:
+    """Whether importing `names` starts no thread: tried out in a process that ends with the answer."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _import_closure(names)
+            os._exit(len(foreign_threads()))
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _installed_names(task: Path) -> list[str]:
+    """What the task file and the modules beside it that it names import, without these modules themselves."""
+    waiting, read, found = [task], set[Path](), set[str]()
+    while waiting:
+        file = waiting.pop()
+        if file in read:
+            continue
+        read.add(file)
+        for name in _names_in(file):
+            root = task.parent / name.partition(".")[0]
+            if root.is_dir() or root.with_suffix(".py").is_file():
+                waiting += [root.with_suffix(".py")] if root.with_suffix(".py").is_file() else sorted(root.glob("**/*.py"))
+            else:
+                found.add(name)
+    return sorted(found)
+
+
+def _names_in(file: Path) -> set[str]:
+    """Dotted names of the modules that the source in `file` imports absolutely, at its top or inside functions."""
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (OSError, SyntaxError, ValueError):
+        return set()  # whoever loads it says what is wrong
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and node.level == 0}

@@ -1,0 +1,79 @@
+"""The Ray Tune side of a job that runs in a forked process: hands the job over and passes on every event.
+
+The process of a Tune trial must stay light, because Ray needs seconds to start one and uses it for many jobs: no torch here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Client
+from pathlib import Path
+
+from autocut.search.jobs import Event, Job, Setting
+
+_SCORE = Path("/proc/self/oom_score_adj")
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process ended before its last word: killed, out of memory, or crashed. Ray Tune takes it for the trial's error."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a process inherits from the one that starts it.
+
+    A forked worker takes them from the trial's process and not from the server that it was forked from, so that it finds what it
+    would find had Ray started it: Ray's environment, its search path for modules, its low priority, and that it is the first that
+    the kernel kills when memory is short.
+    """
+
+    environment: dict[str, str]
+    folder: str
+    path: tuple[str, ...]
+    niceness: int
+    out_of_memory_score: str | None
+
+    @staticmethod
+    def here() -> Surroundings:
+        """Those of this process."""
+        score = _SCORE.read_text(encoding="ascii").strip() if _SCORE.exists() else None
+        return Surroundings(dict(os.environ), str(Path.cwd()), tuple(sys.path), os.nice(0), score)
+
+    def adopt(self) -> None:
+        """Make them those of this process."""
+        os.environ.clear()
+        os.environ.update(self.environment)
+        os.chdir(self.folder)
+        sys.path[:] = self.path
+        os.nice(max(0, self.niceness - os.nice(0)))  # only root may go the other way
+        if self.out_of_memory_score is not None and int(self.out_of_memory_score) > int(_SCORE.read_text(encoding="ascii")):
+            _SCORE.write_text(self.out_of_memory_score, encoding="ascii")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a forked process is told to do."""
+
+    job: Job
+    setting: Setting
+    surroundings: Surroundings
+
+
+def run_in_fork(address: str, job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
+    """Run `job` in a process forked by the server at `address`, reporting events as they come.
+
+    That process dies with this one. A server that is still importing is waited for.
+
+    Raises:
+        WorkerDiedError: the process, or the server, is gone before the job's end.
+    """
+    try:
+        with Client(address, family="AF_UNIX") as connection:
+            connection.send(Request(job, setting, Surroundings.here()))
+            while (event := connection.recv()) is not None:
+                report(event)
+    except (EOFError, OSError) as error:
+        raise WorkerDiedError(f"the process of job {job.number} died: killed, out of memory, or crashed") from error
