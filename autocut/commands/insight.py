@@ -18,6 +18,8 @@ from autocut.errors import FaultsError
 if TYPE_CHECKING:
     from autocut.methods import MethodRow, PairRow
 
+_BAR_WIDTH = 40
+
 
 @click.command(
     "check", cls=Verb, short_help="Find every fault of a task at once.", examples=["autocut check task.py", "autocut check"]
@@ -68,7 +70,7 @@ def methods(console: Console, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def ledger(console: Console, study: Path, as_json: bool) -> int:
-    """Show where the time of STUDY went: seconds by category, over all its runs.
+    """Show where the time of STUDY went: seconds by category and a bar, over all its runs.
 
     Workers work at the same time, so the categories can add up to more than the budget's clock.
     """
@@ -82,7 +84,10 @@ def ledger(console: Console, study: Path, as_json: bool) -> int:
     seconds = {name: spent for name, spent in document["by_category"].items() if spent > 0}
     total = sum(seconds.values())
     ordered = sorted(seconds.items(), key=lambda item: -item[1])
-    console.table(["seconds", "share", "category"], [(f"{spent:.1f}", f"{spent / total:.0%}", name) for name, spent in ordered])
+    console.table(
+        ["seconds", "share", "", "category"],
+        [(f"{spent:.1f}", f"{spent / total:.0%}", _bar(spent / total), name) for name, spent in ordered],
+    )
     console.data(f"\nbudget spent: {format_duration(document['spent_s'])} in {len(document['sessions'])} run(s)")
     return 0
 
@@ -104,6 +109,11 @@ def dashboard(console: Console, study: Path, port: int) -> int:
 
     serve(study, port, console.data)
     return 0
+
+
+def _bar(share: float) -> str:
+    """A bar as long as its share; whatever is there at all gets a mark."""
+    return "#" * max(1, round(share * _BAR_WIDTH))
 
 
 def _told(row: MethodRow) -> str:

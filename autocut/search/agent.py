@@ -45,7 +45,6 @@ from autocut.search.jobs import (
 )
 from autocut.search.knowledge import Knowledge
 from autocut.search.phases import BASELINES, Phase, Request, phases
-from autocut.search.planner import PACKED_FINALISTS
 from autocut.search.progress import Progress, headline
 from autocut.search.proposing import Proposing
 
@@ -171,10 +170,21 @@ class Agent:
             f"3. learn: {len(self.space.anchors)} anchors, then proposals, each with all its promising tails",
             "4. finalize: export, test split, verify in fresh processes",
         ]
+        if ladder := self._ladder_line():
+            lines.append(ladder)
         if slow := {mode: seconds for (_, mode), seconds in self.known.unaffordable_tails().items()}:
             told = ", ".join(f"{mode} ({seconds:.0f} s)" for mode, seconds in slow.items())
             lines.append(f"left out, too slow to make for this budget: {told}")
         return lines
+
+    def _ladder_line(self) -> str:
+        """Which numbers of epochs fit the budget; nothing where the space trains nothing."""
+        ladder = self.known.ladder()
+        if not ladder:
+            return ""
+        told = f"epochs: {', '.join(map(str, ladder))} ({format_duration(self.planner.epochs_s(ladder[-1]))} at most)"
+        longer = ", ".join(f"{epochs} ({format_duration(self.planner.epochs_s(epochs))})" for epochs in self.known.too_long())
+        return told + (f"; left out, too long for this budget: {longer}" if longer else "")
 
     # ---- decisions ----------------------------------------
 
@@ -218,6 +228,8 @@ class Agent:
                 self.reference = event.reference
                 self.set_floor(event.accuracy.metric.value)
                 self.book.set_baseline(event)
+                if ladder := self._ladder_line():
+                    self.progress.lines.append(f"plan: {ladder}")
             case WorkerUp():
                 pass
             case RecipeStarted():
@@ -336,7 +348,7 @@ class Agent:
         if not waiting and left > _RUNNER_UP_PATIENCE * each:
             waiting = self._waiting(runners_up(self.book, self.space.objectives))
         if waiting:
-            share = min(PACKED_FINALISTS, math.ceil(len(waiting) / self._workers))
+            share = min(self.planner.packed_finalists(), math.ceil(len(waiting) / self._workers))
             return self._finalization(dict(list(waiting.items())[:share]))
         if self._running:
             return None

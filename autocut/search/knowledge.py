@@ -16,7 +16,7 @@ from autocut.score import Limit
 from autocut.search.cost_first import COST_METRICS, CostModel, Tail, cheapest_modes, dominates
 from autocut.search.planner import Planner
 from autocut.search.tactics import EVERYTHING, Tactics
-from autocut.space import Space
+from autocut.space import Space, axis_values
 
 _EXPENSIVE_SHARE = 0.1
 """A lowering that takes more than this share of the budget is not tried: a short budget spends its time on the cheap ones."""
@@ -40,6 +40,7 @@ class Knowledge:
         budget_s: The whole budget; it decides which lowerings are affordable.
         limits: Bounds that every model must keep; what breaks them on cost is not run.
         tactics: What may be used.
+        workers: Jobs at a time.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class Knowledge:
         budget_s: float,
         limits: Sequence[Limit] = (),
         tactics: Tactics = EVERYTHING,
+        workers: int = 1,
     ) -> None:
         self.space = space
         self.planner = planner
         self.tactics = tactics
+        self.workers = workers
         self.costs = CostModel()
         self.done: dict[Recipe, dict[str, float]] = {}
         self.dead: set[Recipe] = set()
@@ -148,16 +151,42 @@ class Knowledge:
         accuracy, rival = (self.done.get(Recipe().with_tail(*one), {}).get("accuracy", 0.0) for one in (tail, best))
         return costs[tail][metric] > _SECOND_BEST * costs[best][metric] and rival >= accuracy - _AS_ACCURATE
 
+    # ---- epochs ----------------------------------------
+
+    def ladder(self) -> tuple[int, ...]:
+        """The space's numbers of epochs that fit the budget."""
+        return self.planner.ladder(self._epochs(), self._budget_s, self.workers)
+
+    def too_long(self) -> tuple[int, ...]:
+        """The space's numbers of epochs that do not."""
+        return tuple(epochs for epochs in self._epochs() if epochs > 0 and epochs not in self.ladder())
+
+    def on_ladder(self, recipe: Recipe) -> Recipe:
+        """Return `recipe`, with the most epochs that fit where it has more."""
+        if int(recipe["train.epochs"]) not in self.too_long():
+            return recipe
+        return Recipe({**recipe, "train.epochs": max(self.ladder())})
+
+    def _epochs(self) -> tuple[int, ...]:
+        axis = self.space.axis("train.epochs")
+        return tuple(sorted(int(value) for value in axis_values(axis))) if axis else ()
+
     # ---- recipes ----------------------------------------
 
     def with_tails(self, recipe: Recipe) -> tuple[Recipe, ...]:
-        """Return `recipe` and its siblings: the same trained prefix with every promising tail that is not beaten."""
-        return (recipe, *(sibling for sibling in self.fan_out(recipe) if sibling != recipe))
+        """Return `recipe` and its siblings: the same trained prefix with every promising, cheap tail that is not beaten.
+
+        Tails that take long to make are proposed later, where they promise enough for their seconds.
+        """
+        siblings = [sibling for sibling in self.fan_out(recipe) if sibling != recipe and self.is_cheap(sibling.tail)]
+        return (recipe, *siblings)
 
     def fan_out(self, recipe: Recipe) -> tuple[Recipe, ...]:
         """Return the prefix of `recipe` with every promising tail that is not beaten, its own tail first."""
         if not self.tactics.fan_out:
             return () if self.is_beaten(recipe) or recipe.tail not in self.affordable_tails() else (recipe,)
+        if int(recipe["train.epochs"]) in self.too_long():
+            return ()
         siblings = [recipe.prefix.with_tail(*tail) for tail in self.promising_tails(recipe.prefix)]
         left = [sibling for sibling in siblings if not self.is_beaten(sibling)]
         return tuple(sorted(left, key=lambda sibling: sibling != recipe))

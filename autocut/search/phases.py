@@ -78,10 +78,10 @@ def skeletons(known: Knowledge, running: Running) -> Phase:
 
 
 def wishes(known: Knowledge, tries: Iterable[Recipe]) -> Phase:
-    """The user's recipes, which are run however bad they look, then the space's anchors; each with its promising tails."""
+    """The user's recipes, which are run however bad they look, then the space's anchors; each with its cheap tails."""
     for recipe in tries:
         yield Request(known.with_tails(recipe), f"asked for: {recipe.prefix.describe()}", may_skip=False)
-    for recipe in known.space.anchors:
+    for recipe in dict.fromkeys(known.on_ladder(anchor) for anchor in known.space.anchors):
         yield Request(known.with_tails(recipe), f"anchor: {recipe.prefix.describe()}")
 
 

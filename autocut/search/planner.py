@@ -21,6 +21,8 @@ _MEASURE_S = 2.0
 _ACCURACY_S = 1.0
 _SECONDS_PER_SAMPLE = 1e-3
 _FINALIZE_S = 5.0
+_TRAINING_SHARE = 1 / 12
+"""Share of the workers' whole time that one training may take."""
 _TIMINGS = 3
 """A point is timed with more samples when it is finalized, and once more when its bundle is verified."""
 _SECOND_WORKER = 0.5
@@ -29,8 +31,9 @@ _FINALIZE_SHARE = 0.4
 _FEWEST_POINTS = 4
 _DRIVER_END_S = 3.0
 _REFERENCE = ("cost", "fp32/eager")
-PACKED_FINALISTS = 3
-"""Points that one process finalizes at most, one after the other."""
+_PACKED_FINALISTS = 3
+"""Points that one process finalizes at most, one after the other, where starting it takes longer than `_SLOW_START_S`."""
+_SLOW_START_S = 1.0
 
 
 class Planner:
@@ -88,15 +91,33 @@ class Planner:
 
     def train_s(self, recipe: Recipe) -> float:
         """Seconds to train the prefix of `recipe`, an upper bound where a curriculum uses fewer samples."""
-        per_sample = _median(self._per_sample, _SECONDS_PER_SAMPLE)
-        return per_sample * int(recipe["train.epochs"]) * self._train_samples
+        return self.epochs_s(int(recipe["train.epochs"]))
+
+    def ladder(self, epochs: Iterable[int], total_s: float, workers: int) -> tuple[int, ...]:
+        """Return those numbers of epochs that one training may have in a search of `total_s` seconds.
+
+        A front needs more than a few trainings, so one of them gets a fixed share of the workers' time at most; the shortest is
+        always allowed.
+        """
+        trained = sorted(number for number in epochs if number > 0)
+        most_s = _TRAINING_SHARE * total_s * workers
+        fitting = tuple(number for number in trained if self.epochs_s(number) <= most_s)
+        return fitting or tuple(trained[:1])
+
+    def epochs_s(self, epochs: int) -> float:
+        """Seconds of that many epochs over all the data."""
+        return _median(self._per_sample, _SECONDS_PER_SAMPLE) * epochs * self._train_samples
 
     def reserve_s(self, points: int, workers: int, total_s: float) -> float:
         """Seconds to keep for finalizing `points` points on `workers` workers, within a fixed share of the whole budget."""
         each = self.finalize_s()
         rounds = math.ceil(max(points, _FEWEST_POINTS) / (1 + _SECOND_WORKER * (workers - 1)))
-        starting_s = math.ceil(rounds / PACKED_FINALISTS) * self.process_s()
+        starting_s = math.ceil(rounds / self.packed_finalists()) * self.process_s()
         return min(starting_s + rounds * each * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
+
+    def packed_finalists(self) -> int:
+        """Points for one process: one where it starts at once, so that the next one goes to whoever is free."""
+        return _PACKED_FINALISTS if self.process_s() > _SLOW_START_S else 1
 
     def finalize_s(self) -> float:
         """Seconds to finalize one point in a running worker; it is verified in another fresh process."""

@@ -115,7 +115,9 @@ class _Search:
         interrupted = self.book.close_interrupted()
         feasible = {tail: made.graph for tail, made in found.lowerings.items() if made.reason is None}
         priors = {tail: made.seconds for tail, made in found.lowerings.items()}
-        known = Knowledge(space, feasible, Planner(found.task.train_samples, priors), config.budget_s, limits)
+        known = Knowledge(
+            space, feasible, Planner(found.task.train_samples, priors), config.budget_s, limits, workers=config.workers
+        )
         self.agent = Agent(
             known=known,
             book=self.book,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autocut.space.axes import RULES, Axis, AxisRule, Space
 from autocut.space.fitting import fit_space
-from autocut.space.grid import every_recipe
+from autocut.space.grid import axis_values, every_recipe
 from autocut.space.reading import load_space, parse_space, read_recipe, shipped_spaces
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Axis",
     "AxisRule",
     "Space",
+    "axis_values",
     "every_recipe",
     "fit_space",
     "load_space",

@@ -34,7 +34,7 @@ from autocut.space import Space, parse_space
 HERE = Path(__file__).parent
 PLAIN = "optuna tpe, nothing reused"
 OURS = "autocut"
-PROCESS_S = 4.0
+PROCESS_S = 0.3
 FINALIZE_S = 8.0
 """Seconds of a worker's start and of finalizing a point: medians of real searches on two shared cores (README)."""
 GRID = 200

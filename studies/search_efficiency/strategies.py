@@ -129,7 +129,7 @@ def _agent(tactics: Tactics = EVERYTHING, sampler: str = "tpe") -> Callable[[Con
     def build(contest: Contest, clock: Clock, seed: int) -> Searcher:
         table, space = contest.table, contest.space
         planner = Planner(int(table.document["train_samples"]), table.priors)
-        known = Knowledge(space, table.graphs, planner, contest.budget_s, tactics=tactics)
+        known = Knowledge(space, table.graphs, planner, contest.budget_s, tactics=tactics, workers=WORKERS)
         proposer = Proposer(space, sampler, seed)
         budget, book = Budget(contest.budget_s, clock=clock), MemoryBook(space.objectives)
         return Agent(known=known, book=book, proposer=proposer, budget=budget, price=PRICE, workers=WORKERS)
