@@ -161,7 +161,7 @@ def test_a_training_pays_for_the_model_that_it_starts_from_and_for_its_teacher(m
 
     assert untouched > 0
     assert plain.train_seconds == untouched + trained[plain.key].facts["train_seconds"]
-    assert taught.train_seconds > untouched + pipeline._teacher_entry.seconds
+    assert taught.train_seconds > untouched + pipeline.teaching.logits.seconds
 
 
 def test_a_training_from_scratch_does_without_the_untouched_models_training(make_pipeline):

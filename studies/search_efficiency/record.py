@@ -62,7 +62,7 @@ class RecordingPipeline(Pipeline):
 
     def reference_kernels(self, prefix: Prefix, dtype: str, mode: str) -> Callable[[Inputs], Tensor]:
         """The quantized graph of a prefix, run operator by operator."""
-        folder = self._graph(prefix, dtype, mode).folder
+        folder = self.graph(prefix, dtype, mode).folder
         module, signature = load_graph(folder).module(check_guards=False), Signature.read(folder)
         return lambda inputs: module(*signature.positional(inputs))
 
