@@ -227,7 +227,7 @@ def _packed(document: dict[str, Any]) -> dict[str, Any]:
             continue
         accuracies[found["numerics"]] = _rounded(found["accuracy"])
         for stage in found["stages"]:
-            if stage["stage"] in ("accuracy", "quantize"):
+            if stage["stage"] in ("accuracy", "quantize", "convert"):
                 seconds[f"{stage['stage']} {stage['method']}"] = round(stage["seconds"], 3)
     return {
         "recipe": document["recipe"],
