@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from autocut.measure.quiet import QuietLock
 from autocut.pipeline import Pipeline
 from autocut.recipe import Recipe
 from autocut.stage_cache import StageCache
+from autocut.stages import lowering
 from autocut.task import load_task
 
 PRUNED = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
@@ -83,8 +86,40 @@ def test_another_tail_of_a_trained_prefix_costs_no_training(make_pipeline):
     made.clear()
     pipeline.measure(TRAINED.with_tail("int8_static", "onnxruntime"))
 
-    assert not {"train", "prune", "baseline", "quantize"} & set(made)
+    assert not {"train", "prune", "baseline", "quantize", "convert"} & set(made)
     assert "compile" in made
+
+
+def test_tails_of_a_mode_share_what_it_makes_of_the_graph(make_pipeline):
+    """Neither a second dtype nor a second worker converts the graph again."""
+    pipeline, made = make_pipeline()
+    for dtype in ("fp32", "int8_dynamic", "int8_static"):
+        pipeline.artifact(pipeline.baseline, dtype, "onnxruntime")
+    assert made == ["baseline", "quantize", "convert", "compile", "compile", "compile"]
+
+    again, made = make_pipeline()
+    shutil.rmtree(again.cache.folder / "entries" / again.artifact(again.baseline, *ORT).key)
+    again.artifact(again.baseline, *ORT)
+    assert made == ["compile"]
+
+
+def test_no_second_of_a_shared_step_is_counted_twice(make_pipeline, monkeypatch):
+    """Each step is a stage of its own, told as compiling, and over before the one that needs it begins."""
+    pipeline, _ = make_pipeline()
+    _ = pipeline.baseline
+    told, at_work = [], []
+    monkeypatch.setattr(pipeline._workshop, "_observe", lambda entry, category: told.append((entry.stage, category)))
+
+    def spied(step, *args, **options):
+        at_work.append(len(list((pipeline.cache.folder / "building").iterdir())))
+        step(*args, **options)
+
+    for name in ("lower_graph", "convert_graph", "compile_graph"):
+        monkeypatch.setattr(lowering, name, partial(spied, getattr(lowering, name)))
+    pipeline.artifact(pipeline.baseline, "int8_static", "onnxruntime")
+
+    assert told == [("quantize", "compiling"), ("convert", "compiling"), ("compile", "compiling")]
+    assert at_work == [1, 1, 1]
 
 
 def test_a_structure_is_timed_once_whatever_its_weights(make_pipeline):
@@ -161,7 +196,28 @@ def test_a_training_pays_for_the_model_that_it_starts_from_and_for_its_teacher(m
 
     assert untouched > 0
     assert plain.train_seconds == untouched + trained[plain.key].facts["train_seconds"]
-    assert taught.train_seconds > untouched + pipeline._teacher_entry.seconds
+    assert taught.train_seconds > untouched + pipeline.teaching.logits.seconds
+
+
+def test_a_training_lost_after_it_was_found_is_taught_all_the_same(make_pipeline, monkeypatch):
+    """Another worker may evict an entry between two looks at it: the training made in its place has the same teacher."""
+    pipeline, _ = make_pipeline()
+    recipe = Recipe({"train.epochs": 1, "distill.loss": "kl"})
+    before = pipeline.prefix(recipe)
+
+    again, made = make_pipeline()
+    find = again.cache.find
+
+    def find_and_lose(key):
+        found = find(key)
+        if key == before.key and not made:
+            made.append("lost")
+            shutil.rmtree(found.folder.parent)
+        return found
+
+    monkeypatch.setattr(again.cache, "find", find_and_lose)
+    torch.testing.assert_close(again.prefix(recipe).model.state_dict(), before.model.state_dict())
+    assert made == ["lost", "train"]
 
 
 def test_a_training_from_scratch_does_without_the_untouched_models_training(make_pipeline):

@@ -265,17 +265,20 @@ class Knowledge:
         return tuple(recipe for recipe, end in zip(recipes, ends, strict=True) if end < left_s)
 
     def total_s(self, recipes: Sequence[Recipe]) -> float:
-        """Seconds that `recipes` take one after the other: a prefix that they share is trained once."""
+        """Seconds that `recipes` take one after the other: each prefix is trained once, and converted once for a mode."""
         return math.fsum(self.seconds_each(recipes))
 
     def seconds_each(self, recipes: Sequence[Recipe]) -> list[float]:
-        """Seconds of each of `recipes`, one after the other: the first of a prefix pays for its training."""
-        prefixes: set[Recipe] = set()
+        """Seconds of each of `recipes`, one after the other: the first pays for what those of its prefix, or mode, share."""
+        modes: dict[Recipe, set[str]] = {}
         seconds = []
         for recipe in recipes:
-            is_new = recipe.prefix not in prefixes
-            seconds.append(self.seconds(recipe) if is_new else self.planner.tail_s(recipe.tail, self.costs.is_known(recipe)))
-            prefixes.add(recipe.prefix)
+            mode = recipe.tail[1]
+            if (seen := modes.get(recipe.prefix)) is None:
+                seconds.append(self.seconds(recipe))
+            else:
+                seconds.append(self.planner.tail_s(recipe.tail, self.costs.is_known(recipe), is_converted=mode in seen))
+            modes.setdefault(recipe.prefix, set()).add(mode)
         return seconds
 
     def _losses(self, values: Mapping[str, float]) -> list[float]:

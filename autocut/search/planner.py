@@ -67,18 +67,17 @@ class Planner:
         """Seconds until a fresh worker works."""
         return _median(self._process_s, PROCESS_S)
 
-    def compile_s(self, pair: tuple[str, str]) -> float:
-        """Seconds to lower a model to `pair`, a (dtype, mode)."""
-        seen = self._seconds.get(("compile", "/".join(pair)), [])
-        same_mode = [
-            second
-            for (stage, method), all_ in self._seconds.items()
-            if stage == "compile" and method.endswith("/" + pair[1])
-            for second in all_
-        ]
-        return _median(seen or same_mode, self._priors.get(pair, _LOWER_S))
+    def compile_s(self, pair: tuple[str, str], is_converted: bool = False) -> float:
+        """Seconds to lower a model to `pair`, a (dtype, mode).
 
-    def tail_s(self, pair: tuple[str, str], cost_is_known: bool = False) -> float:
+        The first tail of a mode pays for what the mode makes of a prefix for all dtypes; with `is_converted` that is there already.
+        """
+        seen = self._seconds.get(("compile", "/".join(pair)), []) or self._of_mode("compile", pair[1])
+        if not seen:
+            return self._priors.get(pair, _LOWER_S)
+        return _median(seen, 0.0) + (0.0 if is_converted else _median(self._of_mode("convert", pair[1]), 0.0))
+
+    def tail_s(self, pair: tuple[str, str], cost_is_known: bool = False, is_converted: bool = False) -> float:
         """Seconds for one more tail of a prefix: lower it, score it and, where its structure is new, load and time it.
 
         Modes that compile while loading show their compiler in the last part.
@@ -86,7 +85,7 @@ class Planner:
         method = "/".join(pair)
         seen = self._seconds.get(("cost", method), [])
         measure = 0.0 if cost_is_known else _median(seen or self._all("cost"), _MEASURE_S)
-        lower = self.compile_s(pair) if seen else max(self.compile_s(pair), self._priors.get(pair, _LOWER_S))
+        lower = max(self.compile_s(pair, is_converted), 0.0 if seen else self._priors.get(pair, _LOWER_S))
         return lower + _median(self._all("accuracy"), _ACCURACY_S) + measure
 
     def train_s(self, recipe: Recipe) -> float:
@@ -132,6 +131,14 @@ class Planner:
             source = f"measured {len(seen)}x" if seen else "assumed"
             text.append(f"{pair[0]} / {pair[1]}: {self.compile_s(pair):.0f} s ({source})")
         return text
+
+    def _of_mode(self, stage: str, mode: str) -> list[float]:
+        return [
+            second
+            for (name, method), seconds in self._seconds.items()
+            if name == stage and method.endswith("/" + mode)
+            for second in seconds
+        ]
 
     def _all(self, stage: str) -> list[float]:
         return [second for (name, _), seconds in self._seconds.items() if name == stage for second in seconds]

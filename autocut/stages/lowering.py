@@ -3,9 +3,14 @@
 "int8" alone means nothing: for Inductor it is a quantized torch graph, for ONNX Runtime its own quantizer, and eager has no
 kernel for it.
 
-    lower_graph(model, "int8_static", calibration, graph)        once for all modes that start from this graph
-    lower(model, "int8_static", "aot_inductor", calibration, folder, graph=graph)
-    predict = load(folder, "aot_inductor")                       needs neither the model nor its code, and unpickles nothing
+    lower(model, "int8_static", "onnxruntime", calibration, folder)
+    predict = load(folder, "onnxruntime")                        needs neither the model nor its code, and unpickles nothing
+
+`lower` takes three steps, and what the first two make is shared by whoever keeps it:
+
+    lower_graph(model, graph_dtype(dtype, mode), calibration, graph)      once for all modes that start from this graph
+    convert_graph(graph, mode, start)                                     if `converts(mode)`: once for all its dtypes of this graph
+    compile_graph(start, dtype, mode, calibration, folder)                from `graph` where the mode does not convert
 
 Modes that compile for fixed batch sizes get every batch cut into pieces of the largest, and the rest padded to the next size.
 """
@@ -51,6 +56,17 @@ def infeasible_reason(dtype: str, mode: str) -> str | None:
     return reason
 
 
+def require_feasible(dtype: str, mode: str) -> None:
+    """Raise unless the pair can run on this machine.
+
+    Raises:
+        InfeasibleRecipeError: with the reason.
+        UnknownNameError: `dtype` or `mode` is not registered.
+    """
+    if reason := infeasible_reason(dtype, mode):
+        raise InfeasibleRecipeError(f"{dtype} with {mode} cannot run: {reason}")
+
+
 def numerics(dtype: str, mode: str) -> str:
     """Name and version of the arithmetic of a pair: pairs of one name compute the same, so one accuracy serves them all.
 
@@ -63,6 +79,16 @@ def numerics(dtype: str, mode: str) -> str:
 def graph_dtype(dtype: str, mode: str) -> str:
     """The dtype whose graph `mode` starts from: fp32 for a runtime with quantizers of its own, otherwise `dtype`."""
     return str(modes.method(mode).options.get("graph", _same)(dtype))
+
+
+def converts(mode: str) -> bool:
+    """Whether `mode` first makes something of a graph that all dtypes share which start from it."""
+    return "convert" in modes.method(mode).options
+
+
+def conversion_version(mode: str) -> str:
+    """Version of what `mode` makes of a graph: part of the stage key."""
+    return f"{mode} v{modes.method(mode).version}"
 
 
 def method_versions(dtype: str, mode: str) -> str:
@@ -92,6 +118,40 @@ def lower_graph(model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs
     save_graph(export_model(quantized, positional[0]), signature, folder)
 
 
+def convert_graph(graph: Path, mode: str, folder: Path) -> None:
+    """Write to `folder` what `mode`, one that converts, makes of the graph in folder `graph`.
+
+    Raises:
+        CompilerError: the mode's format cannot hold the graph.
+    """
+    modes.method(mode).options["convert"](graph, folder)
+    Signature.read(graph).write(folder)
+
+
+def compile_graph(
+    start: Path,
+    dtype: str,
+    mode: str,
+    calibration: Sequence[Inputs],
+    folder: Path,
+    *,
+    batch_sizes: Sequence[int] = SERVING_BATCH_SIZES,
+) -> None:
+    """Write the artifact of the model in folder `start` to `folder`; see `lower`.
+
+    Args:
+        start: What `lower_graph` wrote for `graph_dtype(dtype, mode)` or, if the mode converts, `convert_graph`. Not modified.
+        dtype: A registered dtype.
+        mode: A registered compile mode.
+        calibration: Batches of typical inputs.
+        folder: An existing folder.
+        batch_sizes: Sizes that modes with fixed sizes compile for.
+    """
+    require_feasible(dtype, mode)
+    job = Job(start, Signature.read(start), dtype, calibration, tuple(sorted(set(batch_sizes))))
+    modes[mode](job, folder).write(folder)
+
+
 def lower(
     model: torch.nn.Module,
     dtype: str,
@@ -117,14 +177,15 @@ def lower(
         InfeasibleRecipeError: the pair cannot be real on this machine or with this model.
         CompilerError: a compiler, exporter or quantizer refused the model.
     """
-    if reason := infeasible_reason(dtype, mode):
-        raise InfeasibleRecipeError(f"{dtype} with {mode} cannot run: {reason}")
+    require_feasible(dtype, mode)
     with tempfile.TemporaryDirectory() as scratch:
+        start = graph or Path(tempfile.mkdtemp(dir=scratch))
         if graph is None:
-            graph = Path(scratch)
-            lower_graph(model, graph_dtype(dtype, mode), calibration, graph)
-        job = Job(graph, Signature.read(graph), dtype, calibration, tuple(sorted(set(batch_sizes))))
-        modes[mode](job, folder).write(folder)
+            lower_graph(model, graph_dtype(dtype, mode), calibration, start)
+        if converts(mode):
+            exported, start = start, Path(tempfile.mkdtemp(dir=scratch))
+            convert_graph(exported, mode, start)
+        compile_graph(start, dtype, mode, calibration, folder, batch_sizes=batch_sizes)
 
 
 def load(folder: Path, mode: str, threads: int = 1) -> Predict:

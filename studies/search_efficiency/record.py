@@ -62,7 +62,7 @@ class RecordingPipeline(Pipeline):
 
     def reference_kernels(self, prefix: Prefix, dtype: str, mode: str) -> Callable[[Inputs], Tensor]:
         """The quantized graph of a prefix, run operator by operator."""
-        folder = self._graph(prefix, dtype, mode).folder
+        folder = self.graph(prefix, dtype, mode).folder
         module, signature = load_graph(folder).module(check_guards=False), Signature.read(folder)
         return lambda inputs: module(*signature.positional(inputs))
 
@@ -227,7 +227,7 @@ def _packed(document: dict[str, Any]) -> dict[str, Any]:
             continue
         accuracies[found["numerics"]] = _rounded(found["accuracy"])
         for stage in found["stages"]:
-            if stage["stage"] in ("accuracy", "quantize"):
+            if stage["stage"] in ("accuracy", "quantize", "convert"):
                 seconds[f"{stage['stage']} {stage['method']}"] = round(stage["seconds"], 3)
     return {
         "recipe": document["recipe"],

@@ -61,7 +61,12 @@ class RecordedWorld:
             Stage(f"{what} {recipe.prefix.fingerprint}", "quantize", what.removeprefix("quantize "), seconds, "compiling")
             for what, seconds in self._quantizing(found, dtype)
         )
-        artifact = Stage(f"{method} {recipe.prefix.fingerprint}", "compile", method, compile_s, "compiling", quantize)
+        convert = tuple(
+            Stage(f"{what} {recipe.prefix.fingerprint}", "convert", what.removeprefix("convert "), seconds, "compiling", quantize)
+            for what, seconds in found["seconds"].items()
+            if what.startswith("convert ") and what.endswith(f"/{mode}")
+        )
+        artifact = Stage(f"{method} {recipe.prefix.fingerprint}", "compile", method, compile_s, "compiling", convert or quantize)
         needs_artifact = graph != self.table.graphs["fp32", "eager"]
         accuracy = Stage(
             f"accuracy {graph} {recipe.prefix.fingerprint}", "accuracy", graph, found["seconds"][f"accuracy {graph}"], "measuring",

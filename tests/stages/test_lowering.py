@@ -18,6 +18,7 @@ from autocut.stages.graph import Signature
 
 COMPILED = ("torch_compile", "torch_compile_max_autotune", "aot_inductor")
 FEASIBLE = [pair for pair in lowering.pairs() if lowering.infeasible_reason(*pair) is None]
+CONVERTED = [pair for pair in FEASIBLE if lowering.converts(pair[1])]
 PAIRS = [pytest.param(*pair, marks=pytest.mark.slow if pair[1] in COMPILED else ()) for pair in FEASIBLE]
 
 
@@ -59,6 +60,25 @@ def test_pairs_of_one_numerics_give_one_answer(dtype: str, tiny_cnn: nn.Module, 
     for first, *others in answers.values():
         for other in others:
             assert torch.cosine_similarity(first, other).min() > 0.999
+
+
+@pytest.mark.parametrize(("dtype", "mode"), CONVERTED)
+def test_what_a_mode_makes_of_a_graph_serves_again(dtype: str, mode: str, tiny_cnn: nn.Module, cnn_inputs: Tensor, tmp_path: Path):
+    """Whoever keeps it gets from it what the model itself would give, as often as they like: nothing in it is moved or changed."""
+    graph, start, alone, *others = (tmp_path / name for name in ("graph", "start", "alone", "first", "second"))
+    for folder in (graph, start, alone, *others):
+        folder.mkdir()
+    lowering.lower_graph(tiny_cnn, lowering.graph_dtype(dtype, mode), [cnn_inputs], graph)
+    lowering.convert_graph(graph, mode, start)
+    before = {path.name: path.read_bytes() for path in start.iterdir()}
+
+    lowering.lower(tiny_cnn, dtype, mode, [cnn_inputs], alone)
+    expected = lowering.load(alone, mode)(cnn_inputs)
+    for folder in others:
+        lowering.compile_graph(start, dtype, mode, [cnn_inputs], folder)
+        torch.testing.assert_close(lowering.load(folder, mode)(cnn_inputs), expected, rtol=0, atol=0)
+
+    assert {path.name: path.read_bytes() for path in start.iterdir()} == before
 
 
 def test_graph_is_quantized_once_for_all_modes_that_start_from_it(tiny_mlp: nn.Module, mlp_inputs: Tensor, tmp_path: Path):

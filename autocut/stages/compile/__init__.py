@@ -7,13 +7,16 @@ A mode is one file of this folder. It registers a function that writes the artif
 
     def load_name(folder: Path, signature: Signature, threads: int) -> Run: ...
 
-Options besides `load`, all of them optional functions of the dtype:
+Options besides `load`, all of them optional, and functions of the dtype where nothing else is said:
 
     infeasible   reason why the mode cannot run it here, or None; cheap, compiles nothing
     graph        the dtype whose exported graph the mode starts from; the dtype itself where nothing is said
     numerics     name of the arithmetic; pairs of one name share one accuracy; the dtype and its version where nothing is said
     seconds      a plain number: what the mode takes until it runs, on one core, before anything was measured
     context      what else decides the artifact, such as threads or the instruction set, as a string
+    convert      not a function of the dtype but (graph, folder) -> None: writes to `folder` what the mode makes of a graph before
+                 it looks at the dtype, such as the same graph in the mode's own format. All dtypes of the graph share it, and
+                 `compile_name` gets `folder` as its `job.graph`. Raise the mode's version when what it writes changes
 """
 
 from __future__ import annotations
@@ -35,7 +38,10 @@ Run = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Job:
-    """What a mode compiles: the graph in folder `graph`, for `dtype`, to be served in batches of `batch_sizes`."""
+    """What a mode compiles: the graph in folder `graph`, for `dtype`, to be served in batches of `batch_sizes`.
+
+    Where the mode registers `convert`, the folder holds what that has made of the graph. Others share it: nothing in it may change.
+    """
 
     graph: Path
     signature: Signature

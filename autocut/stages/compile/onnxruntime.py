@@ -31,6 +31,7 @@ OnnxQuantizer = Callable[[Path, Path, Sequence[Feed]], None]
 onnx_quantizers: Registry[OnnxQuantizer] = Registry("quantize.dtype in onnxruntime")
 
 _MODEL_FILE = "model.onnx"
+_FLOAT_FILE = "float.onnx"
 _OUTPUT = "output"
 _ERRORS_ONLY = 3
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -79,6 +80,15 @@ def _context(dtype: str) -> str:
     return quantizer if dtype == "fp32" else f"{quantizer}, {processor.int8_range()}"
 
 
+def convert_to_onnx(graph: Path, folder: Path) -> None:
+    """Export the float graph to ONNX, which takes much longer than to quantize it (digits: 1.1 s, then 0.1 s)."""
+    with translated("torch.onnx"), quietly(), torch.no_grad():
+        torch.onnx.export(
+            load_graph(graph), (), folder / _FLOAT_FILE, dynamo=True, input_names=list(Signature.read(graph).names),
+            output_names=[_OUTPUT], external_data=False, verbose=False,
+        )  # fmt: skip
+
+
 @modes.register(
     "onnxruntime",
     seconds=4,
@@ -88,17 +98,13 @@ def _context(dtype: str) -> str:
     graph=lambda dtype: "fp32",  # noqa: ARG005
     numerics=_numerics,
     context=_context,
+    convert=convert_to_onnx,
 )
 def compile_onnxruntime(job: Job, folder: Path) -> Signature:
-    """Export to ONNX and quantize with ONNX Runtime's own quantizers."""
+    """Quantize the ONNX graph with ONNX Runtime's own quantizers."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        exported = Path(scratch) / "float.onnx"
-        program = load_graph(job.graph)
-        with translated("torch.onnx"), quietly(), torch.no_grad():
-            torch.onnx.export(
-                program, (), exported, dynamo=True, input_names=list(job.signature.names), output_names=[_OUTPUT],
-                external_data=False, verbose=False,
-            )  # fmt: skip
+        # A copy: the quantizers write beside what they read, or move it.
+        exported = Path(shutil.copy(job.graph / _FLOAT_FILE, scratch))
         feeds = [
             dict(zip(job.signature.names, map(_array, job.signature.positional(inputs)), strict=True)) for inputs in job.calibration
         ]

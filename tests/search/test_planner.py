@@ -1,0 +1,54 @@
+"""The planner: what stages took here is what they will take."""
+
+import pytest
+
+from autocut.recipe import Recipe
+from autocut.search.jobs import StageRan
+from autocut.search.planner import Planner
+
+ORT, INT8 = ("fp32", "onnxruntime"), ("int8_static", "onnxruntime")
+
+
+def observe(planner, stage, method, seconds):
+    """Let `planner` see a stage that was made."""
+    planner.observe(StageRan("key", stage, method, seconds, False, "compiling"))
+
+
+@pytest.fixture
+def planner():
+    """A planner that has seen two tails of a mode, and what they shared."""
+    planner = Planner(1000, {ORT: 4.0, INT8: 4.0, ("fp32", "eager"): 1.0})
+    observe(planner, "convert", "fp32/onnxruntime", 5.0)
+    observe(planner, "compile", "fp32/onnxruntime", 1.0)
+    observe(planner, "compile", "int8_static/onnxruntime", 2.0)
+    return planner
+
+
+def test_the_first_tail_of_a_mode_pays_for_what_its_tails_share(planner):
+    """A tail by itself takes what it took to make all of it; the next one is cheaper."""
+    assert planner.compile_s(INT8) == 7.0
+    assert planner.compile_s(INT8, is_converted=True) == 2.0
+    assert planner.lines([INT8]) == ["int8_static / onnxruntime: 7 s (measured 1x)"]
+
+
+def test_a_mode_that_shares_nothing_is_not_charged_for_another(planner):
+    """Nor is a guess made before anything was measured: it holds all that the mode takes."""
+    observe(planner, "compile", "fp32/aot_inductor", 30.0)
+
+    assert planner.compile_s(("fp32", "aot_inductor")) == 30.0
+    assert planner.compile_s(("fp32", "eager")) == 1.0
+
+
+def test_tails_of_a_prefix_count_what_they_share_once(start):
+    """Five seconds to convert, one to compile: three tails of one prefix and one of another."""
+    known = start().searcher.known
+    other = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
+    tails = [Recipe().with_tail(*ORT), Recipe().with_tail(*INT8), Recipe(), other.with_tail(*ORT)]
+    for dtype in ("fp32", "int8_static"):
+        observe(known.planner, "compile", f"{dtype}/onnxruntime", 1.0)
+        observe(known.planner, "cost", f"{dtype}/onnxruntime", 0.0)
+    before = known.total_s(tails)
+    observe(known.planner, "convert", "fp32/onnxruntime", 5.0)
+
+    assert known.total_s(tails) == pytest.approx(before + 2 * 5.0)
+    assert known.seconds(tails[1]) == pytest.approx(known.seconds(tails[0]))
