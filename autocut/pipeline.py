@@ -119,9 +119,10 @@ class Pipeline:
         Raises:
             TrialError: the recipe is infeasible, diverged, or its time is up.
         """
-        prefix = self.scratch if recipe.get("train.start") == "scratch" else self.baseline
+        origin = self.scratch if recipe.get("train.start") == "scratch" else self.baseline
+        prefix = origin if recipe.parent is None else self.prefix(recipe.parent)
         if recipe["prune.method"] != "none":
-            prefix = self._prune(prefix, recipe)
+            prefix = self._prune(prefix, recipe, origin.model)
         if recipe.is_trained:
             prefix = self._train(prefix, recipe)
         return prefix
@@ -232,15 +233,15 @@ class Pipeline:
 
     # ---- private ----------------------------------------
 
-    def _prune(self, parent: Prefix, recipe: Recipe) -> Prefix:
-        settings = recipe.settings("prune")
+    def _prune(self, parent: Prefix, recipe: Recipe, original: nn.Module) -> Prefix:
+        settings = {name: recipe[name] for name in ("prune.method", "prune.ratio")}
         method = pruners.method(str(settings["prune.method"]))
         key = self.key(parent.key, "prune", settings, method=method.version)
 
         def make(folder: Path) -> None:
             with self.working():
                 batches = self._samples.batches(_PRUNE_BATCHES, self.task.batch_size)
-                data = PruneData(inputs=take(batches[0][0], 2), batches=batches, loss=self.task.metric_kind.loss)
+                data = PruneData(take(batches[0][0], 2), batches, self.task.metric_kind.loss, original)
                 pruned = pruners[method.name](parent.model, float(settings["prune.ratio"]), data)
                 save_model(folder, pruned.model, pruned.masks)
 

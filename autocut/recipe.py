@@ -23,6 +23,8 @@ IDENTITY: Mapping[str, Value] = MappingProxyType(
 )
 """What a recipe does where it says nothing: the untouched model in eager fp32."""
 
+PARENT_RATIO = "prune.parent_ratio"
+"""Pruned to this ratio and trained first, then pruned on to `prune.ratio` and trained again: iterative pruning."""
 PREFIX_STAGES = ("prune", "train", "curriculum", "distill")
 TAIL_STAGES = ("quantize", "compile")
 
@@ -83,6 +85,14 @@ class Recipe(Mapping[str, Value]):
         """The part that decides the weights: prune, train, curriculum, distill; the tail is eager fp32."""
         return Recipe(self.settings(*PREFIX_STAGES))
 
+    @cached_property
+    def parent(self) -> Recipe | None:
+        """The less pruned prefix, trained in the same way, whose weights this one starts from; None where there is none."""
+        if PARENT_RATIO not in self._settings:
+            return None
+        settings = {name: value for name, value in self.prefix.items() if name != PARENT_RATIO}
+        return Recipe({**settings, "prune.ratio": self._settings[PARENT_RATIO]})
+
     @property
     def tail(self) -> tuple[str, str]:
         """(dtype, compile mode): the part that decides how the weights are run."""
@@ -120,6 +130,8 @@ def _rounded(value: Value) -> Value:
 
 def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:
     stage, _, field = name.partition(".")
+    if name == PARENT_RATIO and (settings["train.epochs"] == 0 or float(settings[name]) >= float(settings.get("prune.ratio", 0))):
+        return True
     if stage == "prune" and field != "method":
         return settings["prune.method"] == "none"
     if stage in ("curriculum", "distill"):
@@ -130,7 +142,8 @@ def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:
 
 def _words(recipe: Recipe) -> Iterable[str]:
     if recipe["prune.method"] != "none":
-        yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip()
+        after = f" after {recipe[PARENT_RATIO]}" if PARENT_RATIO in recipe else ""
+        yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip() + after
     if recipe.is_trained:
         yield f"{recipe['train.epochs']} epochs" + (" from scratch" if recipe["train.start"] == "scratch" else "")
         if recipe["curriculum.schedule"] != "none":

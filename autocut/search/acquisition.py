@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autocut.recipe import Recipe
+from autocut.recipe import PARENT_RATIO, Recipe
 from autocut.search.volume import Volume
 from autocut.space import Space
 
@@ -84,7 +84,7 @@ class Forest:
                 number = -1.0 if value is None else float(value)
                 row.append(math.log(number) if axis.log and number > 0 else number)
         graph = self._graphs.setdefault(self._graph(recipe), len(self._graphs))
-        return [*row, float(graph)]
+        return [*row, float(recipe.get(PARENT_RATIO, -1.0)), float(graph)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from autocut.recipe import Recipe
+from autocut.recipe import PARENT_RATIO, Recipe
 from autocut.score import Limit
 from autocut.search.cost_first import COST_METRICS, CostModel, Tail, cheapest_modes, dominates
 from autocut.search.planner import Planner
@@ -191,6 +191,18 @@ class Knowledge:
         left = [sibling for sibling in siblings if not self.is_beaten(sibling)]
         return tuple(sorted(left, key=lambda sibling: sibling != recipe))
 
+    def heir(self, recipe: Recipe) -> Recipe | None:
+        """Return `recipe` as the heir of the most pruned trained prefix that is its parent but for the ratio; None without one."""
+        if not self.tactics.inheritance or recipe.parent is not None or "prune.ratio" not in recipe or not recipe.is_trained:
+            return None
+        children = [
+            Recipe({**recipe, PARENT_RATIO: prefix["prune.ratio"]})
+            for prefix in self._trained
+            if "prune.ratio" in prefix and prefix["prune.ratio"] < recipe["prune.ratio"]  # type: ignore[operator]
+        ]
+        heirs = [child for child in children if child.parent in self._trained]
+        return max(heirs, key=lambda child: float(child[PARENT_RATIO]), default=None)
+
     def is_beaten(self, recipe: Recipe) -> bool:
         """Whether `recipe` breaks a limit on cost, or a finished trial is nowhere worse even than its best case."""
         cost = self.costs.predict(recipe)
@@ -257,6 +269,8 @@ class Knowledge:
     def seconds(self, recipe: Recipe) -> float:
         """Seconds that `recipe` will take: a prefix that is trained already costs nothing."""
         train_s = self.planner.train_s(recipe) if recipe.is_trained and recipe.prefix not in self._trained else 0.0
+        if recipe.parent is not None and recipe.parent not in self._trained:
+            train_s += self.planner.train_s(recipe.parent)
         return train_s + self.planner.tail_s(recipe.tail, self.costs.is_known(recipe))
 
     def fitting(self, recipes: Sequence[Recipe], left_s: float) -> tuple[Recipe, ...]:

@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from autocut.errors import unknown_name
-from autocut.recipe import Recipe, Value
+from autocut.recipe import PARENT_RATIO, Recipe, Value
 from autocut.space import Axis, Space
 
 _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -63,6 +63,15 @@ class Proposer:
         """Random numbers, for whoever picks something to vary."""
         return [int(place) for place in self._random.integers(2**31, size=count)]
 
+    def prune_more(self, recipe: Recipe) -> Recipe | None:
+        """Return the trained `recipe` pruned on to a larger ratio of the space, as its heir; None where there is none."""
+        axis = self._space.axis("prune.ratio")
+        if axis is None or "prune.ratio" not in recipe or not recipe.is_trained or recipe.parent is not None:
+            return None
+        ratio = draw(axis, self._random)
+        child = Recipe({**recipe, "prune.ratio": ratio, PARENT_RATIO: recipe["prune.ratio"]})
+        return child if child.parent is not None else None
+
     def vary(self, recipe: Recipe) -> Recipe:
         """Return `recipe` with one active setting of the space drawn anew, or two; what becomes active is drawn too."""
         params, _ = self.parameters(recipe)
@@ -103,7 +112,12 @@ class Proposer:
         )
 
     def parameters(self, recipe: Recipe) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-        """Express `recipe` in the space's parameters; empty where it lies outside the space, as some baselines do."""
+        """Express `recipe` in the space's parameters; empty where it lies outside the space, as some baselines do.
+
+        An heir is told as what it is besides: the space need not know that weights can be inherited.
+        """
+        if self._space.axis(PARENT_RATIO) is None and recipe.parent is not None:
+            recipe = Recipe({name: value for name, value in recipe.items() if name != PARENT_RATIO})
         if not self._space.contains(recipe):
             return {}, {}
         params: dict[str, Any] = {}

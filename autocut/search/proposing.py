@@ -151,13 +151,18 @@ class Proposing:
                 self._proposer.reject(trial)
             else:
                 self._proposer.forget(trial)
-        return offers + (self._variations(taken, left_s) if weighs else [])
+        return offers + (self._variations([offer.proposed for offer in offers], taken, left_s) if weighs else [])
 
-    def _variations(self, taken: Collection[Recipe], left_s: float) -> list[_Offer]:
-        """Front points with one or two settings changed."""
+    def _variations(self, proposed: Sequence[Recipe], taken: Collection[Recipe], left_s: float) -> list[_Offer]:
+        """Heirs of what is trained already, and front points with one or two settings changed."""
         front = self._known.front_recipes()
-        varied = [self._proposer.vary(front[at % len(front)]) for at in self._proposer.places(_VARIATIONS)] if front else []
-        offers = [_Offer(self._worth_running(recipe, taken, left_s), recipe, None) for recipe in dict.fromkeys(varied)]
+        places = [front[at % len(front)] for at in self._proposer.places(_VARIATIONS)] if front else []
+        varied = [self._proposer.vary(recipe) for recipe in places]
+        heirs = [self._known.heir(recipe) for recipe in (*proposed, *varied)]
+        if self._known.tactics.inheritance:
+            heirs += [self._proposer.prune_more(recipe) for recipe in places]
+        recipes = dict.fromkeys([*varied, *(heir for heir in heirs if heir is not None)])
+        offers = [_Offer(self._worth_running(recipe, taken, left_s), recipe, None) for recipe in recipes]
         return [offer for offer in offers if offer.recipes]
 
     def _worth_running(self, recipe: Recipe, taken: Collection[Recipe], left_s: float) -> tuple[Recipe, ...]:

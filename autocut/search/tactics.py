@@ -13,12 +13,14 @@ class Tactics:
         fan_out: A trained prefix is measured with every promising tail, not only with the proposed one.
         cost_first: Costs are measured before training, and what they already beat is not trained.
         early_stopping: A training ends at a rung where even an optimistic end would not reach the front.
+        inheritance: A more pruned child may start from its less pruned trained parent.
         gain_per_second: Of several proposals that one is run which promises most hypervolume per predicted second.
     """
 
     fan_out: bool = True
     cost_first: bool = True
     early_stopping: bool = True
+    inheritance: bool = True
     gain_per_second: bool = True
 
 

@@ -152,12 +152,20 @@ class _Worker:
         failures: dict[Recipe, RecipeFailed] = {}
         for recipe in self.job.recipes:
             self._begin(recipe)
+            self._make_parent(recipe)
             if recipe.prefix not in failures and (broken := self._guarded(recipe, partial(self.pipeline.prefix, recipe))):
                 failures[recipe.prefix] = broken
             failure = failures.get(recipe.prefix) or self._guarded(recipe, partial(self._measure_one, recipe))
             if failure:
                 self.report(replace(failure, recipe=recipe))
             gc.collect()
+
+    def _make_parent(self, recipe: Recipe) -> None:
+        """Should the parent have to be trained again, its rungs are its own; what goes wrong with it, the heir will tell."""
+        if recipe.parent is not None:
+            self.recipe = recipe.parent
+            self._guarded(recipe.parent, partial(self.pipeline.prefix, recipe.parent))
+            self.recipe = recipe
 
     def _on_rung(self, rung: Rung) -> None:
         """Report the rung, and end a training that cannot reach the front any more.

@@ -69,6 +69,7 @@ RULES: Mapping[str, AxisRule] = MappingProxyType(
     {
         "prune.method": AxisRule("method"),
         "prune.ratio": AxisRule("number", 0, 1, high_open=True, switch=("prune.method", "none")),
+        "prune.parent_ratio": AxisRule("number", 0, 1, low_open=True, high_open=True, switch=("prune.method", "none")),
         "train.epochs": AxisRule("integer", 0),
         "train.start": AxisRule("word", switch=("train.epochs", 0), words=("trained", "scratch")),
         "train.lr_scale": AxisRule("number", 0, low_open=True, switch=("train.epochs", 0)),

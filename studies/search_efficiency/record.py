@@ -32,7 +32,7 @@ from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
 from autocut.methods import known_methods
 from autocut.pipeline import Pipeline
-from autocut.recipe import Recipe
+from autocut.recipe import PARENT_RATIO, Recipe
 from autocut.space import every_recipe, load_space
 from autocut.splits import length
 from autocut.stage_cache import Entry, StageCache
@@ -44,6 +44,8 @@ from autocut.task import load_task
 
 HERE = Path(__file__).parent
 TASKS = {"digits": None, "fashion_mnist": str(HERE.parent / "fashion_mnist" / "task.py")}
+HEIRS = {"digits": 3, "fashion_mnist": 1}
+"""Parents of each trained prefix that are recorded too, for weight inheritance."""
 SEED = 0
 CACHE_BYTES = 8 * 2**30
 
@@ -69,10 +71,22 @@ class RecordingPipeline(Pipeline):
 
 def prefixes_of(space_path: Path) -> tuple[list[Recipe], list[tuple[str, str]]]:
     """Every prefix of the space, the untrained ones first, and every tail that this machine can run."""
-    recipes = every_recipe(load_space(str(space_path), known_methods()))
+    space = load_space(str(space_path), known_methods())
+    recipes = every_recipe(space)
     prefixes = sorted(dict.fromkeys(recipe.prefix for recipe in recipes), key=lambda prefix: int(prefix["train.epochs"]))
     tails = [tail for tail in dict.fromkeys(recipe.tail for recipe in recipes) if lowering.infeasible_reason(*tail) is None]
-    return prefixes, tails
+    return prefixes + heirs_of(prefixes, HEIRS[space_path.stem]), tails
+
+
+def heirs_of(prefixes: Sequence[Recipe], steps: int) -> list[Recipe]:
+    """Every trained, structurally pruned prefix as the heir of its next `steps` less pruned parents."""
+    ratios = sorted({float(prefix["prune.ratio"]) for prefix in prefixes if "prune.ratio" in prefix})
+    return [
+        Recipe({**prefix, PARENT_RATIO: parent})
+        for prefix in prefixes
+        if prefix["prune.method"] == "structured" and prefix.is_trained
+        for parent in [ratio for ratio in ratios if ratio < float(prefix["prune.ratio"])][-steps:]
+    ]
 
 
 class Recorder:
@@ -82,14 +96,17 @@ class Recorder:
         self.stages: list[dict[str, Any]] = []
         self.rungs: list[Rung] = []
         self.shared: dict[str, float] = {}
+        self.cache = StageCache(out / "stages", CACHE_BYTES)
         self.pipeline = RecordingPipeline(
-            load_task(TASKS[name]), StageCache(out / "stages", CACHE_BYTES), QuietLock(), seed=SEED,
+            load_task(TASKS[name]), self.cache, QuietLock(), seed=SEED,
             observe=self._observe, on_rung=self.rungs.append,
         )  # fmt: skip
         self.pipeline.cost(self.pipeline.baseline, "fp32", "eager")
 
     def record(self, prefix: Recipe, tails: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Make one prefix and measure all its tails; what it gives is one plain document."""
+        if prefix.parent is not None:
+            self.pipeline.prefix(prefix.parent)
         self._forget()
         made = self.pipeline.prefix(prefix)
         if len(self.rungs) != prefix["train.epochs"]:
@@ -131,10 +148,8 @@ class Recorder:
         self.rungs.clear()
 
     def _forget_training(self) -> None:
-        cache = self.pipeline.cache.folder
-        for stage in self.stages:
-            if stage["stage"] == "train":
-                shutil.rmtree(cache / "entries" / stage["key"])
+        key = [stage["key"] for stage in self.stages if stage["stage"] == "train"][-1]
+        shutil.rmtree(self.cache.folder / "entries" / key)
         self._forget()
 
 
@@ -229,13 +244,14 @@ def _packed(document: dict[str, Any]) -> dict[str, Any]:
         for stage in found["stages"]:
             if stage["stage"] in ("accuracy", "quantize", "convert"):
                 seconds[f"{stage['stage']} {stage['method']}"] = round(stage["seconds"], 3)
+    own = {stage["stage"]: stage["seconds"] for stage in document["stages"]}  # the last of its name: a parent's come before
     return {
         "recipe": document["recipe"],
         "structure": document["structure"],
         "train_seconds": round(document["train_seconds"], 3),
         "samples_seen": document["samples_seen"],
-        "prune_s": round(sum(stage["seconds"] for stage in document["stages"] if stage["stage"] == "prune"), 3),
-        "train_s": round(sum(stage["seconds"] for stage in document["stages"] if stage["stage"] == "train"), 3),
+        "prune_s": round(own.get("prune", 0.0), 3),
+        "train_s": round(own.get("train", 0.0), 3),
         "rungs": [[epoch, round(metric, 5)] for epoch, metric in document["rungs"]],
         "accuracies": accuracies,
         "seconds": seconds,

@@ -53,9 +53,9 @@ class Table:
         return {_pair(tail): seconds for tail, seconds in self.document["priors"].items()}
 
     def measured(self, recipe: Recipe) -> Measured | None:
-        """What a recipe gave and cost; None where it cannot be made."""
-        prefix, (dtype, mode) = self.prefixes[recipe.prefix], recipe.tail
-        if f"{dtype}/{mode}" in prefix["failed"]:
+        """What a recipe gave and cost; None where it cannot be made, or was not recorded."""
+        prefix, (dtype, mode) = self.prefixes.get(recipe.prefix), recipe.tail
+        if prefix is None or f"{dtype}/{mode}" in prefix["failed"]:
             return None
         accuracy = _accuracy(prefix["accuracies"][self.graphs[dtype, mode]])
         cost = self._costs[prefix["structure"], f"{dtype}/{mode}"]

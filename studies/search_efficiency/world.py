@@ -36,7 +36,10 @@ class RecordedWorld:
         """Pruning, then training with its teacher, as the pipeline makes them."""
         found = self.table.prefixes[recipe.prefix]
         parents: tuple[Stage, ...] = ()
-        if recipe["prune.method"] != "none":
+        if recipe.parent is not None:
+            parents += (self.prefix(recipe.parent),)
+            parents += (Stage(f"prune on {recipe.prefix.fingerprint}", "prune", "structured", found["prune_s"], "training"),)
+        elif recipe["prune.method"] != "none":
             pruned = Recipe(recipe.settings("prune"))
             parents += (Stage(f"prune {pruned.fingerprint}", "prune", str(recipe["prune.method"]), found["prune_s"], "training"),)
         if not recipe.is_trained:

@@ -22,11 +22,15 @@ from autocut.registry import Registry, import_all
 
 @dataclass(frozen=True)
 class PruneData:
-    """What a method may look at: an example batch for tracing, and training batches with the task's loss for gradients."""
+    """What a method may look at: an example batch for tracing, and training batches with the task's loss for gradients.
+
+    `original` is the model before its first cut where the one to prune was cut before: ratios always count from there.
+    """
 
     inputs: Inputs
     batches: Sequence[tuple[Inputs, Tensor]]
     loss: Callable[[Tensor, Tensor], Tensor]
+    original: nn.Module | None = None
 
 
 @dataclass(frozen=True)

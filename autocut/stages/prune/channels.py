@@ -51,7 +51,13 @@ class _BrokenGroupError(Exception):
         self.layers = layers
 
 
-def prune_channels(model: nn.Module, ratio: float, inputs: Inputs, importance: Callable[[nn.Module], Importance]) -> nn.Module:
+def prune_channels(
+    model: nn.Module,
+    ratio: float,
+    inputs: Inputs,
+    importance: Callable[[nn.Module], Importance],
+    original: nn.Module | None = None,
+) -> nn.Module:
     """Return a copy of `model` without the least important channels of each group that is safe to cut.
 
     Args:
@@ -59,6 +65,8 @@ def prune_channels(model: nn.Module, ratio: float, inputs: Inputs, importance: C
         ratio: Fraction of each group's channels to remove, rounded to a friendly width.
         inputs: Example batch; a few rows are used.
         importance: Given a copy in which every parameter has gradients, returns a torch-pruning importance.
+        original: Where `model` was cut before, the model before its first cut: `ratio` counts from its widths, so that the result
+            is as wide as if it had been cut once.
 
     Returns:
         The smaller copy. Parameters that several layers share are still one where those layers lost the same channels of them.
@@ -74,7 +82,7 @@ def prune_channels(model: nn.Module, ratio: float, inputs: Inputs, importance: C
     while True:
         pruned = _copy_with_gradients(ranked)
         try:
-            cuts = _prune_in_place(pruned, ratio, example, rank, excluded)
+            cuts = _prune_in_place(pruned, ratio, example, rank, excluded, original or model)
         except _BrokenGroupError as broken:
             excluded |= broken.layers
             reasons.append(str(broken))
@@ -109,13 +117,15 @@ def _copy_with_gradients(model: nn.Module) -> nn.Module:
     return copied
 
 
-def _prune_in_place(model: nn.Module, ratio: float, example: Inputs, rank: Importance, excluded: frozenset[str]) -> int:
+def _prune_in_place(
+    model: nn.Module, ratio: float, example: Inputs, rank: Importance, excluded: frozenset[str], original: nn.Module
+) -> int:
     """Prune `model` and return the number of groups cut."""
     with evaluation_mode(model):
         graph = _trace(model, example)
         names = {module: name for name, module in model.named_modules()}
         ignored = [module for module, name in names.items() if name in excluded]
-        cuts = list(_plan(graph, ratio, rank, ignored, names))
+        cuts = list(_plan(graph, ratio, rank, ignored, names, original))
         for cut in cuts:
             _cut_and_check(model, graph, cut, example, names)
     return len(cuts)
@@ -142,7 +152,9 @@ def _width(graph: Any, module: Any) -> int:
     return (pruner.get_out_channels(module) or 0) if isinstance(module, _ConvNd | nn.Linear) else 0
 
 
-def _plan(graph: Any, ratio: float, rank: Importance, ignored: list[nn.Module], names: dict[nn.Module, str]) -> Iterator[_Cut]:
+def _plan(
+    graph: Any, ratio: float, rank: Importance, ignored: list[nn.Module], names: dict[nn.Module, str], original: nn.Module
+) -> Iterator[_Cut]:
     """Choose what each group loses. Everything is ranked before anything is removed."""
     for group in graph.get_all_groups(ignored_layers=ignored, root_module_types=(_ConvNd, nn.Linear)):
         try:
@@ -154,13 +166,18 @@ def _plan(graph: Any, ratio: float, rank: Importance, ignored: list[nn.Module], 
             continue
         blocks = max(_channel_blocks(graph, dependency) for dependency, _ in group)
         width = len(scores) // blocks
-        count = width - kept_width(width, ratio)
-        if count == 0 or len(scores) % blocks:
+        whole = _outputs(original.get_submodule(names[group[0].dep.target.module])) // blocks
+        count = width - kept_width(whole, ratio)
+        if count <= 0 or len(scores) % blocks:
             continue
         # Blocks (heads, groups of a convolution) lose the same channels each, so that they stay of equal width.
         chosen = torch.argsort(scores.view(blocks, width).mean(0), stable=True)[:count].tolist()
         indices = sorted(block * width + index for block in range(blocks) for index in chosen)
         yield _Cut(group[0].dep.target.module, group[0].dep.handler, indices)
+
+
+def _outputs(layer: nn.Module) -> int:
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
 
 
 def kept_width(width: int, ratio: float) -> int:

@@ -38,7 +38,11 @@ def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     References:
         Fang et al. 2023, DepGraph, https://arxiv.org/abs/2301.12900
     """
-    return Pruned(prune_channels(model, ratio, data.inputs, lambda _: torch_pruning.importance.GroupMagnitudeImportance(p=2)))
+
+    def importance(_: nn.Module) -> Any:
+        return torch_pruning.importance.GroupMagnitudeImportance(p=2)
+
+    return Pruned(prune_channels(model, ratio, data.inputs, importance, data.original))
 
 
 @pruners.register("structured_taylor", version=2, requires=("torch_pruning",))
@@ -68,7 +72,7 @@ def prune_structured_taylor(model: nn.Module, ratio: float, data: PruneData) -> 
         _accumulate_gradients(copied, data)
         return torch_pruning.importance.GroupTaylorImportance()
 
-    return Pruned(prune_channels(model, ratio, data.inputs, importance))
+    return Pruned(prune_channels(model, ratio, data.inputs, importance, data.original))
 
 
 def _accumulate_gradients(model: nn.Module, data: PruneData) -> None:
