@@ -264,3 +264,16 @@ def test_a_model_of_the_untouched_structure_needs_no_cost_made_before(make_pipel
 
     assert cost == pipeline.cost(pipeline.baseline, "fp32", "eager")
     assert made.count("cost") == 1
+
+
+def test_an_heir_starts_from_its_parents_weights_and_pays_for_them(make_pipeline):
+    """Pruned and trained, pruned on and trained again: as wide as pruned at once, and its parent is trained once."""
+    parent = Recipe({"prune.method": "structured", "prune.ratio": 0.3, "train.epochs": 1})
+    child = Recipe({**parent, "prune.ratio": 0.6})
+    pipeline, _ = make_pipeline()
+    heir = pipeline.prefix(Recipe({**child, "prune.parent_ratio": 0.3}))
+    first, alone = pipeline.prefix(parent), pipeline.prefix(child)
+
+    assert heir.structure == alone.structure
+    assert heir.lineage[: len(first.lineage)] == first.lineage
+    assert heir.samples_seen == first.samples_seen + alone.samples_seen

@@ -111,3 +111,22 @@ def test_a_recipe_read_back_has_the_very_same_settings():
     read = Recipe(json.loads(made.canonical_json()))
 
     assert json.dumps(made.settings("train", "distill")) == json.dumps(read.settings("train", "distill"))
+
+
+def test_an_heir_names_its_parent():
+    """The same training at the smaller ratio; the tail is not the parent's business."""
+    trained = {"prune.method": "structured", "train.epochs": 2, "train.lr_scale": 0.3}
+    heir = Recipe({**trained, "prune.ratio": 0.7, "prune.parent_ratio": 0.5}).with_tail("int8_static", "onnxruntime")
+
+    assert heir.parent == Recipe({**trained, "prune.ratio": 0.5})
+    assert heir.prefix.parent == heir.parent
+    assert heir.describe() == "structured 0.7 after 0.5 + 2 epochs + int8_static + onnxruntime"
+
+
+@pytest.mark.parametrize("changes", [{"train.epochs": 0}, {"prune.method": "none"}, {"prune.parent_ratio": 0.7}])
+def test_without_a_trained_less_pruned_parent_there_is_nothing_to_inherit(changes):
+    """Such a setting has no effect, and is dropped."""
+    settings = {"prune.method": "structured", "prune.ratio": 0.7, "prune.parent_ratio": 0.5, "train.epochs": 2, **changes}
+
+    assert Recipe(settings).parent is None
+    assert "prune.parent_ratio" not in Recipe(settings)

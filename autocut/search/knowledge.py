@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from autocut.recipe import PARENT_RATIO, Recipe
+from autocut.recipe import PARENT_RATIO, Recipe, Value
 from autocut.score import Limit
 from autocut.search.cost_first import COST_METRICS, CostModel, Tail, cheapest_modes, dominates
 from autocut.search.planner import Planner
@@ -61,6 +62,8 @@ class Knowledge:
         self.done: dict[Recipe, dict[str, float]] = {}
         self.dead: set[Recipe] = set()
         self._trained: set[Recipe] = set()
+        self._ratios: dict[tuple[tuple[str, Value], ...], set[float]] = defaultdict(set)
+        self._ranked: dict[tuple[Value, Value | None], list[Tail]] = {}
         self._limits = tuple(limits)
         self._rivals: dict[Recipe, dict[str, float]] = {}
         self._best_seen: dict[str, float] = {}
@@ -80,12 +83,17 @@ class Knowledge:
                 del self._rivals[rival]
             if not any(dominates(self._losses(other), losses) for other in self._rivals.values()):
                 self._rivals[recipe] = self.done[recipe]
-        self._trained.add(recipe.prefix)
+        if recipe.prefix not in self._trained:
+            self._trained.add(recipe.prefix)
+            if "prune.ratio" in recipe and recipe.parent is None:
+                self._ratios[_family(recipe.prefix)].add(float(recipe["prune.ratio"]))
+        self._ranked.clear()
         self.costs.learn(recipe, values)
 
     def bury(self, recipe: Recipe) -> None:
         """Take in a recipe that cannot be real here, or failed: it is never run again."""
         self.dead.add(recipe)
+        self._ranked.clear()
 
     def is_settled(self, recipe: Recipe) -> bool:
         """Whether `recipe` has had its verdict."""
@@ -123,7 +131,13 @@ class Knowledge:
 
     def promising_tails(self, prefix: Recipe) -> list[Tail]:
         """Tails of `prefix` that no other tail is known to beat, cheapest first."""
-        tails = [tail for tail in self.affordable_tails() if self._may_be_given(prefix, tail)]
+        cut = (prefix["prune.method"], prefix.get("prune.ratio"))
+        if cut not in self._ranked:
+            self._ranked[cut] = self._rank_tails(prefix)
+        return [tail for tail in self._ranked[cut] if prefix.with_tail(*tail) not in self.dead]
+
+    def _rank_tails(self, prefix: Recipe) -> list[Tail]:
+        tails = [tail for tail in self.affordable_tails() if self._may_be_given(tail)]
         predicted = {
             tail: self.costs.predict(prefix.with_tail(*tail)) or self.costs.predict(Recipe().with_tail(*tail)) for tail in tails
         }
@@ -138,11 +152,9 @@ class Knowledge:
             cheapest.setdefault(tail[0], tail)
         return [tail for tail in ranked if not self._is_second_best(tail, cheapest[tail[0]], costs, first)]
 
-    def _may_be_given(self, prefix: Recipe, tail: Tail) -> bool:
+    def _may_be_given(self, tail: Tail) -> bool:
         untouched = Recipe().with_tail(*tail)
-        if prefix.with_tail(*tail) in self.dead or untouched in self.dead:
-            return False
-        return untouched in self.done or self.is_cheap(tail)
+        return untouched not in self.dead and (untouched in self.done or self.is_cheap(tail))
 
     def _is_second_best(self, tail: Tail, best: Tail, costs: Mapping[Tail, Mapping[str, float]], metric: str) -> bool:
         """Whether another lowering of the same dtype is clearly cheaper, and was no less accurate on the untouched model."""
@@ -195,13 +207,8 @@ class Knowledge:
         """Return `recipe` as the heir of the most pruned trained prefix that is its parent but for the ratio; None without one."""
         if not self.tactics.inheritance or recipe.parent is not None or "prune.ratio" not in recipe or not recipe.is_trained:
             return None
-        children = [
-            Recipe({**recipe, PARENT_RATIO: prefix["prune.ratio"]})
-            for prefix in self._trained
-            if "prune.ratio" in prefix and prefix["prune.ratio"] < recipe["prune.ratio"]  # type: ignore[operator]
-        ]
-        heirs = [child for child in children if child.parent in self._trained]
-        return max(heirs, key=lambda child: float(child[PARENT_RATIO]), default=None)
+        smaller = [ratio for ratio in self._ratios[_family(recipe.prefix)] if ratio < float(recipe["prune.ratio"])]
+        return Recipe({**recipe, PARENT_RATIO: max(smaller)}) if smaller else None
 
     def is_beaten(self, recipe: Recipe) -> bool:
         """Whether `recipe` breaks a limit on cost, or a finished trial is nowhere worse even than its best case."""
@@ -297,3 +304,8 @@ class Knowledge:
 
     def _losses(self, values: Mapping[str, float]) -> list[float]:
         return [-values[name] if direction == "maximize" else values[name] for name, direction in self.space.objectives.items()]
+
+
+def _family(prefix: Recipe) -> tuple[tuple[str, Value], ...]:
+    """What prefixes have in common that differ in their prune ratio alone."""
+    return tuple((name, value) for name, value in prefix.items() if name != "prune.ratio")

@@ -29,6 +29,9 @@ _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
 }
 
+_REMEMBERED = 150
+"""Trials besides the front that the sampler looks at; twice as many before the rest is forgotten."""
+
 
 def sampler_names() -> tuple[str, ...]:
     """Names that `--sampler` takes."""
@@ -47,15 +50,31 @@ class Proposer:
             raise unknown_name("--sampler", sampler, _SAMPLERS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            chosen = _SAMPLERS[sampler](seed + known_trials)
+            self._sampler = _SAMPLERS[sampler](seed + known_trials)
         self._space = space
         self._random = np.random.default_rng([seed, known_trials])
-        self._study = optuna.create_study(
-            directions=[optuna.study.StudyDirection[name.upper()] for name in space.objectives.values()], sampler=chosen
-        )
+        self._study = self._new_study()
+        self._told = 0
+
+    def _new_study(self) -> optuna.Study:
+        directions = [optuna.study.StudyDirection[name.upper()] for name in self._space.objectives.values()]
+        return optuna.create_study(directions=directions, sampler=self._sampler)
+
+    def _renew(self) -> None:
+        """Forget most of what is beaten: a sampler's time grows with the trials that it looks at, and the front says the most."""
+        told = [
+            trial for trial in self._study.get_trials(deepcopy=False) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        ]
+        front = {trial.number for trial in self._study.best_trials}
+        rest = [trial for trial in told if trial.number not in front][-_REMEMBERED:]
+        self._study = self._new_study()
+        self._study.add_trials([*(trial for trial in told if trial.number in front), *rest])
+        self._told = len(front) + len(rest)
 
     def propose(self) -> tuple[optuna.Trial, Recipe]:
         """Suggest one recipe. The trial must be told later, through `tell` or `reject`."""
+        if self._told > 2 * _REMEMBERED:
+            self._renew()
         trial = self._study.ask()
         return trial, suggest(trial, self._space)
 
@@ -86,17 +105,26 @@ class Proposer:
 
     def tell(self, trial: optuna.Trial, values: list[float], violations: Mapping[str, float]) -> None:
         """Report the objective values of a proposal, in the order of the space's objectives; a violation above 0 breaks a limit."""
+        if trial.study is not self._study:
+            self.learn(Recipe(trial.params), values, violations)
+            return
         for name, violation in violations.items():
             trial.set_constraint(name, violation)
         self._study.tell(trial, values)
+        self._told += 1
 
     def reject(self, trial: optuna.Trial) -> None:
         """Report a proposal that failed, was beaten before it was trained, or cannot be real: counted as bad, without values."""
+        if trial.study is not self._study:
+            self.learn(Recipe(trial.params), None, {})
+            return
         self._study.tell(trial, state=TrialState.PRUNED)
+        self._told += 1
 
     def forget(self, trial: optuna.Trial) -> None:
         """Drop a proposal that was never judged, such as a duplicate: it teaches nothing."""
-        self._study.tell(trial, state=TrialState.FAIL)
+        if trial.study is self._study:
+            self._study.tell(trial, state=TrialState.FAIL)
 
     def learn(self, recipe: Recipe, values: list[float] | None, violations: Mapping[str, float]) -> None:
         """Add a trial that was not proposed here: a fan-out sibling, an anchor, or one of an earlier session.
@@ -106,10 +134,15 @@ class Proposer:
         params, distributions = self.parameters(recipe)
         if not distributions:
             return
+        self._told += 1
         state = TrialState.PRUNED if values is None else TrialState.COMPLETE
         self._study.add_trial(
             create_trial(state=state, values=values, params=params, distributions=distributions, constraints=dict(violations))
         )
+
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        """What the sampler looks at."""
+        return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
     def parameters(self, recipe: Recipe) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         """Express `recipe` in the space's parameters; empty where it lies outside the space, as some baselines do.

@@ -52,3 +52,30 @@ def test_tails_of_a_prefix_count_what_they_share_once(start):
 
     assert known.total_s(tails) == pytest.approx(before + 2 * 5.0)
     assert known.seconds(tails[1]) == pytest.approx(known.seconds(tails[0]))
+
+
+@pytest.mark.parametrize(("total_s", "expected"), [(60.0, (1,)), (300.0, (1, 2, 4)), (10.0, (1,)), (86_400.0, (1, 2, 4, 8))])
+def test_the_ladder_of_epochs_follows_the_budget(total_s, expected):
+    """From minutes to days: one training takes a fixed share of the time at most, and the shortest is always allowed."""
+    planner = Planner(1000, {})
+    planner.observe(StageRan("key", "train", "none/none", 5.0, False, "training", samples_seen=1000))
+
+    assert planner.ladder([0, 1, 2, 4, 8], total_s, workers=1) == expected
+
+
+def test_recipes_are_brought_onto_the_ladder(start):
+    """An anchor with more epochs than fit is tried with as many as do; a proposal is not run."""
+    known = start(budget_s=60.0).searcher.known
+    long = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 8, "train.lr_scale": 1.0})
+
+    assert known.ladder() == (1, 2, 4)
+    assert known.on_ladder(long)["train.epochs"] == 4
+    assert known.fan_out(long) == ()
+
+
+def test_a_plan_tells_which_numbers_of_epochs_fit(start):
+    """What is left out is told with its seconds."""
+    told = "\n".join(start(budget_s=60.0).searcher.plan_lines())
+
+    assert "epochs: 1, 2, 4" in told
+    assert "left out, too long for this budget: 8 (8s)" in told

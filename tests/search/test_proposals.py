@@ -57,3 +57,46 @@ def test_an_unknown_sampler_is_told_with_the_nearest_name(space):
     with pytest.raises(UnknownNameError) as caught:
         Proposer(space, "tpee", 0)
     assert "tpe" in (caught.value.hint or "")
+
+
+def test_an_heir_is_told_to_the_sampler_as_what_it_is_besides(space):
+    """The space need not know that weights can be inherited."""
+    trained = Recipe({"prune.method": "structured", "prune.ratio": 0.7, "train.epochs": 2, "train.lr_scale": 0.3})
+    proposer = Proposer(space, "tpe", 0)
+
+    assert proposer.parameters(Recipe({**trained, "prune.parent_ratio": 0.5})) == proposer.parameters(trained)
+
+
+def test_a_pruned_and_trained_recipe_can_be_pruned_on(space):
+    """Its heir is trained in the same way, from its weights."""
+    parent = Recipe({"prune.method": "structured", "prune.ratio": 0.1, "train.epochs": 2, "train.lr_scale": 0.3})
+    proposer = Proposer(space, "tpe", 0)
+    heirs = [heir for _ in range(10) if (heir := proposer.prune_more(parent))]
+
+    assert heirs
+    assert {heir.parent for heir in heirs} == {parent}
+    assert proposer.prune_more(Recipe()) is None
+
+
+def test_a_variation_lies_in_the_space_and_is_another_recipe(space):
+    """One or two settings are drawn anew, and what they switch on."""
+    recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 2, "train.lr_scale": 0.3})
+    proposer = Proposer(space, "tpe", 0)
+    varied = [proposer.vary(recipe) for _ in range(30)]
+
+    assert all(space.contains(one) for one in varied)
+    assert len(set(varied) - {recipe}) > 10
+
+
+def test_a_long_search_is_looked_at_in_part(space):
+    """The front and the latest trials stay; a trial that was asked for before is told all the same."""
+    proposer = Proposer(space, "random", 0)
+    early, _ = proposer.propose()
+    for index in range(400):
+        proposer.learn(Recipe().with_tail("fp32", "onnxruntime"), [0.9 + 1e-4 * index, 0.1, 1e5], {})
+    proposer.propose()
+    proposer.tell(early, [0.99, 0.01, 1e3], {})
+    kept = proposer.trials()
+
+    assert len(kept) < 200
+    assert max(trial.values[0] for trial in kept if trial.values) == 0.99

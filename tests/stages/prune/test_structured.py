@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,6 +34,17 @@ def test_structured_gives_smaller_tensors_and_fewer_macs(name, tiny_cnn, cnn_inp
 
     assert [tuple(pruned[index].weight.shape) for index in (0, 3, 8)] == [(8, 1, 3, 3), (16, 8, 3, 3), (3, 16)]
     assert macs_left < 0.4 * macs
+
+
+@methods
+@pytest.mark.parametrize(("first", "then"), [(0.3, 0.5), (0.5, 0.7), (0.3, 0.85)])
+def test_pruned_on_is_as_wide_as_pruned_at_once(name, first, then, tiny_cnn, cnn_inputs):
+    """A ratio counts from the model before its first cut: the heir of a less pruned model costs what is known of its ratio."""
+    data = data_for(cnn_inputs)
+    at_once = pruners[name](tiny_cnn, then, data).model
+    pruned_on = pruners[name](pruners[name](tiny_cnn, first, data).model, then, replace(data, original=tiny_cnn)).model
+
+    assert [parameter.shape for parameter in pruned_on.parameters()] == [parameter.shape for parameter in at_once.parameters()]
 
 
 def test_removed_channels_were_the_weakest(tiny_mlp, mlp_inputs):
