@@ -276,4 +276,4 @@ def test_an_heir_starts_from_its_parents_weights_and_pays_for_them(make_pipeline
 
     assert heir.structure == alone.structure
     assert heir.lineage[: len(first.lineage)] == first.lineage
-    assert heir.samples_seen == first.samples_seen + alone.samples_seen
+    assert heir.samples_seen == first.samples_seen + alone.samples_seen - pipeline.baseline.samples_seen

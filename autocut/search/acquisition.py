@@ -26,7 +26,9 @@ from autocut.space import Space
 
 FEWEST = 8
 """Measured graphs before the forest is asked."""
-_TREES = 24
+_TREES = 16
+_SHORTLIST = 10
+"""Offers whose growth of the hypervolume is computed, out of all."""
 _MOST = 600
 """Measurements that the forest is grown on: the latest of a long search."""
 
@@ -122,29 +124,41 @@ class Acquisition:
         if not self._forest.is_ready():
             return Choice(0, tuple(offers[0]))
         guesses = self._forest.guesses([recipe for offer in offers for recipe in offer])
+        ends = np.cumsum([len(offer) for offer in offers])
+        points = [self._points(offer, guesses[:, end - len(offer) : end], volume) for offer, end in zip(offers, ends, strict=True)]
         known = np.array([volume.losses(values) for values in front])
-        before, at = volume.of(known), 0
+        before = volume.of(known)
         best, choice = -1.0, Choice(0, tuple(offers[0]))
-        for number, (offer, taken) in enumerate(zip(offers, seconds, strict=True)):
-            points = self._points(offer, guesses[:, at : at + len(offer)], volume)
-            at += len(offer)
-            for tails in _nested(points, taken):
-                gain = np.mean([volume.of(np.vstack([known, guess])) for guess in points[:, tails]]) - before
-                rate = float(gain) / (fixed_s + math.fsum(taken[tail] for tail in tails))
+        for number in _shortlist(points, seconds, fixed_s):
+            for tails in _nested(points[number], seconds[number]):
+                grown = np.mean([volume.of(np.vstack([known, guess])) for guess in points[number][:, tails]])
+                rate = (float(grown) - before) / (fixed_s + math.fsum(seconds[number][tail] for tail in tails))
                 if rate > best:
-                    best, choice = rate, Choice(number, tuple(offer[tail] for tail in tails))
+                    best, choice = rate, Choice(number, tuple(offers[number][tail] for tail in tails))
         return choice
 
     def _points(self, offer: Offer, guesses: NDArray[np.float64], volume: Volume) -> NDArray[np.float64]:
         """Losses by tree and recipe, shape (trees, recipes, objectives)."""
-        costs = [self._costs(recipe) for recipe in offer]
-        return np.array(
-            [[volume.losses({**cost, "accuracy": value}) for cost, value in zip(costs, guess, strict=True)] for guess in guesses]
-        )
+        columns = [volume.losses_by_accuracy(self._costs(recipe), guesses[:, at]) for at, recipe in enumerate(offer)]
+        return np.stack(columns, axis=1)
+
+
+def _boxes(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each recipe would cover were it alone, the mean over the trees, shape (recipes,)."""
+    covered: NDArray[np.float64] = np.prod(np.maximum(-points, 0.0), axis=2).mean(axis=0)
+    return covered
+
+
+def _shortlist(points: Sequence[NDArray[np.float64]], seconds: Sequence[Sequence[float]], fixed_s: float) -> list[int]:
+    """The offers whose growth is computed: half of them by what they would cover per second, half by what they would cover."""
+    covered = [float(_boxes(offer).max()) for offer in points]
+    by_rate = sorted(range(len(points)), key=lambda at: -covered[at] / (fixed_s + seconds[at][0]))
+    by_size = sorted(range(len(points)), key=lambda at: -covered[at])
+    return list(dict.fromkeys([*by_rate[: _SHORTLIST // 2], *by_size[: _SHORTLIST // 2]]))
 
 
 def _nested(points: NDArray[np.float64], seconds: Sequence[float]) -> list[list[int]]:
     """The first recipe, then one more at a time, by how large a box it covers alone per second."""
-    alone = np.prod(np.maximum(-points, 0.0), axis=2).mean(axis=0) / np.maximum(seconds, 1e-3)
+    alone = _boxes(points) / np.maximum(seconds, 1e-3)
     order = [0, *sorted(range(1, len(seconds)), key=lambda tail: -alone[tail])]
     return [order[: count + 1] for count in range(len(order))]

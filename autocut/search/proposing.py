@@ -22,9 +22,9 @@ from autocut.search.volume import Volume
 _ASKS = 60
 """Proposals of the sampler for one offer at most."""
 _PROPOSING_S = 2.0
-_OFFERS = 4
+_OFFERS = 2
 """Offers of the sampler that are weighed against one another."""
-_VARIATIONS = 12
+_VARIATIONS = 8
 """Variations of front points that are weighed beside them."""
 _PACKED = 8
 """Offers in one process at most, where starting the process takes longer than running one of them."""

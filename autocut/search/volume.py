@@ -31,6 +31,14 @@ class Volume:
         """Where a point lies, each objective minimized, the corner at 0."""
         return [self._loss(name, values[name]) for name in self._objectives]
 
+    def losses_by_accuracy(self, cost: Mapping[str, float], accuracies: Losses) -> Losses:
+        """Losses of a point of known cost for each of several accuracies, shape (accuracies, objectives)."""
+        columns = [
+            np.array([self._loss(name, value) for value in accuracies]) if name == "accuracy" else self._loss(name, cost[name])
+            for name in self._objectives
+        ]
+        return np.column_stack([np.broadcast_to(column, accuracies.shape) for column in columns])
+
     def of(self, losses: Sequence[Sequence[float]] | Losses) -> float:
         """Hypervolume of points given by `losses`, shape (points, objectives)."""
         points = np.asarray(losses, dtype=np.float64).reshape(-1, len(self._objectives))
