@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from autocut.batches import Inputs, batch_length, call, pad, take, tensors
@@ -24,6 +24,8 @@ from autocut.errors import BundleError
 from autocut.stages.archive import read_archive
 from autocut.stages.compilers import quietly, translated
 
+GRAPH_VERSION = 2
+"""Part of the keys of whatever is made of a graph: raise it when graph folders change."""
 GRAPH_FILE = "graph.pt2"
 SIGNATURE_FILE = "signature.json"
 
@@ -147,8 +149,15 @@ def export_model(model: nn.Module, inputs: Inputs) -> ExportedProgram:
 
 
 def save_graph(program: ExportedProgram, signature: Signature, folder: Path) -> None:
-    """Write a graph folder. The sample inputs, which torch would pickle, are left out."""
+    """Write a graph folder.
+
+    The sample inputs, which torch would pickle, are left out, and so is where in whose source each operation came from: most of a
+    small graph, and nobody's business to whom it is handed.
+    """
     program._example_inputs = None  # torch 2.13: `export.save` has no switch for it
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
     with translated("torch.export"), quietly():
         torch.export.save(program, folder / GRAPH_FILE)
     signature.write(folder)

@@ -27,7 +27,7 @@ from torch import Tensor
 from autocut.batches import Inputs, batch_length, pad
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.compile import Job, Run, modes
-from autocut.stages.graph import PositionalModel, Signature, export_model, save_graph
+from autocut.stages.graph import GRAPH_VERSION, PositionalModel, Signature, export_model, save_graph
 from autocut.stages.quantize import quantizers
 
 Predict = Callable[[Inputs], Tensor]
@@ -96,7 +96,7 @@ def method_versions(dtype: str, mode: str) -> str:
     compiler = modes.method(mode)
     extra = compiler.options.get("context", _nothing)(dtype) if infeasible_reason(dtype, mode) is None else None
     own = _quantizer_version(dtype) if graph_dtype(dtype, mode) == dtype else f"{dtype} v{quantizers.method(dtype).version}"
-    return f"{own}, {mode} v{compiler.version}" + (f", {extra}" if extra else "")
+    return f"{own}, {mode} v{compiler.version}, graph v{GRAPH_VERSION}" + (f", {extra}" if extra else "")
 
 
 def lower_graph(model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs], folder: Path) -> None:

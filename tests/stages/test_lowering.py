@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -290,3 +291,23 @@ def test_folder_without_its_model_is_told(mode: str, tmp_path: Path):
 
     with pytest.raises(BundleError):
         lowering.load(tmp_path, mode)
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [("fp32", "eager"), ("fp32", "onnxruntime"), ("int8_dynamic", "onnxruntime")])
+def test_an_artifact_does_not_say_where_its_source_was(
+    dtype: str, mode: str, tiny_mlp: nn.Module, mlp_inputs: Tensor, tmp_path: Path
+) -> None:
+    """Exporters note file and line of every operation: half of a small file, and none of its user's business."""
+    lowering.lower(tiny_mlp, dtype, mode, [mlp_inputs], tmp_path)
+    written = b"".join(_content(path) for path in tmp_path.iterdir())
+
+    assert b"stack_trace" not in written
+    assert b'File "' not in written
+    assert str(Path(torch.__file__).parent).encode() not in written
+
+
+def _content(path: Path) -> bytes:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return b"".join(archive.read(name) for name in archive.namelist())
+    return path.read_bytes()
