@@ -26,8 +26,8 @@ from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.records import StageRun
 from autocut.score import Limit, values_of
-from autocut.search.early_stopping import LearningCurves
-from autocut.search.finalists import cheapest_exact, finalists, runners_up
+from autocut.search.early_stopping import Trainings
+from autocut.search.finalists import Finalization
 from autocut.search.jobs import (
     BaselineReady,
     Event,
@@ -45,6 +45,7 @@ from autocut.search.jobs import (
 )
 from autocut.search.knowledge import Knowledge
 from autocut.search.phases import BASELINES, Phase, Request, phases
+from autocut.search.plan import ladder_line, plan_lines
 from autocut.search.progress import Progress, headline
 from autocut.search.proposing import Proposing
 
@@ -61,12 +62,6 @@ _STILLBORN = 3
 """Worker processes in a row that may die before their first word."""
 _HANG_S = 120.0
 """A recipe hangs when it takes this much longer than eight times what was predicted."""
-_FINALIST_PATIENCE = 0.7
-"""A finalization is begun while this many times its predicted seconds are left; what is cut off, the next run goes on with."""
-_REHEARSAL_PATIENCE = 3.0
-"""The first finalization is made early where the search has this many times its predicted seconds."""
-_RUNNER_UP_PATIENCE = 1.5
-"""Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
 
 
 class Agent:
@@ -109,15 +104,12 @@ class Agent:
         self._started: dict[int, float] = {}
         self._current: dict[int, Recipe] = {}
         self._began: dict[int, float] = {}
-        self._curves: dict[Recipe, dict[int, float]] = {}
-        self._finished = LearningCurves()
-        self._stopped: set[Recipe] = set()
+        self.trainings = Trainings(known)
+        self.finalization = Finalization(book, known.planner, known.space.objectives, workers, self._is_running)
         self.proposing = Proposing(known, proposer, book.begin, self._is_running, lambda: self.budget.clock())
         self._train_seconds: dict[Recipe, float] = {}
-        self._finalized: set[Recipe] = set()
         self._finalizing = False
         self._baselines_done = False
-        self._is_rehearsed = False
         self._stillborn = 0
         self._numbers = itertools.count(1)
 
@@ -141,11 +133,10 @@ class Agent:
         self._train_seconds[recipe] = train_seconds
         self.proposer.learn(recipe, self.known.objectives(values), self._violations(values))
         if finalized:
-            self._finalized.add(recipe)
+            self.finalization.done.add(recipe)
 
     def _learn(self, recipe: Recipe, values: Mapping[str, float], curve: Sequence[float]) -> None:
-        if not self.known.is_trained(recipe.prefix):
-            self._finished.learn(curve)
+        self.trainings.finished(recipe, curve)
         self.known.remember(recipe, values)
         self.proposing.learn(recipe, values["accuracy"])
 
@@ -158,33 +149,9 @@ class Agent:
         self.planner.observe(StageRan(run.key, run.stage, run.method, run.seconds, run.cached, "", run.samples_seen))
 
     def plan_lines(self) -> list[str]:
-        """Return what a person should know before the search begins: what is tried, and what time is kept for."""
+        """Return what a person should know before the search begins."""
         self._plan_reserve()
-        tails = sorted(self.known.affordable_tails(), key=self.planner.tail_s)
-        lines = [
-            f"budget {format_duration(self.budget.total_s)}, {format_duration(self.budget.left())} left, "
-            f"at least {format_duration(self.budget.reserve_s)} of it kept for finalization; {self._workers} workers",
-            "1. baselines: the untouched model, then "
-            + ", ".join(f"{dtype}/{mode}" for dtype, mode in tails if (dtype, mode) != ("fp32", "eager")),
-            "2. cost first: each pruning method without training, at up to three ratios",
-            f"3. learn: {len(self.space.anchors)} anchors, then proposals, each with all its promising tails",
-            "4. finalize: export, test split, verify in fresh processes",
-        ]
-        if ladder := self._ladder_line():
-            lines.append(ladder)
-        if slow := {mode: seconds for (_, mode), seconds in self.known.unaffordable_tails().items()}:
-            told = ", ".join(f"{mode} ({seconds:.0f} s)" for mode, seconds in slow.items())
-            lines.append(f"left out, too slow to make for this budget: {told}")
-        return lines
-
-    def _ladder_line(self) -> str:
-        """Which numbers of epochs fit the budget; nothing where the space trains nothing."""
-        ladder = self.known.ladder()
-        if not ladder:
-            return ""
-        told = f"epochs: {', '.join(map(str, ladder))} ({format_duration(self.planner.epochs_s(ladder[-1]))} at most)"
-        longer = ", ".join(f"{epochs} ({format_duration(self.planner.epochs_s(epochs))})" for epochs in self.known.too_long())
-        return told + (f"; left out, too long for this budget: {longer}" if longer else "")
+        return plan_lines(self.known, self.budget)
 
     # ---- decisions ----------------------------------------
 
@@ -228,7 +195,7 @@ class Agent:
                 self.reference = event.reference
                 self.set_floor(event.accuracy.metric.value)
                 self.book.set_baseline(event)
-                if ladder := self._ladder_line():
+                if ladder := ladder_line(self.known):
                     self.progress.lines.append(f"plan: {ladder}")
             case WorkerUp():
                 pass
@@ -240,7 +207,7 @@ class Agent:
                 self._began[job.number] = self.budget.clock()
                 self.book.start(event.recipe)
             case RungReached():
-                self._curves.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
+                self.trainings.reached(event.recipe, event.rung)
             case RecipeMeasured():
                 self._on_measured(event)
             case RecipeFailed() if job.kind == "finalize":
@@ -284,7 +251,7 @@ class Agent:
             self.fault = WorkerFault(
                 f"a worker process must start, but {self._stillborn} in a row died at once", "autocut check; is memory free?"
             )
-        if job.kind == "finalize" and current is not None and current not in self._finalized:
+        if job.kind == "finalize" and current is not None and current not in self.finalization.done:
             self._on_not_finalized(RecipeFailed(current, "failed", error))
         if job.kind == "measure":
             if current in unfinished:
@@ -292,11 +259,6 @@ class Agent:
                 unfinished.remove(current)
             if unfinished:
                 self._queue.appendleft(Request(tuple(unfinished), job.why, job.may_skip))
-
-    def _curve(self, recipe: Recipe) -> tuple[float, ...]:
-        """Metric after each epoch; empty where a resumed training's first epochs were told to an earlier session."""
-        curve = self._curves.get(recipe.prefix, {})
-        return tuple(curve[epoch] for epoch in sorted(curve)) if 1 in curve else ()
 
     def _interrupt(self, recipes: Sequence[Recipe]) -> None:
         for recipe in recipes:
@@ -322,37 +284,21 @@ class Agent:
                 self._queue.append(request)
 
     def _rehearsal(self) -> Job | None:
-        """Finalize one point as soon as the baselines are known.
-
-        It would be finalized at the end anyway, for whoever can give no accuracy away; made now, it tells how long a finalization
-        takes here, from which the reserve is planned, and there is something to deploy at every later moment.
-        """
-        if self._is_rehearsed or not self._baselines_done or self._has_job(BASELINES):
+        if not self._baselines_done or self._has_job(BASELINES):
             return None
-        self._is_rehearsed = True
-        waiting = self._waiting({recipe: trial for recipe, trial in cheapest_exact(self.book).items() if recipe != Recipe()})
-        if not waiting or self.budget.search_left() < _REHEARSAL_PATIENCE * self.planner.finalize_s():
-            return None
-        return self._finalization(waiting)
-
-    def _finalization(self, waiting: Mapping[Recipe, int]) -> Job:
-        recipes, trials = zip(*waiting.items(), strict=True)
-        why = f"finalize: {', '.join(recipe.describe() for recipe in recipes)}"
-        return self._start("finalize", recipes, self.budget.deadline - _END_S, why, trials=trials)
+        points = self.finalization.rehearsal(self.budget.search_left())
+        return self._finalize(points) if points else None
 
     def _next_finalization(self) -> Job | None:
-        left, each = self.budget.left() - self.planner.process_s(), self.planner.finalize_s()
-        waiting: dict[Recipe, int] = {}
-        if left > _FINALIST_PATIENCE * each:
-            waiting = self._waiting(finalists(self.book, self.space.objectives))
-        if not waiting and left > _RUNNER_UP_PATIENCE * each:
-            waiting = self._waiting(runners_up(self.book, self.space.objectives))
-        if waiting:
-            share = min(self.planner.packed_finalists(), math.ceil(len(waiting) / self._workers))
-            return self._finalization(dict(list(waiting.items())[:share]))
+        if points := self.finalization.next(self.budget.left() - self.planner.process_s()):
+            return self._finalize(points)
         if self._running:
             return None
         raise StopIteration
+
+    def _finalize(self, points: Mapping[Recipe, int]) -> Job:
+        why = f"finalize: {', '.join(recipe.describe() for recipe in points)}"
+        return self._start("finalize", tuple(points), self.budget.deadline - _END_S, why, trials=tuple(points.values()))
 
     def _still_worth(self, request: Request) -> Request | None:
         if not request.may_skip:
@@ -399,24 +345,24 @@ class Agent:
         values = self._values(event.measured.measurement, event.measured.train_seconds)
         violations = self._violations(values)
         handle, trial = self.proposing.open.pop(event.recipe, (None, None))
-        number = self.book.complete(handle, event.recipe, values, event, violations, self._curve(event.recipe))
+        number = self.book.complete(handle, event.recipe, values, event, violations, self.trainings.curve(event.recipe))
         if trial is not None:
             self.proposer.tell(trial, self.known.objectives(values), violations)
         else:
             self.proposer.learn(event.recipe, self.known.objectives(values), violations)
-        self._learn(event.recipe, values, self._curve(event.recipe))
+        self._learn(event.recipe, values, self.trainings.curve(event.recipe))
         self._train_seconds[event.recipe] = event.measured.train_seconds
         self.progress.done += 1
         self.progress.lines.append(f"trial {number}: {event.recipe.describe()}: {headline(values)}")
 
     def _on_failed(self, event: RecipeFailed) -> None:
-        if event.outcome == "stopped" and event.recipe.prefix in self._stopped and event.recipe not in self.proposing.open:
+        if event.outcome == "stopped" and event.recipe.prefix in self.trainings.stopped and event.recipe not in self.proposing.open:
             self.known.bury(event.recipe)  # its prefix has been told, and with it what it would have been measured with
             return
         if event.outcome == "stopped":
-            self._stopped.add(event.recipe.prefix)
+            self.trainings.stopped.add(event.recipe.prefix)
         handle, trial = self.proposing.open.pop(event.recipe, (None, None))
-        number = self.book.fail(handle, event.recipe, event, self._curve(event.recipe))
+        number = self.book.fail(handle, event.recipe, event, self.trainings.curve(event.recipe))
         if trial is not None and event.outcome == "interrupted":
             self.proposer.forget(trial)
         elif trial is not None:
@@ -432,7 +378,7 @@ class Agent:
     def _on_not_finalized(self, event: RecipeFailed) -> None:
         """A point that cannot be handed over is off the front; one whose time was up stays, and is finalized by the next run."""
         if event.outcome != "interrupted":
-            self._finalized.add(event.recipe)
+            self.finalization.done.add(event.recipe)
             self.book.refuse(event.recipe, f"{event.outcome}: {event.reason}")
         self.progress.lines.append(f"bundle: {event.recipe.describe()}: {event.outcome}: {event.reason.partition(chr(10))[0]}")
 
@@ -441,7 +387,7 @@ class Agent:
         broken = [name for name, violation in self._violations(values).items() if violation > 0]
         if broken and event.recipe != Recipe():
             event = replace(event, refusal=f"{broken[0]} does not hold on the test split")
-        self._finalized.add(event.recipe)
+        self.finalization.done.add(event.recipe)
         self.book.finalize(event.recipe, values, event)
         done = "verified" if event.bundle else "measured"
         verdict = f"refused: {event.refusal}" if event.refusal else f"{done}, {headline(values)} on the locked test split"
@@ -455,28 +401,9 @@ class Agent:
     def _violations(self, values: Mapping[str, float]) -> dict[str, float]:
         return {str(limit): limit.violation(values) for limit in (*self.limits, *self._floor)}
 
-    def _waiting(self, finalists: Mapping[Recipe, int]) -> dict[Recipe, int]:
-        return {
-            recipe: trial for recipe, trial in finalists.items() if recipe not in self._finalized and not self._is_running(recipe)
-        }
-
     def _plan_reserve(self) -> None:
         if not self._finalizing:
-            waiting = len(finalists(self.book, self.space.objectives).keys() - self._finalized)
-            self.budget = self.budget.with_reserve(self.planner.reserve_s(waiting, self._workers, self.budget.total_s))
-
-    def _rung_floors(self, recipes: Sequence[Recipe]) -> dict[Recipe, tuple[float, ...]]:
-        """What each training must show at its rungs to go on; nothing for what is trained already."""
-        if not self.known.tactics.early_stopping:
-            return {}
-        tails: dict[Recipe, list[Recipe]] = {}
-        for recipe in recipes:
-            if recipe.is_trained and not self.known.is_trained(recipe.prefix):
-                tails.setdefault(recipe.prefix, []).append(recipe)
-        return {
-            prefix: self._finished.floors(self.known.needed_accuracy(siblings), int(prefix["train.epochs"]))
-            for prefix, siblings in tails.items()
-        }
+            self.budget = self.budget.with_reserve(self.finalization.reserve_s(self.budget.total_s))
 
     def _start(
         self,
@@ -491,7 +418,7 @@ class Agent:
         expected = self.planner.finalize_s() if kind == "finalize" else max(map(self.known.seconds, recipes))
         patience_s = math.inf if kind == "baseline" else _HANG_S + 8 * expected
         number, spent_s = next(self._numbers), self.budget.spent()
-        floors = self._rung_floors(recipes) if kind == "measure" and may_skip else {}
+        floors = self.trainings.floors(recipes) if kind == "measure" and may_skip else {}
         job = Job(number, kind, recipes, deadline, why, trials, self.reference, spent_s, patience_s, may_skip, floors)
         self._running[job.number] = job
         self._started[job.number] = self.budget.clock()

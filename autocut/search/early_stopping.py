@@ -15,6 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autocut.measurement import Rung
+from autocut.recipe import Recipe
+from autocut.search.knowledge import Knowledge
+
 FEWEST_CURVES = 8
 """Finished trainings that must be known before one is stopped."""
 _OPTIMISM = 90.0
@@ -41,6 +45,43 @@ class LearningCurves:
     def floors(self, needed: float, epochs: int) -> tuple[float, ...]:
         """What each rung before the last must show if the end is to be at least `needed`."""
         return tuple(needed - max(0.0, self.optimistic_gain(epoch / epochs)) for epoch in range(1, epochs))
+
+
+class Trainings:
+    """The trainings of one search: their rungs, what they teach, and which ended early."""
+
+    def __init__(self, known: Knowledge) -> None:
+        self.stopped: set[Recipe] = set()
+        self._known = known
+        self._rungs: dict[Recipe, dict[int, float]] = {}
+        self._finished = LearningCurves()
+
+    def reached(self, recipe: Recipe, rung: Rung) -> None:
+        """Take in a rung of the prefix of `recipe`."""
+        self._rungs.setdefault(recipe.prefix, {})[rung.epoch] = rung.metric
+
+    def curve(self, recipe: Recipe) -> tuple[float, ...]:
+        """Metric after each epoch; empty where a resumed training's first epochs were told to an earlier session."""
+        rungs = self._rungs.get(recipe.prefix, {})
+        return tuple(rungs[epoch] for epoch in sorted(rungs)) if 1 in rungs else ()
+
+    def finished(self, recipe: Recipe, curve: Sequence[float]) -> None:
+        """Take in that `recipe` was measured; the curve of a prefix counts once."""
+        if not self._known.is_trained(recipe.prefix):
+            self._finished.learn(curve)
+
+    def floors(self, recipes: Sequence[Recipe]) -> dict[Recipe, tuple[float, ...]]:
+        """What each training must show at its rungs to go on, by prefix; nothing for what is trained already."""
+        if not self._known.tactics.early_stopping:
+            return {}
+        tails: dict[Recipe, list[Recipe]] = {}
+        for recipe in recipes:
+            if recipe.is_trained and not self._known.is_trained(recipe.prefix):
+                tails.setdefault(recipe.prefix, []).append(recipe)
+        return {
+            prefix: self._finished.floors(self._known.needed_accuracy(siblings), int(prefix["train.epochs"]))
+            for prefix, siblings in tails.items()
+        }
 
 
 def _at(curve: Sequence[float], progress: float) -> float:

@@ -1,12 +1,14 @@
-"""Which measured points are finalized, and in which order: time may end before they all are."""
+"""Which measured points are finalized, when, and in which order: time may end before they all are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from autocut.front import FrontPoint, hypervolume_contributions, non_dominated
 from autocut.recipe import Recipe
+from autocut.search.planner import Planner
 
 if TYPE_CHECKING:
     from autocut.search.book import Book
@@ -14,7 +16,67 @@ if TYPE_CHECKING:
 MOST = 16
 """Points that are finalized at most; any other one is exported on demand."""
 
+_PATIENCE = 0.7
+"""A finalization is begun while this many times its predicted seconds are left; what is cut off, the next run goes on with."""
+_RUNNER_UP_PATIENCE = 1.5
+"""Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
+_REHEARSAL_PATIENCE = 3.0
+"""The first finalization is made early where the search has this many times its predicted seconds."""
+
 Objectives = Mapping[str, str]
+
+
+class Finalization:
+    """What has been finalized, and what is next. Points are trial numbers by recipe, the most important first.
+
+    Args:
+        book: Knows what was measured.
+        planner: Predicts seconds.
+        objectives: Of the space.
+        workers: Jobs at a time.
+        is_running: Whether a recipe is being worked on.
+    """
+
+    def __init__(
+        self, book: Book, planner: Planner, objectives: Objectives, workers: int, is_running: Callable[[Recipe], bool]
+    ) -> None:
+        self.done: set[Recipe] = set()
+        self._book = book
+        self._planner = planner
+        self._objectives = objectives
+        self._workers = workers
+        self._is_running = is_running
+        self._is_rehearsed = False
+
+    def rehearsal(self, search_left_s: float) -> dict[Recipe, int]:
+        """Return, once, a point to finalize as soon as the baselines are known.
+
+        It would be finalized at the end anyway, for whoever can give no accuracy away; made now, it tells how long a finalization
+        takes here, from which the reserve is planned, and there is something to deploy at every later moment.
+        """
+        if self._is_rehearsed or search_left_s < _REHEARSAL_PATIENCE * self._planner.finalize_s():
+            return {}
+        self._is_rehearsed = True
+        return self._waiting({recipe: trial for recipe, trial in cheapest_exact(self._book).items() if recipe != Recipe()})
+
+    def next(self, left_s: float) -> dict[Recipe, int]:
+        """Return what the next job finalizes; empty where nothing waits, or nothing can be done in `left_s` seconds."""
+        each = self._planner.finalize_s()
+        waiting: dict[Recipe, int] = {}
+        if left_s > _PATIENCE * each:
+            waiting = self._waiting(finalists(self._book, self._objectives))
+        if not waiting and left_s > _RUNNER_UP_PATIENCE * each:
+            waiting = self._waiting(runners_up(self._book, self._objectives))
+        share = min(self._planner.packed_finalists(), math.ceil(len(waiting) / self._workers))
+        return dict(list(waiting.items())[:share])
+
+    def reserve_s(self, total_s: float) -> float:
+        """Seconds to keep for what waits, out of a budget of `total_s`."""
+        waiting = len(finalists(self._book, self._objectives).keys() - self.done)
+        return self._planner.reserve_s(waiting, self._workers, total_s)
+
+    def _waiting(self, points: Mapping[Recipe, int]) -> dict[Recipe, int]:
+        return {recipe: trial for recipe, trial in points.items() if recipe not in self.done and not self._is_running(recipe)}
 
 
 def finalists(book: Book, objectives: Objectives) -> dict[Recipe, int]:

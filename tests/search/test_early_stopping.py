@@ -54,7 +54,7 @@ def test_trainings_of_one_epoch_teach_nothing():
 
 def test_a_hopeless_training_ends_at_a_rung_and_is_not_tried_again(start):
     """It stays visible, with its reason, and what its tails would have cost is saved."""
-    machine = start(budget_s=3600.0)
+    machine = start(budget_s=1800.0)
     machine.run()
     stopped = [failure.recipe.prefix for failure in machine.searcher.book.failures if failure.outcome == "stopped"]
     measured = {recipe.prefix for what, recipe in machine.log if what == "measure"}
@@ -66,7 +66,7 @@ def test_a_hopeless_training_ends_at_a_rung_and_is_not_tried_again(start):
 
 def test_without_the_tactic_no_training_is_stopped(start):
     """The switch of the ablation."""
-    machine = start(budget_s=3600.0, tactics=Tactics(early_stopping=False))
+    machine = start(budget_s=1800.0, tactics=Tactics(early_stopping=False))
     machine.run()
 
     assert not [failure for failure in machine.searcher.book.failures if failure.outcome == "stopped"]
