@@ -112,7 +112,7 @@ class Acquisition:
         volume: Volume,
         fixed_s: float = 0.0,
     ) -> Choice:
-        """Return the best offer; the first one, whole, while too little is known.
+        """Return the best offer; the first one, whole, while too little is known, or nothing is expected of any.
 
         Args:
             offers: Recipes of each; the first of an offer cannot be left out.
@@ -128,7 +128,7 @@ class Acquisition:
         points = [self._points(offer, guesses[:, end - len(offer) : end], volume) for offer, end in zip(offers, ends, strict=True)]
         known = np.array([volume.losses(values) for values in front])
         before = volume.of(known)
-        best, choice = -1.0, Choice(0, tuple(offers[0]))
+        best, choice = 0.0, Choice(0, tuple(offers[0]))
         for number in _shortlist(points, seconds, fixed_s):
             for tails in _nested(points[number], seconds[number]):
                 grown = np.mean([volume.of(np.vstack([known, guess])) for guess in points[number][:, tails]])

@@ -197,11 +197,18 @@ class Knowledge:
         """Return the prefix of `recipe` with every promising tail that is not beaten, its own tail first."""
         if not self.tactics.fan_out:
             return () if self.is_beaten(recipe) or recipe.tail not in self.affordable_tails() else (recipe,)
-        if int(recipe["train.epochs"]) in self.too_long():
+        if int(recipe["train.epochs"]) in self.too_long() or self._has_no_less(recipe):
             return ()
         siblings = [recipe.prefix.with_tail(*tail) for tail in self.promising_tails(recipe.prefix)]
         left = [sibling for sibling in siblings if not self.is_beaten(sibling)]
         return tuple(sorted(left, key=lambda sibling: sibling != recipe))
+
+    def _has_no_less(self, recipe: Recipe) -> bool:
+        """Whether an heir is as wide as its parent, after rounding: there is nothing to prune on."""
+        if recipe.parent is None:
+            return False
+        pairs = [(recipe.with_tail(*tail), recipe.parent.with_tail(*tail)) for tail in self._graphs]
+        return any(self.costs.is_known(own) and self.costs.predict(own) == self.costs.predict(parent) for own, parent in pairs)
 
     def heir(self, recipe: Recipe) -> Recipe | None:
         """Return `recipe` as the heir of the most pruned trained prefix that is its parent but for the ratio; None without one."""

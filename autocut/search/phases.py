@@ -74,7 +74,8 @@ def skeletons(known: Knowledge, running: Running) -> Phase:
     for at, method in enumerate(methods):
         has_earlier_twin = not known.costs.twins(method).isdisjoint(methods[:at])
         if not known.got_no_cheaper(method) and not has_earlier_twin:
-            yield _skeleton(known, method, [nearest_value(ratio_axis, wish) for wish in (0.75, 0.25)])
+            # The ends of the axis too: between them every cost can be interpolated.
+            yield _skeleton(known, method, dict.fromkeys(nearest_value(ratio_axis, wish) for wish in (1.0, 0.75, 0.25)))
 
 
 def wishes(known: Knowledge, tries: Iterable[Recipe]) -> Phase:
@@ -94,7 +95,7 @@ def nearest_value(axis: Axis, wish: float) -> float:
     return round(low + round((inside - low) / axis.step) * axis.step, 10) if axis.step else inside
 
 
-def _skeleton(known: Knowledge, method: str, ratios: Sequence[float]) -> Request:
+def _skeleton(known: Knowledge, method: str, ratios: Iterable[float]) -> Request:
     prefixes = [Recipe({"prune.method": method, "prune.ratio": ratio}) for ratio in ratios]
     recipes = tuple(prefix.with_tail(*tail) for prefix in prefixes for tail in _pricing_tails(known, prefix))
     why = f"{_COST_FIRST} {method} {', '.join(f'{ratio:g}' for ratio in ratios)} without training"
