@@ -14,7 +14,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +184,7 @@ def main() -> None:
     """Replay, print the table, keep the runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=("digits", "fashion_mnist"))
-    parser.add_argument("--budget", default="30m")
+    parser.add_argument("--budget", default="10m")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -198,12 +198,29 @@ def main() -> None:
     work = [(arguments.task, budget_s, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         runs = pool.map(_one, work, chunksize=1)
-    print("\n".join(rows(runs)))
+    print("\n".join(rows(runs if OURS in arguments.only else [*ours_kept(arguments.task, arguments.budget), *runs])))
     driver = statistics.median(run.driver_s for run in runs if run.strategy == arguments.only[0])
     print(f"\n{arguments.only[0]}: the driver itself took {driver:.1f} s of CPU, {100 * driver / budget_s:.2f}% of the budget")
-    kept = HERE / "runs" / f"{arguments.task}-{arguments.budget}.json"
+    kept = kept_runs(arguments.task, arguments.budget)
     kept.parent.mkdir(exist_ok=True)
-    kept.write_text(json.dumps([run.__dict__ for run in runs]))
+    others = [run for run in _read(kept) if run.strategy not in arguments.only]
+    kept.write_text(
+        json.dumps([asdict(run) for run in sorted(others + runs, key=lambda run: list(STRATEGIES).index(run.strategy))])
+    )
+
+
+def ours_kept(task: str, budget: str) -> list[Run]:
+    """Our own runs of an earlier call."""
+    return [run for run in _read(kept_runs(task, budget)) if run.strategy == OURS]
+
+
+def kept_runs(task: str, budget: str) -> Path:
+    """Where the runs of a contest are kept, for the plot and for the rows of another call."""
+    return HERE / "runs" / f"{task}-{budget}.json"
+
+
+def _read(path: Path) -> list[Run]:
+    return [Run(**run) for run in json.loads(path.read_text())] if path.exists() else []
 
 
 if __name__ == "__main__":
