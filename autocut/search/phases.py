@@ -1,4 +1,4 @@
-"""What is tried before any proposal: baselines, skeletons that price what is trained later, the user's recipes, anchors.
+"""What is tried before any proposal: baselines, skeletons that price what is trained later, wishes, anchors, slow compilers.
 
 Each phase yields requests, and None while what it would ask for next depends on jobs that still run.
 """
@@ -37,27 +37,37 @@ Running = Callable[[str], bool]
 def phases(
     known: Knowledge, tries: Sequence[Recipe], left_s: Callable[[], float], workers: int, running: Running
 ) -> Iterator[Phase]:
-    """The phases of a search; `left_s()` is asked for the seconds that are left when the first one begins."""
-    yield baselines(known, left_s, workers)
+    """The phases of a search; `left_s()` is asked for the seconds that are left when the compilers' turn comes."""
+    yield baselines(known, workers)
     if known.tactics.cost_first:
         yield skeletons(known, running)
     yield wishes(known, tries)
+    yield compilers(known, left_s, workers)
+    yield anchors(known)
 
 
-def baselines(known: Knowledge, left_s: Callable[[], float], workers: int) -> Phase:
-    """Every tail of the untouched model; cheap lowerings share processes, a worker each."""
-    tails = sorted(known.affordable_tails(), key=known.planner.tail_s)
-    cheap = [tail for tail in tails if known.is_cheap(tail)]
-    rationed, compiling_s = [], _COMPILING_SHARE * left_s() * workers
-    for tail in tails:
-        compiling_s -= 0.0 if tail in cheap else known.planner.tail_s(tail)
-        if tail not in cheap and compiling_s > 0:
-            rationed.append([tail])
-    groups = [cheap[first::workers] for first in range(workers)] + rationed
-    for group in groups:
+def baselines(known: Knowledge, workers: int) -> Phase:
+    """The untouched model in every form that is quickly made; a worker each makes its share."""
+    cheap = [tail for tail in _tails_by_seconds(known) if known.is_cheap(tail)]
+    for group in [cheap[first::workers] for first in range(workers)]:
         if group:
             recipes = tuple(Recipe().with_tail(*tail) for tail in group)
             yield Request(recipes, f"{BASELINES} the untouched model in {len(group)} more forms", may_skip=False)
+
+
+def compilers(known: Knowledge, left_s: Callable[[], float], workers: int) -> Phase:
+    """The untouched model by slow lowerings, the quickest first, within a share of the time: are they worth their seconds here?"""
+    compiling_s = _COMPILING_SHARE * left_s() * workers
+    for dtype, mode in _tails_by_seconds(known):
+        if known.is_cheap((dtype, mode)):
+            continue
+        compiling_s -= known.planner.tail_s((dtype, mode))
+        if compiling_s > 0:
+            yield Request((Recipe().with_tail(dtype, mode),), f"compilers: the untouched model, {dtype} by {mode}", may_skip=False)
+
+
+def _tails_by_seconds(known: Knowledge) -> list[tuple[str, str]]:
+    return sorted(known.affordable_tails(), key=known.planner.tail_s)
 
 
 def skeletons(known: Knowledge, running: Running) -> Phase:
@@ -79,9 +89,14 @@ def skeletons(known: Knowledge, running: Running) -> Phase:
 
 
 def wishes(known: Knowledge, tries: Iterable[Recipe]) -> Phase:
-    """The user's recipes, which are run however bad they look, then the space's anchors; each with its cheap tails."""
+    """The user's recipes, which are run however bad they look, then anchors with a quick tail; each with its cheap tails."""
     for recipe in tries:
         yield Request(known.with_tails(recipe), f"asked for: {recipe.prefix.describe()}", may_skip=False)
+    yield from (request for request in anchors(known) if request and known.is_cheap(request.recipes[0].tail))
+
+
+def anchors(known: Knowledge) -> Phase:
+    """The space's anchors, with as many epochs as fit the budget."""
     for recipe in dict.fromkeys(known.on_ladder(anchor) for anchor in known.space.anchors):
         yield Request(known.with_tails(recipe), f"anchor: {recipe.prefix.describe()}")
 

@@ -165,6 +165,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy("autocut without fan-out", _agent(replace(EVERYTHING, fan_out=False))),
             Strategy("autocut without cost first", _agent(replace(EVERYTHING, cost_first=False))),
             Strategy("autocut without early stopping", _agent(replace(EVERYTHING, early_stopping=False))),
+            Strategy("autocut without inheritance", _agent(replace(EVERYTHING, inheritance=False))),
             Strategy("autocut without gain per second", _agent(replace(EVERYTHING, gain_per_second=False))),
             Strategy("autocut, random sampler", _agent(sampler="random")),
         )
