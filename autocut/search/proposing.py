@@ -21,6 +21,8 @@ from autocut.search.volume import Volume
 
 _ASKS = 60
 """Proposals of the sampler for one offer at most."""
+_ASKS_BESIDE = 8
+"""The same, where variations of what is known are there as well: a sampler that repeats itself costs time."""
 _PROPOSING_S = 2.0
 _OFFERS = 2
 """Offers of the sampler that are weighed against one another."""
@@ -138,20 +140,21 @@ class Proposing:
     def _offers(self, taken: Collection[Recipe], left_s: float, until: float) -> list[_Offer]:
         weighs = self._known.tactics.gain_per_second and self._forest.is_ready()
         offers: list[_Offer] = []
-        for _ in range(_ASKS):
+        for _ in range(_ASKS_BESIDE if weighs else _ASKS):
             if self._clock() > until or len(offers) >= (_OFFERS if weighs else 1):
                 break
             trial, recipe = self._proposer.propose()
             if recipes := self._worth_running(recipe, taken, left_s):
                 offers.append(_Offer(recipes, recipe, trial))
-                self._dry = 0
                 continue
             self._dry += 1
             if self._known.is_beaten(recipe) or recipe.tail not in self._known.promising_tails(recipe.prefix):
                 self._proposer.reject(trial)
             else:
                 self._proposer.forget(trial)
-        return offers + (self._variations([offer.proposed for offer in offers], taken, left_s) if weighs else [])
+        offers += self._variations([offer.proposed for offer in offers], taken, left_s) if weighs else []
+        self._dry = 0 if offers else self._dry
+        return offers
 
     def _variations(self, proposed: Sequence[Recipe], taken: Collection[Recipe], left_s: float) -> list[_Offer]:
         """Heirs of what is trained already, and front points with one or two settings changed."""
