@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.ensemble import ExtraTreesRegressor
 
 from autocut.recipe import PARENT_RATIO, Recipe
 from autocut.search.volume import Volume
@@ -66,8 +67,6 @@ class Forest:
     def _grow(self) -> None:
         if self._grown_on == len(self._rows):
             return
-        from sklearn.ensemble import ExtraTreesRegressor  # takes most of a second to import: not before it is needed
-
         rows = list(self._rows.values())[-_MOST:]
         features, accuracies = np.array([row[0] for row in rows], dtype=np.float32), np.array([row[1] for row in rows])
         forest = ExtraTreesRegressor(_TREES, bootstrap=True, min_samples_leaf=2, random_state=self._seed)

@@ -1,0 +1,76 @@
+"""What a proposal takes as a study grows: the sampler asked, its offers and variations of the front judged and weighed, one chosen.
+
+Everything is the agent's own; only the measurements are made up. The seconds of one request are what a free worker waits for.
+
+    python studies/driver_overhead/proposing.py
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+import warnings
+
+import numpy as np
+import optuna
+from measure import KNOWN, made_up
+
+from autocut.price import price_for
+from autocut.recipe import Recipe
+from autocut.score import values_of
+from autocut.search.jobs import StageRan
+from autocut.search.knowledge import Knowledge
+from autocut.search.planner import Planner
+from autocut.search.proposals import Proposer
+from autocut.search.proposing import Proposing
+from autocut.space import load_space
+
+GRAPHS = {
+    (dtype, mode): dtype
+    for dtype, mode in itertools.product(KNOWN["quantize.dtype"], KNOWN["compile.mode"])
+    if mode != "eager" or dtype in ("fp32", "bf16")
+}
+SIZES = (100, 1_000, 10_000)
+REQUESTS = 15
+
+
+def main() -> None:
+    """Grow the knowledge, and time requests at each size."""
+    warnings.filterwarnings("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rng, space = np.random.default_rng(0), load_space("default", KNOWN)
+    planner = Planner(10_000, dict.fromkeys(GRAPHS, 3.0))
+    planner.observe(StageRan("key", "train", "none/none", 10.0, False, "training", samples_seen=10_000))
+    known, proposer = Knowledge(space, GRAPHS, planner, 1e6), Proposer(space, "tpe", 0)
+    proposing = Proposing(known, proposer, lambda recipe: recipe, lambda _: False, time.perf_counter)
+    reference, price = made_up(Recipe(), rng).cost, price_for("c7i.large")
+
+    def learn(recipe: Recipe) -> None:
+        values = values_of(made_up(recipe, rng), reference, price, 30.0)
+        known.remember(recipe, values)
+        proposing.learn(recipe, values["accuracy"])
+        proposer.learn(recipe, known.objectives(values), {})
+
+    for tail in GRAPHS:
+        learn(Recipe().with_tail(*tail))
+    random = Proposer(space, "random", 0)
+    print(f"{'trials':>7}  {'one request, median':>20}  {'longest':>10}")
+    for size in SIZES:
+        while len(known.done) < size:
+            _, recipe = random.propose()
+            if recipe.tail in GRAPHS:
+                learn(recipe)
+        seconds = []
+        for _ in range(REQUESTS):
+            started = time.perf_counter()
+            request = proposing.next_request(1e6, others_run=False)
+            seconds.append(time.perf_counter() - started)
+            for recipe in request.recipes if request else ():
+                proposing.open.pop(recipe, None)
+                learn(recipe)
+        print(f"{size:7}  {1e3 * statistics.median(seconds):17.0f} ms  {1e3 * max(seconds):7.0f} ms", flush=True)
+
+
+if __name__ == "__main__":
+    main()
