@@ -29,7 +29,9 @@ _OFFERS = 2
 _VARIATIONS = 8
 """Variations of front points that are weighed beside them."""
 _PACKED = 8
-"""Offers in one process at most, where starting the process takes longer than running one of them."""
+"""Offers in one process at most, where they are short."""
+_LEAST_S = 3.0
+"""Predicted seconds of work for which a process is started, loads the task and is recorded."""
 _FIXED_S = 1.0
 """Seconds that every offer takes besides its stages: its share of a process, events, records."""
 _DRY = 180
@@ -87,7 +89,7 @@ class Proposing:
         return self._dry >= _DRY
 
     def next_request(self, left_s: float, *, others_run: bool) -> Request | None:
-        """One offer, or a few where the process would take longer to start than they to run; None where nothing is worth it.
+        """One offer, or a few where they are short beside what a process takes; None where nothing is worth it.
 
         Args:
             left_s: Seconds in which the recipes must be done.
@@ -96,9 +98,10 @@ class Proposing:
         settled = len(self._known.done) + len(self._known.dead)
         if self._dry_at == settled and others_run:
             return None
-        until, process_s = self._clock() + _PROPOSING_S, self._known.planner.process_s()
+        until = self._clock() + _PROPOSING_S
+        enough_s = max(2 * self._known.planner.process_s(), _LEAST_S)
         packed: tuple[Recipe, ...] = ()
-        while self._known.total_s(packed) < 2 * process_s and len({recipe.prefix for recipe in packed}) < _PACKED:
+        while self._known.total_s(packed) < enough_s and len({recipe.prefix for recipe in packed}) < _PACKED:
             more = self._propose(packed, left_s - self._known.total_s(packed), until)
             if not more:
                 break
