@@ -242,7 +242,13 @@ def test_grid_points_are_taken_and_points_between_are_not(low, count, data):
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_every_axis_is_what_a_recipe_knows(name):
     """An axis that recipes ignore would be a knob that changes nothing."""
-    values = {"prune.method": "structured", "train.epochs": 2, "curriculum.schedule": "linear", "distill.loss": "kl"}
+    values = {
+        "prune.method": "structured",
+        "prune.ratio": 0.9,
+        "train.epochs": 2,
+        "curriculum.schedule": "linear",
+        "distill.loss": "kl",
+    }
     assert name in Recipe({**values, name: values.get(name, 0.5)})
 
 
