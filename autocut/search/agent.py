@@ -181,6 +181,9 @@ class Agent:
                 # What is running may make another recipe worth running, and the sampler may have another idea.
                 if self._running or not self.proposing.is_dry:
                     return None
+                if self.known.relax():
+                    self.proposing.start_afresh()
+                    return None
             self._finalizing = True
         return self._next_finalization()
 

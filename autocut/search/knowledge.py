@@ -25,6 +25,8 @@ _CHEAP_S = 12.0
 """Lowerings of at most this many seconds are tried without knowing what they gave to the untouched model."""
 _RECENT = 25
 """Finished recipes that the price of a second of training is taken from."""
+_HOPE = 0.01
+"""Share by which a model may become more accurate than any before, once everything else was tried."""
 _SECOND_BEST = 1.1
 """A lowering this much dearer than another one of the same dtype is not given to every prefix..."""
 _AS_ACCURATE = 0.002
@@ -67,6 +69,7 @@ class Knowledge:
         self._limits = tuple(limits)
         self._rivals: dict[Recipe, dict[str, float]] = {}
         self._best_seen: dict[str, float] = {}
+        self._hope = 0.0
         self._graphs = graphs
         self._budget_s = budget_s
         self._cost_metrics = [name for name in space.objectives if name in COST_METRICS]
@@ -226,8 +229,20 @@ class Knowledge:
             return True
         if recipe.is_trained and "train_usd" in self.space.objectives:
             return False  # how accurate a cheap training can be is what such a search is for
-        best_case = self._losses({**cost, **self._best_seen, "train_usd": 0.0})
+        best_case = self._losses({**cost, **self._best_case(), "train_usd": 0.0})
         return any(dominates(self._losses(values), best_case) for values in self._rivals.values())
+
+    def _best_case(self) -> dict[str, float]:
+        best = dict(self._best_seen)
+        if "accuracy" in best:
+            best["accuracy"] += self._hope * abs(best["accuracy"])
+        return best
+
+    def relax(self) -> bool:
+        """Hope for more than the best accuracy seen, from now on: nothing is left that would be worth it without; False if done."""
+        is_news = self._hope == 0.0
+        self._hope = _HOPE
+        return is_news
 
     def needed_accuracy(self, recipes: Sequence[Recipe]) -> float:
         """What one of `recipes` must reach at its known cost, or no finished trial is behind it; -inf where that is not known."""

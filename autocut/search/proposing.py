@@ -88,6 +88,10 @@ class Proposing:
         """Whether the space counts as explored."""
         return self._dry >= _DRY
 
+    def start_afresh(self) -> None:
+        """What was not worth it may be now: the space does not count as explored any more."""
+        self._dry, self._dry_at = 0, -1
+
     def next_request(self, left_s: float, *, others_run: bool) -> Request | None:
         """One offer, or a few where they are short beside what a process takes; None where nothing is worth it.
 

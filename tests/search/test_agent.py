@@ -254,3 +254,12 @@ def test_a_slow_reference_does_not_make_every_tail_look_slow(start):
     machine.searcher.planner.observe(StageRan("key", "cost", "fp32/eager", 40.0, False, "measuring"))
 
     assert machine.searcher.known.affordable_tails() == tails
+
+
+def test_with_time_left_it_hopes_for_more_than_the_best_accuracy_seen(start):
+    """A space that counts as explored is looked at once more, before the search ends early."""
+    machine = start(budget_s=100_000.0, space_name="deploy-only")
+    machine.run()
+
+    assert machine.searcher.known.relax() is False
+    assert machine.searcher.budget.left() > 1000
