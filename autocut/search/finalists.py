@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from autocut.front import FrontPoint, hypervolume_contributions, non_dominated
 from autocut.recipe import Recipe
 from autocut.search.planner import Planner
+from autocut.search.volume import Volume
 
 if TYPE_CHECKING:
     from autocut.search.book import Book
@@ -85,7 +86,7 @@ def finalists(book: Book, objectives: Objectives) -> dict[Recipe, int]:
     The untouched model; the front by validation numbers, by how much of it would be lost without each point; and the untouched
     weights in the cheapest form that computes the same, for whoever can give no accuracy away.
     """
-    ranked = _by_contribution(book.front(), objectives)[:MOST]
+    ranked = _by_contribution(book.front(), objectives, book)[:MOST]
     untouched = book.trial_number(Recipe())
     first = {} if untouched is None else {Recipe(): untouched}
     return first | {point.recipe: point.trial for point in ranked} | cheapest_exact(book)
@@ -98,7 +99,7 @@ def runners_up(book: Book, objectives: Objectives) -> dict[Recipe, int]:
     ranked: list[FrontPoint] = []
     while rest and len(chosen) + len(ranked) < MOST:
         layer = {point.trial for point in non_dominated(rest, objectives)}
-        ranked += _by_contribution([point for point in rest if point.trial in layer], objectives)
+        ranked += _by_contribution([point for point in rest if point.trial in layer], objectives, book)
         rest = [point for point in rest if point.trial not in layer]
     return {point.recipe: point.trial for point in ranked[: max(0, MOST - len(chosen))]}
 
@@ -111,6 +112,16 @@ def cheapest_exact(book: Book) -> dict[Recipe, int]:
     return {} if cheapest is None else {cheapest.recipe: cheapest.trial}
 
 
-def _by_contribution(front: Sequence[FrontPoint], objectives: Objectives) -> list[FrontPoint]:
-    lost = hypervolume_contributions(front, objectives)
-    return sorted(front, key=lambda point: -lost[point.trial])
+def _by_contribution(front: Sequence[FrontPoint], objectives: Objectives, book: Book) -> list[FrontPoint]:
+    """Order a front by what would be lost without each point: first of what people look at, then of the whole box around it.
+
+    A point that has lost half of its accuracy stretches the box, and would make two good points look like one.
+    """
+    untouched = next((point for point in book.candidates() if point.recipe == Recipe()), None)
+    seen = dict.fromkeys((point.trial for point in front), 0.0)
+    if untouched is not None and front:
+        volume = Volume(objectives, untouched.values)
+        contributions = volume.contributions([volume.losses(point.values) for point in front])
+        seen = {point.trial: lost for point, lost in zip(front, contributions, strict=True)}
+    boxed = hypervolume_contributions(front, objectives)
+    return sorted(front, key=lambda point: (-seen[point.trial], -boxed[point.trial]))

@@ -45,6 +45,12 @@ class Volume:
         inside = points[(points < 0).all(axis=1)]
         return float(moocore.hypervolume(inside, ref=np.zeros(points.shape[1]))) if len(inside) else 0.0
 
+    def contributions(self, losses: Sequence[Sequence[float]]) -> list[float]:
+        """What would be lost without each point; 0 where it adds nothing."""
+        points = np.minimum(np.asarray(losses, dtype=np.float64).reshape(-1, len(self._objectives)), 0.0)
+        alone = moocore.hv_contributions(points, ref=np.zeros(points.shape[1]), ignore_dominated=False)
+        return [float(share) for share in alone]
+
     def _loss(self, name: str, value: float) -> float:
         start = self._untouched[name]
         if self._objectives[name] == "maximize":

@@ -38,3 +38,17 @@ def test_a_factor_counts_the_same_everywhere(volume):
     cost = [volume.of([volume.losses({"accuracy": 0.8, "usd_per_million": 2.0 / factor})]) for factor in (1.0001, 2, 5, 10)]
 
     assert cost[1] - cost[0] == pytest.approx(cost[3] - cost[2], abs=1e-3)
+
+
+def test_what_would_be_lost_without_a_point(volume):
+    """Two points share a part of their rectangles; a third that lost too much adds nothing, and takes nothing from them."""
+    points = [
+        volume.losses({"accuracy": 0.80, "usd_per_million": 1.0}),
+        volume.losses({"accuracy": 0.76, "usd_per_million": 0.5}),
+        volume.losses({"accuracy": 0.40, "usd_per_million": 0.1}),
+    ]
+    first, second, third = volume.contributions(points)
+
+    assert first == pytest.approx(0.5 * math.log(2))
+    assert second == pytest.approx(0.5 * math.log(2))
+    assert third == pytest.approx(0)
