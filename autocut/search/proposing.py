@@ -34,7 +34,7 @@ _LEAST_S = 3.0
 """Predicted seconds of work for which a process is started, loads the task and is recorded."""
 _FIXED_S = 1.0
 """Seconds that every offer takes besides its stages: its share of a process, events, records."""
-_DRY = 180
+_DRY = 64
 """Proposals in a row without one worth running, after which the space counts as explored."""
 
 

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -166,6 +167,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}%" if np.isfinite(share) else "never"
 
 
+def _told(run: Run) -> Run:
+    print(f"  {run.strategy}, seed {run.seed}: {100 * run.volumes[-1]:.1f}", file=sys.stderr, flush=True)
+    return run
+
+
 def _one(arguments: tuple[str, float, str, int, float]) -> Run:
     warnings.filterwarnings("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -197,7 +203,7 @@ def main() -> None:
     )
     work = [(arguments.task, budget_s, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
-        runs = pool.map(_one, work, chunksize=1)
+        runs = [_told(run) for run in pool.imap(_one, work)]
     print("\n".join(rows(runs if OURS in arguments.only else [*ours_kept(arguments.task, arguments.budget), *runs])))
     driver = statistics.median(run.driver_s for run in runs if run.strategy == arguments.only[0])
     print(f"\n{arguments.only[0]}: the driver itself took {driver:.1f} s of CPU, {100 * driver / budget_s:.2f}% of the budget")
