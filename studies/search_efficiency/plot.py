@@ -38,7 +38,7 @@ def main() -> None:
         color = f"C{number % 10}"
         axes.plot(minutes, middle, styles[number // 10], color=color, label=name, linewidth=2.4 if name == "autocut" else 1.3)
         axes.fill_between(minutes, low, high, color=color, alpha=0.15, linewidth=0)
-    seeds = max(map(len, by_name.values()))
+    seeds = " or ".join(str(count) for count in sorted({len(volumes) for volumes in by_name.values()}))
     axes.set_xlabel("minutes of the budget (simulated, two workers)")
     axes.set_ylabel("hypervolume, % of the whole table's")
     axes.set_title(f"{arguments.task}: medians and quartiles of {seeds} seeds")
