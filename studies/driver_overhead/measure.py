@@ -25,6 +25,7 @@ from autocut.price import price_for
 from autocut.recipe import Recipe
 from autocut.report.publish import Publisher
 from autocut.score import values_of
+from autocut.search.agent import Agent
 from autocut.search.book import StudyBook
 from autocut.search.jobs import RecipeMeasured
 from autocut.search.proposals import Proposer
@@ -72,8 +73,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    if "torch" in sys.modules or set(KNOWN) != set(REGISTRIES) or not tune:
-        raise SystemExit("the driver must be as in a search: Ray imported, torch not, every axis known")
+    if "torch" in sys.modules or set(KNOWN) != set(REGISTRIES) or not (tune and Agent):
+        raise SystemExit("the driver must be as in a search: Ray and the agent imported, torch not, every axis known")
     rng = np.random.default_rng(arguments.seed)
     space, price = load_space("default", KNOWN), price_for("c7i.large")
     with tempfile.TemporaryDirectory() as folder:

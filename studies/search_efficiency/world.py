@@ -21,7 +21,6 @@ class RecordedWorld:
         table: Recorded by `record.py`.
         process_s: Seconds until a fresh worker process works.
         finalize_s: Seconds to export, measure and verify a point.
-        charge: Factor on every recorded second: below 1, a faster machine.
     """
 
     table: Table
