@@ -35,6 +35,7 @@ class SearchProgress(Protocol):
         *,
         spent_s: float | None = None,
         done: int | None = None,
+        stopped: int | None = None,
         failed: int | None = None,
         front: int | None = None,
         best: str | None = None,
@@ -151,6 +152,7 @@ class _PlainProgress:
         *,
         spent_s: float | None = None,
         done: int | None = None,  # noqa: ARG002
+        stopped: int | None = None,  # noqa: ARG002
         failed: int | None = None,  # noqa: ARG002
         front: int | None = None,  # noqa: ARG002
         best: str | None = None,  # noqa: ARG002
@@ -174,7 +176,7 @@ class _BarProgress:
         from rich.text import Text
 
         self._budget = format_duration(budget_s)
-        self._facts: dict[str, Any] = {"done": 0, "failed": 0, "front": 0, "best": None, "stage": None}
+        self._facts: dict[str, Any] = {"done": 0, "stopped": 0, "failed": 0, "front": 0, "best": None, "stage": None}
         self._news: Text = Text(no_wrap=True, overflow="ellipsis")
         self._bar = Progress(BarColumn(bar_width=None), TextColumn("{task.fields[clock]}"), expand=True)
         self._task: TaskID = self._bar.add_task("budget", total=budget_s, clock="")
@@ -188,6 +190,7 @@ class _BarProgress:
         *,
         spent_s: float | None = None,
         done: int | None = None,
+        stopped: int | None = None,
         failed: int | None = None,
         front: int | None = None,
         best: str | None = None,
@@ -195,7 +198,7 @@ class _BarProgress:
     ) -> None:
         if spent_s is not None:
             self._bar.update(self._task, completed=spent_s, clock=f"{format_duration(round(spent_s))} of {self._budget}")
-        news = {"done": done, "failed": failed, "front": front, "best": best, "stage": stage}
+        news = {"done": done, "stopped": stopped, "failed": failed, "front": front, "best": best, "stage": stage}
         self._facts |= {name: value for name, value in news.items() if value is not None}
         self._news.plain = progress_line(**self._facts)
 
@@ -203,9 +206,9 @@ class _BarProgress:
         self._console.print(text, markup=False)
 
 
-def progress_line(done: int, failed: int, front: int, best: str | None, stage: str | None) -> str:
+def progress_line(done: int, stopped: int, failed: int, front: int, best: str | None, stage: str | None) -> str:
     """The line of news under the bar, the most important first, because a narrow terminal cuts it."""
-    parts = [f"{done} done, {failed} failed", f"front {front}"]
+    parts = [f"{done} done, {stopped} stopped, {failed} failed", f"front {front}"]
     parts += [f"best {best}"] if best else []
     parts += [stage] if stage else []
     return " | ".join(parts)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from autocut.artifacts import Artifacts
 from autocut.batches import Inputs, call, take
-from autocut.errors import InfeasibleRecipeError, StoppedEarlyError
+from autocut.errors import InfeasibleRecipeError
 from autocut.measure.accuracy import Scores, score_model, to_accuracy
 from autocut.measure.machine import machine_fingerprint
 from autocut.measure.quiet import QuietLock
@@ -94,7 +94,7 @@ class Pipeline:
 
         key = self.key("", "baseline", settings, method=TRAINER_VERSION if trains else 0)
         entry = self.stage(key, "baseline", "train" if trains else "build", make, "training")
-        self._workshop.checkpoint(key).unlink(missing_ok=True)
+        self.cache.checkpoint(key).unlink(missing_ok=True)
         return self._restored(entry, (key,), entry.facts["train_seconds"], entry.facts["samples_seen"])
 
     @cached_property
@@ -268,12 +268,8 @@ class Pipeline:
             save_model(folder, trained.model, parent.masks)
             return {**_trained_facts(trained), "train_seconds": trained.seconds + taught.seconds}
 
-        try:
-            entry = self.stage(key, "train", f"{schedule}/{loss}", make, "training")
-        except StoppedEarlyError:
-            self._workshop.checkpoint(key).unlink(missing_ok=True)  # nobody goes on with it
-            raise
-        self._workshop.checkpoint(key).unlink(missing_ok=True)  # only now is the training's result safe
+        entry = self.stage(key, "train", f"{schedule}/{loss}", make, "training")
+        self.cache.checkpoint(key).unlink(missing_ok=True)  # only now is the training's result safe
         seconds = parent.train_seconds + entry.facts["train_seconds"]
         return self._restored(entry, (*parent.lineage, key), seconds, parent.samples_seen + entry.facts["samples_seen"])
 
@@ -282,7 +278,7 @@ class Pipeline:
     ) -> Trained:
         return train_model(
             model, self.task, settings, masks=masks, teacher=lesson.teacher, difficulty=lesson.difficulty, seed=self.seed,
-            checkpoint=self._workshop.checkpoint(key), on_epoch=self._evaluate_rung, gate=self.working, stop=self._workshop.stop,
+            checkpoint=self.cache.checkpoint(key), on_epoch=self._evaluate_rung, gate=self.working, stop=self._workshop.stop,
         )  # fmt: skip
 
     def _evaluate_rung(self, epoch: Epoch) -> None:

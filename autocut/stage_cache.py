@@ -3,7 +3,8 @@
 An entry is a folder named by its key, written elsewhere and renamed into place, so that a reader sees all of it or nothing,
 even after `kill -9`. Its `entry.json` holds the checksum of every file of `output/`; an entry that does not match its checksums
 is dropped and made again. Workers share one cache: a lock a key keeps two of them from making the same entry, and the kernel
-releases it when its holder dies. Above `limit_bytes` the entries unused for longest are evicted.
+releases it when its holder dies. Above `limit_bytes` what was unused for longest is evicted: entries, and checkpoints that nobody
+went on with.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class StageCache:
         self._gate: Gate = contextlib.nullcontext
         self.limit_bytes = limit_bytes
         self.in_use_s = in_use_s
-        for name in ("entries", "building", "locks"):
+        for name in ("entries", "building", "checkpoints", "locks"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def gated(self, gate: Gate) -> StageCache:
@@ -148,22 +149,26 @@ class StageCache:
             )
         return replace(entry, cached=False)
 
+    def checkpoint(self, key: str) -> Path:
+        """File where the stage `key` may keep what it has done so far, while it has no entry."""
+        return self.folder / "checkpoints" / f"{key}.pt"
+
     def size_bytes(self) -> int:
-        """Bytes of all entries."""
+        """Bytes of all entries and checkpoints."""
         return sum(size for _, size, _ in self._entries())
 
     def evict(self) -> list[str]:
-        """Remove entries, the longest unused first, until the cache is within its limit; return their keys."""
+        """Remove entries and checkpoints, the longest unused first, until the cache is within its limit; return their keys."""
         entries = sorted(self._entries())
         excess = sum(size for _, size, _ in entries) - self.limit_bytes
         removed = []
-        for used, size, folder in entries[:-1]:  # the newest stays: somebody is about to read it
+        for used, size, path in entries[:-1]:  # the newest stays: somebody is about to read it
             if excess <= 0 or time.time() - used < self.in_use_s:
                 break
-            with self._try_locked(folder.name) as free:
-                if free and _last_use(folder) == used:  # nobody has found it since it was listed
-                    shutil.rmtree(folder, ignore_errors=True)
-                    removed.append(folder.name)
+            with self._try_locked(path.stem) as free:
+                if free and _last_use(path) == used:  # nobody has found it since it was listed
+                    _remove(path)
+                    removed.append(path.stem)
                     excess -= size
         return removed
 
@@ -173,7 +178,7 @@ class StageCache:
         for path in left:
             with self._try_locked(path.name[:_KEY_LENGTH]) as free:
                 if free:
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                    _remove(path)
 
     def _publish(self, building: Path, key: str, stage: str, method: str, seconds: float, facts: dict[str, Any]) -> None:
         output = building / _OUTPUT
@@ -195,10 +200,10 @@ class StageCache:
 
     def _entries(self) -> list[tuple[float, int, Path]]:
         entries = []
-        for folder in (self.folder / "entries").iterdir():
+        for path in (*(self.folder / "entries").iterdir(), *(self.folder / "checkpoints").glob("*.pt")):
             with contextlib.suppress(OSError):
-                size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                entries.append((_last_use(folder), size, folder))
+                files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+                entries.append((_last_use(path), sum(file.stat().st_size for file in files), path))
         return entries
 
     @contextlib.contextmanager
@@ -218,11 +223,16 @@ class StageCache:
                 yield True
 
 
-def _last_use(folder: Path) -> float:
+def _last_use(path: Path) -> float:
+    """When an entry was last found, or a checkpoint last written."""
     try:
-        return (folder / _RECORD).stat().st_mtime
+        return (path / _RECORD if path.is_dir() else path).stat().st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_full(folder: Path) -> bool:

@@ -67,12 +67,6 @@ class Workshop:
         self._observe(entry, category)
         return entry
 
-    def checkpoint(self, key: str) -> Path:
-        """File where the stage `key` keeps what it has done so far."""
-        folder = self.cache.folder / "checkpoints"
-        folder.mkdir(exist_ok=True)
-        return folder / f"{key}.pt"
-
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Hold the machine together with others who work; nobody times meanwhile."""

@@ -109,7 +109,7 @@ def test_table_never_leaves_its_width(rows, width):
 def test_progress_is_a_plain_line_per_trial_in_a_file(console, streams):
     """A log of a nightly job has no control characters."""
     with console.search_progress(1800, 60) as progress:
-        progress.update(spent_s=90, done=1, failed=0, front=1, best="2.1x", stage="training")
+        progress.update(spent_s=90, done=1, stopped=0, failed=0, front=1, best="2.1x", stage="training")
         progress.trial_line("trial 4: 97.2%, 1.2 ms")
     assert streams[1].getvalue() == "[1m30s of 30m] trial 4: 97.2%, 1.2 ms\n"
     assert streams[0].getvalue() == ""
@@ -121,16 +121,16 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     data, terminal = io.StringIO(), Terminal()
     with Console(data, terminal).search_progress(1800) as progress:
-        progress.update(spent_s=900, done=5, failed=1, front=3, best="3.0x cheaper at 97.1%", stage="training")
+        progress.update(spent_s=900, done=5, stopped=2, failed=1, front=3, best="3.0x cheaper at 97.1%", stage="training")
         progress.trial_line("trial 4: [97.2%]")
     shown = terminal.getvalue()
 
     assert "15m of 30m" in shown
-    assert "5 done, 1 failed | front 3 | best 3.0x cheaper at 97.1% | training" in shown
+    assert "5 done, 2 stopped, 1 failed | front 3 | best 3.0x cheaper at 97.1% | training" in shown
     assert "trial 4: [97.2%]" in shown
     assert data.getvalue() == ""
 
 
 def test_progress_line_leaves_out_what_is_not_known_yet():
     """Before the first trial there is no best one."""
-    assert progress_line(0, 0, 0, None, None) == "0 done, 0 failed | front 0"
+    assert progress_line(0, 0, 0, 0, None, None) == "0 done, 0 stopped, 0 failed | front 0"

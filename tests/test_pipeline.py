@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from autocut.errors import DeadlineError, InfeasibleRecipeError
+from autocut.errors import DeadlineError, InfeasibleRecipeError, StoppedEarlyError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline import Pipeline
 from autocut.recipe import Recipe
@@ -184,6 +184,25 @@ def test_training_stops_at_a_batch_boundary_when_time_is_up_and_goes_on_later(ma
     resumed.prefix(recipe)
     assert rungs[0].epoch == 1
     assert rungs[-1].epoch == 3
+
+
+def test_a_training_that_was_stopped_early_goes_on_where_it_ended(make_pipeline):
+    """Should nothing better be left, no epoch is trained twice."""
+
+    def stop_at_second(rung):
+        if rung.epoch == 2:
+            raise StoppedEarlyError("it could not reach the front")
+
+    recipe, rungs = Recipe({"train.epochs": 3}), []
+    untouched, _ = make_pipeline()
+    _ = untouched.baseline
+    stopped, _ = make_pipeline(on_rung=stop_at_second)
+    with pytest.raises(StoppedEarlyError):
+        stopped.prefix(recipe)
+    resumed, _ = make_pipeline(on_rung=rungs.append)
+    resumed.prefix(recipe)
+
+    assert [rung.epoch for rung in rungs] == [2, 3]
 
 
 def test_a_training_pays_for_the_model_that_it_starts_from_and_for_its_teacher(make_pipeline):

@@ -143,6 +143,19 @@ def test_the_longest_unused_entries_are_evicted(tmp_path):
     assert cache.size_bytes() <= cache.limit_bytes
 
 
+def test_a_checkpoint_that_nobody_goes_on_with_is_evicted_like_an_entry(tmp_path):
+    """Trainings that were stopped early leave theirs; one that is being trained is locked."""
+    cache = StageCache(tmp_path, limit_bytes=0, in_use_s=0.0)
+    keys = [stage_key("", "train", {"n": n}) for n in range(3)]
+    for age, key in enumerate(keys):
+        cache.checkpoint(key).write_text("x" * 1000)
+        os.utime(cache.checkpoint(key), (age, age))
+    with cache._locked(keys[1]):
+        assert cache.evict() == [keys[0]]
+    assert not cache.checkpoint(keys[0]).exists()
+    assert cache.size_bytes() == 2000
+
+
 def test_an_unreadable_record_counts_as_no_entry(tmp_path):
     """Half a JSON document, as a torn write would leave it, is dropped."""
     cache = StageCache(tmp_path)

@@ -122,11 +122,12 @@ class Agent:
         *,
         train_seconds: float = 0.0,
         finalized: bool = False,
+        stopped: bool = False,
         curve: Sequence[float] = (),
     ) -> None:
-        """Take over a trial of an earlier session; `values` None means that it cannot be real, failed or was stopped."""
+        """Take over a trial of an earlier session; `values` None means that it cannot be real, failed, or was `stopped`."""
         if values is None:
-            self.known.bury(recipe)
+            (self.known.give_up if stopped else self.known.bury)(recipe)
             self.proposer.learn(recipe, None, {})
             return
         self._learn(recipe, values, curve)
@@ -174,6 +175,8 @@ class Agent:
             if self.budget.search_left() > self.planner.process_s():
                 if rehearsal := self._rehearsal():
                     return rehearsal
+                if self.trainings.are_in_vain:
+                    self._hope()
                 if request := self._next_request():
                     return self._start(
                         "measure", request.recipes, self.budget.search_deadline, request.why, may_skip=request.may_skip
@@ -181,8 +184,7 @@ class Agent:
                 # What is running may make another recipe worth running, and the sampler may have another idea.
                 if self._running or not self.proposing.is_dry:
                     return None
-                if self.known.relax():
-                    self.proposing.start_afresh()
+                if self._hope():
                     return None
             self._finalizing = True
         return self._next_finalization()
@@ -286,6 +288,15 @@ class Agent:
             else:
                 self._queue.append(request)
 
+    def _hope(self) -> bool:
+        """Spend the time that is left on what looked hopeless; False if that is so already."""
+        if not self.known.hope():
+            return False
+        self.trainings.stopped.clear()
+        self.proposing.start_afresh()
+        self.progress.lines.append("nothing else promises more: what looked beaten is tried too, and stopped trainings go on")
+        return True
+
     def _rehearsal(self) -> Job | None:
         if not self._baselines_done or self._has_job(BASELINES):
             return None
@@ -359,11 +370,9 @@ class Agent:
         self.progress.lines.append(f"trial {number}: {event.recipe.describe()}: {headline(values)}")
 
     def _on_failed(self, event: RecipeFailed) -> None:
-        if event.outcome == "stopped" and event.recipe.prefix in self.trainings.stopped and event.recipe not in self.proposing.open:
-            self.known.bury(event.recipe)  # its prefix has been told, and with it what it would have been measured with
-            return
-        if event.outcome == "stopped":
-            self.trainings.stopped.add(event.recipe.prefix)
+        is_stopped = event.outcome == "stopped"
+        if is_stopped and not self.trainings.stop(event.recipe) and event.recipe not in self.proposing.open:
+            return  # its prefix has been told, and with it what it would have been measured with
         handle, trial = self.proposing.open.pop(event.recipe, (None, None))
         number = self.book.fail(handle, event.recipe, event, self.trainings.curve(event.recipe))
         if trial is not None and event.outcome == "interrupted":
@@ -371,9 +380,11 @@ class Agent:
         elif trial is not None:
             self.proposer.reject(trial)
         self.progress.bugs += event.outcome == "bug"
-        if event.outcome != "interrupted":
-            self.known.bury(event.recipe)
+        if is_stopped:
+            self.progress.stopped += 1
+        elif event.outcome != "interrupted":
             self.progress.failed += 1
+            self.known.bury(event.recipe)
         self.progress.lines.append(
             f"trial {number}: {event.recipe.describe()}: {event.outcome}: {event.reason.partition(chr(10))[0]}"
         )

@@ -21,6 +21,8 @@ from autocut.search.knowledge import Knowledge
 
 FEWEST_CURVES = 8
 """Finished trainings that must be known before one is stopped."""
+_IN_VAIN = 16
+"""Trainings stopped in a row after which they are given more than their rungs promise."""
 _OPTIMISM = 90.0
 """Percentile of the gains from a rung to the end that a training is given."""
 
@@ -52,6 +54,7 @@ class Trainings:
 
     def __init__(self, known: Knowledge) -> None:
         self.stopped: set[Recipe] = set()
+        self._in_vain = 0
         self._known = known
         self._rungs: dict[Recipe, dict[int, float]] = {}
         self._finished = LearningCurves()
@@ -69,10 +72,24 @@ class Trainings:
         """Take in that `recipe` was measured; the curve of a prefix counts once."""
         if not self._known.is_trained(recipe.prefix):
             self._finished.learn(curve)
+            self._in_vain = 0
+
+    def stop(self, recipe: Recipe) -> bool:
+        """Take in that the training of `recipe` was stopped; False where its prefix was known to be."""
+        self._known.give_up(recipe)
+        is_news = recipe.prefix not in self.stopped
+        self.stopped.add(recipe.prefix)
+        self._in_vain += is_news
+        return is_news
+
+    @property
+    def are_in_vain(self) -> bool:
+        """Whether one training after the other was stopped: what is still better is not found by looking at beginnings."""
+        return self._in_vain >= _IN_VAIN
 
     def floors(self, recipes: Sequence[Recipe]) -> dict[Recipe, tuple[float, ...]]:
         """What each training must show at its rungs to go on, by prefix; nothing for what is trained already."""
-        if not self._known.tactics.early_stopping:
+        if not self._known.tactics.early_stopping or self._known.is_hopeful:
             return {}
         tails: dict[Recipe, list[Recipe]] = {}
         for recipe in recipes:

@@ -63,13 +63,14 @@ class Knowledge:
         self.costs = CostModel()
         self.done: dict[Recipe, dict[str, float]] = {}
         self.dead: set[Recipe] = set()
+        self.given_up: set[Recipe] = set()
         self._trained: set[Recipe] = set()
         self._ratios: dict[tuple[tuple[str, Value], ...], set[float]] = defaultdict(set)
         self._ranked: dict[tuple[Value, Value | None], list[Tail]] = {}
         self._limits = tuple(limits)
         self._rivals: dict[Recipe, dict[str, float]] = {}
         self._best_seen: dict[str, float] = {}
-        self._hope = 0.0
+        self.is_hopeful = False
         self._graphs = graphs
         self._budget_s = budget_s
         self._cost_metrics = [name for name in space.objectives if name in COST_METRICS]
@@ -77,6 +78,7 @@ class Knowledge:
     def remember(self, recipe: Recipe, values: Mapping[str, float]) -> None:
         """Take in a finished recipe."""
         self.done[recipe] = dict(values)
+        self.given_up.discard(recipe)
         for name in ("accuracy", "speedup"):
             self._best_seen[name] = max(self._best_seen.get(name, values[name]), values[name])
         if all(limit.violation(values) <= 0 for limit in self._limits):
@@ -98,9 +100,13 @@ class Knowledge:
         self.dead.add(recipe)
         self._ranked.clear()
 
+    def give_up(self, recipe: Recipe) -> None:
+        """Take in a recipe whose training was stopped: it may go on when there is nothing better to do."""
+        self.given_up.add(recipe)
+
     def is_settled(self, recipe: Recipe) -> bool:
         """Whether `recipe` has had its verdict."""
-        return recipe in self.done or recipe in self.dead
+        return recipe in self.done or recipe in self.dead or recipe in self.given_up
 
     def is_trained(self, prefix: Recipe) -> bool:
         """Whether a recipe of this prefix was measured: its training is done."""
@@ -234,15 +240,20 @@ class Knowledge:
 
     def _best_case(self) -> dict[str, float]:
         best = dict(self._best_seen)
-        if "accuracy" in best:
-            best["accuracy"] += self._hope * abs(best["accuracy"])
+        if "accuracy" in best and self.is_hopeful:
+            best["accuracy"] += _HOPE * abs(best["accuracy"])
         return best
 
-    def relax(self) -> bool:
-        """Hope for more than the best accuracy seen, from now on: nothing is left that would be worth it without; False if done."""
-        is_news = self._hope == 0.0
-        self._hope = _HOPE
-        return is_news
+    def hope(self) -> bool:
+        """From now on expect a little more than the best accuracy seen, and let every training end; False if that is so already.
+
+        For the time when nothing is left that would be worth it otherwise. Trainings that were stopped may go on.
+        """
+        if self.is_hopeful:
+            return False
+        self.is_hopeful = True
+        self.given_up.clear()
+        return True
 
     def needed_accuracy(self, recipes: Sequence[Recipe]) -> float:
         """What one of `recipes` must reach at its known cost, or no finished trial is behind it; -inf where that is not known."""

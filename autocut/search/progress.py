@@ -15,9 +15,10 @@ _CLOSE = 0.01
 
 @dataclass
 class Progress:
-    """What a person watching wants to know."""
+    """What a person watching wants to know; `stopped` are trainings that could not reach the front any more."""
 
     done: int = 0
+    stopped: int = 0
     failed: int = 0
     bugs: int = 0
     stage: str = "starting"

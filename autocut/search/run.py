@@ -184,8 +184,9 @@ class _Search:
             front = self.book.front()
             best = best_so_far(front)
             progress.update(
-                spent_s=self.budget.spent(), done=state.done, failed=state.failed, front=len(front), best=best, stage=state.stage
-            )
+                spent_s=self.budget.spent(), done=state.done, stopped=state.stopped, failed=state.failed, front=len(front),
+                best=best, stage=state.stage,
+            )  # fmt: skip
         self._publish()
 
     def _publish(self, *, force: bool = False) -> None:
@@ -213,7 +214,10 @@ class _Search:
                 continue
             values = None if trial.measured is None else trial.measured.values
             train_seconds = float(trial.extras.get("train_seconds", 0.0))
-            self.agent.recall(trial.recipe, values, train_seconds=train_seconds, finalized=trial.trial in finals, curve=trial.curve)
+            self.agent.recall(
+                trial.recipe, values, train_seconds=train_seconds, finalized=trial.trial in finals,
+                stopped=trial.state == "PRUNED", curve=trial.curve,
+            )  # fmt: skip
         for run in self.study.stage_runs():
             self.agent.recall_stage(run)
 

@@ -151,7 +151,7 @@ class Simulation:
     jobs: list[Job] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     _made: set[str] = field(default_factory=set)
-    _stopped: set[Recipe] = field(default_factory=set)
+    _epochs: dict[str, int] = field(default_factory=dict)
     _running: list[_Worker] = field(default_factory=list)
 
     def run(self, most_jobs: int | None = None) -> None:
@@ -220,14 +220,16 @@ class Simulation:
     def _script(self, job: Job) -> Generator[_Step, None, str | None]:
         """The steps of a job; what it returns says how its process died, None that it ended by itself."""
         yield _Step(self.world.process_s)
+        stopped: set[Recipe] = set()
         for recipe in job.recipes:
             if not self.reuse:
                 self._made.intersection_update({self.world.baseline().key})
+                self._epochs.clear()
             yield _Step(0.0, RecipeStarted(recipe))
             outcome = self.world.failure(job.kind, recipe)
             if outcome == DIED:
                 return "the worker process died"
-            if recipe.prefix in self._stopped:
+            if recipe.prefix in stopped:
                 yield _Step(0.0, RecipeFailed(recipe, "stopped", "simulated"))
                 continue
             if outcome:
@@ -239,6 +241,8 @@ class Simulation:
                     yield _Step(max(0.0, job.deadline - self.clock.now), RecipeFailed(recipe, "interrupted", _TIME_IS_UP))
                     break
                 yield step
+                if isinstance(step.event, RecipeFailed):
+                    stopped.add(recipe.prefix)
         yield _Step(0.0, JobEnded(0.0, 1.0))
         return None
 
@@ -268,21 +272,20 @@ class Simulation:
         for parent in stage.parents:
             if (yield from self._making(job, recipe, parent)):
                 return True
-        done = 0.0
-        for rung in stage.rungs:
-            share = stage.seconds / rung.epochs
+        done, known = 0.0, self._epochs.get(stage.key, 0)
+        for rung in stage.rungs[max(0, known - 1) :]:  # after a stop it goes on, and tells its last rung again
+            share = stage.seconds / rung.epochs if rung.epoch > known else 0.0
             yield _Step(share, RungReached(recipe, rung))
             done += share
+            self._epochs[stage.key] = rung.epoch
             if rung.metric < job.floor(recipe, rung):
                 self._note_seconds(stage.category, done)
-                self._stopped.add(recipe.prefix)
                 yield _Step(0.0, RecipeFailed(recipe, "stopped", "simulated"))
                 return True
-        yield _Step(
-            stage.seconds - done,
-            StageRan(stage.key, stage.stage, stage.method, stage.seconds, False, stage.category, stage.samples),
-            stage.alone,
-        )
+        rest = 0.0 if stage.rungs else stage.seconds
+        samples = round(stage.samples * (done + rest) / stage.seconds) if stage.seconds else 0
+        ran = StageRan(stage.key, stage.stage, stage.method, done + rest, False, stage.category, samples)
+        yield _Step(rest, ran, stage.alone)
         self._made.add(stage.key)
         return False
 

@@ -261,5 +261,5 @@ def test_with_time_left_it_hopes_for_more_than_the_best_accuracy_seen(start):
     machine = start(budget_s=100_000.0, space_name="deploy-only")
     machine.run()
 
-    assert machine.searcher.known.relax() is False
+    assert machine.searcher.known.hope() is False
     assert machine.searcher.budget.left() > 1000

@@ -8,6 +8,7 @@ import pytest
 
 from autocut.recipe import Recipe
 from autocut.search.early_stopping import FEWEST_CURVES, LearningCurves
+from autocut.search.jobs import Job
 from autocut.search.tactics import Tactics
 
 
@@ -52,16 +53,62 @@ def test_trainings_of_one_epoch_teach_nothing():
     assert curves.optimistic_gain(0.5) == math.inf
 
 
-def test_a_hopeless_training_ends_at_a_rung_and_is_not_tried_again(start):
+def stopped_prefixes(machine):
+    """Prefixes of the trials that were stopped early, in their order."""
+    return [failure.recipe.prefix for failure in machine.searcher.book.failures if failure.outcome == "stopped"]
+
+
+def test_a_hopeless_training_ends_at_a_rung_and_is_told_once(start, monkeypatch):
     """It stays visible, with its reason, and what its tails would have cost is saved."""
+    monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 1000)
     machine = start(budget_s=1800.0)
     machine.run()
-    stopped = [failure.recipe.prefix for failure in machine.searcher.book.failures if failure.outcome == "stopped"]
+    stopped = stopped_prefixes(machine)
     measured = {recipe.prefix for what, recipe in machine.log if what == "measure"}
 
     assert stopped
     assert len(stopped) == len(set(stopped))
     assert not measured & set(stopped)
+    assert machine.searcher.progress.stopped == len(stopped)
+
+
+def test_trainings_that_were_stopped_go_on_when_nothing_else_is_left(start, monkeypatch):
+    """One after the other in vain: from then on each may go to its end, from the epoch where it was stopped."""
+    monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 2)
+    machine = start(budget_s=3600.0)
+    machine.run()
+    stopped = stopped_prefixes(machine)
+    last = max(at for at, job in enumerate(machine.jobs) if job.floors)
+    reached = machine.searcher.known.done.keys() & {recipe for job in machine.jobs[last + 1 :] for recipe in job.recipes}
+
+    assert stopped
+    assert machine.searcher.known.is_hopeful
+    assert not machine.searcher.known.given_up
+    assert reached
+
+
+def test_a_training_that_goes_on_pays_only_for_its_rest(start):
+    """Epochs before the stop are in its checkpoint."""
+    machine = start()
+    recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 8, "train.lr_scale": 0.5})
+    stage = machine.world.prefix(recipe)
+    strict = Job(1, "measure", (recipe,), math.inf, "", floors={recipe.prefix: (math.inf,) * 7})
+    assert sum(step.seconds for step in machine._making(strict, recipe, stage)) == 2.0
+
+    lenient = Job(2, "measure", (recipe,), math.inf, "")
+    assert sum(step.seconds for step in machine._making(lenient, recipe, stage)) == 7 * 2.0
+
+
+def test_what_an_earlier_session_stopped_may_go_on_in_this_one(start):
+    """With more budget there may be nothing better to do."""
+    machine = start()
+    recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 8, "train.lr_scale": 0.5})
+    known = machine.searcher.known
+    machine.searcher.recall(recipe, None, stopped=True)
+
+    assert known.is_settled(recipe)
+    assert known.hope()
+    assert not known.is_settled(recipe)
 
 
 def test_without_the_tactic_no_training_is_stopped(start):
