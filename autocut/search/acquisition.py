@@ -125,13 +125,15 @@ class Acquisition:
         guesses = self._forest.guesses([recipe for offer in offers for recipe in offer])
         ends = np.cumsum([len(offer) for offer in offers])
         points = [self._points(offer, guesses[:, end - len(offer) : end], volume) for offer, end in zip(offers, ends, strict=True)]
-        known = np.array([volume.losses(values) for values in front])
+        known = np.array([volume.losses(values) for values in front]).reshape(-1, points[0].shape[2])
         before = volume.of(known)
         best, choice = 0.0, Choice(0, tuple(offers[0]))
         for number in _shortlist(points, seconds, fixed_s):
+            adds = _adds(points[number], known)
             for tails in _nested(points[number], seconds[number]):
-                grown = np.mean([volume.of(np.vstack([known, guess])) for guess in points[number][:, tails]])
-                rate = (float(grown) - before) / (fixed_s + math.fsum(seconds[number][tail] for tail in tails))
+                additions = [guess[tails][new[tails]] for guess, new in zip(points[number], adds, strict=True)]
+                gains = [volume.of(np.vstack([known, added])) - before if len(added) else 0.0 for added in additions]
+                rate = math.fsum(gains) / len(gains) / (fixed_s + math.fsum(seconds[number][tail] for tail in tails))
                 if rate > best:
                     best, choice = rate, Choice(number, tuple(offers[number][tail] for tail in tails))
         return choice
@@ -140,6 +142,13 @@ class Acquisition:
         """Losses by tree and recipe, shape (trees, recipes, objectives)."""
         columns = [volume.losses_by_accuracy(self._costs(recipe), guesses[:, at]) for at, recipe in enumerate(offer)]
         return np.stack(columns, axis=1)
+
+
+def _adds(points: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which guesses add something: inside the corner, and no known point is nowhere worse; shape (trees, recipes)."""
+    behind = (known <= points[:, :, np.newaxis, :]).all(axis=3).any(axis=2)
+    inside: NDArray[np.bool_] = (points < 0).all(axis=2)
+    return inside & ~behind
 
 
 def _boxes(points: NDArray[np.float64]) -> NDArray[np.float64]:

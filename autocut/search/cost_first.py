@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from autocut.recipe import Recipe
 
@@ -22,12 +23,21 @@ Tail = tuple[str, str]
 _FULL_PRECISION = "fp32"
 
 
+@dataclass(frozen=True)
+class _Curve:
+    """Costs by prune ratio, and the ratios in order."""
+
+    costs: Mapping[float, Mapping[str, float]]
+    ratios: Sequence[float]
+
+
 class CostModel:
     """Costs by pruning method, ratio and tail."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, Tail], dict[float, Mapping[str, float]]] = defaultdict(dict)
         self._methods: dict[str, set[str]] = defaultdict(set)
+        self._curves: dict[tuple[str, Tail], _Curve] = {}
 
     def learn(self, recipe: Recipe, values: Mapping[str, float]) -> None:
         """Remember what `recipe` cost.
@@ -38,6 +48,7 @@ class CostModel:
         method, ratio = str(recipe["prune.method"]), _ratio(recipe)
         cost = {name: values[name] for name in COST_METRICS if name in values}
         self._known[method, recipe.tail][ratio] = cost
+        self._curves.clear()
         for (other, tail), curve in list(self._known.items()):
             if other not in (method, "none") and tail == recipe.tail and method != "none" and curve.get(ratio) == cost:
                 self._methods[method].add(other)
@@ -49,24 +60,23 @@ class CostModel:
 
     def is_known(self, recipe: Recipe) -> bool:
         """Whether the very structure of `recipe` was timed with this tail."""
-        return _ratio(recipe) in self._curve(recipe)
+        return _ratio(recipe) in self._curve(recipe).costs
 
     def predict(self, recipe: Recipe) -> dict[str, float] | None:
         """Return the expected costs of `recipe`; None outside what was measured, where nothing can be said."""
         curve = self._curve(recipe)
-        ratio = _ratio(recipe)
-        if ratio in curve:
-            return dict(curve[ratio])
-        ratios = sorted(curve)
-        at = bisect_left(ratios, ratio)
-        if not 0 < at < len(ratios):
+        costs, ratio = curve.costs, _ratio(recipe)
+        if ratio in costs:
+            return dict(costs[ratio])
+        at = bisect_left(curve.ratios, ratio)
+        if not 0 < at < len(curve.ratios):
             return None
-        low, high = ratios[at - 1], ratios[at]
+        low, high = curve.ratios[at - 1], curve.ratios[at]
         weight = (ratio - low) / (high - low)
         return {
-            name: _between(curve[low][name], curve[high][name], weight) * _INTERPOLATION_MARGIN
-            for name in curve[low]
-            if name in curve[high]
+            name: _between(costs[low][name], costs[high][name], weight) * _INTERPOLATION_MARGIN
+            for name in costs[low]
+            if name in costs[high]
         }
 
     def scaled(self, recipe: Recipe) -> dict[str, float] | None:
@@ -82,12 +92,15 @@ class CostModel:
     def nearest(self, recipe: Recipe) -> dict[str, float] | None:
         """Return the costs at the nearest measured ratio of the same method and tail; None where there is none."""
         curve, ratio = self._curve(recipe), _ratio(recipe)
-        return dict(curve[min(curve, key=lambda known: abs(known - ratio))]) if curve else None
+        return dict(curve.costs[min(curve.ratios, key=lambda known: abs(known - ratio))]) if curve.ratios else None
 
-    def _curve(self, recipe: Recipe) -> dict[float, Mapping[str, float]]:
-        method = str(recipe["prune.method"])
-        curves = [self._known.get((name, recipe.tail), {}) for name in ("none", *self._methods[method], method)]
-        return {ratio: cost for curve in curves for ratio, cost in curve.items()}
+    def _curve(self, recipe: Recipe) -> _Curve:
+        method, tail = str(recipe["prune.method"]), recipe.tail
+        if (method, tail) not in self._curves:
+            parts = [self._known.get((name, tail), {}) for name in ("none", *self._methods[method], method)]
+            costs = {ratio: cost for part in parts for ratio, cost in part.items()}
+            self._curves[method, tail] = _Curve(costs, sorted(costs))
+        return self._curves[method, tail]
 
 
 def cheapest_modes(

@@ -12,9 +12,12 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autocut.recipe import PARENT_RATIO, Recipe, Value
 from autocut.score import Limit
-from autocut.search.cost_first import COST_METRICS, CostModel, Tail, cheapest_modes, dominates
+from autocut.search.cost_first import COST_METRICS, CostModel, Tail, cheapest_modes
 from autocut.search.planner import Planner
 from autocut.search.tactics import EVERYTHING, Tactics
 from autocut.space import Space, axis_values
@@ -69,6 +72,7 @@ class Knowledge:
         self._ranked: dict[tuple[Value, Value | None], list[Tail]] = {}
         self._limits = tuple(limits)
         self._rivals: dict[Recipe, dict[str, float]] = {}
+        self._rival_losses = np.empty((0, len(space.objectives)))
         self._best_seen: dict[str, float] = {}
         self.is_hopeful = False
         self._graphs = graphs
@@ -81,13 +85,13 @@ class Knowledge:
         self.given_up.discard(recipe)
         for name in ("accuracy", "speedup"):
             self._best_seen[name] = max(self._best_seen.get(name, values[name]), values[name])
-        if all(limit.violation(values) <= 0 for limit in self._limits):
-            losses = self._losses(values)
-            beaten = [rival for rival, other in self._rivals.items() if dominates(losses, self._losses(other))]
-            for rival in beaten:
+        losses = self._losses(values)
+        if all(limit.violation(values) <= 0 for limit in self._limits) and not self._is_behind_a_rival(losses):
+            behind = (losses <= self._rival_losses).all(axis=1) & (losses < self._rival_losses).any(axis=1)
+            for rival in itertools.compress(list(self._rivals), behind):
                 del self._rivals[rival]
-            if not any(dominates(self._losses(other), losses) for other in self._rivals.values()):
-                self._rivals[recipe] = self.done[recipe]
+            self._rivals[recipe] = self.done[recipe]
+            self._rival_losses = np.vstack([self._rival_losses[~behind], losses])
         if recipe.prefix not in self._trained:
             self._trained.add(recipe.prefix)
             if "prune.ratio" in recipe and recipe.parent is None:
@@ -236,7 +240,10 @@ class Knowledge:
         if recipe.is_trained and "train_usd" in self.space.objectives:
             return False  # how accurate a cheap training can be is what such a search is for
         best_case = self._losses({**cost, **self._best_case(), "train_usd": 0.0})
-        return any(dominates(self._losses(values), best_case) for values in self._rivals.values())
+        return self._is_behind_a_rival(best_case)
+
+    def _is_behind_a_rival(self, losses: NDArray[np.float64]) -> bool:
+        return bool(((self._rival_losses <= losses).all(axis=1) & (self._rival_losses < losses).any(axis=1)).any())
 
     def _best_case(self) -> dict[str, float]:
         best = dict(self._best_seen)
@@ -335,8 +342,8 @@ class Knowledge:
             modes.setdefault(recipe.prefix, set()).add(mode)
         return seconds
 
-    def _losses(self, values: Mapping[str, float]) -> list[float]:
-        return [-values[name] if direction == "maximize" else values[name] for name, direction in self.space.objectives.items()]
+    def _losses(self, values: Mapping[str, float]) -> NDArray[np.float64]:
+        return np.array([-values[name] if best == "maximize" else values[name] for name, best in self.space.objectives.items()])
 
 
 def _family(prefix: Recipe) -> tuple[tuple[str, Value], ...]:

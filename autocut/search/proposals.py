@@ -9,9 +9,10 @@ ms in memory and 127 ms on SQLite at 100 trials.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import moocore
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -65,11 +66,18 @@ class Proposer:
         told = [
             trial for trial in self._study.get_trials(deepcopy=False) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         ]
-        front = {trial.number for trial in self._study.best_trials}
-        rest = [trial for trial in told if trial.number not in front][-_REMEMBERED:]
+        kept = self._on_front(told)
+        rest = [trial for trial in told if trial.number not in kept][-_REMEMBERED:]
         self._study = self._new_study()
-        self._study.add_trials([*(trial for trial in told if trial.number in front), *rest])
-        self._told = len(front) + len(rest)
+        self._study.add_trials([*(trial for trial in told if trial.number in kept), *rest])
+        self._told = len(kept) + len(rest)
+
+    def _on_front(self, told: Sequence[optuna.trial.FrozenTrial]) -> set[int]:
+        """Numbers of the trials that break no limit and that none other beats; `Study.best_trials` copies everything first."""
+        feasible = [trial for trial in told if trial.values and all(value <= 0 for value in trial.constraints.values())]
+        signs = [-1.0 if direction == "maximize" else 1.0 for direction in self._space.objectives.values()]
+        losses = np.array([trial.values for trial in feasible], dtype=np.float64).reshape(-1, len(signs)) * signs
+        return {trial.number for trial, kept in zip(feasible, moocore.is_nondominated(losses), strict=True) if kept}
 
     def propose(self) -> tuple[optuna.Trial, Recipe]:
         """Suggest one recipe. The trial must be told later, through `tell` or `reject`."""

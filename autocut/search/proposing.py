@@ -24,7 +24,7 @@ _ASKS = 60
 _ASKS_BESIDE = 8
 """The same, where variations of what is known are there as well: a sampler that repeats itself costs time."""
 _PROPOSING_S = 2.0
-_OFFERS = 2
+_OFFERS = 1
 """Offers of the sampler that are weighed against one another."""
 _VARIATIONS = 8
 """Variations of front points that are weighed beside them."""

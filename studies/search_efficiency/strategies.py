@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from mo_asha import MoAsha
 from table import Table
 
 from autocut.budget import Budget
@@ -16,6 +17,7 @@ from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.search.agent import Agent
+from autocut.search.early_stopping import Trainings
 from autocut.search.jobs import BaselineReady, Event, Job, RecipeFailed, RecipeMeasured
 from autocut.search.knowledge import Knowledge
 from autocut.search.planner import Planner
@@ -125,14 +127,21 @@ class Strategy:
     fresh_processes: bool = True
 
 
-def _agent(tactics: Tactics = EVERYTHING, sampler: str = "tpe") -> Callable[[Contest, Clock, int], Searcher]:
+def _agent(
+    tactics: Tactics = EVERYTHING, sampler: str = "tpe", trainings: Callable[[Knowledge], Trainings] = Trainings
+) -> Callable[[Contest, Clock, int], Searcher]:
     def build(contest: Contest, clock: Clock, seed: int) -> Searcher:
         table, space = contest.table, contest.space
+        inherits = tactics.inheritance and table.has_heirs
         planner = Planner(int(table.document["train_samples"]), table.priors)
-        known = Knowledge(space, table.graphs, planner, contest.budget_s, tactics=tactics, workers=WORKERS)
+        known = Knowledge(
+            space, table.graphs, planner, contest.budget_s, tactics=replace(tactics, inheritance=inherits), workers=WORKERS
+        )
         proposer = Proposer(space, sampler, seed)
         budget, book = Budget(contest.budget_s, clock=clock), MemoryBook(space.objectives)
-        return Agent(known=known, book=book, proposer=proposer, budget=budget, price=PRICE, workers=WORKERS)
+        agent = Agent(known=known, book=book, proposer=proposer, budget=budget, price=PRICE, workers=WORKERS)
+        agent.trainings = trainings(known)
+        return agent
 
     return build
 
@@ -167,7 +176,9 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy("autocut without early stopping", _agent(replace(EVERYTHING, early_stopping=False))),
             Strategy("autocut without inheritance", _agent(replace(EVERYTHING, inheritance=False))),
             Strategy("autocut without gain per second", _agent(replace(EVERYTHING, gain_per_second=False))),
+            Strategy("autocut, MO-ASHA's stopping rule", _agent(trainings=MoAsha)),
             Strategy("autocut, random sampler", _agent(sampler="random")),
+            Strategy("autocut, multivariate tpe", _agent(sampler="tpe_multivariate")),
         )
     }
 )

@@ -42,6 +42,11 @@ class Table:
         """The record of every prefix."""
         return {Recipe(prefix["recipe"]): prefix for prefix in self.document["prefixes"]}
 
+    @cached_property
+    def has_heirs(self) -> bool:
+        """Whether prefixes with inherited weights were recorded."""
+        return any(recipe.parent is not None for recipe in self.prefixes)
+
     @property
     def graphs(self) -> dict[tuple[str, str], str]:
         """The quantized graph of every tail, on which its accuracy depends."""

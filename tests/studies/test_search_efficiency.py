@@ -46,7 +46,7 @@ choices = ["eager", "onnxruntime"]
 def study(monkeypatch):
     """Import a module of the study by its name."""
     monkeypatch.syspath_prepend(str(STUDY))
-    names = ("table", "world", "strategies", "replay")
+    names = ("table", "world", "mo_asha", "strategies", "replay", "record", "confirm")
     for name in names:
         sys.modules.pop(name, None)
     yield importlib.import_module
@@ -138,7 +138,9 @@ def test_what_is_not_reused_is_paid_again(study, contest):
     assert reused.recipes > repeated.recipes
 
 
-@pytest.mark.parametrize("name", ["autocut", "autocut without stage cache", "random, with our stage cache"])
+@pytest.mark.parametrize(
+    "name", ["autocut", "autocut without stage cache", "autocut, MO-ASHA's stopping rule", "random, with our stage cache"]
+)
 def test_the_whole_table_is_the_goal(study, contest, name):
     """Nobody can reach more than everything that was recorded."""
     replay = study("replay")
@@ -155,3 +157,29 @@ def test_how_soon_one_is_where_another_ends(study):
 
     assert replay.reach(run, 0.5) == pytest.approx(0.5, abs=0.01)
     assert replay.reach(run, 2.0) == float("inf")
+
+
+def test_a_training_behind_two_thirds_of_the_others_is_stopped_by_rank(study):
+    """Layers of non-domination: what is cheaper, or better, than anybody is in the first."""
+    is_in_best_third = study("mo_asha")._is_in_best_third
+    others = np.array([[-0.9, 1.0], [-0.8, 2.0], [-0.7, 3.0], [-0.6, 4.0]])
+
+    assert is_in_best_third(others, np.array([-0.95, 5.0]))
+    assert is_in_best_third(others, np.array([-0.1, 0.5]))
+    assert not is_in_best_third(others, np.array([-0.5, 5.0]))
+
+
+def test_a_real_search_counts_from_its_own_untouched_model(study):
+    """What was measured before, or adds nothing, does not move the curve; who never gets there is never there."""
+    confirm = study("confirm")
+    values = {"accuracy": 0.9, "usd_per_million": 1.0, "size_bytes": 100.0}
+    faster = {"accuracy": 0.9, "usd_per_million": 0.5, "size_bytes": 50.0}
+    found = [confirm.Found(1.0, True, values), confirm.Found(2.0, False, faster), confirm.Found(3.0, False, faster)]
+    objectives = {"accuracy": "maximize", "usd_per_million": "minimize", "size_bytes": "minimize"}
+    grown = confirm.volumes(found, objectives, goal=1.0)
+    search = confirm.Search("autocut", 0, 3.0, 3, grown)
+
+    assert [at for at, _ in grown] == [1.0, 2.0]
+    assert search.end == pytest.approx(np.log(2) ** 2, abs=1e-4)
+    assert search.reaches(search.end) == 2.0
+    assert search.reaches(9.0) == float("inf")

@@ -1,0 +1,79 @@
+"""MO-ASHA's stopping rule in our agent, to compare ours with.
+
+At a rung a training goes on if it is among the best third of all that came as far, by layers of non-domination in the metric of
+the rung and the known costs (eta = 3: rungs after a ninth and a third of the epochs). Ours asks instead whether the end can still
+reach the front.
+
+References:
+    Schmucker et al. 2021, Multi-objective asynchronous successive halving, https://arxiv.org/abs/2106.12639
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from autocut.measurement import Rung
+from autocut.recipe import Recipe
+from autocut.search.early_stopping import Trainings
+from autocut.search.knowledge import Knowledge
+
+ETA = 3
+
+
+class MoAsha(Trainings):
+    """Trainings that are judged by their rank among those at the same rung."""
+
+    def __init__(self, known: Knowledge) -> None:
+        super().__init__(known)
+        self._costs = [name for name in known.space.objectives if name != "accuracy"]
+        self._at_rungs: dict[tuple[int, int], dict[Recipe, list[float]]] = {}
+
+    def reached(self, recipe: Recipe, rung: Rung) -> None:
+        """See `Trainings`; the losses at a rung are those of the recipe that is trained for."""
+        super().reached(recipe, rung)
+        losses = [-rung.metric, *self._cost(recipe)]
+        self._at_rungs.setdefault((rung.epochs, rung.epoch), {}).setdefault(recipe.prefix, losses)
+
+    def floors(self, recipes: Sequence[Recipe]) -> dict[Recipe, tuple[float, ...]]:
+        """See `Trainings`: the lowest metric with which a training would be among the best third at its rung."""
+        if self._known.is_hopeful:
+            return {}
+        first: dict[Recipe, Recipe] = {}
+        for recipe in recipes:
+            if recipe.is_trained and not self._known.is_trained(recipe.prefix):
+                first.setdefault(recipe.prefix, recipe)
+        return {prefix: self._floors(recipe, int(prefix["train.epochs"])) for prefix, recipe in first.items()}
+
+    def _floors(self, recipe: Recipe, epochs: int) -> tuple[float, ...]:
+        rungs = {math.ceil(epochs / ETA**power) for power in (1, 2)}
+        return tuple(self._floor(recipe, epochs, epoch) if epoch in rungs else -math.inf for epoch in range(1, epochs))
+
+    def _floor(self, recipe: Recipe, epochs: int, epoch: int) -> float:
+        others = np.array(list(self._at_rungs.get((epochs, epoch), {}).values()))
+        if len(others) < ETA:
+            return -math.inf
+        metrics, cost = np.sort(-others[:, 0]), self._cost(recipe)
+        at = bisect_left(metrics, True, key=lambda metric: _is_in_best_third(others, np.array([-metric, *cost])))
+        return float(metrics[at]) if at < len(metrics) else float(np.nextafter(metrics[-1], math.inf))
+
+    def _cost(self, recipe: Recipe) -> list[float]:
+        cost = self._known.expected_cost(recipe)
+        return [cost[name] for name in self._costs]
+
+
+def _is_in_best_third(others: NDArray[np.float64], point: NDArray[np.float64]) -> bool:
+    """Whether fewer than a third of all points lie in better layers of non-domination than `point`."""
+    points, ahead = np.vstack([others, point]), 0
+    while len(points) > 1:
+        layer = moocore.is_nondominated(points, keep_weakly=True)
+        if layer[-1]:
+            break
+        ahead += int(layer.sum())
+        points = points[~layer]
+    return ahead * ETA < len(others) + 1
