@@ -184,8 +184,11 @@ class Agent:
                 # What is running may make another recipe worth running, and the sampler may have another idea.
                 if self._running or not self.proposing.is_dry:
                     return None
-                if self._hope():
-                    return None
+                if not self.proposing.is_short_of_time:
+                    if self._hope():
+                        return None
+                    left = format_duration(self.budget.search_left())
+                    self.progress.lines.append(f"the space counts as explored: the search ends with {left} of its time left")
             self._finalizing = True
         return self._next_finalization()
 

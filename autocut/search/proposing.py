@@ -77,6 +77,7 @@ class Proposing:
         self._forest = Forest(known.space, known.graph, seed)
         self._acquisition = Acquisition(self._forest, known.expected_cost)
         self._dry = 0
+        self._too_long = 0
         self._dry_at = -1
 
     def learn(self, recipe: Recipe, accuracy: float) -> None:
@@ -85,12 +86,17 @@ class Proposing:
 
     @property
     def is_dry(self) -> bool:
-        """Whether the space counts as explored."""
+        """Whether nothing worth running was found for long: the space counts as explored, or time has become too short."""
         return self._dry >= _DRY
+
+    @property
+    def is_short_of_time(self) -> bool:
+        """Whether it was, for the most part, the time left in which what was found did not fit."""
+        return 2 * self._too_long > self._dry
 
     def start_afresh(self) -> None:
         """What was not worth it may be now: the space does not count as explored any more."""
-        self._dry, self._dry_at = 0, -1
+        self._dry, self._too_long, self._dry_at = 0, 0, -1
 
     def next_request(self, left_s: float, *, others_run: bool) -> Request | None:
         """One offer, or a few where they are short beside what a process takes; None where nothing is worth it.
@@ -155,12 +161,14 @@ class Proposing:
                 offers.append(_Offer(recipes, recipe, trial))
                 continue
             self._dry += 1
+            self._too_long += bool(self._new(recipe, taken))
             if self._known.is_beaten(recipe) or recipe.tail not in self._known.promising_tails(recipe.prefix):
                 self._proposer.reject(trial)
             else:
                 self._proposer.forget(trial)
         offers += self._variations([offer.proposed for offer in offers], taken, left_s) if weighs else []
-        self._dry = 0 if offers else self._dry
+        if offers:
+            self._dry, self._too_long = 0, 0
         return offers
 
     def _variations(self, proposed: Sequence[Recipe], taken: Collection[Recipe], left_s: float) -> list[_Offer]:
@@ -177,9 +185,11 @@ class Proposing:
 
     def _worth_running(self, recipe: Recipe, taken: Collection[Recipe], left_s: float) -> tuple[Recipe, ...]:
         """The prefix of a proposal with every promising tail that is new, not beaten and fits, the proposed tail first."""
-        new = tuple(
+        return self._known.fitting(self._new(recipe, taken), left_s)
+
+    def _new(self, recipe: Recipe, taken: Collection[Recipe]) -> tuple[Recipe, ...]:
+        return tuple(
             sibling
             for sibling in self._known.fan_out(recipe)
             if not self._known.is_settled(sibling) and sibling not in taken and not self._is_taken(sibling)
         )
-        return self._known.fitting(new, left_s)

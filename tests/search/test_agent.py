@@ -263,3 +263,13 @@ def test_with_time_left_it_hopes_for_more_than_the_best_accuracy_seen(start):
 
     assert machine.searcher.known.hope() is False
     assert machine.searcher.budget.left() > 1000
+    assert [line for line in machine.searcher.progress.lines if "counts as explored" in line and "of its time left" in line]
+
+
+def test_a_search_whose_time_is_up_does_not_say_that_the_space_is_explored(start):
+    """That nothing fits any more says nothing of what is left."""
+    machine = start(budget_s=300.0)
+    machine.run()
+
+    assert not machine.searcher.known.is_hopeful
+    assert not [line for line in machine.searcher.progress.lines if "explored" in line]
