@@ -145,14 +145,19 @@ def _words(recipe: Recipe) -> Iterable[str]:
         after = f" after {recipe[PARENT_RATIO]}" if PARENT_RATIO in recipe else ""
         yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip() + after
     if recipe.is_trained:
-        yield f"{recipe['train.epochs']} epochs" + (" from scratch" if recipe["train.start"] == "scratch" else "")
+        start = " from scratch" if recipe["train.start"] == "scratch" else ""
+        yield f"{recipe['train.epochs']} epochs{start}" + _told(recipe, "train.lr_scale", " lr x")
         if recipe["curriculum.schedule"] != "none":
-            order = recipe.get("curriculum.order", "")
-            yield f"curriculum {recipe['curriculum.schedule']} {order}".strip()
+            order = f"{recipe['curriculum.schedule']} {recipe.get('curriculum.order', '')}".strip()
+            yield f"curriculum {order}" + _told(recipe, "curriculum.start", " from ")
         if recipe["distill.loss"] != "none":
-            temperature = recipe.get("distill.temperature")
-            yield f"distill {recipe['distill.loss']}" + (f" T={temperature:.3g}" if temperature is not None else "")
+            strength = _told(recipe, "distill.temperature", " T=") + _told(recipe, "distill.alpha", " alpha=")
+            yield f"distill {recipe['distill.loss']}{strength}"
     if recipe["quantize.dtype"] != "fp32":
         yield str(recipe["quantize.dtype"])
     if recipe["compile.mode"] != "eager":
         yield str(recipe["compile.mode"])
+
+
+def _told(recipe: Recipe, name: str, label: str) -> str:
+    return f"{label}{float(recipe[name]):.3g}" if name in recipe else ""

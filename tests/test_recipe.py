@@ -99,6 +99,23 @@ def test_a_recipe_is_described_by_the_knobs_it_turns():
     assert recipe.settings("distill") == {"distill.loss": "kl", "distill.temperature": 4.0}
 
 
+def test_two_recipes_that_differ_in_a_number_do_not_look_alike():
+    """Learning rate, weight of the teacher and where the curriculum starts are numbers that change the model."""
+    recipe = Recipe(
+        {
+            "train.epochs": 8,
+            "train.lr_scale": 0.3,
+            "curriculum.schedule": "linear",
+            "curriculum.order": "easy_first",
+            "curriculum.start": 0.25,
+            "distill.loss": "kl",
+            "distill.temperature": 4.0,
+            "distill.alpha": 0.9,
+        }
+    )
+    assert recipe.describe() == "8 epochs lr x0.3 + curriculum linear easy_first from 0.25 + distill kl T=4 alpha=0.9"
+
+
 def test_a_recipe_cannot_be_changed():
     """It is a key."""
     with pytest.raises(TypeError):
@@ -120,7 +137,7 @@ def test_an_heir_names_its_parent():
 
     assert heir.parent == Recipe({**trained, "prune.ratio": 0.5})
     assert heir.prefix.parent == heir.parent
-    assert heir.describe() == "structured 0.7 after 0.5 + 2 epochs + int8_static + onnxruntime"
+    assert heir.describe() == "structured 0.7 after 0.5 + 2 epochs lr x0.3 + int8_static + onnxruntime"
 
 
 @pytest.mark.parametrize("changes", [{"train.epochs": 0}, {"prune.method": "none"}, {"prune.parent_ratio": 0.7}])
