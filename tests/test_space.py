@@ -191,6 +191,13 @@ def test_missing_parts_are_faults_too():
     assert "axes must name" in told
 
 
+def test_a_ratio_of_costs_is_no_objective():
+    """Minimizing the price is the same order, and what the agent can predict."""
+    (fault,) = faults(PRUNE.replace('usd_per_million = "minimize"', 'speedup = "maximize"') + RATIO)
+    assert "objectives.speedup" in fault.message
+    assert "usd_per_million" in (fault.hint or "")
+
+
 def test_text_that_is_no_toml_is_one_error(tmp_path):
     """The parser tells the line."""
     path = tmp_path / "broken.toml"

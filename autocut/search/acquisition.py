@@ -146,9 +146,9 @@ class Acquisition:
 
 def _adds(points: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which guesses add something: inside the corner, and no known point is nowhere worse; shape (trees, recipes)."""
-    behind = (known <= points[:, :, np.newaxis, :]).all(axis=3).any(axis=2)
-    inside: NDArray[np.bool_] = (points < 0).all(axis=2)
-    return inside & ~behind
+    behind = np.any(np.all(known <= points[:, :, np.newaxis, :], axis=3), axis=2)
+    adds: NDArray[np.bool_] = np.all(points < 0, axis=2) & ~behind
+    return adds
 
 
 def _boxes(points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,15 +17,14 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autocut.budget import Budget, format_duration
-from autocut.measurement import Cost, Measurement
+from autocut.measurement import Cost
 from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.records import StageRun
-from autocut.score import Limit, values_of
+from autocut.score import Limit
 from autocut.search.early_stopping import Trainings
 from autocut.search.finalists import Finalization
 from autocut.search.jobs import (
@@ -46,16 +45,15 @@ from autocut.search.jobs import (
 from autocut.search.knowledge import Knowledge
 from autocut.search.phases import BASELINES, Phase, Request, phases
 from autocut.search.plan import ladder_line, plan_lines
-from autocut.search.progress import Progress, headline
+from autocut.search.progress import Progress
 from autocut.search.proposing import Proposing
+from autocut.search.verdicts import Scale, Verdicts
 
 if TYPE_CHECKING:
     from autocut.search.book import Book
     from autocut.search.proposals import Proposer
 
 _END = Request((), "the phase is over")
-_FLOOR = 0.5
-"""A model that keeps less than this share of the untouched model's metric is no alternative to it: not on the front."""
 _END_S = 3.0
 """Time after the last bundle for the driver's own end: Ray's shutdown, the last notes and plots."""
 _STILLBORN = 3
@@ -82,6 +80,7 @@ class Agent:
         tries: Sequence[Recipe] = (),
         workers: int = 1,
         reference: Cost | None = None,
+        trainings: Trainings | None = None,
     ) -> None:
         self.known = known
         self.space = known.space
@@ -89,13 +88,10 @@ class Agent:
         self.book = book
         self.proposer = proposer
         self.budget = budget
-        self.price = price
-        self.limits = tuple(limits)
         self.reference = reference
         self.progress = Progress()
         self.fault: WorkerFault | None = None
         self._workers = workers
-        self._floor: tuple[Limit, ...] = ()
         self._queue: deque[Request] = deque()
         self._asked = frozenset(tries)
         self._running: dict[int, Job] = {}
@@ -104,46 +100,19 @@ class Agent:
         self._started: dict[int, float] = {}
         self._current: dict[int, Recipe] = {}
         self._began: dict[int, float] = {}
-        self.trainings = Trainings(known)
+        self.trainings = trainings or Trainings(known)
         self.finalization = Finalization(book, known.planner, known.space.objectives, workers, self._is_running)
-        self.proposing = Proposing(known, proposer, book.begin, self._is_running, lambda: self.budget.clock())
-        self._train_seconds: dict[Recipe, float] = {}
+        self.proposing = Proposing(known, proposer, book.begin, self._is_running, self._is_in_training, lambda: self.budget.clock())
+        self.verdicts = Verdicts(
+            known=known, book=book, proposer=proposer, proposing=self.proposing, trainings=self.trainings,
+            finalization=self.finalization, progress=self.progress, scale=Scale(price, tuple(limits)), asked=self._asked,
+        )  # fmt: skip
         self._finalizing = False
         self._baselines_done = False
         self._stillborn = 0
         self._numbers = itertools.count(1)
 
     # ---- what earlier sessions found ----------------------------------------
-
-    def recall(
-        self,
-        recipe: Recipe,
-        values: Mapping[str, float] | None,
-        *,
-        train_seconds: float = 0.0,
-        finalized: bool = False,
-        stopped: bool = False,
-        curve: Sequence[float] = (),
-    ) -> None:
-        """Take over a trial of an earlier session; `values` None means that it cannot be real, failed, or was `stopped`."""
-        if values is None:
-            (self.known.give_up if stopped else self.known.bury)(recipe)
-            self.proposer.learn(recipe, None, {})
-            return
-        self._learn(recipe, values, curve)
-        self._train_seconds[recipe] = train_seconds
-        self.proposer.learn(recipe, self.known.objectives(values), self._violations(values))
-        if finalized:
-            self.finalization.done.add(recipe)
-
-    def _learn(self, recipe: Recipe, values: Mapping[str, float], curve: Sequence[float]) -> None:
-        self.trainings.finished(recipe, curve)
-        self.known.remember(recipe, values)
-        self.proposing.learn(recipe, values["accuracy"])
-
-    def set_floor(self, baseline: float) -> None:
-        """Add the limit that keeps useless models off the front; none where the untouched model's metric is not above 0."""
-        self._floor = (Limit("accuracy", ">=", _FLOOR * baseline),) if baseline > 0 else ()
 
     def recall_stage(self, run: StageRun) -> None:
         """Learn from a stage of an earlier session how long it takes."""
@@ -201,7 +170,7 @@ class Agent:
                 self.progress.stage = f"{event.stage} {event.method}"
             case BaselineReady():
                 self.reference = event.reference
-                self.set_floor(event.accuracy.metric.value)
+                self.verdicts.set_floor(event.accuracy.metric.value)
                 self.book.set_baseline(event)
                 if ladder := ladder_line(self.known):
                     self.progress.lines.append(f"plan: {ladder}")
@@ -217,15 +186,15 @@ class Agent:
             case RungReached():
                 self.trainings.reached(event.recipe, event.rung)
             case RecipeMeasured():
-                self._on_measured(event)
+                self.verdicts.measured(event, self._reference())
             case RecipeFailed() if job.kind == "finalize":
-                self._on_not_finalized(event)
+                self.verdicts.not_finalized(event)
             case RecipeFailed():
-                self._on_failed(event)
+                self.verdicts.failed(event)
             case RecipeFinalized():
                 if event.bundle is not None:
                     self.planner.observe_finalization(self.budget.clock() - self._began[job.number])
-                self._on_finalized(event)
+                self.verdicts.finalized(event, self._reference())
             case WorkerFault():
                 self.fault = event
             case StageBroke():
@@ -260,10 +229,10 @@ class Agent:
                 f"a worker process must start, but {self._stillborn} in a row died at once", "autocut check; is memory free?"
             )
         if job.kind == "finalize" and current is not None and current not in self.finalization.done:
-            self._on_not_finalized(RecipeFailed(current, "failed", error))
+            self.verdicts.not_finalized(RecipeFailed(current, "failed", error))
         if job.kind == "measure":
             if current in unfinished:
-                self._on_failed(RecipeFailed(current, "failed", error))
+                self.verdicts.failed(RecipeFailed(current, "failed", error))
                 unfinished.remove(current)
             if unfinished:
                 self._queue.appendleft(Request(tuple(unfinished), job.why, job.may_skip))
@@ -271,7 +240,7 @@ class Agent:
     def _interrupt(self, recipes: Sequence[Recipe]) -> None:
         for recipe in recipes:
             if recipe in self.proposing.open:
-                self._on_failed(RecipeFailed(recipe, "interrupted", "the time of the search was up"))
+                self.verdicts.failed(RecipeFailed(recipe, "interrupted", "the time of the search was up"))
 
     # ---- phases ----------------------------------------
 
@@ -295,7 +264,6 @@ class Agent:
         """Spend the time that is left on what looked hopeless; False if that is so already."""
         if not self.known.hope():
             return False
-        self.trainings.stopped.clear()
         self.proposing.start_afresh()
         self.progress.lines.append("nothing else promises more: what looked beaten is tried too, and stopped trainings go on")
         return True
@@ -307,7 +275,7 @@ class Agent:
         return self._finalize(points) if points else None
 
     def _next_finalization(self) -> Job | None:
-        if points := self.finalization.next(self.budget.left() - self.planner.process_s()):
+        if points := self.finalization.next(self.budget.left() - _END_S - self.planner.process_s()):
             return self._finalize(points)
         if self._running:
             return None
@@ -328,6 +296,7 @@ class Agent:
         if request.may_skip:
             recipes = [recipe for recipe in recipes if not self.known.is_beaten(recipe)]
         fitting = self.known.fitting(tuple(recipes), self._time_for_recipes())
+        self._tell_too_long([recipe for recipe in recipes if recipe not in fitting])
         self._interrupt([recipe for recipe in request.recipes if recipe not in fitting])
         return Request(fitting, request.why, request.may_skip) if fitting else None
 
@@ -342,7 +311,13 @@ class Agent:
                 self.progress.lines.append(f"not run: {recipe.describe()}: {takes}, too long for this budget")
             else:
                 reason = f"{dtype} with {mode} cannot run on this machine; see: autocut methods"
-                self._on_failed(RecipeFailed(recipe, "infeasible", reason))
+                self.verdicts.failed(RecipeFailed(recipe, "infeasible", reason))
+
+    def _tell_too_long(self, recipes: Sequence[Recipe]) -> None:
+        left = format_duration(max(0.0, self._time_for_recipes()))
+        for recipe in self._asked.intersection(recipes):
+            takes = format_duration(self.known.seconds(recipe))
+            self.progress.lines.append(f"not run: {recipe.describe()}: it takes about {takes}, and {left} is left")
 
     def _is_affordable(self, recipe: Recipe) -> bool:
         return recipe.tail in self.known.affordable_tails()
@@ -356,67 +331,16 @@ class Agent:
     def _is_running(self, recipe: Recipe) -> bool:
         return any(recipe in job.recipes for job in self._running.values())
 
-    # ---- bookkeeping ----------------------------------------
-
-    def _on_measured(self, event: RecipeMeasured) -> None:
-        values = self._values(event.measured.measurement, event.measured.train_seconds)
-        violations = self._violations(values)
-        handle, trial = self.proposing.open.pop(event.recipe, (None, None))
-        number = self.book.complete(handle, event.recipe, values, event, violations, self.trainings.curve(event.recipe))
-        if trial is not None:
-            self.proposer.tell(trial, self.known.objectives(values), violations)
-        else:
-            self.proposer.learn(event.recipe, self.known.objectives(values), violations)
-        self._learn(event.recipe, values, self.trainings.curve(event.recipe))
-        self._train_seconds[event.recipe] = event.measured.train_seconds
-        self.progress.done += 1
-        self.progress.lines.append(f"trial {number}: {event.recipe.describe()}: {headline(values)}")
-
-    def _on_failed(self, event: RecipeFailed) -> None:
-        is_stopped = event.outcome == "stopped"
-        if is_stopped and not self.trainings.stop(event.recipe) and event.recipe not in self.proposing.open:
-            return  # its prefix has been told, and with it what it would have been measured with
-        handle, trial = self.proposing.open.pop(event.recipe, (None, None))
-        number = self.book.fail(handle, event.recipe, event, self.trainings.curve(event.recipe))
-        if trial is not None and event.outcome == "interrupted":
-            self.proposer.forget(trial)
-        elif trial is not None:
-            self.proposer.reject(trial)
-        self.progress.bugs += event.outcome == "bug"
-        if is_stopped:
-            self.progress.stopped += 1
-        elif event.outcome != "interrupted":
-            self.progress.failed += 1
-            self.known.bury(event.recipe)
-        self.progress.lines.append(
-            f"trial {number}: {event.recipe.describe()}: {event.outcome}: {event.reason.partition(chr(10))[0]}"
+    def _is_in_training(self, prefix: Recipe) -> bool:
+        """Whether a running job trains `prefix`: whoever needs it waits until it is there."""
+        return not self.known.is_trained(prefix) and any(
+            prefix in (recipe.prefix, recipe.parent) for job in self._running.values() for recipe in job.recipes
         )
 
-    def _on_not_finalized(self, event: RecipeFailed) -> None:
-        """A point that cannot be handed over is off the front; one whose time was up stays, and is finalized by the next run."""
-        if event.outcome != "interrupted":
-            self.finalization.done.add(event.recipe)
-            self.book.refuse(event.recipe, f"{event.outcome}: {event.reason}")
-        self.progress.lines.append(f"bundle: {event.recipe.describe()}: {event.outcome}: {event.reason.partition(chr(10))[0]}")
-
-    def _on_finalized(self, event: RecipeFinalized) -> None:
-        values = self._values(event.measurement, self._train_seconds.get(event.recipe, 0.0))
-        broken = [name for name, violation in self._violations(values).items() if violation > 0]
-        if broken and event.recipe != Recipe():
-            event = replace(event, refusal=f"{broken[0]} does not hold on the test split")
-        self.finalization.done.add(event.recipe)
-        self.book.finalize(event.recipe, values, event)
-        done = "verified" if event.bundle else "measured"
-        verdict = f"refused: {event.refusal}" if event.refusal else f"{done}, {headline(values)} on the locked test split"
-        self.progress.lines.append(f"bundle: {event.recipe.describe()}: {verdict}")
-
-    def _values(self, measurement: Measurement, train_seconds: float) -> dict[str, float]:
+    def _reference(self) -> Cost:
         if self.reference is None:
             raise RuntimeError("a recipe was measured before the untouched model")
-        return values_of(measurement, self.reference, self.price, train_seconds)
-
-    def _violations(self, values: Mapping[str, float]) -> dict[str, float]:
-        return {str(limit): limit.violation(values) for limit in (*self.limits, *self._floor)}
+        return self.reference
 
     def _plan_reserve(self) -> None:
         if not self._finalizing:

@@ -124,9 +124,9 @@ class StudyBook:
             recipe = Recipe(json.loads(trial.user_attrs["recipe"]))
             self.study.fail(trial, recipe, {}, {}, _INTERRUPTED, retry=True)
             recipes.append(recipe)
-        settled = self.study.recipes_done()
+        settled = self.study.verdicts()
         told = [trial.recipe for trial in self.study.trials() if trial.retry and trial.recipe is not None]
-        return [recipe for recipe in dict.fromkeys([*recipes, *told]) if recipe.fingerprint not in settled]
+        return [recipe for recipe in dict.fromkeys([*recipes, *told]) if recipe not in settled]
 
     def complete(
         self,

@@ -69,18 +69,24 @@ class Trainings:
         return tuple(rungs[epoch] for epoch in sorted(rungs)) if 1 in rungs else ()
 
     def finished(self, recipe: Recipe, curve: Sequence[float]) -> None:
-        """Take in that `recipe` was measured; the curve of a prefix counts once."""
-        if not self._known.is_trained(recipe.prefix):
+        """Take in that `recipe` was measured; the curve of a prefix counts once, and the untouched model's own is none of these."""
+        if recipe.is_trained and not self._known.is_trained(recipe.prefix):
             self._finished.learn(curve)
             self._in_vain = 0
 
     def stop(self, recipe: Recipe) -> bool:
         """Take in that the training of `recipe` was stopped; False where its prefix was known to be."""
-        self._known.give_up(recipe)
+        if not self._known.is_hopeful:
+            self._known.give_up(recipe)
         is_news = recipe.prefix not in self.stopped
         self.stopped.add(recipe.prefix)
         self._in_vain += is_news
         return is_news
+
+    def recall_stopped(self, recipe: Recipe) -> None:
+        """Take over from an earlier session that the training of `recipe` was stopped."""
+        self._known.give_up(recipe)
+        self.stopped.add(recipe.prefix)
 
     @property
     def are_in_vain(self) -> bool:

@@ -120,7 +120,7 @@ def _by_contribution(front: Sequence[FrontPoint], objectives: Objectives, book: 
     untouched = next((point for point in book.candidates() if point.recipe == Recipe()), None)
     seen = dict.fromkeys((point.trial for point in front), 0.0)
     if untouched is not None and front:
-        volume = Volume(objectives, untouched.values)
+        volume = Volume(objectives, untouched.values, [point.values for point in front])
         contributions = volume.contributions([volume.losses(point.values) for point in front])
         seen = {point.trial: lost for point, lost in zip(front, contributions, strict=True)}
     boxed = hypervolume_contributions(front, objectives)

@@ -71,6 +71,7 @@ class Knowledge:
         self._ratios: dict[tuple[tuple[str, Value], ...], set[float]] = defaultdict(set)
         self._ranked: dict[tuple[Value, Value | None], list[Tail]] = {}
         self._limits = tuple(limits)
+        self._refused: set[Recipe] = set()
         self._rivals: dict[Recipe, dict[str, float]] = {}
         self._rival_losses = np.empty((0, len(space.objectives)))
         self._best_seen: dict[str, float] = {}
@@ -85,13 +86,7 @@ class Knowledge:
         self.given_up.discard(recipe)
         for name in ("accuracy", "speedup"):
             self._best_seen[name] = max(self._best_seen.get(name, values[name]), values[name])
-        losses = self._losses(values)
-        if all(limit.violation(values) <= 0 for limit in self._limits) and not self._is_behind_a_rival(losses):
-            behind = (losses <= self._rival_losses).all(axis=1) & (losses < self._rival_losses).any(axis=1)
-            for rival in itertools.compress(list(self._rivals), behind):
-                del self._rivals[rival]
-            self._rivals[recipe] = self.done[recipe]
-            self._rival_losses = np.vstack([self._rival_losses[~behind], losses])
+        self._compete(recipe, values)
         if recipe.prefix not in self._trained:
             self._trained.add(recipe.prefix)
             if "prune.ratio" in recipe and recipe.parent is None:
@@ -99,13 +94,31 @@ class Knowledge:
         self._ranked.clear()
         self.costs.learn(recipe, values)
 
+    def refuse(self, recipe: Recipe) -> None:
+        """Take in that a measured recipe cannot be handed over: it stands in nobody's way any more."""
+        self._refused.add(recipe)
+        if recipe in self._rivals:
+            self._rivals, self._rival_losses = {}, self._rival_losses[:0]
+            for other, values in self.done.items():
+                if other not in self._refused:
+                    self._compete(other, values)
+
+    def _compete(self, recipe: Recipe, values: Mapping[str, float]) -> None:
+        losses = self._losses(values)
+        if all(limit.violation(values) <= 0 for limit in self._limits) and not self._is_behind_a_rival(losses):
+            behind = np.all(losses <= self._rival_losses, axis=1) & np.any(losses < self._rival_losses, axis=1)
+            for rival in itertools.compress(list(self._rivals), behind):
+                del self._rivals[rival]
+            self._rivals[recipe] = self.done[recipe]
+            self._rival_losses = np.vstack([self._rival_losses[~behind], losses])
+
     def bury(self, recipe: Recipe) -> None:
         """Take in a recipe that cannot be real here, or failed: it is never run again."""
         self.dead.add(recipe)
         self._ranked.clear()
 
     def give_up(self, recipe: Recipe) -> None:
-        """Take in a recipe whose training was stopped: it may go on when there is nothing better to do."""
+        """Take in a recipe whose training was stopped: it may go on when nothing better is left to do."""
         self.given_up.add(recipe)
 
     def is_settled(self, recipe: Recipe) -> bool:
@@ -243,7 +256,8 @@ class Knowledge:
         return self._is_behind_a_rival(best_case)
 
     def _is_behind_a_rival(self, losses: NDArray[np.float64]) -> bool:
-        return bool(((self._rival_losses <= losses).all(axis=1) & (self._rival_losses < losses).any(axis=1)).any())
+        no_worse, better = np.all(self._rival_losses <= losses, axis=1), np.any(self._rival_losses < losses, axis=1)
+        return bool(np.any(no_worse & better))
 
     def _best_case(self) -> dict[str, float]:
         best = dict(self._best_seen)
@@ -282,13 +296,23 @@ class Knowledge:
         """Return what `recipe` will probably cost: known, interpolated, guessed from another tail, or as the nearest structure."""
         costs = self.costs
         cost = costs.predict(recipe) or costs.scaled(recipe) or costs.nearest(recipe) or self.done.get(Recipe(), {})
-        return {**cost, "train_usd": self._usd_per_train_s() * self.planner.train_s(recipe)}
+        train_usd = self._untouched_usd(recipe) + self._usd_per_train_s() * self._lineage_train_s(recipe)
+        return {**cost, "train_usd": train_usd}
+
+    def _untouched_usd(self, recipe: Recipe) -> float:
+        """Price of training the untouched model, for what starts from it; 0 where the task brings its weights."""
+        is_scratch = recipe.get("train.start") == "scratch"
+        return 0.0 if is_scratch else self.done.get(Recipe(), {}).get("train_usd", 0.0)
+
+    def _lineage_train_s(self, recipe: Recipe) -> float:
+        """Seconds of the trainings of `recipe` and of its parent."""
+        return self.planner.train_s(recipe) + (0.0 if recipe.parent is None else self.planner.train_s(recipe.parent))
 
     def _usd_per_train_s(self) -> float:
         spent = [
-            values["train_usd"] / seconds
+            (values["train_usd"] - self._untouched_usd(recipe)) / seconds
             for recipe, values in itertools.islice(reversed(self.done.items()), _RECENT)
-            if recipe.is_trained and (seconds := self.planner.train_s(recipe)) > 0
+            if recipe.is_trained and (seconds := self._lineage_train_s(recipe)) > 0
         ]
         return statistics.median(spent) if spent else 0.0
 

@@ -52,6 +52,7 @@ class Proposer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._sampler = _SAMPLERS[sampler](seed + known_trials)
+        self.seed = seed + known_trials
         self._space = space
         self._random = np.random.default_rng([seed, known_trials])
         self._study = self._new_study()

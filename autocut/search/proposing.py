@@ -55,8 +55,8 @@ class Proposing:
         proposer: The sampler.
         begin: Makes a recipe a running trial of the study; what it returns is kept with the recipe.
         is_taken: Whether a recipe is being run.
+        is_in_training: Whether somebody trains a prefix right now.
         clock: Of the budget.
-        seed: Of the forest.
     """
 
     def __init__(
@@ -65,16 +65,17 @@ class Proposing:
         proposer: Proposer,
         begin: Callable[[Recipe], Any],
         is_taken: Callable[[Recipe], bool],
+        is_in_training: Callable[[Recipe], bool],
         clock: Clock,
-        seed: int = 0,
     ) -> None:
         self.open: dict[Recipe, tuple[Any, Any]] = {}
         self._known = known
         self._proposer = proposer
         self._begin = begin
         self._is_taken = is_taken
+        self._is_in_training = is_in_training
         self._clock = clock
-        self._forest = Forest(known.space, known.graph, seed)
+        self._forest = Forest(known.space, known.graph, proposer.seed)
         self._acquisition = Acquisition(self._forest, known.expected_cost)
         self._dry = 0
         self._too_long = 0
@@ -105,7 +106,7 @@ class Proposing:
             left_s: Seconds in which the recipes must be done.
             others_run: Whether more may be known soon: then what was asked in vain is not asked again before.
         """
-        settled = len(self._known.done) + len(self._known.dead)
+        settled = len(self._known.done) + len(self._known.dead) + len(self._known.given_up)
         if self._dry_at == settled and others_run:
             return None
         until = self._clock() + _PROPOSING_S
@@ -142,11 +143,12 @@ class Proposing:
         untouched = self._known.done.get(Recipe())
         if untouched is None or not self._known.tactics.gain_per_second:
             return Choice(0, offers[0].recipes)
+        front = self._known.front_values()
         return self._acquisition.best(
             [offer.recipes for offer in offers],
             [self._known.seconds_each(offer.recipes) for offer in offers],
-            self._known.front_values(),
-            Volume(self._known.space.objectives, untouched),
+            front,
+            Volume(self._known.space.objectives, untouched, front),
             fixed_s=_FIXED_S,
         )
 
@@ -188,6 +190,10 @@ class Proposing:
         return self._known.fitting(self._new(recipe, taken), left_s)
 
     def _new(self, recipe: Recipe, taken: Collection[Recipe]) -> tuple[Recipe, ...]:
+        if recipe.is_trained and (
+            self._is_in_training(recipe.prefix) or (recipe.parent is not None and self._is_in_training(recipe.parent))
+        ):
+            return ()
         return tuple(
             sibling
             for sibling in self._known.fan_out(recipe)

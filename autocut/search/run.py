@@ -208,15 +208,14 @@ class _Search:
     def _recall(self) -> None:
         finals = self.study.finals()
         if baseline := self.study.facts.get("baseline"):
-            self.agent.set_floor(float(baseline["value"]))
-        for trial in self.study.trials():
-            if trial.recipe is None or trial.retry:
-                continue
+            self.agent.verdicts.set_floor(float(baseline["value"]))
+        for recipe, trial in self.study.verdicts().items():
             values = None if trial.measured is None else trial.measured.values
             train_seconds = float(trial.extras.get("train_seconds", 0.0))
-            self.agent.recall(
-                trial.recipe, values, train_seconds=train_seconds, finalized=trial.trial in finals,
-                stopped=trial.state == "PRUNED", curve=trial.curve,
+            final = finals.get(trial.trial)
+            self.agent.verdicts.recall(
+                recipe, values, train_seconds=train_seconds, finalized=final is not None,
+                refused=final is not None and final.refusal is not None, stopped=trial.state == "PRUNED", curve=trial.curve,
             )  # fmt: skip
         for run in self.study.stage_runs():
             self.agent.recall_stage(run)

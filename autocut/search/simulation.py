@@ -299,6 +299,7 @@ class MemoryBook:
         self.failures: list[RecipeFailed] = []
         self.finals: dict[Recipe, Mapping[str, float]] = {}
         self._numbers = itertools.count()
+        self._refused: set[Recipe] = set()
         self._front: list[FrontPoint] | None = None
 
     def begin(self, recipe: Recipe) -> Recipe:
@@ -318,11 +319,12 @@ class MemoryBook:
         curve: Sequence[float],  # noqa: ARG002
     ) -> int:
         """See `Book`."""
-        number = next(self._numbers)
-        if all(violation <= 0 for violation in violations.values()):
-            self.points[recipe] = FrontPoint(number, recipe, values, event.measured.measurement, is_baseline(recipe), None)
-            self._front = None
-        return number
+        point = FrontPoint(next(self._numbers), recipe, values, event.measured.measurement, is_baseline(recipe), None)
+        self.points[recipe] = point
+        if any(violation > 0 for violation in violations.values()):
+            self._refused.add(recipe)
+        self._front = None
+        return point.trial
 
     def fail(self, handle: Any, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:  # noqa: ARG002
         """See `Book`."""
@@ -335,7 +337,7 @@ class MemoryBook:
 
     def refuse(self, recipe: Recipe, reason: str) -> None:  # noqa: ARG002
         """See `Book`."""
-        self.points.pop(recipe)
+        self._refused.add(recipe)
         self._front = None
 
     def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
@@ -352,7 +354,7 @@ class MemoryBook:
 
     def candidates(self) -> list[FrontPoint]:
         """See `Book`."""
-        return list(self.points.values())
+        return [point for recipe, point in self.points.items() if recipe not in self._refused]
 
     def front(self) -> list[FrontPoint]:
         """See `Book`."""

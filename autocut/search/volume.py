@@ -2,13 +2,15 @@
 
 Costs count by their logarithm, because what is sold is "five times cheaper": from 1 to 1/2 is worth what from 1/5 to 1/10 is.
 Accuracy counts above a tenth below the untouched model. The corner is the untouched model's cost and that accuracy, so a point
-that is dearer than the untouched model, or loses more than a tenth, adds nothing.
+that is dearer than the untouched model, or loses more than a tenth, adds nothing. Where the untouched model costs nothing (the
+training of a model that came with its weights), everything is dearer; the corner then lies beyond the dearest point seen, and
+costs count as shares of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import moocore
 import numpy as np
@@ -17,15 +19,25 @@ from numpy.typing import NDArray
 ACCURACY_RANGE = 0.1
 """Loss of the untouched model's metric, as a share of it, at which a model adds nothing any more."""
 
+_BEYOND = 1.5
+"""Where the untouched model costs nothing, the corner is the dearest cost seen times this."""
+
 Losses = NDArray[np.float64]
 
 
 class Volume:
-    """Hypervolume relative to the untouched model; in units of (a tenth of its metric) x (factors of e in each cost)."""
+    """Hypervolume relative to the untouched model; in units of (a tenth of its metric) x (factors of e in each cost).
 
-    def __init__(self, objectives: Mapping[str, str], untouched: Mapping[str, float]) -> None:
+    `seen` are values of known points: they say how dear a cost can be that the untouched model has none of.
+    """
+
+    def __init__(
+        self, objectives: Mapping[str, str], untouched: Mapping[str, float], seen: Iterable[Mapping[str, float]] = ()
+    ) -> None:
         self._objectives = dict(objectives)
         self._untouched = dict(untouched)
+        free = [name for name, way in objectives.items() if way == "minimize" and untouched[name] == 0]
+        self._dearest = {name: _BEYOND * max([values[name] for values in seen], default=0.0) for name in free}
 
     def losses(self, values: Mapping[str, float]) -> list[float]:
         """Where a point lies, each objective minimized, the corner at 0."""
@@ -56,4 +68,6 @@ class Volume:
         if self._objectives[name] == "maximize":
             scale = ACCURACY_RANGE * abs(start) or 1.0
             return (start - scale - value) / scale
+        if name in self._dearest:
+            return value / self._dearest[name] - 1 if self._dearest[name] > 0 else 0.0
         return math.log(value / start) if value > 0 and start > 0 else value - start

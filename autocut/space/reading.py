@@ -171,6 +171,9 @@ def _objectives(table: dict[str, Any], faults: FaultList) -> dict[str, str]:
         place = ("objectives", name)
         if name not in METRICS:
             faults.add(place, f"objective must be one of {', '.join(METRICS)}, got {name!r}", nearest_hint(name, METRICS))
+        elif name == "speedup":
+            hint = 'write usd_per_million = "minimize": it is the same order, as an amount'
+            faults.add(place, "objectives.speedup must be a cost or the accuracy, got a ratio of costs", hint)
         elif direction != METRICS[name].direction:
             hint = f'write {name} = "{METRICS[name].direction}"'
             faults.add(place, f"objectives.{name} must be {METRICS[name].direction!r}, got {direction!r}", hint)

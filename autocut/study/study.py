@@ -303,9 +303,13 @@ class Study:
         with self._memory:
             return dict(self._finals)
 
-    def recipes_done(self) -> set[str]:
-        """Fingerprints of the recipes that have their verdict: completed, failed or stopped early; not the interrupted ones."""
-        return {trial.recipe.fingerprint for trial in self.trials() if trial.recipe is not None and trial.is_done}
+    def verdicts(self) -> dict[Recipe, TrialRecord]:
+        """The trial that counts of each recipe, the last one: a training that was stopped may have gone on later.
+
+        A recipe whose last trial was interrupted is left out: it has no verdict.
+        """
+        last = {trial.recipe: trial for trial in self.trials() if trial.recipe is not None}
+        return {recipe: trial for recipe, trial in last.items() if trial.is_done}
 
     def running(self) -> list[FrozenTrial]:
         """Trials that a dead search left running: tell each to `fail` with ``retry=True``, and run its recipe again."""

@@ -43,7 +43,7 @@ def main() -> None:
     planner = Planner(10_000, dict.fromkeys(GRAPHS, 3.0))
     planner.observe(StageRan("key", "train", "none/none", 10.0, False, "training", samples_seen=10_000))
     known, proposer = Knowledge(space, GRAPHS, planner, 1e6), Proposer(space, "tpe", 0)
-    proposing = Proposing(known, proposer, lambda recipe: recipe, lambda _: False, time.perf_counter)
+    proposing = Proposing(known, proposer, lambda recipe: recipe, lambda _: False, lambda _: False, time.perf_counter)
     reference, price = made_up(Recipe(), rng).cost, price_for("c7i.large")
 
     def learn(recipe: Recipe) -> None:

@@ -2,8 +2,9 @@
 
 Both have the same wall clock, two workers and the same measuring code. autocut's clock runs from its command line to its last
 verified bundle; plain Optuna's from the first trial, with everything imported, and it finalizes nothing. Plain Optuna is its
-default TPE sampler over the joint space, a trial at a time on each worker, through SQLite; nothing but the untouched model is
-reused, and pairs of dtype and mode that this machine cannot run are refused at no cost.
+default TPE sampler over the joint space, a trial at a time on each worker, through SQLite; nothing but the untouched model and what
+Inductor itself caches is reused, and pairs of dtype and mode that this machine cannot run are refused before any work. A seed
+decides the untouched model and all training of both.
 
     python studies/search_efficiency/confirm.py digits --budget 3m --seeds 5
 """
@@ -47,6 +48,8 @@ from autocut.study import open_study
 from autocut.task import load_task
 
 HERE = Path(__file__).parent
+_START_S = 300.0
+"""Until every worker must have imported what it needs."""
 PLAIN, OURS = "optuna tpe, nothing reused", "autocut"
 
 
@@ -109,9 +112,11 @@ def run_plain(task: str, space: Path, budget: str, seed: int, folder: Path) -> t
     study = _plain_study(folder, load_space(str(space), known_methods()))
     for worker in workers:
         worker.start()
-    start.wait()
+    start.wait(_START_S)
     began = time.time()
     time.sleep(budget_s)
+    if not all(worker.is_alive() for worker in workers):
+        raise SystemExit(f"plain Optuna, seed {seed}: a worker died before its time was up; its search does not count")
     for worker in workers:
         worker.kill()
         worker.join()
@@ -138,9 +143,9 @@ def _plain_worker(task_name: str, space_path: Path, seed: int, folder: Path, sta
     torch.set_num_threads(1)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
     task, space, quiet = load_task(TASKS[task_name]), load_space(str(space_path), known_methods()), QuietLock()
-    start.wait()
+    start.wait(_START_S)
     common = folder / "untouched"
-    untouched = Pipeline(task, StageCache(common, CACHE_BYTES), quiet)
+    untouched = Pipeline(task, StageCache(common, CACHE_BYTES), quiet, seed=seed)
     reference = untouched.cost(untouched.baseline, "fp32", "eager")
     study = _plain_study(folder, space, optuna.samplers.TPESampler(seed=WORKERS * seed + number))
 
@@ -148,7 +153,7 @@ def _plain_worker(task_name: str, space_path: Path, seed: int, folder: Path, sta
         own = folder / f"trial-{number}"
         shutil.rmtree(own, ignore_errors=True)
         shutil.copytree(common, own)
-        measured = Pipeline(task, StageCache(own, CACHE_BYTES), quiet).measure(recipe)
+        measured = Pipeline(task, StageCache(own, CACHE_BYTES), quiet, seed=seed).measure(recipe)
         return dict(values_of(measured.measurement, reference, PRICE, measured.train_seconds))
 
     if number == 0:
@@ -167,6 +172,9 @@ def _try_one(study: optuna.Study, space: Space, measure: Callable[[Recipe], dict
         values = measure(recipe)
     except TrialError:
         study.tell(trial, state=TrialState.PRUNED)
+        return
+    except Exception:  # what would end one trial of ours ends one here
+        study.tell(trial, state=TrialState.FAIL)
         return
     trial.set_user_attr("untouched", value=False)
     trial.set_user_attr("values", values)

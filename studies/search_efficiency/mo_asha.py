@@ -2,7 +2,8 @@
 
 At a rung a training goes on if it is among the best third of all that came as far, by layers of non-domination in the metric of
 the rung and the known costs (eta = 3: rungs after a ninth and a third of the epochs). Ours asks instead whether the end can still
-reach the front.
+reach the front. Thresholds go with the job, so they are as old as its start; when sixteen trainings in a row were stopped, or
+nothing else is left, this agent too lets them go on.
 
 References:
     Schmucker et al. 2021, Multi-objective asynchronous successive halving, https://arxiv.org/abs/2106.12639

@@ -22,7 +22,7 @@ import numpy as np
 import optuna
 import table
 from numpy.typing import NDArray
-from strategies import PRICE, STRATEGIES, TRIAL_S, WORKERS, Contest, Strategy
+from strategies import PRICE, STRATEGIES, WORKERS, Contest, Strategy
 from world import RecordedWorld
 
 from autocut.budget import format_duration, parse_duration
@@ -57,7 +57,7 @@ class Run:
 def replay(contest: Contest, strategy: Strategy, seed: int, goal: float) -> Run:
     """Run one search in simulated time."""
     clock = Clock(0.0)
-    world = RecordedWorld(contest.table, PROCESS_S if strategy.fresh_processes else TRIAL_S, FINALIZE_S)
+    world = RecordedWorld(contest.table, PROCESS_S if strategy.fresh_processes else 0.0, FINALIZE_S)
     simulation = Simulation(strategy.build(contest, clock, seed), world, clock, WORKERS, strategy.reuse)
     started = time.process_time()
     simulation.run()
@@ -106,10 +106,11 @@ def _values(contest: Contest, recipe: Recipe) -> dict[str, float]:
     return values_of(measured.measurement, reference.measurement.cost, PRICE, measured.train_seconds)
 
 
-def best_of(contest: Contest) -> float:
-    """Hypervolume of the whole table: what an endless search would reach."""
+def best_of(contest: Contest, *, heirs: bool = True) -> float:
+    """Hypervolume of the whole table: what an endless search would reach; without `heirs`, one that inherits no weights."""
     volume = volume_of(contest)
-    recipes = [prefix.with_tail(*tail) for prefix in contest.table.prefixes for tail in contest.table.graphs]
+    prefixes = [prefix for prefix in contest.table.prefixes if heirs or prefix.parent is None]
+    recipes = [prefix.with_tail(*tail) for prefix in prefixes for tail in contest.table.graphs]
     return volume.of([losses_of(contest, volume, recipe) for recipe in recipes if contest.table.measured(recipe)])
 
 
@@ -198,9 +199,9 @@ def main() -> None:
     budget_s = parse_duration(arguments.budget)
     contest = load(arguments.task, budget_s)
     goal = best_of(contest)
-    print(
-        f"{arguments.task}, budget {format_duration(budget_s)}, {arguments.seeds} seeds; 100 = the whole table's front", flush=True
-    )
+    grid = 100 * best_of(contest, heirs=False) / goal
+    told = f"100 = the whole table's front, {grid:.1f} without inherited weights"
+    print(f"{arguments.task}, budget {format_duration(budget_s)}, {arguments.seeds} seeds; {told}", flush=True)
     work = [(arguments.task, budget_s, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         runs = [_told(run) for run in pool.imap(_one, work)]

@@ -28,8 +28,6 @@ from autocut.space import Space
 
 PRICE = Price("c7i.large", 0.08925, "2026-11")
 WORKERS = 2
-TRIAL_S = 0.3
-"""Bookkeeping of a plain trial: to ask a sampler and to tell it through SQLite (FACTS section 3)."""
 _REPEATS = 20
 """Proposals in a row that are known or cannot run, after which one is drawn at random."""
 _DRY = 500
@@ -48,8 +46,8 @@ class Contest:
 class Plain:
     """A sampler asked for one recipe after the other, each a job: Optuna as people use it.
 
-    It is spared what would cost it: a pair of dtype and mode that this machine cannot run is refused at no cost, it pays for no
-    fresh processes (only `TRIAL_S` for a trial's bookkeeping), and it uses the whole budget: it finalizes nothing.
+    It is spared what would cost it: a pair of dtype and mode that this machine cannot run is refused at no cost, it pays neither
+    for processes nor for asking and telling through a database, and it uses the whole budget: it finalizes nothing.
     With our stage cache (`skips_known`), what was measured already is not run again but asked anew, at no cost either.
     """
 
@@ -139,9 +137,9 @@ def _agent(
         )
         proposer = Proposer(space, sampler, seed)
         budget, book = Budget(contest.budget_s, clock=clock), MemoryBook(space.objectives)
-        agent = Agent(known=known, book=book, proposer=proposer, budget=budget, price=PRICE, workers=WORKERS)
-        agent.trainings = trainings(known)
-        return agent
+        return Agent(
+            known=known, book=book, proposer=proposer, budget=budget, price=PRICE, workers=WORKERS, trainings=trainings(known)
+        )
 
     return build
 

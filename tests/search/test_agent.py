@@ -167,6 +167,61 @@ def test_a_budget_too_short_for_a_wish_is_no_verdict(start):
     assert any(line.startswith("not run:") and "too long for this budget" in line for line in short.searcher.progress.lines)
 
 
+def test_a_wish_that_does_not_fit_is_told(start):
+    """Nothing that somebody asked for vanishes without a word."""
+    wish = Recipe({"train.epochs": 8, "train.lr_scale": 0.5}).with_tail("fp32", "onnxruntime")
+    machine = start(budget_s=60.0, tries=(wish,))
+    machine.run()
+    told = [line for line in machine.searcher.progress.lines if wish.describe() in line]
+
+    assert len(told) == 1
+    assert "is left" in told[0] or "too long for this budget" in told[0]
+
+
+def test_a_refused_model_stands_in_nobodys_way(start):
+    """What only it had beaten may be run, and what it had displaced is on the front again."""
+    known = start().searcher.known
+    good, better = Recipe().with_tail("fp32", "onnxruntime"), Recipe().with_tail("int8_static", "onnxruntime")
+    known.remember(good, {"accuracy": 0.9, "usd_per_million": 0.5, "size_bytes": 1e6, "speedup": 2.0})
+    known.remember(better, {"accuracy": 0.9, "usd_per_million": 0.3, "size_bytes": 1e5, "speedup": 3.0})
+    assert known.front_recipes() == [better]
+
+    known.refuse(better)
+    assert known.front_recipes() == [good]
+    assert known.is_settled(better)
+
+
+def test_what_training_costs_counts_the_untouched_models_own(start):
+    """A recipe that starts from it pays for it too; one from scratch does not."""
+    known = start(space_name="training-only").searcher.known
+    known.planner.observe(StageRan("key", "train", "none/none", 2.0, False, "training", samples_seen=1000))
+    values = {"accuracy": 0.9, "usd_per_million": 0.5, "size_bytes": 1e6, "speedup": 1.0}
+    known.remember(Recipe(), {**values, "train_usd": 10.0})
+    known.remember(Recipe({"train.epochs": 2}), {**values, "train_usd": 14.0})
+
+    assert known.expected_cost(Recipe({"train.epochs": 4}))["train_usd"] == pytest.approx(18.0)
+    assert known.expected_cost(Recipe({"train.epochs": 4, "train.start": "scratch"}))["train_usd"] == pytest.approx(8.0)
+
+
+def test_two_workers_never_train_the_same_prefix(start):
+    """The second one would wait for the first, doing nothing."""
+    machine = start(budget_s=1800.0, workers=2)
+    doubles = []
+    run = machine.searcher.next_job
+
+    def next_job():
+        job = run()
+        if job is not None and job.kind == "measure":
+            trained = {recipe.prefix for recipe in job.recipes if recipe.is_trained} - machine.searcher.known._trained
+            others = {recipe.prefix for other in machine._running for recipe in other.job.recipes}
+            doubles.extend(trained & others)
+        return job
+
+    machine.searcher.next_job = next_job
+    machine.run()
+    assert not doubles
+
+
 def test_a_death_while_finalizing_costs_one_point(start):
     """The others of the same process are finalized by another one, and what was finished is kept."""
     rehearsed = start()
@@ -216,7 +271,7 @@ def test_what_an_earlier_session_found_is_not_repeated(start):
     for what, recipe in first.log:
         if what == "measure":
             values = first.searcher.known.done[recipe]
-            second.searcher.recall(recipe, values, finalized=recipe in first.searcher.book.finals)
+            second.searcher.verdicts.recall(recipe, values, finalized=recipe in first.searcher.book.finals)
             second.searcher.book.points[recipe] = first.searcher.book.points.get(recipe) or second.searcher.book.points.get(recipe)
     second.searcher.book.points = {recipe: point for recipe, point in second.searcher.book.points.items() if point}
     second.run()

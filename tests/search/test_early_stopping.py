@@ -74,7 +74,7 @@ def test_a_hopeless_training_ends_at_a_rung_and_is_told_once(start, monkeypatch)
 
 def test_trainings_that_were_stopped_go_on_when_nothing_else_is_left(start, monkeypatch):
     """One after the other in vain: from then on each may go to its end, from the epoch where it was stopped."""
-    monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 2)
+    monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 1)
     machine = start(budget_s=3600.0)
     machine.run()
     stopped = stopped_prefixes(machine)
@@ -85,6 +85,31 @@ def test_trainings_that_were_stopped_go_on_when_nothing_else_is_left(start, monk
     assert machine.searcher.known.is_hopeful
     assert not machine.searcher.known.given_up
     assert reached
+
+
+def test_what_another_worker_stops_after_that_may_go_on_too(start):
+    """Its job began with the old floors; the prefix is told once more at most, and not given up."""
+    agent = start(workers=2).searcher
+    recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 8, "train.lr_scale": 0.5})
+    assert agent.known.hope()
+
+    assert agent.trainings.stop(recipe)
+    assert not agent.known.is_settled(recipe)
+    assert not agent.trainings.stop(recipe)
+
+
+def test_only_trainings_end_a_row_of_stopped_ones(start, monkeypatch):
+    """A pruned model that was not trained says nothing of what trainings reach."""
+    monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 2)
+    trainings = start().searcher.trainings
+    recipes = [Recipe({"train.epochs": 8, "train.lr_scale": scale}) for scale in (0.2, 0.3, 0.4)]
+    trainings.stop(recipes[0])
+    trainings.finished(Recipe({"prune.method": "structured", "prune.ratio": 0.5}), ())
+    trainings.stop(recipes[1])
+    assert trainings.are_in_vain
+
+    trainings.finished(recipes[2], (0.1, 0.2))
+    assert not trainings.are_in_vain
 
 
 def test_a_training_that_goes_on_pays_only_for_its_rest(start):
@@ -104,7 +129,7 @@ def test_what_an_earlier_session_stopped_may_go_on_in_this_one(start):
     machine = start()
     recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 8, "train.lr_scale": 0.5})
     known = machine.searcher.known
-    machine.searcher.recall(recipe, None, stopped=True)
+    machine.searcher.verdicts.recall(recipe, None, stopped=True)
 
     assert known.is_settled(recipe)
     assert known.hope()

@@ -33,6 +33,17 @@ def test_what_is_no_alternative_adds_nothing(volume):
     assert volume.of([dearer, worse]) == pytest.approx(0, abs=1e-9)
 
 
+def test_where_the_untouched_model_costs_nothing_the_dearest_seen_is_the_corner():
+    """A model that came with its weights cost nothing to train: everything else would add nothing."""
+    objectives = {"accuracy": "maximize", "train_usd": "minimize"}
+    untouched, trained = {"accuracy": 0.8, "train_usd": 0.0}, {"accuracy": 0.84, "train_usd": 2.0}
+    volume = Volume(objectives, untouched, seen=[untouched, trained])
+
+    free = volume.of([volume.losses(untouched)])
+    assert free == pytest.approx(1.0)
+    assert volume.of([volume.losses(untouched), volume.losses(trained)]) == pytest.approx(free + 0.5 * (1 - 2.0 / 3.0))
+
+
 def test_a_factor_counts_the_same_everywhere(volume):
     """From 1 to 1/2 is worth what from 1/5 to 1/10 is."""
     cost = [volume.of([volume.losses({"accuracy": 0.8, "usd_per_million": 2.0 / factor})]) for factor in (1.0001, 2, 5, 10)]

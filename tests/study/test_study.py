@@ -107,7 +107,7 @@ def test_everything_is_read_back_by_another_process(make_study, complete, make_m
     assert reader.trials() == study.trials()
     assert reader.finals() == study.finals()
     assert reader.points() == study.points()
-    assert reader.recipes_done() == study.recipes_done()
+    assert reader.verdicts() == study.verdicts()
     reader.close()
 
 
@@ -131,7 +131,7 @@ def test_a_trial_that_ended_early_keeps_its_reason(make_study, state, asked):
     frozen = study.optuna.trials[number]
     assert (frozen.state.name, frozen.user_attrs["reason"], frozen.intermediate_values) == (state, "beaten at epoch 2", {})
     assert study.trials()[0].curve == (0.2, 0.3)
-    assert study.recipes_done() == {RECIPE.fingerprint}
+    assert list(study.verdicts()) == [RECIPE]
 
 
 def test_the_sampler_survives_early_stopped_trials(make_study, complete):
@@ -159,7 +159,17 @@ def test_interrupted_trials_are_found_and_may_run_again(make_study):
     assert left.params == asked.params
     study.fail(left, RECIPE, {}, {}, "interrupted", retry=True)
     assert study.running() == []
-    assert study.recipes_done() == set()
+    assert study.verdicts() == {}
+
+
+def test_the_last_trial_of_a_recipe_counts(make_study):
+    """A training that was stopped early may go on later; if that is interrupted, it has no verdict."""
+    study = make_study()
+    study.fail(None, RECIPE, {}, {}, "stopped", "PRUNED", curve=[0.1])
+    assert study.verdicts()[RECIPE].state == "PRUNED"
+
+    study.fail(None, RECIPE, {}, {}, "interrupted", retry=True)
+    assert study.verdicts() == {}
 
 
 def test_a_measurement_without_its_trial_is_ignored(make_study, make_measurement, monkeypatch):
