@@ -48,6 +48,8 @@ from autocut.study import open_study
 from autocut.task import load_task
 
 HERE = Path(__file__).parent
+_NO_RESULT = 1
+"""Exit code of a search that found nothing to hand over."""
 _START_S = 300.0
 """Until every worker must have imported what it needs."""
 PLAIN, OURS = "optuna tpe, nothing reused", "autocut"
@@ -70,6 +72,7 @@ class Search:
     seed: int
     wall_s: float
     measured: int
+    bundles: int
     volumes: tuple[tuple[float, float], ...]
 
     @property
@@ -82,25 +85,28 @@ class Search:
         return next((at for at, volume in self.volumes if volume >= target), float("inf"))
 
 
-def run_ours(task: str, space: Path, budget: str, seed: int, folder: Path) -> tuple[float, list[Found]]:
-    """Search as a user does; return the seconds that the command took, and what the study says was measured when."""
+def run_ours(task: str, space: Path, budget: str, seed: int, folder: Path) -> tuple[float, list[Found], int]:
+    """Search as a user does; return the command's seconds, what was measured when, and how many bundles are verified."""
     command = [sys.executable, "-m", "autocut", "search", *([TASKS[task]] if TASKS[task] else [])]
     options = ["--space", str(space), "--budget", budget, "--seed", str(seed), "--workers", str(WORKERS), "--out", str(folder)]
     began, started = time.time(), time.perf_counter()
-    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    code = subprocess.run([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
     wall_s = time.perf_counter() - started
+    if code not in (0, _NO_RESULT):
+        raise SystemExit(f"autocut, seed {seed}, ended with exit code {code}; see {folder}")
     study = open_study(folder)
     found = [
         Found(trial.finished.timestamp() - began, trial.recipe == Recipe(), trial.measured.values)
         for trial in study.trials()
         if trial.measured is not None and trial.finished is not None
     ]
+    bundles = sum(final.verified for final in study.finals().values())
     study.close()
     shutil.rmtree(folder / "stages")
-    return wall_s, sorted(found, key=lambda one: one.at)
+    return wall_s, sorted(found, key=lambda one: one.at), bundles
 
 
-def run_plain(task: str, space: Path, budget: str, seed: int, folder: Path) -> tuple[float, list[Found]]:
+def run_plain(task: str, space: Path, budget: str, seed: int, folder: Path) -> tuple[float, list[Found], int]:
     """Let two processes ask one Optuna study until the time is up; what is not finished by then does not count."""
     spawn = multiprocessing.get_context("spawn")
     start, budget_s = spawn.Barrier(WORKERS + 1), parse_duration(budget)
@@ -126,7 +132,7 @@ def run_plain(task: str, space: Path, budget: str, seed: int, folder: Path) -> t
         if trial.state == TrialState.COMPLETE and trial.datetime_complete is not None
     ]
     shutil.rmtree(folder)
-    return budget_s, sorted(found, key=lambda one: one.at)
+    return budget_s, sorted(found, key=lambda one: one.at), 0
 
 
 def _plain_study(folder: Path, space: Space, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
@@ -197,17 +203,17 @@ def rows(searches: Sequence[Search], budget_s: float) -> list[str]:
     """The result as a table: hypervolume at the end, and how soon ours was where plain Optuna ended, by seed and in all."""
     ours, plain = (sorted((s for s in searches if s.strategy == name), key=lambda s: s.seed) for name in (OURS, PLAIN))
     target = statistics.median(search.end for search in plain)
-    heads = "| seed | autocut | models | its wall clock | plain Optuna | models | autocut is there after |"
-    lines = [heads, "|---|---|---|---|---|---|---|"]
+    heads = "| seed | autocut | models | verified bundles | its wall clock | plain Optuna | models | autocut is there after |"
+    lines = [heads, "|---|---|---|---|---|---|---|---|"]
     for mine, theirs in zip(ours, plain, strict=True):
         soon = quartiles([mine.reaches(theirs.end) / budget_s]).partition(" ")[0]
         lines.append(
-            f"| {mine.seed} | {100 * mine.end:.1f} | {mine.measured} | {mine.wall_s:.0f} s "
+            f"| {mine.seed} | {100 * mine.end:.1f} | {mine.measured} | {mine.bundles} | {mine.wall_s:.1f} s "
             f"| {100 * theirs.end:.1f} | {theirs.measured} | {soon} of the budget |"
         )
     soon = quartiles([search.reaches(target) / budget_s for search in ours])
     median = statistics.median(search.end for search in ours)
-    lines.append(f"| median | {100 * median:.1f} | | | {100 * target:.1f} | | {soon} |")
+    lines.append(f"| median | {100 * median:.1f} | | | | {100 * target:.1f} | | {soon} |")
     return lines
 
 
@@ -228,11 +234,11 @@ def main() -> None:
         for strategy, run in ((OURS, run_ours), (PLAIN, run_plain)):
             folder = out / f"{strategy.partition(' ')[0]}-{seed}"
             shutil.rmtree(folder, ignore_errors=True)
-            wall_s, found = run(name, space_path, budget, seed, folder)
+            wall_s, found, bundles = run(name, space_path, budget, seed, folder)
             grown = volumes(found, contest.space.objectives, goal)
-            searches.append(search := Search(strategy, seed, round(wall_s, 1), len(found), grown))
+            searches.append(search := Search(strategy, seed, round(wall_s, 1), len(found), bundles, grown))
+            (out / "searches.json").write_text(json.dumps([asdict(one) for one in searches]))
             print(f"  {strategy}, seed {seed}: {100 * search.end:.1f} with {len(found)} models in {wall_s:.0f} s", file=sys.stderr)
-    (out / "searches.json").write_text(json.dumps([asdict(search) for search in searches]))
     print("\n".join(rows(searches, contest.budget_s)))
 
 

@@ -177,7 +177,7 @@ def test_a_real_search_counts_from_its_own_untouched_model(study):
     found = [confirm.Found(1.0, True, values), confirm.Found(2.0, False, faster), confirm.Found(3.0, False, faster)]
     objectives = {"accuracy": "maximize", "usd_per_million": "minimize", "size_bytes": "minimize"}
     grown = confirm.volumes(found, objectives, goal=1.0)
-    search = confirm.Search("autocut", 0, 3.0, 3, grown)
+    search = confirm.Search("autocut", 0, 3.0, 3, 1, grown)
 
     assert [at for at, _ in grown] == [1.0, 2.0]
     assert search.end == pytest.approx(np.log(2) ** 2, abs=1e-4)
