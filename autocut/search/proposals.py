@@ -30,7 +30,7 @@ _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
 }
 
-_REMEMBERED = 100
+_REMEMBERED = 60
 """Trials besides the front that the sampler looks at; twice as many before the rest is forgotten."""
 
 

@@ -21,7 +21,7 @@ from autocut.search.volume import Volume
 
 _ASKS = 60
 """Proposals of the sampler for one offer at most."""
-_ASKS_BESIDE = 8
+_ASKS_BESIDE = 3
 """The same, where variations of what is known are there as well: a sampler that repeats itself costs time."""
 _PROPOSING_S = 2.0
 _OFFERS = 1
