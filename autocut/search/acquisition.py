@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.linear_model import BayesianRidge
+from sklearn.preprocessing import StandardScaler
 
 from autocut.recipe import PARENT_RATIO, Recipe
 from autocut.search.volume import Volume
@@ -32,6 +33,8 @@ _SHORTLIST = 10
 """Offers whose growth of the hypervolume is computed, out of all."""
 _MOST = 600
 """Measurements that the forest is grown on: the latest of a long search."""
+_FEWEST_OF_A_KIND = 4
+"""Measurements of trained, or of only pruned, models before they get a model of their own."""
 
 Graph = Callable[[Recipe], str]
 Costs = Callable[[Recipe], Mapping[str, float]]
@@ -39,20 +42,27 @@ Offer = Sequence[Recipe]
 
 
 class Forest:
-    """Accuracy by recipe: guesses of `_TREES` trees, each grown on another sample of what was measured."""
+    """Accuracy by recipe: guesses of `_TREES` trees on what a Bayesian linear model leaves, each with a draw of its weights.
+
+    The linear model knows that settings add up, and that they matter more where more was pruned: a few trainings tell it what a
+    learning rate or a teacher brings at every ratio. The trees know the rest. Models that were trained and models that were only
+    pruned are two different things, each with a model of its own.
+    """
 
     def __init__(self, space: Space, graph: Graph, seed: int) -> None:
         self._space = space
         self._graph = graph
         self._seed = seed
-        self._rows: dict[tuple[Recipe, str], tuple[list[float], float]] = {}
+        self._rows: dict[tuple[Recipe, str], tuple[Recipe, float]] = {}
         self._graphs: dict[str, int] = {}
-        self._trees: list[Any] = []
+        self._models: dict[bool, _Model] = {}
         self._grown_on = 0
 
     def learn(self, recipe: Recipe, accuracy: float) -> None:
         """Take in a measured accuracy; recipes of one prefix and one quantized graph share it."""
-        self._rows[recipe.prefix, self._graph(recipe)] = self._features(recipe), accuracy
+        graph = self._graph(recipe)
+        self._graphs.setdefault(graph, len(self._graphs))
+        self._rows[recipe.prefix, graph] = recipe, accuracy
 
     def is_ready(self) -> bool:
         """Whether enough was measured to guess."""
@@ -61,22 +71,30 @@ class Forest:
     def guesses(self, recipes: Sequence[Recipe]) -> NDArray[np.float64]:
         """Accuracies, shape (trees, recipes)."""
         self._grow()
-        features = np.array([self._features(recipe) for recipe in recipes], dtype=np.float32)
-        return np.stack([tree.tree_.predict(features).reshape(-1) for tree in self._trees])
+        features = np.array([self._features(recipe) for recipe in recipes])
+        is_trained = np.array([recipe.is_trained for recipe in recipes])
+        guessed = np.empty((_TREES, len(recipes)))
+        for trained in (False, True):
+            if (chosen := is_trained == trained).any():
+                guessed[:, chosen] = self._models[trained].guesses(features[chosen])
+        return guessed
 
     def _grow(self) -> None:
         if self._grown_on == len(self._rows):
             return
         rows = list(self._rows.values())[-_MOST:]
-        features, accuracies = np.array([row[0] for row in rows], dtype=np.float32), np.array([row[1] for row in rows])
-        forest = ExtraTreesRegressor(_TREES, bootstrap=True, min_samples_leaf=2, random_state=self._seed)
-        self._trees = forest.fit(features, accuracies).estimators_
+        for trained in (False, True):
+            own = [row for row in rows if row[0].is_trained == trained]
+            chosen = own if len(own) >= _FEWEST_OF_A_KIND else rows
+            features = np.array([self._features(recipe) for recipe, _ in chosen])
+            self._models[trained] = _Model(features, np.array([accuracy for _, accuracy in chosen]), self._seed)
         self._grown_on = len(self._rows)
 
     def _features(self, recipe: Recipe) -> list[float]:
-        row: list[float] = []
+        """The ratio first, then every setting of the prefix, then the graph; choices by name are told one by one."""
+        row: list[float] = [float(recipe.get("prune.ratio", 0.0)), float(recipe.get(PARENT_RATIO, -1.0))]
         for axis in self._space.axes:
-            if axis.name in ("quantize.dtype", "compile.mode"):
+            if axis.name in ("quantize.dtype", "compile.mode", "prune.ratio"):
                 continue
             value = recipe.get(axis.name)
             if axis.choices and any(isinstance(choice, str) for choice in axis.choices):
@@ -84,8 +102,35 @@ class Forest:
             else:
                 number = -1.0 if value is None else float(value)
                 row.append(math.log(number) if axis.log and number > 0 else number)
-        graph = self._graphs.setdefault(self._graph(recipe), len(self._graphs))
-        return [*row, float(recipe.get(PARENT_RATIO, -1.0)), float(graph)]
+        return row + [float(self._graph(recipe) == graph) for graph in self._graphs]
+
+
+class _Model:
+    """Accuracies of one kind of models, from features whose first column is the prune ratio."""
+
+    def __init__(self, features: NDArray[np.float64], accuracies: NDArray[np.float64], seed: int) -> None:
+        self._scaler = StandardScaler().fit(_with_products(features))
+        scaled = self._scaler.transform(_with_products(features))
+        linear = BayesianRidge().fit(scaled, accuracies)
+        draws = np.random.default_rng(seed).standard_normal((_TREES, scaled.shape[1]))
+        values, vectors = np.linalg.eigh(linear.sigma_)
+        self._weights = linear.coef_ + draws @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+        self._intercept = float(linear.intercept_)
+        rest = accuracies - linear.predict(scaled)
+        forest = ExtraTreesRegressor(_TREES, bootstrap=True, min_samples_leaf=2, random_state=seed)
+        self._trees = forest.fit(features.astype(np.float32), rest).estimators_
+
+    def guesses(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Accuracies, shape (trees, recipes)."""
+        scaled = self._scaler.transform(_with_products(features))
+        rest = np.stack([tree.tree_.predict(features.astype(np.float32)).reshape(-1) for tree in self._trees])
+        guessed: NDArray[np.float64] = self._weights @ scaled.T + self._intercept + rest
+        return guessed
+
+
+def _with_products(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The features, the square of the ratio, and everything times the ratio."""
+    return np.hstack([features, features * features[:, :1]])
 
 
 @dataclass(frozen=True)
@@ -107,36 +152,43 @@ class Acquisition:
         self,
         offers: Sequence[Offer],
         seconds: Sequence[Sequence[float]],
+        shared_s: Sequence[float],
         front: Sequence[Mapping[str, float]],
         volume: Volume,
-        fixed_s: float = 0.0,
     ) -> Choice:
         """Return the best offer; the first one, whole, while too little is known, or nothing is expected of any.
 
         Args:
-            offers: Recipes of each; the first of an offer cannot be left out.
-            seconds: Predicted seconds of each recipe of each offer; the first pays for what they share.
+            offers: Recipes of each.
+            seconds: Predicted seconds of each recipe of each offer.
+            shared_s: Seconds of each offer besides, however many of its recipes are run: its training.
             front: Values of the finished points that none other beats.
             volume: What is to grow.
-            fixed_s: Seconds that every offer takes besides.
         """
         if not self._forest.is_ready():
             return Choice(0, tuple(offers[0]))
         guesses = self._forest.guesses([recipe for offer in offers for recipe in offer])
         ends = np.cumsum([len(offer) for offer in offers])
         points = [self._points(offer, guesses[:, end - len(offer) : end], volume) for offer, end in zip(offers, ends, strict=True)]
-        known = np.array([volume.losses(values) for values in front]).reshape(-1, points[0].shape[2])
-        before = volume.of(known)
+        growth = _Growth(front, volume)
         best, choice = 0.0, Choice(0, tuple(offers[0]))
-        for number in _shortlist(points, seconds, fixed_s):
-            adds = _adds(points[number], known)
+        for number in _shortlist(points, seconds, shared_s):
+            adds = growth.adds(points[number])
             for tails in _nested(points[number], seconds[number]):
-                additions = [guess[tails][new[tails]] for guess, new in zip(points[number], adds, strict=True)]
-                gains = [volume.of(np.vstack([known, added])) - before if len(added) else 0.0 for added in additions]
-                rate = math.fsum(gains) / len(gains) / (fixed_s + math.fsum(seconds[number][tail] for tail in tails))
+                gain = growth.mean(points[number][:, tails], adds[:, tails])
+                rate = gain / (shared_s[number] + math.fsum(seconds[number][tail] for tail in tails))
                 if rate > best:
                     best, choice = rate, Choice(number, tuple(offers[number][tail] for tail in tails))
         return choice
+
+    def ranked(
+        self, recipes: Sequence[Recipe], seconds: Sequence[float], front: Sequence[Mapping[str, float]], volume: Volume
+    ) -> list[int]:
+        """Places of those of `recipes` from which anything is expected, the most hypervolume per second first."""
+        points, growth = self._points(recipes, self._forest.guesses(recipes), volume), _Growth(front, volume)
+        adds = growth.adds(points)
+        rates = [growth.mean(points[:, [at]], adds[:, [at]]) / seconds[at] for at in range(len(recipes))]
+        return sorted((at for at, rate in enumerate(rates) if rate > 0), key=lambda at: -rates[at])
 
     def _points(self, offer: Offer, guesses: NDArray[np.float64], volume: Volume) -> NDArray[np.float64]:
         """Losses by tree and recipe, shape (trees, recipes, objectives)."""
@@ -144,11 +196,25 @@ class Acquisition:
         return np.stack(columns, axis=1)
 
 
-def _adds(points: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which guesses add something: inside the corner, and no known point is nowhere worse; shape (trees, recipes)."""
-    behind = np.any(np.all(known <= points[:, :, np.newaxis, :], axis=3), axis=2)
-    adds: NDArray[np.bool_] = np.all(points < 0, axis=2) & ~behind
-    return adds
+class _Growth:
+    """By how much guessed points would enlarge the hypervolume of a front."""
+
+    def __init__(self, front: Sequence[Mapping[str, float]], volume: Volume) -> None:
+        self._volume = volume
+        self._known = volume.losses_of(front)
+        self._before = volume.of(self._known)
+
+    def adds(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which guesses add something: inside the corner, and no known point is nowhere worse; shape (trees, recipes)."""
+        behind = np.any(np.all(self._known <= points[:, :, np.newaxis, :], axis=3), axis=2)
+        adds: NDArray[np.bool_] = np.all(points < 0, axis=2) & ~behind
+        return adds
+
+    def mean(self, points: NDArray[np.float64], adds: NDArray[np.bool_]) -> float:
+        """Growth by all recipes together, the mean over the trees."""
+        additions = [guess[new] for guess, new in zip(points, adds, strict=True)]
+        grown = [self._volume.of(np.vstack([self._known, added])) - self._before if len(added) else 0.0 for added in additions]
+        return math.fsum(grown) / len(grown)
 
 
 def _boxes(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -157,16 +223,16 @@ def _boxes(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return covered
 
 
-def _shortlist(points: Sequence[NDArray[np.float64]], seconds: Sequence[Sequence[float]], fixed_s: float) -> list[int]:
+def _shortlist(points: Sequence[NDArray[np.float64]], seconds: Sequence[Sequence[float]], shared_s: Sequence[float]) -> list[int]:
     """The offers whose growth is computed: half of them by what they would cover per second, half by what they would cover."""
     covered = [float(_boxes(offer).max()) for offer in points]
-    by_rate = sorted(range(len(points)), key=lambda at: -covered[at] / (fixed_s + seconds[at][0]))
+    by_rate = sorted(range(len(points)), key=lambda at: -covered[at] / (shared_s[at] + min(seconds[at])))
     by_size = sorted(range(len(points)), key=lambda at: -covered[at])
     return list(dict.fromkeys([*by_rate[: _SHORTLIST // 2], *by_size[: _SHORTLIST // 2]]))
 
 
 def _nested(points: NDArray[np.float64], seconds: Sequence[float]) -> list[list[int]]:
-    """The first recipe, then one more at a time, by how large a box it covers alone per second."""
+    """One recipe, then one more at a time, by how large a box it covers alone per second."""
     alone = _boxes(points) / np.maximum(seconds, 1e-3)
-    order = [0, *sorted(range(1, len(seconds)), key=lambda tail: -alone[tail])]
+    order = sorted(range(len(seconds)), key=lambda tail: -alone[tail])
     return [order[: count + 1] for count in range(len(order))]

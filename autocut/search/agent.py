@@ -114,9 +114,9 @@ class Agent:
 
     # ---- what earlier sessions found ----------------------------------------
 
-    def recall_stage(self, run: StageRun) -> None:
+    def recall_stage(self, run: StageRun, recipe: Recipe) -> None:
         """Learn from a stage of an earlier session how long it takes."""
-        self.planner.observe(StageRan(run.key, run.stage, run.method, run.seconds, run.cached, "", run.samples_seen))
+        self.planner.observe(StageRan(run.key, run.stage, run.method, run.seconds, run.cached, "", run.samples_seen), recipe)
 
     def plan_lines(self) -> list[str]:
         """Return what a person should know before the search begins."""
@@ -165,7 +165,7 @@ class Agent:
         """Take in what a worker reports."""
         match event:
             case StageRan():
-                self.planner.observe(event)
+                self.planner.observe(event, self._current.get(job.number, job.recipes[0]))
                 self.book.record_stage(event, job, self._current.get(job.number, job.recipes[0]))
                 self.progress.stage = f"{event.stage} {event.method}"
             case BaselineReady():

@@ -339,10 +339,14 @@ class Knowledge:
 
     def seconds(self, recipe: Recipe) -> float:
         """Seconds that `recipe` will take: a prefix that is trained already costs nothing."""
+        return self.training_s(recipe) + self.planner.tail_s(recipe.tail, self.costs.is_known(recipe))
+
+    def training_s(self, recipe: Recipe) -> float:
+        """Seconds until the prefix of `recipe` is trained, and its parent; 0 where they are."""
         train_s = self.planner.train_s(recipe) if recipe.is_trained and recipe.prefix not in self._trained else 0.0
         if recipe.parent is not None and recipe.parent not in self._trained:
             train_s += self.planner.train_s(recipe.parent)
-        return train_s + self.planner.tail_s(recipe.tail, self.costs.is_known(recipe))
+        return train_s
 
     def fitting(self, recipes: Sequence[Recipe], left_s: float) -> tuple[Recipe, ...]:
         """Return the first of `recipes` that fit into `left_s` seconds; none where not even the first does."""

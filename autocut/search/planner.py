@@ -11,6 +11,8 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from autocut.recipe import Recipe
 from autocut.search.jobs import StageRan
 
@@ -30,6 +32,7 @@ _SECOND_WORKER = 0.5
 _FINALIZE_SHARE = 0.4
 _FEWEST_POINTS = 4
 _DRIVER_END_S = 3.0
+_UNTOUCHED = Recipe()
 _REFERENCE = ("cost", "fp32/eager")
 _PACKED_FINALISTS = 3
 """Points that one process finalizes at most, one after the other, where starting it takes longer than `_SLOW_START_S`."""
@@ -43,17 +46,17 @@ class Planner:
         self._train_samples = train_samples
         self._priors = dict(compile_seconds)
         self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self._per_sample: list[float] = []
+        self._per_sample: dict[tuple[str, float], list[float]] = defaultdict(list)
         self._finalize_s: list[float] = []
         self._process_s: list[float] = []
 
-    def observe(self, stage: StageRan) -> None:
-        """Learn from a stage; what came from the cache teaches nothing new."""
+    def observe(self, stage: StageRan, recipe: Recipe = _UNTOUCHED) -> None:
+        """Learn from a stage of `recipe`; what came from the cache teaches nothing new."""
         if stage.cached or (stage.stage, stage.method) == _REFERENCE:
             return  # the reference is timed several times over: it tells nothing of what a tail takes
         self._seconds[stage.stage, stage.method].append(stage.seconds)
         if stage.samples_seen:
-            self._per_sample.append(stage.seconds / stage.samples_seen)
+            self._per_sample[_cut(recipe)].append(stage.seconds / stage.samples_seen)
 
     def observe_process(self, seconds: float) -> None:
         """Learn how long a worker process takes until it begins its first recipe."""
@@ -89,8 +92,11 @@ class Planner:
         return lower + _median(self._all("accuracy"), _ACCURACY_S) + measure
 
     def train_s(self, recipe: Recipe) -> float:
-        """Seconds to train the prefix of `recipe`, an upper bound where a curriculum uses fewer samples."""
-        return self.epochs_s(int(recipe["train.epochs"]))
+        """Seconds to train the prefix of `recipe`, an upper bound where a curriculum uses fewer samples.
+
+        What was cut trains faster: a sample takes what it took at this ratio, or between the nearest ratios that were trained.
+        """
+        return self._sample_s(recipe) * int(recipe["train.epochs"]) * self._train_samples
 
     def ladder(self, epochs: Iterable[int], total_s: float, workers: int) -> tuple[int, ...]:
         """Return those numbers of epochs that one training may have in a search of `total_s` seconds.
@@ -104,8 +110,16 @@ class Planner:
         return fitting or tuple(trained[:1])
 
     def epochs_s(self, epochs: int) -> float:
-        """Seconds of that many epochs over all the data."""
-        return _median(self._per_sample, _SECONDS_PER_SAMPLE) * epochs * self._train_samples
+        """Seconds of that many epochs of the untouched model over all the data."""
+        return self._sample_s(_UNTOUCHED) * epochs * self._train_samples
+
+    def _sample_s(self, recipe: Recipe) -> float:
+        method, ratio = _cut(recipe)
+        known = {at: _median(seconds, 0.0) for (name, at), seconds in self._per_sample.items() if name in (method, "none")}
+        if not known:
+            return _median([second for seconds in self._per_sample.values() for second in seconds], _SECONDS_PER_SAMPLE)
+        ratios = sorted(known)
+        return float(np.interp(ratio, ratios, [known[at] for at in ratios]))
 
     def reserve_s(self, points: int, workers: int, total_s: float) -> float:
         """Seconds to keep for finalizing `points` points on `workers` workers, within a fixed share of the whole budget."""
@@ -142,6 +156,10 @@ class Planner:
 
     def _all(self, stage: str) -> list[float]:
         return [second for (name, _), seconds in self._seconds.items() if name == stage for second in seconds]
+
+
+def _cut(recipe: Recipe) -> tuple[str, float]:
+    return str(recipe["prune.method"]), float(recipe.get("prune.ratio", 0.0))
 
 
 def _median(seconds: list[float], prior: float) -> float:

@@ -26,8 +26,10 @@ _ASKS_BESIDE = 3
 _PROPOSING_S = 2.0
 _OFFERS = 1
 """Offers of the sampler that are weighed against one another."""
-_VARIATIONS = 8
-"""Variations of front points that are weighed beside them."""
+_VARIATIONS = 32
+"""Variations of front points that are looked at beside them..."""
+_JUDGED = 8
+"""... and those that are judged with all their tails."""
 _PACKED = 8
 """Offers in one process at most, where they are short."""
 _LEAST_S = 3.0
@@ -144,13 +146,14 @@ class Proposing:
         if untouched is None or not self._known.tactics.gain_per_second:
             return Choice(0, offers[0].recipes)
         front = self._known.front_values()
-        return self._acquisition.best(
-            [offer.recipes for offer in offers],
-            [self._known.seconds_each(offer.recipes) for offer in offers],
-            front,
-            Volume(self._known.space.objectives, untouched, front),
-            fixed_s=_FIXED_S,
-        )
+        seconds, shared_s = [], []
+        for offer in offers:
+            training_s = self._known.training_s(offer.recipes[0])
+            first, *others = self._known.seconds_each(offer.recipes)
+            seconds.append([first - training_s, *others])
+            shared_s.append(_FIXED_S + training_s)
+        volume = Volume(self._known.space.objectives, untouched, front)
+        return self._acquisition.best([offer.recipes for offer in offers], seconds, shared_s, front, volume)
 
     def _offers(self, taken: Collection[Recipe], left_s: float, until: float) -> list[_Offer]:
         weighs = self._known.tactics.gain_per_second and self._forest.is_ready()
@@ -181,9 +184,27 @@ class Proposing:
         heirs = [self._known.heir(recipe) for recipe in (*proposed, *varied)]
         if self._known.tactics.inheritance:
             heirs += [self._proposer.prune_more(recipe) for recipe in places]
-        recipes = dict.fromkeys([*varied, *(heir for heir in heirs if heir is not None)])
-        offers = [_Offer(self._worth_running(recipe, taken, left_s), recipe, None) for recipe in recipes]
+        recipes = list(dict.fromkeys([*varied, *(heir for heir in heirs if heir is not None)]))
+        offers = [_Offer(self._worth_running(recipe, taken, left_s), recipe, None) for recipe in self._promising(recipes)]
         return [offer for offer in offers if offer.recipes]
+
+    def _promising(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """Those of many recipes that are judged in full: with their cheapest tail, the most hypervolume per second first."""
+        untouched, front = self._known.done.get(Recipe()), self._known.front_values()
+        forms: dict[Recipe, Recipe] = {}
+        for recipe in recipes:
+            if self._known.is_trained(recipe.prefix):
+                forms[recipe] = recipe
+            elif tails := self._known.promising_tails(recipe.prefix):
+                forms[recipe.prefix.with_tail(*tails[0])] = recipe
+        if untouched is None or not forms:
+            return list(forms.values())
+        asked = [form for form in forms if not self._known.is_settled(form)]
+        seconds = [_FIXED_S + self._known.seconds(form) for form in asked]
+        ranked = self._acquisition.ranked(asked, seconds, front, Volume(self._known.space.objectives, untouched, front))
+        if self._known.is_hopeful:  # nothing better is left than what nothing is expected of
+            ranked += [at for at in range(len(asked)) if at not in ranked]
+        return [forms[asked[at]] for at in ranked[:_JUDGED]]
 
     def _worth_running(self, recipe: Recipe, taken: Collection[Recipe], left_s: float) -> tuple[Recipe, ...]:
         """The prefix of a proposal with every promising tail that is new, not beaten and fits, the proposed tail first."""

@@ -217,8 +217,10 @@ class _Search:
                 recipe, values, train_seconds=train_seconds, finalized=final is not None,
                 refused=final is not None and final.refusal is not None, stopped=trial.state == "PRUNED", curve=trial.curve,
             )  # fmt: skip
+        recipes = {recipe.fingerprint: recipe for recipe in self.study.verdicts()}
         for run in self.study.stage_runs():
-            self.agent.recall_stage(run)
+            if run.fingerprint in recipes:
+                self.agent.recall_stage(run, recipes[run.fingerprint])
 
 
 def _check_same_conditions(study: Study, price: dict[str, object], config: SearchConfig) -> None:

@@ -43,6 +43,10 @@ class Volume:
         """Where a point lies, each objective minimized, the corner at 0."""
         return [self._loss(name, values[name]) for name in self._objectives]
 
+    def losses_of(self, points: Sequence[Mapping[str, float]]) -> Losses:
+        """Where several points lie, shape (points, objectives)."""
+        return np.array([self.losses(values) for values in points], dtype=np.float64).reshape(-1, len(self._objectives))
+
     def losses_by_accuracy(self, cost: Mapping[str, float], accuracies: Losses) -> Losses:
         """Losses of a point of known cost for each of several accuracies, shape (accuracies, objectives)."""
         columns = [

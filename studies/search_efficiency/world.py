@@ -29,7 +29,8 @@ class RecordedWorld:
 
     def baseline(self) -> Stage:
         """The untouched model, trained where the task brings no weights, and its reference time."""
-        return Stage("baseline", "baseline", "train", self.table.document["shared_s"]["baseline"], "training")
+        seconds, samples = self.table.document["shared_s"]["baseline"], self.table.prefixes[Recipe()]["samples_seen"]
+        return Stage("baseline", "baseline", "train", seconds, "training", samples=samples)
 
     def prefix(self, recipe: Recipe) -> Stage:
         """Pruning, then training with its teacher, as the pipeline makes them."""
@@ -51,7 +52,7 @@ class RecordedWorld:
         rungs = tuple(Rung(epoch, epochs, metric) for epoch, metric in found["rungs"])
         return Stage(
             f"prefix {recipe.prefix.fingerprint}", "train", "recorded", found["train_s"], "training", parents,
-            found["samples_seen"], rungs,
+            self._own_samples(recipe), rungs,
         )  # fmt: skip
 
     def tail(self, recipe: Recipe) -> Sequence[Stage]:
@@ -89,6 +90,12 @@ class RecordedWorld:
     def failure(self, kind: str, recipe: Recipe) -> str | None:  # noqa: ARG002
         """What could not be made when it was recorded cannot be made here."""
         return None if self.table.measured(recipe) else "infeasible"
+
+    def _own_samples(self, recipe: Recipe) -> int:
+        """Training examples of this training alone: the table counts all that went into a model."""
+        before = Recipe() if recipe.parent is None else recipe.parent
+        seen: int = self.table.prefixes[recipe.prefix]["samples_seen"] - self.table.prefixes[before]["samples_seen"]
+        return seen
 
     def _shared(self, stage: str) -> Stage:
         return Stage(stage, stage, stage, self.table.document["shared_s"][stage], "training")

@@ -40,7 +40,9 @@ def test_an_ungrown_forest_takes_the_first_offer(space):
     forest.learn(pruned(0.5), 0.9)
     acquisition = Acquisition(forest, lambda _: {"usd_per_million": 0.1})
     assert not forest.is_ready()
-    choice = acquisition.best([[pruned(0.2)], [pruned(0.4)]], [[1.0], [1.0]], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
+    choice = acquisition.best(
+        [[pruned(0.2)], [pruned(0.4)]], [[1.0], [1.0]], [0.0, 0.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED)
+    )
 
     assert choice == Choice(0, (pruned(0.2),))
 
@@ -51,7 +53,7 @@ def test_gain_counts_by_the_second(forest, seconds, chosen):
     costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.5): {"usd_per_million": 0.4}}
     acquisition = Acquisition(forest, costs.__getitem__)
     offers = [[recipe] for recipe in costs]
-    choice = acquisition.best(offers, [[second] for second in seconds], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
+    choice = acquisition.best(offers, [[1.0], [1.0]], seconds, [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
 
     assert choice.offer == chosen
 
@@ -60,7 +62,7 @@ def test_a_tail_that_is_not_worth_its_seconds_is_left_for_later(forest):
     """Half a minute of compiler for what another mode gives as well."""
     cheap, dear = pruned(0.5).with_tail("fp32", "onnxruntime"), pruned(0.5).with_tail("fp32", "aot_inductor")
     acquisition = Acquisition(forest, lambda recipe: {"usd_per_million": 0.4 if recipe == cheap else 0.39})
-    choice = acquisition.best([[cheap, dear]], [[2.0, 30.0]], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
+    choice = acquisition.best([[dear, cheap]], [[30.0, 2.0]], [10.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
 
     assert choice.recipes == (cheap,)
 
