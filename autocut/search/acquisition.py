@@ -2,11 +2,13 @@
 
 An offer is a trained prefix with the tails that it would be measured with. Tails that are not worth their seconds (a compiler that
 takes half a minute for what another mode gives as well) are left for later. What an offer costs is known or interpolated; how
-accurate it will be is asked of a forest, grown on what the study has measured, each tree of which gives one guess. The gain is the
-mean over those guesses, and stages that are in the cache take no seconds: a cheap offer is run before a slightly better dear one.
+accurate it will be is asked of a linear model and a forest on what it leaves, fitted to what the study has measured, which give a
+number of guesses. The gain is the mean over those guesses, and stages that are in the cache take no seconds: a cheap offer is run
+before a slightly better dear one.
 
 References:
     Hutter et al. 2011, SMAC (forests over mixed and conditional settings), https://doi.org/10.1007/978-3-642-25566-3_40
+    MacKay 1992, Bayesian interpolation (the linear model and its weights' uncertainty), https://doi.org/10.1162/neco.1992.4.3.415
     Nguyen et al. 2024, EEIPU (expected improvement per remaining second with memoized prefixes), https://arxiv.org/abs/2411.03731
 """
 

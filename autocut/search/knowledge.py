@@ -176,18 +176,19 @@ class Knowledge:
         cheapest: dict[str, Tail] = {}
         for tail in ranked:
             cheapest.setdefault(tail[0], tail)
-        return [tail for tail in ranked if not self._is_second_best(tail, cheapest[tail[0]], costs, first)]
+        return [tail for tail in ranked if not self._is_second_best(tail, cheapest[tail[0]], costs)]
 
     def _may_be_given(self, tail: Tail) -> bool:
         untouched = Recipe().with_tail(*tail)
         return untouched not in self.dead and (untouched in self.done or self.is_cheap(tail))
 
-    def _is_second_best(self, tail: Tail, best: Tail, costs: Mapping[Tail, Mapping[str, float]], metric: str) -> bool:
-        """Whether another lowering of the same dtype is clearly cheaper, and was no less accurate on the untouched model."""
-        if tail == best or tail not in costs or best not in costs:
+    def _is_second_best(self, tail: Tail, best: Tail, costs: Mapping[Tail, Mapping[str, float]]) -> bool:
+        """Whether another lowering of the same dtype is clearly cheaper, in nothing clearly dearer, and as accurate untouched."""
+        if tail == best or tail not in costs or best not in costs or not self._cost_metrics:
             return False
         accuracy, rival = (self.done.get(Recipe().with_tail(*one), {}).get("accuracy", 0.0) for one in (tail, best))
-        return costs[tail][metric] > _SECOND_BEST * costs[best][metric] and rival >= accuracy - _AS_ACCURATE
+        first, *others = (costs[tail][name] / costs[best][name] for name in self._cost_metrics)
+        return first > _SECOND_BEST and all(other > 1 / _SECOND_BEST for other in others) and rival >= accuracy - _AS_ACCURATE
 
     # ---- epochs ----------------------------------------
 

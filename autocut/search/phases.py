@@ -12,7 +12,7 @@ from autocut.recipe import Recipe
 from autocut.search.knowledge import Knowledge
 from autocut.space import Axis
 
-_COMPILING_SHARE = 0.1
+_COMPILING_SHARE = 0.05
 """Share of the time in which expensive lowerings of the untouched model are tried, the quickest first."""
 _SKELETON_TAILS = 3
 BASELINES = "baselines:"

@@ -197,9 +197,9 @@ class Proposing:
                 forms[recipe] = recipe
             elif tails := self._known.promising_tails(recipe.prefix):
                 forms[recipe.prefix.with_tail(*tails[0])] = recipe
-        if untouched is None or not forms:
-            return list(forms.values())
         asked = [form for form in forms if not self._known.is_settled(form)]
+        if untouched is None or not asked:
+            return []
         seconds = [_FIXED_S + self._known.seconds(form) for form in asked]
         ranked = self._acquisition.ranked(asked, seconds, front, Volume(self._known.space.objectives, untouched, front))
         if self._known.is_hopeful:  # nothing better is left than what nothing is expected of

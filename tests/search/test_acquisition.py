@@ -50,7 +50,7 @@ def test_an_ungrown_forest_takes_the_first_offer(space):
 @pytest.mark.parametrize(("seconds", "chosen"), [((10.0, 10.0), 1), ((1.0, 100.0), 0)])
 def test_gain_counts_by_the_second(forest, seconds, chosen):
     """The better offer wins, unless the other one costs so much less time."""
-    costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.5): {"usd_per_million": 0.4}}
+    costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.4): {"usd_per_million": 0.4}}
     acquisition = Acquisition(forest, costs.__getitem__)
     offers = [[recipe] for recipe in costs]
     choice = acquisition.best(offers, [[1.0], [1.0]], seconds, [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
@@ -74,3 +74,28 @@ def test_recipes_of_one_graph_are_one_measurement(space):
         forest.learn(pruned(0.5).with_tail("fp32", mode), 0.9)
 
     assert not forest.is_ready()
+
+
+def test_a_setting_that_helped_at_some_ratios_is_expected_to_help_at_another(space):
+    """Settings add up: a few trainings with and without say what one brings where it was never tried."""
+    forest = Forest(space, lambda recipe: recipe.tail[0], seed=0)
+
+    def trained(ratio, loss):
+        return Recipe({"prune.method": "structured", "prune.ratio": ratio, "train.epochs": 2, "distill.loss": loss})
+
+    for ratio in (0.1, 0.2, 0.3, 0.4):
+        forest.learn(trained(ratio, "none"), 0.95 - 0.1 * ratio)
+        forest.learn(trained(ratio, "kl"), 0.95 - 0.1 * ratio + 0.02)
+    plain, taught = forest.guesses([trained(0.6, "none"), trained(0.6, "kl")]).mean(axis=0)
+
+    assert taught - plain == pytest.approx(0.02, abs=0.01)
+    assert plain == pytest.approx(0.89, abs=0.02)
+
+
+def test_of_many_variations_only_those_that_promise_something_are_judged(forest):
+    """The most hypervolume per second first; what lies behind the front is left out."""
+    costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.3): {"usd_per_million": 0.4}, pruned(0.4): {"usd_per_million": 3.0}}
+    acquisition = Acquisition(forest, costs.__getitem__)
+    ranked = acquisition.ranked(list(costs), [10.0, 10.0, 1.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
+
+    assert ranked == [1, 0]

@@ -79,3 +79,19 @@ def test_a_plan_tells_which_numbers_of_epochs_fit(start):
 
     assert "epochs: 1, 2, 4" in told
     assert "left out, too long for this budget: 8 (8s)" in told
+
+
+def test_what_was_cut_trains_faster():
+    """Seconds come from the same ratio, or from between the nearest ones; what was never trained takes the untouched model's."""
+    planner = Planner(1000, {})
+    for ratio, seconds in ((0.0, 10.0), (0.8, 2.0)):
+        recipe = Recipe({"prune.method": "structured", "prune.ratio": ratio}) if ratio else Recipe()
+        planner.observe(StageRan("key", "train", "none/none", seconds, False, "training", samples_seen=1000), recipe)
+
+    def takes(method, ratio):
+        return planner.train_s(Recipe({"prune.method": method, "prune.ratio": ratio, "train.epochs": 2}))
+
+    assert takes("structured", 0.8) == pytest.approx(4.0)
+    assert takes("structured", 0.4) == pytest.approx(12.0)
+    assert takes("l1_unstructured", 0.8) == pytest.approx(20.0)
+    assert planner.epochs_s(1) == pytest.approx(10.0)
