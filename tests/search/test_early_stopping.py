@@ -11,6 +11,9 @@ from autocut.search.early_stopping import FEWEST_CURVES, LearningCurves
 from autocut.search.jobs import Job
 from autocut.search.tactics import Tactics
 
+UNWEIGHED = Tactics(gain_per_second=False)
+"""Proposals as the sampler makes them: weighed, those of this world are too good to be stopped."""
+
 
 def curves_that_gain(*gains):
     """Finished trainings of two epochs that gained so much in the second one."""
@@ -61,7 +64,7 @@ def stopped_prefixes(machine):
 def test_a_hopeless_training_ends_at_a_rung_and_is_told_once(start, monkeypatch):
     """It stays visible, with its reason, and what its tails would have cost is saved."""
     monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 1000)
-    machine = start(budget_s=1800.0)
+    machine = start(budget_s=1800.0, tactics=UNWEIGHED)
     machine.run()
     stopped = stopped_prefixes(machine)
     measured = {recipe.prefix for what, recipe in machine.log if what == "measure"}
@@ -75,7 +78,7 @@ def test_a_hopeless_training_ends_at_a_rung_and_is_told_once(start, monkeypatch)
 def test_trainings_that_were_stopped_go_on_when_nothing_else_is_left(start, monkeypatch):
     """One after the other in vain: from then on each may go to its end, from the epoch where it was stopped."""
     monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 1)
-    machine = start(budget_s=3600.0)
+    machine = start(budget_s=3600.0, tactics=UNWEIGHED)
     machine.run()
     stopped = stopped_prefixes(machine)
     last = max(at for at, job in enumerate(machine.jobs) if job.floors)
@@ -138,7 +141,7 @@ def test_what_an_earlier_session_stopped_may_go_on_in_this_one(start):
 
 def test_without_the_tactic_no_training_is_stopped(start):
     """The switch of the ablation."""
-    machine = start(budget_s=1800.0, tactics=Tactics(early_stopping=False))
+    machine = start(budget_s=600.0, tactics=Tactics(early_stopping=False, gain_per_second=False))
     machine.run()
 
     assert not [failure for failure in machine.searcher.book.failures if failure.outcome == "stopped"]
