@@ -21,7 +21,7 @@ _PATIENCE = 0.7
 """A finalization is begun while this many times its predicted seconds are left; what is cut off, the next run goes on with."""
 _RUNNER_UP_PATIENCE = 1.5
 """Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
-_REHEARSAL_PATIENCE = 3.0
+_REHEARSAL_PATIENCE = 8.0
 """The first finalization is made early where the search has this many times its predicted seconds."""
 
 Objectives = Mapping[str, str]
