@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import BayesianRidge
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from autocut.recipe import PARENT_RATIO, Recipe
 from autocut.search.volume import Volume
@@ -33,8 +34,10 @@ FEWEST = 8
 _TREES = 16
 _SHORTLIST = 10
 """Offers whose growth of the hypervolume is computed, out of all."""
-_MOST = 600
+_MOST = 300
 """Measurements that the forest is grown on: the latest of a long search."""
+_STALE = 1.02
+"""The forest is grown anew when this many times what it was grown on is known."""
 _FEWEST_OF_A_KIND = 4
 """Measurements of trained, or of only pruned, models before they get a model of their own."""
 
@@ -82,7 +85,7 @@ class Forest:
         return guessed
 
     def _grow(self) -> None:
-        if self._grown_on == len(self._rows):
+        if len(self._rows) <= self._grown_on * _STALE:
             return
         rows = list(self._rows.values())[-_MOST:]
         for trained in (False, True):
@@ -113,9 +116,10 @@ class _Model:
     def __init__(self, features: NDArray[np.float64], accuracies: NDArray[np.float64], seed: int) -> None:
         self._scaler = StandardScaler().fit(_with_products(features))
         scaled = self._scaler.transform(_with_products(features))
-        linear = BayesianRidge().fit(scaled, accuracies)
         draws = np.random.default_rng(seed).standard_normal((_TREES, scaled.shape[1]))
-        values, vectors = np.linalg.eigh(linear.sigma_)
+        with threadpool_limits(1):  # the workers have the cores: threads that wait for one another take twenty times as long
+            linear = BayesianRidge().fit(scaled, accuracies)
+            values, vectors = np.linalg.eigh(linear.sigma_)
         self._weights = linear.coef_ + draws @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
         self._intercept = float(linear.intercept_)
         rest = accuracies - linear.predict(scaled)

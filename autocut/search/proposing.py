@@ -26,7 +26,7 @@ _ASKS_BESIDE = 3
 _PROPOSING_S = 2.0
 _OFFERS = 1
 """Offers of the sampler that are weighed against one another."""
-_VARIATIONS = 32
+_VARIATIONS = 24
 """Variations of front points that are looked at beside them..."""
 _JUDGED = 8
 """... and those that are judged with all their tails."""
@@ -180,31 +180,29 @@ class Proposing:
         """Heirs of what is trained already, and front points with one or two settings changed."""
         front = self._known.front_recipes()
         places = [front[at % len(front)] for at in self._proposer.places(_VARIATIONS)] if front else []
-        varied = [self._proposer.vary(recipe) for recipe in places]
+        # With the tail of the front point where the prefix is new: which one suits it is asked only of those that promise most.
+        varied = [self._with_tail_of(place, self._proposer.vary(place)) for place in places]
         heirs = [self._known.heir(recipe) for recipe in (*proposed, *varied)]
         if self._known.tactics.inheritance:
-            heirs += [self._proposer.prune_more(recipe) for recipe in places]
-        recipes = list(dict.fromkeys([*varied, *(heir for heir in heirs if heir is not None)]))
-        offers = [_Offer(self._worth_running(recipe, taken, left_s), recipe, None) for recipe in self._promising(recipes)]
+            heirs += [self._proposer.prune_more(place) for place in places]
+        recipes = dict.fromkeys([*varied, *(heir for heir in heirs if heir is not None)])
+        new = [recipe for recipe in recipes if not self._known.is_settled(recipe)]
+        offers = [_Offer(self._worth_running(recipe, taken, left_s), recipe, None) for recipe in self._promising(new)]
         return [offer for offer in offers if offer.recipes]
 
+    def _with_tail_of(self, place: Recipe, recipe: Recipe) -> Recipe:
+        return recipe if self._known.is_trained(recipe.prefix) else recipe.prefix.with_tail(*place.tail)
+
     def _promising(self, recipes: Sequence[Recipe]) -> list[Recipe]:
-        """Those of many recipes that are judged in full: with their cheapest tail, the most hypervolume per second first."""
+        """Those of many recipes that are judged in full: the most hypervolume per second first."""
         untouched, front = self._known.done.get(Recipe()), self._known.front_values()
-        forms: dict[Recipe, Recipe] = {}
-        for recipe in recipes:
-            if self._known.is_trained(recipe.prefix):
-                forms[recipe] = recipe
-            elif tails := self._known.promising_tails(recipe.prefix):
-                forms[recipe.prefix.with_tail(*tails[0])] = recipe
-        asked = [form for form in forms if not self._known.is_settled(form)]
-        if untouched is None or not asked:
+        if untouched is None or not recipes:
             return []
-        seconds = [_FIXED_S + self._known.seconds(form) for form in asked]
-        ranked = self._acquisition.ranked(asked, seconds, front, Volume(self._known.space.objectives, untouched, front))
+        seconds = [_FIXED_S + self._known.seconds(recipe) for recipe in recipes]
+        ranked = self._acquisition.ranked(recipes, seconds, front, Volume(self._known.space.objectives, untouched, front))
         if self._known.is_hopeful:  # nothing better is left than what nothing is expected of
-            ranked += [at for at in range(len(asked)) if at not in ranked]
-        return [forms[asked[at]] for at in ranked[:_JUDGED]]
+            ranked += [at for at in range(len(recipes)) if at not in ranked]
+        return [recipes[at] for at in ranked[:_JUDGED]]
 
     def _worth_running(self, recipe: Recipe, taken: Collection[Recipe], left_s: float) -> tuple[Recipe, ...]:
         """The prefix of a proposal with every promising tail that is new, not beaten and fits, the proposed tail first."""
