@@ -7,7 +7,7 @@ against a real machine and against recorded tables. In order:
    there is a front.
 2. *Cost first*: each pruning method once without training, and more ratios of those that got faster. They price every later recipe.
 3. *Learn*: the space's anchors, then proposals, each with all its promising tails (`proposing`). A training that cannot reach the
-   front any more ends at a rung (`early_stopping`).
+   front any more ends at a rung (`early_stopping`); when nothing else promises more, it may go on.
 4. *Finalize*: inside the reserve, the front is exported, re-measured on the locked test split and verified.
 """
 

@@ -78,7 +78,7 @@ class TrialRecord:
 
     @property
     def is_done(self) -> bool:
-        """Whether the recipe has its verdict and must not be run again."""
+        """Whether the recipe has its verdict; a training that was stopped early may still go on, in a trial of its own."""
         return self.recipe is not None and not self.retry
 
 
