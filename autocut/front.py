@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from autocut.errors import NoResultError
 from autocut.measurement import Interval, Latency, Measurement
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 
 Objectives = Mapping[str, str]
 """Value names with "maximize" or "minimize"."""
@@ -158,7 +158,7 @@ def _tied_accuracy(points: Sequence[FrontPoint]) -> NDArray[np.bool_]:
     paired = all(accuracy.difference is not None for accuracy in accuracies)
     tied = _overlaps([accuracy.difference if paired and accuracy.difference else accuracy.metric for accuracy in accuracies])
     for at, point in enumerate(points):
-        if point.recipe == Recipe():
+        if point.recipe == UNTOUCHED:
             for other, accuracy in enumerate(accuracies):
                 if accuracy.p_value is not None:
                     tied[at, other] = tied[other, at] = accuracy.p_value > _SIGNIFICANT

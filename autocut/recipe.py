@@ -27,6 +27,8 @@ PARENT_RATIO = "prune.parent_ratio"
 """Pruned to this ratio and trained first, then pruned on to `prune.ratio` and trained again: iterative pruning."""
 PREFIX_STAGES = ("prune", "train", "curriculum", "distill")
 TAIL_STAGES = ("quantize", "compile")
+_UNTOUCHED_TAIL = {name: value for name, value in IDENTITY.items() if name.partition(".")[0] in TAIL_STAGES}
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class Recipe(Mapping[str, Value]):
@@ -40,8 +42,18 @@ class Recipe(Mapping[str, Value]):
         merged = {**IDENTITY, **settings}
         if merged["train.epochs"] == 0:
             merged |= {"curriculum.schedule": "none", "distill.loss": "none"}
-        self._settings = {name: _rounded(merged[name]) for name in sorted(merged) if not _without_effect(name, merged)}
-        self._json = json.dumps(self._settings, sort_keys=True, separators=(",", ":"))
+        self._take({name: _rounded(merged[name]) for name in sorted(merged) if not _without_effect(name, merged)})
+
+    def _take(self, settings: dict[str, Value]) -> None:
+        self._settings = settings
+        self._json = _ENCODER.encode(settings)
+
+    @classmethod
+    def _of(cls, settings: dict[str, Value]) -> Recipe:
+        """Make a recipe of settings that are in order, complete and rounded: a search makes thousands of them for a proposal."""
+        recipe = cls.__new__(cls)
+        recipe._take(settings)
+        return recipe
 
     def __getitem__(self, name: str) -> Value:
         """Value of the setting `name`."""
@@ -57,11 +69,11 @@ class Recipe(Mapping[str, Value]):
 
     def __hash__(self) -> int:
         """Hash of the canonical JSON."""
-        return hash(self.canonical_json())
+        return hash(self._json)
 
     def __eq__(self, other: object) -> bool:
         """Equal when both do the same."""
-        return isinstance(other, Recipe) and self.canonical_json() == other.canonical_json()
+        return isinstance(other, Recipe) and self._json == other._json
 
     def __repr__(self) -> str:
         """Show the settings that differ from the untouched model."""
@@ -83,7 +95,13 @@ class Recipe(Mapping[str, Value]):
     @cached_property
     def prefix(self) -> Recipe:
         """The part that decides the weights: prune, train, curriculum, distill; the tail is eager fp32."""
-        return Recipe(self.settings(*PREFIX_STAGES))
+        return Recipe._of(
+            {
+                name: _UNTOUCHED_TAIL.get(name, value)
+                for name, value in self._settings.items()
+                if name in _UNTOUCHED_TAIL or name.partition(".")[0] in PREFIX_STAGES
+            }
+        )
 
     @cached_property
     def parent(self) -> Recipe | None:
@@ -100,7 +118,7 @@ class Recipe(Mapping[str, Value]):
 
     def with_tail(self, dtype: str, mode: str) -> Recipe:
         """Return the same prefix with another tail."""
-        return Recipe({**self._settings, "quantize.dtype": dtype, "compile.mode": mode})
+        return Recipe._of({**self._settings, "quantize.dtype": dtype, "compile.mode": mode})
 
     @property
     def is_trained(self) -> bool:
@@ -161,3 +179,7 @@ def _words(recipe: Recipe) -> Iterable[str]:
 
 def _told(recipe: Recipe, name: str, label: str) -> str:
     return f"{label}{float(recipe[name]):.3g}" if name in recipe else ""
+
+
+UNTOUCHED = Recipe()
+"""The recipe that changes nothing."""

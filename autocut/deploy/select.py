@@ -17,7 +17,7 @@ from types import MappingProxyType
 from autocut.errors import InputError, NoResultError, unknown_name
 from autocut.front import FrontPoint
 from autocut.front import knee as knee_of
-from autocut.recipe import TAIL_STAGES, Recipe, changed_settings
+from autocut.recipe import TAIL_STAGES, UNTOUCHED, Recipe, changed_settings
 from autocut.score import ALIASES, METRICS, Limit
 
 _ROUNDING = 1e-9
@@ -86,7 +86,7 @@ def select_point(
 
 def untouched(points: Sequence[FrontPoint]) -> FrontPoint | None:
     """Return the point of the untouched model in eager fp32, None where it is not among `points`."""
-    return next((point for point in points if point.recipe == Recipe()), None)
+    return next((point for point in points if point.recipe == UNTOUCHED), None)
 
 
 def explain_knobs(points: Sequence[FrontPoint], chosen: FrontPoint, minimize: str = "cost") -> str:

@@ -14,6 +14,7 @@ References:
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,6 @@ from autocut.space import Space
 FEWEST = 8
 """Measured graphs before the forest is asked."""
 _TREES = 16
-_SHORTLIST = 10
-"""Offers whose growth of the hypervolume is computed, out of all."""
 _MOST = 300
 """Measurements that the forest is grown on: the latest of a long search."""
 _STALE = 1.02
@@ -107,7 +106,8 @@ class Forest:
             else:
                 number = -1.0 if value is None else float(value)
                 row.append(math.log(number) if axis.log and number > 0 else number)
-        return row + [float(self._graph(recipe) == graph) for graph in self._graphs]
+        own = self._graph(recipe)
+        return row + [float(own == graph) for graph in self._graphs]
 
 
 class _Model:
@@ -173,72 +173,74 @@ class Acquisition:
         """
         if not self._forest.is_ready():
             return Choice(0, tuple(offers[0]))
-        guesses = self._forest.guesses([recipe for offer in offers for recipe in offer])
-        ends = np.cumsum([len(offer) for offer in offers])
-        points = [self._points(offer, guesses[:, end - len(offer) : end], volume) for offer, end in zip(offers, ends, strict=True)]
-        growth = _Growth(front, volume)
+        every = self._points([recipe for offer in offers for recipe in offer], volume)
+        points = np.split(every, np.cumsum([len(offer) for offer in offers])[:-1], axis=1)
+        growth = Growth(front, volume)
+        most = [growth.at_most(offer) for offer in points]
+        ranked = [_by_rate(*offer) for offer in zip(most, seconds, strict=True)]
         best, choice = 0.0, Choice(0, tuple(offers[0]))
-        for number in _shortlist(points, seconds, shared_s):
-            adds = growth.adds(points[number])
-            for tails in _nested(points[number], seconds[number]):
-                gain = growth.mean(points[number][:, tails], adds[:, tails])
+        for number in sorted(range(len(offers)), key=lambda number: -ranked[number][0][1] if ranked[number] else 0.0):
+            tails: list[int] = []
+            for tail, at_most in ranked[number]:
+                if at_most <= best:
+                    break  # neither this tail nor a later one can lift the rate of those before it above the best
+                tails.append(tail)
+                gain = growth.mean(points[number][:, tails], most[number][:, tails] > 0)
                 rate = gain / (shared_s[number] + math.fsum(seconds[number][tail] for tail in tails))
                 if rate > best:
                     best, choice = rate, Choice(number, tuple(offers[number][tail] for tail in tails))
         return choice
 
-    def ranked(
-        self, recipes: Sequence[Recipe], seconds: Sequence[float], front: Sequence[Mapping[str, float]], volume: Volume
+    def most_promising(
+        self,
+        recipes: Sequence[Recipe],
+        seconds: Sequence[float],
+        count: int,
+        front: Sequence[Mapping[str, float]],
+        volume: Volume,
     ) -> list[int]:
-        """Places of those of `recipes` from which anything is expected, the most hypervolume per second first."""
-        points, growth = self._points(recipes, self._forest.guesses(recipes), volume), _Growth(front, volume)
-        adds = growth.adds(points)
-        rates = [growth.mean(points[:, [at]], adds[:, [at]]) / seconds[at] for at in range(len(recipes))]
-        return sorted((at for at, rate in enumerate(rates) if rate > 0), key=lambda at: -rates[at])
+        """Places of the `count` of `recipes` that promise most hypervolume per second; fewer where of fewer any is expected."""
+        points, growth = self._points(recipes, volume), Growth(front, volume)
+        most = growth.at_most(points)
+        promised, rates = most.mean(axis=0) / seconds, dict[int, float]()
+        for at in np.argsort(-promised).tolist():
+            if promised[at] <= 0 or (len(rates) >= count and promised[at] <= heapq.nlargest(count, rates.values())[-1]):
+                break
+            rates[at] = growth.mean(points[:, [at]], most[:, [at]] > 0) / seconds[at]
+        return heapq.nlargest(count, (at for at, rate in rates.items() if rate > 0), key=lambda at: rates[at])
 
-    def _points(self, offer: Offer, guesses: NDArray[np.float64], volume: Volume) -> NDArray[np.float64]:
+    def _points(self, recipes: Sequence[Recipe], volume: Volume) -> NDArray[np.float64]:
         """Losses by tree and recipe, shape (trees, recipes, objectives)."""
-        columns = [volume.losses_by_accuracy(self._costs(recipe), guesses[:, at]) for at, recipe in enumerate(offer)]
-        return np.stack(columns, axis=1)
+        return volume.losses_by_accuracy([self._costs(recipe) for recipe in recipes], self._forest.guesses(recipes))
 
 
-class _Growth:
+class Growth:
     """By how much guessed points would enlarge the hypervolume of a front."""
 
     def __init__(self, front: Sequence[Mapping[str, float]], volume: Volume) -> None:
         self._volume = volume
-        self._known = volume.losses_of(front)
-        self._before = volume.of(self._known)
+        self._known = volume.inside(volume.losses_of(front))
+        self._before = volume.of_inside(self._known)
 
-    def adds(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which guesses add something: inside the corner, and no known point is nowhere worse; shape (trees, recipes)."""
-        behind = np.any(np.all(self._known <= points[:, :, np.newaxis, :], axis=3), axis=2)
-        adds: NDArray[np.bool_] = np.all(points < 0, axis=2) & ~behind
-        return adds
+    def at_most(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What each guess adds at most: its box, less what it shares with the known point that shares most; shape (trees, recipes).
+
+        0 where it lies outside the corner, or a known point is nowhere worse.
+        """
+        own = np.prod(np.maximum(-points, 0.0), axis=2)
+        shared = np.prod(np.maximum(-np.maximum(points[:, :, np.newaxis, :], self._known), 0.0), axis=3)
+        left: NDArray[np.float64] = own - shared.max(axis=2, initial=0.0)
+        return left
 
     def mean(self, points: NDArray[np.float64], adds: NDArray[np.bool_]) -> float:
-        """Growth by all recipes together, the mean over the trees."""
-        additions = [guess[new] for guess, new in zip(points, adds, strict=True)]
-        grown = [self._volume.of(np.vstack([self._known, added])) - self._before if len(added) else 0.0 for added in additions]
-        return math.fsum(grown) / len(grown)
+        """Growth by all recipes together, of each guess those that add something; the mean over the trees."""
+        return math.fsum(self._grown(guess[new]) for guess, new in zip(points, adds, strict=True)) / len(points)
+
+    def _grown(self, added: NDArray[np.float64]) -> float:
+        return self._volume.of_inside(np.concatenate([self._known, added])) - self._before if len(added) else 0.0
 
 
-def _boxes(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What each recipe would cover were it alone, the mean over the trees, shape (recipes,)."""
-    covered: NDArray[np.float64] = np.prod(np.maximum(-points, 0.0), axis=2).mean(axis=0)
-    return covered
-
-
-def _shortlist(points: Sequence[NDArray[np.float64]], seconds: Sequence[Sequence[float]], shared_s: Sequence[float]) -> list[int]:
-    """The offers whose growth is computed: half of them by what they would cover per second, half by what they would cover."""
-    covered = [float(_boxes(offer).max()) for offer in points]
-    by_rate = sorted(range(len(points)), key=lambda at: -covered[at] / (shared_s[at] + min(seconds[at])))
-    by_size = sorted(range(len(points)), key=lambda at: -covered[at])
-    return list(dict.fromkeys([*by_rate[: _SHORTLIST // 2], *by_size[: _SHORTLIST // 2]]))
-
-
-def _nested(points: NDArray[np.float64], seconds: Sequence[float]) -> list[list[int]]:
-    """One recipe, then one more at a time, by how large a box it covers alone per second."""
-    alone = _boxes(points) / np.maximum(seconds, 1e-3)
-    order = sorted(range(len(seconds)), key=lambda tail: -alone[tail])
-    return [order[: count + 1] for count in range(len(order))]
+def _by_rate(most: NDArray[np.float64], seconds: Sequence[float]) -> list[tuple[int, float]]:
+    """Recipes that may add something, with what each can add at most per second of its own: the most first."""
+    rates = most.mean(axis=0) / np.maximum(seconds, 1e-3)
+    return [(int(tail), float(rates[tail])) for tail in np.argsort(-rates) if rates[tail] > 0]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from autocut.budget import Budget, format_duration
 from autocut.measurement import Cost
 from autocut.price import Price
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.records import StageRun
 from autocut.score import Limit
 from autocut.search.early_stopping import Trainings
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 _END = Request((), "the phase is over")
 _END_S = 3.0
 """Time after the last bundle for the driver's own end: Ray's shutdown, the last notes and plots."""
+_SEARCH_ON_S = 5.0
+"""Seconds for which the search goes on once everything it found is finalized."""
 _STILLBORN = 3
 """Worker processes in a row that may die before their first word."""
 _HANG_S = 120.0
@@ -133,13 +135,15 @@ class Agent:
         """
         if self.fault is not None:
             raise StopIteration
-        if self.reference is None or self.book.trial_number(Recipe()) is None:
+        if self.reference is None or self.book.trial_number(UNTOUCHED) is None:
             if self._running:
                 return None
             if self.budget.left() <= self.planner.process_s():
                 raise StopIteration
-            return self._start("baseline", (Recipe(),), self.budget.deadline, "the untouched model")
+            return self._start("baseline", (UNTOUCHED,), self.budget.deadline, "the untouched model")
         self._plan_reserve()
+        if self._finalizing and self._may_search_on():
+            self._finalizing = False
         if not self._finalizing:
             if self.budget.search_left() > self.planner.process_s():
                 if rehearsal := self._rehearsal():
@@ -343,8 +347,12 @@ class Agent:
         return self.reference
 
     def _plan_reserve(self) -> None:
-        if not self._finalizing:
-            self.budget = self.budget.with_reserve(self.finalization.reserve_s(self.budget.total_s))
+        self.budget = self.budget.with_reserve(self.finalization.reserve_s(self.budget.total_s))
+
+    def _may_search_on(self) -> bool:
+        """Whether the front is finalized, and time is left to find more and finalize that too: finalizing took less than feared."""
+        worth_it = self.budget.search_left() > self.planner.process_s() + _SEARCH_ON_S
+        return worth_it and not self.proposing.is_dry and self.finalization.is_complete
 
     def _start(
         self,

@@ -118,11 +118,13 @@ def cheapest_modes(
         metrics: Cost metrics that the search minimizes.
     """
     candidates = list(tails)
-    known = {tail: [costs[tail][name] for name in metrics] for tail in candidates if tail in costs}
+    known = {tail: tuple(costs[tail][name] for name in metrics) for tail in candidates if tail in costs}
 
     def beaten(tail: Tail) -> bool:
-        rivals = [other for other in known if other != tail and (graphs[other] == graphs[tail] or other[0] == _FULL_PRECISION)]
-        return tail in known and any(dominates(known[other], known[tail]) for other in rivals)
+        own = known.get(tail)
+        return own is not None and any(
+            (graphs[other] == graphs[tail] or other[0] == _FULL_PRECISION) and dominates(cost, own) for other, cost in known.items()
+        )
 
     return [tail for tail in candidates if not beaten(tail)]
 

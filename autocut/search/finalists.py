@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from autocut.front import FrontPoint, hypervolume_contributions, non_dominated
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.planner import Planner
 from autocut.search.volume import Volume
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 MOST = 16
 """Points that are finalized at most; any other one is exported on demand."""
 
+_FEWEST_POINTS = 4
+"""Points for which time is kept from the beginning on, found or not..."""
+_FEWEST_MORE = 2
+"""... and for which it is kept while the search goes on after the others."""
 _PATIENCE = 0.7
 """A finalization is begun while this many times its predicted seconds are left; what is cut off, the next run goes on with."""
 _RUNNER_UP_PATIENCE = 1.5
@@ -58,7 +62,7 @@ class Finalization:
         if self._is_rehearsed or search_left_s < _REHEARSAL_PATIENCE * self._planner.finalize_s():
             return {}
         self._is_rehearsed = True
-        return self._waiting({recipe: trial for recipe, trial in cheapest_exact(self._book).items() if recipe != Recipe()})
+        return self._waiting({recipe: trial for recipe, trial in cheapest_exact(self._book).items() if recipe != UNTOUCHED})
 
     def next(self, left_s: float) -> dict[Recipe, int]:
         """Return what the next job finalizes; empty where nothing waits, or nothing can be done in `left_s` seconds."""
@@ -74,7 +78,12 @@ class Finalization:
     def reserve_s(self, total_s: float) -> float:
         """Seconds to keep for what waits, out of a budget of `total_s`."""
         waiting = len(finalists(self._book, self._objectives).keys() - self.done)
-        return self._planner.reserve_s(waiting, self._workers, total_s)
+        return self._planner.reserve_s(max(waiting, _FEWEST_MORE, _FEWEST_POINTS - len(self.done)), self._workers, total_s)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that must be finalized is, or is being finalized."""
+        return not self._waiting(finalists(self._book, self._objectives))
 
     def _waiting(self, points: Mapping[Recipe, int]) -> dict[Recipe, int]:
         return {recipe: trial for recipe, trial in points.items() if recipe not in self.done and not self._is_running(recipe)}
@@ -87,8 +96,8 @@ def finalists(book: Book, objectives: Objectives) -> dict[Recipe, int]:
     weights in the cheapest form that computes the same, for whoever can give no accuracy away.
     """
     ranked = _by_contribution(book.front(), objectives, book)[:MOST]
-    untouched = book.trial_number(Recipe())
-    first = {} if untouched is None else {Recipe(): untouched}
+    untouched = book.trial_number(UNTOUCHED)
+    first = {} if untouched is None else {UNTOUCHED: untouched}
     return first | {point.recipe: point.trial for point in ranked} | cheapest_exact(book)
 
 
@@ -106,8 +115,8 @@ def runners_up(book: Book, objectives: Objectives) -> dict[Recipe, int]:
 
 def cheapest_exact(book: Book) -> dict[Recipe, int]:
     """Return the trial number of the untouched weights in the cheapest form that computes the same; empty before any is known."""
-    full_precision, _ = Recipe().tail
-    exact = [point for point in book.candidates() if point.recipe.prefix == Recipe() and point.recipe.tail[0] == full_precision]
+    full_precision, _ = UNTOUCHED.tail
+    exact = [point for point in book.candidates() if point.recipe.prefix == UNTOUCHED and point.recipe.tail[0] == full_precision]
     cheapest = min(exact, key=lambda point: point.values["usd_per_million"], default=None)
     return {} if cheapest is None else {cheapest.recipe: cheapest.trial}
 
@@ -117,7 +126,7 @@ def _by_contribution(front: Sequence[FrontPoint], objectives: Objectives, book: 
 
     A point that has lost half of its accuracy stretches the box, and would make two good points look like one.
     """
-    untouched = next((point for point in book.candidates() if point.recipe == Recipe()), None)
+    untouched = next((point for point in book.candidates() if point.recipe == UNTOUCHED), None)
     seen = dict.fromkeys((point.trial for point in front), 0.0)
     if untouched is not None and front:
         volume = Volume(objectives, untouched.values, [point.values for point in front])

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autocut.recipe import PARENT_RATIO, Recipe, Value
+from autocut.recipe import PARENT_RATIO, UNTOUCHED, Recipe, Value
 from autocut.score import Limit
 from autocut.search.cost_first import COST_METRICS, CostModel, Tail, cheapest_modes
 from autocut.search.planner import Planner
@@ -76,6 +76,7 @@ class Knowledge:
         self._rival_losses = np.empty((0, len(space.objectives)))
         self._best_seen: dict[str, float] = {}
         self.is_hopeful = False
+        self._usd_per_train_s: float | None = None
         self._graphs = graphs
         self._budget_s = budget_s
         self._cost_metrics = [name for name in space.objectives if name in COST_METRICS]
@@ -92,6 +93,7 @@ class Knowledge:
             if "prune.ratio" in recipe and recipe.parent is None:
                 self._ratios[_family(recipe.prefix)].add(float(recipe["prune.ratio"]))
         self._ranked.clear()
+        self._usd_per_train_s = None
         self.costs.learn(recipe, values)
 
     def refuse(self, recipe: Recipe) -> None:
@@ -165,7 +167,7 @@ class Knowledge:
     def _rank_tails(self, prefix: Recipe) -> list[Tail]:
         tails = [tail for tail in self.affordable_tails() if self._may_be_given(tail)]
         predicted = {
-            tail: self.costs.predict(prefix.with_tail(*tail)) or self.costs.predict(Recipe().with_tail(*tail)) for tail in tails
+            tail: self.costs.predict(prefix.with_tail(*tail)) or self.costs.predict(UNTOUCHED.with_tail(*tail)) for tail in tails
         }
         costs = {tail: cost for tail, cost in predicted.items() if cost}
         first = self._cost_metrics[0] if self._cost_metrics else "usd_per_million"
@@ -179,14 +181,14 @@ class Knowledge:
         return [tail for tail in ranked if not self._is_second_best(tail, cheapest[tail[0]], costs)]
 
     def _may_be_given(self, tail: Tail) -> bool:
-        untouched = Recipe().with_tail(*tail)
+        untouched = UNTOUCHED.with_tail(*tail)
         return untouched not in self.dead and (untouched in self.done or self.is_cheap(tail))
 
     def _is_second_best(self, tail: Tail, best: Tail, costs: Mapping[Tail, Mapping[str, float]]) -> bool:
         """Whether another lowering of the same dtype is clearly cheaper, in nothing clearly dearer, and as accurate untouched."""
         if tail == best or tail not in costs or best not in costs or not self._cost_metrics:
             return False
-        accuracy, rival = (self.done.get(Recipe().with_tail(*one), {}).get("accuracy", 0.0) for one in (tail, best))
+        accuracy, rival = (self.done.get(UNTOUCHED.with_tail(*one), {}).get("accuracy", 0.0) for one in (tail, best))
         first, *others = (costs[tail][name] / costs[best][name] for name in self._cost_metrics)
         return first > _SECOND_BEST and all(other > 1 / _SECOND_BEST for other in others) and rival >= accuracy - _AS_ACCURATE
 
@@ -296,20 +298,25 @@ class Knowledge:
     def expected_cost(self, recipe: Recipe) -> dict[str, float]:
         """Return what `recipe` will probably cost: known, interpolated, guessed from another tail, or as the nearest structure."""
         costs = self.costs
-        cost = costs.predict(recipe) or costs.scaled(recipe) or costs.nearest(recipe) or self.done.get(Recipe(), {})
-        train_usd = self._untouched_usd(recipe) + self._usd_per_train_s() * self._lineage_train_s(recipe)
+        cost = costs.predict(recipe) or costs.scaled(recipe) or costs.nearest(recipe) or self.done.get(UNTOUCHED, {})
+        if "train_usd" not in self.space.objectives:
+            return dict(cost)
+        if self._usd_per_train_s is None:
+            self._usd_per_train_s = self._price_of_training()
+        train_usd = self._untouched_usd(recipe) + self._usd_per_train_s * self._lineage_train_s(recipe)
         return {**cost, "train_usd": train_usd}
 
     def _untouched_usd(self, recipe: Recipe) -> float:
         """Price of training the untouched model, for what starts from it; 0 where the task brings its weights."""
         is_scratch = recipe.get("train.start") == "scratch"
-        return 0.0 if is_scratch else self.done.get(Recipe(), {}).get("train_usd", 0.0)
+        return 0.0 if is_scratch else self.done.get(UNTOUCHED, {}).get("train_usd", 0.0)
 
     def _lineage_train_s(self, recipe: Recipe) -> float:
         """Seconds of the trainings of `recipe` and of its parent."""
         return self.planner.train_s(recipe) + (0.0 if recipe.parent is None else self.planner.train_s(recipe.parent))
 
-    def _usd_per_train_s(self) -> float:
+    def _price_of_training(self) -> float:
+        """USD per second of training."""
         spent = [
             (values["train_usd"] - self._untouched_usd(recipe)) / seconds
             for recipe, values in itertools.islice(reversed(self.done.items()), _RECENT)
@@ -334,7 +341,7 @@ class Knowledge:
         ratios = [
             values["usd_per_million"] / untouched["usd_per_million"]
             for recipe, values in self.done.items()
-            if recipe["prune.method"] == method and (untouched := self.done.get(Recipe().with_tail(*recipe.tail)))
+            if recipe["prune.method"] == method and (untouched := self.done.get(UNTOUCHED.with_tail(*recipe.tail)))
         ]
         return bool(ratios) and min(ratios) > 0.95
 

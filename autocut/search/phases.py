@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.knowledge import Knowledge
 from autocut.space import Axis
 
@@ -51,7 +51,7 @@ def baselines(known: Knowledge, workers: int) -> Phase:
     cheap = [tail for tail in _tails_by_seconds(known) if known.is_cheap(tail)]
     for group in [cheap[first::workers] for first in range(workers)]:
         if group:
-            recipes = tuple(Recipe().with_tail(*tail) for tail in group)
+            recipes = tuple(UNTOUCHED.with_tail(*tail) for tail in group)
             yield Request(recipes, f"{BASELINES} the untouched model in {len(group)} more forms", may_skip=False)
 
 
@@ -63,7 +63,7 @@ def compilers(known: Knowledge, left_s: Callable[[], float], workers: int) -> Ph
             continue
         compiling_s -= known.planner.tail_s((dtype, mode))
         if compiling_s > 0:
-            yield Request((Recipe().with_tail(dtype, mode),), f"compilers: the untouched model, {dtype} by {mode}", may_skip=False)
+            yield Request((UNTOUCHED.with_tail(dtype, mode),), f"compilers: the untouched model, {dtype} by {mode}", may_skip=False)
 
 
 def _tails_by_seconds(known: Knowledge) -> list[tuple[str, str]]:

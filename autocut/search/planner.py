@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import StageRan
 
 PROCESS_S = 6.0
@@ -30,13 +30,13 @@ _TIMINGS = 3
 _SECOND_WORKER = 0.5
 """What another worker adds to finalization, most of which holds the machine alone."""
 _FINALIZE_SHARE = 0.4
-_FEWEST_POINTS = 4
 _DRIVER_END_S = 3.0
-_UNTOUCHED = Recipe()
 _REFERENCE = ("cost", "fp32/eager")
 _PACKED_FINALISTS = 3
 """Points that one process finalizes at most, one after the other, where starting it takes longer than `_SLOW_START_S`."""
 _SLOW_START_S = 1.0
+_REMEMBERED = 25
+"""Stages of a kind whose median is what the next one will take."""
 
 
 class Planner:
@@ -45,51 +45,58 @@ class Planner:
     def __init__(self, train_samples: int, compile_seconds: Mapping[tuple[str, str], float]) -> None:
         self._train_samples = train_samples
         self._priors = dict(compile_seconds)
-        self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self._per_sample: dict[tuple[str, float], list[float]] = defaultdict(list)
-        self._finalize_s: list[float] = []
-        self._process_s: list[float] = []
+        self._by_method = defaultdict[tuple[str, str], _Recent](_Recent)
+        self._by_mode = defaultdict[tuple[str, str], _Recent](_Recent)
+        self._by_stage = defaultdict[str, _Recent](_Recent)
+        self._per_sample = defaultdict[tuple[str, float], _Recent](_Recent)
+        self._training = _Recent()
+        self._pace: dict[str, tuple[list[float], list[float]]] = {}
+        self._finalize_s = _Recent()
+        self._process_s = _Recent()
 
-    def observe(self, stage: StageRan, recipe: Recipe = _UNTOUCHED) -> None:
+    def observe(self, stage: StageRan, recipe: Recipe = UNTOUCHED) -> None:
         """Learn from a stage of `recipe`; what came from the cache teaches nothing new."""
         if stage.cached or (stage.stage, stage.method) == _REFERENCE:
             return  # the reference is timed several times over: it tells nothing of what a tail takes
-        self._seconds[stage.stage, stage.method].append(stage.seconds)
+        _, _, mode = stage.method.rpartition("/")
+        for recent in (self._by_method[stage.stage, stage.method], self._by_mode[stage.stage, mode], self._by_stage[stage.stage]):
+            recent.add(stage.seconds)
         if stage.samples_seen:
-            self._per_sample[_cut(recipe)].append(stage.seconds / stage.samples_seen)
+            for recent in (self._per_sample[_cut(recipe)], self._training):
+                recent.add(stage.seconds / stage.samples_seen)
+            self._pace.clear()
 
     def observe_process(self, seconds: float) -> None:
         """Learn how long a worker process takes until it begins its first recipe."""
-        self._process_s.append(seconds)
+        self._process_s.add(seconds)
 
     def observe_finalization(self, seconds: float) -> None:
         """Learn how long one point takes in a running worker to be exported, measured and verified."""
-        self._finalize_s.append(seconds)
+        self._finalize_s.add(seconds)
 
     def process_s(self) -> float:
         """Seconds until a fresh worker works."""
-        return _median(self._process_s, PROCESS_S)
+        return self._process_s.median(PROCESS_S)
 
     def compile_s(self, pair: tuple[str, str], is_converted: bool = False) -> float:
         """Seconds to lower a model to `pair`, a (dtype, mode).
 
         The first tail of a mode pays for what the mode makes of a prefix for all dtypes; with `is_converted` that is there already.
         """
-        seen = self._seconds.get(("compile", "/".join(pair)), []) or self._of_mode("compile", pair[1])
+        seen = self._by_method["compile", "/".join(pair)] or self._by_mode["compile", pair[1]]
         if not seen:
             return self._priors.get(pair, _LOWER_S)
-        return _median(seen, 0.0) + (0.0 if is_converted else _median(self._of_mode("convert", pair[1]), 0.0))
+        return seen.median(0.0) + (0.0 if is_converted else self._by_mode["convert", pair[1]].median(0.0))
 
     def tail_s(self, pair: tuple[str, str], cost_is_known: bool = False, is_converted: bool = False) -> float:
         """Seconds for one more tail of a prefix: lower it, score it and, where its structure is new, load and time it.
 
         Modes that compile while loading show their compiler in the last part.
         """
-        method = "/".join(pair)
-        seen = self._seconds.get(("cost", method), [])
-        measure = 0.0 if cost_is_known else _median(seen or self._all("cost"), _MEASURE_S)
+        seen = self._by_method["cost", "/".join(pair)]
+        measure = 0.0 if cost_is_known else (seen or self._by_stage["cost"]).median(_MEASURE_S)
         lower = max(self.compile_s(pair, is_converted), 0.0 if seen else self._priors.get(pair, _LOWER_S))
-        return lower + _median(self._all("accuracy"), _ACCURACY_S) + measure
+        return lower + self._by_stage["accuracy"].median(_ACCURACY_S) + measure
 
     def train_s(self, recipe: Recipe) -> float:
         """Seconds to train the prefix of `recipe`, an upper bound where a curriculum uses fewer samples.
@@ -111,20 +118,20 @@ class Planner:
 
     def epochs_s(self, epochs: int) -> float:
         """Seconds of that many epochs of the untouched model over all the data."""
-        return self._sample_s(_UNTOUCHED) * epochs * self._train_samples
+        return self._sample_s(UNTOUCHED) * epochs * self._train_samples
 
     def _sample_s(self, recipe: Recipe) -> float:
         method, ratio = _cut(recipe)
-        known = {at: _median(seconds, 0.0) for (name, at), seconds in self._per_sample.items() if name in (method, "none")}
-        if not known:
-            return _median([second for seconds in self._per_sample.values() for second in seconds], _SECONDS_PER_SAMPLE)
-        ratios = sorted(known)
-        return float(np.interp(ratio, ratios, [known[at] for at in ratios]))
+        if method not in self._pace:
+            known = {at: seen.median(0.0) for (name, at), seen in self._per_sample.items() if name in (method, "none")}
+            self._pace[method] = sorted(known), [known[at] for at in sorted(known)]
+        ratios, seconds = self._pace[method]
+        return float(np.interp(ratio, ratios, seconds)) if ratios else self._training.median(_SECONDS_PER_SAMPLE)
 
     def reserve_s(self, points: int, workers: int, total_s: float) -> float:
         """Seconds to keep for finalizing `points` points on `workers` workers, within a fixed share of the whole budget."""
         each = self.finalize_s()
-        rounds = math.ceil(max(points, _FEWEST_POINTS) / (1 + _SECOND_WORKER * (workers - 1)))
+        rounds = math.ceil(points / (1 + _SECOND_WORKER * (workers - 1)))
         starting_s = math.ceil(rounds / self.packed_finalists()) * self.process_s()
         return min(starting_s + rounds * each * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
 
@@ -134,33 +141,41 @@ class Planner:
 
     def finalize_s(self) -> float:
         """Seconds to finalize one point in a running worker; it is verified in another fresh process."""
-        timing_s = _TIMINGS * _median(self._all("cost"), _MEASURE_S)
-        return _median(self._finalize_s, _FINALIZE_S + PROCESS_S + timing_s)
+        timing_s = _TIMINGS * self._by_stage["cost"].median(_MEASURE_S)
+        return self._finalize_s.median(_FINALIZE_S + PROCESS_S + timing_s)
 
     def lines(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
         """The plan's table of seconds: what is measured and what is still assumed."""
         text = []
         for pair in pairs:
-            seen = self._seconds.get(("compile", "/".join(pair)), [])
-            source = f"measured {len(seen)}x" if seen else "assumed"
+            seen = self._by_method["compile", "/".join(pair)]
+            source = f"measured {seen.count}x" if seen else "assumed"
             text.append(f"{pair[0]} / {pair[1]}: {self.compile_s(pair):.0f} s ({source})")
         return text
 
-    def _of_mode(self, stage: str, mode: str) -> list[float]:
-        return [
-            second
-            for (name, method), seconds in self._seconds.items()
-            if name == stage and method.endswith("/" + mode)
-            for second in seconds
-        ]
 
-    def _all(self, stage: str) -> list[float]:
-        return [second for (name, _), seconds in self._seconds.items() if name == stage for second in seconds]
+class _Recent:
+    """The median of the latest seconds of something."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._latest: deque[float] = deque(maxlen=_REMEMBERED)
+        self._median = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return self.count > 0
+
+    def add(self, seconds: float) -> None:
+        """Take in one more."""
+        self.count += 1
+        self._latest.append(seconds)
+        self._median = statistics.median(self._latest)
+
+    def median(self, prior: float) -> float:
+        """Their median; `prior` where there are none."""
+        return self._median if self.count else prior
 
 
 def _cut(recipe: Recipe) -> tuple[str, float]:
     return str(recipe["prune.method"]), float(recipe.get("prune.ratio", 0.0))
-
-
-def _median(seconds: list[float], prior: float) -> float:
-    return statistics.median(seconds[-25:]) if seconds else prior

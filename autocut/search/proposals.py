@@ -31,7 +31,7 @@ _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 }
 
 _REMEMBERED = 60
-"""Trials besides the front that the sampler looks at; twice as many before the rest is forgotten."""
+"""Trials besides the front that the sampler looks at; as many again before the rest is forgotten."""
 
 
 def sampler_names() -> tuple[str, ...]:
@@ -71,7 +71,7 @@ class Proposer:
         rest = [trial for trial in told if trial.number not in kept][-_REMEMBERED:]
         self._study = self._new_study()
         self._study.add_trials([*(trial for trial in told if trial.number in kept), *rest])
-        self._told = len(kept) + len(rest)
+        self._told = 0
 
     def _on_front(self, told: Sequence[optuna.trial.FrozenTrial]) -> set[int]:
         """Numbers of the trials that break no limit and that none other beats; `Study.best_trials` copies everything first."""
@@ -82,7 +82,7 @@ class Proposer:
 
     def propose(self) -> tuple[optuna.Trial, Recipe]:
         """Suggest one recipe. The trial must be told later, through `tell` or `reject`."""
-        if self._told > 2 * _REMEMBERED:
+        if self._told > _REMEMBERED:
             self._renew()
         trial = self._study.ask()
         return trial, suggest(trial, self._space)
@@ -102,9 +102,8 @@ class Proposer:
 
     def vary(self, recipe: Recipe) -> Recipe:
         """Return `recipe` with one active setting of the space drawn anew, or two; what becomes active is drawn too."""
-        params, _ = self.parameters(recipe)
-        kept = dict(params)
-        for name in self._random.permutation(list(params))[: 1 + int(self._random.integers(2))]:
+        kept = self._settings(recipe)
+        for name in self._random.permutation(list(kept))[: 1 + int(self._random.integers(2))]:
             del kept[str(name)]
         chosen: dict[str, Value] = {}
         for axis in self._space.axes:
@@ -158,16 +157,19 @@ class Proposer:
 
         An heir is told as what it is besides: the space need not know that weights can be inherited.
         """
+        params = self._settings(recipe)
+        return params, {axis.name: distribution(axis) for axis in self._space.axes if axis.name in params}
+
+    def _settings(self, recipe: Recipe) -> dict[str, Value]:
         if self._space.axis(PARENT_RATIO) is None and recipe.parent is not None:
             recipe = Recipe({name: value for name, value in recipe.items() if name != PARENT_RATIO})
         if not self._space.contains(recipe):
-            return {}, {}
-        params: dict[str, Any] = {}
+            return {}
+        params: dict[str, Value] = {}
         for axis in self._space.axes:
             if self._space.is_active(axis, params) and axis.name in recipe:
                 params[axis.name] = recipe[axis.name]
-        active = {axis.name: distribution(axis) for axis in self._space.axes if axis.name in params}
-        return params, active
+        return params
 
 
 def suggest(trial: optuna.trial.BaseTrial, space: Space) -> Recipe:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autocut.budget import Clock
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.acquisition import Acquisition, Choice, Forest
 from autocut.search.knowledge import Knowledge
 from autocut.search.phases import Request
@@ -24,8 +24,6 @@ _ASKS = 60
 _ASKS_BESIDE = 3
 """The same, where variations of what is known are there as well: a sampler that repeats itself costs time."""
 _PROPOSING_S = 2.0
-_OFFERS = 1
-"""Offers of the sampler that are weighed against one another."""
 _VARIATIONS = 24
 """Variations of front points that are looked at beside them..."""
 _JUDGED = 8
@@ -127,7 +125,7 @@ class Proposing:
 
     def _propose(self, packed: Sequence[Recipe], left_s: float, until: float) -> tuple[Recipe, ...]:
         """Return the recipes of the best offer that is worth running beside those `packed` already."""
-        offers = self._offers({*packed, *self.open}, left_s, until)
+        offers = self._offers(packed, left_s, until)
         if not offers:
             return ()
         choice = self._choose(offers)
@@ -142,7 +140,7 @@ class Proposing:
         return best.recipes
 
     def _choose(self, offers: Sequence[_Offer]) -> Choice:
-        untouched = self._known.done.get(Recipe())
+        untouched = self._known.done.get(UNTOUCHED)
         if untouched is None or not self._known.tactics.gain_per_second:
             return Choice(0, offers[0].recipes)
         front = self._known.front_values()
@@ -155,26 +153,30 @@ class Proposing:
         volume = Volume(self._known.space.objectives, untouched, front)
         return self._acquisition.best([offer.recipes for offer in offers], seconds, shared_s, front, volume)
 
-    def _offers(self, taken: Collection[Recipe], left_s: float, until: float) -> list[_Offer]:
-        weighs = self._known.tactics.gain_per_second and self._forest.is_ready()
-        offers: list[_Offer] = []
-        for _ in range(_ASKS_BESIDE if weighs else _ASKS):
-            if self._clock() > until or len(offers) >= (_OFFERS if weighs else 1):
+    def _offers(self, packed: Sequence[Recipe], left_s: float, until: float) -> list[_Offer]:
+        """An idea of the sampler and variations of the front; what fills up a request are variations alone, they are quicker."""
+        weighs, taken = self._known.tactics.gain_per_second and self._forest.is_ready(), {*packed, *self.open}
+        offers = [] if weighs and packed else self._asked(taken, left_s, until, _ASKS_BESIDE if weighs else _ASKS)
+        offers += self._variations([offer.proposed for offer in offers], taken, left_s) if weighs else []
+        if offers:
+            self._dry, self._too_long = 0, 0
+        return offers
+
+    def _asked(self, taken: Collection[Recipe], left_s: float, until: float, asks: int) -> list[_Offer]:
+        """The first thing worth running that the sampler thinks of."""
+        for _ in range(asks):
+            if self._clock() > until:
                 break
             trial, recipe = self._proposer.propose()
             if recipes := self._worth_running(recipe, taken, left_s):
-                offers.append(_Offer(recipes, recipe, trial))
-                continue
+                return [_Offer(recipes, recipe, trial)]
             self._dry += 1
             self._too_long += bool(self._new(recipe, taken))
             if self._known.is_beaten(recipe) or recipe.tail not in self._known.promising_tails(recipe.prefix):
                 self._proposer.reject(trial)
             else:
                 self._proposer.forget(trial)
-        offers += self._variations([offer.proposed for offer in offers], taken, left_s) if weighs else []
-        if offers:
-            self._dry, self._too_long = 0, 0
-        return offers
+        return []
 
     def _variations(self, proposed: Sequence[Recipe], taken: Collection[Recipe], left_s: float) -> list[_Offer]:
         """Heirs of what is trained already, and front points with one or two settings changed."""
@@ -195,14 +197,15 @@ class Proposing:
 
     def _promising(self, recipes: Sequence[Recipe]) -> list[Recipe]:
         """Those of many recipes that are judged in full: the most hypervolume per second first."""
-        untouched, front = self._known.done.get(Recipe()), self._known.front_values()
+        untouched, front = self._known.done.get(UNTOUCHED), self._known.front_values()
         if untouched is None or not recipes:
             return []
         seconds = [_FIXED_S + self._known.seconds(recipe) for recipe in recipes]
-        ranked = self._acquisition.ranked(recipes, seconds, front, Volume(self._known.space.objectives, untouched, front))
+        volume = Volume(self._known.space.objectives, untouched, front)
+        chosen = self._acquisition.most_promising(recipes, seconds, _JUDGED, front, volume)
         if self._known.is_hopeful:  # nothing better is left than what nothing is expected of
-            ranked += [at for at in range(len(recipes)) if at not in ranked]
-        return [recipes[at] for at in ranked[:_JUDGED]]
+            chosen += [at for at in range(len(recipes)) if at not in chosen]
+        return [recipes[at] for at in chosen[:_JUDGED]]
 
     def _worth_running(self, recipe: Recipe, taken: Collection[Recipe], left_s: float) -> tuple[Recipe, ...]:
         """The prefix of a proposal with every promising tail that is new, not beaten and fits, the proposed tail first."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from autocut.measurement import Cost
 from autocut.price import Price
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import Limit, values_of
 from autocut.search.early_stopping import Trainings
 from autocut.search.finalists import Finalization
@@ -167,7 +167,7 @@ class Verdicts:
         """Take in the numbers of the locked test split; a limit that does not hold on it refuses the bundle."""
         values = values_of(event.measurement, reference, self._scale.price, self._train_seconds.get(event.recipe, 0.0))
         broken = [name for name, violation in self._violations(values).items() if violation > 0]
-        if broken and event.recipe != Recipe():
+        if broken and event.recipe != UNTOUCHED:
             event = replace(event, refusal=f"{broken[0]} does not hold on the test split")
         self._finalization.done.add(event.recipe)
         if event.refusal:

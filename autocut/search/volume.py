@@ -36,6 +36,7 @@ class Volume:
     ) -> None:
         self._objectives = dict(objectives)
         self._untouched = dict(untouched)
+        self._covered = moocore.Hypervolume(ref=np.zeros(len(objectives)))
         free = [name for name, way in objectives.items() if way == "minimize" and untouched[name] == 0]
         self._dearest = {name: _BEYOND * max([values[name] for values in seen], default=0.0) for name in free}
 
@@ -47,19 +48,38 @@ class Volume:
         """Where several points lie, shape (points, objectives)."""
         return np.array([self.losses(values) for values in points], dtype=np.float64).reshape(-1, len(self._objectives))
 
-    def losses_by_accuracy(self, cost: Mapping[str, float], accuracies: Losses) -> Losses:
-        """Losses of a point of known cost for each of several accuracies, shape (accuracies, objectives)."""
-        columns = [
-            np.array([self._loss(name, value) for value in accuracies]) if name == "accuracy" else self._loss(name, cost[name])
-            for name in self._objectives
-        ]
-        return np.column_stack([np.broadcast_to(column, accuracies.shape) for column in columns])
+    def losses_by_accuracy(self, costs: Sequence[Mapping[str, float]], accuracies: Losses) -> Losses:
+        """Losses of points of known `costs` for several guesses of their accuracies.
+
+        Args:
+            costs: Of each point.
+            accuracies: Shape (guesses, points).
+
+        Returns:
+            Shape (guesses, points, objectives).
+        """
+        losses = np.empty((*accuracies.shape, len(self._objectives)))
+        for column, name in enumerate(self._objectives):
+            if name == "accuracy":
+                corner, scale = self._corner(name)
+                losses[:, :, column] = (corner - accuracies) / scale
+            else:
+                losses[:, :, column] = [self._loss(name, cost[name]) for cost in costs]
+        return losses
 
     def of(self, losses: Sequence[Sequence[float]] | Losses) -> float:
         """Hypervolume of points given by `losses`, shape (points, objectives)."""
+        return self.of_inside(self.inside(losses))
+
+    def inside(self, losses: Sequence[Sequence[float]] | Losses) -> Losses:
+        """Those of the points that lie inside the corner, shape (points, objectives)."""
         points = np.asarray(losses, dtype=np.float64).reshape(-1, len(self._objectives))
-        inside = points[(points < 0).all(axis=1)]
-        return float(moocore.hypervolume(inside, ref=np.zeros(points.shape[1]))) if len(inside) else 0.0
+        inside: Losses = points[(points < 0).all(axis=1)]
+        return inside
+
+    def of_inside(self, losses: Losses) -> float:
+        """Hypervolume of points that all lie inside the corner."""
+        return float(self._covered(losses)) if len(losses) else 0.0
 
     def contributions(self, losses: Sequence[Sequence[float]]) -> list[float]:
         """What would be lost without each point; 0 where it adds nothing."""
@@ -67,11 +87,17 @@ class Volume:
         alone = moocore.hv_contributions(points, ref=np.zeros(points.shape[1]), ignore_dominated=False)
         return [float(share) for share in alone]
 
+    def _corner(self, name: str) -> tuple[float, float]:
+        """Where a maximized objective begins to count, and what counts as 1."""
+        start = self._untouched[name]
+        scale = ACCURACY_RANGE * abs(start) or 1.0
+        return start - scale, scale
+
     def _loss(self, name: str, value: float) -> float:
         start = self._untouched[name]
         if self._objectives[name] == "maximize":
-            scale = ACCURACY_RANGE * abs(start) or 1.0
-            return (start - scale - value) / scale
+            corner, scale = self._corner(name)
+            return (corner - value) / scale
         if name in self._dearest:
             return value / self._dearest[name] - 1 if self._dearest[name] > 0 else 0.0
         return math.log(value / start) if value > 0 and start > 0 else value - start

@@ -31,7 +31,7 @@ from autocut.errors import (
     VerificationError,
 )
 from autocut.measurement import Rung
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import (
     BaselineReady,
     Event,
@@ -101,7 +101,7 @@ class _Worker:
         self.job = job
         self.setting = setting
         self.report = report
-        self.recipe = Recipe()
+        self.recipe = UNTOUCHED
         self.pipeline = Pipeline(
             task,
             StageCache(folder / "stages", setting.cache_bytes),
@@ -126,7 +126,7 @@ class _Worker:
 
     def baseline(self) -> None:
         """Build or train the untouched model and time it against itself; without it there is no search."""
-        failure = self._guarded(Recipe(), self._measure_baseline)
+        failure = self._guarded(UNTOUCHED, self._measure_baseline)
         if failure is not None and failure.outcome != "interrupted":
             reason = failure.reason.partition("\n")[0]
             message = f"the untouched model must run and be measured, but is not: {reason}"
@@ -138,7 +138,7 @@ class _Worker:
         baseline = self.pipeline.baseline
         entry = self.pipeline.cache.find(baseline.key)
         facts = entry.facts if entry else {}
-        recipe = Recipe()
+        recipe = UNTOUCHED
         measured = self.pipeline.measure(recipe)
         machine = asdict(describe_machine())
         cost, accuracy = measured.measurement.cost, measured.measurement.accuracy
@@ -148,7 +148,7 @@ class _Worker:
     def measure(self) -> None:
         """Run the recipes in their order; those of one prefix share it: the first pays for it, and they fail together."""
         # Should it have to be trained again, its rungs are its own and nobody else's.
-        self._guarded(Recipe(), lambda: self.pipeline.baseline)
+        self._guarded(UNTOUCHED, lambda: self.pipeline.baseline)
         failures: dict[Recipe, RecipeFailed] = {}
         for recipe in self.job.recipes:
             self._begin(recipe)
@@ -198,7 +198,7 @@ class _Worker:
         job = self.job
         if job.reference is None:
             raise RuntimeError("a point was finalized before the untouched model was measured")
-        if recipe == Recipe():
+        if recipe == UNTOUCHED:
             self.report(RecipeFinalized(recipe, measure_untouched(self.pipeline), None, None, None))
             return
         to = Path(self.setting.folder) / "bundles" / f"trial-{trial:04d}"

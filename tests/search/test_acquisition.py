@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autocut.recipe import Recipe
-from autocut.search.acquisition import FEWEST, Acquisition, Choice, Forest
+from autocut.search.acquisition import FEWEST, Acquisition, Choice, Forest, Growth
 from autocut.search.volume import Volume
 
 OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize"}
@@ -96,6 +100,22 @@ def test_of_many_variations_only_those_that_promise_something_are_judged(forest)
     """The most hypervolume per second first; what lies behind the front is left out."""
     costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.3): {"usd_per_million": 0.4}, pruned(0.4): {"usd_per_million": 3.0}}
     acquisition = Acquisition(forest, costs.__getitem__)
-    ranked = acquisition.ranked(list(costs), [10.0, 10.0, 1.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
+    volume = Volume(OBJECTIVES, UNTOUCHED)
 
-    assert ranked == [1, 0]
+    assert acquisition.most_promising(list(costs), [10.0, 10.0, 1.0], 8, [UNTOUCHED], volume) == [1, 0]
+    assert acquisition.most_promising(list(costs), [10.0, 10.0, 1.0], 1, [UNTOUCHED], volume) == [1]
+
+
+@given(
+    losses=st.lists(st.tuples(*[st.floats(-3, 1)] * 3), min_size=1, max_size=6),
+    front=st.lists(st.tuples(*[st.floats(-3, 1)] * 3), max_size=6),
+)
+def test_what_a_guess_adds_at_most_is_never_less_than_what_it_adds(losses, front):
+    """Offers are left out by the bound alone; where it is 0, nothing is added."""
+    objectives = {"a": "minimize", "b": "minimize", "c": "minimize"}
+    volume = Volume(objectives, dict.fromkeys(objectives, 1.0))
+    growth = Growth([{name: math.exp(loss) for name, loss in zip(objectives, point, strict=True)} for point in front], volume)
+    points = np.array(losses)[np.newaxis]
+    for at, most in enumerate(growth.at_most(points)[0]):
+        added = growth.mean(points[:, [at]], np.array([[all(loss < 0 for loss in losses[at])]]))
+        assert -1e-9 < added <= most + 1e-9

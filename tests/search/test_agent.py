@@ -54,6 +54,20 @@ def test_one_point_is_finalized_as_soon_as_the_baselines_are_known(start):
     assert "measure" in kinds[kinds.index("finalize") :]
 
 
+def test_time_that_finalizing_did_not_need_goes_back_to_the_search(start):
+    """A short budget keeps what a first guess says; once the front is finalized, the rest is searched, and finalized too."""
+    machine = start(budget_s=150.0)
+    machine.world.finalize_s = 2.0
+    machine.run()
+    kinds = [job.kind for job in machine.jobs]
+    first = kinds.index("finalize")
+
+    assert "measure" in kinds[first:]
+    assert kinds[-1] == "finalize"
+    assert machine.searcher.budget.left() < 20
+    assert {point.recipe for point in machine.searcher.book.front()} <= set(machine.searcher.book.finals)
+
+
 def test_time_that_is_left_finalizes_runners_up(start):
     """On the test split some of them may be ahead of the front; nothing is begun that cannot end."""
     machine = start(space_name="deploy-only")
