@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtr
 from torch import Tensor
 from torch.nn import functional
 
@@ -133,10 +133,9 @@ def tail_latency(times: Times, percentile: float, confidence: float = 0.99) -> f
     References:
         https://github.com/mlcommons/inference_policies/blob/master/inference_rules.adoc
     """
-    # ppf gives the fewest slow calls that are NOT allowed: their cumulative probability is above 1 - confidence.
-    allowed = int(binom.ppf(1 - confidence, len(times), 1 - percentile))
-    while allowed >= 0 and binom.cdf(allowed, len(times), 1 - percentile) > 1 - confidence:
-        allowed -= 1
+    # As many slow calls are allowed as are seen, or fewer, with a probability of 1 - confidence at most.
+    cumulated = bdtr(np.arange(len(times) + 1), len(times), 1 - percentile)
+    allowed = int(np.searchsorted(cumulated, 1 - confidence, side="right")) - 1
     return None if allowed < 1 else float(np.sort(times)[-allowed])
 
 

@@ -30,6 +30,8 @@ _RECENT = 25
 """Finished recipes that the price of a second of training is taken from."""
 _HOPE = 0.01
 """Share by which a model may become more accurate than any before, once everything else was tried."""
+_NOTHING_MUCH = 0.9
+"""Cost of a pruned model, as a share of the untouched one's, from which on it is taken for noise: a neighbour makes 5%."""
 _SECOND_BEST = 1.1
 """A lowering this much dearer than another one of the same dtype is not given to every prefix..."""
 _AS_ACCURATE = 0.002
@@ -337,13 +339,13 @@ class Knowledge:
         return self._graphs.get(recipe.tail, recipe.tail[0])
 
     def got_no_cheaper(self, method: str) -> bool:
-        """Whether pruning by `method` was measured and saved less than 5% everywhere, as zeros without a kernel for them do."""
+        """Whether pruning by `method` was measured and saved nothing much anywhere, as zeros without a kernel for them do."""
         ratios = [
             values["usd_per_million"] / untouched["usd_per_million"]
             for recipe, values in self.done.items()
             if recipe["prune.method"] == method and (untouched := self.done.get(UNTOUCHED.with_tail(*recipe.tail)))
         ]
-        return bool(ratios) and min(ratios) > 0.95
+        return bool(ratios) and min(ratios) > _NOTHING_MUCH
 
     def seconds(self, recipe: Recipe) -> float:
         """Seconds that `recipe` will take: a prefix that is trained already costs nothing."""

@@ -1,4 +1,4 @@
-"""What is tried before any proposal: baselines, skeletons that price what is trained later, wishes, anchors, slow compilers.
+"""What is tried before any proposal: baselines, wishes and anchors, skeletons that price what is trained later, slow compilers.
 
 Each phase yields requests, and None while what it would ask for next depends on jobs that still run.
 """
@@ -40,8 +40,10 @@ def phases(
     """The phases of a search; `left_s()` is asked for the seconds that are left when the compilers' turn comes."""
     yield baselines(known, workers)
     if known.tactics.cost_first:
-        yield skeletons(known, running)
+        yield methods(known, running)
     yield wishes(known, tries)
+    if known.tactics.cost_first:
+        yield ratios(known, running)
     yield compilers(known, left_s, workers)
     yield anchors(known)
 
@@ -70,22 +72,27 @@ def _tails_by_seconds(known: Knowledge) -> list[tuple[str, str]]:
     return sorted(known.affordable_tails(), key=known.planner.tail_s)
 
 
-def skeletons(known: Knowledge, running: Running) -> Phase:
-    """Each pruning method without training, at more ratios where it saved something: this prices what is trained later."""
-    method_axis, ratio_axis = known.space.axis("prune.method"), known.space.axis("prune.ratio")
-    if method_axis is None or ratio_axis is None:
-        return
+def methods(known: Knowledge, running: Running) -> Phase:
+    """Each pruning method without training: does it save anything here?"""
     while running(BASELINES):
         yield None  # the best tails are not known yet
-    methods = [str(method) for method in method_axis.choices if method != "none"]
-    yield from (_skeleton(known, method, [nearest_value(ratio_axis, 0.5)]) for method in methods)
+    if ratio_axis := known.space.axis("prune.ratio"):
+        yield from (_skeleton(known, method, [nearest_value(ratio_axis, 0.5)]) for method in _pruning_methods(known))
+
+
+def ratios(known: Knowledge, running: Running) -> Phase:
+    """Each pruning method that saves something at more ratios, without training: this prices what is trained later.
+
+    What the wishes have priced already is left out.
+    """
     while running(_COST_FIRST):
         yield None  # which methods are worth more ratios is not known yet
-    for at, method in enumerate(methods):
-        has_earlier_twin = not known.costs.twins(method).isdisjoint(methods[:at])
-        if not known.got_no_cheaper(method) and not has_earlier_twin:
+    every = _pruning_methods(known)
+    for at, method in enumerate(every):
+        has_earlier_twin = not known.costs.twins(method).isdisjoint(every[:at])
+        if (axis := known.space.axis("prune.ratio")) and not known.got_no_cheaper(method) and not has_earlier_twin:
             # The ends of the axis too: between them every cost can be interpolated.
-            yield _skeleton(known, method, dict.fromkeys(nearest_value(ratio_axis, wish) for wish in (1.0, 0.75, 0.25)))
+            yield _skeleton(known, method, dict.fromkeys(nearest_value(axis, wish) for wish in (1.0, 0.75, 0.25)))
 
 
 def wishes(known: Knowledge, tries: Iterable[Recipe]) -> Phase:
@@ -110,9 +117,15 @@ def nearest_value(axis: Axis, wish: float) -> float:
     return round(low + round((inside - low) / axis.step) * axis.step, 10) if axis.step else inside
 
 
+def _pruning_methods(known: Knowledge) -> list[str]:
+    axis = known.space.axis("prune.method")
+    return [str(method) for method in axis.choices if method != "none"] if axis else []
+
+
 def _skeleton(known: Knowledge, method: str, ratios: Iterable[float]) -> Request:
     prefixes = [Recipe({"prune.method": method, "prune.ratio": ratio}) for ratio in ratios]
-    recipes = tuple(prefix.with_tail(*tail) for prefix in prefixes for tail in _pricing_tails(known, prefix))
+    tailed = (prefix.with_tail(*tail) for prefix in prefixes for tail in _pricing_tails(known, prefix))
+    recipes = tuple(recipe for recipe in tailed if not known.costs.is_known(recipe))
     why = f"{_COST_FIRST} {method} {', '.join(f'{ratio:g}' for ratio in ratios)} without training"
     return Request(recipes, why, may_skip=False)
 

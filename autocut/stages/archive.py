@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-
-from torch.export import ExportedProgram
-from torch.export.pt2_archive import PT2ArchiveReader
-from torch.export.pt2_archive._package import load_pt2
+from typing import TYPE_CHECKING
 
 from autocut.errors import BundleError
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.export.pt2_archive import PT2ArchiveReader
 
 _FRAME = r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)|\.format_version|\.storage_alignment"
 _PLAIN = re.compile(
@@ -36,6 +37,8 @@ def read_archive(path: Path) -> ExportedProgram:
     Raises:
         BundleError: the archive is damaged, or holds anything but a graph and plain tensors.
     """
+    from torch.export.pt2_archive._package import load_pt2
+
     try:
         refuse_pickles(path)
         return load_pt2(str(path)).exported_programs["model"]
@@ -51,7 +54,7 @@ def refuse_graphs(path: Path) -> None:
         BundleError: naming the record that is not code, or the archive is damaged.
     """
     try:
-        with PT2ArchiveReader(str(path)) as archive:
+        with _open(path) as archive:
             others = [name for name in archive.get_file_names() if not _CODE.fullmatch(name)]
     except RuntimeError as error:
         raise BundleError(f"{path.name} must be a whole package, got: {str(error).splitlines()[0][:200]}", _HINT) from error
@@ -65,7 +68,7 @@ def refuse_pickles(path: Path) -> None:
     Raises:
         BundleError: naming the record that is not plain.
     """
-    with PT2ArchiveReader(str(path)) as archive:
+    with _open(path) as archive:
         names = archive.get_file_names()
         if len(set(names)) != len(names):
             raise BundleError(f"{path.name} must name every record once, got a name twice", _HINT)
@@ -79,3 +82,10 @@ def refuse_pickles(path: Path) -> None:
             for key, payload in json.loads(archive.read_string(name))["config"].items():
                 if payload["use_pickle"] or not _PAYLOAD.fullmatch(payload["path_name"]):
                     raise BundleError(f"{path.name} must hold no pickle, got one for {key!r}", _HINT)
+
+
+def _open(path: Path) -> PT2ArchiveReader:
+    """Torch's reader imports its whole tracer, which takes as long as torch itself: a bundle without such an archive needs none."""
+    from torch.export.pt2_archive import PT2ArchiveReader
+
+    return PT2ArchiveReader(str(path))

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from ray import tune
 
+from autocut.config import SearchConfig
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measured, Measurement
 from autocut.methods import REGISTRIES
 from autocut.price import price_for
@@ -82,7 +83,7 @@ def main() -> None:
             Path(folder) / "study", name="made-up", task_fingerprint="t", space_json=space_document(space),
             objectives=OBJECTIVES, seed=0,
         )  # fmt: skip
-        proposer = Proposer(space, "tpe", arguments.seed)
+        proposer = Proposer(space, SearchConfig.sampler, arguments.seed)
         book = StudyBook(study, proposer, study.begin_session("measure.py", versions()))
         publisher = Publisher(study)
         reference = made_up(Recipe(), rng).cost

@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 from measure import KNOWN, made_up
 
+from autocut.config import SearchConfig
 from autocut.price import price_for
 from autocut.recipe import Recipe
 from autocut.score import values_of
@@ -42,7 +43,7 @@ def main() -> None:
     rng, space = np.random.default_rng(0), load_space("default", KNOWN)
     planner = Planner(10_000, dict.fromkeys(GRAPHS, 3.0))
     planner.observe(StageRan("key", "train", "none/none", 10.0, False, "training", samples_seen=10_000))
-    known, proposer = Knowledge(space, GRAPHS, planner, 1e6), Proposer(space, "tpe", 0)
+    known, proposer = Knowledge(space, GRAPHS, planner, 1e6), Proposer(space, SearchConfig.sampler, 0)
     proposing = Proposing(known, proposer, lambda recipe: recipe, lambda _: False, lambda _: False, time.perf_counter)
     reference, price = made_up(Recipe(), rng).cost, price_for("c7i.large")
 

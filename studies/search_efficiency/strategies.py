@@ -13,6 +13,7 @@ from mo_asha import MoAsha
 from table import Table
 
 from autocut.budget import Budget
+from autocut.config import SearchConfig
 from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.score import values_of
@@ -126,7 +127,7 @@ class Strategy:
 
 
 def _agent(
-    tactics: Tactics = EVERYTHING, sampler: str = "tpe", trainings: Callable[[Knowledge], Trainings] = Trainings
+    tactics: Tactics = EVERYTHING, sampler: str = SearchConfig.sampler, trainings: Callable[[Knowledge], Trainings] = Trainings
 ) -> Callable[[Contest, Clock, int], Searcher]:
     def build(contest: Contest, clock: Clock, seed: int) -> Searcher:
         table, space = contest.table, contest.space
@@ -175,8 +176,8 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy("autocut without inheritance", _agent(replace(EVERYTHING, inheritance=False))),
             Strategy("autocut without gain per second", _agent(replace(EVERYTHING, gain_per_second=False))),
             Strategy("autocut, MO-ASHA's stopping rule", _agent(trainings=MoAsha)),
-            Strategy("autocut, random sampler", _agent(sampler="random")),
-            Strategy("autocut, multivariate tpe", _agent(sampler="tpe_multivariate")),
+            Strategy("autocut, tpe sampler", _agent(sampler="tpe")),
+            Strategy("autocut, multivariate tpe sampler", _agent(sampler="tpe_multivariate")),
         )
     }
 )

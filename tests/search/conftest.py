@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from autocut.budget import Budget
+from autocut.config import SearchConfig
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measured, Measurement, Rung
 from autocut.price import Price
 from autocut.search.agent import Agent
@@ -110,7 +111,7 @@ def start():
         priors = {tail: SECONDS[tail[1]] for tail in GRAPHS}
         known = Knowledge(space, GRAPHS, Planner(1000, priors), budget_s, tactics=tactics, workers=workers)
         book = MemoryBook(space.objectives)
-        proposer = Proposer(space, "tpe", seed)
+        proposer = Proposer(space, SearchConfig.sampler, seed)
         agent = Agent(known=known, book=book, proposer=proposer, budget=budget, price=PRICE, workers=workers, **options)
         return Simulation(agent, MadeUp(), clock, workers)
 
