@@ -110,6 +110,7 @@ class Agent:
             finalization=self.finalization, progress=self.progress, scale=Scale(price, tuple(limits)), asked=self._asked,
         )  # fmt: skip
         self._finalizing = False
+        self._too_little_s = 0.0
         self._baselines_done = False
         self._stillborn = 0
         self._numbers = itertools.count(1)
@@ -144,6 +145,7 @@ class Agent:
         self._plan_reserve()
         if self._finalizing and self._may_search_on():
             self._finalizing = False
+            self.proposing.start_afresh()
         if not self._finalizing:
             if self.budget.search_left() > self.planner.process_s():
                 if rehearsal := self._rehearsal():
@@ -162,7 +164,7 @@ class Agent:
                         return None
                     left = format_duration(self.budget.search_left())
                     self.progress.lines.append(f"the space counts as explored: the search ends with {left} of its time left")
-            self._finalizing = True
+            self._finalizing, self._too_little_s = True, self.budget.search_left()
         return self._next_finalization()
 
     def on_event(self, job: Job, event: Event) -> None:
@@ -351,8 +353,9 @@ class Agent:
 
     def _may_search_on(self) -> bool:
         """Whether the front is finalized, and time is left to find more and finalize that too: finalizing took less than feared."""
-        worth_it = self.budget.search_left() > self.planner.process_s() + _SEARCH_ON_S
-        return worth_it and not self.proposing.is_dry and self.finalization.is_complete
+        worth_it = self.budget.search_left() > max(self._too_little_s, self.planner.process_s() + _SEARCH_ON_S)
+        is_explored = self.proposing.is_dry and not self.proposing.is_short_of_time
+        return worth_it and not is_explored and self.finalization.is_complete
 
     def _start(
         self,
