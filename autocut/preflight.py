@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -53,8 +53,10 @@ class Preflight:
     unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def preflight(task: str | None) -> Preflight:
+def preflight(task: str | None, meanwhile: Callable[[], None] = lambda: None) -> Preflight:
     """Look at the methods, check the task in the file `task` (None: the embedded digits task) and say what it is.
+
+    `meanwhile` is called here while the other process looks.
 
     Raises:
         TaskError: the task cannot be loaded, or takes its process with it.
@@ -65,7 +67,9 @@ def preflight(task: str | None) -> Preflight:
     # Under the lock, because another search may be timing; it is waited for before the clock of the check runs.
     with QuietLock().shared(), ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
         try:
-            return pool.submit(_look, task).result(timeout=_TIMEOUT_S)
+            looked = pool.submit(_look, task)
+            meanwhile()
+            return looked.result(timeout=_TIMEOUT_S)
         except TimeoutError:
             for process in multiprocessing.active_children():
                 process.kill()

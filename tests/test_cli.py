@@ -105,7 +105,7 @@ def searches(room, monkeypatch, tmp_path):
     seen = []
     monkeypatch.chdir(tmp_path)
     digits = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
-    monkeypatch.setattr("autocut.preflight.preflight", lambda task: Preflight(KNOWN, {}, digits))
+    monkeypatch.setattr("autocut.preflight.preflight", lambda task, meanwhile: Preflight(KNOWN, {}, digits))
     monkeypatch.setattr("autocut.methods.known_methods", lambda: KNOWN)
     room("autocut.search.run", run_search=lambda config, space, found, console, started: seen.append((config, space)) or 0)
     room("autocut.study", open_study=lambda folder: FakeStudy())

@@ -95,7 +95,7 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
     from autocut.space import fit_space
 
     started = time.time()
-    found = preflight(config.task)
+    found = preflight(config.task, meanwhile=_import_driver)
     config = replace(config, out=config.folder(found.task.name))
     asked = _checked_space(config, found.methods)
     space = fit_space(asked, found.unfit)
@@ -106,6 +106,11 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
     code = run_search(config, space, found, console, started)
     _print_front(config, console, as_json=as_json)
     return code
+
+
+def _import_driver() -> None:
+    """Import what the search itself needs: seconds that are there while the task is looked at."""
+    import autocut.search.run  # noqa: F401
 
 
 def _tell_unfit(space: Space, unfit: Mapping[str, Mapping[str, str]], console: Console) -> None:

@@ -20,6 +20,9 @@ Axes = tuple[str, str]
 _MOST_POINTS = 250
 _MOST_CURVES = 40
 _LOG_FROM = 8
+_LOST_MUCH = 0.1
+"""Share of the best accuracy below it at which the first view of the front ends, unless the front goes further."""
+_MARGIN = 0.08
 _GREY, _LIGHT, _BLUE, _ORANGE = "#8a8f98", "#d2d5da", "#1f5fbf", "#d9730d"
 
 _MARKERS: Mapping[str, Style] = {
@@ -50,7 +53,19 @@ def pareto(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
     if costs and min(costs) > 0 and max(costs) > _LOG_FROM * min(costs):
         ticks = _log_ticks(min(costs), max(costs))
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    if axes[1] == "accuracy":
+        _look_at_useful(figure, [*front, *behind["baselines"]], [point for points in behind.values() for point in points])
     return figure
+
+
+def _look_at_useful(figure: go.Figure, useful: Sequence[FrontPoint], others: Sequence[FrontPoint]) -> None:
+    """Leave what lost much out of the first view, where it would press what matters into a line; a double click shows all."""
+    seen, all_seen = ([point.values["accuracy"] for point in points] for points in (useful, (*useful, *others)))
+    if seen:
+        low = min(*seen, max(all_seen) - _LOST_MUCH * abs(max(all_seen)))
+        margin = _MARGIN * (max(all_seen) - low)
+        if min(all_seen) < low:
+            figure.update_yaxes(range=[low - margin, max(all_seen) + margin])
 
 
 def learning_curves(study: Study, front: Sequence[FrontPoint]) -> go.Figure:

@@ -32,6 +32,19 @@ def test_the_front_has_error_bars_of_its_intervals(read_study):
     assert all(abs(high - point.measurement.accuracy.metric.high) < 1e-3 for high, point in zip(highs, front, strict=True))
 
 
+def test_models_that_lost_much_are_out_of_the_first_view(read_study):
+    """They would press the front into a line; the front and the baselines are always seen whole."""
+    seen = [point for point in read_study.points() if point.values["accuracy"] > 0.97]
+    figure = plots.pareto(read_study, seen[:2])
+    low, high = figure.layout.yaxis.range
+    kept = [value for trace in figure.data if trace.name in ("front", "baselines") for value in trace.y]
+    drawn = [value for trace in figure.data for value in trace.y]
+
+    assert low < min(kept)
+    assert high > max(drawn)
+    assert min(drawn) < low
+
+
 def test_an_empty_study_draws_nothing(empty_study):
     """No trial, no error."""
     assert not plots.pareto(empty_study, []).data
