@@ -39,10 +39,10 @@ class Recipe(Mapping[str, Value]):
     """
 
     def __init__(self, settings: Mapping[str, Value] = MappingProxyType({})) -> None:
-        merged = {**IDENTITY, **settings}
+        merged = {name: _rounded(value) for name, value in {**IDENTITY, **settings}.items()}
         if merged["train.epochs"] == 0:
             merged |= {"curriculum.schedule": "none", "distill.loss": "none"}
-        self._take({name: _rounded(merged[name]) for name in sorted(merged) if not _without_effect(name, merged)})
+        self._take({name: merged[name] for name in sorted(merged) if not _without_effect(name, merged)})
 
     def _take(self, settings: dict[str, Value]) -> None:
         self._settings = settings

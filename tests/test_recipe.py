@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocut.recipe import IDENTITY, Recipe, changed_settings
+from autocut.recipe import IDENTITY, PARENT_RATIO, Recipe, changed_settings
 
 SETTINGS = st.fixed_dictionaries(
     {},
@@ -24,6 +24,14 @@ SETTINGS = st.fixed_dictionaries(
         "compile.mode": st.sampled_from(["eager", "onnxruntime"]),
     },
 )
+
+
+def test_settings_are_rounded_before_their_effect_is_judged():
+    """A ratio drawn as 0.1 + 0.05 * 4 is the parent's 0.3: there is nothing to inherit."""
+    drawn = Recipe({"prune.method": "structured", "prune.ratio": 0.1 + 0.05 * 4, PARENT_RATIO: 0.3, "train.epochs": 2})
+
+    assert drawn.parent is None
+    assert drawn == Recipe(dict(drawn))
 
 
 @given(SETTINGS)

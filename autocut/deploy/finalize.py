@@ -43,7 +43,7 @@ _MAX_TEST_BYTES = 256 * 2**20
 class Order:
     """What a bundle must say beside its model.
 
-    `reference` is the untouched model's cost, `search_seconds` the search's time so far. `deadline` is a reading of
+    `reference` is the untouched model's cost, `search_seconds` the search's whole time. `deadline` is a reading of
     `time.time()`; a verification that is not through by then is stopped.
     """
 

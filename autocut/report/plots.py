@@ -21,7 +21,7 @@ _MOST_POINTS = 250
 _MOST_CURVES = 40
 _LOG_FROM = 8
 _LOST_MUCH = 0.1
-"""Share of the best accuracy below it at which the first view of the front ends, unless the front goes further."""
+"""Share of the best accuracy below it at which the first view ends, unless the front or an unpruned model goes further."""
 _MARGIN = 0.08
 _GREY, _LIGHT, _BLUE, _ORANGE = "#8a8f98", "#d2d5da", "#1f5fbf", "#d9730d"
 
@@ -54,7 +54,8 @@ def pareto(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
         ticks = _log_ticks(min(costs), max(costs))
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     if axes[1] == "accuracy":
-        _look_at_useful(figure, [*front, *behind["baselines"]], [point for points in behind.values() for point in points])
+        whole = [point for point in behind["baselines"] if point.recipe["prune.method"] == "none"]
+        _look_at_useful(figure, [*front, *whole], [point for points in behind.values() for point in points])
     return figure
 
 

@@ -141,10 +141,14 @@ def _with_products(features: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best offer by its number, and those of its recipes that are worth their seconds."""
+    """The best offer by its number, and those of its recipes that are worth their seconds.
+
+    `rate` is the hypervolume per second that is expected of them; infinite where nothing is known.
+    """
 
     offer: int
     recipes: tuple[Recipe, ...]
+    rate: float = 0.0
 
 
 class Acquisition:
@@ -172,7 +176,7 @@ class Acquisition:
             volume: What is to grow.
         """
         if not self._forest.is_ready():
-            return Choice(0, tuple(offers[0]))
+            return Choice(0, tuple(offers[0]), math.inf)
         every = self._points([recipe for offer in offers for recipe in offer], volume)
         points = np.split(every, np.cumsum([len(offer) for offer in offers])[:-1], axis=1)
         growth = Growth(front, volume)
@@ -188,7 +192,7 @@ class Acquisition:
                 gain = growth.mean(points[number][:, tails], most[number][:, tails] > 0)
                 rate = gain / (shared_s[number] + math.fsum(seconds[number][tail] for tail in tails))
                 if rate > best:
-                    best, choice = rate, Choice(number, tuple(offers[number][tail] for tail in tails))
+                    best, choice = rate, Choice(number, tuple(offers[number][tail] for tail in tails), rate)
         return choice
 
     def most_promising(

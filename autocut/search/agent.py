@@ -5,10 +5,12 @@ against a real machine and against recorded tables. In order:
 
 1. *Baselines first*: the untouched model, then every tail (dtype x compile mode) of it, cheap lowerings first. From then on
    there is a front.
-2. *Cost first*: each pruning method once without training, and more ratios of those that got faster. They price every later recipe.
-3. *Learn*: the space's anchors, then proposals, each with all its promising tails (`proposing`). A training that cannot reach the
-   front any more ends at a rung (`early_stopping`); when nothing else promises more, it may go on.
-4. *Finalize*: inside the reserve, the front is exported, re-measured on the locked test split and verified.
+2. *Cost first*: each pruning method once without training: does it save anything here?
+3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising tails
+   (`proposing`). A training that cannot reach the front any more ends at a rung (`early_stopping`); when nothing else promises
+   more, it may go on.
+4. *Finalize*: inside the reserve, the front is exported, re-measured on the locked test split and verified. Where that leaves time,
+   the search goes on; what did not fit before comes first.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autocut.budget import Budget, format_duration
@@ -57,7 +60,7 @@ _END = Request((), "the phase is over")
 _END_S = 3.0
 """Time after the last bundle for the driver's own end: Ray's shutdown, the last notes and plots."""
 _SEARCH_ON_S = 5.0
-"""Seconds for which the search goes on once everything it found is finalized."""
+"""Seconds that must be left, besides a process's start, for the search to go on once everything it found is finalized."""
 _STILLBORN = 3
 """Worker processes in a row that may die before their first word."""
 _HANG_S = 120.0
@@ -111,6 +114,7 @@ class Agent:
         )  # fmt: skip
         self._finalizing = False
         self._too_little_s = 0.0
+        self._postponed: list[Request] = []
         self._baselines_done = False
         self._stillborn = 0
         self._numbers = itertools.count(1)
@@ -146,6 +150,8 @@ class Agent:
         if self._finalizing and self._may_search_on():
             self._finalizing = False
             self.proposing.start_afresh()
+            self._queue.extend(self._postponed)
+            self._postponed.clear()
         if not self._finalizing:
             if self.budget.search_left() > self.planner.process_s():
                 if rehearsal := self._rehearsal():
@@ -220,8 +226,9 @@ class Agent:
             self._on_death(job, current, unfinished, error)
             return
         self._stillborn = 0
-        if job.kind == "measure":
+        if job.kind == "measure" and unfinished:
             self._interrupt(unfinished)
+            self._postponed.append(Request(tuple(unfinished), job.why, job.may_skip))
 
     def close(self) -> None:
         """Tell the trials that are still open as interrupted: however the search ended, none is left running."""
@@ -302,7 +309,9 @@ class Agent:
         if request.may_skip:
             recipes = [recipe for recipe in recipes if not self.known.is_beaten(recipe)]
         fitting = self.known.fitting(tuple(recipes), self._time_for_recipes())
-        self._tell_too_long([recipe for recipe in recipes if recipe not in fitting])
+        if late := tuple(recipe for recipe in recipes if recipe not in fitting):
+            self._tell_too_long(late)
+            self._postponed.append(replace(request, recipes=late))
         self._interrupt([recipe for recipe in request.recipes if recipe not in fitting])
         return Request(fitting, request.why, request.may_skip) if fitting else None
 
@@ -352,10 +361,10 @@ class Agent:
         self.budget = self.budget.with_reserve(self.finalization.reserve_s(self.budget.total_s))
 
     def _may_search_on(self) -> bool:
-        """Whether the front is finalized, and time is left to find more and finalize that too: finalizing took less than feared."""
+        """Whether the front is finalized, and more time is left for finding (and finalizing) more than when the search ended."""
         worth_it = self.budget.search_left() > max(self._too_little_s, self.planner.process_s() + _SEARCH_ON_S)
         is_explored = self.proposing.is_dry and not self.proposing.is_short_of_time
-        return worth_it and not is_explored and self.finalization.is_complete
+        return worth_it and not is_explored and self.finalization.is_open_for_more
 
     def _start(
         self,
@@ -369,9 +378,9 @@ class Agent:
     ) -> Job:
         expected = self.planner.finalize_s() if kind == "finalize" else max(map(self.known.seconds, recipes))
         patience_s = math.inf if kind == "baseline" else _HANG_S + 8 * expected
-        number, spent_s = next(self._numbers), self.budget.spent()
+        number, planned_s = next(self._numbers), self.budget.total_s
         floors = self.trainings.floors(recipes) if kind == "measure" and may_skip else {}
-        job = Job(number, kind, recipes, deadline, why, trials, self.reference, spent_s, patience_s, may_skip, floors)
+        job = Job(number, kind, recipes, deadline, why, trials, self.reference, planned_s, patience_s, may_skip, floors)
         self._running[job.number] = job
         self._started[job.number] = self.budget.clock()
         self.progress.stage = why

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from autocut.search.book import Book
 
 MOST = 16
-"""Points that are finalized at most; any other one is exported on demand."""
+"""Points that are finalized at a time at most, and after which no search goes on; any other one is exported on demand."""
 
 _FEWEST_POINTS = 4
 """Points for which time is kept from the beginning on, found or not..."""
-_FEWEST_MORE = 2
+_FEWEST_MORE = 3
 """... and for which it is kept while the search goes on after the others."""
 _PATIENCE = 0.7
 """A finalization is begun while this many times its predicted seconds are left; what is cut off, the next run goes on with."""
@@ -76,14 +76,17 @@ class Finalization:
         return dict(list(waiting.items())[:share])
 
     def reserve_s(self, total_s: float) -> float:
-        """Seconds to keep for what waits, out of a budget of `total_s`."""
+        """Seconds to keep for what waits, and for what is still to be found, out of a budget of `total_s`."""
         waiting = len(finalists(self._book, self._objectives).keys() - self.done)
         return self._planner.reserve_s(max(waiting, _FEWEST_MORE, _FEWEST_POINTS - len(self.done)), self._workers, total_s)
 
     @property
-    def is_complete(self) -> bool:
-        """Whether everything that must be finalized is, or is being finalized."""
-        return not self._waiting(finalists(self._book, self._objectives))
+    def is_open_for_more(self) -> bool:
+        """Whether everything that must be finalized is, or is being finalized, and fewer than `MOST` points were.
+
+        Each one is a look at the locked test split: a search that goes on does not get any number of them.
+        """
+        return len(self.done) < MOST and not self._waiting(finalists(self._book, self._objectives))
 
     def _waiting(self, points: Mapping[Recipe, int]) -> dict[Recipe, int]:
         return {recipe: trial for recipe, trial in points.items() if recipe not in self.done and not self._is_running(recipe)}

@@ -1,4 +1,4 @@
-"""What is tried before any proposal: baselines, wishes and anchors, skeletons that price what is trained later, slow compilers.
+"""What is tried before any proposal: baselines, each pruning method once, wishes and anchors, more ratios, slow compilers.
 
 Each phase yields requests, and None while what it would ask for next depends on jobs that still run.
 """

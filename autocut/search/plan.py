@@ -15,8 +15,9 @@ def plan_lines(known: Knowledge, budget: Budget) -> list[str]:
         f"at least {format_duration(budget.reserve_s)} of it kept for finalization; {known.workers} workers",
         "1. baselines: the untouched model, then "
         + ", ".join(f"{dtype}/{mode}" for dtype, mode in tails if (dtype, mode) != ("fp32", "eager")),
-        "2. cost first: each pruning method without training, at a few ratios",
-        f"3. learn: {len(known.space.anchors)} anchors, then proposals, each with its promising tails",
+        "2. cost first: each pruning method without training, whether it saves anything here",
+        f"3. learn: {len(known.space.anchors)} anchors, more ratios of what saves something, then proposals; each with its "
+        "promising tails",
         "4. finalize: export, test split, verify in fresh processes",
     ]
     if ladder := ladder_line(known):

@@ -7,6 +7,7 @@ offer is taken that promises most hypervolume per predicted second.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -129,6 +130,8 @@ class Proposing:
         if not offers:
             return ()
         choice = self._choose(offers)
+        if packed and choice.rate <= 0 and not self._known.is_hopeful:
+            return ()
         best = replace(offers.pop(choice.offer), recipes=choice.recipes)
         for other in offers:
             if other.trial is not None:
@@ -142,7 +145,7 @@ class Proposing:
     def _choose(self, offers: Sequence[_Offer]) -> Choice:
         untouched = self._known.done.get(UNTOUCHED)
         if untouched is None or not self._known.tactics.gain_per_second:
-            return Choice(0, offers[0].recipes)
+            return Choice(0, offers[0].recipes, math.inf)
         front = self._known.front_values()
         seconds, shared_s = [], []
         for offer in offers:
@@ -154,7 +157,7 @@ class Proposing:
         return self._acquisition.best([offer.recipes for offer in offers], seconds, shared_s, front, volume)
 
     def _offers(self, packed: Sequence[Recipe], left_s: float, until: float) -> list[_Offer]:
-        """An idea of the sampler and variations of the front; what fills up a request are variations alone, they are quicker."""
+        """An idea of the sampler and, once they can be weighed, variations of the front; they alone fill up a request."""
         weighs, taken = self._known.tactics.gain_per_second and self._forest.is_ready(), {*packed, *self.open}
         offers = [] if weighs and packed else self._asked(taken, left_s, until, _ASKS_BESIDE if weighs else _ASKS)
         offers += self._variations([offer.proposed for offer in offers], taken, left_s) if weighs else []

@@ -214,7 +214,7 @@ class _Search:
             train_seconds = float(trial.extras.get("train_seconds", 0.0))
             final = finals.get(trial.trial)
             self.agent.verdicts.recall(
-                recipe, values, train_seconds=train_seconds, finalized=final is not None,
+                recipe, values, train_seconds=train_seconds, tested=None if final is None else final.values,
                 refused=final is not None and final.refusal is not None, stopped=trial.state == "PRUNED", curve=trial.curve,
             )  # fmt: skip
         recipes = {recipe.fingerprint: recipe for recipe in self.study.verdicts()}

@@ -79,7 +79,7 @@ class Verdicts:
         values: Mapping[str, float] | None,
         *,
         train_seconds: float = 0.0,
-        finalized: bool = False,
+        tested: Mapping[str, float] | None = None,
         refused: bool = False,
         stopped: bool = False,
         curve: Sequence[float] = (),
@@ -90,7 +90,7 @@ class Verdicts:
             recipe: Of the trial.
             values: What it gave; None means that it cannot be real, failed, or was `stopped`.
             train_seconds: That its model took to train.
-            finalized: Whether it was measured on the test split.
+            tested: What it gave on the test split; None where it was not finalized.
             refused: Whether its bundle was not accepted.
             stopped: Whether its training was ended early.
             curve: Validation metric after each epoch.
@@ -105,10 +105,10 @@ class Verdicts:
         self._learn(recipe, values, curve)
         self._train_seconds[recipe] = train_seconds
         self._proposer.learn(recipe, self._known.objectives(values), self._violations(values))
-        if finalized:
+        if tested is not None:
             self._finalization.done.add(recipe)
-        if refused:
-            self._known.refuse(recipe)
+            if refused and not self._broken(tested):
+                self._known.refuse(recipe)
 
     def _learn(self, recipe: Recipe, values: Mapping[str, float], curve: Sequence[float]) -> None:
         self._trainings.finished(recipe, curve)
@@ -164,18 +164,24 @@ class Verdicts:
         self._progress.lines.append(f"bundle: {event.recipe.describe()}: {event.outcome}: {event.reason.partition(chr(10))[0]}")
 
     def finalized(self, event: RecipeFinalized, reference: Cost) -> None:
-        """Take in the numbers of the locked test split; a limit that does not hold on it refuses the bundle."""
+        """Take in the numbers of the locked test split; a limit that does not hold on it refuses the bundle.
+
+        The search is not told of such a limit: what it tries next must not depend on the test split.
+        """
         values = values_of(event.measurement, reference, self._scale.price, self._train_seconds.get(event.recipe, 0.0))
-        broken = [name for name, violation in self._violations(values).items() if violation > 0]
+        broken = self._broken(values)
         if broken and event.recipe != UNTOUCHED:
             event = replace(event, refusal=f"{broken[0]} does not hold on the test split")
         self._finalization.done.add(event.recipe)
-        if event.refusal:
+        if event.refusal and not broken:
             self._known.refuse(event.recipe)
         self._book.finalize(event.recipe, values, event)
         done = "verified" if event.bundle else "measured"
         verdict = f"refused: {event.refusal}" if event.refusal else f"{done}, {headline(values)} on the locked test split"
         self._progress.lines.append(f"bundle: {event.recipe.describe()}: {verdict}")
+
+    def _broken(self, values: Mapping[str, float]) -> list[str]:
+        return [name for name, violation in self._violations(values).items() if violation > 0]
 
     def _violations(self, values: Mapping[str, float]) -> dict[str, float]:
         return {str(limit): limit.violation(values) for limit in (*self._scale.limits, *self._floor)}

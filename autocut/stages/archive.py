@@ -85,7 +85,10 @@ def refuse_pickles(path: Path) -> None:
 
 
 def _open(path: Path) -> PT2ArchiveReader:
-    """Torch's reader imports its whole tracer, which takes as long as torch itself: a bundle without such an archive needs none."""
+    """Open by torch's reader, imported here: torch 2.13 imports its whole tracer with it, which takes as long as torch itself.
+
+    A bundle without such an archive does without. Can go to the top when the reader stands alone.
+    """
     from torch.export.pt2_archive import PT2ArchiveReader
 
     return PT2ArchiveReader(str(path))

@@ -48,7 +48,7 @@ def test_an_ungrown_forest_takes_the_first_offer(space):
         [[pruned(0.2)], [pruned(0.4)]], [[1.0], [1.0]], [0.0, 0.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED)
     )
 
-    assert choice == Choice(0, (pruned(0.2),))
+    assert choice == Choice(0, (pruned(0.2),), math.inf)
 
 
 @pytest.mark.parametrize(("seconds", "chosen"), [((10.0, 10.0), 1), ((1.0, 100.0), 0)])

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import Limit
-from autocut.search.jobs import RecipeStarted, StageRan
+from autocut.search.jobs import RecipeFinalized, RecipeStarted, StageRan
 
 INT8 = ("int8_static", "onnxruntime")
 
@@ -66,6 +66,32 @@ def test_time_that_finalizing_did_not_need_goes_back_to_the_search(start):
     assert kinds[-1] == "finalize"
     assert machine.searcher.budget.left() < 20
     assert {point.recipe for point in machine.searcher.book.front()} <= set(machine.searcher.book.finals)
+
+
+def test_a_wish_that_did_not_fit_is_run_when_time_comes_back(start):
+    """Finalizing took less than was kept for it: what somebody asked for comes before new ideas."""
+    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 6, "train.lr_scale": 1.0}).with_tail(*INT8)
+    machine = start(budget_s=135.0, tries=[wish])
+    machine.world.finalize_s = 1.0
+    machine.run()
+    told = [line for line in machine.searcher.progress.lines if line.startswith("not run")]
+
+    assert told
+    assert wish in machine.searcher.book.points
+
+
+def test_a_limit_that_breaks_on_the_test_split_does_not_steer_the_search(start):
+    """The bundle is refused; what is tried next depends on validation numbers alone."""
+    machine = start(limits=(Limit("accuracy", ">=", 0.5),))
+    machine.run(most_jobs=3)
+    agent = machine.searcher
+    recipe = UNTOUCHED.with_tail(*INT8)
+    rivals = dict.fromkeys(agent.known.front_recipes())
+    poor = machine.world.measured(Recipe({"prune.method": "structured", "prune.ratio": 0.9})).measurement
+    agent.verdicts.finalized(RecipeFinalized(recipe, poor, None, None, None), agent.reference)
+
+    assert recipe in rivals
+    assert agent.known.front_recipes() == list(rivals)
 
 
 def test_time_that_is_left_finalizes_runners_up(start):
@@ -285,7 +311,7 @@ def test_what_an_earlier_session_found_is_not_repeated(start):
     for what, recipe in first.log:
         if what == "measure":
             values = first.searcher.known.done[recipe]
-            second.searcher.verdicts.recall(recipe, values, finalized=recipe in first.searcher.book.finals)
+            second.searcher.verdicts.recall(recipe, values, tested=first.searcher.book.finals.get(recipe))
             second.searcher.book.points[recipe] = first.searcher.book.points.get(recipe) or second.searcher.book.points.get(recipe)
     second.searcher.book.points = {recipe: point for recipe, point in second.searcher.book.points.items() if point}
     second.run()
