@@ -46,7 +46,7 @@ class Recipe(Mapping[str, Value]):
 
     def _take(self, settings: dict[str, Value]) -> None:
         self._settings = settings
-        self._json = _ENCODER.encode(settings)
+        self._key = tuple(settings.items())
 
     @classmethod
     def _of(cls, settings: dict[str, Value]) -> Recipe:
@@ -68,12 +68,12 @@ class Recipe(Mapping[str, Value]):
         return len(self._settings)
 
     def __hash__(self) -> int:
-        """Hash of the canonical JSON."""
-        return hash(self._json)
+        """Hash of the settings."""
+        return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
         """Equal when both do the same."""
-        return isinstance(other, Recipe) and self._json == other._json
+        return isinstance(other, Recipe) and self._key == other._key
 
     def __repr__(self) -> str:
         """Show the settings that differ from the untouched model."""
@@ -81,7 +81,7 @@ class Recipe(Mapping[str, Value]):
 
     def canonical_json(self) -> str:
         """One spelling for equal recipes: sorted keys, no spaces, whole numbers without a point."""
-        return self._json
+        return _ENCODER.encode(self._settings)
 
     @property
     def fingerprint(self) -> str:

@@ -177,7 +177,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy("autocut without gain per second", _agent(replace(EVERYTHING, gain_per_second=False))),
             Strategy("autocut, MO-ASHA's stopping rule", _agent(trainings=MoAsha)),
             Strategy("autocut, tpe sampler", _agent(sampler="tpe")),
-            Strategy("autocut, multivariate tpe sampler", _agent(sampler="tpe_multivariate")),
+            Strategy("autocut, random sampler", _agent(sampler="random")),
         )
     }
 )
