@@ -60,7 +60,7 @@ class Forest:
         self._rows: dict[tuple[Recipe, str], tuple[Recipe, float]] = {}
         self._graphs: dict[str, int] = {}
         self._models: dict[bool, _Model] = {}
-        self._grown_on = 0
+        self._grown_on, self._grown_graphs = 0, 0
 
     def learn(self, recipe: Recipe, accuracy: float) -> None:
         """Take in a measured accuracy; recipes of one prefix and one quantized graph share it."""
@@ -84,7 +84,7 @@ class Forest:
         return guessed
 
     def _grow(self) -> None:
-        if len(self._rows) <= self._grown_on * _STALE:
+        if len(self._rows) <= self._grown_on * _STALE and len(self._graphs) == self._grown_graphs:
             return
         rows = list(self._rows.values())[-_MOST:]
         for trained in (False, True):
@@ -92,7 +92,7 @@ class Forest:
             chosen = own if len(own) >= _FEWEST_OF_A_KIND else rows
             features = np.array([self._features(recipe) for recipe, _ in chosen])
             self._models[trained] = _Model(features, np.array([accuracy for _, accuracy in chosen]), self._seed)
-        self._grown_on = len(self._rows)
+        self._grown_on, self._grown_graphs = len(self._rows), len(self._graphs)
 
     def _features(self, recipe: Recipe) -> list[float]:
         """The ratio first, then every setting of the prefix, then the graph; choices by name are told one by one."""

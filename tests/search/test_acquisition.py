@@ -80,6 +80,17 @@ def test_recipes_of_one_graph_are_one_measurement(space):
     assert not forest.is_ready()
 
 
+def test_a_graph_that_is_new_late_in_a_search_is_learned_at_once(space):
+    """It has a feature of its own: what was fitted without it cannot be asked about it."""
+    forest = Forest(space, lambda recipe: recipe.tail[0], seed=0)
+    for step in range(200):
+        forest.learn(pruned(round(0.1 + 0.004 * step, 3)), 0.9)
+    forest.guesses([pruned(0.5)])
+    forest.learn(pruned(0.5).with_tail("int8_static", "onnxruntime"), 0.7)
+
+    assert forest.guesses([pruned(0.51), pruned(0.51).with_tail("int8_static", "onnxruntime")]).shape[1] == 2
+
+
 def test_a_setting_that_helped_at_some_ratios_is_expected_to_help_at_another(space):
     """Settings add up: a few trainings with and without say what one brings where it was never tried."""
     forest = Forest(space, lambda recipe: recipe.tail[0], seed=0)
