@@ -2,6 +2,7 @@
 
 python studies/search_efficiency/replay.py digits --budget 30m --seeds 20
 python studies/search_efficiency/replay.py digits --budget 30m --seeds 20 --only autocut "optuna tpe, nothing reused"
+python studies/search_efficiency/replay.py digits --budget 30m --show        what earlier calls have kept, nothing is run
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import optuna
 import table
 from numpy.typing import NDArray
+from scipy.stats import wilcoxon
 from strategies import PRICE, STRATEGIES, WORKERS, Contest, Strategy
 from world import RecordedWorld
 
@@ -142,8 +144,9 @@ def rows(runs: Sequence[Run]) -> list[str]:
         by_name.setdefault(run.strategy, []).append(run)
     ours = by_name.get(OURS, [])
     lines = [
-        "| strategy | 10% | 25% | 50% | 100% of the budget (quartiles) | measured | trained | autocut is there after |",
-        "|---|---|---|---|---|---|---|---|",
+        "| strategy | seeds | 10% | 25% | 50% | 100% of the budget (quartiles) | measured | trained | autocut is there after "
+        "| behind autocut all the time, by |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, of_name in by_name.items():
         volumes = np.array([run.volumes for run in of_name])
@@ -151,11 +154,19 @@ def rows(runs: Sequence[Run]) -> list[str]:
         low, end, high = (100 * float(value) for value in np.percentile(volumes[:, -1], [25, 50, 75]))
         soon = quartiles([reach(run, end / 100) for run in ours]) if ours and name != OURS else ""
         lines.append(
-            f"| {name} | {at[0]:.1f} | {at[1]:.1f} | {at[2]:.1f} | {end:.1f} ({low:.1f} to {high:.1f}) "
+            f"| {name} | {len(of_name)} | {at[0]:.1f} | {at[1]:.1f} | {at[2]:.1f} | {end:.1f} ({low:.1f} to {high:.1f}) "
             f"| {statistics.median(run.recipes for run in of_name):.0f} | {statistics.median(run.trained for run in of_name):.0f} "
-            f"| {soon} |"
+            f"| {soon} | {behind(ours, of_name) if ours and name != OURS else ''} |"
         )
     return lines
+
+
+def behind(ours: Sequence[Run], others: Sequence[Run]) -> str:
+    """By how many points `others` lie behind ours in the mean over the budget, seed by seed; p of Wilcoxon's signed-rank test."""
+    means = [{run.seed: 100 * statistics.fmean(run.volumes) for run in runs} for runs in (ours, others)]
+    differences = [means[0][seed] - means[1][seed] for seed in sorted(means[0].keys() & means[1].keys())]
+    p = float(wilcoxon(differences).pvalue) if any(differences) else 1.0
+    return f"{statistics.fmean(differences):.1f} (p={p:.2g})"
 
 
 def quartiles(shares: Sequence[float]) -> str:
@@ -195,7 +206,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
+    if arguments.show:
+        print("\n".join(rows(_read(kept_runs(arguments.task, arguments.budget)))))
+        return
     budget_s = parse_duration(arguments.budget)
     contest = load(arguments.task, budget_s)
     goal = best_of(contest)
