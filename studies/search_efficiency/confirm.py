@@ -6,7 +6,7 @@ default TPE sampler over the joint space, a trial at a time on each worker, thro
 Inductor itself caches is reused, and pairs of dtype and mode that this machine cannot run are refused before any work. A seed
 decides the untouched model and all training of both.
 
-    python studies/search_efficiency/confirm.py digits --budget 3m --seeds 5
+    python studies/search_efficiency/confirm.py digits --budget 5m --seeds 5
 """
 
 from __future__ import annotations
