@@ -58,6 +58,11 @@ class SearchConfig:
     try_recipes: tuple[Path, ...] = ()
     cache_bytes: int = DEFAULT_CACHE_BYTES
 
+    @property
+    def task_path(self) -> str | None:
+        """The task's file wherever a process works; None for the embedded digits task."""
+        return None if self.task is None else str(Path(self.task).resolve())
+
     def folder(self, task_name: str) -> Path:
         """Return the study folder of a task with this name."""
         return self.out if self.out is not None else STUDIES / task_name

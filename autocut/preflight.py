@@ -53,10 +53,13 @@ class Preflight:
     unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def preflight(task: str | None, meanwhile: Callable[[], None] = lambda: None) -> Preflight:
+def preflight(
+    task: str | None, ask: Callable[..., Mapping[str, str]] | None = None, meanwhile: Callable[[], None] = lambda: None
+) -> Preflight:
     """Look at the methods, check the task in the file `task` (None: the embedded digits task) and say what it is.
 
-    `meanwhile` is called here while the other process looks.
+    `ask` asks a worker process what it finds of the task (see `task_check`), `meanwhile` is called here while the other process
+    looks.
 
     Raises:
         TaskError: the task cannot be loaded, or takes its process with it.
@@ -67,7 +70,7 @@ def preflight(task: str | None, meanwhile: Callable[[], None] = lambda: None) ->
     # Under the lock, because another search may be timing; it is waited for before the clock of the check runs.
     with QuietLock().shared(), ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
         try:
-            looked = pool.submit(_look, task)
+            looked = pool.submit(_look, task, ask)
             meanwhile()
             return looked.result(timeout=_TIMEOUT_S)
         except TimeoutError:
@@ -87,7 +90,7 @@ def _keep_stdout_clean() -> None:
     os.dup2(2, 1)
 
 
-def _look(task_path: str | None) -> Preflight:
+def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = None) -> Preflight:
     import torch
 
     from autocut.methods import known_methods, registry, unfit_methods
@@ -97,7 +100,7 @@ def _look(task_path: str | None) -> Preflight:
 
     torch.set_num_threads(1)
     task = load_task(task_path)
-    if faults := check_task(task_path):
+    if faults := check_task(task_path, ask):
         raise FaultsError(f"task {task.name}", faults)
     modes = registry("compile.mode")
     lowerings = {}

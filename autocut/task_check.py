@@ -24,6 +24,7 @@ from autocut.splits import Examples, input_hashes, length, spread
 from autocut.task import Task, load_task
 from autocut.task_model_check import (
     SAMPLE,
+    AskWorker,
     build,
     build_faults,
     export_faults,
@@ -41,18 +42,18 @@ SHAPE_EXAMPLES, SHAPE_BATCH = 128, 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def check_task(path: str | Path | None) -> list[Fault]:
+def check_task(path: str | Path | None, ask: AskWorker | None = None) -> list[Fault]:
     """Load the task file `path` (None: the embedded digits task) and return all of its faults; none is an empty list.
 
     A fault that hides others (a file that does not load, a model that cannot be built) is told with those that can still be
-    seen.
+    seen. `ask` asks another process what it finds; None starts one.
     """
     try:
         task = load_task(path)
     except AutocutError as error:
         return [Fault(error.message, error.hint)]
     faults = faults_of(task)
-    return faults + [fault for fault in worker_faults(task, path) if fault not in faults]
+    return faults + [fault for fault in worker_faults(task, path, ask) if fault not in faults]
 
 
 def faults_of(task: Task) -> list[Fault]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from autocut.kinds import unshifted_fault
 from autocut.splits import length, spread
 from autocut.task import Task, seeded
 from autocut.task_file import tell
+from autocut.task_worker import ANSWER, MODEL
 
 SAMPLE = 2048
 """Examples of a split that are looked at, evenly spread."""
@@ -241,25 +242,11 @@ def _first_lines(error: Exception) -> str:
     return f"{type(error).__name__}: {first if len(first) > 30 else ' '.join(lines[:2])}"
 
 
-_WORKER = """
-import json, pickle, sys
-from pathlib import Path
-from autocut.errors import AutocutError
-from autocut.task import load_task
-answer = {}
-try:
-    task = load_task(json.loads(sys.argv[1]))
-    answer["fingerprint"] = task.fingerprint
-    pickle.loads(Path("model.pickle").read_bytes())
-except AutocutError as error:
-    answer["error"] = error.message
-except Exception as error:
-    answer["error"] = f"{type(error).__name__}: {error}"
-Path("answer.json").write_text(json.dumps(answer))
-"""
+AskWorker = Callable[[Path, str | None], Mapping[str, str]]
+"""Calls `load_as_worker` in another process."""
 
 
-def worker_faults(task: Task, path: str | Path | None) -> Iterator[Fault]:
+def worker_faults(task: Task, path: str | Path | None, ask: AskWorker | None = None) -> Iterator[Fault]:
     """Load the task and its model in another process and folder, as a worker does, and compare fingerprints.
 
     Where the model cannot be built or the data cannot be read, this tells it again, in the words of the checks before.
@@ -283,8 +270,8 @@ def worker_faults(task: Task, path: str | Path | None) -> Iterator[Fault]:
         yield Fault(error.message, error.hint)
         return
     with tempfile.TemporaryDirectory(prefix="autocut-check-") as folder:
-        Path(folder, "model.pickle").write_bytes(pickled.getvalue())
-        answer = _ask_worker(Path(folder), None if path is None else str(Path(path).expanduser().resolve()))
+        Path(folder, MODEL).write_bytes(pickled.getvalue())
+        answer = (ask or ask_fresh_process)(Path(folder), None if path is None else str(Path(path).expanduser().resolve()))
     if "error" in answer:
         yield Fault(
             f"a worker process must be able to load the task, got {answer['error']}",
@@ -297,21 +284,16 @@ def worker_faults(task: Task, path: str | Path | None) -> Iterator[Fault]:
         )
 
 
-def _ask_worker(folder: Path, path: str | None) -> dict[str, str]:
+def ask_fresh_process(folder: Path, path: str | None) -> dict[str, str]:
+    """Call `load_as_worker` in a process of its own."""
     package = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))}
+    command = [sys.executable, "-m", "autocut.task_worker", str(folder), *([] if path is None else [path])]
     try:
-        process = subprocess.run(
-            [sys.executable, "-c", _WORKER, json.dumps(path)],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            timeout=WORKER_TIMEOUT_S,
-            check=False,
-        )
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=WORKER_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         return {"error": f"no answer within {WORKER_TIMEOUT_S} s"}
-    answer = folder / "answer.json"
+    answer = folder / ANSWER
     if not answer.is_file():
         return {"error": f"exit code {process.returncode}"}
-    return dict(json.loads(answer.read_text()))
+    return dict(json.loads(answer.read_text(encoding="utf-8")))

@@ -54,7 +54,7 @@ class Timing:
 
     def _least_disturbed(self, batch_size: int) -> Latency:
         """Time the untouched model a few times: whatever disturbs makes it slower, so the fastest was disturbed least."""
-        tries = [self._latency(self._untouched, batch_size, 2 * SAMPLES) for _ in range(_REFERENCE_TRIES)]
+        tries = [self._latency(self._untouched, batch_size, SAMPLES) for _ in range(_REFERENCE_TRIES)]
         return min(tries, key=lambda found: found.p50_ms.value)
 
     def _latency(self, candidate: Predict, batch_size: int, samples: int) -> Latency:

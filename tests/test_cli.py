@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import shlex
@@ -87,6 +88,15 @@ class FakeStudy:
         )
 
 
+class FakeWorkplace(contextlib.nullcontext):
+    """Starts nothing."""
+
+    ask = None
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(self)
+
+
 @pytest.fixture
 def room(monkeypatch):
     """Put functions in place of those of a module; the module need not exist."""
@@ -105,9 +115,10 @@ def searches(room, monkeypatch, tmp_path):
     seen = []
     monkeypatch.chdir(tmp_path)
     digits = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
-    monkeypatch.setattr("autocut.preflight.preflight", lambda task, meanwhile: Preflight(KNOWN, {}, digits))
+    monkeypatch.setattr("autocut.preflight.preflight", lambda task, ask, meanwhile: Preflight(KNOWN, {}, digits))
     monkeypatch.setattr("autocut.methods.known_methods", lambda: KNOWN)
-    room("autocut.search.run", run_search=lambda config, space, found, console, started: seen.append((config, space)) or 0)
+    room("autocut.search.workplace", Workplace=FakeWorkplace)
+    room("autocut.search.run", run_search=lambda config, space, *others: seen.append((config, space)) or 0)
     room("autocut.study", open_study=lambda folder: FakeStudy())
     room("autocut.task_check", check_task=lambda path: [])
     return seen

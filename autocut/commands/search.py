@@ -18,6 +18,7 @@ from autocut.console import Console
 from autocut.errors import Fault, FaultsError, InputError, unknown_name
 
 if TYPE_CHECKING:
+    from autocut.search.workplace import Workplace
     from autocut.space import Space
 
 _DEFAULTS = SearchConfig(task=None, budget_s=0)
@@ -91,26 +92,36 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
     config = SearchConfig(task=task, budget_s=budget, **options)
     if dry_run:
         return _dry_run(ctx, config, console, as_json=as_json)
-    from autocut.preflight import preflight
-    from autocut.space import fit_space
-
-    started = time.time()
-    found = preflight(config.task, meanwhile=_import_driver)
-    config = replace(config, out=config.folder(found.task.name))
-    asked = _checked_space(config, found.methods)
-    space = fit_space(asked, found.unfit)
-    _tell_unfit(asked, found.unfit, console)
-
-    from autocut.search.run import run_search
-
-    code = run_search(config, space, found, console, started)
+    config, code = _run(config, console, time.time())
     _print_front(config, console, as_json=as_json)
     return code
 
 
-def _import_driver() -> None:
-    """Import what the search itself needs: seconds that are there while the task is looked at."""
+def _run(config: SearchConfig, console: Console, started: float) -> tuple[SearchConfig, int]:
+    """Check and search; return the configuration with its study folder, and the exit code."""
+    from autocut.preflight import preflight
+    from autocut.search.workplace import Workplace
+    from autocut.space import fit_space
+
+    place = Workplace(config.task_path, threads=config.threads, workers=config.workers, ray_address=config.ray_address)
+    with place:
+        # Whatever starts slowly does so while the task is looked at.
+        found = preflight(config.task, place.ask, meanwhile=lambda: _make_ready(place))
+        config = replace(config, out=config.folder(found.task.name))
+        asked = _checked_space(config, found.methods)
+        space = fit_space(asked, found.unfit)
+        _tell_unfit(asked, found.unfit, console)
+
+        from autocut.search.run import run_search
+
+        return config, run_search(config, space, found, console, started, place)
+
+
+def _make_ready(place: Workplace) -> None:
+    """Import what the search itself needs, and start Ray."""
     import autocut.search.run  # noqa: F401
+
+    place.start_ray()
 
 
 def _tell_unfit(space: Space, unfit: Mapping[str, Mapping[str, str]], console: Console) -> None:

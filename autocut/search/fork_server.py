@@ -2,8 +2,11 @@
 
     python -m autocut.search.fork_server LISTENER PARENT [TASK]
 
-LISTENER is the inherited descriptor of a listening Unix socket, PARENT the process to die with. It writes a byte to stdout when it
-has imported everything. Each connection is one job: a `relay.Request` comes in, events go out, and None is the last word.
+LISTENER is the inherited descriptor of a listening Unix socket, PARENT the process to die with. Each connection is one call: a
+`relay.Request` comes in, what the call reports goes out, and None is the last word.
+
+What jobs need at once is imported first, what they may need later while the first ones work. It writes a byte to stdout when it
+has imported everything: until then its work would disturb who times.
 
     driver ── starts ──> fork server ── forks ──> one process a job
        └── Ray Tune ──> trial's process (relay) ── socket ──┘
@@ -24,36 +27,39 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from autocut.parent_death import die_with
-from autocut.search.imports import import_for_jobs
-from autocut.search.jobs import Event, Job, Setting
-
-Run = Callable[[Job, Setting, Callable[[Event], None]], None]
+from autocut.search.imports import import_for_start, imports_for_later
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Import, say so, and fork until the driver is gone."""
+    """Import, and fork until the driver is gone."""
     listener, parent, *task = arguments
     die_with(int(parent))
-    import_for_jobs(task[0] if task else None)
-    from autocut.search.worker import run_job
-
-    serve(socket.socket(fileno=int(listener)), run_job)
+    import_for_start()
+    serve(socket.socket(fileno=int(listener)), imports_for_later(task[0] if task else None))
 
 
-def serve(listener: socket.socket, run: Run) -> None:
-    """Fork a process for each connection to `listener`, which calls `run`; never returns."""
+def serve(listener: socket.socket, later: Iterable[object] = ()) -> None:
+    """Fork a process for each connection to `listener`; never returns.
+
+    From the first one on, `later` is gone through, a step between two looks at the listener.
+    """
     # pass_fds has made it inheritable: no compiler started from here shall have it.
     listener.set_inheritable(False)
+    server = _Server(listener)
+    server.attend()
+    for _ in later:
+        server.attend(timeout_s=0)
     # What is here lives on in every child: a collection there need not look at it, and so copies none of its pages.
     gc.collect()
     gc.freeze()
-    _say_ready()
-    _Server(listener, run).serve()
+    server.say_ready()
+    while True:
+        server.attend()
 
 
 @dataclass(frozen=True)
@@ -66,25 +72,34 @@ class _Child:
 
 
 class _Server:
-    def __init__(self, listener: socket.socket, run: Run) -> None:
+    def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
-        self._run = run
         self._children: dict[int, _Child] = {}
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
+        self._driver: int | None = os.dup(1)
+        _be_silent(1)  # what libraries print must not look like the byte that the driver waits for
 
-    def serve(self) -> None:
-        while True:
-            for descriptor, _ in self._poll.poll():
-                if descriptor == self._listener.fileno():
-                    self._accept()
-                elif (child := self._children.get(descriptor)) is None:
-                    continue  # it ended in this very round
-                elif descriptor == child.ended:
-                    self._bury(child)
-                else:
-                    _kill(child)
-                    self._poll.unregister(child.connection)
+    def say_ready(self) -> None:
+        """Tell the driver, and from here on nobody anything: what libraries print leads nowhere."""
+        if self._driver is not None:
+            os.write(self._driver, b"+")
+            os.close(self._driver)
+            self._driver = None
+        _be_silent(2)
+
+    def attend(self, timeout_s: float | None = None) -> None:
+        """Wait, at most `timeout_s`, until somebody wants a process or one has ended, and see to it."""
+        for descriptor, _ in self._poll.poll(None if timeout_s is None else 1e3 * timeout_s):
+            if descriptor == self._listener.fileno():
+                self._accept()
+            elif (child := self._children.get(descriptor)) is None:
+                continue  # it ended in this very round
+            elif descriptor == child.ended:
+                self._bury(child)
+            else:
+                _kill(child)
+                self._poll.unregister(child.connection)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # the relay is gone again, or there is no memory for a process: the relay sees the end
@@ -98,7 +113,7 @@ class _Server:
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _be_worker(server, connection, self._run, self._close)
+            _be_worker(server, connection, self._close)
         with contextlib.suppress(OSError):  # both do it, so that it is done whoever runs first
             os.setpgid(pid, pid)
         child = _Child(pid, os.pidfd_open(pid), connection)
@@ -121,30 +136,33 @@ class _Server:
     def _close(self) -> None:
         """In a child: let go of what is the server's."""
         self._listener.close()
+        if self._driver is not None:
+            os.close(self._driver)
+        _be_silent(2)
         for descriptor, child in self._children.items():
             if descriptor == child.ended:
                 os.close(descriptor)
                 child.connection.close()
 
 
-def _be_worker(server: int, connection: socket.socket, run: Run, close: Callable[[], None]) -> None:
-    """Run one job in this process, and end it: whatever happens, nothing of the server's goes on here."""
+def _be_worker(server: int, connection: socket.socket, close: Callable[[], None]) -> None:
+    """Make one call in this process, and end it: whatever happens, nothing of the server's goes on here."""
     status = 1
     try:
         os.setpgid(0, 0)
         die_with(server)
         close()
-        _run_request(Connection(connection.detach()), run)
+        _run_request(Connection(connection.detach()))
         status = 0
     finally:
         os._exit(status)
 
 
-def _run_request(connection: Connection, run: Run) -> None:
+def _run_request(connection: Connection) -> None:
     request = connection.recv()
     request.surroundings.adopt()
     _draw_own_numbers()
-    run(request.job, request.setting, connection.send)
+    request.call(connection.send)
     connection.send(None)
 
 
@@ -160,12 +178,9 @@ def _kill(child: _Child) -> None:
             kill(child.pid, signal.SIGKILL)
 
 
-def _say_ready() -> None:
-    """Tell the driver, and from here on nobody anything: what libraries print leads nowhere."""
-    os.write(1, b"+")
+def _be_silent(stream: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(nowhere, stream)
+    os.dup2(nowhere, stream)
     os.close(nowhere)
 
 

@@ -11,7 +11,7 @@ import ast
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _WORKER = "autocut.search.worker"
@@ -26,8 +26,15 @@ _HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
 """Of pyarrow's allocator, which prepares itself for every fork and starts the thread again."""
 
 
-def import_for_jobs(task_path: str | None) -> None:
-    """Import what a job of this task may import, at its start or while it runs.
+def import_for_start() -> None:
+    """Import what every job needs before it does anything."""
+    _import(_WORKER)
+    for name in _names_in_source(_WORKER):
+        _import(name)
+
+
+def imports_for_later(task_path: str | None) -> Iterator[str]:
+    """Import what a job of this task may import while it runs, and yield the name of each module that was.
 
     The task's own modules are not imported: they may change, may compute something, and are the worker's to load. What they import
     from installed packages is, unless that starts threads, which a fork would lose.
@@ -35,13 +42,15 @@ def import_for_jobs(task_path: str | None) -> None:
     Raises:
         RuntimeError: a library of autocut's own started a thread.
     """
-    _import_closure((_WORKER, *_LAZY_LIBRARIES))
+    yield from _import_closure((_DIGITS, *_LAZY_LIBRARIES, _WORKER) if task_path is None else (*_LAZY_LIBRARIES, _WORKER))
+    from autocut.stages.libraries import library_versions
+
+    library_versions()  # every key of a stage names them; looking them up takes longer than the rest of a job's beginning
     if threads := foreign_threads():
         raise RuntimeError(f"a process that is to be forked must have one thread, but imports started {', '.join(threads)}")
-    wanted = [_DIGITS] if task_path is None else _installed_names(Path(task_path))
-    wanted = [name for name in wanted if name not in sys.modules]
+    wanted = [] if task_path is None else [name for name in _installed_names(Path(task_path)) if name not in sys.modules]
     if wanted and _leave_one_thread(wanted):
-        _import_closure(wanted)
+        yield from _import_closure(wanted)
 
 
 def foreign_threads() -> list[str]:
@@ -52,8 +61,8 @@ def foreign_threads() -> list[str]:
     return [name for name in names if name not in _HARMLESS_THREADS]
 
 
-def _import_closure(names: Iterable[str]) -> None:
-    """Import `names`, and whatever modules of autocut that are loaded by then name in an import anywhere in them."""
+def _import_closure(names: Iterable[str]) -> Iterator[str]:
+    """Import `names`, the last first, and what modules of autocut that are loaded by then name in an import anywhere in them."""
     waiting, seen, read = list(names), set[str](), set[str]()
     while waiting:
         name = waiting.pop()
@@ -61,10 +70,10 @@ def _import_closure(names: Iterable[str]) -> None:
             continue
         seen.add(name)
         _import(name)
+        yield name
         for own in [own for own in sys.modules if own.partition(".")[0] == "autocut" and own not in read]:
             read.add(own)
-            file = getattr(sys.modules[own], "__file__", None)
-            waiting += sorted(_names_in(Path(file))) if file else []
+            waiting += _names_in_source(own)
 
 
 def _import(name: str) -> None:
@@ -80,7 +89,7 @@ def _leave_one_thread(names: Iterable[str]) -> bool:
     pid = os.fork()
     if pid == 0:
         try:
-            _import_closure(names)
+            list(_import_closure(names))
             os._exit(len(foreign_threads()))
         finally:
             os._exit(1)
@@ -102,6 +111,12 @@ def _installed_names(task: Path) -> list[str]:
             else:
                 found.add(name)
     return sorted(found)
+
+
+def _names_in_source(module: str) -> list[str]:
+    """Those of a loaded module, sorted."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return sorted(_names_in(Path(file))) if file else []
 
 
 def _names_in(file: Path) -> set[str]:

@@ -1,6 +1,7 @@
-"""The Ray Tune side of a job that runs in a forked process: hands the job over and passes on every event.
+"""The other side of a call that runs in a forked process: hands it over and passes on whatever it reports.
 
-The process of a Tune trial must stay light, because Ray needs seconds to start one and uses it for many jobs: no torch here.
+The process of a Tune trial, which is such a side, must stay light, because Ray needs seconds to start one and uses it for many
+jobs: no torch here.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Client
 from pathlib import Path
+from typing import Any
 
-from autocut.search.jobs import Event, Job, Setting
+Report = Callable[[Any], None]
+"""Takes what a call has to tell, as soon as it is known."""
+Call = Callable[[Report], None]
+"""What a forked process does; it must be picklable, with whatever it reports."""
 
 _SCORE = Path("/proc/self/oom_score_adj")
 
@@ -57,23 +62,25 @@ class Surroundings:
 class Request:
     """What a forked process is told to do."""
 
-    job: Job
-    setting: Setting
+    call: Call
     surroundings: Surroundings
 
 
-def run_in_fork(address: str, job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
-    """Run `job` in a process forked by the server at `address`, reporting events as they come.
+def run_in_fork(address: str, call: Call, report: Report, timeout_s: float | None = None) -> None:
+    """Run `call` in a process forked by the server at `address`, reporting what it reports.
 
-    That process dies with this one. A server that is still importing is waited for.
+    That process dies with this one. A server that is still importing is waited for; `timeout_s` limits the wait for what is
+    reported first.
 
     Raises:
-        WorkerDiedError: the process, or the server, is gone before the job's end.
+        WorkerDiedError: the process, or the server, is gone before the call's end, or says nothing in time.
     """
     try:
         with Client(address, family="AF_UNIX") as connection:
-            connection.send(Request(job, setting, Surroundings.here()))
-            while (event := connection.recv()) is not None:
-                report(event)
+            connection.send(Request(call, Surroundings.here()))
+            if not connection.poll(timeout_s):
+                raise WorkerDiedError(f"the worker process said nothing within {timeout_s:g} s")
+            while (told := connection.recv()) is not None:
+                report(told)
     except (EOFError, OSError) as error:
-        raise WorkerDiedError(f"the process of job {job.number} died: killed, out of memory, or crashed") from error
+        raise WorkerDiedError("the worker process died: killed, out of memory, or crashed") from error

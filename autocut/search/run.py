@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from pathlib import Path
 
 import autocut
 from autocut.budget import Budget, format_duration
@@ -34,6 +33,7 @@ from autocut.search.planner import Planner
 from autocut.search.progress import best_so_far
 from autocut.search.proposals import Proposer
 from autocut.search.runner import run_with_ray
+from autocut.search.workplace import Workplace
 from autocut.space import Space, read_recipe
 from autocut.stage_cache import StageCache
 from autocut.study import Study, create_study, without_password
@@ -44,7 +44,7 @@ _LAST_WORDS_S = 1.0
 _USUAL_DROP = 0.01
 
 
-def run_search(config: SearchConfig, space: Space, found: Preflight, console: Console, started: float) -> int:
+def run_search(config: SearchConfig, space: Space, found: Preflight, console: Console, started: float, place: Workplace) -> int:
     """Search until the budget is spent, then leave a finalized front.
 
     Args:
@@ -53,6 +53,7 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         found: What preflight found of the task and the lowerings.
         console: Told on stderr alone.
         started: Reading of `time.time()` from which the budget counts.
+        place: Where the jobs run, with its Ray started.
 
     Returns:
         0: a spent budget is done; 1: the search ran, but left no verified bundle.
@@ -66,7 +67,6 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
     price = price_for(config.instance, config.price_per_hour, config.utilization)
     limits = tuple(parse_limit(text) for text in config.limits)
     tries = tuple(read_recipe(path, space) for path in config.try_recipes)
-    task_path = None if config.task is None else str(Path(config.task).resolve())
     folder = config.folder(found.task.name)
     study = create_study(
         folder,
@@ -83,8 +83,8 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         if budget.left() <= 0:
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
         else:
-            search = _Search(config, space, study, found, budget, price, limits, tries, task_path)
-            search.run(console)
+            search = _Search(config, space, study, found, budget, price, limits, tries)
+            search.run(console, place)
         return _conclude(study, console)
     finally:
         study.close()
@@ -103,7 +103,6 @@ class _Search:
         price: Price,
         limits: tuple[Limit, ...],
         tries: tuple[Recipe, ...],
-        task_path: str | None,
     ) -> None:
         self.config = config
         self.study = study
@@ -130,7 +129,7 @@ class _Search:
             reference=study.reference,
         )
         self.setting = Setting(
-            task_path=task_path,
+            task_path=config.task_path,
             folder=str(study.folder.resolve()),
             seed=config.seed,
             threads=config.threads,
@@ -142,18 +141,12 @@ class _Search:
         self._next_beat = 0.0
         self._recall()
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Console, place: Workplace) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
         StageCache(self.study.stages_dir, self.config.cache_bytes).sweep()
         console.plan(self.agent.plan_lines())
         with console.search_progress(self.config.budget_s, self.budget.spent_s) as progress, self._session():
-            run_with_ray(
-                self.agent,
-                self.setting,
-                workers=self.config.workers,
-                ray_address=self.config.ray_address,
-                on_tick=lambda: self._tick(progress),
-            )
+            run_with_ray(self.agent, self.setting, place, on_tick=lambda: self._tick(progress))
             self._tick(progress)
         if bugs := self.agent.progress.bugs:
             console.warning(
@@ -237,7 +230,7 @@ def _check_same_conditions(study: Study, price: dict[str, object], config: Searc
                 f"study {study.folder} was begun with {name} {known[name]}, got {value}",
                 "leave it as it was, or search into another folder: --out",
             )
-    study.describe({**asked, "task_path": None if config.task is None else str(Path(config.task).resolve()), "space": config.space})
+    study.describe({**asked, "task_path": config.task_path, "space": config.space})
 
 
 def told_command(config: SearchConfig) -> str:

@@ -1,4 +1,4 @@
-"""A fork server without libraries, whose jobs do what their `why` names: `python stub_fork_server.py LISTENER PARENT`."""
+"""A fork server without libraries, and calls for it to make: `python stub_fork_server.py LISTENER PARENT [SLOW IMPORTS]`."""
 
 import ctypes
 import faulthandler
@@ -13,14 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from autocut.parent_death import die_with
-from autocut.recipe import Recipe
 from autocut.search.fork_server import serve
-from autocut.search.jobs import RecipeFailed
-
-
-def told(text):
-    """An event that carries a text."""
-    return RecipeFailed(Recipe(), "failed", str(text))
 
 
 def segfault(report):
@@ -40,13 +33,18 @@ def fail(report):
 
 def hang(report):
     """Tell the process, and do nothing."""
-    report(told(os.getpid()))
+    report(os.getpid())
+    time.sleep(300)
+
+
+def say_nothing(report):
+    """Do nothing for long."""
     time.sleep(300)
 
 
 def hang_holding_the_interpreter(report):
     """Like a library that computes without releasing the interpreter's lock: no thread of this process gets to run."""
-    report(told(os.getpid()))
+    report(os.getpid())
     ctypes.PyDLL(None).sleep(300)
 
 
@@ -58,38 +56,41 @@ def hang_until_the_alarm(report):
 
 def compile_something(report):
     """Start a process that would go on alone, as a compiler does."""
-    report(told(subprocess.Popen(["sleep", "300"]).pid))
+    report(subprocess.Popen(["sleep", "300"]).pid)
     time.sleep(300)
 
 
 def tell_numbers(report):
     """Draw from the global generators."""
-    report(told((random.random(), np.random.random())))
+    report((random.random(), np.random.random()))
 
 
 def tell_surroundings(report):
     """What the process has inherited."""
     oom_score = Path("/proc/self/oom_score_adj").read_text().strip()
-    report(told((os.environ["RAY_SAYS"], str(Path.cwd()), sys.path[-1], os.nice(0), oom_score)))
+    report((os.environ["RAY_SAYS"], str(Path.cwd()), sys.path[-1], os.nice(0), oom_score))
 
 
 def tell_descriptors(report):
     """What the process has open, but for the folder that it looks into."""
-    report(told(sorted(str(link.readlink()) for link in list(Path("/proc/self/fd").iterdir()) if link.is_symlink())))
+    report(sorted(str(link.readlink()) for link in list(Path("/proc/self/fd").iterdir()) if link.is_symlink()))
 
 
 def chatter(report):
     """Print, and tell the parent."""
     os.write(1, b"to stdout")
     os.write(2, b"to stderr")
-    report(told(os.getppid()))
+    report(os.getppid())
 
 
-def run(job, setting, report):
-    """Do what the job says."""
-    globals()[job.why](report)
+def import_something(steps):
+    """Take a while, and print."""
+    for step in range(steps):
+        os.write(1, b"+")
+        time.sleep(0.2)
+        yield step
 
 
 if __name__ == "__main__":
     die_with(int(sys.argv[2]))
-    serve(socket.socket(fileno=int(sys.argv[1])), run)
+    serve(socket.socket(fileno=int(sys.argv[1])), import_something(int(sys.argv[3]) if len(sys.argv) > 3 else 0))

@@ -1,12 +1,13 @@
 """Forked workers: one process a job, whose end nobody else feels, and that outlives nobody who wants its work."""
 
-import ast
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,16 +17,18 @@ from autocut.recipe import Recipe
 from autocut.search.jobs import Job, RecipeMeasured, Setting
 from autocut.search.relay import WorkerDiedError, run_in_fork
 from autocut.search.server_process import ServerProcess
+from autocut.search.worker import run_job
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 
 STUB = Path(__file__).with_name("stub_fork_server.py")
-SETTING = Setting(None, "", 0, 1, 1, Price("test", 0.1, "today"), "autocut search")
+sys.path.append(str(STUB.parent))  # the server gets this process's search path, and imports from it what it is to call
+stub = importlib.import_module(STUB.stem)
 
 _RELAY = """
 import sys
 from test_fork_server import run
-run(sys.argv[1], sys.argv[2], lambda event: print(event.reason, flush=True))
+run(sys.argv[1], sys.argv[2], lambda event: print(event, flush=True))
 """
 _DRIVER = """
 import sys, threading, time
@@ -33,25 +36,20 @@ from pathlib import Path
 from test_fork_server import STUB, ServerProcess, run
 with ServerProcess(Path(sys.argv[1]), command=(sys.executable, str(STUB))) as server:
     server.start()
-    run(server.address, "hang", lambda event: print(event.reason, flush=True))
+    run(server.address, "hang", lambda event: print(event, flush=True))
 """
 
 
-def job(why):
-    """A job that the stub knows by `why`."""
-    return Job(1, "measure", (Recipe(),), time.time() + 60, why)
+def run(address, name, report):
+    """Make a call of the stub's in a fork."""
+    run_in_fork(address, getattr(stub, name), report)
 
 
-def run(address, why, report):
-    """Run a job in a fork."""
-    run_in_fork(address, job(why), SETTING, report)
-
-
-def told(address, why):
-    """What the job's events say."""
-    events = []
-    run(address, why, events.append)
-    return [ast.literal_eval(event.reason) for event in events]
+def told(address, name):
+    """What the call reports."""
+    reports = []
+    run(address, name, reports.append)
+    return reports
 
 
 def wait_for(condition, seconds=10.0):
@@ -88,6 +86,7 @@ def server(tmp_path_factory):
     """A running server of the stub's jobs."""
     with ServerProcess(tmp_path_factory.mktemp("fork"), command=(sys.executable, str(STUB))) as process:
         process.start()
+        told(process.address, "chatter")
         assert wait_for(lambda: process.is_running and process.is_ready)
         yield process
 
@@ -110,7 +109,7 @@ def test_a_worker_that_dies_ends_its_relay_alone(server, end):
 def test_a_worker_killed_for_memory_ends_its_relay(server):
     """The kernel kills as here: without asking."""
     with pytest.raises(WorkerDiedError):
-        run(server.address, "hang", lambda event: os.kill(int(event.reason), signal.SIGKILL))
+        run(server.address, "hang", lambda event: os.kill(event, signal.SIGKILL))
 
 
 @pytest.mark.parametrize("work", ["hang", "hang_holding_the_interpreter", "compile_something"])
@@ -157,7 +156,28 @@ def test_a_job_waits_for_a_server_that_starts_again(server):
     waiting.join(20)
 
     assert len(found) == 1
+    assert wait_for(lambda: server.is_running and server.is_ready)
     assert server.failed_starts == 0
+
+
+def test_what_is_needed_later_is_imported_while_the_first_job_works(tmp_path):
+    """Not before, and nobody waits for it; what libraries print meanwhile is not taken for the word that all is there."""
+    with ServerProcess(tmp_path, ["5"], command=(sys.executable, str(STUB))) as process:
+        process.start()
+        assert not wait_for(lambda: process.is_running and process.is_ready, seconds=2.0)
+        assert told(process.address, "chatter")
+        assert len(told(process.address, "tell_numbers")) == 1
+        assert process.is_running
+        assert not process.is_ready
+
+        assert wait_for(lambda: process.is_running and process.is_ready)
+        assert len(told(process.address, "tell_numbers")) == 1
+
+
+def test_a_call_that_says_nothing_in_time_is_given_up(server):
+    """Its process goes with the relay's connection."""
+    with pytest.raises(WorkerDiedError, match="said nothing"):
+        run_in_fork(server.address, stub.say_nothing, lambda _: None, timeout_s=0.2)
 
 
 def test_a_server_that_never_comes_up_is_counted_and_told(tmp_path):
@@ -203,7 +223,7 @@ def test_a_worker_has_nothing_open_but_its_own_connection(server):
 def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, tmp_path, monkeypatch):
     """The heaviest libraries work in a fork, on as many threads as asked, and compile into the study's own cache."""
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it in a process that has compiled: this one, perhaps
-    setting = Setting(str(small_task_file), str(tmp_path / "study"), 0, 1, 10**9, SETTING.price, "autocut search")
+    setting = Setting(str(small_task_file), str(tmp_path / "study"), 0, 1, 10**9, Price("test", 0.1, "today"), "autocut search")
     tails = [Recipe().with_tail("fp32", "onnxruntime"), Recipe().with_tail("fp32", "torch_compile")]
     jobs = [Job(1, "baseline", (Recipe(),), time.time() + 300, ""), Job(2, "measure", tuple(tails), time.time() + 300, "")]
     events = []
@@ -211,7 +231,7 @@ def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, t
     with ServerProcess(tmp_path / "fork", [str(small_task_file)]) as process:
         process.start()
         for each in jobs:
-            run_in_fork(process.address, each, setting, events.append)
+            run_in_fork(process.address, partial(run_job, each, setting), events.append)
 
     assert [event.recipe for event in events if isinstance(event, RecipeMeasured)] == [Recipe(), *tails]
     assert {event.measured.measurement.cost.threads for event in events if isinstance(event, RecipeMeasured)} == {1}

@@ -12,8 +12,9 @@ from autocut.search.server_process import _environment
 
 _ALL = """
 import json, sys
-from autocut.search.imports import foreign_threads, import_for_jobs
-import_for_jobs(None)
+from autocut.search.imports import foreign_threads, import_for_start, imports_for_later
+import_for_start()
+list(imports_for_later(None))
 from autocut.stages.libraries import required_libraries
 print(json.dumps([foreign_threads(), sorted(sys.modules), required_libraries()]))
 """
@@ -21,7 +22,7 @@ _OF_A_TASK = """
 import sys
 from autocut.search import imports
 imports._WORKER, imports._LAZY_LIBRARIES = "autocut.errors", ()
-imports.import_for_jobs(sys.argv[1])
+list(imports.imports_for_later(sys.argv[1]))
 print([name for name in ("data", "library", "threaded") if name in sys.modules])
 """
 

@@ -1,4 +1,4 @@
-"""The driver's desk: looks after the process that workers are forked from."""
+"""The driver's side of the processes that jobs run in: the fork server's keeper, and the desk that hands out jobs."""
 
 from types import SimpleNamespace
 
@@ -6,11 +6,12 @@ import pytest
 
 from autocut.errors import InputError
 from autocut.measure.quiet import QuietLock
-from autocut.search import runner
+from autocut.search import workplace
 from autocut.search.runner import _Desk
+from autocut.search.workplace import Forks, Starts
 
 
-class Forks:
+class Server:
     """A fork server that comes up, or ends, when told to."""
 
     def __init__(self):
@@ -32,15 +33,40 @@ class Forks:
 
 @pytest.fixture
 def lock(tmp_path, monkeypatch):
-    """A quiet lock of the test's own, which the desk shares."""
-    monkeypatch.setattr(runner, "QuietLock", lambda: QuietLock(tmp_path))
+    """A quiet lock of the test's own, which the workplace shares."""
+    monkeypatch.setattr(workplace, "QuietLock", lambda: QuietLock(tmp_path))
     return QuietLock(tmp_path)
 
 
 @pytest.fixture
-def desk(lock):
-    """A desk with a fork server and no agent to speak of."""
-    return _Desk(SimpleNamespace(progress=SimpleNamespace(lines=[])), lambda: None, Forks())
+def starts(lock):
+    """Who holds the machine while it starts."""
+    return Starts()
+
+
+@pytest.fixture
+def server():
+    """A fork server that has not been started."""
+    return Server()
+
+
+@pytest.fixture
+def forks(server, starts):
+    """Its keeper."""
+    return Forks(server, starts)
+
+
+@pytest.fixture
+def desk(forks, starts):
+    """A desk with room for two jobs, and an agent with one."""
+    jobs = iter(["first"])
+    agent = SimpleNamespace(
+        fault=None,
+        budget=SimpleNamespace(clock=lambda: 0.0, deadline=60.0),
+        next_job=lambda: next(jobs, None),
+        on_job_end=lambda job, error: None,
+    )
+    return _Desk(agent, lambda: None, SimpleNamespace(forks=forks, starts=starts, workers=2))
 
 
 def can_time(lock):
@@ -48,49 +74,62 @@ def can_time(lock):
     try:
         with lock.exclusive(timeout_s=0.01):
             return True
-    except runner.DeadlineError:
+    except workplace.DeadlineError:
         return False
 
 
-def test_nobody_times_while_the_fork_server_imports(desk, lock):
+def test_nobody_times_while_the_fork_server_imports(forks, server, lock):
     """Its imports keep a core busy for seconds."""
-    desk.keep_forks()
+    forks.begin()
     assert not can_time(lock)
 
-    desk.forks.is_ready = True
-    desk.keep_forks()
+    server.is_ready = True
+    assert forks.keep() is None
     assert can_time(lock)
 
 
-def test_the_fork_server_does_not_start_while_somebody_times(desk, lock):
+def test_the_fork_server_does_not_start_again_while_somebody_times(forks, server, lock):
     """The next tick tries again."""
+    forks.begin()
+    server.end()
+    forks._starts.release_all()
     with lock.exclusive():
-        desk.keep_forks()
-    assert desk.forks.starts == 0
+        assert forks.keep() is None
+    assert server.starts == 1
 
-    desk.keep_forks()
-    assert desk.forks.starts == 1
-
-
-def test_a_fork_server_that_dies_is_told_and_started_again(desk):
-    """Its jobs died with it; the next ones need another."""
-    desk.keep_forks()
-    desk.forks.is_ready = True
-    desk.forks.end()
-    desk.keep_forks()
-
-    assert desk.forks.starts == 2
-    assert "killed by SIGKILL: starting it again" in desk._agent.progress.lines[0]
+    assert "killed by SIGKILL: starting it again" in forks.keep()
+    assert server.starts == 2
 
 
-def test_a_fork_server_that_never_comes_up_ends_the_search(desk, lock):
+def test_a_fork_server_that_never_comes_up_ends_the_search(forks, server, lock):
     """With the reason, and without keeping others from measuring."""
+    forks.begin()
+    server.end(early=True)
     for _ in range(2):
-        desk.keep_forks()
-        desk.forks.end(early=True)
-    desk.keep_forks()
-    desk.forks.end(early=True)
+        forks.keep()
+        server.end(early=True)
 
     with pytest.raises(InputError, match="killed by SIGKILL"):
-        desk.keep_forks()
+        forks.keep()
     assert can_time(lock)
+
+
+def test_a_second_process_starts_while_the_first_job_runs_alone(desk, lock):
+    """Once; it holds the machine until it is there, and the agent never hears of it."""
+    assert desk.take_job("1") == "first"
+    desk.deliver("1", None)
+    assert desk.take_job("2") is None
+    assert desk.warms_up("2")
+    assert not can_time(lock)
+
+    desk.end("2", None)
+    assert can_time(lock)
+    assert desk.take_job("3") is None
+    assert not desk.warms_up("3")
+
+
+def test_a_process_that_would_run_the_job_itself_is_not_started_early(desk):
+    """A job needs a fresh one there."""
+    desk._may_warm_up = False
+    desk.take_job("1")
+    assert not desk.warms_up("2")
