@@ -203,7 +203,7 @@ class Pipeline:
 
     @property
     def waited_s(self) -> float:
-        """Seconds spent waiting for the machine."""
+        """Seconds spent waiting: for the machine, and for others who were making the same stage."""
         return self._workshop.waited_s
 
     @property

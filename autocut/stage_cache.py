@@ -72,6 +72,8 @@ class StageCache:
     ) -> None:
         self.folder = folder
         self._gate: Gate = contextlib.nullcontext
+        self.waited_s = 0.0
+        """Seconds that this process has waited for others who were making what it wanted."""
         self.limit_bytes = limit_bytes
         self.in_use_s = in_use_s
         for name in ("entries", "building", "checkpoints", "locks"):
@@ -209,7 +211,9 @@ class StageCache:
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         with (self.folder / "locks" / key).open("w") as stream:
+            started = time.perf_counter()
             fcntl.flock(stream, fcntl.LOCK_EX)
+            self.waited_s += time.perf_counter() - started
             yield
 
     @contextlib.contextmanager

@@ -27,7 +27,7 @@ class Workshop:
     """Makes stages of `task`.
 
     `observe(entry, category)` is called for every stage that was made or found, `on_broken(seconds, category)` for one that ended
-    without an output; `stop()` turning true ends work soon. `waited_s` counts the seconds spent waiting for the machine.
+    without an output; `stop()` turning true ends work soon.
     """
 
     def __init__(
@@ -45,10 +45,15 @@ class Workshop:
         self.cache = cache.gated(self.working)
         self.seed = seed
         self.stop = stop
-        self.waited_s = 0.0
+        self._waited_s = 0.0
         self._quiet = quiet
         self._observe = observe
         self._on_broken = on_broken
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds spent waiting: for the machine, and for others who were making the same stage."""
+        return self._waited_s + self.cache.waited_s
 
     def key(self, parent: str, stage: str, settings: Mapping[str, Any], **context: Any) -> str:
         """Key of a stage of this task, seed and these library versions."""
@@ -72,7 +77,7 @@ class Workshop:
         """Hold the machine together with others who work; nobody times meanwhile."""
         started = time.perf_counter()
         with self._quiet.shared():
-            self.waited_s += time.perf_counter() - started
+            self._waited_s += time.perf_counter() - started
             yield
 
     @contextlib.contextmanager
@@ -80,7 +85,7 @@ class Workshop:
         """Hold the machine alone, to time something."""
         started = time.perf_counter()
         with self._quiet.exclusive(stop=self.stop):
-            self.waited_s += time.perf_counter() - started
+            self._waited_s += time.perf_counter() - started
             yield
 
     def _work_clock(self) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 
 from autocut.deploy.bundle import Claims, write_bundle
 from autocut.deploy.examples import ExampleBatch, collect_examples, write_examples
+from autocut.deploy.fresh_process import FreshProcess
 from autocut.deploy.manifest import Economics
 from autocut.deploy.verify import TIMEOUT_S, Verification, verify_bundle
 from autocut.errors import DeadlineError
@@ -72,6 +73,11 @@ def finalize(pipeline: Pipeline, recipe: Recipe, order: Order) -> Finalized:
     Raises:
         TrialError: it cannot be exported any more, or its time is up.
     """
+    with FreshProcess(pipeline.threads) as fresh:
+        return _finalize(pipeline, recipe, order, fresh)
+
+
+def _finalize(pipeline: Pipeline, recipe: Recipe, order: Order, fresh: FreshProcess) -> Finalized:
     task = pipeline.task
     dtype, mode = recipe.tail
     draft = order.to.with_name(f".{order.to.name}.unverified")
@@ -79,8 +85,10 @@ def finalize(pipeline: Pipeline, recipe: Recipe, order: Order) -> Finalized:
     artifact = pipeline.artifact(prefix, dtype, mode)
     test = task.locked_test.open(issue_finalization_key("finalization"))
     with pipeline.working():
+        fresh.start()  # it imports while others may work, and not where it verifies, alone on this machine
         predict = lowering.load(artifact.folder, mode, pipeline.threads)
         scores = score_model(predict, task.loader(test, task.batch_size), task.metric_kind)
+        fresh.wait_until_ready(order.deadline - time.time())
     baseline = _baseline_scores(pipeline)
     with pipeline.working():
         accuracy = to_accuracy("test", scores, task.metric_kind, baseline)
@@ -96,7 +104,7 @@ def finalize(pipeline: Pipeline, recipe: Recipe, order: Order) -> Finalized:
         batches = task.loader(test, task.batch_size)
         manifest = write_bundle(artifact.folder, draft, claims, collect_examples(predict, batches))
         whole = collect_examples(predict, batches, max_examples=None, max_bytes=_MAX_TEST_BYTES)
-    verification = _verify(pipeline, draft, order.deadline, whole if sum(map(len, whole)) == len(task.locked_test) else ())
+    verification = _verify(pipeline, draft, order.deadline, whole if sum(map(len, whole)) == len(task.locked_test) else (), fresh)
     findings = verification.findings
     first_start_ms = cost.cold_start_ms if findings.cold_start_ms is None else findings.cold_start_ms
     found = replace(measurement, peak_memory_bytes=findings.peak_memory_bytes, cost=replace(cost, cold_start_ms=first_start_ms))
@@ -139,7 +147,9 @@ def _baseline_scores(pipeline: Pipeline) -> Scores:
         return Scores(saved["scores"], saved["targets"])
 
 
-def _verify(pipeline: Pipeline, folder: Path, deadline: float, whole: tuple[ExampleBatch, ...]) -> Verification:
+def _verify(
+    pipeline: Pipeline, folder: Path, deadline: float, whole: tuple[ExampleBatch, ...], fresh: FreshProcess
+) -> Verification:
     with tempfile.TemporaryDirectory(prefix="autocut-test-") as scratch:
         examples = None
         if whole:
@@ -148,7 +158,8 @@ def _verify(pipeline: Pipeline, folder: Path, deadline: float, whole: tuple[Exam
                 write_examples(examples, whole)
         with pipeline.alone():
             left_s = deadline - time.time()
-            verification = verify_bundle(folder, examples=examples, timeout_s=max(0.1, min(TIMEOUT_S, left_s)))
+            timeout_s = max(0.1, min(TIMEOUT_S, left_s))
+            verification = verify_bundle(folder, examples=examples, process=fresh, timeout_s=timeout_s)
     if time.time() >= deadline:
         raise DeadlineError("the time of the search was up before the bundle was verified")
     return verification

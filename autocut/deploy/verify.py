@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
-import site
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-import autocut
 from autocut.deploy.claims import LATENCY_TOLERANCE, Check, Findings, failed, judge
+from autocut.deploy.fresh_process import FreshProcess
 from autocut.deploy.manifest import Manifest, check_files, read_manifest
 from autocut.errors import InputError, VerificationError
 
 TIMEOUT_S = 600.0
 """Loading may compile; twice the slowest compilation in FACTS fits."""
-
-_KEPT_VARIABLES = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "SYSTEMROOT",
-    "LD_LIBRARY_PATH",
-    "VIRTUAL_ENV",
-    "CXX",
-    "CC",
-)
 
 
 @dataclass(frozen=True)
@@ -74,6 +57,7 @@ def verify_bundle(
     *,
     examples: Path | None = None,
     in_fresh_process: bool = True,
+    process: FreshProcess | None = None,
     latency_tolerance: float = LATENCY_TOLERANCE,
     timeout_s: float = TIMEOUT_S,
 ) -> Verification:
@@ -85,6 +69,7 @@ def verify_bundle(
             bundle's own examples only.
         in_fresh_process: False runs it in this process: faster, but memory and cold start are not measured and the user's code may
             be there.
+        process: A fresh process that has verified nothing yet, and may have been started already; None starts one.
         latency_tolerance: How far the claimed latency interval is widened on either side, as a fraction.
         timeout_s: The fresh process is killed after this long, and the bundle fails.
 
@@ -100,7 +85,9 @@ def verify_bundle(
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     if in_fresh_process:
-        findings = _find_in_fresh_process(folder, manifest, examples, latency_tolerance, timeout_s)
+        started = FreshProcess(manifest.measurement.cost.threads) if process is None else contextlib.nullcontext(process)
+        with started as fresh:
+            findings = _find_with(fresh, folder, examples, latency_tolerance, timeout_s)
     else:
         from autocut.deploy.verify_process import find
 
@@ -111,65 +98,16 @@ def verify_bundle(
     return Verification(folder, manifest, (hashes, *judge(manifest, findings, latency_tolerance=latency_tolerance)), findings)
 
 
-def _find_in_fresh_process(
-    folder: Path, manifest: Manifest, examples: Path | None, latency_tolerance: float, timeout_s: float
-) -> Findings:
-    with tempfile.TemporaryDirectory(prefix="autocut-verify-") as scratch:
+def _find_with(process: FreshProcess, folder: Path, examples: Path | None, latency_tolerance: float, timeout_s: float) -> Findings:
+    with tempfile.TemporaryDirectory(prefix="autocut-findings-") as scratch:
         report = Path(scratch) / "findings.json"
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "autocut.deploy.verify_process",
-            str(folder),
-            str(report),
-            "--latency-tolerance",
-            str(latency_tolerance),
-            "--parent",
-            str(os.getpid()),
-        ]
-        if examples is not None:
-            command += ["--examples", str(examples.absolute())]
-        # The working folder is empty and -P keeps it off sys.path: nothing of the user's can be imported by accident.
-        # The compiler finds an empty cache, as at the first start on a server: what it takes there is the cold start.
-        environment = clean_environment(manifest.measurement.cost.threads) | {"TORCHINDUCTOR_CACHE_DIR": f"{scratch}/inductor"}
-        ended = run_process(command, Path(scratch), environment, timeout_s)
+        question = {
+            "bundle": str(folder),
+            "report": str(report),
+            "examples": None if examples is None else str(examples.absolute()),
+            "latency_tolerance": latency_tolerance,
+        }
+        ended = process.ask(question, timeout_s)
         if report.exists():
             return TypeAdapter(Findings).validate_python(json.loads(report.read_text(encoding="utf-8")))
-        return Findings(failure=ended)
-
-
-def run_process(command: list[str], folder: Path, environment: dict[str, str], timeout_s: float) -> str:
-    """Run `command` in `folder` and return how it ended, for a person.
-
-    It leads a process group of its own, so that a timeout ends its compilers too.
-    """
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        _, errors = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return f"no answer within {timeout_s:g} s"
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    last = next((line for line in reversed(errors.splitlines()) if line.strip()), "no message")
-    if process.returncode < 0:
-        return f"killed by {signal.Signals(-process.returncode).name}"
-    return f"exit code {process.returncode}: {last.strip()}"
-
-
-def clean_environment(threads: int = 1) -> dict[str, str]:
-    """Environment of the fresh process: what a program needs to start, nothing that leads to the user's code.
-
-    Thread pools get the claimed size from the start: threads that wait for one another on a busy machine cost a hundredfold.
-    """
-    environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    root = Path(autocut.__file__).resolve().parents[1]
-    installed = {Path(path).resolve() for path in (*site.getsitepackages(), site.getusersitepackages())}
-    if root not in installed:
-        environment["PYTHONPATH"] = str(root)
-    return environment | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": str(threads)}
+        return Findings(failure=ended or "it ended without a word")

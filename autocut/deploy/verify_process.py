@@ -1,8 +1,10 @@
 """The fresh process of `autocut verify`: load a bundle, run it, measure it, write down what was found.
 
-    python -P -m autocut.deploy.verify_process BUNDLE REPORT [--examples FILE] [--latency-tolerance 0.25] [--parent PID]
+    python -P -m autocut.deploy.verify_process --parent PID
 
-REPORT is JSON, one `Findings`. Nothing here judges, except that a latency outside its claim is measured a second time.
+It writes a byte to stdout when it has imported everything, and takes a question from stdin: one line of JSON with `bundle`,
+`report`, `examples` and `latency_tolerance`. The report is JSON, one `Findings`. Nothing here judges, except that a latency outside
+its claim is measured a second time.
 """
 
 from __future__ import annotations
@@ -42,20 +44,30 @@ _ATTEMPTS = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Find, and write the report: complete or not at all."""
+    """Say that everything is imported, wait for the question, find, and write the report: complete or not at all."""
     parser = argparse.ArgumentParser(prog="python -m autocut.deploy.verify_process", description=__doc__.partition("\n")[0])
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("report", type=Path)
-    parser.add_argument("--examples", type=Path)
-    parser.add_argument("--latency-tolerance", type=float, required=True)
-    parser.add_argument("--parent", type=int)
-    options = parser.parse_args(arguments)
-    if options.parent is not None:
-        die_with(options.parent)
-    findings = find(options.bundle, options.examples, options.latency_tolerance, alone=True)
-    draft = options.report.with_suffix(".draft")
+    parser.add_argument("--parent", type=int, required=True)
+    die_with(parser.parse_args(arguments).parent)
+    _say_ready()
+    line = sys.stdin.readline()
+    if not line:
+        return  # nobody wants to know any more
+    question = json.loads(line)
+    examples, report = question["examples"], Path(question["report"])
+    findings = find(
+        Path(question["bundle"]), None if examples is None else Path(examples), question["latency_tolerance"], alone=True
+    )
+    draft = report.with_suffix(".draft")
     draft.write_text(json.dumps(asdict(findings)), encoding="utf-8")
-    draft.replace(options.report)
+    draft.replace(report)
+
+
+def _say_ready() -> None:
+    """From here on, what anybody prints leads nowhere: a full pipe would stop this process."""
+    os.write(1, b"+")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool = False) -> Findings:

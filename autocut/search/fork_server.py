@@ -5,8 +5,8 @@
 LISTENER is the inherited descriptor of a listening Unix socket, PARENT the process to die with. Each connection is one call: a
 `relay.Request` comes in, what the call reports goes out, and None is the last word.
 
-What jobs need at once is imported first, what they may need later while the first ones work. It writes a byte to stdout when it
-has imported everything: until then its work would disturb who times.
+What jobs need at once is imported first, what they may need later when its stdin is closed: while the first of them works. It
+writes a byte to stdout when it has imported everything: until then its work would disturb who times.
 
     driver ── starts ──> fork server ── forks ──> one process a job
        └── Ray Tune ──> trial's process (relay) ── socket ──┘
@@ -46,12 +46,13 @@ def main(arguments: Sequence[str]) -> None:
 def serve(listener: socket.socket, later: Iterable[object] = ()) -> None:
     """Fork a process for each connection to `listener`; never returns.
 
-    From the first one on, `later` is gone through, a step between two looks at the listener.
+    Once stdin is closed, `later` is gone through, a step between two looks at the listener.
     """
     # pass_fds has made it inheritable: no compiler started from here shall have it.
     listener.set_inheritable(False)
     server = _Server(listener)
-    server.attend()
+    while not server.goes_on:
+        server.attend()
     for _ in later:
         server.attend(timeout_s=0)
     # What is here lives on in every child: a collection there need not look at it, and so copies none of its pages.
@@ -77,6 +78,8 @@ class _Server:
         self._children: dict[int, _Child] = {}
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
+        self._poll.register(0, select.POLLIN)
+        self.goes_on = False
         self._driver: int | None = os.dup(1)
         _be_silent(1)  # what libraries print must not look like the byte that the driver waits for
 
@@ -93,6 +96,9 @@ class _Server:
         for descriptor, _ in self._poll.poll(None if timeout_s is None else 1e3 * timeout_s):
             if descriptor == self._listener.fileno():
                 self._accept()
+            elif descriptor == 0:
+                self._poll.unregister(0)
+                self.goes_on = True
             elif (child := self._children.get(descriptor)) is None:
                 continue  # it ended in this very round
             elif descriptor == child.ended:
@@ -138,6 +144,7 @@ class _Server:
         self._listener.close()
         if self._driver is not None:
             os.close(self._driver)
+        _be_silent(0)
         _be_silent(2)
         for descriptor, child in self._children.items():
             if descriptor == child.ended:
@@ -179,7 +186,7 @@ def _kill(child: _Child) -> None:
 
 
 def _be_silent(stream: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, stream)
     os.close(nowhere)
 

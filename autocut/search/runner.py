@@ -192,6 +192,8 @@ class _Desk:
     def deliver(self, trial_id: str, event: Event | None) -> None:
         """Take in what a worker reports."""
         self._starts.release(trial_id)
+        if self._place.forks:
+            self._place.forks.go_on()
         if event is not None:
             self._agent.on_event(self._jobs[trial_id], event)
 

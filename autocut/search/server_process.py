@@ -40,8 +40,8 @@ def is_supported() -> bool:
 class ServerProcess:
     """A fork server that listens in `folder`, which only this user must be able to enter: whoever can connect can run code.
 
-    `is_ready` once it has imported everything. The driver keeps the listening socket itself, so that whoever connects while the
-    server is starting waits for it.
+    It imports what jobs need at once, the rest after `go_on`, and `is_ready` once it has everything. The driver keeps the
+    listening socket itself, so that whoever connects while the server is starting waits for it.
 
     Args:
         folder: A private folder for the socket and the server's log.
@@ -59,6 +59,7 @@ class ServerProcess:
         self._listener.bind(self.address)
         self._listener.listen(64)
         self.is_ready = False
+        self._goes_on = False
         self._failed_before = 0
 
     def __enter__(self) -> ServerProcess:
@@ -108,15 +109,24 @@ class ServerProcess:
         listener = self._listener.fileno()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*self._command, str(listener), str(os.getpid()), *self._arguments], pass_fds=(listener,), stdin=subprocess.DEVNULL,
+                [*self._command, str(listener), str(os.getpid()), *self._arguments], pass_fds=(listener,), stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=log, env=_environment(), start_new_session=True,
             )  # fmt: skip
+        if self._goes_on:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Have the process import the rest, and one that is started later too."""
+        self._goes_on = True
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()
         process.wait(_END_S)
-        if process.stdout is not None:
-            process.stdout.close()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
 
 
 def _environment() -> dict[str, str]:

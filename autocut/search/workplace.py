@@ -166,6 +166,10 @@ class Forks:
         self._starts.wait(_FORKS)
         self._server.start()
 
+    def go_on(self) -> None:
+        """Have the server import what jobs need later, while the first one works."""
+        self._server.go_on()
+
     def keep(self) -> str | None:
         """Start the server again should it have died, as soon as nobody times; return what to tell of it.
 

@@ -1,6 +1,7 @@
 """A bundle runs without the user's code and keeps its word; one that does not is refused for the right reason."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from autocut.deploy import verify
 from autocut.deploy.claims import Findings, FoundLatency, judge, latency_agrees, output_tolerance
 from autocut.deploy.examples import ExampleBatch, read_examples, write_examples
+from autocut.deploy.fresh_process import FreshProcess, clean_environment
 from autocut.deploy.manifest import hash_files, read_manifest
-from autocut.deploy.verify import clean_environment, run_process, verify_bundle
+from autocut.deploy.verify import verify_bundle
 from autocut.deploy.verify_process import deviation, foreign_modules
 from autocut.errors import InputError, VerificationError
 from autocut.measurement import Interval, Latency
@@ -219,26 +220,38 @@ def test_a_model_that_the_runtime_refuses_fails_with_its_reason(elsewhere, claim
         ("import os; os.kill(os.getpid(), 11)", "killed by SIGSEGV"),
     ],
 )
-def test_a_process_that_dies_is_told_by_its_last_words(tmp_path, code, told):
-    """A runtime may raise anything, or take the process down with it."""
-    assert run_process([sys.executable, "-c", code], tmp_path, clean_environment(), 30.0) == told
+def test_a_process_that_dies_is_told_by_its_last_words(code, told):
+    """A runtime may raise anything, or take the process down with it, before it is asked or after."""
+    with FreshProcess(command=(sys.executable, "-c", code)) as process:
+        process.start()
+        process.wait_until_ready(30.0)
+        assert process.ask({}, 30.0) == told
+    with FreshProcess(command=(sys.executable, "-c", f"input(); {code}")) as process:
+        assert process.ask({}, 30.0) == told
 
 
 def test_the_fresh_process_starts_without_a_compiler_cache(bundle, monkeypatch, tmp_path):
     """What is compiled already would make a first start on a server look short."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    seen = []
+    code = "import os; cache = os.environ['TORCHINDUCTOR_CACHE_DIR']; raise SystemExit(f'{cache} {os.path.exists(cache)}')"
+    with FreshProcess(command=(sys.executable, "-c", code)) as process:
+        verification = verify_bundle(bundle, process=process)
 
-    def look(command, folder, environment, timeout_s):
-        cache = Path(environment["TORCHINDUCTOR_CACHE_DIR"])
-        seen.append((cache != tmp_path, cache.exists() and any(cache.iterdir())))
-        return "looked at"
+    cache, exists = verification.failed[0].found.removeprefix("exit code 1: ").split()
+    assert Path(cache) != tmp_path
+    assert exists == "False"
 
-    monkeypatch.setattr(verify, "run_process", look)
-    verification = verify_bundle(bundle)
 
-    assert seen == [(True, False)]
-    assert verification.failed[0].found == "looked at"
+def test_a_process_that_was_started_before_imports_and_waits(bundle):
+    """It is ready before there is a question; one that nobody asks ends with its block."""
+    with FreshProcess() as process:
+        process.start()
+        process.wait_until_ready(120.0)
+        assert os.read(process._process.stdout.fileno(), 1) == b"+"
+        assert verify_bundle(bundle, process=process, latency_tolerance=0.9).ok
+    with FreshProcess() as unasked:
+        unasked.start()
+    assert unasked._process.poll() is not None
 
 
 def test_a_cold_start_is_told_as_a_first_start_and_never_judged(made):
@@ -281,7 +294,8 @@ def test_the_fresh_process_dies_with_the_worker_that_asked(tmp_path):
 
 def test_a_process_whose_parent_is_gone_does_not_start(tmp_path):
     """The worker may die while the fresh process imports torch; here the parent is this process, and process 0 was asked for."""
-    told = run_process([sys.executable, "-c", _CHILD, "0"], tmp_path, clean_environment(), 60.0)
+    with FreshProcess(command=(sys.executable, "-c", _CHILD, "0")) as process:
+        told = process.ask({}, 60.0)
 
     assert told == "exit code 1: process 0, which wanted this work, is gone"
 

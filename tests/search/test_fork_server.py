@@ -85,8 +85,8 @@ def python(code, *arguments):
 def server(tmp_path_factory):
     """A running server of the stub's jobs."""
     with ServerProcess(tmp_path_factory.mktemp("fork"), command=(sys.executable, str(STUB))) as process:
+        process.go_on()
         process.start()
-        told(process.address, "chatter")
         assert wait_for(lambda: process.is_running and process.is_ready)
         yield process
 
@@ -164,8 +164,9 @@ def test_what_is_needed_later_is_imported_while_the_first_job_works(tmp_path):
     """Not before, and nobody waits for it; what libraries print meanwhile is not taken for the word that all is there."""
     with ServerProcess(tmp_path, ["5"], command=(sys.executable, str(STUB))) as process:
         process.start()
-        assert not wait_for(lambda: process.is_running and process.is_ready, seconds=2.0)
         assert told(process.address, "chatter")
+        assert not wait_for(lambda: process.is_running and process.is_ready, seconds=2.0)
+        process.go_on()
         assert len(told(process.address, "tell_numbers")) == 1
         assert process.is_running
         assert not process.is_ready

@@ -17,13 +17,17 @@ class Server:
     def __init__(self):
         self.starts = 0
         self.failed_starts = 0
-        self.is_running = self.is_ready = False
+        self.is_running = self.is_ready = self.goes_on = False
         self.how_it_ended = None
 
     def start(self):
         """Begin to import."""
         self.starts += 1
         self.is_running, self.is_ready, self.how_it_ended = True, False, None
+
+    def go_on(self):
+        """Import the rest."""
+        self.goes_on = True
 
     def end(self, early=False):
         """Be killed."""
@@ -114,10 +118,12 @@ def test_a_fork_server_that_never_comes_up_ends_the_search(forks, server, lock):
     assert can_time(lock)
 
 
-def test_a_second_process_starts_while_the_first_job_runs_alone(desk, lock):
+def test_a_second_process_starts_while_the_first_job_runs_alone(desk, server, lock):
     """Once; it holds the machine until it is there, and the agent never hears of it."""
     assert desk.take_job("1") == "first"
+    assert not server.goes_on
     desk.deliver("1", None)
+    assert server.goes_on
     assert desk.take_job("2") is None
     assert desk.warms_up("2")
     assert not can_time(lock)
