@@ -37,6 +37,9 @@ IN_USE_S = 1800.0
 """An entry read within this time may still be in use, and is not evicted even if the limit is passed for a while."""
 _RECORD = "entry.json"
 _OUTPUT = "output"
+_EVICTING_SHARE = 0.02
+"""Of the time may be spent on looking for what to evict; meanwhile the cache may grow beyond its limit."""
+_LONGEST_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class StageCache:
                 raise
             finally:
                 shutil.rmtree(building, ignore_errors=True)
-        self.evict()
+        self._evict_now_and_then()
         entry = self.find(key)
         if entry is None:
             raise InputError(
@@ -173,6 +176,20 @@ class StageCache:
                     removed.append(path.stem)
                     excess -= size
         return removed
+
+    def _evict_now_and_then(self) -> None:
+        """Evict, unless somebody has just done so: listing thousands of entries after every stage would take longer than stages."""
+        due_file = self.folder / "evict-next"
+        try:
+            due = float(due_file.read_text())
+        except (OSError, ValueError):
+            due = 0.0
+        started = time.time()
+        if not started < due < started + _LONGEST_PAUSE_S:
+            with self._gate():
+                self.evict()
+            took_s = time.time() - started
+            due_file.write_text(str(time.time() + min(_LONGEST_PAUSE_S, took_s / _EVICTING_SHARE)))
 
     def sweep(self) -> None:
         """Remove what killed processes left half made; what somebody is making right now stays."""

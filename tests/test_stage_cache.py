@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import types
 from pathlib import Path
@@ -141,6 +142,40 @@ def test_the_longest_unused_entries_are_evicted(tmp_path):
     assert removed == keys[1:3]
     assert cache.find(keys[0]) is not None
     assert cache.size_bytes() <= cache.limit_bytes
+
+
+def test_entries_are_not_listed_after_every_stage(tmp_path, monkeypatch):
+    """That would take the longer the more there are; when it is time again, the cache shrinks to its limit."""
+    cache = StageCache(tmp_path, limit_bytes=1, in_use_s=0)
+    keys = [stage_key("", "train", {"epochs": epochs}) for epochs in range(4)]
+    (tmp_path / "evict-next").write_text(str(time.time() + 30))
+    for key in keys[:3]:
+        cache.get_or_make(key, "train", "linear", write("a"))
+    assert all(map(cache.find, keys[:3]))
+
+    (tmp_path / "evict-next").write_text(str(time.time() - 1))
+    cache.get_or_make(keys[3], "train", "linear", write("a"))
+    assert [key for key in keys if cache.find(key)] == keys[3:]
+    assert float((tmp_path / "evict-next").read_text()) > time.time() - 1
+
+
+def test_waiting_for_another_process_is_counted_as_waiting(tmp_path):
+    """It makes the same stage; what it takes is its own."""
+    first, second = StageCache(tmp_path), StageCache(tmp_path)
+    is_making, may_end = threading.Event(), threading.Event()
+
+    def make_slowly(folder):
+        is_making.set()
+        may_end.wait(30)
+
+    making = threading.Thread(target=first.get_or_make, args=(KEY, "train", "linear", make_slowly))
+    making.start()
+    is_making.wait(30)
+    threading.Timer(0.3, may_end.set).start()
+    assert second.get_or_make(KEY, "train", "linear", refuse).cached
+    making.join()
+
+    assert second.waited_s > 0.1 > first.waited_s
 
 
 def test_a_checkpoint_that_nobody_goes_on_with_is_evicted_like_an_entry(tmp_path):

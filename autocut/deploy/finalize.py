@@ -34,7 +34,7 @@ from autocut.score import values_of
 from autocut.stages import lowering
 
 _MOST_SAMPLES, _FEWEST_SAMPLES = 200, 64
-_TIMING_S = 5.0
+_TIMING_S = 2.5
 """Seconds of the untouched model's calls in a final timing; a slow model gets fewer samples, but enough for its p90."""
 _MAX_TEST_BYTES = 256 * 2**20
 """Larger test splits are not handed to the verifying process; it then compares on the bundle's own examples."""

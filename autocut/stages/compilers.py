@@ -14,28 +14,21 @@ from pathlib import Path
 
 from autocut.errors import AutocutError, CompilerError, OutOfMemoryError
 
-_CHATTY = ("torch", "torchao", "onnxscript", "onnxruntime", "onnx_ir", "root")
-
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Hide warnings and log lines below ERROR of the compiler libraries inside the block. Exceptions pass."""
-    loggers = [logging.getLogger(name) for name in _CHATTY]
-    loggers += [
-        logger
-        for name, logger in logging.Logger.manager.loggerDict.items()
-        if name.partition(".")[0] in _CHATTY and isinstance(logger, logging.Logger)
-    ]
-    levels = [(logger, logger.level) for logger in loggers]
-    for logger, level in levels:
-        logger.setLevel(max(level, logging.ERROR))
+    """Hide warnings and log lines below ERROR inside the block, in which compiler libraries run. Exceptions pass.
+
+    All loggers at once: they have hundreds, and each one whose level is set clears what all of them remember.
+    """
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in levels:
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 @contextlib.contextmanager
