@@ -61,7 +61,7 @@ class SearchConfig:
     @property
     def task_path(self) -> str | None:
         """The task's file wherever a process works; None for the embedded digits task."""
-        return None if self.task is None else str(Path(self.task).resolve())
+        return None if self.task is None else str(Path(self.task).expanduser().resolve())
 
     def folder(self, task_name: str) -> Path:
         """Return the study folder of a task with this name."""

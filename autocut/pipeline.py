@@ -10,6 +10,7 @@ One `Pipeline` belongs to one worker process. Work runs under the shared side of
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -49,7 +50,8 @@ class Pipeline:
     """Runs recipes of `task` in this process.
 
     `observe(entry, category)` is called for every stage that was made or found, `on_broken(seconds, category)` for one that ended
-    without an output; `on_rung` after every epoch of a training, which it may end by an error of its own;
+    without an output, `on_loaded(method, seconds)` when a lowered model was loaded to be scored; `on_rung` after every epoch of a
+    training, which it may end by an error of its own.
     `stop()` turning true ends work at the next batch boundary with `DeadlineError`.
     """
 
@@ -63,12 +65,14 @@ class Pipeline:
         threads: int = 1,
         observe: Observe = lambda *_: None,
         on_broken: OnBroken = lambda *_: None,
+        on_loaded: Callable[[str, float], None] = lambda *_: None,
         on_rung: Callable[[Rung], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.task = task
         self.seed = seed
         self.threads = threads
+        self._on_loaded = on_loaded
         self._on_rung = on_rung
         self._workshop = Workshop(task, cache, quiet, seed=seed, observe=observe, on_broken=on_broken, stop=stop)
         self._samples = Samples(task, seed)
@@ -300,7 +304,7 @@ class Pipeline:
         predict = None if self.cache.find(key) else self._predict(prefix, dtype, mode)
 
         def make(folder: Path) -> None:
-            run = predict or self._predict(prefix, dtype, mode)
+            run = predict or self._predict(prefix, dtype, mode)  # the entry has been evicted since it was found
             with self.working():
                 scores = score_model(run, self.task.loader(self.task.validation_data, self.task.batch_size), self.task.metric_kind)
             np.savez(folder / "scores.npz", scores=scores.scores, targets=scores.targets)
@@ -314,7 +318,10 @@ class Pipeline:
             return _eager(prefix.model)
         artifact = self.artifact(prefix, dtype, mode)
         with self.working():  # some modes compile while loading
-            return lowering.load(artifact.folder, mode, self.threads)
+            started = time.perf_counter()
+            predict = lowering.load(artifact.folder, mode, self.threads)
+            self._on_loaded(f"{dtype}/{mode}", time.perf_counter() - started)
+        return predict
 
     @cached_property
     def _timing(self) -> Timing:

@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 from autocut.errors import FaultsError, TaskError
-from autocut.measure.quiet import QuietLock
 
 Tail = tuple[str, str]
 
@@ -58,8 +57,8 @@ def preflight(
 ) -> Preflight:
     """Look at the methods, check the task in the file `task` (None: the embedded digits task) and say what it is.
 
-    `ask` asks a worker process what it finds of the task (see `task_check`), `meanwhile` is called here while the other process
-    looks.
+    The caller holds the machine: another search may be timing. `ask` asks a worker process what it finds of the task (see
+    `task_check`), `meanwhile` is called here while the other process looks.
 
     Raises:
         TaskError: the task cannot be loaded, or takes its process with it.
@@ -67,15 +66,12 @@ def preflight(
     """
     # Spawned, not forked: nothing that this process has open gets into the other one.
     spawn = multiprocessing.get_context("spawn")
-    # Under the lock, because another search may be timing; it is waited for before the clock of the check runs.
-    with QuietLock().shared(), ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
+        looked = pool.submit(_look, task, ask)
         try:
-            looked = pool.submit(_look, task, ask)
             meanwhile()
             return looked.result(timeout=_TIMEOUT_S)
         except TimeoutError:
-            for process in multiprocessing.active_children():
-                process.kill()
             raise TaskError(
                 f"task {task} must be checked within {_TIMEOUT_S:g} seconds, but is not", "run: autocut check"
             ) from None
@@ -83,6 +79,10 @@ def preflight(
             raise TaskError(
                 f"task {task} must load in a process of its own, but that process died", "run: autocut check"
             ) from error
+        finally:
+            # Where it has not answered, leaving the pool would wait for it.
+            for process in () if looked.done() else multiprocessing.active_children():
+                process.kill()
 
 
 def _keep_stdout_clean() -> None:

@@ -83,7 +83,7 @@ class StageCache:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def gated(self, gate: Gate) -> StageCache:
-        """Return the same cache, entering `gate()` around whatever takes a processor: reading and writing checksums."""
+        """Return the same cache, entering `gate()` around whatever takes a processor: checksums, and looking for what to evict."""
         cache = copy.copy(self)
         cache._gate = gate
         return cache
@@ -184,12 +184,15 @@ class StageCache:
             due = float(due_file.read_text())
         except (OSError, ValueError):
             due = 0.0
-        started = time.time()
-        if not started < due < started + _LONGEST_PAUSE_S:
-            with self._gate():
-                self.evict()
-            took_s = time.time() - started
-            due_file.write_text(str(time.time() + min(_LONGEST_PAUSE_S, took_s / _EVICTING_SHARE)))
+        now = time.time()
+        if now < due <= now + _LONGEST_PAUSE_S:
+            return
+        with self._gate():
+            started = time.perf_counter()
+            self.evict()
+            pause_s = min(_LONGEST_PAUSE_S, (time.perf_counter() - started) / _EVICTING_SHARE)
+        with contextlib.suppress(OSError):  # a full disk is told where something is made
+            due_file.write_text(str(time.time() + pause_s))
 
     def sweep(self) -> None:
         """Remove what killed processes left half made; what somebody is making right now stays."""

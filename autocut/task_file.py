@@ -59,7 +59,7 @@ def import_task_file(path: Path) -> TaskFile:
         TaskError: the file is missing, is not Python, or fails while it is imported; the message names the line.
     """
     path = path.resolve()
-    code = _compile(path)
+    code = compile_task_file(path)
     name = module_name(path)
     previous = sys.modules.get(name)
     _take_over_path(path, reloading=previous is not None)
@@ -88,7 +88,12 @@ def tell(error: BaseException, folder: Path | None) -> str:
     return told
 
 
-def _compile(path: Path) -> CodeType:
+def compile_task_file(path: Path) -> CodeType:
+    """Read and compile the task file `path`, without running any of it.
+
+    Raises:
+        TaskError: it is missing, or is not Python; the message names the line.
+    """
     if path.is_dir():
         inside = path / "task.py"
         raise TaskError(

@@ -117,6 +117,7 @@ def searches(room, monkeypatch, tmp_path):
     digits = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
     monkeypatch.setattr("autocut.preflight.preflight", lambda task, ask, meanwhile: Preflight(KNOWN, {}, digits))
     monkeypatch.setattr("autocut.methods.known_methods", lambda: KNOWN)
+    monkeypatch.setattr("autocut.task_file.compile_task_file", lambda path: None)
     room("autocut.search.workplace", Workplace=FakeWorkplace)
     room("autocut.search.run", run_search=lambda config, space, *others: seen.append((config, space)) or 0)
     room("autocut.study", open_study=lambda folder: FakeStudy())

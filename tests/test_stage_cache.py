@@ -144,7 +144,7 @@ def test_the_longest_unused_entries_are_evicted(tmp_path):
     assert cache.size_bytes() <= cache.limit_bytes
 
 
-def test_entries_are_not_listed_after_every_stage(tmp_path, monkeypatch):
+def test_entries_are_not_listed_after_every_stage(tmp_path):
     """That would take the longer the more there are; when it is time again, the cache shrinks to its limit."""
     cache = StageCache(tmp_path, limit_bytes=1, in_use_s=0)
     keys = [stage_key("", "train", {"epochs": epochs}) for epochs in range(4)]

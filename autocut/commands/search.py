@@ -102,7 +102,12 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
     from autocut.preflight import preflight
     from autocut.search.workplace import Workplace
     from autocut.space import fit_space
+    from autocut.task_file import compile_task_file
 
+    # What can be told at once is, before anything is started.
+    _check_options(config)
+    if config.task_path is not None:
+        compile_task_file(Path(config.task_path))
     place = Workplace(config.task_path, threads=config.threads, workers=config.workers, ray_address=config.ray_address)
     with place:
         # Whatever starts slowly does so while the task is looked at.
@@ -133,9 +138,7 @@ def _tell_unfit(space: Space, unfit: Mapping[str, Mapping[str, str]], console: C
 
 
 def _checked_space(config: SearchConfig, known: Mapping[str, tuple[str, ...]]) -> Space:
-    """Load the space, and check whatever else of the configuration needs no task."""
-    from autocut.price import price_for
-    from autocut.score import parse_limit
+    """Load the space, and check whatever else of the configuration depends on it."""
     from autocut.search.proposals import sampler_names
     from autocut.space import load_space, read_recipe
 
@@ -147,12 +150,19 @@ def _checked_space(config: SearchConfig, known: Mapping[str, tuple[str, ...]]) -
         )
     if config.sampler not in sampler_names():
         raise unknown_name("--sampler", config.sampler, sampler_names())
-    price_for(config.instance, config.price_per_hour, config.utilization)
-    for limit in config.limits:
-        parse_limit(limit)
     for recipe in config.try_recipes:
         read_recipe(recipe, space)
     return space
+
+
+def _check_options(config: SearchConfig) -> None:
+    """Check what needs neither task nor space."""
+    from autocut.price import price_for
+    from autocut.score import parse_limit
+
+    price_for(config.instance, config.price_per_hour, config.utilization)
+    for limit in config.limits:
+        parse_limit(limit)
 
 
 def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_json: bool) -> int:
@@ -167,6 +177,7 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
         console.table(["setting", "source", "value"], [(name, origin, _written(name, value)) for name, value, origin in rows])
     faults: list[Fault] = []
     try:
+        _check_options(config)
         _checked_space(config, known_methods())
     except FaultsError as error:
         faults += error.faults

@@ -88,7 +88,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, order: Order, fresh: FreshProc
         fresh.start()  # it imports while others may work, and not where it verifies, alone on this machine
         predict = lowering.load(artifact.folder, mode, pipeline.threads)
         scores = score_model(predict, task.loader(test, task.batch_size), task.metric_kind)
-        fresh.wait_until_ready(order.deadline - time.time())
+        fresh.wait_until_ready(min(TIMEOUT_S, order.deadline - time.time()))
     baseline = _baseline_scores(pipeline)
     with pipeline.working():
         accuracy = to_accuracy("test", scores, task.metric_kind, baseline)

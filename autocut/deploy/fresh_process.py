@@ -14,7 +14,6 @@ import site
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +51,7 @@ class FreshProcess:
         self._threads = threads
         self._command = tuple(command)
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready: int | None = None
 
     def __enter__(self) -> FreshProcess:
         """Make its folder."""
@@ -62,6 +62,8 @@ class FreshProcess:
         """End the process."""
         if self._process is not None:
             _end(self._process)
+        if self._ready is not None:
+            os.close(self._ready)
         self._home.cleanup()
 
     def start(self) -> None:
@@ -69,19 +71,26 @@ class FreshProcess:
         home = Path(self._home.name)
         (working := home / "empty").mkdir()
         environment = clean_environment(self._threads) | {"TORCHINDUCTOR_CACHE_DIR": str(home / "inductor")}
-        with self._words.open("wb") as words:
-            self._process = subprocess.Popen(
-                [*self._command, "--parent", str(os.getpid())], cwd=working, env=environment, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=words, start_new_session=True,
-            )  # fmt: skip
+        # A pipe of its own: libraries that are imported may print to stdout.
+        self._ready, ready = os.pipe()
+        try:
+            with self._words.open("wb") as words:
+                self._process = subprocess.Popen(
+                    [*self._command, "--parent", str(os.getpid()), "--ready", str(ready)], cwd=working, env=environment,
+                    pass_fds=(ready,), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words, start_new_session=True,
+                )  # fmt: skip
+        finally:
+            os.close(ready)
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Wait until the process has imported everything, is gone, or the time is up: `ask` tells which."""
-        if self._process is not None and self._process.stdout is not None:
-            select.select([self._process.stdout], [], [], min(max(0.0, timeout_s), threading.TIMEOUT_MAX))
+        if self._ready is not None:
+            select.select([self._ready], [], [], max(0.0, timeout_s))
 
     def ask(self, question: Mapping[str, object], timeout_s: float) -> str | None:
         """Have the process, started here if it is not yet, answer `question`, once, and wait until it ends.
+
+        One that does not end within `timeout_s` is ended, with all that it has started.
 
         Returns:
             None where it has ended by itself and well; else how it ended, for a person.
@@ -97,6 +106,7 @@ class FreshProcess:
         try:
             process.wait(timeout_s)
         except subprocess.TimeoutExpired:
+            _end(process)
             return f"no answer within {timeout_s:g} s"
         if process.returncode < 0:
             return f"killed by {signal.Signals(-process.returncode).name}"
@@ -113,13 +123,12 @@ class FreshProcess:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
+        process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def clean_environment(threads: int = 1) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The fresh process of `autocut verify`: load a bundle, run it, measure it, write down what was found.
 
-    python -P -m autocut.deploy.verify_process --parent PID
+    python -P -m autocut.deploy.verify_process --parent PID --ready DESCRIPTOR
 
-It writes a byte to stdout when it has imported everything, and takes a question from stdin: one line of JSON with `bundle`,
+It closes the descriptor when it has imported everything, and takes a question from stdin: one line of JSON with `bundle`,
 `report`, `examples` and `latency_tolerance`. The report is JSON, one `Findings`. Nothing here judges, except that a latency outside
 its claim is measured a second time.
 """
@@ -47,8 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Say that everything is imported, wait for the question, find, and write the report: complete or not at all."""
     parser = argparse.ArgumentParser(prog="python -m autocut.deploy.verify_process", description=__doc__.partition("\n")[0])
     parser.add_argument("--parent", type=int, required=True)
-    die_with(parser.parse_args(arguments).parent)
-    _say_ready()
+    parser.add_argument("--ready", type=int, required=True, help="descriptor that is closed when everything is imported")
+    options = parser.parse_args(arguments)
+    die_with(options.parent)
+    os.close(options.ready)
     line = sys.stdin.readline()
     if not line:
         return  # nobody wants to know any more
@@ -60,14 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draft = report.with_suffix(".draft")
     draft.write_text(json.dumps(asdict(findings)), encoding="utf-8")
     draft.replace(report)
-
-
-def _say_ready() -> None:
-    """From here on, what anybody prints leads nowhere: a full pipe would stop this process."""
-    os.write(1, b"+")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
 
 
 def find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool = False) -> Findings:

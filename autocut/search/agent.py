@@ -35,6 +35,7 @@ from autocut.search.jobs import (
     Event,
     Job,
     JobEnded,
+    ModelLoaded,
     RecipeFailed,
     RecipeFinalized,
     RecipeMeasured,
@@ -210,7 +211,10 @@ class Agent:
             case WorkerFault():
                 self.fault = event
             case StageBroke():
-                self.book.record_broken(event, job)
+                self.book.record_work(event.seconds, event.category, job)
+            case ModelLoaded():
+                self.planner.observe_loading(event)
+                self.book.record_work(event.seconds, "compiling", job)
             case JobEnded():
                 self.book.end_job(job, event)
 
@@ -284,7 +288,7 @@ class Agent:
     def _rehearsal(self) -> Job | None:
         if not self._baselines_done or self._has_job(BASELINES):
             return None
-        points = self.finalization.rehearsal(self.budget.search_left())
+        points = self.finalization.rehearsal(self.budget)
         return self._finalize(points) if points else None
 
     def _next_finalization(self) -> Job | None:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState, create_trial
 from autocut.front import FrontPoint
 from autocut.recipe import Recipe, changed_settings
 from autocut.records import StageRun
-from autocut.search.jobs import BaselineReady, Job, JobEnded, RecipeFailed, RecipeFinalized, RecipeMeasured, StageBroke, StageRan
+from autocut.search.jobs import BaselineReady, Job, JobEnded, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
 from autocut.search.proposals import Proposer
 from autocut.study import Session, Study
 
@@ -62,8 +62,8 @@ class Book(Protocol):
         """Record a stage run of a recipe and charge it."""
         ...
 
-    def record_broken(self, broken: StageBroke, job: Job) -> None:
-        """Charge a stage that ended without an output."""
+    def record_work(self, seconds: float, category: str, job: Job) -> None:
+        """Charge work that left no stage output."""
         ...
 
     def end_job(self, job: Job, ended: JobEnded) -> None:
@@ -201,9 +201,9 @@ class StudyBook:
         if not stage.cached:
             self._charge(job, stage.category, stage.seconds)
 
-    def record_broken(self, broken: StageBroke, job: Job) -> None:
-        """Charge a stage that ended without an output: its seconds were worked all the same."""
-        self._charge(job, broken.category, broken.seconds)
+    def record_work(self, seconds: float, category: str, job: Job) -> None:
+        """Charge work that left no stage output: a stage that broke, a model that was loaded."""
+        self._charge(job, category, seconds)
 
     def _charge(self, job: Job, category: str, seconds: float) -> None:
         if job.kind != "finalize":

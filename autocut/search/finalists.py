@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from autocut.budget import Budget
 from autocut.front import FrontPoint, hypervolume_contributions, non_dominated
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.planner import Planner
@@ -26,7 +27,12 @@ _PATIENCE = 0.7
 _RUNNER_UP_PATIENCE = 1.5
 """Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
 _REHEARSAL_PATIENCE = 8.0
-"""The first finalization is made early where the search has this many times its predicted seconds."""
+"""The first finalization is made early where the search has this many times its predicted seconds left..."""
+_REHEARSAL_SHARE = 0.25
+_REHEARSAL_AT_LATEST_S = 600.0
+"""... once it has spent this share of its budget, or these seconds..."""
+_REHEARSAL_MARGIN = 1.2
+"""... or soon, by this factor, would not have enough left."""
 
 Objectives = Mapping[str, str]
 
@@ -53,13 +59,17 @@ class Finalization:
         self._is_running = is_running
         self._is_rehearsed = False
 
-    def rehearsal(self, search_left_s: float) -> dict[Recipe, int]:
-        """Return, once, a point to finalize as soon as the baselines are known.
+    def rehearsal(self, budget: Budget) -> dict[Recipe, int]:
+        """Return, once, a point to finalize early.
 
-        It would be finalized at the end anyway, for whoever can give no accuracy away; made now, it tells how long a finalization
-        takes here, from which the reserve is planned, and there is something to deploy at every later moment.
+        It would be finalized at the end anyway, for whoever can give no accuracy away; made before, it tells how long that takes
+        here, from which the reserve is planned, and there is something to deploy at every later moment. It holds the machine alone,
+        so what the search learns most from comes first.
         """
-        if self._is_rehearsed or search_left_s < _REHEARSAL_PATIENCE * self._planner.finalize_s():
+        least_s = _REHEARSAL_PATIENCE * self._planner.finalize_s()
+        may_wait = budget.search_left() > _REHEARSAL_MARGIN * least_s
+        is_early = budget.spent() < min(_REHEARSAL_SHARE * budget.total_s, _REHEARSAL_AT_LATEST_S)
+        if self._is_rehearsed or budget.search_left() < least_s or (is_early and may_wait):
             return {}
         self._is_rehearsed = True
         return self._waiting({recipe: trial for recipe, trial in cheapest_exact(self._book).items() if recipe != UNTOUCHED})

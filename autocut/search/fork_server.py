@@ -6,7 +6,7 @@ LISTENER is the inherited descriptor of a listening Unix socket, PARENT the proc
 `relay.Request` comes in, what the call reports goes out, and None is the last word.
 
 What jobs need at once is imported first, what they may need later when its stdin is closed: while the first of them works. It
-writes a byte to stdout when it has imported everything: until then its work would disturb who times.
+writes a byte to stdout after either: until then its work would disturb who times.
 
     driver ── starts ──> fork server ── forks ──> one process a job
        └── Ray Tune ──> trial's process (relay) ── socket ──┘
@@ -33,24 +33,26 @@ from multiprocessing.connection import Connection
 
 from autocut.parent_death import die_with
 from autocut.search.imports import import_for_start, imports_for_later
+from autocut.search.server_process import READY, UP
 
 
 def main(arguments: Sequence[str]) -> None:
     """Import, and fork until the driver is gone."""
     listener, parent, *task = arguments
     die_with(int(parent))
-    import_for_start()
-    serve(socket.socket(fileno=int(listener)), imports_for_later(task[0] if task else None))
+    serve(socket.socket(fileno=int(listener)), import_for_start, imports_for_later(task[0] if task else None))
 
 
-def serve(listener: socket.socket, later: Iterable[object] = ()) -> None:
-    """Fork a process for each connection to `listener`; never returns.
+def serve(listener: socket.socket, first: Callable[[], None] = lambda: None, later: Iterable[object] = ()) -> None:
+    """Call `first`, then fork a process for each connection to `listener`; never returns.
 
     Once stdin is closed, `later` is gone through, a step between two looks at the listener.
     """
     # pass_fds has made it inheritable: no compiler started from here shall have it.
     listener.set_inheritable(False)
     server = _Server(listener)
+    first()
+    server.say(UP)
     while not server.goes_on:
         server.attend()
     for _ in later:
@@ -58,7 +60,8 @@ def serve(listener: socket.socket, later: Iterable[object] = ()) -> None:
     # What is here lives on in every child: a collection there need not look at it, and so copies none of its pages.
     gc.collect()
     gc.freeze()
-    server.say_ready()
+    server.say(READY)
+    _be_silent(2)
     while True:
         server.attend()
 
@@ -80,16 +83,12 @@ class _Server:
         self._poll.register(listener, select.POLLIN)
         self._poll.register(0, select.POLLIN)
         self.goes_on = False
-        self._driver: int | None = os.dup(1)
-        _be_silent(1)  # what libraries print must not look like the byte that the driver waits for
+        self._driver = os.dup(1)
+        _be_silent(1)  # what libraries print is no word to the driver; what they complain of is, until everything is imported
 
-    def say_ready(self) -> None:
-        """Tell the driver, and from here on nobody anything: what libraries print leads nowhere."""
-        if self._driver is not None:
-            os.write(self._driver, b"+")
-            os.close(self._driver)
-            self._driver = None
-        _be_silent(2)
+    def say(self, word: bytes) -> None:
+        """Tell the driver, and nobody else."""
+        os.write(self._driver, word)
 
     def attend(self, timeout_s: float | None = None) -> None:
         """Wait, at most `timeout_s`, until somebody wants a process or one has ended, and see to it."""
@@ -142,8 +141,7 @@ class _Server:
     def _close(self) -> None:
         """In a child: let go of what is the server's."""
         self._listener.close()
-        if self._driver is not None:
-            os.close(self._driver)
+        os.close(self._driver)
         _be_silent(0)
         _be_silent(2)
         for descriptor, child in self._children.items():

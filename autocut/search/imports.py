@@ -11,8 +11,11 @@ import ast
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
+
+from autocut.parent_death import die_with
 
 _WORKER = "autocut.search.worker"
 _DIGITS = "autocut.tasks.digits"
@@ -22,6 +25,7 @@ _LAZY_LIBRARIES = (
     "onnxscript.function_libs.torch_lib.ops",
 )
 """What torch imports when its exporters first run (2.13). Should one go, every process imports it again: slow, not wrong."""
+_LOOK_AGAIN_S = 0.02
 _HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
 """Of pyarrow's allocator, which prepares itself for every fork and starts the thread again."""
 
@@ -42,14 +46,16 @@ def imports_for_later(task_path: str | None) -> Iterator[str]:
     Raises:
         RuntimeError: a library of autocut's own started a thread.
     """
-    yield from _import_closure((_DIGITS, *_LAZY_LIBRARIES, _WORKER) if task_path is None else (*_LAZY_LIBRARIES, _WORKER))
+    for name in _import_closure((_DIGITS, *_LAZY_LIBRARIES, _WORKER) if task_path is None else (*_LAZY_LIBRARIES, _WORKER)):
+        if threads := foreign_threads():
+            started = ", ".join(threads)
+            raise RuntimeError(f"a process that is to be forked must have one thread, but importing {name} started {started}")
+        yield name
     from autocut.stages.libraries import library_versions
 
     library_versions()  # every key of a stage names them; looking them up takes longer than the rest of a job's beginning
-    if threads := foreign_threads():
-        raise RuntimeError(f"a process that is to be forked must have one thread, but imports started {', '.join(threads)}")
     wanted = [] if task_path is None else [name for name in _installed_names(Path(task_path)) if name not in sys.modules]
-    if wanted and _leave_one_thread(wanted):
+    if wanted and (yield from _leave_one_thread(wanted)):
         yield from _import_closure(wanted)
 
 
@@ -84,16 +90,22 @@ def _import(name: str) -> None:
         return
 
 
-def _leave_one_thread(names: Iterable[str]) -> bool:
-    """Whether importing `names` starts no thread: tried out in a process that ends with the answer."""
+def _leave_one_thread(names: Iterable[str]) -> Generator[str, None, bool]:
+    """Whether importing `names` starts no thread: tried out in a process that ends with the answer, and yielding until it has."""
+    own = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
+            die_with(own)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # connections of jobs among them
             list(_import_closure(names))
             os._exit(len(foreign_threads()))
         finally:
             os._exit(1)
-    return os.waitpid(pid, 0)[1] == 0
+    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        yield "tried out"
+        time.sleep(_LOOK_AGAIN_S)
+    return ended[1] == 0
 
 
 def _installed_names(task: Path) -> list[str]:

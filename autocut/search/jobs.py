@@ -86,6 +86,14 @@ class StageBroke:
 
 
 @dataclass(frozen=True)
+class ModelLoaded:
+    """A lowered model was loaded to be scored, which some modes compile it for; `method` is its dtype and mode."""
+
+    method: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class BaselineReady:
     """The untouched model is there and has been timed: every speedup refers to it."""
 
@@ -166,6 +174,7 @@ Event = (
     WorkerUp
     | StageRan
     | StageBroke
+    | ModelLoaded
     | BaselineReady
     | RecipeStarted
     | RungReached

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.search.jobs import StageRan
+from autocut.search.jobs import ModelLoaded, StageRan
 
 PROCESS_S = 6.0
 """Prior for a fresh process until it works: interpreter, torch, task. A worker that is forked takes a fraction of it."""
@@ -66,6 +66,10 @@ class Planner:
                 recent.add(stage.seconds / stage.samples_seen)
             self._pace.clear()
 
+    def observe_loading(self, loaded: ModelLoaded) -> None:
+        """Learn how long a lowered model takes to load: seconds in the modes that compile it then."""
+        self._by_method["load", loaded.method].add(loaded.seconds)
+
     def observe_process(self, seconds: float) -> None:
         """Learn how long a worker process takes until it begins its first recipe."""
         self._process_s.add(seconds)
@@ -89,13 +93,14 @@ class Planner:
         return seen.median(0.0) + (0.0 if is_converted else self._by_mode["convert", pair[1]].median(0.0))
 
     def tail_s(self, pair: tuple[str, str], cost_is_known: bool = False, is_converted: bool = False) -> float:
-        """Seconds for one more tail of a prefix: lower it, score it and, where its structure is new, load and time it.
+        """Seconds for one more tail of a prefix: lower it, load and score it, and time it where its structure is new.
 
-        Modes that compile while loading show their compiler in the last part.
+        Modes that compile while loading show their compiler in the loading.
         """
         seen = self._by_method["cost", "/".join(pair)]
         measure = 0.0 if cost_is_known else (seen or self._by_stage["cost"]).median(_MEASURE_S)
-        lower = max(self.compile_s(pair, is_converted), 0.0 if seen else self._priors.get(pair, _LOWER_S))
+        load = self._by_method["load", "/".join(pair)].median(0.0)
+        lower = max(self.compile_s(pair, is_converted) + load, 0.0 if seen else self._priors.get(pair, _LOWER_S))
         return lower + self._by_stage["accuracy"].median(_ACCURACY_S) + measure
 
     def train_s(self, recipe: Recipe) -> float:

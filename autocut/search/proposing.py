@@ -32,7 +32,9 @@ _JUDGED = 8
 _PACKED = 8
 """Offers in one process at most, where they are short."""
 _LEAST_S = 3.0
-"""Predicted seconds of work for which a process is started, loads the task and is recorded."""
+"""Predicted seconds of work for which a process is started, and its events are recorded..."""
+_STARTS = 4
+"""... and at least so many times what a process takes before it works: a large task takes seconds to load."""
 _FIXED_S = 1.0
 """Seconds that every offer takes besides its stages: its share of a process, events, records."""
 _DRY = 64
@@ -111,7 +113,7 @@ class Proposing:
         if self._dry_at == settled and others_run:
             return None
         until = self._clock() + _PROPOSING_S
-        enough_s = max(2 * self._known.planner.process_s(), _LEAST_S)
+        enough_s = max(_STARTS * self._known.planner.process_s(), _LEAST_S)
         packed: tuple[Recipe, ...] = ()
         while self._known.total_s(packed) < enough_s and len({recipe.prefix for recipe in packed}) < _PACKED:
             more = self._propose(packed, left_s - self._known.total_s(packed), until)

@@ -47,15 +47,18 @@ def run_with_ray(agent: Agent, setting: Setting, place: Workplace, on_tick: Call
     Args:
         agent: Decides; it is asked from this thread alone.
         setting: What every worker needs to know.
-        place: With its Ray started.
+        place: With its Ray started, which is ended here.
         on_tick: Called several times a second, from this thread. `sys.stdout` and `sys.stderr` lead nowhere meanwhile.
     """
+    place.open()
     with quiet_ray():
         try:
             _tuner(_Desk(agent, on_tick, place), setting, place).fit()
         except _StopNow as stop:
             if stop.cause is not None:
                 raise stop.cause from None
+        finally:
+            place.stop_ray()
 
 
 def _tuner(desk: _Desk, setting: Setting, place: Workplace) -> Any:
@@ -191,9 +194,9 @@ class _Desk:
 
     def deliver(self, trial_id: str, event: Event | None) -> None:
         """Take in what a worker reports."""
-        self._starts.release(trial_id)
         if self._place.forks:
-            self._place.forks.go_on()
+            self._place.forks.go_on(trial_id)
+        self._starts.release(trial_id)
         if event is not None:
             self._agent.on_event(self._jobs[trial_id], event)
 
@@ -205,9 +208,9 @@ class _Desk:
 
     def tick(self) -> None:
         """Look after the clock, the fork server and the screen."""
-        self._stop_if_over()
         if self._place.forks and (told := self._place.forks.keep()):
             self._agent.progress.lines.append(told)
+        self._stop_if_over()
         self._on_tick()
 
     def _stop_if_over(self) -> None:

@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 _END_S = 5.0
+UP, READY = b"u", b"r"
+"""What the server says: that it forks, and that it has imported everything."""
 
 
 def is_supported() -> bool:
@@ -40,8 +42,9 @@ def is_supported() -> bool:
 class ServerProcess:
     """A fork server that listens in `folder`, which only this user must be able to enter: whoever can connect can run code.
 
-    It imports what jobs need at once, the rest after `go_on`, and `is_ready` once it has everything. The driver keeps the
-    listening socket itself, so that whoever connects while the server is starting waits for it.
+    It imports what jobs need at once, the rest after `go_on`, and `is_ready` once it has everything; it `is_idle` before the one
+    and after the other. The driver keeps the listening socket itself, so that whoever connects while the server is starting waits
+    for it.
 
     Args:
         folder: A private folder for the socket and the server's log.
@@ -58,7 +61,7 @@ class ServerProcess:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.address)
         self._listener.listen(64)
-        self.is_ready = False
+        self._said = b""
         self._goes_on = False
         self._failed_before = 0
 
@@ -74,13 +77,23 @@ class ServerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is there; also finds out whether it `is_ready`."""
+        """Whether the process is there; also finds out what it has said."""
         process = self._process
         if process is None or process.poll() is not None:
             return False
-        if not self.is_ready and process.stdout is not None and select.select([process.stdout], [], [], 0)[0]:
-            self.is_ready = process.stdout.read(1) == b"+"
+        if process.stdout is not None and select.select([process.stdout], [], [], 0)[0]:
+            self._said += os.read(process.stdout.fileno(), 8)
         return True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has said that it has imported everything."""
+        return READY in self._said
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it only forks, and imports nothing."""
+        return self.is_ready or (UP in self._said and not self._goes_on)
 
     @property
     def how_it_ended(self) -> str | None:
@@ -105,7 +118,7 @@ class ServerProcess:
         if self._process is not None:
             self._failed_before = self.failed_starts
             self._end(self._process)
-        self.is_ready = False
+        self._said = b""
         listener = self._listener.fileno()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

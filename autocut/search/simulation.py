@@ -32,7 +32,6 @@ from autocut.search.jobs import (
     RecipeMeasured,
     RecipeStarted,
     RungReached,
-    StageBroke,
     StageRan,
 )
 
@@ -343,7 +342,7 @@ class MemoryBook:
     def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
         """See `Book`."""
 
-    def record_broken(self, broken: StageBroke, job: Job) -> None:
+    def record_work(self, seconds: float, category: str, job: Job) -> None:
         """See `Book`."""
 
     def end_job(self, job: Job, ended: JobEnded) -> None:

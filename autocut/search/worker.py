@@ -37,6 +37,7 @@ from autocut.search.jobs import (
     Event,
     Job,
     JobEnded,
+    ModelLoaded,
     RecipeFailed,
     RecipeFinalized,
     RecipeMeasured,
@@ -120,6 +121,7 @@ class _Worker:
                 )
             ),
             on_broken=lambda seconds, category: report(StageBroke(seconds, category)),
+            on_loaded=lambda method, seconds: report(ModelLoaded(method, seconds)),
             on_rung=self._on_rung,
             stop=lambda: time.time() >= job.deadline,
         )

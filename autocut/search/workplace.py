@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from autocut.errors import DeadlineError, InputError
 from autocut.measure.quiet import QuietLock
@@ -37,7 +38,7 @@ _TRY_S = 0.002
 _STARTS = 3
 """Starts of the fork server in a row that may end before it is ready."""
 _FORKS = "fork server"
-_ANSWER_S = 60.0
+_ANSWER_S = 120.0
 """Within which a fork must have loaded the task, or another process is asked."""
 
 
@@ -65,17 +66,20 @@ class Workplace:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Workplace:
-        """Begin to start the fork server, as soon as nobody times."""
+        """Hold the machine, together with others who work, until `open`; begin to start the fork server."""
         _prepare_environment(self._threads)
         with contextlib.ExitStack() as stack:
             self.scratch = Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="autocut-tune-", ignore_cleanup_errors=True))
             )
-            stack.callback(self._stop_ray)
-            if self._ray_address is None and is_supported():
-                self.forks = Forks(stack.enter_context(_fork_server(self._task_path)), self.starts)
-                self.forks.begin()
             stack.callback(self.starts.release_all)
+            self.starts.wait(_FORKS)
+            if self._ray_address is None and is_supported():
+                server = stack.enter_context(_fork_server(self._task_path))
+                self.forks = Forks(server, self.starts)
+                server.start()
+            # The first to end: its processes' ends are those of the jobs, and the fork server sees to whatever jobs have started.
+            stack.callback(self.stop_ray)
             self._stack = stack.pop_all()
         return self
 
@@ -88,15 +92,23 @@ class Workplace:
         """Asks a worker process what it finds of the task; None where none can be forked. It can be pickled."""
         return None if self.forks is None else partial(_ask_fork, self.forks.address)
 
+    def open(self) -> None:
+        """Let others time: what starts before the jobs is there, but for the fork server, whose keeper holds on for it."""
+        if self.forks is None:
+            self.starts.release(_FORKS)
+
     def start_ray(self) -> None:
         """Join the cluster, or start a Ray on this machine.
 
         Raises:
             InputError: there is no cluster at that address, or this machine cannot run Ray.
         """
+        import ray  # sets up its own loggers, which `quiet_ray` then silences
+
+        self._has_ray = True
         try:
             with quiet_ray():
-                self._init_ray()
+                self._init_ray(ray)
         except (ValueError, RuntimeError, ConnectionError, TimeoutError) as error:
             reason = str(error).strip().partition("\n")[0]
             if self._ray_address:
@@ -104,10 +116,7 @@ class Workplace:
                 raise InputError(message, "see: ray status") from error
             raise InputError(f"Ray must start on this machine, but does not: {reason}", "is memory or disk full?") from error
 
-    def _init_ray(self) -> None:
-        import ray
-
-        self._has_ray = True
+    def _init_ray(self, ray: Any) -> None:
         if self._ray_address:
             ray.init(address=self._ray_address, log_to_driver=False, logging_level=logging.ERROR)
             return
@@ -123,10 +132,12 @@ class Workplace:
             _temp_dir=str(folder) if len(str(self.scratch)) < 40 else None,  # sockets' paths must stay below 108 characters
         )
 
-    def _stop_ray(self) -> None:
+    def stop_ray(self) -> None:
+        """End Ray, and with its processes every job; once."""
         if self._has_ray:
             import ray
 
+            self._has_ray = False
             with quiet_ray():
                 ray.shutdown()
 
@@ -155,32 +166,37 @@ class Forks:
     def __init__(self, server: ServerProcess, starts: Starts) -> None:
         self._server = server
         self._starts = starts
+        self._goes_on = False
 
     @property
     def address(self) -> str:
         """Where a relay connects; one that comes while the server is starting waits for it."""
         return self._server.address
 
-    def begin(self) -> None:
-        """Start the server, as soon as nobody times."""
-        self._starts.wait(_FORKS)
-        self._server.start()
+    def go_on(self, name: str) -> None:
+        """Have the server import what jobs need later, under the hold that the process `name` does not need any more.
 
-    def go_on(self) -> None:
-        """Have the server import what jobs need later, while the first one works."""
-        self._server.go_on()
+        A hold is never taken for it: who waits to time waits for holds, and lets nobody take another.
+        """
+        if not self._goes_on:
+            self._goes_on = True
+            self._starts.hand_over(name, _FORKS)
+            self._server.go_on()
 
     def keep(self) -> str | None:
-        """Start the server again should it have died, as soon as nobody times; return what to tell of it.
+        """Let others time while the server does nothing; start it again should it have died, as soon as nobody times.
 
         Its jobs died with it, which their own ends tell.
+
+        Returns:
+            What to tell of it, or None.
 
         Raises:
             InputError: it does not come up.
         """
         server = self._server
         if server.is_running:
-            if server.is_ready:
+            if server.is_idle:
                 self._starts.release(_FORKS)
             return None
         self._starts.release(_FORKS)
@@ -216,6 +232,12 @@ class Starts:
         if stack := self._held.pop(name, None):
             stack.close()
 
+    def hand_over(self, name: str, other: str) -> None:
+        """Let `other` have what is held for `name`, instead of what it held itself."""
+        if stack := self._held.pop(name, None):
+            self.release(other)
+            self._held[other] = stack
+
     def release_all(self) -> None:
         """Let go of everything."""
         for name in list(self._held):
@@ -232,8 +254,7 @@ class Starts:
 @contextlib.contextmanager
 def quiet_ray() -> Iterator[None]:
     """Keep Ray's and Tune's advice off the user's screen; errors come back as exceptions."""
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _silence_loggers()
     # Ray prints what it thinks of dead workers to either stream, whatever `log_to_driver` says (2.60); stdout is data.
     with (
         warnings.catch_warnings(),
@@ -243,6 +264,12 @@ def quiet_ray() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
+    _silence_loggers()  # starting Ray sets them up anew
+
+
+def _silence_loggers() -> None:
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager

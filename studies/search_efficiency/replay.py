@@ -2,12 +2,14 @@
 
 python studies/search_efficiency/replay.py digits --budget 30m --seeds 20
 python studies/search_efficiency/replay.py digits --budget 30m --seeds 20 --only autocut "optuna tpe, nothing reused"
+python studies/search_efficiency/replay.py digits --budget 4h --training-scale 30      as if there were more data
 python studies/search_efficiency/replay.py digits --budget 30m --show        what earlier calls have kept, nothing is run
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -59,7 +61,7 @@ class Run:
 def replay(contest: Contest, strategy: Strategy, seed: int, goal: float) -> Run:
     """Run one search in simulated time."""
     clock = Clock(0.0)
-    world = RecordedWorld(contest.table, PROCESS_S if strategy.fresh_processes else 0.0, FINALIZE_S)
+    world = RecordedWorld(contest.table, PROCESS_S if strategy.fresh_processes else 0.0, FINALIZE_S, contest.training_scale)
     simulation = Simulation(strategy.build(contest, clock, seed), world, clock, WORKERS, strategy.reuse)
     started = time.process_time()
     simulation.run()
@@ -116,10 +118,10 @@ def best_of(contest: Contest, *, heirs: bool = True) -> float:
     return volume.of([losses_of(contest, volume, recipe) for recipe in recipes if contest.table.measured(recipe)])
 
 
-def load(name: str, budget_s: float) -> Contest:
+def load(name: str, budget_s: float, training_scale: float = 1.0) -> Contest:
     """Read the table of a task."""
     recorded = table.read(HERE / f"{name}.table.json.gz")
-    return Contest(recorded, _space(recorded), budget_s)
+    return Contest(recorded, _space(recorded), budget_s, training_scale)
 
 
 def _space(recorded: table.Table) -> Space:
@@ -184,18 +186,14 @@ def _told(run: Run) -> Run:
     return run
 
 
-def _one(arguments: tuple[str, float, str, int, float]) -> Run:
+def _one(arguments: tuple[str, float, float, str, int, float]) -> Run:
     warnings.filterwarnings("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    name, budget_s, strategy, seed, goal = arguments
-    return replay(_cached(name, budget_s), STRATEGIES[strategy], seed, goal)
+    name, budget_s, training_scale, strategy, seed, goal = arguments
+    return replay(_cached(name, budget_s, training_scale), STRATEGIES[strategy], seed, goal)
 
 
-_contests: dict[tuple[str, float], Contest] = {}
-
-
-def _cached(name: str, budget_s: float) -> Contest:
-    return _contests.setdefault((name, budget_s), load(name, budget_s))
+_cached = functools.cache(load)
 
 
 def main() -> None:
@@ -206,24 +204,27 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--training-scale", type=float, default=1.0, help="trainings take this many times as long as recorded")
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
     if arguments.show:
-        print("\n".join(rows(_read(kept_runs(arguments.task, arguments.budget)))))
+        print("\n".join(rows(_read(kept_runs(arguments.task, arguments.budget, arguments.training_scale)))))
         return
-    budget_s = parse_duration(arguments.budget)
+    budget_s, scale = parse_duration(arguments.budget), arguments.training_scale
     contest = load(arguments.task, budget_s)
     goal = best_of(contest)
     grid = 100 * best_of(contest, heirs=False) / goal
     told = f"100 = the whole table's front, {grid:.1f} without inherited weights"
+    told += "" if scale == 1 else f"; trainings take {scale:g} times as long as recorded"
     print(f"{arguments.task}, budget {format_duration(budget_s)}, {arguments.seeds} seeds; {told}", flush=True)
-    work = [(arguments.task, budget_s, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
+    work = [(arguments.task, budget_s, scale, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         runs = [_told(run) for run in pool.imap(_one, work)]
-    print("\n".join(rows(runs if OURS in arguments.only else [*ours_kept(arguments.task, arguments.budget), *runs])))
+    kept = kept_runs(arguments.task, arguments.budget, scale)
+    ours = [run for run in _read(kept) if run.strategy == OURS]
+    print("\n".join(rows(runs if OURS in arguments.only else [*ours, *runs])))
     driver = statistics.median(run.driver_s for run in runs if run.strategy == arguments.only[0])
     print(f"\n{arguments.only[0]}: the driver itself took {driver:.1f} s of CPU, {100 * driver / budget_s:.2f}% of the budget")
-    kept = kept_runs(arguments.task, arguments.budget)
     kept.parent.mkdir(exist_ok=True)
     others = [run for run in _read(kept) if run.strategy not in arguments.only]
     kept.write_text(
@@ -231,14 +232,10 @@ def main() -> None:
     )
 
 
-def ours_kept(task: str, budget: str) -> list[Run]:
-    """Our own runs of an earlier call."""
-    return [run for run in _read(kept_runs(task, budget)) if run.strategy == OURS]
-
-
-def kept_runs(task: str, budget: str) -> Path:
+def kept_runs(task: str, budget: str, training_scale: float = 1.0) -> Path:
     """Where the runs of a contest are kept, for the plot and for the rows of another call."""
-    return HERE / "runs" / f"{task}-{budget}.json"
+    slower = "" if training_scale == 1 else f"-x{training_scale:g}"
+    return HERE / "runs" / f"{task}-{budget}{slower}.json"
 
 
 def _read(path: Path) -> list[Run]:

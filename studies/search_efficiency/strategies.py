@@ -37,11 +37,12 @@ _DRY = 500
 
 @dataclass(frozen=True)
 class Contest:
-    """One table, one space, one budget."""
+    """One table, one space, one budget; trainings take `training_scale` times as long as recorded."""
 
     table: Table
     space: Space
     budget_s: float
+    training_scale: float = 1.0
 
 
 class Plain:

@@ -21,27 +21,30 @@ class RecordedWorld:
         table: Recorded by `record.py`.
         process_s: Seconds until a fresh worker process works.
         finalize_s: Seconds to export, measure and verify a point.
+        training_scale: How many times as long as recorded pruning, training and teaching take: a larger data set.
     """
 
     table: Table
     process_s: float
     finalize_s: float
+    training_scale: float = 1.0
 
     def baseline(self) -> Stage:
         """The untouched model, trained where the task brings no weights, and its reference time."""
         seconds, samples = self.table.document["shared_s"]["baseline"], self.table.prefixes[Recipe()]["samples_seen"]
-        return Stage("baseline", "baseline", "train", seconds, "training", samples=samples)
+        return Stage("baseline", "baseline", "train", self.training_scale * seconds, "training", samples=samples)
 
     def prefix(self, recipe: Recipe) -> Stage:
         """Pruning, then training with its teacher, as the pipeline makes them."""
         found = self.table.prefixes[recipe.prefix]
+        prune_s, train_s = self.training_scale * found["prune_s"], self.training_scale * found["train_s"]
         parents: tuple[Stage, ...] = ()
         if recipe.parent is not None:
             parents += (self.prefix(recipe.parent),)
-            parents += (Stage(f"prune on {recipe.prefix.fingerprint}", "prune", "structured", found["prune_s"], "training"),)
+            parents += (Stage(f"prune on {recipe.prefix.fingerprint}", "prune", "structured", prune_s, "training"),)
         elif recipe["prune.method"] != "none":
             pruned = Recipe(recipe.settings("prune"))
-            parents += (Stage(f"prune {pruned.fingerprint}", "prune", str(recipe["prune.method"]), found["prune_s"], "training"),)
+            parents += (Stage(f"prune {pruned.fingerprint}", "prune", str(recipe["prune.method"]), prune_s, "training"),)
         if not recipe.is_trained:
             return Stage(f"prefix {recipe.prefix.fingerprint}", "build", "", 0.0, "training", parents)
         if recipe["distill.loss"] != "none" or recipe["curriculum.schedule"] != "none":
@@ -51,7 +54,7 @@ class RecordedWorld:
         epochs = int(recipe["train.epochs"])
         rungs = tuple(Rung(epoch, epochs, metric) for epoch, metric in found["rungs"])
         return Stage(
-            f"prefix {recipe.prefix.fingerprint}", "train", "recorded", found["train_s"], "training", parents,
+            f"prefix {recipe.prefix.fingerprint}", "train", "recorded", train_s, "training", parents,
             self._own_samples(recipe), rungs,
         )  # fmt: skip
 
@@ -98,7 +101,7 @@ class RecordedWorld:
         return seen
 
     def _shared(self, stage: str) -> Stage:
-        return Stage(stage, stage, stage, self.table.document["shared_s"][stage], "training")
+        return Stage(stage, stage, stage, self.training_scale * self.table.document["shared_s"][stage], "training")
 
     def _quantizing(self, found: Mapping[str, Any], dtype: str) -> list[tuple[str, float]]:
         """The graph of the dtype where one was made, else the exported float graph."""

@@ -86,11 +86,11 @@ def chatter(report):
 def import_something(steps):
     """Take a while, and print."""
     for step in range(steps):
-        os.write(1, b"+")
+        os.write(1, b"ur")
         time.sleep(0.2)
         yield step
 
 
 if __name__ == "__main__":
     die_with(int(sys.argv[2]))
-    serve(socket.socket(fileno=int(sys.argv[1])), import_something(int(sys.argv[3]) if len(sys.argv) > 3 else 0))
+    serve(socket.socket(fileno=int(sys.argv[1])), later=import_something(int(sys.argv[3]) if len(sys.argv) > 3 else 0))

@@ -165,8 +165,10 @@ def test_what_is_needed_later_is_imported_while_the_first_job_works(tmp_path):
     with ServerProcess(tmp_path, ["5"], command=(sys.executable, str(STUB))) as process:
         process.start()
         assert told(process.address, "chatter")
-        assert not wait_for(lambda: process.is_running and process.is_ready, seconds=2.0)
+        assert wait_for(lambda: process.is_running and process.is_idle)
+        assert not wait_for(lambda: process.is_running and process.is_ready, seconds=1.0)
         process.go_on()
+        assert not process.is_idle
         assert len(told(process.address, "tell_numbers")) == 1
         assert process.is_running
         assert not process.is_ready
