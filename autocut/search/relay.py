@@ -14,6 +14,8 @@ from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Any
 
+DIED = "the worker process died: killed, out of memory, or crashed"
+
 Report = Callable[[Any], None]
 """Takes what a call has to tell, as soon as it is known."""
 Call = Callable[[Report], None]
@@ -83,4 +85,4 @@ def run_in_fork(address: str, call: Call, report: Report, timeout_s: float | Non
             while (told := connection.recv()) is not None:
                 report(told)
     except (EOFError, OSError) as error:
-        raise WorkerDiedError("the worker process died: killed, out of memory, or crashed") from error
+        raise WorkerDiedError(DIED) from error

@@ -16,12 +16,11 @@ from typing import Any
 
 from autocut.search.agent import Agent
 from autocut.search.jobs import Event, Job, Setting
-from autocut.search.relay import run_in_fork
+from autocut.search.relay import DIED, run_in_fork
 from autocut.search.worker import run_job
 from autocut.search.workplace import Workplace, quiet_ray
 
 _OVERDUE_S = 2.5
-_DIED = "the worker process died: killed, out of memory, or crashed"
 
 
 class _StopNow(BaseException):
@@ -126,7 +125,7 @@ def _searcher(desk: _Desk) -> Any:
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
             # `result` is the last one again, which has been delivered.
             with _errors_kept():
-                desk.end(trial_id, _DIED if error else None)
+                desk.end(trial_id, DIED if error else None)
 
         def save(self, checkpoint_path: str) -> None:
             """Tune's state is disposable."""
