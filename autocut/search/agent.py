@@ -7,10 +7,10 @@ against a real machine and against recorded tables. In order:
    there is a front.
 2. *Cost first*: each pruning method once without training: does it save anything here?
 3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising tails
-   (`proposing`). A training that cannot reach the front any more ends at a rung (`early_stopping`); when nothing else promises
-   more, it may go on.
-4. *Finalize*: inside the reserve, the front is exported, re-measured on the locked test split and verified. Where that leaves time,
-   the search goes on; what did not fit before comes first.
+   (`proposing`), and beside them what needs a slow compiler, rationed. A training that cannot reach the front any more ends at a
+   rung (`early_stopping`); when nothing else promises more, or many in a row were stopped, it may go on.
+4. *Finalize*: inside the reserve, the front is exported, re-measured on the locked test split and verified. As soon as that
+   turns out to take less time than was kept for it, the search goes on; what did not fit before comes first.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from autocut.search.jobs import (
     WorkerUp,
 )
 from autocut.search.knowledge import Knowledge
-from autocut.search.phases import BASELINES, Phase, Request, phases
+from autocut.search.phases import BASELINES, Phase, Request, SlowLowerings, phases
 from autocut.search.plan import ladder_line, plan_lines
 from autocut.search.progress import Progress
 from autocut.search.proposing import Proposing
@@ -61,7 +61,7 @@ _END = Request((), "the phase is over")
 _END_S = 3.0
 """Time after the last bundle for the driver's own end: Ray's shutdown, the last notes and plots."""
 _SEARCH_ON_S = 5.0
-"""Seconds that must be left, besides a process's start, for the search to go on once everything it found is finalized."""
+"""Seconds that must be left, besides a process's start and the reserve, for the search to go on after some finalizing."""
 _STILLBORN = 3
 """Worker processes in a row that may die before their first word."""
 _HANG_S = 120.0
@@ -101,9 +101,11 @@ class Agent:
         self._queue: deque[Request] = deque()
         self._asked = frozenset(tries)
         self._running: dict[int, Job] = {}
-        self._phases = phases(known, tries, lambda: self.budget.left(), workers, self._has_job)
+        self._phases = phases(known, tries, self._has_job)
         self._phase: Phase | None = next(self._phases)
+        self._slow = SlowLowerings(known)
         self._started: dict[int, float] = {}
+        self._up: set[int] = set()
         self._current: dict[int, Recipe] = {}
         self._began: dict[int, float] = {}
         self.trainings = trainings or Trainings(known)
@@ -113,9 +115,11 @@ class Agent:
             known=known, book=book, proposer=proposer, proposing=self.proposing, trainings=self.trainings,
             finalization=self.finalization, progress=self.progress, scale=Scale(price, tuple(limits)), asked=self._asked,
         )  # fmt: skip
-        self._finalizing = False
+        self._finalizing, self._goes_on = False, False
         self._too_little_s = 0.0
         self._postponed: list[Request] = []
+        self._made: set[Recipe] = set()
+        self._told_too_long: set[Recipe] = set()
         self._baselines_done = False
         self._stillborn = 0
         self._numbers = itertools.count(1)
@@ -149,7 +153,7 @@ class Agent:
             return self._start("baseline", (UNTOUCHED,), self.budget.deadline, "the untouched model")
         self._plan_reserve()
         if self._finalizing and self._may_search_on():
-            self._finalizing = False
+            self._finalizing, self._goes_on = False, True
             self.proposing.start_afresh()
             self._queue.extend(self._postponed)
             self._postponed.clear()
@@ -163,14 +167,15 @@ class Agent:
                     return self._start(
                         "measure", request.recipes, self.budget.search_deadline, request.why, may_skip=request.may_skip
                     )
-                # What is running may make another recipe worth running, and the sampler may have another idea.
-                if self._running or not self.proposing.is_dry:
-                    return None
-                if not self.proposing.is_short_of_time:
-                    if self._hope():
+                if not (self._goes_on and self.finalization.is_anything_waiting):
+                    # What is running may make another recipe worth running, and the sampler may have another idea.
+                    if self._running or not self.proposing.is_dry:
                         return None
-                    left = format_duration(self.budget.search_left())
-                    self.progress.lines.append(f"the space counts as explored: the search ends with {left} of its time left")
+                    if not self.proposing.is_short_of_time:
+                        if self._hope():
+                            return None
+                        left = format_duration(self.budget.search_left())
+                        self.progress.lines.append(f"the space counts as explored: the search ends with {left} of its time left")
             self._finalizing, self._too_little_s = True, self.budget.search_left()
         return self._next_finalization()
 
@@ -180,6 +185,8 @@ class Agent:
             case StageRan():
                 self.planner.observe(event, self._current.get(job.number, job.recipes[0]))
                 self.book.record_stage(event, job, self._current.get(job.number, job.recipes[0]))
+                if event.stage == "train":
+                    self._made.add(self._current.get(job.number, job.recipes[0]).prefix)
                 self.progress.stage = f"{event.stage} {event.method}"
             case BaselineReady():
                 self.reference = event.reference
@@ -188,7 +195,7 @@ class Agent:
                 if ladder := ladder_line(self.known):
                     self.progress.lines.append(f"plan: {ladder}")
             case WorkerUp():
-                pass
+                self._up.add(job.number)
             case RecipeStarted():
                 # The first ones also wait for what starts only once: Ray, and the process that workers are forked from.
                 if job.number not in self._current and job.number > self._workers:
@@ -245,12 +252,19 @@ class Agent:
             self.fault = WorkerFault(
                 f"a worker process must start, but {self._stillborn} in a row died at once", "autocut check; is memory free?"
             )
+        if job.kind == "baseline" and job.number in self._up:
+            self.fault = WorkerFault(
+                f"the untouched model must run and be measured, but its process died: {error}", "autocut check"
+            )
         if job.kind == "finalize" and current is not None and current not in self.finalization.done:
             self.verdicts.not_finalized(RecipeFailed(current, "failed", error))
         if job.kind == "measure":
-            if current in unfinished:
-                self.verdicts.failed(RecipeFailed(current, "failed", error))
-                unfinished.remove(current)
+            if current is not None:
+                # Where it died of a training, the recipes that share it would die of it again.
+                shares_it = current.is_trained and not self.known.is_trained(current.prefix) and current.prefix not in self._made
+                for recipe in [one for one in unfinished if one == current or (shares_it and one.prefix == current.prefix)]:
+                    self.verdicts.failed(RecipeFailed(recipe, "failed", error))
+                    unfinished.remove(recipe)
             if unfinished:
                 self._queue.appendleft(Request(tuple(unfinished), job.why, job.may_skip))
 
@@ -267,7 +281,12 @@ class Agent:
                 if request := self._still_worth(self._queue.popleft()):
                     return request
             if self._phase is None:
-                return self.proposing.next_request(self._time_for_recipes(), others_run=bool(self._running))
+                slow = self._slow.next(self._workers * self.budget.spent())
+                proposed = None if slow else self.proposing.next_request(self._time_for_recipes(), others_run=bool(self._running))
+                if slow := slow or (None if proposed else self._slow.next(math.inf)):
+                    self._queue.append(slow)
+                    continue
+                return proposed
             request = next(self._phase, _END)
             if request is None:
                 return None
@@ -282,7 +301,7 @@ class Agent:
         if not self.known.hope():
             return False
         self.proposing.start_afresh()
-        self.progress.lines.append("nothing else promises more: what looked beaten is tried too, and stopped trainings go on")
+        self.progress.lines.append("little else promises more: what looked beaten is tried too, and stopped trainings go on")
         return True
 
     def _rehearsal(self) -> Job | None:
@@ -316,7 +335,7 @@ class Agent:
         if late := tuple(recipe for recipe in recipes if recipe not in fitting):
             self._tell_too_long(late)
             self._postponed.append(replace(request, recipes=late))
-        self._interrupt([recipe for recipe in request.recipes if recipe not in fitting])
+        self._interrupt([recipe for recipe in request.recipes if recipe not in fitting and not self._is_running(recipe)])
         return Request(fitting, request.why, request.may_skip) if fitting else None
 
     def _tell_impossible(self, recipes: Sequence[Recipe]) -> None:
@@ -334,7 +353,8 @@ class Agent:
 
     def _tell_too_long(self, recipes: Sequence[Recipe]) -> None:
         left = format_duration(max(0.0, self._time_for_recipes()))
-        for recipe in self._asked.intersection(recipes):
+        for recipe in self._asked.intersection(recipes) - self._told_too_long:
+            self._told_too_long.add(recipe)
             takes = format_duration(self.known.seconds(recipe))
             self.progress.lines.append(f"not run: {recipe.describe()}: it takes about {takes}, and {left} is left")
 
@@ -365,8 +385,8 @@ class Agent:
         self.budget = self.budget.with_reserve(self.finalization.reserve_s(self.budget.total_s))
 
     def _may_search_on(self) -> bool:
-        """Whether the front is finalized, and more time is left for finding (and finalizing) more than when the search ended."""
-        worth_it = self.budget.search_left() > max(self._too_little_s, self.planner.process_s() + _SEARCH_ON_S)
+        """Whether finalizing turns out to take less than was kept for it: more time is left for finding more than when it began."""
+        worth_it = self.budget.search_left() > max(self._too_little_s, self.planner.process_s()) + _SEARCH_ON_S
         is_explored = self.proposing.is_dry and not self.proposing.is_short_of_time
         return worth_it and not is_explored and self.finalization.is_open_for_more
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from autocut.search.book import Book
 
 MOST = 16
-"""Points that are finalized at a time at most, and after which no search goes on; any other one is exported on demand."""
+"""Points of the front that are finalized at most, and after which no search goes on; any other one is exported on demand."""
 
 _FEWEST_POINTS = 4
 """Points for which time is kept from the beginning on, found or not..."""
 _FEWEST_MORE = 3
-"""... and for which it is kept while the search goes on after the others."""
+"""... and for which it is kept at least while the search goes on after others."""
 _PATIENCE = 0.7
 """A finalization is begun while this many times its predicted seconds are left; what is cut off, the next run goes on with."""
 _RUNNER_UP_PATIENCE = 1.5
@@ -62,9 +62,9 @@ class Finalization:
     def rehearsal(self, budget: Budget) -> dict[Recipe, int]:
         """Return, once, a point to finalize early.
 
-        It would be finalized at the end anyway, for whoever can give no accuracy away; made before, it tells how long that takes
-        here, from which the reserve is planned, and there is something to deploy at every later moment. It holds the machine alone,
-        so what the search learns most from comes first.
+        It would probably be finalized at the end anyway, for whoever can give no accuracy away; made before, it tells how long that
+        takes here, from which the reserve is planned, and there is something to deploy at every later moment. It holds the machine
+        alone, so what the search learns most from comes first.
         """
         least_s = _REHEARSAL_PATIENCE * self._planner.finalize_s()
         may_wait = budget.search_left() > _REHEARSAL_MARGIN * least_s
@@ -82,7 +82,7 @@ class Finalization:
             waiting = self._waiting(finalists(self._book, self._objectives))
         if not waiting and left_s > _RUNNER_UP_PATIENCE * each:
             waiting = self._waiting(runners_up(self._book, self._objectives))
-        share = min(self._planner.packed_finalists(), math.ceil(len(waiting) / self._workers))
+        share = min(self._planner.packed_finalists(), math.ceil(len(waiting) / self._workers), max(1, int(left_s / each)))
         return dict(list(waiting.items())[:share])
 
     def reserve_s(self, total_s: float) -> float:
@@ -91,12 +91,17 @@ class Finalization:
         return self._planner.reserve_s(max(waiting, _FEWEST_MORE, _FEWEST_POINTS - len(self.done)), self._workers, total_s)
 
     @property
+    def is_anything_waiting(self) -> bool:
+        """Whether something that must be finalized is neither done nor being done."""
+        return bool(self._waiting(finalists(self._book, self._objectives)))
+
+    @property
     def is_open_for_more(self) -> bool:
-        """Whether everything that must be finalized is, or is being finalized, and fewer than `MOST` points were.
+        """Whether the search may go on: fewer than `MOST` points are finalized.
 
         Each one is a look at the locked test split: a search that goes on does not get any number of them.
         """
-        return len(self.done) < MOST and not self._waiting(finalists(self._book, self._objectives))
+        return len(self.done) < MOST
 
     def _waiting(self, points: Mapping[Recipe, int]) -> dict[Recipe, int]:
         return {recipe: trial for recipe, trial in points.items() if recipe not in self.done and not self._is_running(recipe)}

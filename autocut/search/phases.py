@@ -1,4 +1,4 @@
-"""What is tried before any proposal: baselines, each pruning method once, wishes and anchors, more ratios, slow compilers.
+"""What is tried without being proposed: baselines, each pruning method once, wishes, anchors, more ratios; beside, slow compilers.
 
 Each phase yields requests, and None while what it would ask for next depends on jobs that still run.
 """
@@ -13,7 +13,7 @@ from autocut.search.knowledge import Knowledge
 from autocut.space import Axis
 
 _COMPILING_SHARE = 0.05
-"""Share of the time in which expensive lowerings of the untouched model are tried, the quickest first."""
+"""Share of the time so far that slow lowerings which nobody proposed may have had."""
 _SKELETON_TAILS = 3
 BASELINES = "baselines:"
 """What the reasons of the baselines' jobs begin with."""
@@ -34,37 +34,58 @@ Running = Callable[[str], bool]
 """Whether a job runs whose reason begins with these words."""
 
 
-def phases(
-    known: Knowledge, tries: Sequence[Recipe], left_s: Callable[[], float], workers: int, running: Running
-) -> Iterator[Phase]:
-    """The phases of a search; `left_s()` is asked for the seconds that are left when the compilers' turn comes."""
-    yield baselines(known, workers)
+def phases(known: Knowledge, tries: Sequence[Recipe], running: Running) -> Iterator[Phase]:
+    """The phases of a search, until it proposes."""
+    yield baselines(known)
     if known.tactics.cost_first:
         yield methods(known, running)
     yield wishes(known, tries)
     if known.tactics.cost_first:
         yield ratios(known, running)
-    yield compilers(known, left_s, workers)
-    yield anchors(known)
 
 
-def baselines(known: Knowledge, workers: int) -> Phase:
+def baselines(known: Knowledge) -> Phase:
     """The untouched model in every form that is quickly made; a worker each makes its share."""
     cheap = [tail for tail in _tails_by_seconds(known) if known.is_cheap(tail)]
-    for group in [cheap[first::workers] for first in range(workers)]:
+    for group in [cheap[first :: known.workers] for first in range(known.workers)]:
         if group:
             recipes = tuple(UNTOUCHED.with_tail(*tail) for tail in group)
             yield Request(recipes, f"{BASELINES} the untouched model in {len(group)} more forms", may_skip=False)
 
 
-def compilers(known: Knowledge, left_s: Callable[[], float], workers: int) -> Phase:
-    """The untouched model by slow lowerings, the quickest first, within a share of the time: are they worth their seconds here?"""
-    compiling_s = _COMPILING_SHARE * left_s() * workers
-    for dtype, mode in _tails_by_seconds(known):
-        if known.is_cheap((dtype, mode)):
-            continue
-        compiling_s -= known.planner.tail_s((dtype, mode))
-        if compiling_s > 0:
+class SlowLowerings:
+    """What needs a slow compiler: the space's anchors, then the untouched model by each, the quickest first.
+
+    Are they worth their seconds here? They are rationed, because early in a search a worker finds more with the quick ones: a
+    compiler's turn comes when all of them together have had less than a share of the time so far.
+    """
+
+    def __init__(self, known: Knowledge) -> None:
+        self._known = known
+        self._given: set[Recipe] = set()
+        self._given_s = 0.0
+
+    def next(self, spent_s: float) -> Request | None:
+        """Return the next one after `spent_s` seconds of all workers; None where none is left, or its turn has not come.
+
+        With infinite seconds every turn has come: for a worker that has nothing else to do.
+        """
+        for request in self._requests():
+            recipe = request.recipes[0]
+            if recipe in self._given or self._known.is_settled(recipe):
+                continue
+            given_s = self._given_s + self._known.planner.tail_s(recipe.tail)
+            if given_s > _COMPILING_SHARE * spent_s:
+                return None
+            self._given.add(recipe)
+            self._given_s = given_s
+            return request
+        return None
+
+    def _requests(self) -> Iterator[Request]:
+        slow = [tail for tail in _tails_by_seconds(self._known) if not self._known.is_cheap(tail)]
+        yield from (request for request in anchors(self._known) if request and request.recipes[0].tail in slow)
+        for dtype, mode in slow:
             yield Request((UNTOUCHED.with_tail(dtype, mode),), f"compilers: the untouched model, {dtype} by {mode}", may_skip=False)
 
 

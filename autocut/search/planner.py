@@ -149,15 +149,6 @@ class Planner:
         timing_s = _TIMINGS * self._by_stage["cost"].median(_MEASURE_S)
         return self._finalize_s.median(_FINALIZE_S + PROCESS_S + timing_s)
 
-    def lines(self, pairs: Iterable[tuple[str, str]]) -> list[str]:
-        """The plan's table of seconds: what is measured and what is still assumed."""
-        text = []
-        for pair in pairs:
-            seen = self._by_method["compile", "/".join(pair)]
-            source = f"measured {seen.count}x" if seen else "assumed"
-            text.append(f"{pair[0]} / {pair[1]}: {self.compile_s(pair):.0f} s ({source})")
-        return text
-
 
 class _Recent:
     """The median of the latest seconds of something."""

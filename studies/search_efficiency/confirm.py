@@ -29,7 +29,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 from record import CACHE_BYTES, TASKS
-from replay import best_of, load, quartiles
+from replay import TABLES, best_of, load, quartiles
 from strategies import PRICE, WORKERS
 
 from autocut.budget import format_duration, parse_duration
@@ -220,7 +220,7 @@ def rows(searches: Sequence[Search], budget_s: float) -> list[str]:
 def main() -> None:
     """Run the searches in turn, print the table, keep the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("task", choices=TABLES)
     parser.add_argument("--budget", default="3m")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from replay import GRID, kept_runs
+from replay import GRID, TABLES, kept_runs
 
 from autocut.budget import parse_duration
 
@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Read the runs, draw, write the PNG beside this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("digits", "fashion_mnist"))
+    parser.add_argument("task", choices=TABLES)
     parser.add_argument("--budget", default="10m")
     arguments = parser.parse_args()
     by_name: dict[str, list[list[float]]] = {}

@@ -43,6 +43,8 @@ PROCESS_S = 0.3
 FINALIZE_S = 8.0
 """Seconds of a worker's start and of finalizing a point: medians of real searches on two shared cores (README)."""
 GRID = 200
+TABLES = tuple(sorted(path.name.removesuffix(".table.json.gz") for path in HERE.glob("*.table.json.gz")))
+"""What was recorded."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ _cached = functools.cache(load)
 def main() -> None:
     """Replay, print the table, keep the runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("digits", "fashion_mnist"))
+    parser.add_argument("task", choices=TABLES)
     parser.add_argument("--budget", default="10m")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
@@ -217,6 +219,7 @@ def main() -> None:
     told = f"100 = the whole table's front, {grid:.1f} without inherited weights"
     told += "" if scale == 1 else f"; trainings take {scale:g} times as long as recorded"
     print(f"{arguments.task}, budget {format_duration(budget_s)}, {arguments.seeds} seeds; {told}", flush=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core: the GP sampler's threads would wait for one another
     work = [(arguments.task, budget_s, scale, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         runs = [_told(run) for run in pool.imap(_one, work)]

@@ -30,7 +30,9 @@ from autocut.space import Space
 PRICE = Price("c7i.large", 0.08925, "2026-11")
 WORKERS = 2
 _REPEATS = 20
-"""Proposals in a row that are known or cannot run, after which one is drawn at random."""
+"""Proposals in a row that are known or cannot run, after which one is drawn at random..."""
+_GP_REPEATS = 3
+"""... and of the GP sampler, which learns nothing from what cannot run, repeats itself, and takes up to a second each time."""
 _DRY = 500
 """Proposals in a row without a new one, after which a small space counts as explored."""
 
@@ -60,6 +62,7 @@ class Plain:
         self._skips_known = skips_known
         self._begun_recipes: set[Recipe] = set()
         self._proposer = Proposer(contest.space, sampler, seed)
+        self._repeats = _GP_REPEATS if sampler == "gp" else _REPEATS
         self._random = Proposer(contest.space, "random", seed)
         self._objectives = contest.space.objectives
         self._budget = Budget(contest.budget_s, clock=clock)
@@ -82,7 +85,7 @@ class Plain:
             return self._job("measure", self._waiting.popleft())
         for ask in range(_DRY):
             # A converged sampler proposes what it knows again and again; a person would add something random.
-            proposer = self._proposer if ask < _REPEATS else self._random
+            proposer = self._proposer if ask < self._repeats else self._random
             trial, recipe = proposer.propose()
             if recipe.tail in self._table.graphs and not (self._skips_known and recipe in self._begun_recipes):
                 job = self._job("measure", recipe)

@@ -6,7 +6,10 @@ import pytest
 
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import Limit
-from autocut.search.jobs import RecipeFinalized, RecipeStarted, StageRan
+from autocut.search.finalists import finalists
+from autocut.search.jobs import RecipeFinalized, RecipeStarted, StageRan, WorkerUp
+
+from .conftest import GRAPHS
 
 INT8 = ("int8_static", "onnxruntime")
 
@@ -78,6 +81,28 @@ def test_time_that_finalizing_did_not_need_goes_back_to_the_search(start):
     assert {point.recipe for point in machine.searcher.book.front()} <= set(machine.searcher.book.finals)
 
 
+def test_a_slow_rehearsal_does_not_end_the_search_early(start):
+    """Time was kept as if every point took what the first one took; the next ones take a quarter of it."""
+    machine = start(budget_s=1200.0)
+    machine.world.finalize_s = 40.0
+    next_job = machine.searcher.next_job
+
+    def hurry_after_the_rehearsal():
+        if machine.searcher.finalization.done:
+            machine.world.finalize_s = 10.0
+        return next_job()
+
+    machine.searcher.next_job = hurry_after_the_rehearsal
+    machine.run()
+    kinds = [job.kind for job in machine.jobs]
+    last_search = len(kinds) - kinds[::-1].index("measure")
+
+    assert kinds[:last_search].count("finalize") >= 3
+    assert kinds[last_search:].count("finalize") >= 3
+    assert machine.searcher.budget.left() < 30
+    assert set(finalists(machine.searcher.book, machine.searcher.space.objectives)) <= set(machine.searcher.book.finals)
+
+
 def test_a_wish_that_did_not_fit_is_run_when_time_comes_back(start):
     """Finalizing took less than was kept for it: what somebody asked for comes before new ideas."""
     wish = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 6, "train.lr_scale": 1.0}).with_tail(*INT8)
@@ -142,12 +167,41 @@ def test_a_short_budget_leaves_out_slow_compilers(start):
     short, long = start(budget_s=200.0), start(budget_s=3600.0)
     told = "\n".join(short.searcher.plan_lines())
     short.run()
-    long.run(most_jobs=30)
+    long.run(most_jobs=120)
 
     assert "left out" in told
     assert "aot_inductor" in told
     assert not [recipe for _, recipe in short.log if recipe.tail[1] == "aot_inductor"]
     assert [recipe for _, recipe in long.log if recipe.tail[1] == "aot_inductor"]
+
+
+def test_slow_compilers_wait_for_their_turn(start):
+    """Early in a search half a minute of a worker finds more elsewhere: all of them get a twentieth of the time so far."""
+    machine, begun_s = start(budget_s=3600.0), []
+    next_job = machine.searcher.next_job
+
+    def watch():
+        job = next_job()
+        if job is not None and job.kind == "measure" and any(tail.tail[1] == "aot_inductor" for tail in job.recipes):
+            begun_s.append(machine.searcher.budget.spent())
+        return job
+
+    machine.searcher.next_job = watch
+    machine.run(most_jobs=120)
+
+    assert len(begun_s) >= 2
+    assert begun_s[0] >= 30.0 / 0.05
+    assert begun_s[1] >= 2 * 30.0 / 0.05
+
+
+def test_slow_compilers_get_the_time_that_nobody_else_wants(start):
+    """A space without trainings is soon explored but for them."""
+    machine = start(budget_s=600.0, space_name="deploy-only")
+    machine.run()
+    slow = {recipe.tail for _, recipe in machine.log if recipe.tail[1] == "aot_inductor"}
+
+    assert slow == {("fp32", "aot_inductor"), ("int8_static", "aot_inductor")}
+    assert machine.searcher.budget.spent() < 300
 
 
 def test_a_failed_recipe_ends_alone_and_is_not_tried_again(start):
@@ -171,6 +225,30 @@ def test_a_dead_worker_costs_one_recipe_and_the_others_are_run_again(start):
 
     assert [failure.recipe for failure in machine.searcher.book.failures] == [deadly]
     assert {recipe.tail for _, recipe in machine.log} >= {("fp32", "onnxruntime"), ("bf16", "eager")}
+
+
+def test_a_training_that_kills_its_process_is_tried_once(start):
+    """Not once for each of its tails: they share it."""
+    deadly = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 4, "train.lr_scale": 1.0})
+    machine = start(budget_s=1200.0, tries=[deadly.with_tail(*INT8)])
+    machine.world.deadly |= {deadly.with_tail(*tail) for tail in GRAPHS}
+    machine.run(most_jobs=12)
+    blamed = [failure.recipe for failure in machine.searcher.book.failures if failure.recipe.prefix == deadly]
+
+    assert len(blamed) > 1
+    assert sum(any(recipe.prefix == deadly for recipe in job.recipes) for job in machine.jobs) == 1
+
+
+def test_an_untouched_model_that_kills_its_process_is_told(start):
+    """Trying again would kill it again."""
+    machine = start()
+    job = machine.searcher.next_job()
+    machine.searcher.on_event(job, WorkerUp())
+    machine.searcher.on_job_end(job, "killed by SIGKILL, as when memory runs out")
+
+    assert "untouched model" in machine.searcher.fault.message
+    with pytest.raises(StopIteration):
+        machine.searcher.next_job()
 
 
 def test_user_recipes_are_tried_before_any_proposal(start):
@@ -256,20 +334,23 @@ def test_what_training_costs_counts_the_untouched_models_own(start):
 def test_two_workers_never_train_the_same_prefix(start):
     """The second one would wait for the first, doing nothing."""
     machine = start(budget_s=1800.0, workers=2)
-    doubles = []
+    doubles, side_by_side = [], 0
     run = machine.searcher.next_job
 
     def next_job():
+        nonlocal side_by_side
         job = run()
         if job is not None and job.kind == "measure":
             trained = {recipe.prefix for recipe in job.recipes if recipe.is_trained} - machine.searcher.known._trained
             others = {recipe.prefix for other in machine._running for recipe in other.job.recipes}
             doubles.extend(trained & others)
+            side_by_side += bool(trained) and any(prefix.is_trained for prefix in others)
         return job
 
     machine.searcher.next_job = next_job
     machine.run()
     assert not doubles
+    assert side_by_side > 5
 
 
 def test_a_death_while_finalizing_costs_one_point(start):
