@@ -54,7 +54,7 @@ def baselines(known: Knowledge) -> Phase:
 
 
 class SlowLowerings:
-    """What needs a slow compiler: the space's anchors, then the untouched model by each, the quickest first.
+    """What needs a slow compiler: the space's anchors, then the untouched model, each mode once before any with another dtype.
 
     Are they worth their seconds here? They are rationed, because early in a search a worker finds more with the quick ones: a
     compiler's turn comes when all of them together have had less than a share of the time so far.
@@ -85,7 +85,8 @@ class SlowLowerings:
     def _requests(self) -> Iterator[Request]:
         slow = [tail for tail in _tails_by_seconds(self._known) if not self._known.is_cheap(tail)]
         yield from (request for request in anchors(self._known) if request and request.recipes[0].tail in slow)
-        for dtype, mode in slow:
+        of_mode = {mode: [tail for tail in slow if tail[1] == mode] for _, mode in slow}
+        for dtype, mode in sorted(slow, key=lambda tail: of_mode[tail[1]].index(tail)):
             yield Request((UNTOUCHED.with_tail(dtype, mode),), f"compilers: the untouched model, {dtype} by {mode}", may_skip=False)
 
 

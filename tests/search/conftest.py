@@ -104,15 +104,17 @@ def space():
 def start():
     """Make a simulation of a new agent: `start(budget_s=..., seed=...)`."""
 
-    def make(budget_s=600.0, seed=0, spent_s=0.0, space_name="default", tactics=EVERYTHING, workers=1, **options):
+    def make(budget_s=600.0, seed=0, spent_s=0.0, space_name="default", tactics=EVERYTHING, workers=1, limits=(), **options):
         clock = Clock()
         space = load_space(space_name, METHODS)
         budget = Budget(budget_s, spent_s, clock=clock)
         priors = {tail: SECONDS[tail[1]] for tail in GRAPHS}
-        known = Knowledge(space, GRAPHS, Planner(1000, priors), budget_s, tactics=tactics, workers=workers)
+        known = Knowledge(space, GRAPHS, Planner(1000, priors), budget_s, limits, tactics, workers)
         book = MemoryBook(space.objectives)
         proposer = Proposer(space, SearchConfig.sampler, seed)
-        agent = Agent(known=known, book=book, proposer=proposer, budget=budget, price=PRICE, workers=workers, **options)
+        agent = Agent(
+            known=known, book=book, proposer=proposer, budget=budget, price=PRICE, limits=limits, workers=workers, **options
+        )
         return Simulation(agent, MadeUp(), clock, workers)
 
     return make

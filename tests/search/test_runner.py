@@ -1,6 +1,7 @@
 """The driver's side of the processes that jobs run in: the fork server's keeper, and the desk that hands out jobs."""
 
 import contextlib
+import inspect
 import itertools
 import threading
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from autocut.errors import InputError
 from autocut.measure.quiet import QuietLock
 from autocut.search import workplace
-from autocut.search.runner import _Desk
+from autocut.search.runner import _Desk, _scheduler
 from autocut.search.workplace import Workplace
 
 
@@ -123,6 +124,22 @@ def test_whoever_wants_to_time_while_a_search_starts_gets_to(place, server, lock
     timing.join()
 
     assert desk.take_job("2") == "job"
+
+
+def test_tune_keeps_the_process_of_every_worker():
+    """Two that are idle at once, as between two phases, are both there for the next jobs."""
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.utils.object_cache import _ObjectCache
+
+    cache, scheduler = _ObjectCache(may_keep_one=True), _scheduler(workers=2)
+    trial = SimpleNamespace(placement_group_factory="a core")
+    for _ in range(3):
+        scheduler.on_trial_add(SimpleNamespace(_actor_cache=cache), trial)
+    kept = [cache.cache_object("a core", process) for process in ("first", "second", "third")]
+
+    assert kept == [True, True, False]
+    assert not list(cache.flush_cached_objects())
+    assert "_actor_cache" in inspect.getsource(TuneController.__init__)
 
 
 def test_a_workplace_without_a_fork_server_holds_the_machine_until_it_is_open(lock, monkeypatch):
