@@ -159,7 +159,7 @@ def _scheduler(workers: int) -> Any:
 
         __reduce__ = _not_stored
 
-    return KeepingScheduler()
+    return KeepingScheduler()  # type: ignore[no-untyped-call]  # Ray's own __init__ has no types
 
 
 def _ticker(desk: _Desk) -> Any:
