@@ -1,6 +1,7 @@
 """What a proposal takes as a study grows: the sampler asked, its offers and variations of the front judged and weighed, one chosen.
 
-Everything is the agent's own; only the measurements are made up. The seconds of one request are what a free worker waits for.
+Everything is the agent's own; only the measurements are made up. The seconds of one request are what a free worker waits for: where
+proposals are short beside what a process takes to start, it gets several at once.
 
     python studies/driver_overhead/proposing.py
 """
@@ -56,21 +57,23 @@ def main() -> None:
     for tail in GRAPHS:
         learn(Recipe().with_tail(*tail))
     random = Proposer(space, "random", 0)
-    print(f"{'trials':>7}  {'one request, median':>20}  {'longest':>10}")
+    print(f"{'trials':>7}  {'one request, median':>20}  {'longest':>10}  {'proposals in it':>16}  {'one proposal':>13}")
     for size in SIZES:
         while len(known.done) < size:
             _, recipe = random.propose()
             if recipe.tail in GRAPHS:
                 learn(recipe)
-        seconds = []
+        seconds, proposals = [], []
         for _ in range(REQUESTS):
             started = time.perf_counter()
             request = proposing.next_request(1e6, others_run=False)
             seconds.append(time.perf_counter() - started)
+            proposals.append(len({recipe.prefix for recipe in request.recipes}) if request else 0)
             for recipe in request.recipes if request else ():
                 proposing.open.pop(recipe, None)
                 learn(recipe)
-        print(f"{size:7}  {1e3 * statistics.median(seconds):17.0f} ms  {1e3 * max(seconds):7.0f} ms", flush=True)
+        told = f"{size:7}  {1e3 * statistics.median(seconds):17.0f} ms  {1e3 * max(seconds):7.0f} ms"
+        print(f"{told}  {statistics.fmean(proposals):16.1f}  {1e3 * sum(seconds) / sum(proposals):10.0f} ms", flush=True)
 
 
 if __name__ == "__main__":
