@@ -5,6 +5,7 @@ Each phase yields requests, and None while what it would ask for next depends on
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,7 @@ class SlowLowerings:
 
     def __init__(self, known: Knowledge) -> None:
         self._known = known
-        self._given: set[Recipe] = set()
+        self._waiting: deque[Request] | None = None
         self._given_s = 0.0
 
     def next(self, spent_s: float) -> Request | None:
@@ -70,24 +71,29 @@ class SlowLowerings:
 
         With infinite seconds every turn has come: for a worker that has nothing else to do.
         """
-        for request in self._requests():
-            recipe = request.recipes[0]
-            if recipe in self._given or self._known.is_settled(recipe):
+        if self._waiting is None:
+            self._waiting = deque(self._requests())
+        while self._waiting:
+            recipe = self._waiting[0].recipes[0]
+            if self._known.is_settled(recipe):
+                self._waiting.popleft()
                 continue
             given_s = self._given_s + self._known.planner.tail_s(recipe.tail)
             if given_s > _COMPILING_SHARE * spent_s:
                 return None
-            self._given.add(recipe)
             self._given_s = given_s
-            return request
+            return self._waiting.popleft()
         return None
 
-    def _requests(self) -> Iterator[Request]:
+    def _requests(self) -> Iterable[Request]:
         slow = [tail for tail in _tails_by_seconds(self._known) if not self._known.is_cheap(tail)]
-        yield from (request for request in anchors(self._known) if request and request.recipes[0].tail in slow)
+        requests = {request.recipes[0]: request for request in anchors(self._known) if request and request.recipes[0].tail in slow}
         of_mode = {mode: [tail for tail in slow if tail[1] == mode] for _, mode in slow}
         for dtype, mode in sorted(slow, key=lambda tail: of_mode[tail[1]].index(tail)):
-            yield Request((UNTOUCHED.with_tail(dtype, mode),), f"compilers: the untouched model, {dtype} by {mode}", may_skip=False)
+            why = f"compilers: the untouched model, {dtype} by {mode}"
+            untouched = UNTOUCHED.with_tail(dtype, mode)
+            requests.setdefault(untouched, Request((untouched,), why, may_skip=False))
+        return requests.values()
 
 
 def _tails_by_seconds(known: Knowledge) -> list[tuple[str, str]]:
