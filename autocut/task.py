@@ -47,7 +47,7 @@ from autocut.batches import tensor_bytes, tensors
 from autocut.errors import AutocutError, TaskError, unknown_name
 from autocut.kinds import Kind, Summary, kinds, mean_score
 from autocut.splits import Collate, Examples, Loader, LockedSplit, length, make_indices, spread, to_dataset
-from autocut.task_file import TaskFile, import_task_file, tell
+from autocut.task_file import TaskFile, import_task_file, take_over_path, tell
 from autocut.task_hash import code_hash, state_hash
 
 __all__ = ["Kind", "LockedSplit", "Task", "kinds", "load_task", "seeded"]
@@ -301,6 +301,7 @@ def load_task(path: str | Path | None) -> Task:
     file = Path(path).expanduser().resolve()
     known = _loaded.get(file)
     if known is not None and _is_unchanged(*known):
+        take_over_path(file)  # its folder may have left sys.path: for another task's, or with a fork's surroundings
         return known[1]
     imported = import_task_file(file)
     task = _attach(_find_task(vars(imported.module), file), file, imported.sha256(), (source for _, source in imported.files))

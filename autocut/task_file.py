@@ -62,7 +62,7 @@ def import_task_file(path: Path) -> TaskFile:
     code = compile_task_file(path)
     name = module_name(path)
     previous = sys.modules.get(name)
-    _take_over_path(path, reloading=previous is not None)
+    take_over_path(path, reloading=previous is not None)
     module = ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module
@@ -118,8 +118,12 @@ def compile_task_file(path: Path) -> CodeType:
         raise TaskError(f"a task file must be readable Python, got {error} ({path.name})") from error
 
 
-def _take_over_path(path: Path, *, reloading: bool) -> None:
-    """Put the task's folder first on `sys.path`, in place of other tasks', and forget modules that would be taken for its own."""
+def take_over_path(path: Path, *, reloading: bool = False) -> None:
+    """Put the task's folder first on `sys.path`, in place of other tasks', and forget modules that would be taken for its own.
+
+    Raises:
+        TaskError: a module beside the task has the name of one that is imported already, and is not the task's.
+    """
     folder = path.parent
     _folders.add(folder)
     for other in _folders - {folder}:

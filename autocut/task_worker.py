@@ -13,6 +13,8 @@ import pickle
 import sys
 from pathlib import Path
 
+import torch
+
 from autocut.errors import AutocutError
 from autocut.task import load_task
 
@@ -26,6 +28,7 @@ def load_as_worker(folder: Path, path: str | None) -> dict[str, str]:
         The task's ``fingerprint``, or the ``error`` that a worker would end with.
     """
     os.chdir(folder)
+    torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
     try:
         fingerprint = load_task(path).fingerprint
         pickle.loads(Path(MODEL).read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import pickle
 import random
 import subprocess
@@ -300,14 +301,21 @@ def test_two_tasks_with_modules_of_the_same_name_do_not_mix(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write(tmp_path / name, f"NAME = {name!r}", "data_beside_task.py")
-        write(
-            tmp_path / name,
-            SOURCE.replace('name="tiny"', "name=data_beside_task.NAME") + "\nimport data_beside_task".replace("\n", ""),
-        )
         source = "import data_beside_task\n" + SOURCE.replace('name="tiny"', "name=data_beside_task.NAME")
         write(tmp_path / name, source)
 
     assert [load_task(tmp_path / name / "task.py").name for name in ("one", "two", "one")] == ["one", "two", "one"]
+
+
+def test_a_task_that_is_known_finds_its_modules_again(tmp_path, monkeypatch):
+    """Functions of the task may import them later, when another task or a fork's surroundings have changed the search path."""
+    file = write(tmp_path)
+    write(tmp_path, "CLASSES = 3", "imported_by_a_function.py")
+    task = load_task(file)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(tmp_path)])
+
+    assert load_task(file) is task
+    assert importlib.import_module("imported_by_a_function").CLASSES == 3
 
 
 def test_the_embedded_task_needs_no_file():

@@ -71,14 +71,15 @@ def _make(study: Study, record: TrialRecord, command: str, to: Path) -> None:
     reference = study.reference
     if record.recipe is None or reference is None:
         raise StudyError(f"study {study.folder} must have a measured baseline, but has none", "search it a little longer")
-    # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.
-    torch.set_num_threads(int(facts["threads"]))
+    torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
     task = load_task(facts["task_path"])
     if task.fingerprint != study.task_fingerprint:
         raise StudyError(
             f"study {study.folder} was made for another version of task {task.name!r}",
             "restore the task, or search again with --out",
         )
+    # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.
+    torch.set_num_threads(int(facts["threads"]))
     pipeline = Pipeline(
         task, StageCache(study.stages_dir, sys.maxsize), QuietLock(), seed=study.seed, threads=int(facts["threads"])
     )

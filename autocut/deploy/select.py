@@ -100,7 +100,7 @@ def explain_knobs(points: Sequence[FrontPoint], chosen: FrontPoint, minimize: st
     if not parts:
         return f"trial {chosen.trial} turns no knob: it is the untouched model"
     if baseline is None:
-        return f"trial {chosen.trial} turns {' + '.join(parts)}"
+        return f"trial {chosen.trial} turns {chosen.recipe.describe()}"
     alone = []
     for name, recipe in parts.items():
         point = next((point for point in points if point.recipe == recipe and point.trial != chosen.trial), None)
@@ -108,7 +108,7 @@ def explain_knobs(points: Sequence[FrontPoint], chosen: FrontPoint, minimize: st
     together = _effect(chosen, baseline, objective)
     if len(parts) == 1:
         return f"trial {chosen.trial} turns {next(iter(parts))} only: {together}"
-    return f"trial {chosen.trial} turns {' + '.join(parts)}: {together}; {'; '.join(alone)}"
+    return f"trial {chosen.trial} turns {chosen.recipe.describe()}: {together}; {'; '.join(alone)}"
 
 
 def accuracy_drop(point: FrontPoint, baseline: FrontPoint) -> float:
@@ -259,7 +259,8 @@ def _more(value: float, than: float) -> str:
 def _parts(recipe: Recipe) -> dict[str, Recipe]:
     """The knobs that `recipe` turns, each with the recipe that turns nothing else.
 
-    Dtype and mode count as one knob where both are turned: int8 without the runtime made for it is another thing.
+    The parent whose weights it started from is no knob. Dtype and mode count as one knob where both are turned: int8 without the
+    runtime made for it is another thing.
     """
     changed = changed_settings(recipe)
     training = recipe.settings("train", "curriculum", "distill") if recipe.is_trained else {}

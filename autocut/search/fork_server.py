@@ -1,4 +1,4 @@
-"""The process that workers are forked from: it imports once what every job needs, and computes nothing itself.
+"""The process that workers are forked from: it imports and reads once what every job needs (`preparation`).
 
     python -m autocut.search.fork_server LISTENER PARENT [TASK]
 
@@ -6,13 +6,14 @@ LISTENER is the inherited descriptor of a listening Unix socket, PARENT the proc
 `relay.Request` comes in, what the call reports goes out, and None is the last word.
 
 What jobs need at once is imported first, what they may need later when its stdin is closed: while the first of them works. It
-writes a byte to stdout after either: until then its work would disturb who times.
+writes a byte to stdout after either: until then its work would disturb who times. The task's data comes last: forks share its pages
+of memory for as long as they do not write to them.
 
     driver ── starts ──> fork server ── forks ──> one process a job
        └── Ray Tune ──> trial's process (relay) ── socket ──┘
 
-A fork copies the calling thread alone, and locks as they are. So this process has one thread, runs no torch operation (which would
-start a pool of threads that no child has), opens no GPU, and holds no lock: the quiet lock's files are never open here.
+A fork copies the calling thread alone, and locks as they are. So this process has one thread, opens no GPU, and holds no lock: the
+quiet lock's files are never open here. What the task does of its own is tried out in another process before (`forkable`).
 
 Whose end ends whom: the driver's this process and, by the kernel, all children; a relay's its child, with the compilers that the
 child may have started; a child's its connection, which the relay notices, and nothing else. Linux only.
@@ -24,15 +25,14 @@ import contextlib
 import gc
 import os
 import select
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from autocut.parent_death import die_with
-from autocut.search.imports import import_for_start, imports_for_later
+from autocut.parent_death import die_with, kill_group
+from autocut.search.preparation import import_for_start, prepare_for_later
 from autocut.search.server_process import READY, UP
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     """Import, and fork until the driver is gone."""
     listener, parent, *task = arguments
     die_with(int(parent))
-    serve(socket.socket(fileno=int(listener)), import_for_start, imports_for_later(task[0] if task else None))
+    serve(socket.socket(fileno=int(listener)), import_for_start, prepare_for_later(task[0] if task else None))
 
 
 def serve(listener: socket.socket, first: Callable[[], None] = lambda: None, later: Iterable[object] = ()) -> None:
@@ -103,7 +103,7 @@ class _Server:
             elif descriptor == child.ended:
                 self._bury(child)
             else:
-                _kill(child)
+                kill_group(child.pid)
                 self._poll.unregister(child.connection)
 
     def _accept(self) -> None:
@@ -127,8 +127,9 @@ class _Server:
         self._poll.register(connection, select.POLLRDHUP)
 
     def _bury(self, child: _Child) -> None:
-        _kill(child)  # what it has left behind; its number is not given to another before the next line
-        os.waitpid(child.pid, 0)
+        kill_group(child.pid)  # what it has left behind; its number is not given to another before the next line
+        with contextlib.suppress(ChildProcessError):  # code of the task's, which is run here once, has awaited whoever ended
+            os.waitpid(child.pid, 0)
         for descriptor in (child.ended, child.connection.fileno()):
             del self._children[descriptor]
             with contextlib.suppress(KeyError):
@@ -175,12 +176,6 @@ def _draw_own_numbers() -> None:
     """Seed numpy as in a fresh process: a fork has its parent's state. Python's own generator sees to itself; torch's is fixed."""
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()
-
-
-def _kill(child: _Child) -> None:
-    for kill in (os.killpg, os.kill):  # the process itself too: it may not lead its group yet
-        with contextlib.suppress(ProcessLookupError):
-            kill(child.pid, signal.SIGKILL)
 
 
 def _be_silent(stream: int) -> None:

@@ -20,12 +20,14 @@ _ENVIRONMENT = {
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
     # numpy's and scipy's OpenBLAS start their threads when they are imported. torch has its own, whose number is set in the worker.
     "OPENBLAS_NUM_THREADS": "1",
-    # Asking whether there is a GPU must not open it: no child could use it then.
+    # A fork can use no GPU that was opened before: torchao (0.18) opens one when it is imported, with a thread of CUDA's, and
+    # asking whether there is any would too.
+    "CUDA_VISIBLE_DEVICES": "",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 _END_S = 5.0
 UP, READY = b"u", b"r"
-"""What the server says: that it forks, and that it has imported everything."""
+"""What the server says: that it forks, and that it is prepared for all that jobs may need."""
 
 
 def is_supported() -> bool:
@@ -42,7 +44,7 @@ def is_supported() -> bool:
 class ServerProcess:
     """A fork server that listens in `folder`, which only this user must be able to enter: whoever can connect can run code.
 
-    It imports what jobs need at once, the rest after `go_on`, and `is_ready` once it has everything; it `is_idle` before the one
+    It imports what jobs need at once, prepares for the rest after `go_on`, and `is_ready` after that; it `is_idle` before the one
     and after the other. The driver keeps the listening socket itself, so that whoever connects while the server is starting waits
     for it.
 
@@ -87,12 +89,12 @@ class ServerProcess:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has said that it has imported everything."""
+        """Whether it has said that it is prepared for everything."""
         return READY in self._said
 
     @property
     def is_idle(self) -> bool:
-        """Whether it only forks, and imports nothing."""
+        """Whether it only forks, and prepares nothing."""
         return self.is_ready or (UP in self._said and not self._goes_on)
 
     @property
@@ -129,7 +131,7 @@ class ServerProcess:
             self.go_on()
 
     def go_on(self) -> None:
-        """Have the process import the rest, and one that is started later too."""
+        """Have the process prepare for the rest, and one that is started later too."""
         self._goes_on = True
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()

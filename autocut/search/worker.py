@@ -90,14 +90,15 @@ class _Worker:
         from autocut.stage_cache import StageCache
         from autocut.task import load_task
 
-        torch.set_num_threads(setting.threads)
+        torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
         quiet = QuietLock()
         task = load_task(setting.task_path)
         # Before asking for the machine: until now the driver has held it for us, and somebody may be waiting to be alone.
         report(WorkerUp())
         with quiet.shared():
-            # Reads and hashes data: not while somebody times.
+            # Reads and hashes data, unless the process that this one was forked from has read it: not while somebody times.
             _ = task.fingerprint
+        torch.set_num_threads(setting.threads)  # whatever the task has set: every claim names this number
         _require_same_machine(job)
         self.job = job
         self.setting = setting

@@ -45,8 +45,8 @@ _ANSWER_S = 120.0
 class Workplace:
     """The processes that a search runs its jobs in, from `with` to its end.
 
-    On this machine each job's process is forked from one that has imported everything (`forks`), and Ray's own processes only
-    relay. On a cluster, or where the system cannot fork safely, `forks` is None.
+    On this machine each job's process is forked from one that has imported and read everything (`forks`), and Ray's own processes
+    only relay. On a cluster, or where the system cannot fork safely, `forks` is None.
 
     Args:
         task_path: The task's file; None is the embedded digits task.
@@ -174,7 +174,7 @@ class Forks:
         return self._server.address
 
     def go_on(self, name: str) -> None:
-        """Have the server import what jobs need later, under the hold that the process `name` does not need any more.
+        """Have the server prepare for what jobs need later, under the hold that the process `name` does not need any more.
 
         A hold is never taken for it: who waits to time waits for holds, and lets nobody take another.
         """

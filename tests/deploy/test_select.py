@@ -201,3 +201,18 @@ def test_knobs_are_explained_by_their_single_knob_baselines():
         explain_knobs(points, points[2]) == "trial 2 turns int8_static + onnxruntime only: 2x cheaper, accuracy 0.978 (-0.2 points)"
     )
     assert "turns no knob" in explain_knobs(points, points[0])
+
+
+def test_the_parent_whose_weights_a_model_started_from_is_told_and_is_no_knob():
+    """Pruned alone, it starts from the untouched model's."""
+    heir = {"prune.method": "structured", "prune.ratio": 0.7, "prune.parent_ratio": 0.5, "train.epochs": 4}
+    points = [
+        a_point(0, 0.98, 6.0, recipe={}),
+        a_point(1, 0.90, 2.0, recipe=heir),
+        a_point(2, 0.5, 2.0, recipe={**heir, "train.epochs": 0}),
+    ]
+
+    assert explain_knobs(points, points[1]) == (
+        "trial 1 turns structured 0.7 after 0.5 + 4 epochs: 3x cheaper, accuracy 0.9 (-8.0 points); "
+        "structured 0.7 alone 3x cheaper, accuracy 0.5 (-48.0 points); 4 epochs not measured alone"
+    )

@@ -14,7 +14,7 @@ import pytest
 
 from autocut.price import Price
 from autocut.recipe import Recipe
-from autocut.search.jobs import Job, RecipeMeasured, Setting
+from autocut.search.jobs import Job, RecipeMeasured, Setting, StageRan
 from autocut.search.relay import WorkerDiedError, run_in_fork
 from autocut.search.server_process import ServerProcess
 from autocut.search.worker import run_job
@@ -233,12 +233,18 @@ def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, t
     (tmp_path / "fork").mkdir()
     with ServerProcess(tmp_path / "fork", [str(small_task_file)]) as process:
         process.start()
-        for each in jobs:
-            run_in_fork(process.address, partial(run_job, each, setting), events.append)
+        run_in_fork(process.address, partial(run_job, jobs[0], setting), events.append)
+        process.go_on()
+        assert wait_for(lambda: process.is_running and process.is_ready, seconds=100)
+        run_in_fork(process.address, partial(run_job, jobs[1], setting), events.append)
 
     assert [event.recipe for event in events if isinstance(event, RecipeMeasured)] == [Recipe(), *tails]
     assert {event.measured.measurement.cost.threads for event in events if isinstance(event, RecipeMeasured)} == {1}
     assert list((tmp_path / "study" / "stages" / "inductor").iterdir())
+    # The first job has read the data itself, the second found it read: it is the same task to both.
+    baselines = [event for event in events if isinstance(event, StageRan) and event.stage == "baseline"]
+    assert len({event.key for event in baselines}) == 1
+    assert baselines[-1].cached
 
 
 def test_a_relay_does_not_import_torch():

@@ -1,21 +1,22 @@
-"""Imports what jobs will import, once for all of them.
+"""Prepares a process for the jobs that are forked from it: imports and reads once what each of them would.
 
-Half of what a worker process does before it works is importing: torch at first, then, when a stage first needs them, the
-exporters, quantizers and compilers. No list of them is kept here: the names are read from autocut's own source, where functions
-import what they need, and from the task's.
+Nearly all that a worker process does before it works is importing, and reading the task's data: torch at first, then, when a stage
+first needs them, the exporters, quantizers and compilers. No list of them is kept here: the names are read from autocut's own
+source, where functions import what they need, and from the task's.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
-import os
 import sys
-import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
-from autocut.parent_death import die_with
+from autocut.errors import AutocutError
+from autocut.search.forkable import foreign_threads, leaves_alone, what_a_fork_lacks_or_shares
 
 _WORKER = "autocut.search.worker"
 _DIGITS = "autocut.tasks.digits"
@@ -25,9 +26,6 @@ _LAZY_LIBRARIES = (
     "onnxscript.function_libs.torch_lib.ops",
 )
 """What torch imports when its exporters first run (2.13). Should one go, every process imports it again: slow, not wrong."""
-_LOOK_AGAIN_S = 0.02
-_HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
-"""Of pyarrow's allocator, which prepares itself for every fork and starts the thread again."""
 
 
 def import_for_start() -> None:
@@ -37,16 +35,18 @@ def import_for_start() -> None:
         _import(name)
 
 
-def imports_for_later(task_path: str | None) -> Iterator[str]:
-    """Import what a job of this task may import while it runs, and yield the name of each module that was.
+def prepare_for_later(task_path: str | None) -> Iterator[str]:
+    """Import what a job of this task may import while it runs, and read the task's data; yield what was done after each step.
 
-    The task's own modules are not imported: they may change, may compute something, and are the worker's to load. What they import
-    from installed packages is, unless that starts threads, which a fork would lose.
+    Packages that start threads are left to the worker. So are the task's own modules and its data where loading them starts threads
+    or processes, keeps files open, seeds the global generators, or changes what a worker is given. The test split is locked: nobody
+    reads it here.
 
     Raises:
-        RuntimeError: a library of autocut's own started a thread.
+        RuntimeError: a library of autocut's own started a thread, or reading the data did what it had not done before.
     """
-    for name in _import_closure((_DIGITS, *_LAZY_LIBRARIES, _WORKER) if task_path is None else (*_LAZY_LIBRARIES, _WORKER)):
+    task = None if task_path is None else Path(task_path).expanduser().resolve()
+    for name in _import_closure((_DIGITS, *_LAZY_LIBRARIES, _WORKER) if task is None else (*_LAZY_LIBRARIES, _WORKER)):
         if threads := foreign_threads():
             started = ", ".join(threads)
             raise RuntimeError(f"a process that is to be forked must have one thread, but importing {name} started {started}")
@@ -54,17 +54,28 @@ def imports_for_later(task_path: str | None) -> Iterator[str]:
     from autocut.stages.libraries import library_versions
 
     library_versions()  # every key of a stage names them; looking them up takes longer than the rest of a job's beginning
-    wanted = [] if task_path is None else [name for name in _installed_names(Path(task_path)) if name not in sys.modules]
-    if wanted and (yield from _leave_one_thread(wanted)):
+    wanted = [] if task is None else [name for name in _installed_names(task) if name not in sys.modules]
+    if wanted and (yield from leaves_alone(lambda: list(_import_closure(wanted)), foreign_threads)):
         yield from _import_closure(wanted)
+    state = partial(what_a_fork_lacks_or_shares, task and task.parent)
+    if (yield from leaves_alone(partial(_read, task), state)):
+        before = state()
+        with contextlib.suppress(AutocutError):  # the file has changed since: whoever loads it says what is wrong
+            _read(task)
+        if state() != before:
+            raise RuntimeError("a process that is to be forked must stay as it was, but reading the task's data has changed it")
+        yield "data"
 
 
-def foreign_threads() -> list[str]:
-    """Names of this process's threads but for the main one and those that survive a fork. Linux only; elsewhere none are seen."""
-    tasks = Path("/proc/self/task")
-    others = [task for task in tasks.iterdir() if task.name != str(os.getpid())] if tasks.is_dir() else []
-    names = [(task / "comm").read_text(encoding="utf-8", errors="replace").strip() for task in others]
-    return [name for name in names if name not in _HARMLESS_THREADS]
+def _read(task: Path | None) -> None:
+    """Load the task and read its data, on one thread: a pool of them is what no fork would have."""
+    import torch
+
+    from autocut.task import load_task
+
+    torch.set_num_threads(1)
+    loaded = load_task(task)
+    _ = loaded.train_data, loaded.validation_data
 
 
 def _import_closure(names: Iterable[str]) -> Iterator[str]:
@@ -88,24 +99,6 @@ def _import(name: str) -> None:
     except Exception:
         # Optional, or broken: the method or the task that needs it says so when it is used.
         return
-
-
-def _leave_one_thread(names: Iterable[str]) -> Generator[str, None, bool]:
-    """Whether importing `names` starts no thread: tried out in a process that ends with the answer, and yielding until it has."""
-    own = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            die_with(own)
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # connections of jobs among them
-            list(_import_closure(names))
-            os._exit(len(foreign_threads()))
-        finally:
-            os._exit(1)
-    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
-        yield "tried out"
-        time.sleep(_LOOK_AGAIN_S)
-    return ended[1] == 0
 
 
 def _installed_names(task: Path) -> list[str]:
