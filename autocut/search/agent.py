@@ -8,7 +8,8 @@ against a real machine and against recorded tables. In order:
 2. *Cost first*: each pruning method once without training: does it save anything here?
 3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising tails
    (`proposing`), and beside them what needs a slow compiler, rationed. A training that cannot reach the front any more ends at a
-   rung (`early_stopping`); when nothing else promises more, or many in a row were stopped, it may go on.
+   rung (`early_stopping`); when nothing else promises more, or many in a row were stopped, it may go on. What is left of the slow
+   compilers comes last.
 4. *Finalize*: inside the reserve, the front is exported, re-measured on the locked test split and verified. As soon as that
    turns out to take less time than was kept for it, the search goes on; what did not fit before comes first.
 """
@@ -47,7 +48,7 @@ from autocut.search.jobs import (
     WorkerUp,
 )
 from autocut.search.knowledge import Knowledge
-from autocut.search.phases import BASELINES, Phase, Request, SlowLowerings, phases
+from autocut.search.phases import BASELINES, COMPILERS, Phase, Request, SlowLowerings, phases
 from autocut.search.plan import ladder_line, plan_lines
 from autocut.search.progress import Progress
 from autocut.search.proposing import Proposing
@@ -172,8 +173,6 @@ class Agent:
                     if self._running or not self.proposing.is_dry:
                         return None
                     if not self.proposing.is_short_of_time:
-                        if self._hope():
-                            return None
                         left = format_duration(self.budget.search_left())
                         self.progress.lines.append(f"the space counts as explored: the search ends with {left} of its time left")
             self._finalizing, self._too_little_s = True, self.budget.search_left()
@@ -282,11 +281,16 @@ class Agent:
                     return request
             if self._phase is None:
                 slow = self._slow.next(self._workers * self.budget.spent())
-                proposed = None if slow else self.proposing.next_request(self._time_for_recipes(), others_run=bool(self._running))
-                if slow := slow or (None if proposed else self._slow.next(math.inf)):
-                    self._queue.append(slow)
-                    continue
-                return proposed
+                if slow is None:
+                    if proposed := self.proposing.next_request(self._time_for_recipes(), others_run=bool(self._running)):
+                        return proposed
+                    if self._is_explored() and self._hope():
+                        continue
+                    slow = self._slow.next(math.inf)
+                if slow is None:
+                    return None
+                self._queue.append(slow)
+                continue
             request = next(self._phase, _END)
             if request is None:
                 return None
@@ -295,6 +299,11 @@ class Agent:
                 self._baselines_done = True
             else:
                 self._queue.append(request)
+
+    def _is_explored(self) -> bool:
+        """Whether nothing is worth running, nor likely to be after what runs: compilers that try the untouched model."""
+        compiling = sum(job.why.startswith(COMPILERS) for job in self._running.values())
+        return compiling == len(self._running) and self.proposing.is_dry and not self.proposing.is_short_of_time
 
     def _hope(self) -> bool:
         """Spend the time that is left on what looked hopeless; False if that is so already."""

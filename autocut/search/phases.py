@@ -18,6 +18,8 @@ _COMPILING_SHARE = 0.05
 _SKELETON_TAILS = 3
 BASELINES = "baselines:"
 """What the reasons of the baselines' jobs begin with."""
+COMPILERS = "compilers:"
+"""What the reasons of jobs with a slow compiler begin with that nobody proposed."""
 _COST_FIRST = "cost first:"
 
 
@@ -90,7 +92,7 @@ class SlowLowerings:
         requests = {request.recipes[0]: request for request in anchors(self._known) if request and request.recipes[0].tail in slow}
         of_mode = {mode: [tail for tail in slow if tail[1] == mode] for _, mode in slow}
         for dtype, mode in sorted(slow, key=lambda tail: of_mode[tail[1]].index(tail)):
-            why = f"compilers: the untouched model, {dtype} by {mode}"
+            why = f"{COMPILERS} the untouched model, {dtype} by {mode}"
             untouched = UNTOUCHED.with_tail(dtype, mode)
             requests.setdefault(untouched, Request((untouched,), why, may_skip=False))
         return requests.values()

@@ -21,9 +21,9 @@ from autocut.search.proposals import Proposer
 from autocut.search.volume import Volume
 
 _ASKS = 60
-"""Proposals of the sampler for one offer at most."""
+"""Proposals of the sampler for one offer at most; without one worth running the space counts as explored."""
 _ASKS_BESIDE = 3
-"""The same, where variations of what is known are there as well: a sampler that repeats itself costs time."""
+"""The same, as long as there are variations of what is known as well: a sampler that repeats itself costs time."""
 _PROPOSING_S = 2.0
 _VARIATIONS = 24
 """Variations of front points that are looked at beside them..."""
@@ -37,8 +37,6 @@ _STARTS = 4
 """... and at least so many times what a process takes before it works: a large task takes seconds to load."""
 _FIXED_S = 1.0
 """Seconds that every offer takes besides its stages: its share of a process, events, records."""
-_DRY = 64
-"""Proposals in a row without one worth running, after which the space counts as explored."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Proposing:
     @property
     def is_dry(self) -> bool:
         """Whether nothing worth running was found for long: the space counts as explored, or time has become too short."""
-        return self._dry >= _DRY
+        return self._dry >= _ASKS
 
     @property
     def is_short_of_time(self) -> bool:
@@ -163,6 +161,8 @@ class Proposing:
         weighs, taken = self._known.tactics.gain_per_second and self._forest.is_ready(), {*packed, *self.open}
         offers = [] if weighs and packed else self._asked(taken, left_s, until, _ASKS_BESIDE if weighs else _ASKS)
         offers += self._variations([offer.proposed for offer in offers], taken, left_s) if weighs else []
+        if not (offers or packed) and weighs:
+            offers = self._asked(taken, left_s, until, _ASKS - _ASKS_BESIDE)
         if offers:
             self._dry, self._too_long = 0, 0
         return offers

@@ -204,6 +204,24 @@ def test_slow_compilers_get_the_time_that_nobody_else_wants(start):
     assert machine.searcher.budget.spent() < 300
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_looked_hopeless_comes_before_compilers_that_nobody_proposed(start, workers):
+    """A training that was given up takes seconds and may be on the front; each compiler has had its share of the time by then."""
+    machine, was_hopeful = start(budget_s=600.0, space_name="deploy-only", workers=workers), []
+    next_job = machine.searcher.next_job
+
+    def watch():
+        job = next_job()
+        if job is not None and job.kind == "measure" and any(recipe.tail[1] == "aot_inductor" for recipe in job.recipes):
+            was_hopeful.append(machine.searcher.known.is_hopeful)
+        return job
+
+    machine.searcher.next_job = watch
+    machine.run()
+
+    assert was_hopeful == [True, True]
+
+
 def test_a_failed_recipe_ends_alone_and_is_not_tried_again(start):
     """NaN, a compiler's refusal, an infeasible pair: the reason is recorded, the search goes on."""
     bad = Recipe().with_tail(*INT8)
