@@ -301,9 +301,9 @@ class Agent:
                 self._queue.append(request)
 
     def _is_explored(self) -> bool:
-        """Whether nothing is worth running, nor likely to be after what runs: compilers that try the untouched model."""
-        compiling = sum(job.why.startswith(COMPILERS) for job in self._running.values())
-        return compiling == len(self._running) and self.proposing.is_dry and not self.proposing.is_short_of_time
+        """Whether nothing is worth running, nor likely to be after what runs: finalizing, or the untouched model in a slow form."""
+        tells_little = all(job.kind == "finalize" or job.why.startswith(COMPILERS) for job in self._running.values())
+        return tells_little and self.proposing.is_dry and not self.proposing.is_short_of_time
 
     def _hope(self) -> bool:
         """Spend the time that is left on what looked hopeless; False if that is so already."""
@@ -396,7 +396,7 @@ class Agent:
     def _may_search_on(self) -> bool:
         """Whether finalizing turns out to take less than was kept for it: more time is left for finding more than when it began."""
         worth_it = self.budget.search_left() > max(self._too_little_s, self.planner.process_s()) + _SEARCH_ON_S
-        is_explored = self.proposing.is_dry and not self.proposing.is_short_of_time
+        is_explored = self.known.is_hopeful and self.proposing.is_dry and not self.proposing.is_short_of_time
         return worth_it and not is_explored and self.finalization.is_open_for_more
 
     def _start(

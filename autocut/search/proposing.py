@@ -93,8 +93,8 @@ class Proposing:
 
     @property
     def is_short_of_time(self) -> bool:
-        """Whether it was, for the most part, the time left in which what was found did not fit."""
-        return 2 * self._too_long > self._dry
+        """Whether something was found that is worth running, but not in the time that is left."""
+        return self._too_long > 0
 
     def start_afresh(self) -> None:
         """What was not worth it may be now: the space does not count as explored any more."""
@@ -163,7 +163,7 @@ class Proposing:
         offers += self._variations([offer.proposed for offer in offers], taken, left_s) if weighs else []
         if not (offers or packed) and weighs:
             offers = self._asked(taken, left_s, until, _ASKS - _ASKS_BESIDE)
-        if offers:
+        if offers or packed:
             self._dry, self._too_long = 0, 0
         return offers
 
@@ -176,7 +176,6 @@ class Proposing:
             if recipes := self._worth_running(recipe, taken, left_s):
                 return [_Offer(recipes, recipe, trial)]
             self._dry += 1
-            self._too_long += bool(self._new(recipe, taken))
             if self._known.is_beaten(recipe) or recipe.tail not in self._known.promising_tails(recipe.prefix):
                 self._proposer.reject(trial)
             else:
@@ -214,7 +213,10 @@ class Proposing:
 
     def _worth_running(self, recipe: Recipe, taken: Collection[Recipe], left_s: float) -> tuple[Recipe, ...]:
         """The prefix of a proposal with every promising tail that is new, not beaten and fits, the proposed tail first."""
-        return self._known.fitting(self._new(recipe, taken), left_s)
+        new = self._new(recipe, taken)
+        fitting = self._known.fitting(new, left_s)
+        self._too_long += bool(new) and not fitting
+        return fitting
 
     def _new(self, recipe: Recipe, taken: Collection[Recipe]) -> tuple[Recipe, ...]:
         if recipe.is_trained and (

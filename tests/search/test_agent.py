@@ -470,6 +470,20 @@ def test_with_time_left_it_hopes_for_more_than_the_best_accuracy_seen(start):
     assert [line for line in machine.searcher.progress.lines if "counts as explored" in line and "of its time left" in line]
 
 
+def test_a_space_is_not_explored_where_anything_worth_running_only_lacks_the_time(start, monkeypatch):
+    """However many other ideas are beaten: the search goes on with it when finalizing gives time back."""
+    machine = start()
+    machine.run(most_jobs=30)
+    agent, fan_out = machine.searcher, machine.searcher.known.fan_out
+    monkeypatch.setattr(agent.known, "fan_out", lambda recipe: fan_out(recipe) if int(recipe.fingerprint, 16) % 5 == 0 else ())
+
+    assert agent.proposing.next_request(0.5, others_run=False) is None
+    assert agent.proposing.is_dry
+    assert agent.proposing.is_short_of_time
+    assert agent.proposing.next_request(600.0, others_run=False) is not None
+    assert not agent.proposing.is_dry
+
+
 def test_a_search_whose_time_is_up_does_not_say_that_the_space_is_explored(start):
     """That nothing fits any more says nothing of what is left."""
     machine = start(budget_s=300.0)
