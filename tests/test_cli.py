@@ -96,6 +96,9 @@ class FakeWorkplace(contextlib.nullcontext):
     def __init__(self, *arguments, **settings):
         super().__init__(self)
 
+    def start_ray(self):
+        """There is none."""
+
 
 @pytest.fixture
 def room(monkeypatch):
@@ -115,7 +118,7 @@ def searches(room, monkeypatch, tmp_path):
     seen = []
     monkeypatch.chdir(tmp_path)
     digits = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
-    monkeypatch.setattr("autocut.preflight.preflight", lambda task, ask, meanwhile: Preflight(KNOWN, {}, digits))
+    monkeypatch.setattr("autocut.preflight.preflight", lambda task, ask, meanwhile: meanwhile() or Preflight(KNOWN, {}, digits))
     monkeypatch.setattr("autocut.methods.known_methods", lambda: KNOWN)
     monkeypatch.setattr("autocut.task_file.compile_task_file", lambda path: None)
     room("autocut.search.workplace", Workplace=FakeWorkplace)
@@ -242,6 +245,21 @@ def test_wrong_use_exits_with_two_and_says_what_to_type(searches, capsys, words,
     assert "Traceback" not in shown.err
     assert shown.out == ""
     assert searches == []
+
+
+@pytest.mark.parametrize(
+    "words", ["--space quik", "--space nowhere.toml", "--space gpu", "--limit latncy<=5", "--instance c7i.larg"]
+)
+def test_what_needs_no_task_is_told_before_anything_starts(searches, room, words):
+    """A slip of the keyboard costs no waiting for processes and imports."""
+    room("autocut.search.workplace", Workplace=lambda *_, **__: pytest.fail("something was started"))
+    assert cli.main(["search", "--budget", "8h", *words.split()]) == 2
+
+
+def test_an_unknown_sampler_is_told_before_ray_starts(searches, monkeypatch):
+    """Its names need Optuna, not Ray."""
+    monkeypatch.setattr(FakeWorkplace, "start_ray", lambda self: pytest.fail("Ray was started"))
+    assert cli.main(["search", "--budget", "8h", "--sampler", "tp"]) == 2
 
 
 def test_mistyped_variable_is_refused(searches, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autocut.errors import FaultsError, SpaceError, UnknownNameError
 from autocut.recipe import Recipe
-from autocut.space import RULES, Axis, Space, fit_space, load_space, parse_space, read_recipe
+from autocut.space import RULES, Axis, Space, SpaceFile, fit_space, load_space, parse_space, read_recipe
 
 KNOWN = {
     "prune.method": ("none", "l1_unstructured", "structured"),
@@ -27,7 +27,7 @@ RATIO = '[axes."prune.ratio"]\nrange = [0.1, 0.8]\nstep = 0.1\nwhen."prune.metho
 
 def parse(text):
     """Read a space from `text`."""
-    return parse_space("mine", text, "mine.toml", KNOWN)
+    return parse_space(SpaceFile("mine", text, "mine.toml"), KNOWN)
 
 
 def faults(text):
@@ -157,7 +157,7 @@ def test_a_space_without_what_a_task_cannot_do_loses_all_that_depends_on_it():
         + '[axes."distill.temperature"]\nrange = [1.0, 4.0]\nwhen."distill.loss" = ["kl"]\n'
         + '[[anchors]]\n"train.epochs" = 2\n"distill.loss" = "kl"\n"distill.temperature" = 2.0\n[[anchors]]\n"train.epochs" = 2\n'
     )
-    space = parse_space("mine", text, "mine.toml", KNOWN)
+    space = parse_space(SpaceFile("mine", text, "mine.toml"), KNOWN)
     fitted = fit_space(space, {"distill.loss": {"kl"}})
 
     assert [axis.name for axis in fitted] == ["train.epochs", "distill.loss"]

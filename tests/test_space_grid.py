@@ -6,7 +6,7 @@ import pytest
 
 from autocut.errors import SpaceError
 from autocut.recipe import Recipe
-from autocut.space import every_recipe, parse_space
+from autocut.space import SpaceFile, every_recipe, parse_space
 
 KNOWN = {"prune.method": ("none", "structured"), "quantize.dtype": ("fp32", "bf16")}
 TEXT = """
@@ -32,7 +32,7 @@ choices = ["fp32", "bf16"]
 
 def test_every_combination_is_there_once():
     """(1 untouched + 3 ratios) x (untrained + 2 rates) x 2 dtypes."""
-    recipes = every_recipe(parse_space("small", TEXT, "small.toml", KNOWN))
+    recipes = every_recipe(parse_space(SpaceFile("small", TEXT, "small.toml"), KNOWN))
 
     assert len(recipes) == len(set(recipes)) == 4 * 3 * 2
     assert recipes[0] == Recipe()
@@ -41,7 +41,7 @@ def test_every_combination_is_there_once():
 
 def test_a_continuous_axis_has_no_end():
     """It is told by its name."""
-    space = parse_space("endless", TEXT.replace("step = 0.2\n", ""), "endless.toml", KNOWN)
+    space = parse_space(SpaceFile("endless", TEXT.replace("step = 0.2\n", ""), "endless.toml"), KNOWN)
 
     with pytest.raises(SpaceError, match=r"prune\.ratio must have choices or a step"):
         every_recipe(space)

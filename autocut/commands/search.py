@@ -111,7 +111,7 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
     place = Workplace(config.task_path, threads=config.threads, workers=config.workers, ray_address=config.ray_address)
     with place:
         # Whatever starts slowly does so while the task is looked at.
-        found = preflight(config.task, place.ask, meanwhile=lambda: _make_ready(place))
+        found = preflight(config.task, place.ask, meanwhile=lambda: _make_ready(config, place))
         config = replace(config, out=config.folder(found.task.name))
         asked = _checked_space(config, found.methods)
         space = fit_space(asked, found.unfit)
@@ -122,10 +122,11 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         return config, run_search(config, space, found, console, started, place)
 
 
-def _make_ready(place: Workplace) -> None:
+def _make_ready(config: SearchConfig, place: Workplace) -> None:
     """Import what the search itself needs, and start Ray."""
     import autocut.search.run  # noqa: F401
 
+    _check_sampler(config)
     place.start_ray()
 
 
@@ -139,27 +140,33 @@ def _tell_unfit(space: Space, unfit: Mapping[str, Mapping[str, str]], console: C
 
 def _checked_space(config: SearchConfig, known: Mapping[str, tuple[str, ...]]) -> Space:
     """Load the space, and check whatever else of the configuration depends on it."""
-    from autocut.search.proposals import sampler_names
     from autocut.space import load_space, read_recipe
 
     space = load_space(config.space, known)
-    if space.device != "cpu":
-        raise InputError(
-            f"--space must be for CPUs, on which autocut {__version__} trains and measures, got {space.name} for {space.device}",
-            "choose default, quick, deploy-only or training-only",
-        )
-    if config.sampler not in sampler_names():
-        raise unknown_name("--sampler", config.sampler, sampler_names())
     for recipe in config.try_recipes:
         read_recipe(recipe, space)
     return space
 
 
+def _check_sampler(config: SearchConfig) -> None:
+    from autocut.search.proposals import sampler_names
+
+    if config.sampler not in sampler_names():
+        raise unknown_name("--sampler", config.sampler, sampler_names())
+
+
 def _check_options(config: SearchConfig) -> None:
-    """Check what needs neither task nor space."""
+    """Check what needs neither task nor methods, and no slow import."""
     from autocut.price import price_for
     from autocut.score import parse_limit
+    from autocut.space import read_space_file
 
+    space = read_space_file(config.space)
+    if space.document.get("device") == "cuda":
+        raise InputError(
+            f"--space must be for CPUs, on which autocut {__version__} trains and measures, got {space.name} for cuda",
+            "choose default, quick, deploy-only or training-only",
+        )
     price_for(config.instance, config.price_per_hour, config.utilization)
     for limit in config.limits:
         parse_limit(limit)
@@ -178,6 +185,7 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
     faults: list[Fault] = []
     try:
         _check_options(config)
+        _check_sampler(config)
         _checked_space(config, known_methods())
     except FaultsError as error:
         faults += error.faults

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.resources
 import json
 import tomllib
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
@@ -75,6 +77,39 @@ def load_space(name_or_path: str, known: Known) -> Space:
         SpaceError: the file cannot be read, or is not TOML.
         FaultsError: every fault of the file.
     """
+    return parse_space(read_space_file(name_or_path), known)
+
+
+@dataclass(frozen=True)
+class SpaceFile:
+    """The text of a space and what TOML makes of it; `source` names the file in faults."""
+
+    name: str
+    text: str
+    source: str
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Not checked yet.
+
+        Raises:
+            SpaceError: the text is not TOML.
+        """
+        try:
+            return tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            raise SpaceError(
+                f"space file must be TOML, got {self.source!r}: {error}", "strings and axis names need quotes"
+            ) from error
+
+
+def read_space_file(name_or_path: str) -> SpaceFile:
+    """Find and read a space, which needs nothing of the methods.
+
+    Raises:
+        UnknownNameError: no shipped space has that name.
+        SpaceError: the file cannot be read.
+    """
     path = Path(name_or_path)
     if path.suffix != ".toml" and len(path.parts) == 1:
         shipped = shipped_spaces()
@@ -82,29 +117,25 @@ def load_space(name_or_path: str, known: Known) -> Space:
             error = unknown_name("space", name_or_path, shipped)
             error.hint = error.hint or "give the path of a space file with its ending: mine.toml"
             raise error
-        return parse_space(name_or_path, shipped[name_or_path].read_text(encoding="utf-8"), f"{name_or_path}.toml", known)
+        return SpaceFile(name_or_path, shipped[name_or_path].read_text(encoding="utf-8"), f"{name_or_path}.toml")
     try:
-        text = path.read_text(encoding="utf-8")
+        return SpaceFile(path.stem, path.read_text(encoding="utf-8"), name_or_path)
     except OSError as error:
         hint = f"the shipped spaces are {', '.join(shipped_spaces())}"
         raise SpaceError(f"space file must be readable, got {name_or_path!r}: {error.strerror}", hint) from error
     except UnicodeDecodeError as error:
         raise SpaceError(f"space file must be UTF-8 text, got {name_or_path!r}: {error.reason}") from error
-    return parse_space(path.stem, text, name_or_path, known)
 
 
-def parse_space(name: str, text: str, source: str, known: Known) -> Space:
-    """Check the text of a space file and build the space; `source` names the file in faults.
+def parse_space(file: SpaceFile, known: Known) -> Space:
+    """Check a space file and build the space.
 
     Raises:
         SpaceError: the text is not TOML.
         FaultsError: every fault of the file.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpaceError(f"space file must be TOML, got {source!r}: {error}", "strings and axis names need quotes") from error
-    faults = FaultList(LineMap(text, source))
+    document = file.document
+    faults = FaultList(LineMap(file.text, file.source))
     table = _checked(_SpaceTable, document, (), faults)
     version = document.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION and isinstance(version, int):
@@ -114,7 +145,7 @@ def parse_space(name: str, text: str, source: str, known: Known) -> Space:
     anchors = _anchors(document.get("anchors"), known, faults)
     faults.raise_any("space file")
     facts = {"description": table.description, "device": table.device} if table else {}
-    space = Space(name, MappingProxyType(objectives), in_order(axes), tuple(anchors), **facts)
+    space = Space(file.name, MappingProxyType(objectives), in_order(axes), tuple(anchors), **facts)
     for index, anchor in enumerate(anchors):
         if reason := space.why_not(anchor):
             faults.add(("anchors", index), f"anchor must lie in the space: {reason}")

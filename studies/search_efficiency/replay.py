@@ -34,7 +34,7 @@ from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.search.simulation import Clock, Simulation
 from autocut.search.volume import Volume
-from autocut.space import Space, parse_space
+from autocut.space import Space, SpaceFile, parse_space
 
 HERE = Path(__file__).parent
 PLAIN = "optuna tpe, nothing reused"
@@ -129,7 +129,7 @@ def load(name: str, budget_s: float, training_scale: float = 1.0) -> Contest:
 def _space(recorded: table.Table) -> Space:
     from autocut.methods import known_methods
 
-    return parse_space(f"replay-{recorded.document['task']}", recorded.document["space"], "table", known_methods())
+    return parse_space(SpaceFile(f"replay-{recorded.document['task']}", recorded.document["space"], "table"), known_methods())
 
 
 # ---- result ----------------------------------------

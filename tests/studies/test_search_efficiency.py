@@ -12,7 +12,7 @@ import pytest
 from autocut.measurement import Accuracy, Cost, Interval, Latency
 from autocut.methods import known_methods
 from autocut.recipe import Recipe
-from autocut.space import every_recipe, parse_space
+from autocut.space import SpaceFile, every_recipe, parse_space
 
 from .conftest import ROOT
 
@@ -92,7 +92,7 @@ def structure_record(ratio):
 @pytest.fixture
 def contest(study):
     """A small made-up table with its space, and a budget that is too short for all of it."""
-    space = parse_space("small", SPACE, "small.toml", known_methods())
+    space = parse_space(SpaceFile("small", SPACE, "small.toml"), known_methods())
     prefixes = dict.fromkeys(recipe.prefix for recipe in every_recipe(space))
     document = {
         "schema_version": 1,
