@@ -212,11 +212,16 @@ def _overlap_faults(task: Task, splits: _Splits) -> Iterator[Fault]:
     """
     try:
         hashes = {name: input_hashes(dataset, task.loader, OVERLAP_EXAMPLES) for name, dataset in splits.read.items()}
+    except Exception:
+        # `_batch` tells what they raise.
+        return
+    try:
         if splits.has_test:
             hashes["test"] = task.locked_test.input_hashes(OVERLAP_EXAMPLES)
-    except Exception:
-        # `_batch` tells what the dataset raises, except for test, whose loader is the same.
-        return
+    except Exception as error:
+        # Nothing else reads it before finalization, and then every point would fail.
+        told = task.data_error("test", error)
+        yield Fault(told.message, told.hint)
     repeated = 1 - len(np.unique(hashes["train"])) / len(hashes["train"]) if "train" in hashes else 0.0
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         if first in hashes and second in hashes:

@@ -131,6 +131,7 @@ FAULTS = {
     "task.train: input 'x' of a batch must be a tensor, got tuple of Tensor": {"train": rows(x=[0.5, 0.5]), "validation": rows()},
     "task.train: targets 'label' of a batch must be a tensor, got tuple of str": {"train": rows(label="cat"), "validation": rows()},
     "task.train must give batches, got ZeroDivisionError": {"train": Broken(data()), "validation": data(seed=1)},
+    "task.test must give batches, got ZeroDivisionError": {"test": Broken(data(seed=2))},
     "must be exportable by torch.export": {"model": lambda: Wrapped(lambda x: x * 2 if x.sum() > 0 else x)},
 }
 
