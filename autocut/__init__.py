@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autocut.deploy.bundle import load
-    from autocut.task import Task
+    from autocut.task.task import Task
 
 __version__ = "0.1.0"
 __all__ = ["Task", "__version__", "load"]
@@ -22,7 +22,7 @@ __all__ = ["Task", "__version__", "load"]
 def __getattr__(name: str) -> Any:
     """Import torch only when it is needed, so that `autocut --help` is instant."""
     if name == "Task":
-        from autocut.task import Task
+        from autocut.task.task import Task
 
         return Task
     if name == "load":

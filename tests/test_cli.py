@@ -17,9 +17,9 @@ import pytest
 from autocut import cli
 from autocut.commands.verb import Verb
 from autocut.errors import BundleError, CompilerError, Fault, FaultsError, NoResultError, StudyError
+from autocut.execution.preflight import Preflight, TaskFacts
 from autocut.front import FrontPoint
 from autocut.measurement import Accuracy, Cost, Interval, Measurement
-from autocut.preflight import Preflight, TaskFacts
 from autocut.recipe import Recipe
 
 KNOWN = {
@@ -118,13 +118,15 @@ def searches(room, monkeypatch, tmp_path):
     seen = []
     monkeypatch.chdir(tmp_path)
     digits = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
-    monkeypatch.setattr("autocut.preflight.preflight", lambda task, ask, meanwhile: meanwhile() or Preflight(KNOWN, {}, digits))
-    monkeypatch.setattr("autocut.methods.known_methods", lambda: KNOWN)
-    monkeypatch.setattr("autocut.task_file.compile_task_file", lambda path: None)
-    room("autocut.search.workplace", Workplace=FakeWorkplace)
-    room("autocut.search.run", run_search=lambda config, space, *others: seen.append((config, space)) or 0)
+    monkeypatch.setattr(
+        "autocut.execution.preflight.preflight", lambda task, ask, meanwhile: meanwhile() or Preflight(KNOWN, {}, digits)
+    )
+    monkeypatch.setattr("autocut.stages.methods.known_methods", lambda: KNOWN)
+    monkeypatch.setattr("autocut.task.file.compile_task_file", lambda path: None)
+    room("autocut.execution.worker_pool", Workplace=FakeWorkplace)
+    room("autocut.execution.session", run_search=lambda config, space, *others: seen.append((config, space)) or 0)
     room("autocut.study", open_study=lambda folder: FakeStudy())
-    room("autocut.task_check", check_task=lambda path: [])
+    room("autocut.task.check", check_task=lambda path: [])
     return seen
 
 
@@ -206,7 +208,7 @@ def test_dry_run_shows_each_value_with_its_source_and_runs_nothing(searches, mon
 def test_dry_run_tells_the_faults_of_space_and_task_together(searches, room, capsys):
     """One run, everything that is wrong."""
     Path("bad.toml").write_text('schema_version = 1\n[objectives]\nacc = "maximize"\n[axes."compile.mode"]\nchoices = ["eagre"]\n')
-    room("autocut.task_check", check_task=lambda path: [Fault("loss must be finite, got nan", "lower the learning rate")])
+    room("autocut.task.check", check_task=lambda path: [Fault("loss must be finite, got nan", "lower the learning rate")])
     assert cli.main(["search", "--budget", "5m", "--space", "bad.toml", "--dry-run"]) == 2
 
     told = capsys.readouterr().err
@@ -252,7 +254,7 @@ def test_wrong_use_exits_with_two_and_says_what_to_type(searches, capsys, words,
 )
 def test_what_needs_no_task_is_told_before_anything_starts(searches, room, words):
     """A slip of the keyboard costs no waiting for processes and imports."""
-    room("autocut.search.workplace", Workplace=lambda *_, **__: pytest.fail("something was started"))
+    room("autocut.execution.worker_pool", Workplace=lambda *_, **__: pytest.fail("something was started"))
     assert cli.main(["search", "--budget", "8h", *words.split()]) == 2
 
 
@@ -299,14 +301,14 @@ def test_errors_end_with_their_exit_code_and_without_traceback(searches, room, c
     def fail(*arguments):
         raise error
 
-    room("autocut.search.run", run_search=fail)
+    room("autocut.execution.session", run_search=fail)
     assert cli.main(["search", "--budget", "5m"]) == code
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_an_unexpected_exception_is_called_a_bug(searches, room, capsys):
     """With its traceback, and exit code 3."""
-    room("autocut.search.run", run_search=lambda *_: 1 / 0)
+    room("autocut.execution.session", run_search=lambda *_: 1 / 0)
     assert cli.main(["search", "--budget", "5m"]) == 3
     told = capsys.readouterr().err
     assert "Traceback" in told
@@ -319,7 +321,7 @@ def test_ctrl_c_prints_the_command_that_resumes(searches, room, capsys):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    room("autocut.search.run", run_search=interrupt)
+    room("autocut.execution.session", run_search=interrupt)
     assert cli.main(["search", "my task.py", "--budget", "5m"]) == 130
     assert "autocut search 'my task.py' --budget 5m" in capsys.readouterr().err
 
@@ -422,17 +424,17 @@ def test_verify_shows_each_check_and_fails_with_one(room, capsys, ok):
 
 def test_check_tells_every_fault_or_none(room, capsys):
     """Exit code 2 with a numbered list, or 0."""
-    room("autocut.task_check", check_task=lambda path: [Fault("a is wrong", "write b"), Fault("c is wrong")])
+    room("autocut.task.check", check_task=lambda path: [Fault("a is wrong", "write b"), Fault("c is wrong")])
     assert cli.main(["check", "task.py"]) == 2
     assert "2. c is wrong" in capsys.readouterr().err
-    room("autocut.task_check", check_task=lambda path: [])
+    room("autocut.task.check", check_task=lambda path: [])
     assert cli.main(["check", "task.py"]) == 0
     assert capsys.readouterr().out == "task.py: no faults\n"
 
 
 def test_methods_shows_pairs_as_a_matrix_with_reasons(monkeypatch, capsys):
     """A dtype and a mode are only real together."""
-    from autocut.methods import MethodRow, PairRow
+    from autocut.stages.methods import MethodRow, PairRow
 
     rows = [
         MethodRow("quantize.dtype", "bf16", "Store weights as bfloat16.", ("torchao",), ()),
@@ -444,8 +446,8 @@ def test_methods_shows_pairs_as_a_matrix_with_reasons(monkeypatch, capsys):
         PairRow("fp32", "eager", None),
         PairRow("fp32", "onnxruntime", None),
     ]
-    monkeypatch.setattr("autocut.methods.method_rows", lambda: rows)
-    monkeypatch.setattr("autocut.methods.pair_rows", lambda: pairs)
+    monkeypatch.setattr("autocut.stages.methods.method_rows", lambda: rows)
+    monkeypatch.setattr("autocut.stages.methods.pair_rows", lambda: pairs)
 
     assert cli.main(["methods"]) == 0
     shown = capsys.readouterr().out

@@ -16,7 +16,7 @@ from autocut.console import Console
 from autocut.errors import FaultsError
 
 if TYPE_CHECKING:
-    from autocut.methods import MethodRow, PairRow
+    from autocut.stages.methods import MethodRow, PairRow
 
 _BAR_WIDTH = 40
 
@@ -28,7 +28,7 @@ _BAR_WIDTH = 40
 @click.pass_obj
 def check(console: Console, task: str | None) -> int:
     """Find every fault of TASK at once, each with a hint. Without TASK, the embedded digits task is checked."""
-    from autocut.task_check import check_task
+    from autocut.task.check import check_task
 
     name = task or "embedded digits task"
     if faults := check_task(task):
@@ -44,7 +44,7 @@ def check(console: Console, task: str | None) -> int:
 @click.pass_obj
 def methods(console: Console, as_json: bool) -> int:
     """List every method of every axis, what it needs, and what this machine can run."""
-    from autocut.methods import method_rows, pair_rows
+    from autocut.stages.methods import method_rows, pair_rows
 
     rows, pairs = method_rows(), pair_rows()
     if as_json:

@@ -18,7 +18,7 @@ from autocut.console import Console
 from autocut.errors import Fault, FaultsError, InputError, unknown_name
 
 if TYPE_CHECKING:
-    from autocut.search.workplace import Workplace
+    from autocut.execution.worker_pool import Workplace
     from autocut.space import Space
 
 _DEFAULTS = SearchConfig(task=None, budget_s=0)
@@ -99,10 +99,10 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
 
 def _run(config: SearchConfig, console: Console, started: float) -> tuple[SearchConfig, int]:
     """Check and search; return the configuration with its study folder, and the exit code."""
-    from autocut.preflight import preflight
-    from autocut.search.workplace import Workplace
+    from autocut.execution.preflight import preflight
+    from autocut.execution.worker_pool import Workplace
     from autocut.space import fit_space
-    from autocut.task_file import compile_task_file
+    from autocut.task.file import compile_task_file
 
     # What can be told at once is, before anything is started.
     _check_options(config)
@@ -117,14 +117,14 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         space = fit_space(asked, found.unfit)
         _tell_unfit(asked, found.unfit, console)
 
-        from autocut.search.run import run_search
+        from autocut.execution.session import run_search
 
         return config, run_search(config, space, found, console, started, place)
 
 
 def _make_ready(config: SearchConfig, place: Workplace) -> None:
     """Import what the search itself needs, and start Ray."""
-    import autocut.search.run  # noqa: F401
+    import autocut.execution.session  # noqa: F401
 
     _check_sampler(config)
     place.start_ray()
@@ -173,8 +173,8 @@ def _check_options(config: SearchConfig) -> None:
 
 
 def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_json: bool) -> int:
-    from autocut.methods import known_methods
-    from autocut.task_check import check_task
+    from autocut.stages.methods import known_methods
+    from autocut.task.check import check_task
 
     rows = [(flag(param), value, source(param, ctx)) for param, value in _merged(ctx)]
     if as_json:

@@ -26,7 +26,6 @@ from typing import Literal
 from torch import Tensor
 
 from autocut import __version__
-from autocut.batches import Inputs, tensors
 from autocut.deploy.examples import ExampleBatch, examples_accuracy, write_examples
 from autocut.deploy.manifest import (
     EXAMPLES,
@@ -50,6 +49,7 @@ from autocut.errors import AutocutError, BundleError
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
 from autocut.stages import lowering
+from autocut.task.batches import Inputs, tensors
 
 _LIBRARIES = ("torch", "torchao", "onnxruntime", "numpy")
 

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autocut.batches import Inputs, batch_length, from_numpy, take, to_numpy
 from autocut.errors import BundleError
-from autocut.kinds import kinds
+from autocut.task.batches import Inputs, batch_length, from_numpy, take, to_numpy
+from autocut.task.kinds import kinds
 
 Array = NDArray[Any]
 MAX_EXAMPLES = 256

@@ -12,11 +12,11 @@ from autocut.deploy.bundle import copy_bundle, hand_out, told_as_bundle_error
 from autocut.deploy.finalize import Order, finalize
 from autocut.errors import NoResultError, StudyError, TrialError, VerificationError
 from autocut.measure.quiet import QuietLock
-from autocut.pipeline import Pipeline
+from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.stage_cache import StageCache
 from autocut.price import Price
-from autocut.stage_cache import StageCache
 from autocut.study import Study, TrialRecord, open_study
-from autocut.task import load_task
+from autocut.task.task import load_task
 
 
 def export_trial(folder: Path, trial: int, to: Path, command: str = "autocut export") -> Path:

@@ -22,16 +22,16 @@ from autocut.deploy.fresh_process import FreshProcess
 from autocut.deploy.manifest import Economics
 from autocut.deploy.verify import TIMEOUT_S, Verification, verify_bundle
 from autocut.errors import DeadlineError
-from autocut.finalization_key import issue_finalization_key
 from autocut.measure.accuracy import Scores, score_model, to_accuracy
 from autocut.measure.energy import measure_energy
 from autocut.measure.machine import describe_machine
 from autocut.measurement import Cost, Measurement
-from autocut.pipeline import Pipeline
+from autocut.pipeline.pipeline import Pipeline
 from autocut.price import Price, break_even_predictions
 from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.stages import lowering
+from autocut.task.finalization_key import issue_finalization_key
 
 _MOST_SAMPLES, _FEWEST_SAMPLES = 200, 64
 _TIMING_S = 2.5

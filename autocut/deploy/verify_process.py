@@ -26,7 +26,6 @@ import psutil
 import torch
 
 import autocut
-from autocut.batches import Inputs, batch_length, pad, take
 from autocut.deploy.bundle import Deployed, load
 from autocut.deploy.claims import Findings, FoundLatency, latency_agrees
 from autocut.deploy.examples import Array, ExampleBatch, examples_accuracy, output_array, read_examples
@@ -36,8 +35,9 @@ from autocut.measure.footprint import size_of
 from autocut.measure.footprint_process import forget_peak, peak_resident_bytes
 from autocut.measure.latency import measure_latency
 from autocut.measure.machine import machine_fingerprint
+from autocut.measure.parent_death import die_with
 from autocut.measurement import Latency
-from autocut.parent_death import die_with
+from autocut.task.batches import Inputs, batch_length, pad, take
 
 _SAMPLES = 64
 _ATTEMPTS = 2

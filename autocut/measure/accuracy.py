@@ -18,9 +18,9 @@ from scipy.optimize import brentq
 from scipy.stats import binomtest
 from torch import Tensor
 
-from autocut.batches import Batch, Inputs
 from autocut.errors import DivergedError, InputError
 from autocut.measurement import Accuracy, Interval
+from autocut.task.batches import Batch, Inputs
 
 Array = NDArray[Any]
 
@@ -33,7 +33,7 @@ _IGNORED = -100
 
 
 class Kind(Protocol):
-    """What a task says about its metric; `autocut.kinds.Kind` is one."""
+    """What a task says about its metric; `autocut.task.kinds.Kind` is one."""
 
     @property
     def scores(self) -> Callable[[Tensor, Tensor], Tensor]:

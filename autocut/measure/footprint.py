@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from autocut.batches import Inputs, to_numpy
 from autocut.errors import CompilerError, DeadlineError
+from autocut.task.batches import Inputs, to_numpy
 
 _CHUNK_BYTES = 2**20
 _ZIP_LEVEL = 6

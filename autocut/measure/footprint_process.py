@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 import torch
 
-from autocut.batches import from_numpy
 from autocut.stages import lowering
+from autocut.task.batches import from_numpy
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,8 +22,8 @@ from scipy.special import bdtr
 from torch import Tensor
 from torch.nn import functional
 
-from autocut.batches import Inputs, batch_length
 from autocut.measurement import Interval, Latency
+from autocut.task.batches import Inputs, batch_length
 
 Predict = Callable[[Inputs], Tensor]
 Times = NDArray[np.float64]

@@ -27,7 +27,6 @@ from autocut.budget import Budget, format_duration
 from autocut.measurement import Cost
 from autocut.price import Price
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.records import StageRun
 from autocut.score import Limit
 from autocut.search.early_stopping import Trainings
 from autocut.search.finalists import Finalization
@@ -52,11 +51,12 @@ from autocut.search.phases import BASELINES, COMPILERS, Phase, Request, SlowLowe
 from autocut.search.plan import ladder_line, plan_lines
 from autocut.search.progress import Progress
 from autocut.search.proposing import Proposing
-from autocut.search.verdicts import Scale, Verdicts
+from autocut.search.results import Scale, Verdicts
+from autocut.study.records import StageRun
 
 if TYPE_CHECKING:
-    from autocut.search.book import Book
     from autocut.search.proposals import Proposer
+    from autocut.search.trial_store import Book
 
 _END = Request((), "the phase is over")
 _END_S = 3.0

@@ -13,7 +13,7 @@ from autocut.search.planner import Planner
 from autocut.search.volume import Volume
 
 if TYPE_CHECKING:
-    from autocut.search.book import Book
+    from autocut.search.trial_store import Book
 
 MOST = 16
 """Points of the front that are finalized at most, and after which no search goes on; any other one is exported on demand."""

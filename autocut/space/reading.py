@@ -70,7 +70,7 @@ def load_space(name_or_path: str, known: Known) -> Space:
 
     Args:
         name_or_path: Such as ``quick`` or ``spaces/mine.toml``.
-        known: Method names by axis, as from `autocut.methods.known_methods`.
+        known: Method names by axis, as from `autocut.stages.methods.known_methods`.
 
     Raises:
         UnknownNameError: no shipped space has that name.

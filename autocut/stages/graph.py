@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
-from autocut.batches import Inputs, batch_length, call, pad, take, tensors
 from autocut.errors import BundleError
 from autocut.stages.archive import read_archive
 from autocut.stages.compilers import quietly, translated
+from autocut.task.batches import Inputs, batch_length, call, pad, take, tensors
 
 GRAPH_VERSION = 2
 """Part of the keys of whatever is made of a graph: raise it when graph folders change."""

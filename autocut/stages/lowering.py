@@ -24,11 +24,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autocut.batches import Inputs, batch_length, pad
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.compile import Job, Run, modes
 from autocut.stages.graph import GRAPH_VERSION, PositionalModel, Signature, export_model, save_graph
 from autocut.stages.quantize import quantizers
+from autocut.task.batches import Inputs, batch_length, pad
 
 Predict = Callable[[Inputs], Tensor]
 

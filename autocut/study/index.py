@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autocut import measurement as measurements
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
-from autocut.records import FinalRow, MeasurementRow
+from autocut.study.records import FinalRow, MeasurementRow
 
 RECIPE = "recipe"
 FINGERPRINT = "fingerprint"

@@ -16,7 +16,7 @@ import sqlalchemy
 from sqlalchemy.orm import Session as Database
 from sqlalchemy.orm import sessionmaker
 
-from autocut.records import ChargeRow, SessionRow, utc_now
+from autocut.study.records import ChargeRow, SessionRow, utc_now
 
 Guard = Callable[[], AbstractContextManager[None]]
 """Makes the context that translates the errors of the database."""

@@ -17,7 +17,6 @@ from optuna.study import StudyDirection
 from sqlalchemy.orm import Session as Database
 
 from autocut.errors import StudyError, nearest_hint
-from autocut.records import SCHEMA_VERSION, Base, StudyRow, utc_now
 from autocut.study.database import (
     DATABASE_FILE,
     close_storage,
@@ -28,6 +27,7 @@ from autocut.study.database import (
     without_password,
 )
 from autocut.study.lock import SearchLock
+from autocut.study.records import SCHEMA_VERSION, Base, StudyRow, utc_now
 from autocut.study.study import Study
 
 _ADDRESS_FILE = "study.json"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from autocut.records import StageRow, StageRun
+from autocut.study.records import StageRow, StageRun
 
 
 def write(database: Session, study: str, run: StageRun) -> None:

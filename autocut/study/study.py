@@ -27,13 +27,13 @@ from autocut.errors import DivergedError, StudyError
 from autocut.front import FrontPoint, non_dominated, with_ties
 from autocut.measurement import Cost, Measurement
 from autocut.recipe import Recipe
-from autocut.records import FinalRow, MeasurementRow, StageRun, StudyRow, utc_now
 from autocut.study import frames, ledger, stage_log, telling
 from autocut.study.artifacts import TrialFiles
 from autocut.study.database import reading_errors, storage_errors
 from autocut.study.index import MEASUREMENT_ID, Final, Measured, TrialRecord, to_final, to_measured, to_record, trial_attrs
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
+from autocut.study.records import FinalRow, MeasurementRow, StageRun, StudyRow, utc_now
 from autocut.study.telling import Distributions
 
 _NO_CONSTRAINTS: Mapping[str, float] = MappingProxyType({})

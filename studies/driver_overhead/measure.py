@@ -20,18 +20,18 @@ import numpy as np
 from ray import tune
 
 from autocut.config import SearchConfig
+from autocut.execution.session import space_document, versions
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measured, Measurement
-from autocut.methods import REGISTRIES
 from autocut.price import price_for
 from autocut.recipe import Recipe
 from autocut.report.publish import Publisher
 from autocut.score import values_of
 from autocut.search.agent import Agent
-from autocut.search.book import StudyBook
 from autocut.search.jobs import RecipeMeasured
 from autocut.search.proposals import Proposer
-from autocut.search.run import space_document, versions
+from autocut.search.trial_store import StudyBook
 from autocut.space import load_space
+from autocut.stages.methods import REGISTRIES
 from autocut.study import create_study
 
 KNOWN = {
@@ -42,7 +42,7 @@ KNOWN = {
     "quantize.dtype": ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight_only"),
     "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime"),
 }
-"""As `autocut.methods.known_methods`, which would import torch: the driver of a search never does."""
+"""As `autocut.stages.methods.known_methods`, which would import torch: the driver of a search never does."""
 OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize", "size_bytes": "minimize"}
 EPOCHS = 8
 

@@ -35,17 +35,17 @@ from strategies import PRICE, WORKERS
 from autocut.budget import format_duration, parse_duration
 from autocut.errors import TrialError
 from autocut.measure.quiet import QuietLock
-from autocut.methods import known_methods
-from autocut.pipeline import Pipeline
+from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.stage_cache import StageCache
 from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.search.proposals import suggest
 from autocut.search.volume import Volume
 from autocut.space import Space, load_space
-from autocut.stage_cache import StageCache
 from autocut.stages import lowering
+from autocut.stages.methods import known_methods
 from autocut.study import open_study
-from autocut.task import load_task
+from autocut.task.task import load_task
 
 HERE = Path(__file__).parent
 _NO_RESULT = 1

@@ -26,21 +26,21 @@ from typing import Any
 import table
 from torch import Tensor
 
-from autocut.batches import Inputs
 from autocut.errors import TrialError
 from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
-from autocut.methods import known_methods
-from autocut.pipeline import Pipeline
+from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.stage_cache import Entry, StageCache
 from autocut.recipe import PARENT_RATIO, Recipe
 from autocut.space import every_recipe, load_space
-from autocut.splits import length
-from autocut.stage_cache import Entry, StageCache
 from autocut.stages import lowering
 from autocut.stages.compile import modes
 from autocut.stages.graph import Signature, load_graph
+from autocut.stages.methods import known_methods
 from autocut.stages.model_files import Prefix
-from autocut.task import load_task
+from autocut.task.batches import Inputs
+from autocut.task.splits import length
+from autocut.task.task import load_task
 
 HERE = Path(__file__).parent
 TASKS = {"digits": None, "digits_training": None, "fashion_mnist": str(HERE.parent / "fashion_mnist" / "task.py")}

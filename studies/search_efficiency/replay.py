@@ -26,13 +26,13 @@ import optuna
 import table
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
+from simulation import Clock, Simulation
 from strategies import PRICE, STRATEGIES, WORKERS, Contest, Strategy
 from world import RecordedWorld
 
 from autocut.budget import format_duration, parse_duration
 from autocut.recipe import Recipe
 from autocut.score import values_of
-from autocut.search.simulation import Clock, Simulation
 from autocut.search.volume import Volume
 from autocut.space import Space, SpaceFile, parse_space
 
@@ -127,7 +127,7 @@ def load(name: str, budget_s: float, training_scale: float = 1.0) -> Contest:
 
 
 def _space(recorded: table.Table) -> Space:
-    from autocut.methods import known_methods
+    from autocut.stages.methods import known_methods
 
     return parse_space(SpaceFile(f"replay-{recorded.document['task']}", recorded.document["space"], "table"), known_methods())
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mo_asha import MoAsha
+from simulation import Clock, MemoryBook, Searcher
 from table import Table
 
 from autocut.budget import Budget
@@ -23,7 +24,6 @@ from autocut.search.jobs import BaselineReady, Event, Job, RecipeFailed, RecipeM
 from autocut.search.knowledge import Knowledge
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
-from autocut.search.simulation import Clock, MemoryBook, Searcher
 from autocut.search.tactics import EVERYTHING, Tactics
 from autocut.space import Space
 

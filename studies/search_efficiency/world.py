@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simulation import Stage
 from table import Table
 
 from autocut.measurement import Measured, Rung
 from autocut.recipe import Recipe
-from autocut.search.simulation import Stage
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from autocut.batches import from_numpy
 from autocut.deploy import bundle as bundle_module
 from autocut.deploy.bundle import Claims, load, write_bundle
 from autocut.deploy.examples import collect_examples, read_examples, write_examples
@@ -20,6 +19,7 @@ from autocut.deploy.manifest import read_manifest
 from autocut.deploy.pickles import refuse_pickles
 from autocut.errors import BundleError
 from autocut.recipe import Recipe
+from autocut.task.batches import from_numpy
 
 
 def claims_of(folder):

@@ -271,7 +271,7 @@ def test_in_this_process_there_is_no_first_start(bundle):
 
 _CHILD = """
 import sys, time
-from autocut.parent_death import die_with
+from autocut.measure.parent_death import die_with
 die_with(int(sys.argv[1]))
 print("ready", flush=True)
 time.sleep(120)

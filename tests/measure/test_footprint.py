@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from autocut.batches import to_numpy
 from autocut.errors import CompilerError, DeadlineError
 from autocut.measure import footprint_process
 from autocut.measure.footprint import fresh_process_footprint, size_of
 from autocut.stages import lowering
+from autocut.task.batches import to_numpy
 
 
 def test_size_counts_every_file_below(tmp_path):

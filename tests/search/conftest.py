@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
+from simulation import DIED, Clock, MemoryBook, Simulation, Stage
 
 from autocut.budget import Budget
 from autocut.config import SearchConfig
@@ -12,7 +13,6 @@ from autocut.search.agent import Agent
 from autocut.search.knowledge import Knowledge
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
-from autocut.search.simulation import DIED, Clock, MemoryBook, Simulation, Stage
 from autocut.search.tactics import EVERYTHING
 from autocut.space import load_space
 

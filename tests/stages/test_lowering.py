@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch._inductor import config as inductor_config
 
-from autocut.batches import Inputs
 from autocut.errors import BundleError, CompilerError, InfeasibleRecipeError, UnknownNameError
 from autocut.stages import compilers, lowering, processor
 from autocut.stages.compile import aot_inductor
 from autocut.stages.graph import Signature
+from autocut.task.batches import Inputs
 
 COMPILED = ("torch_compile", "torch_compile_max_autotune", "aot_inductor")
 FEASIBLE = [pair for pair in lowering.pairs() if lowering.infeasible_reason(*pair) is None]

@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from autocut.batches import call
 from autocut.errors import TaskError
-from autocut.finalization_key import issue_finalization_key
-from autocut.task_check import check_task, faults_of
+from autocut.task.batches import call
+from autocut.task.check import check_task, faults_of
+from autocut.task.finalization_key import issue_finalization_key
 
 RECORD = 3073
 

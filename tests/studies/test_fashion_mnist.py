@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from autocut.errors import TaskError
-from autocut.finalization_key import issue_finalization_key
-from autocut.task_check import check_task, faults_of
+from autocut.task.check import check_task, faults_of
+from autocut.task.finalization_key import issue_finalization_key
 
 FILES = [
     f"fashion_mnist/{name}-ubyte.gz" for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")

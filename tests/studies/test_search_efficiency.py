@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from autocut.measurement import Accuracy, Cost, Interval, Latency
-from autocut.methods import known_methods
 from autocut.recipe import Recipe
 from autocut.space import SpaceFile, every_recipe, parse_space
+from autocut.stages.methods import known_methods
 
 from .conftest import ROOT
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autocut.finalization_key import issue_finalization_key
-from autocut.task import load_task
-from autocut.task_check import faults_of
+from autocut.task.check import faults_of
+from autocut.task.finalization_key import issue_finalization_key
+from autocut.task.task import load_task
 
 
 @pytest.fixture(name="task", scope="module")

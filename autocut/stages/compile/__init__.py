@@ -28,9 +28,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from autocut.batches import Inputs
 from autocut.registry import Registry, import_all
 from autocut.stages.graph import Signature
+from autocut.task.batches import Inputs
 
 Run = Callable[..., Tensor]
 """Takes the input tensors by position."""

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from autocut.batches import Inputs
 from autocut.registry import Registry, import_all
+from autocut.task.batches import Inputs
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from autocut.batches import Inputs, call, take
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.modes import evaluation_mode
 from autocut.stages.prune.channel_padding import map_channel_padding
+from autocut.task.batches import Inputs, call, take
 
 Importance = Callable[[Any], Tensor | None]
 

@@ -8,11 +8,11 @@ import torch
 import torch_pruning
 from torch import nn
 
-from autocut.batches import call
 from autocut.errors import DivergedError
 from autocut.stages.modes import evaluation_mode
 from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.stages.prune.channels import prune_channels
+from autocut.task.batches import call
 
 
 @pruners.register("structured", version=2, requires=("torch_pruning",))

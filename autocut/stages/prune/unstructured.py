@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from autocut.batches import call
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.modes import evaluation_mode
 from autocut.stages.prune import Pruned, PruneData, pruners
+from autocut.task.batches import call
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 

@@ -23,8 +23,8 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from autocut.batches import Inputs
 from autocut.registry import Registry, import_all
+from autocut.task.batches import Inputs
 
 Quantizer = Callable[[nn.Module, Sequence[Inputs]], nn.Module]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from autocut.batches import Inputs, call, transform
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.quantize import quantizers
+from autocut.task.batches import Inputs, call, transform
 
 
 def _only_simulated() -> str | None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from autocut.batches import Inputs
 from autocut.stages.quantize import quantizers
+from autocut.task.batches import Inputs
 
 
 @quantizers.register("fp32")

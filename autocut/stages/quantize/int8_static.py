@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import fx, nn
 
-from autocut.batches import Inputs, call
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages import processor
 from autocut.stages.compilers import quietly, translated
 from autocut.stages.graph import export_model
 from autocut.stages.quantize import quantizers
+from autocut.task.batches import Inputs, call
 
 
 @quantizers.register(

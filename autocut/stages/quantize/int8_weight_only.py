@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from autocut.batches import Inputs
 from autocut.stages.compilers import quietly
 from autocut.stages.quantize import quantizers
 from autocut.stages.quantize.linear_layers import quantize_linear_layers
+from autocut.task.batches import Inputs
 
 
 @quantizers.register(

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autocut.batches import batch_length
 from autocut.stages.train.registries import orders
 from autocut.stages.train.teacher import Teacher
-from autocut.task import Task
+from autocut.task.batches import batch_length
+from autocut.task.task import Task
 
 
 @orders.register("easy_first", needs_difficulty=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autocut.batches import Inputs, call, move, tensors
 from autocut.errors import DeadlineError
-from autocut.splits import length, spread
 from autocut.stages.modes import evaluation_mode
-from autocut.task import Task, seeded
+from autocut.task.batches import Inputs, call, move, tensors
+from autocut.task.splits import length, spread
+from autocut.task.task import Task, seeded
 
 Gate = Callable[[], AbstractContextManager[object]]
 

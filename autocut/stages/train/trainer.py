@@ -23,16 +23,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autocut.batches import Batch, call, move
 from autocut.errors import DeadlineError, DivergedError, OutOfMemoryError, StudyError
-from autocut.kinds import IGNORED
 from autocut.recipe import Value
-from autocut.splits import length
 from autocut.stages.train.distillation import check_distillation
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import distillations, orders
 from autocut.stages.train.teacher import Gate, Teacher, run_teacher
-from autocut.task import Task, seeded
+from autocut.task.batches import Batch, call, move
+from autocut.task.kinds import IGNORED
+from autocut.task.splits import length
+from autocut.task.task import Task, seeded
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autocut.batches import Inputs
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.prune import PruneData, pruners
+from autocut.task.batches import Inputs
 
 MODELS = ("tiny_mlp", "tiny_cnn", "tiny_resnet", "tiny_transformer")
 cutting = pytest.mark.parametrize("name", [name for name in pruners.names() if name != "none"])

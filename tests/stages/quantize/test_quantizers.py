@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocut.batches import call
 from autocut.errors import CompilerError, InfeasibleRecipeError
 from autocut.stages.graph import export_model
 from autocut.stages.quantize import quantizers
+from autocut.task.batches import call
 
 
 @pytest.mark.parametrize("name", quantizers.names())

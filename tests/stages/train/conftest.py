@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocut.task import Task
+from autocut.task.task import Task
 
 
 def make_model() -> nn.Module:

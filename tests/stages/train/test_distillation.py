@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from autocut.errors import InfeasibleRecipeError
-from autocut.kinds import kinds
 from autocut.stages.train import check_distillation, distillations
+from autocut.task.kinds import kinds
 
 logits = npst.arrays(np.float64, (3, 5), elements=st.floats(-8, 8))
 temperatures = st.floats(0.5, 20)
@@ -99,7 +99,7 @@ def test_outputs_that_are_no_distribution_are_refused(name, kind, shape):
 @pytest.mark.parametrize("name", distillations.names())
 @pytest.mark.parametrize(("kind", "shape"), [("classification", (4, 3)), ("language_modeling", (4, 6, 5))])
 def test_logits_are_accepted(name, kind, shape):
-    """The shapes that `autocut.kinds` documents."""
+    """The shapes that `autocut.task.kinds` documents."""
     check_distillation(name, kind, torch.randn(shape))
 
 

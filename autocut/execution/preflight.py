@@ -1,0 +1,112 @@
+"""What the command line must know before a search, found in a process of its own.
+
+Method names, the task and its faults need torch and the user's code; the search's driver is to stay free of both.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+
+from autocut.errors import FaultsError, TaskError
+
+Tail = tuple[str, str]
+
+_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What the driver must know of a task."""
+
+    name: str
+    fingerprint: str
+    train_samples: int
+    epochs: int
+    is_pretrained: bool
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A pair of dtype and compile mode.
+
+    `reason` says why it cannot run here (None: it can), `graph` what its accuracy depends on, `seconds` what it may take at first.
+    """
+
+    reason: str | None
+    graph: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Registered method names by axis, every lowering, the task, and what does not fit it: a reason by axis and name."""
+
+    methods: Mapping[str, tuple[str, ...]]
+    lowerings: Mapping[Tail, Lowering]
+    task: TaskFacts
+    unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def preflight(
+    task: str | None, ask: Callable[..., Mapping[str, str]] | None = None, meanwhile: Callable[[], None] = lambda: None
+) -> Preflight:
+    """Look at the methods, check the task in the file `task` (None: the embedded digits task) and say what it is.
+
+    The caller holds the machine: another search may be timing. `ask` asks a worker process what it finds of the task (see
+    `task_check`), `meanwhile` is called here while the other process looks.
+
+    Raises:
+        TaskError: the task cannot be loaded, or takes its process with it.
+        FaultsError: every fault of the task.
+    """
+    # Spawned, not forked: nothing that this process has open gets into the other one.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
+        looked = pool.submit(_look, task, ask)
+        try:
+            meanwhile()
+            return looked.result(timeout=_TIMEOUT_S)
+        except TimeoutError:
+            raise TaskError(
+                f"task {task} must be checked within {_TIMEOUT_S:g} seconds, but is not", "run: autocut check"
+            ) from None
+        except BrokenProcessPool as error:
+            raise TaskError(
+                f"task {task} must load in a process of its own, but that process died", "run: autocut check"
+            ) from error
+        finally:
+            # Where it has not answered, leaving the pool would wait for it.
+            for process in () if looked.done() else multiprocessing.active_children():
+                process.kill()
+
+
+def _keep_stdout_clean() -> None:
+    """Send what the user's code prints to stderr: stdout is data."""
+    os.dup2(2, 1)
+
+
+def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = None) -> Preflight:
+    import torch
+
+    from autocut.stages import lowering
+    from autocut.stages.methods import known_methods, registry, unfit_methods
+    from autocut.task.check import check_task
+    from autocut.task.task import load_task
+
+    torch.set_num_threads(1)
+    task = load_task(task_path)
+    if faults := check_task(task_path, ask):
+        raise FaultsError(f"task {task.name}", faults)
+    modes = registry("compile.mode")
+    lowerings = {}
+    for dtype, mode in lowering.pairs():
+        reason = lowering.infeasible_reason(dtype, mode)
+        graph = "" if reason else lowering.numerics(dtype, mode)
+        lowerings[dtype, mode] = Lowering(reason, graph, float(modes.method(mode).options.get("seconds", 30.0)))
+    facts = TaskFacts(task.name, task.fingerprint, len(task.train_data), task.epochs, task.is_pretrained)  # type: ignore[arg-type]
+    return Preflight(known_methods(), lowerings, facts, unfit_methods(task.kind, is_pretrained=task.is_pretrained))

@@ -1,0 +1,134 @@
+"""Prepares a process for the jobs that are forked from it: imports and reads once what each of them would.
+
+Nearly all that a worker process does before it works is importing, and reading the task's data: torch at first, then, when a stage
+first needs them, the exporters, quantizers and compilers. No list of them is kept here: the names are read from autocut's own
+source, where functions import what they need, and from the task's.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from autocut.errors import AutocutError
+from autocut.execution.forkable import foreign_threads, leaves_alone, what_a_fork_lacks_or_shares
+
+_WORKER = "autocut.execution.worker"
+_DIGITS = "autocut.tasks.digits"
+_LAZY_LIBRARIES = (
+    "torch.export._trace",
+    "torch.onnx._internal.exporter._compat",
+    "onnxscript.function_libs.torch_lib.ops",
+)
+"""What torch imports when its exporters first run (2.13). Should one go, every process imports it again: slow, not wrong."""
+
+
+def import_for_start() -> None:
+    """Import what every job needs before it does anything."""
+    _import(_WORKER)
+    for name in _names_in_source(_WORKER):
+        _import(name)
+
+
+def prepare_for_later(task_path: str | None) -> Iterator[str]:
+    """Import what a job of this task may import while it runs, and read the task's data; yield what was done after each step.
+
+    Packages that start threads are left to the worker. So are the task's own modules and its data where loading them starts threads
+    or processes, keeps files open, seeds the global generators, or changes what a worker is given. The test split is locked: nobody
+    reads it here.
+
+    Raises:
+        RuntimeError: a library of autocut's own started a thread, or reading the data did what it had not done before.
+    """
+    task = None if task_path is None else Path(task_path).expanduser().resolve()
+    for name in _import_closure((_DIGITS, *_LAZY_LIBRARIES, _WORKER) if task is None else (*_LAZY_LIBRARIES, _WORKER)):
+        if threads := foreign_threads():
+            started = ", ".join(threads)
+            raise RuntimeError(f"a process that is to be forked must have one thread, but importing {name} started {started}")
+        yield name
+    from autocut.stages.libraries import library_versions
+
+    library_versions()  # every key of a stage names them; looking them up takes longer than the rest of a job's beginning
+    wanted = [] if task is None else [name for name in _installed_names(task) if name not in sys.modules]
+    if wanted and (yield from leaves_alone(lambda: list(_import_closure(wanted)), foreign_threads)):
+        yield from _import_closure(wanted)
+    state = partial(what_a_fork_lacks_or_shares, task and task.parent)
+    if (yield from leaves_alone(partial(_read, task), state)):
+        before = state()
+        with contextlib.suppress(AutocutError):  # the file has changed since: whoever loads it says what is wrong
+            _read(task)
+        if state() != before:
+            raise RuntimeError("a process that is to be forked must stay as it was, but reading the task's data has changed it")
+        yield "data"
+
+
+def _read(task: Path | None) -> None:
+    """Load the task and read its data, on one thread: a pool of them is what no fork would have."""
+    import torch
+
+    from autocut.task.task import load_task
+
+    torch.set_num_threads(1)
+    loaded = load_task(task)
+    _ = loaded.train_data, loaded.validation_data
+
+
+def _import_closure(names: Iterable[str]) -> Iterator[str]:
+    """Import `names`, the last first, and what modules of autocut that are loaded by then name in an import anywhere in them."""
+    waiting, seen, read = list(names), set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        _import(name)
+        yield name
+        for own in [own for own in sys.modules if own.partition(".")[0] == "autocut" and own not in read]:
+            read.add(own)
+            waiting += _names_in_source(own)
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception:
+        # Optional, or broken: the method or the task that needs it says so when it is used.
+        return
+
+
+def _installed_names(task: Path) -> list[str]:
+    """What the task file and the modules beside it that it names import, without these modules themselves."""
+    waiting, read, found = [task], set[Path](), set[str]()
+    while waiting:
+        file = waiting.pop()
+        if file in read:
+            continue
+        read.add(file)
+        for name in _names_in(file):
+            root = task.parent / name.partition(".")[0]
+            if root.is_dir() or root.with_suffix(".py").is_file():
+                waiting += [root.with_suffix(".py")] if root.with_suffix(".py").is_file() else sorted(root.glob("**/*.py"))
+            else:
+                found.add(name)
+    return sorted(found)
+
+
+def _names_in_source(module: str) -> list[str]:
+    """Those of a loaded module, sorted."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return sorted(_names_in(Path(file))) if file else []
+
+
+def _names_in(file: Path) -> set[str]:
+    """Dotted names of the modules that the source in `file` imports absolutely, at its top or inside functions."""
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (OSError, SyntaxError, ValueError):
+        return set()  # whoever loads it says what is wrong
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and node.level == 0}

@@ -1,0 +1,276 @@
+"""One `autocut search`: from configuration to a finished, finalized study."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+
+import autocut
+from autocut.budget import Budget, format_duration
+from autocut.config import SearchConfig
+from autocut.console import Console, SearchProgress
+from autocut.deploy.select import explain_knobs, select_point, untouched
+from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
+from autocut.execution.preflight import Preflight
+from autocut.execution.ray_tune import run_with_ray
+from autocut.execution.worker_pool import Workplace
+from autocut.front import FrontPoint
+from autocut.measure.quiet import QuietLock
+from autocut.pipeline.stage_cache import StageCache
+from autocut.price import Price, price_for
+from autocut.recipe import Recipe
+from autocut.report.publish import Publisher
+from autocut.score import Limit, parse_limit
+from autocut.search.agent import Agent
+from autocut.search.jobs import Setting
+from autocut.search.knowledge import Knowledge
+from autocut.search.planner import Planner
+from autocut.search.progress import best_so_far
+from autocut.search.proposals import Proposer
+from autocut.search.trial_store import StudyBook
+from autocut.space import Space, read_recipe
+from autocut.study import Study, create_study, without_password
+
+_BEAT_EVERY_S = 1.0
+_LAST_WORDS_S = 1.0
+"""What the end of a search waits for a quiet moment before it brings the dashboard up to date anyway."""
+_USUAL_DROP = 0.01
+
+
+def run_search(config: SearchConfig, space: Space, found: Preflight, console: Console, started: float, place: Workplace) -> int:
+    """Search until the budget is spent, then leave a finalized front.
+
+    Args:
+        config: What was asked for.
+        space: What is explored.
+        found: What preflight found of the task and the lowerings.
+        console: Told on stderr alone.
+        started: Reading of `time.time()` from which the budget counts.
+        place: Where the jobs run, with its Ray started.
+
+    Returns:
+        0: a spent budget is done; 1: the search ran, but left no verified bundle.
+
+    Raises:
+        InputError: task, space or study cannot be used; nothing was changed.
+        KeyboardInterrupt: everything finished is kept.
+    """
+    clock = time.time
+    console = console.bound()
+    price = price_for(config.instance, config.price_per_hour, config.utilization)
+    limits = tuple(parse_limit(text) for text in config.limits)
+    tries = tuple(read_recipe(path, space) for path in config.try_recipes)
+    folder = config.folder(found.task.name)
+    study = create_study(
+        folder,
+        name=found.task.name,
+        task_fingerprint=found.task.fingerprint,
+        space_json=space_document(space),
+        objectives=space.objectives,
+        seed=config.seed,
+        storage_url=config.storage,
+    )
+    try:
+        _check_same_conditions(study, asdict(price), config)
+        budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
+        if budget.left() <= 0:
+            console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
+        else:
+            search = _Search(config, space, study, found, budget, price, limits, tries)
+            search.run(console, place)
+        return _conclude(study, console)
+    finally:
+        study.close()
+
+
+class _Search:
+    """One session of a search on an open study."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        space: Space,
+        study: Study,
+        found: Preflight,
+        budget: Budget,
+        price: Price,
+        limits: tuple[Limit, ...],
+        tries: tuple[Recipe, ...],
+    ) -> None:
+        self.config = config
+        self.study = study
+        self.budget = budget
+        self.command = told_command(config)
+        self.session = study.begin_session(self.command, versions())
+        proposer = Proposer(space, config.sampler, config.seed, known_trials=len(study.trials()))
+        self.book = StudyBook(study, proposer, self.session)
+        interrupted = self.book.close_interrupted()
+        feasible = {tail: made.graph for tail, made in found.lowerings.items() if made.reason is None}
+        priors = {tail: made.seconds for tail, made in found.lowerings.items()}
+        known = Knowledge(
+            space, feasible, Planner(found.task.train_samples, priors), config.budget_s, limits, workers=config.workers
+        )
+        self.agent = Agent(
+            known=known,
+            book=self.book,
+            proposer=proposer,
+            budget=budget,
+            price=price,
+            limits=limits,
+            tries=(*interrupted, *tries),
+            workers=config.workers,
+            reference=study.reference,
+        )
+        self.setting = Setting(
+            task_path=config.task_path,
+            folder=str(study.folder.resolve()),
+            seed=config.seed,
+            threads=config.threads,
+            cache_bytes=config.cache_bytes,
+            price=price,
+            command=self.command,
+        )
+        self.publisher = Publisher(study)
+        self._next_beat = 0.0
+        self._recall()
+
+    def run(self, console: Console, place: Workplace) -> None:
+        """Run jobs until the agent has no more; what is finished is kept however this ends."""
+        StageCache(self.study.stages_dir, self.config.cache_bytes).sweep()
+        console.plan(self.agent.plan_lines())
+        with console.search_progress(self.config.budget_s, self.budget.spent_s) as progress, self._session():
+            run_with_ray(self.agent, self.setting, place, on_tick=lambda: self._tick(progress))
+            self._tick(progress)
+        if bugs := self.agent.progress.bugs:
+            console.warning(
+                f"{bugs} trials ended by an exception that autocut did not expect",
+                "please report it: their pages on the dashboard have the tracebacks",
+            )
+        if self.agent.fault is not None:
+            raise InputError(self.agent.fault.message, self.agent.fault.hint)
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.agent.close()
+            self.session.beat(self._worked_s())
+            self.study.describe({"budget_left_s": round(self.budget.left(), 1)})
+            self._publish(force=True)
+
+    def _tick(self, progress: SearchProgress) -> None:
+        now = self.budget.clock()
+        state = self.agent.progress
+        while state.lines:
+            progress.trial_line(state.lines.popleft())
+        if now >= self._next_beat:
+            self._next_beat = now + _BEAT_EVERY_S
+            self.session.beat(self._worked_s())
+            front = self.book.front()
+            best = best_so_far(front)
+            progress.update(
+                spent_s=self.budget.spent(), done=state.done, stopped=state.stopped, failed=state.failed, front=len(front),
+                best=best, stage=state.stage,
+            )  # fmt: skip
+        self._publish()
+
+    def _publish(self, *, force: bool = False) -> None:
+        """Bring the dashboard up to date, while nobody times; a plot that fails is no reason to lose a search."""
+        try:
+            with contextlib.ExitStack() as held:
+                try:
+                    held.enter_context(QuietLock().shared(timeout_s=_LAST_WORDS_S if force else 0.002))
+                except DeadlineError:
+                    if not force:
+                        return
+                self.publisher.publish(force=force)
+        except (ValueError, TypeError, KeyError) as error:
+            self.agent.progress.lines.append(f"dashboard: not updated: {type(error).__name__}: {error}")
+
+    def _worked_s(self) -> float:
+        return self.budget.clock() - self.budget.started
+
+    def _recall(self) -> None:
+        finals = self.study.finals()
+        if baseline := self.study.facts.get("baseline"):
+            self.agent.verdicts.set_floor(float(baseline["value"]))
+        for recipe, trial in self.study.verdicts().items():
+            values = None if trial.measured is None else trial.measured.values
+            train_seconds = float(trial.extras.get("train_seconds", 0.0))
+            final = finals.get(trial.trial)
+            self.agent.verdicts.recall(
+                recipe, values, train_seconds=train_seconds, tested=None if final is None else final.values,
+                refused=final is not None and final.refusal is not None, stopped=trial.state == "PRUNED", curve=trial.curve,
+            )  # fmt: skip
+        recipes = {recipe.fingerprint: recipe for recipe in self.study.verdicts()}
+        for run in self.study.stage_runs():
+            if run.fingerprint in recipes:
+                self.agent.recall_stage(run, recipes[run.fingerprint])
+
+
+def _check_same_conditions(study: Study, price: dict[str, object], config: SearchConfig) -> None:
+    """Refuse to mix numbers: a study has one price, one number of threads, one seed and one set of limits.
+
+    Raises:
+        StudyError: it was begun with others.
+    """
+    asked = {"price": price, "threads": config.threads, "seed": config.seed, "limits": list(config.limits)}
+    known = study.facts
+    for name, value in asked.items():
+        if name in known and known[name] != value:
+            raise StudyError(
+                f"study {study.folder} was begun with {name} {known[name]}, got {value}",
+                "leave it as it was, or search into another folder: --out",
+            )
+    study.describe({**asked, "task_path": config.task_path, "space": config.space})
+
+
+def told_command(config: SearchConfig) -> str:
+    """The command as it was typed, for whoever reads a bundle: without the password of a database."""
+    words = shlex.join(["autocut", *sys.argv[1:]])
+    return words.replace(config.storage, without_password(config.storage)) if config.storage else words
+
+
+def space_document(space: Space) -> str:
+    """One spelling of a space, to tell whether a study was made for it."""
+    axes = [
+        {**asdict(replace(axis, when={})), "when": {name: list(values) for name, values in axis.when.items()}}
+        for axis in space.axes
+    ]
+    return json.dumps({"name": space.name, "objectives": dict(space.objectives), "axes": axes}, sort_keys=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions that every result names."""
+    libraries = ("torch", "torchao", "torch-pruning", "onnxruntime", "optuna", "ray")
+    return {"autocut": autocut.__version__, "python": platform.python_version(), **{name: version(name) for name in libraries}}
+
+
+def _conclude(study: Study, console: Console) -> int:
+    verified = [point for point in study.front() if point.bundle]
+    if not verified:
+        console.info(f"no verified bundle yet: give it more time with a longer --budget, or see: autocut front {study.folder}")
+        return 1
+    console.info(f"{len(verified)} verified bundles on the front. {_best(study, verified)}")
+    console.info(f"next: autocut front {study.folder}   |   autocut select {study.folder} --max-accuracy-drop 1% --minimize cost")
+    return 0
+
+
+def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
+    """The verified point that most users would take, why, and which knobs made it; else the cheapest, and what it loses."""
+    points = study.points()
+    baseline = untouched(points)
+    candidates = [*verified, *([baseline] if baseline else [])]
+    try:
+        selection = select_point(candidates, max_accuracy_drop=_USUAL_DROP)
+    except NoResultError:
+        selection = select_point(candidates)
+    return f"Trial {selection.point.trial}: {selection.reason}\n{explain_knobs(points, selection.point)}"

@@ -1,0 +1,1 @@
+"""Runs a recipe: its stages in order, each through the stage cache, then the measurement."""

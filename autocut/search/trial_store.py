@@ -1,0 +1,246 @@
+"""Where the agent writes: the study database, the ledger, and what the dashboard shows."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import TrialState, create_trial
+
+from autocut.front import FrontPoint
+from autocut.recipe import Recipe, changed_settings
+from autocut.search.jobs import BaselineReady, Job, JobEnded, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
+from autocut.search.proposals import Proposer
+from autocut.study import Session, Study
+from autocut.study.records import StageRun
+
+_INTERRUPTED = "interrupted: the search was stopped before this trial ended; the same command runs it again"
+
+
+class Book(Protocol):
+    """What the agent needs of a study: where it records every outcome."""
+
+    def begin(self, recipe: Recipe) -> Any:
+        """Make a proposed recipe a running trial; what comes back is given to `complete` or `fail`."""
+        ...
+
+    def start(self, recipe: Recipe) -> None:
+        """Note that work on a recipe begins now, and not when it was proposed or queued."""
+        ...
+
+    def complete(
+        self,
+        handle: Any,
+        recipe: Recipe,
+        values: Mapping[str, float],
+        event: RecipeMeasured,
+        violations: Mapping[str, float],
+        curve: Sequence[float],
+    ) -> int:
+        """Record a measured recipe; return its trial number."""
+        ...
+
+    def fail(self, handle: Any, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:
+        """Record a recipe without a measurement; return its trial number."""
+        ...
+
+    def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:
+        """Record test numbers and bundle of a recipe."""
+        ...
+
+    def refuse(self, recipe: Recipe, reason: str) -> None:
+        """Take a recipe off the front."""
+        ...
+
+    def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
+        """Record a stage run of a recipe and charge it."""
+        ...
+
+    def record_work(self, seconds: float, category: str, job: Job) -> None:
+        """Charge work that left no stage output."""
+        ...
+
+    def end_job(self, job: Job, ended: JobEnded) -> None:
+        """Charge the rest of a worker's time."""
+        ...
+
+    def set_baseline(self, ready: BaselineReady) -> None:
+        """Keep what every speed-up refers to."""
+        ...
+
+    def candidates(self) -> list[FrontPoint]:
+        """Everything measured that may be handed over, by validation numbers: within the limits and not refused."""
+        ...
+
+    def front(self) -> list[FrontPoint]:
+        """The candidates that none other beats."""
+        ...
+
+    def trial_number(self, recipe: Recipe) -> int | None:
+        """Number of the completed trial of a recipe."""
+        ...
+
+
+class StudyBook:
+    """Writes every outcome of a search into `study`, as soon as it is known."""
+
+    def __init__(self, study: Study, proposer: Proposer, session: Session) -> None:
+        self.study = study
+        self._proposer = proposer
+        self._session = session
+        self._numbers = {
+            trial.recipe: trial.trial for trial in study.trials() if trial.recipe is not None and trial.measured is not None
+        }
+        self._stage_seconds: dict[int, float] = defaultdict(float)
+        self._started: dict[Recipe, dt.datetime] = {}
+
+    def begin(self, recipe: Recipe) -> optuna.Trial:
+        """Make `recipe`, which the sampler proposed, a running trial."""
+        params, distributions = self._proposer.parameters(recipe)
+        # One transaction, unlike `enqueue_trial` and `ask`: a kill between them would leave parameters to the next trial (5.0.0).
+        running = create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=distributions,
+            user_attrs={"recipe": recipe.canonical_json(), "summary": recipe.describe()},
+        )
+        study = self.study.optuna
+        return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=running))
+
+    def start(self, recipe: Recipe) -> None:
+        """Note when work on `recipe` begins: the dashboard's timeline shows it for trials that nobody asked for."""
+        self._started[recipe] = dt.datetime.now(dt.UTC)
+
+    def close_interrupted(self) -> list[Recipe]:
+        """Close the trials that a killed search left running; return the interrupted recipes that have no verdict yet."""
+        recipes = []
+        for trial in self.study.running():
+            recipe = Recipe(json.loads(trial.user_attrs["recipe"]))
+            self.study.fail(trial, recipe, {}, {}, _INTERRUPTED, retry=True)
+            recipes.append(recipe)
+        settled = self.study.verdicts()
+        told = [trial.recipe for trial in self.study.trials() if trial.retry and trial.recipe is not None]
+        return [recipe for recipe in dict.fromkeys([*recipes, *told]) if recipe not in settled]
+
+    def complete(
+        self,
+        handle: optuna.Trial | None,
+        recipe: Recipe,
+        values: Mapping[str, float],
+        event: RecipeMeasured,
+        violations: Mapping[str, float],
+        curve: Sequence[float],
+    ) -> int:
+        """Record a measured recipe; return its trial number."""
+        params, distributions = self._proposer.parameters(recipe)
+        measured = event.measured
+        number = self.study.complete(
+            handle,
+            recipe,
+            params,
+            distributions,
+            values,
+            measured.measurement,
+            violations,
+            is_baseline=is_baseline(recipe),
+            curve=curve,
+            extras={
+                "train_seconds": measured.train_seconds,
+                "samples_seen": measured.samples_seen,
+                "lineage": list(measured.lineage),
+                "structure": measured.structure,
+            },
+            started=self._started.pop(recipe, None),
+        )
+        self._numbers[recipe] = number
+        return number
+
+    def fail(self, handle: optuna.Trial | None, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:
+        """Record a recipe that ended without a measurement; return its trial number."""
+        params, distributions = self._proposer.parameters(recipe)
+        retry = failure.outcome == "interrupted"
+        reason = _INTERRUPTED if retry else f"{failure.outcome}: {failure.reason}"
+        state = "PRUNED" if failure.outcome == "stopped" else "FAIL"
+        started = self._started.pop(recipe, None)
+        return self.study.fail(handle, recipe, params, distributions, reason, state, curve=curve, retry=retry, started=started)
+
+    def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:
+        """Record the numbers of the locked test split and what became of the bundle."""
+        self.study.record_final(
+            self._numbers[recipe],
+            finalized.measurement,
+            values,
+            bundle=Path(finalized.bundle) if finalized.bundle else None,
+            bundle_sha256=finalized.digest,
+            verified=finalized.refusal is None,
+            refusal=finalized.refusal,
+        )
+
+    def refuse(self, recipe: Recipe, reason: str) -> None:
+        """Take a measured recipe off the front, because it could not be finalized."""
+        number = self._numbers[recipe]
+        point = next(point for point in self.study.points() if point.trial == number)
+        self.study.record_final(
+            number, point.measurement, point.values, bundle=None, bundle_sha256=None, verified=False, refusal=reason
+        )
+
+    def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
+        """Record a stage run of `recipe`, and charge its seconds if it was really made."""
+        fingerprint = recipe.fingerprint
+        run = StageRun(
+            stage.key, stage.stage, stage.method, stage.seconds, "done", stage.cached, fingerprint, dt.datetime.now(dt.UTC),
+            stage.samples_seen,
+        )  # fmt: skip
+        self.study.record_stage(run)
+        if not stage.cached:
+            self._charge(job, stage.category, stage.seconds)
+
+    def record_work(self, seconds: float, category: str, job: Job) -> None:
+        """Charge work that left no stage output: a stage that broke, a model that was loaded."""
+        self._charge(job, category, seconds)
+
+    def _charge(self, job: Job, category: str, seconds: float) -> None:
+        if job.kind != "finalize":
+            self._stage_seconds[job.number] += seconds
+            self._session.charge(category, seconds)
+
+    def end_job(self, job: Job, ended: JobEnded) -> None:
+        """Charge what a worker's life was spent on besides its stages."""
+        self._session.charge("waiting", ended.waited_s)
+        working = max(0.0, ended.seconds - ended.waited_s)
+        if job.kind == "finalize":
+            self._session.charge("finalizing", working)
+        else:
+            self._session.charge("overhead", max(0.0, working - self._stage_seconds.pop(job.number, 0.0)))
+
+    def set_baseline(self, ready: BaselineReady) -> None:
+        """Keep what every speedup refers to."""
+        # The reference last: where it is, the rest is.
+        self.study.describe(
+            {"machine": ready.machine, "baseline": asdict(ready.accuracy.metric), "baseline_train_seconds": ready.train_seconds}
+        )
+        self.study.set_reference(ready.reference)
+
+    def candidates(self) -> list[FrontPoint]:
+        """Everything measured that may be handed over, by validation numbers."""
+        return self.study.candidates()
+
+    def front(self) -> list[FrontPoint]:
+        """The front by validation numbers, which finalization works through."""
+        return self.study.search_front()
+
+    def trial_number(self, recipe: Recipe) -> int | None:
+        """Number of the completed trial of `recipe`."""
+        return self._numbers.get(recipe)
+
+
+def is_baseline(recipe: Recipe) -> bool:
+    """Whether a recipe is one that people would try by hand: no training, and at most one kind of cut besides the compile mode."""
+    knobs = {name.partition(".")[0] for name in changed_settings(recipe)} - {"compile"}
+    return "train" not in knobs and len(knobs) <= 1

@@ -1,0 +1,299 @@
+"""The part of `autocut check` that looks at the model: it builds, runs, is judged, is exported and reaches a worker process."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autocut.errors import AutocutError, Fault
+from autocut.task.batches import Batch, Inputs, call, pad, take, tensors
+from autocut.task.file import tell
+from autocut.task.kinds import unshifted_fault
+from autocut.task.splits import length, spread
+from autocut.task.task import Task, seeded
+from autocut.task.worker import ANSWER, MODEL
+
+SAMPLE = 2048
+"""Examples of a split that are looked at, evenly spread."""
+
+WORKER_TIMEOUT_S = 120
+
+
+def build(task: Task, faults: list[Fault]) -> nn.Module | None:
+    """Build the model, or add to `faults` why it cannot be built."""
+    if not callable(task.model) or isinstance(task.model, nn.Module):
+        return None
+    try:
+        return task.build_model()
+    except AutocutError as error:
+        faults.append(Fault(error.message, error.hint))
+        return None
+
+
+def parameter_faults(model: nn.Module) -> Iterator[Fault]:
+    """Parameters that are missing, all frozen, or not finite."""
+    parameters = list(model.named_parameters())
+    if not parameters:
+        yield Fault(
+            "task.model must have parameters, got none", "register layers as attributes or in nn.ModuleList, not in a plain list"
+        )
+    elif not any(parameter.requires_grad for _, parameter in parameters):
+        yield Fault(
+            "task.model must have parameters that require grad, got none", "model.requires_grad_(True) before it is returned"
+        )
+    for name, parameter in parameters:
+        if not parameter.detach().isfinite().all():
+            yield Fault(
+                f"task.model must have finite weights, got NaN or infinity in {name}", "check the checkpoint that is loaded"
+            )
+            return
+
+
+def build_faults(task: Task, model: nn.Module) -> Iterator[Fault]:
+    """A model that is not new each time, or that may be trained or not."""
+    try:
+        if task.build_model() is model:
+            yield Fault("task.model must build a new module each time, got the same one", "build it inside the function")
+        _ = task.is_pretrained
+    except AutocutError as error:
+        yield Fault(error.message, error.hint)
+
+
+def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
+    """A teacher of the task's own that does not build, does not run on a batch, or answers in another shape than the model."""
+    if not callable(task.teacher) or isinstance(task.teacher, nn.Module):
+        return  # none, or told already
+    try:
+        teacher = task.build_teacher()
+    except AutocutError as error:
+        yield Fault(error.message, error.hint)
+        return
+    if teacher is None:
+        return
+    try:
+        with torch.no_grad(), seeded(task.seed):
+            taught, outputs = call(teacher, inputs), call(model, inputs)
+    except Exception as error:
+        # A user's model; the task's own one has run on this batch already.
+        yield Fault(
+            f"task.teacher must run on a batch of train ({_shapes(inputs)}), got {tell(error, task.folder)}",
+            "the teacher gets the same inputs as the model",
+        )
+        return
+    if taught.shape != outputs.shape:
+        yield Fault(
+            f"task.teacher must answer in the shape of the model {tuple(outputs.shape)}, got {tuple(taught.shape)}",
+            "give the teacher the model's outputs, such as the same classes; distillation compares them one by one",
+        )
+
+
+def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterator[Fault]:
+    """The model on one batch: runs, right shape, targets in range, finite loss and scores, the same answer twice."""
+    inputs, targets = batch
+    try:
+        with torch.no_grad(), seeded(task.seed):
+            outputs, again = call(model, inputs), call(model, inputs)
+    except Exception as error:
+        # A user's model.
+        yield Fault(
+            f"task.model must run on a batch of {name} ({_shapes(inputs)}), got {tell(error, task.folder)}",
+            "check the shapes and dtypes of the first layer",
+        )
+        return
+    fault = _kind_fault(task, name, inputs, outputs, targets)
+    if fault is not None:
+        yield Fault(f"task.{name}: {fault.message}", fault.hint)
+        return
+    if not torch.equal(outputs, again):
+        yield Fault(
+            f"task.model must answer the same twice in eval mode, got a difference of {float((outputs - again).abs().max()):.3g}",
+            "use nn.Dropout, or functional.dropout(x, training=self.training)",
+        )
+    yield from _judging_faults(task, name, outputs, targets)
+
+
+def _shapes(inputs: Inputs) -> str:
+    """Shapes and dtypes, as a message tells them."""
+    return ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "") for tensor in tensors(inputs).values())
+
+
+def _kind_fault(task: Task, name: str, inputs: Inputs, outputs: Tensor, targets: Tensor) -> Fault | None:
+    """What the task's kind does not take; it has no say where loss and metric are the task's own."""
+    if task.loss is not None and task.metric is not None:
+        return None
+    kind = task.metric_kind
+    fault = kind.output_fault(outputs, targets) or kind.target_fault(outputs, _sampled_targets(task, name))
+    if fault is None and task.kind == "language_modeling":
+        return unshifted_fault(inputs, targets)
+    return fault
+
+
+def _sampled_targets(task: Task, name: str) -> Tensor:
+    dataset = task.train_data if name == "train" else task.validation_data
+    batches = list(task.loader(dataset, 256, spread(length(dataset), SAMPLE)))
+    # Rows that are longer in some batches than in others are another fault's to tell.
+    flat = not batches[0][1].is_floating_point() or len({targets.shape[1:] for _, targets in batches}) > 1
+    return torch.cat([targets.flatten() if flat else targets for _, targets in batches])
+
+
+def _judging_faults(task: Task, name: str, outputs: Tensor, targets: Tensor) -> Iterator[Fault]:
+    """Loss and scores of one batch."""
+    kind = task.metric_kind
+    try:
+        loss, scores = kind.loss(outputs, targets), kind.scores(outputs, targets)
+        metric = kind.summarize(scores.detach().numpy(), targets.numpy())
+    except Exception as error:
+        # The kind's own functions have been checked by `output_fault`; this is the user's loss, metric or summary.
+        yield Fault(
+            f"task's loss and metric must take (outputs, targets) of {name}, got {tell(error, task.folder)}",
+            "loss=f(outputs, targets) gives one number, metric=f(outputs, targets) one number per example",
+        )
+        return
+    if loss.dim() != 0 or not loss.isfinite():
+        got = f"shape {tuple(loss.shape)}" if loss.dim() else str(loss.item())
+        yield Fault(
+            f"task's loss must be one finite number, got {got} on {name}",
+            "return its mean; check the model's weights and the inputs' scale",
+        )
+    if scores.shape != (len(targets),):
+        yield Fault(
+            f"task.metric must give one number for each of {len(targets)} examples, got shape {tuple(scores.shape)}",
+            "do not average in metric=",
+        )
+    elif not scores.isfinite().all() or not np.isfinite(metric):
+        yield Fault(
+            f"task.metric must be finite, got NaN or infinity on {name}", "look for a division by zero in metric= and summarize="
+        )
+
+
+def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Iterator[Fault]:
+    """A model that is taken for trained because its weights do not depend on the seed, but answers no better than a guess."""
+    kind = task.metric_kind
+    if task.pretrained is not None or kind.chance is None or batch is None or not task.is_pretrained:
+        return
+    loader = task.loader(task.validation_data, 128, spread(length(task.validation_data), 512))
+    try:
+        with torch.no_grad():
+            scored = [(kind.scores(call(model, inputs), targets), targets) for inputs, targets in loader]
+    except Exception as error:
+        # A user's model: it may stumble over an example that the first batch does not have.
+        yield Fault(
+            f"task.model must run on every batch of validation, got {tell(error, task.folder)}",
+            "look for inputs out of range, such as token ids beyond the embedding",
+        )
+        return
+    targets = torch.cat([wanted for _, wanted in scored])
+    metric = kind.summarize(torch.cat([scores for scores, _ in scored]).numpy(), targets.numpy())
+    if metric <= (chance := kind.chance(targets)):
+        yield Fault(
+            f"a model with the same weights for every seed must be trained, got {kind.name} {metric:.3f}, a guess's {chance:.3f}",
+            "pretrained=False to have autocut train it, pretrained=True if this is right",
+        )
+
+
+class _Called(nn.Module):
+    """A model as one that takes tensors by position and returns one: what the pipeline exports."""
+
+    def __init__(self, model: nn.Module, example: Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self.names = tuple(example) if isinstance(example, dict) else None
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        """Call the model in its own form and pick the output tensor."""
+        return call(self.model, arguments if self.names is None else dict(zip(self.names, arguments, strict=True)))
+
+
+def export_faults(model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
+    """A graph that torch.export cannot take with a free batch dimension; every compile mode but eager starts from it."""
+    example = pad(take(inputs, 2), 2)
+    arguments = tuple(tensors(example).values())
+    free = {0: torch.export.Dim("batch", min=1, max=65536)}
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            called = _Called(copy.deepcopy(model), example)
+            torch.export.export(called, arguments, dynamic_shapes=(tuple(free for _ in arguments),))
+    except Exception as error:
+        # torch.export passes on whatever the model raised, besides a dozen types of its own.
+        yield Fault(
+            f"task.model must be exportable by torch.export with a free batch size, got {_first_lines(error)}",
+            "avoid branches on values and sizes taken with int() or .item(); see https://pytorch.org/docs/stable/export.html",
+        )
+
+
+def _first_lines(error: Exception) -> str:
+    """The first line that says something; torch.export starts with a bare heading at times."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else ""
+    return f"{type(error).__name__}: {first if len(first) > 30 else ' '.join(lines[:2])}"
+
+
+AskWorker = Callable[[Path, str | None], Mapping[str, str]]
+"""Calls `load_as_worker` in another process."""
+
+
+def worker_faults(task: Task, path: str | Path | None, ask: AskWorker | None = None) -> Iterator[Fault]:
+    """Load the task and its model in another process and folder, as a worker does, and compare fingerprints.
+
+    Where the model cannot be built or the data cannot be read, this tells it again, in the words of the checks before.
+    """
+    try:
+        pickled = io.BytesIO()
+        pickle.dump(task.build_model(), pickled)
+    except AutocutError as error:
+        yield Fault(error.message, error.hint)
+        return
+    except Exception as error:
+        # Pickling runs the user's __reduce__ and __getstate__; the types of pickle's own errors differ between objects.
+        yield Fault(
+            f"task.model must be picklable, got {tell(error, None)}",
+            "define classes and functions at the top level of a module, no lambdas in a module",
+        )
+        return
+    try:
+        fingerprint = task.fingerprint
+    except AutocutError as error:
+        yield Fault(error.message, error.hint)
+        return
+    with tempfile.TemporaryDirectory(prefix="autocut-check-") as folder:
+        Path(folder, MODEL).write_bytes(pickled.getvalue())
+        answer = (ask or ask_fresh_process)(Path(folder), None if path is None else str(Path(path).expanduser().resolve()))
+    if "error" in answer:
+        yield Fault(
+            f"a worker process must be able to load the task, got {answer['error']}",
+            "make paths absolute with Path(__file__).parent, and keep what is needed at the top level of modules",
+        )
+    elif answer["fingerprint"] != fingerprint:
+        yield Fault(
+            "a task must be the same in every process, got other data or other weights in a worker",
+            "seed what is random in the data and load weights inside model()",
+        )
+
+
+def ask_fresh_process(folder: Path, path: str | None) -> dict[str, str]:
+    """Call `load_as_worker` in a process of its own."""
+    package = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))}
+    command = [sys.executable, "-m", "autocut.task.worker", str(folder), *([] if path is None else [path])]
+    try:
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=WORKER_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {WORKER_TIMEOUT_S} s"}
+    answer = folder / ANSWER
+    if not answer.is_file():
+        return {"error": f"exit code {process.returncode}"}
+    return dict(json.loads(answer.read_text(encoding="utf-8")))

@@ -1,0 +1,298 @@
+"""The pipeline: recipes become measured models, and no stage is done twice."""
+
+import copy
+import dataclasses
+import shutil
+from functools import partial
+
+import pytest
+import torch
+
+from autocut.errors import DeadlineError, InfeasibleRecipeError, StoppedEarlyError
+from autocut.measure.quiet import QuietLock
+from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.stage_cache import StageCache
+from autocut.recipe import Recipe
+from autocut.stages import lowering
+from autocut.task.task import load_task
+
+PRUNED = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
+TRAINED = Recipe(
+    {
+        **PRUNED,
+        "train.epochs": 1,
+        "distill.loss": "kl",
+        "distill.temperature": 3.0,
+        "distill.alpha": 0.5,
+        "curriculum.schedule": "linear",
+        "curriculum.order": "easy_first",
+        "curriculum.start": 0.5,
+    }
+)
+ORT = ("fp32", "onnxruntime")
+
+
+@pytest.fixture
+def make_pipeline(small_task_file, tmp_path):
+    """Pipelines that share one cache, as workers do; `made` lists the stages that were not found."""
+
+    def make(**options):
+        made = []
+        pipeline = Pipeline(
+            load_task(small_task_file),
+            StageCache(tmp_path / "stages"),
+            QuietLock(tmp_path / "locks"),
+            observe=lambda entry, category: made.append(entry.stage) if not entry.cached else None,
+            **options,
+        )
+        return pipeline, made
+
+    return make
+
+
+def test_a_recipe_is_pruned_trained_lowered_and_measured(make_pipeline):
+    """Accuracy with its paired difference, latency against the untouched model, lineage of stage keys."""
+    rungs = []
+    pipeline, made = make_pipeline(on_rung=rungs.append)
+    measured = pipeline.measure(TRAINED.with_tail(*ORT))
+
+    accuracy, cost = measured.measurement.accuracy, measured.measurement.cost
+    assert accuracy.split == "validation"
+    assert accuracy.examples == 300
+    assert accuracy.difference is not None
+    assert [latency.batch_size for latency in cost.latencies] == [1, 8]
+    assert len(measured.lineage) == 3
+    assert measured.train_seconds > 0
+    assert 2800 < measured.samples_seen <= 2800 + 700  # the baseline's four epochs, and a paced one
+    assert rungs[-1].metric == pytest.approx(accuracy.metric.value, abs=0.02)
+    assert {"baseline", "prune", "teacher", "train", "quantize", "compile", "accuracy", "cost"} <= set(made)
+
+
+def test_a_second_worker_does_none_of_it_again(make_pipeline):
+    """The stage tree is shared, and told as found."""
+    first, _ = make_pipeline()
+    before = first.measure(TRAINED.with_tail(*ORT))
+    second, made = make_pipeline()
+    after = second.measure(TRAINED.with_tail(*ORT))
+
+    assert made == []
+    assert after == before
+
+
+def test_another_tail_of_a_trained_prefix_costs_no_training(make_pipeline):
+    """Only what the tail itself needs is made."""
+    pipeline, made = make_pipeline()
+    pipeline.measure(TRAINED.with_tail(*ORT))
+    made.clear()
+    pipeline.measure(TRAINED.with_tail("int8_static", "onnxruntime"))
+
+    assert not {"train", "prune", "baseline", "quantize", "convert"} & set(made)
+    assert "compile" in made
+
+
+def test_tails_of_a_mode_share_what_it_makes_of_the_graph(make_pipeline):
+    """Neither a second dtype nor a second worker converts the graph again."""
+    pipeline, made = make_pipeline()
+    for dtype in ("fp32", "int8_dynamic", "int8_static"):
+        pipeline.artifact(pipeline.baseline, dtype, "onnxruntime")
+    assert made == ["baseline", "quantize", "convert", "compile", "compile", "compile"]
+
+    again, made = make_pipeline()
+    shutil.rmtree(again.cache.folder / "entries" / again.artifact(again.baseline, *ORT).key)
+    again.artifact(again.baseline, *ORT)
+    assert made == ["compile"]
+
+
+def test_no_second_of_a_shared_step_is_counted_twice(make_pipeline, monkeypatch):
+    """Each step is a stage of its own, told as compiling, and over before the one that needs it begins."""
+    pipeline, _ = make_pipeline()
+    _ = pipeline.baseline
+    told, at_work = [], []
+    monkeypatch.setattr(pipeline._workshop, "_observe", lambda entry, category: told.append((entry.stage, category)))
+
+    def spied(step, *args, **options):
+        at_work.append(len(list((pipeline.cache.folder / "building").iterdir())))
+        step(*args, **options)
+
+    for name in ("lower_graph", "convert_graph", "compile_graph"):
+        monkeypatch.setattr(lowering, name, partial(spied, getattr(lowering, name)))
+    pipeline.artifact(pipeline.baseline, "int8_static", "onnxruntime")
+
+    assert told == [("quantize", "compiling"), ("convert", "compiling"), ("compile", "compiling")]
+    assert at_work == [1, 1, 1]
+
+
+def test_a_structure_is_timed_once_whatever_its_weights(make_pipeline):
+    """Latency follows from shapes: the trained model has the cost of the untrained one, accuracy is its own."""
+    pipeline, made = make_pipeline()
+    untrained = pipeline.measure(PRUNED.with_tail(*ORT))
+    made.clear()
+    trained = pipeline.measure(TRAINED.with_tail(*ORT))
+
+    assert "cost" not in made
+    assert trained.structure == untrained.structure
+    assert trained.measurement.cost == untrained.measurement.cost
+    assert trained.measurement.accuracy != untrained.measurement.accuracy
+
+
+def test_zeros_are_a_structure_of_their_own(make_pipeline):
+    """Unstructured pruning is timed by itself: that it buys no speed is measured, not assumed."""
+    pipeline, _ = make_pipeline()
+    zeros = pipeline.prefix(Recipe({"prune.method": "l1_unstructured", "prune.ratio": 0.5}))
+
+    assert zeros.structure != pipeline.baseline.structure
+
+
+def test_the_untouched_model_is_timed_as_the_user_runs_it(make_pipeline):
+    """Its speed-up is that of the eager module against itself."""
+    pipeline, _ = make_pipeline()
+    cost = pipeline.measure(Recipe()).measurement.cost
+
+    assert all(0.5 < latency.speedup.value < 2 for latency in cost.latencies)
+    assert cost.size_bytes > 0
+
+
+def test_stages_leave_their_parents_alone(make_pipeline):
+    """The next recipe starts from the same weights."""
+    pipeline, _ = make_pipeline()
+    before = copy.deepcopy(pipeline.baseline.model.state_dict())
+    pipeline.measure(TRAINED.with_tail("int8_static", "onnxruntime"))
+
+    torch.testing.assert_close(pipeline.baseline.model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_pair_without_a_kernel_says_so(make_pipeline):
+    """No silent fallback to fp32."""
+    pipeline, _ = make_pipeline()
+
+    with pytest.raises(InfeasibleRecipeError, match="int8_static"):
+        pipeline.measure(Recipe().with_tail("int8_static", "eager"))
+
+
+def test_training_stops_at_a_batch_boundary_when_time_is_up_and_goes_on_later(make_pipeline):
+    """The deadline is the worker's own; what was trained by then is not trained again."""
+    pipeline, _ = make_pipeline()
+    _ = pipeline.baseline
+    asked = iter([False] * 14 + [True] * 100)
+    stopped, _ = make_pipeline(stop=lambda: next(asked))
+    recipe = Recipe({"train.epochs": 3})
+    with pytest.raises(DeadlineError):
+        stopped.prefix(recipe)
+
+    rungs = []
+    resumed, _ = make_pipeline(on_rung=rungs.append)
+    resumed.prefix(recipe)
+    assert rungs[0].epoch == 1
+    assert rungs[-1].epoch == 3
+
+
+def test_a_training_that_was_stopped_early_goes_on_where_it_ended(make_pipeline):
+    """Should nothing better be left, no epoch is trained twice."""
+
+    def stop_at_second(rung):
+        if rung.epoch == 2:
+            raise StoppedEarlyError("it could not reach the front")
+
+    recipe, rungs = Recipe({"train.epochs": 3}), []
+    untouched, _ = make_pipeline()
+    _ = untouched.baseline
+    stopped, _ = make_pipeline(on_rung=stop_at_second)
+    with pytest.raises(StoppedEarlyError):
+        stopped.prefix(recipe)
+    resumed, _ = make_pipeline(on_rung=rungs.append)
+    resumed.prefix(recipe)
+
+    assert [rung.epoch for rung in rungs] == [2, 3]
+
+
+def test_a_training_pays_for_the_model_that_it_starts_from_and_for_its_teacher(make_pipeline):
+    """`train_usd` is what making this model takes, nothing cached: on top of the untouched model's own training."""
+    pipeline, _ = make_pipeline()
+    plain = pipeline.prefix(Recipe({"train.epochs": 1}))
+    taught = pipeline.prefix(Recipe({"train.epochs": 1, "distill.loss": "kl"}))
+    untouched = pipeline.baseline.train_seconds
+    trained = {prefix.key: pipeline.cache.find(prefix.key) for prefix in (plain, taught)}
+
+    assert untouched > 0
+    assert plain.train_seconds == untouched + trained[plain.key].facts["train_seconds"]
+    assert taught.train_seconds > untouched + pipeline.teaching.logits.seconds
+
+
+def test_a_training_lost_after_it_was_found_is_taught_all_the_same(make_pipeline, monkeypatch):
+    """Another worker may evict an entry between two looks at it: the training made in its place has the same teacher."""
+    pipeline, _ = make_pipeline()
+    recipe = Recipe({"train.epochs": 1, "distill.loss": "kl"})
+    before = pipeline.prefix(recipe)
+
+    again, made = make_pipeline()
+    find = again.cache.find
+
+    def find_and_lose(key):
+        found = find(key)
+        if key == before.key and not made:
+            made.append("lost")
+            shutil.rmtree(found.folder.parent)
+        return found
+
+    monkeypatch.setattr(again.cache, "find", find_and_lose)
+    torch.testing.assert_close(again.prefix(recipe).model.state_dict(), before.model.state_dict())
+    assert made == ["lost", "train"]
+
+
+def test_a_training_from_scratch_does_without_the_untouched_models_training(make_pipeline):
+    """That is how a curriculum can cut the training bill; one that distills pays for its teacher all the same."""
+    pipeline, _ = make_pipeline()
+    scratch = {"train.epochs": 1, "train.start": "scratch"}
+    alone, taught = pipeline.prefix(Recipe(scratch)), pipeline.prefix(Recipe({**scratch, "distill.loss": "kl"}))
+
+    assert alone.samples_seen == 700
+    assert alone.train_seconds < pipeline.baseline.train_seconds < taught.train_seconds
+
+
+def test_a_pretrained_task_has_no_scratch(make_pipeline):
+    """Its weights are the user's; autocut does not know how they were made."""
+    pipeline, _ = make_pipeline()
+    pipeline.task = dataclasses.replace(pipeline.task, pretrained=True)
+    with pytest.raises(InfeasibleRecipeError, match="brings trained weights"):
+        pipeline.prefix(Recipe({"train.epochs": 1, "train.start": "scratch"}))
+
+
+def test_a_random_order_needs_no_teacher(make_pipeline):
+    """The control of a curriculum is not charged for scores that it does not use."""
+    pipeline, made = make_pipeline()
+    pipeline.prefix(Recipe({"train.epochs": 1, "curriculum.schedule": "linear", "curriculum.order": "random"}))
+    assert "teacher" not in made
+    assert "difficulty" not in made
+
+
+def test_calibration_sees_all_of_the_training_split(make_pipeline):
+    """Files sorted by class would otherwise calibrate on one class."""
+    pipeline, _ = make_pipeline()
+    first = next(iter(pipeline.task.loader(pipeline.task.train_data, pipeline.task.batch_size)))[0]
+    again, _ = make_pipeline()
+
+    assert not torch.equal(pipeline.calibration[0], first)
+    assert torch.equal(pipeline.calibration[0], again.calibration[0])
+
+
+@pytest.mark.timeout(60)
+def test_a_model_of_the_untouched_structure_needs_no_cost_made_before(make_pipeline):
+    """Its cost is the untouched model's: a worker that finds neither must not wait for itself."""
+    pipeline, made = make_pipeline()
+    cost = pipeline.cost(pipeline.prefix(Recipe({"train.epochs": 1})), "fp32", "eager")
+
+    assert cost == pipeline.cost(pipeline.baseline, "fp32", "eager")
+    assert made.count("cost") == 1
+
+
+def test_an_heir_starts_from_its_parents_weights_and_pays_for_them(make_pipeline):
+    """Pruned and trained, pruned on and trained again: as wide as pruned at once, and its parent is trained once."""
+    parent = Recipe({"prune.method": "structured", "prune.ratio": 0.3, "train.epochs": 1})
+    child = Recipe({**parent, "prune.ratio": 0.6})
+    pipeline, _ = make_pipeline()
+    heir = pipeline.prefix(Recipe({**child, "prune.parent_ratio": 0.3}))
+    first, alone = pipeline.prefix(parent), pipeline.prefix(child)
+
+    assert heir.structure == alone.structure
+    assert heir.lineage[: len(first.lineage)] == first.lineage
+    assert heir.samples_seen == first.samples_seen + alone.samples_seen - pipeline.baseline.samples_seen

@@ -1,0 +1,34 @@
+"""The methods of every axis, as they are registered."""
+
+from __future__ import annotations
+
+from autocut.execution.preflight import preflight
+from autocut.recipe import IDENTITY
+from autocut.stages.methods import REGISTRIES, known_methods, method_rows, pair_rows
+
+
+def test_every_axis_knows_what_the_untouched_model_does():
+    """A space can always leave a knob alone."""
+    known = known_methods()
+    assert all(IDENTITY[axis] in known[axis] for axis in REGISTRIES if axis in IDENTITY)
+
+
+def test_every_method_says_what_it_does():
+    """`autocut methods` shows the first line of its docstring."""
+    assert all(row.summary.endswith(".") for row in method_rows())
+
+
+def test_eager_fp32_can_always_be_run():
+    """The baseline has no reason against it."""
+    reasons = {(row.dtype, row.mode): row.reason for row in pair_rows()}
+    assert reasons["fp32", "eager"] is None
+
+
+def test_preflight_finds_the_same_names_in_another_process():
+    """And the embedded task, and which pairs of dtype and mode run here."""
+    found = preflight(None)
+    assert found.methods == known_methods()
+    assert (found.task.name, found.task.is_pretrained) == ("digits", False)
+    assert {pair: lowering.reason for pair, lowering in found.lowerings.items()} == {
+        (row.dtype, row.mode): row.reason for row in pair_rows()
+    }
