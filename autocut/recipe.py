@@ -9,6 +9,8 @@ from functools import cached_property
 from types import MappingProxyType
 
 Value = str | int | float | bool
+Lowering = tuple[str, str]
+"""A dtype and a compile mode: how weights are run."""
 
 IDENTITY: Mapping[str, Value] = MappingProxyType(
     {
@@ -26,8 +28,8 @@ IDENTITY: Mapping[str, Value] = MappingProxyType(
 PARENT_RATIO = "prune.parent_ratio"
 """Pruned to this ratio and trained first, then pruned on to `prune.ratio` and trained again: iterative pruning."""
 PREFIX_STAGES = ("prune", "train", "curriculum", "distill")
-TAIL_STAGES = ("quantize", "compile")
-_UNTOUCHED_TAIL = {name: value for name, value in IDENTITY.items() if name.partition(".")[0] in TAIL_STAGES}
+LOWERING_STAGES = ("quantize", "compile")
+_UNTOUCHED_LOWERING = {name: value for name, value in IDENTITY.items() if name.partition(".")[0] in LOWERING_STAGES}
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -94,12 +96,12 @@ class Recipe(Mapping[str, Value]):
 
     @cached_property
     def prefix(self) -> Recipe:
-        """The part that decides the weights: prune, train, curriculum, distill; the tail is eager fp32."""
+        """The part that decides the weights: prune, train, curriculum, distill; the lowering is eager fp32."""
         return Recipe._of(
             {
-                name: _UNTOUCHED_TAIL.get(name, value)
+                name: _UNTOUCHED_LOWERING.get(name, value)
                 for name, value in self._settings.items()
-                if name in _UNTOUCHED_TAIL or name.partition(".")[0] in PREFIX_STAGES
+                if name in _UNTOUCHED_LOWERING or name.partition(".")[0] in PREFIX_STAGES
             }
         )
 
@@ -112,13 +114,17 @@ class Recipe(Mapping[str, Value]):
         return Recipe({**settings, "prune.ratio": self._settings[PARENT_RATIO]})
 
     @property
-    def tail(self) -> tuple[str, str]:
+    def lowering(self) -> Lowering:
         """(dtype, compile mode): the part that decides how the weights are run."""
         return str(self["quantize.dtype"]), str(self["compile.mode"])
 
-    def with_tail(self, dtype: str, mode: str) -> Recipe:
-        """Return the same prefix with another tail."""
+    def with_lowering(self, dtype: str, mode: str) -> Recipe:
+        """Return the same prefix with another lowering."""
         return Recipe._of({**self._settings, "quantize.dtype": dtype, "compile.mode": mode})
+
+    def changes(self, name: str) -> bool:
+        """Whether the method setting `name`, such as ``prune.method``, is another one than the untouched model's."""
+        return self[name] != IDENTITY[name]
 
     @property
     def is_trained(self) -> bool:
@@ -159,21 +165,21 @@ def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:
 
 
 def _words(recipe: Recipe) -> Iterable[str]:
-    if recipe["prune.method"] != "none":
+    if recipe.changes("prune.method"):
         after = f" after {recipe[PARENT_RATIO]}" if PARENT_RATIO in recipe else ""
         yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip() + after
     if recipe.is_trained:
         start = " from scratch" if recipe["train.start"] == "scratch" else ""
         yield f"{recipe['train.epochs']} epochs{start}" + _told(recipe, "train.lr_scale", " lr x")
-        if recipe["curriculum.schedule"] != "none":
+        if recipe.changes("curriculum.schedule"):
             order = f"{recipe['curriculum.schedule']} {recipe.get('curriculum.order', '')}".strip()
             yield f"curriculum {order}" + _told(recipe, "curriculum.start", " from ")
-        if recipe["distill.loss"] != "none":
+        if recipe.changes("distill.loss"):
             strength = _told(recipe, "distill.temperature", " T=") + _told(recipe, "distill.alpha", " alpha=")
             yield f"distill {recipe['distill.loss']}{strength}"
-    if recipe["quantize.dtype"] != "fp32":
+    if recipe.changes("quantize.dtype"):
         yield str(recipe["quantize.dtype"])
-    if recipe["compile.mode"] != "eager":
+    if recipe.changes("compile.mode"):
         yield str(recipe["compile.mode"])
 
 

@@ -76,11 +76,11 @@ def test_a_number_is_the_same_however_it_is_written():
 
 
 @given(SETTINGS)
-def test_prefix_and_tail_make_the_whole(settings):
-    """A trained prefix has many tails."""
+def test_prefix_and_lowering_make_the_whole(settings):
+    """A trained prefix has many lowerings."""
     recipe = Recipe(settings)
-    assert recipe.prefix.with_tail(*recipe.tail) == recipe
-    assert recipe.prefix.tail == ("fp32", "eager")
+    assert recipe.prefix.with_lowering(*recipe.lowering) == recipe
+    assert recipe.prefix.lowering == ("fp32", "eager")
 
 
 def test_the_untouched_model_changes_nothing():
@@ -139,9 +139,9 @@ def test_a_recipe_read_back_has_the_very_same_settings():
 
 
 def test_an_heir_names_its_parent():
-    """The same training at the smaller ratio; the tail is not the parent's business."""
+    """The same training at the smaller ratio; the lowering is not the parent's business."""
     trained = {"prune.method": "structured", "train.epochs": 2, "train.lr_scale": 0.3}
-    heir = Recipe({**trained, "prune.ratio": 0.7, "prune.parent_ratio": 0.5}).with_tail("int8_static", "onnxruntime")
+    heir = Recipe({**trained, "prune.ratio": 0.7, "prune.parent_ratio": 0.5}).with_lowering("int8_static", "onnxruntime")
 
     assert heir.parent == Recipe({**trained, "prune.ratio": 0.5})
     assert heir.prefix.parent == heir.parent

@@ -226,7 +226,7 @@ def _finish(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Ma
 
 
 def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Manifest:
-    dtype, mode = claims.recipe.tail
+    dtype, mode = claims.recipe.lowering
     first = examples[0]
     accuracy = examples_accuracy(claims.kind, examples, [batch.outputs for batch in examples])
     structure: Literal["tensor", "tuple", "dict"] = "tuple"

@@ -79,7 +79,7 @@ def finalize(pipeline: Pipeline, recipe: Recipe, order: Order) -> Finalized:
 
 def _finalize(pipeline: Pipeline, recipe: Recipe, order: Order, fresh: FreshProcess) -> Finalized:
     task = pipeline.task
-    dtype, mode = recipe.tail
+    dtype, mode = recipe.lowering
     draft = order.to.with_name(f".{order.to.name}.unverified")
     prefix = pipeline.prefix(recipe)
     artifact = pipeline.artifact(prefix, dtype, mode)

@@ -129,8 +129,8 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:
-        if Recipe(self.recipe).tail != (self.dtype, self.mode):
-            raise ValueError(f"recipe must run {self.dtype} in {self.mode}, got {Recipe(self.recipe).tail}")
+        if Recipe(self.recipe).lowering != (self.dtype, self.mode):
+            raise ValueError(f"recipe must run {self.dtype} in {self.mode}, got {Recipe(self.recipe).lowering}")
         folded = [file.path.casefold() for file in self.files]
         if len(set(folded)) != len(folded) or MANIFEST in folded:
             raise ValueError("files must name every file once, and never the manifest itself")

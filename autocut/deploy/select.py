@@ -17,7 +17,7 @@ from types import MappingProxyType
 from autocut.errors import InputError, NoResultError, unknown_name
 from autocut.front import FrontPoint
 from autocut.front import knee as knee_of
-from autocut.recipe import TAIL_STAGES, UNTOUCHED, Recipe, changed_settings
+from autocut.recipe import LOWERING_STAGES, UNTOUCHED, Recipe, changed_settings
 from autocut.score import ALIASES, METRICS, Limit
 
 _ROUNDING = 1e-9
@@ -264,6 +264,6 @@ def _parts(recipe: Recipe) -> dict[str, Recipe]:
     """
     changed = changed_settings(recipe)
     training = recipe.settings("train", "curriculum", "distill") if recipe.is_trained else {}
-    tail = {name: value for name, value in changed.items() if name.partition(".")[0] in TAIL_STAGES}
-    groups = [recipe.settings("prune") if recipe["prune.method"] != "none" else {}, training, tail]
+    lowering = {name: value for name, value in changed.items() if name.partition(".")[0] in LOWERING_STAGES}
+    groups = [recipe.settings("prune") if recipe["prune.method"] != "none" else {}, training, lowering]
     return {Recipe(group).describe(): Recipe(group) for group in groups if group}

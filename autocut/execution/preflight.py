@@ -13,8 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 from autocut.errors import FaultsError, TaskError
-
-Tail = tuple[str, str]
+from autocut.recipe import Lowering
 
 _TIMEOUT_S = 300.0
 
@@ -31,7 +30,7 @@ class TaskFacts:
 
 
 @dataclass(frozen=True)
-class Lowering:
+class LoweringProbe:
     """A pair of dtype and compile mode.
 
     `reason` says why it cannot run here (None: it can), `graph` what its accuracy depends on, `seconds` what it may take at first.
@@ -47,7 +46,7 @@ class Preflight:
     """Registered method names by axis, every lowering, the task, and what does not fit it: a reason by axis and name."""
 
     methods: Mapping[str, tuple[str, ...]]
-    lowerings: Mapping[Tail, Lowering]
+    lowerings: Mapping[Lowering, LoweringProbe]
     task: TaskFacts
     unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -107,6 +106,6 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     for dtype, mode in lowering.pairs():
         reason = lowering.infeasible_reason(dtype, mode)
         graph = "" if reason else lowering.numerics(dtype, mode)
-        lowerings[dtype, mode] = Lowering(reason, graph, float(modes.method(mode).options.get("seconds", 30.0)))
+        lowerings[dtype, mode] = LoweringProbe(reason, graph, float(modes.method(mode).options.get("seconds", 30.0)))
     facts = TaskFacts(task.name, task.fingerprint, len(task.train_data), task.epochs, task.is_pretrained)  # type: ignore[arg-type]
     return Preflight(known_methods(), lowerings, facts, unfit_methods(task.kind, is_pretrained=task.is_pretrained))

@@ -112,8 +112,8 @@ class _Search:
         proposer = Proposer(space, config.sampler, config.seed, known_trials=len(study.trials()))
         self.book = StudyBook(study, proposer, self.session)
         interrupted = self.book.close_interrupted()
-        feasible = {tail: made.graph for tail, made in found.lowerings.items() if made.reason is None}
-        priors = {tail: made.seconds for tail, made in found.lowerings.items()}
+        feasible = {lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None}
+        priors = {lowering: made.seconds for lowering, made in found.lowerings.items()}
         known = Knowledge(
             space, feasible, Planner(found.task.train_samples, priors), config.budget_s, limits, workers=config.workers
         )

@@ -192,8 +192,8 @@ def _interval(value: float, resampled: Array) -> Interval:
 
 def _bootstrap_p_value(differences: Array) -> float:
     finite = differences[np.isfinite(differences)]
-    tail = min(int(np.sum(finite <= 0)), int(np.sum(finite >= 0)))
-    return min(1.0, 2 * (tail + 1) / (len(finite) + 1))
+    lowering = min(int(np.sum(finite <= 0)), int(np.sum(finite >= 0)))
+    return min(1.0, 2 * (lowering + 1) / (len(finite) + 1))
 
 
 def _concatenate(parts: Sequence[Array]) -> Array:

@@ -1,7 +1,7 @@
 """Runs a recipe: prune, train, quantize, compile, measure; every step through the stage cache.
 
-Two facts make a search cheap, and both live here. A trained prefix has many tails: its stages are keys of a tree, so a second
-tail finds the weights made. And cost does not depend on weights: latency is stored under the *structure* (shapes and zeros of
+Two facts make a search cheap, and both live here. A trained prefix has many lowerings: its stages are keys of a tree, so a second
+lowering finds the weights made. And cost does not depend on weights: latency is stored under the *structure* (shapes and zeros of
 the weights), so a recipe whose structure was timed before is never timed again, and modes that run the same quantized graph
 share one accuracy.
 
@@ -144,7 +144,7 @@ class Pipeline:
     def measure(self, recipe: Recipe) -> Measured:
         """Run `recipe` and measure it on the validation split."""
         prefix = self.prefix(recipe)
-        dtype, mode = recipe.tail
+        dtype, mode = recipe.lowering
         accuracy = self.accuracy(prefix, dtype, mode)
         cost = self.cost(prefix, dtype, mode)
         return Measured(Measurement(accuracy, cost), prefix.train_seconds, prefix.samples_seen, prefix.lineage, prefix.structure)

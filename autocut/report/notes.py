@@ -142,8 +142,8 @@ def _measurement_table(title: str, measurement: Measurement, values: Mapping[str
 
 def _latency_rows(latency: Latency) -> list[list[str]]:
     at, p50 = f"at batch size {latency.batch_size}", latency.p50_ms
-    tails = (("p90", latency.p90_ms), ("p99", latency.p99_ms))
-    more = "".join(f", {name} {value:.3g}" for name, value in tails if value is not None)
+    lowerings = (("p90", latency.p90_ms), ("p99", latency.p99_ms))
+    more = "".join(f", {name} {value:.3g}" for name, value in lowerings if value is not None)
     return [
         [f"latency {at}, ms ({latency.samples} calls)", f"p50 {p50.value:.3g}{more}", _interval(p50, ".3g")],
         [f"speed-up {at}", f"{latency.speedup.value:.2f}x", _interval(latency.speedup, ".2f")],

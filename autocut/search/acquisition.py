@@ -1,10 +1,10 @@
 """Which of several offers to run: the one with the most expected hypervolume gain per predicted second.
 
-An offer is a trained prefix with the tails that it would be measured with. Tails that are not worth their seconds (a compiler that
-takes half a minute for what another mode gives as well) are left for later. What an offer costs is known or interpolated; how
-accurate it will be is asked of a linear model and a forest on what it leaves, fitted to what the study has measured, which give a
-number of guesses. The gain is the mean over those guesses, and stages that are in the cache take no seconds: a cheap offer is run
-before a slightly better dear one.
+An offer is a trained prefix with the lowerings that it would be measured with. Lowerings that are not worth their seconds (a
+compiler that takes half a minute for what another mode gives as well) are left for later. What an offer costs is known or
+interpolated; how accurate it will be is asked of a linear model and a forest on what it leaves, fitted to what the study has
+measured, which give a number of guesses. The gain is the mean over those guesses, and stages that are in the cache take no
+seconds: a cheap offer is run before a slightly better dear one.
 
 References:
     Hutter et al. 2011, SMAC (forests over mixed and conditional settings), https://doi.org/10.1007/978-3-642-25566-3_40
@@ -152,7 +152,7 @@ class Choice:
 
 
 class Acquisition:
-    """Picks the offer, and of its tails those, that promise most hypervolume per predicted second."""
+    """Picks the offer, and of its lowerings those, that promise most hypervolume per predicted second."""
 
     def __init__(self, forest: Forest, costs: Costs) -> None:
         self._forest = forest
@@ -184,15 +184,15 @@ class Acquisition:
         ranked = [_by_rate(*offer) for offer in zip(most, seconds, strict=True)]
         best, choice = 0.0, Choice(0, tuple(offers[0]))
         for number in sorted(range(len(offers)), key=lambda number: -ranked[number][0][1] if ranked[number] else 0.0):
-            tails: list[int] = []
-            for tail, at_most in ranked[number]:
+            lowerings: list[int] = []
+            for lowering, at_most in ranked[number]:
                 if at_most <= best:
-                    break  # neither this tail nor a later one can lift the rate of those before it above the best
-                tails.append(tail)
-                gain = growth.mean(points[number][:, tails], most[number][:, tails] > 0)
-                rate = gain / (shared_s[number] + math.fsum(seconds[number][tail] for tail in tails))
+                    break  # neither this lowering nor a later one can lift the rate of those before it above the best
+                lowerings.append(lowering)
+                gain = growth.mean(points[number][:, lowerings], most[number][:, lowerings] > 0)
+                rate = gain / (shared_s[number] + math.fsum(seconds[number][lowering] for lowering in lowerings))
                 if rate > best:
-                    best, choice = rate, Choice(number, tuple(offers[number][tail] for tail in tails), rate)
+                    best, choice = rate, Choice(number, tuple(offers[number][lowering] for lowering in lowerings), rate)
         return choice
 
     def most_promising(
@@ -247,4 +247,4 @@ class Growth:
 def _by_rate(most: NDArray[np.float64], seconds: Sequence[float]) -> list[tuple[int, float]]:
     """Recipes that may add something, with what each can add at most per second of its own: the most first."""
     rates = most.mean(axis=0) / np.maximum(seconds, 1e-3)
-    return [(int(tail), float(rates[tail])) for tail in np.argsort(-rates) if rates[tail] > 0]
+    return [(int(lowering), float(rates[lowering])) for lowering in np.argsort(-rates) if rates[lowering] > 0]

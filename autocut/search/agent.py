@@ -3,10 +3,10 @@
 It is asked for the next job and told every event; it has no Ray, no torch and no clock of its own, so that the same code runs
 against a real machine and against recorded tables. In order:
 
-1. *Baselines first*: the untouched model, then every tail (dtype x compile mode) of it, cheap lowerings first. From then on
+1. *Baselines first*: the untouched model, then every lowering (dtype x compile mode) of it, cheap lowerings first. From then on
    there is a front.
 2. *Cost first*: each pruning method once without training: does it save anything here?
-3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising tails
+3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising lowerings
    (`proposing`), and beside them what needs a slow compiler, rationed. A training that cannot reach the front any more ends at a
    rung (`early_stopping`); when nothing else promises more, or many in a row were stopped, it may go on. What is left of the slow
    compilers comes last.
@@ -352,9 +352,9 @@ class Agent:
         for recipe in recipes:
             if recipe not in self._asked or self.known.is_settled(recipe) or self._is_affordable(recipe):
                 continue
-            dtype, mode = recipe.tail
-            if self.known.is_feasible(recipe.tail):
-                takes = f"{mode} takes {self.planner.tail_s(recipe.tail):.0f} s"
+            dtype, mode = recipe.lowering
+            if self.known.is_feasible(recipe.lowering):
+                takes = f"{mode} takes {self.planner.lowering_s(recipe.lowering):.0f} s"
                 self.progress.lines.append(f"not run: {recipe.describe()}: {takes}, too long for this budget")
             else:
                 reason = f"{dtype} with {mode} cannot run on this machine; see: autocut methods"
@@ -368,7 +368,7 @@ class Agent:
             self.progress.lines.append(f"not run: {recipe.describe()}: it takes about {takes}, and {left} is left")
 
     def _is_affordable(self, recipe: Recipe) -> bool:
-        return recipe.tail in self.known.affordable_tails()
+        return recipe.lowering in self.known.affordable_lowerings()
 
     def _time_for_recipes(self) -> float:
         return self.budget.search_left() - self.planner.process_s()

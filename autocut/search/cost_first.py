@@ -1,7 +1,7 @@
 """Cost is known before training: predict it, and do not train what is already beaten.
 
 Latency and size follow from the structure, not from the weights. Every measured recipe therefore tells the cost of all recipes
-with the same pruning and the same tail; between measured prune ratios the cost is interpolated in its logarithm.
+with the same pruning and the same lowering; between measured prune ratios the cost is interpolated in its logarithm.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autocut.recipe import Recipe
+from autocut.recipe import Lowering, Recipe
 
 COST_METRICS = ("usd_per_million", "latency_ms", "size_bytes", "compressed_size_bytes")
 _INTERPOLATION_MARGIN = 0.9
 """An interpolated cost is taken to be this much lower than it looks, before a recipe is dropped for it."""
-
-Tail = tuple[str, str]
 
 _FULL_PRECISION = "fp32"
 
@@ -32,12 +30,12 @@ class _Curve:
 
 
 class CostModel:
-    """Costs by pruning method, ratio and tail."""
+    """Costs by pruning method, ratio and lowering."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, Tail], dict[float, Mapping[str, float]]] = defaultdict(dict)
+        self._known: dict[tuple[str, Lowering], dict[float, Mapping[str, float]]] = defaultdict(dict)
         self._methods: dict[str, set[str]] = defaultdict(set)
-        self._curves: dict[tuple[str, Tail], _Curve] = {}
+        self._curves: dict[tuple[str, Lowering], _Curve] = {}
 
     def learn(self, recipe: Recipe, values: Mapping[str, float]) -> None:
         """Remember what `recipe` cost.
@@ -47,10 +45,10 @@ class CostModel:
         """
         method, ratio = str(recipe["prune.method"]), _ratio(recipe)
         cost = {name: values[name] for name in COST_METRICS if name in values}
-        self._known[method, recipe.tail][ratio] = cost
+        self._known[method, recipe.lowering][ratio] = cost
         self._curves.clear()
-        for (other, tail), curve in list(self._known.items()):
-            if other not in (method, "none") and tail == recipe.tail and method != "none" and curve.get(ratio) == cost:
+        for (other, lowering), curve in list(self._known.items()):
+            if other not in (method, "none") and lowering == recipe.lowering and method != "none" and curve.get(ratio) == cost:
                 self._methods[method].add(other)
                 self._methods[other].add(method)
 
@@ -59,7 +57,7 @@ class CostModel:
         return frozenset(self._methods[method])
 
     def is_known(self, recipe: Recipe) -> bool:
-        """Whether the very structure of `recipe` was timed with this tail."""
+        """Whether the very structure of `recipe` was timed with this lowering."""
         return _ratio(recipe) in self._curve(recipe).costs
 
     def predict(self, recipe: Recipe) -> dict[str, float] | None:
@@ -80,53 +78,59 @@ class CostModel:
         }
 
     def scaled(self, recipe: Recipe) -> dict[str, float] | None:
-        """Guess the costs of `recipe` from another tail, where its structure is known: what it saves there, it saves here too."""
-        untouched = self._known.get(("none", recipe.tail), {}).get(0.0)
-        for dtype, mode in sorted({tail for _, tail in self._known}, key=lambda tail: tail[0] != recipe.tail[0]):
-            other = self.predict(recipe.with_tail(dtype, mode))
+        """Guess the costs of `recipe` from another lowering of its structure: what it saves there, it saves here too."""
+        untouched = self._known.get(("none", recipe.lowering), {}).get(0.0)
+        for dtype, mode in sorted(
+            {lowering for _, lowering in self._known}, key=lambda lowering: lowering[0] != recipe.lowering[0]
+        ):
+            other = self.predict(recipe.with_lowering(dtype, mode))
             before = self._known.get(("none", (dtype, mode)), {}).get(0.0)
             if untouched and other and before:
                 return {name: untouched[name] * other[name] / before[name] for name in untouched if before.get(name)}
         return None
 
     def nearest(self, recipe: Recipe) -> dict[str, float] | None:
-        """Return the costs at the nearest measured ratio of the same method and tail; None where there is none."""
+        """Return the costs at the nearest measured ratio of the same method and lowering; None where there is none."""
         curve, ratio = self._curve(recipe), _ratio(recipe)
         return dict(curve.costs[min(curve.ratios, key=lambda known: abs(known - ratio))]) if curve.ratios else None
 
     def _curve(self, recipe: Recipe) -> _Curve:
-        method, tail = str(recipe["prune.method"]), recipe.tail
-        if (method, tail) not in self._curves:
-            parts = [self._known.get((name, tail), {}) for name in ("none", *self._methods[method], method)]
+        method, lowering = str(recipe["prune.method"]), recipe.lowering
+        if (method, lowering) not in self._curves:
+            parts = [self._known.get((name, lowering), {}) for name in ("none", *self._methods[method], method)]
             costs = {ratio: cost for part in parts for ratio, cost in part.items()}
-            self._curves[method, tail] = _Curve(costs, sorted(costs))
-        return self._curves[method, tail]
+            self._curves[method, lowering] = _Curve(costs, sorted(costs))
+        return self._curves[method, lowering]
 
 
 def cheapest_modes(
-    tails: Iterable[Tail], costs: Mapping[Tail, Mapping[str, float]], graphs: Mapping[Tail, str], metrics: Sequence[str]
-) -> list[Tail]:
-    """Drop the tails that cannot win: another one is nowhere dearer, somewhere cheaper, and no less accurate.
+    lowerings: Iterable[Lowering],
+    costs: Mapping[Lowering, Mapping[str, float]],
+    graphs: Mapping[Lowering, str],
+    metrics: Sequence[str],
+) -> list[Lowering]:
+    """Drop the lowerings that cannot win: another one is nowhere dearer, somewhere cheaper, and no less accurate.
 
-    No less accurate are tails of the same quantized graph, and those of full precision: a dtype that costs more than fp32 has
+    No less accurate are lowerings of the same quantized graph, and those of full precision: a dtype that costs more than fp32 has
     nothing to offer.
 
     Args:
-        tails: Candidates; those without an entry in `costs` are kept, because nothing is known against them.
-        costs: Costs of the tails on one structure.
-        graphs: What each tail's accuracy depends on; tails of one graph give the same accuracy.
+        lowerings: Candidates; those without an entry in `costs` are kept, because nothing is known against them.
+        costs: Costs of the lowerings on one structure.
+        graphs: What each lowering's accuracy depends on; lowerings of one graph give the same accuracy.
         metrics: Cost metrics that the search minimizes.
     """
-    candidates = list(tails)
-    known = {tail: tuple(costs[tail][name] for name in metrics) for tail in candidates if tail in costs}
+    candidates = list(lowerings)
+    known = {lowering: tuple(costs[lowering][name] for name in metrics) for lowering in candidates if lowering in costs}
 
-    def beaten(tail: Tail) -> bool:
-        own = known.get(tail)
+    def beaten(lowering: Lowering) -> bool:
+        own = known.get(lowering)
         return own is not None and any(
-            (graphs[other] == graphs[tail] or other[0] == _FULL_PRECISION) and dominates(cost, own) for other, cost in known.items()
+            (graphs[other] == graphs[lowering] or other[0] == _FULL_PRECISION) and dominates(cost, own)
+            for other, cost in known.items()
         )
 
-    return [tail for tail in candidates if not beaten(tail)]
+    return [lowering for lowering in candidates if not beaten(lowering)]
 
 
 def dominates(left: Sequence[float], right: Sequence[float]) -> bool:

@@ -97,13 +97,13 @@ class Trainings:
         """What each training must show at its rungs to go on, by prefix; nothing for what is trained already."""
         if not self._known.tactics.early_stopping or self._known.is_hopeful:
             return {}
-        tails: dict[Recipe, list[Recipe]] = {}
+        lowerings: dict[Recipe, list[Recipe]] = {}
         for recipe in recipes:
             if recipe.is_trained and not self._known.is_trained(recipe.prefix):
-                tails.setdefault(recipe.prefix, []).append(recipe)
+                lowerings.setdefault(recipe.prefix, []).append(recipe)
         return {
             prefix: self._finished.floors(self._known.needed_accuracy(siblings), int(prefix["train.epochs"]))
-            for prefix, siblings in tails.items()
+            for prefix, siblings in lowerings.items()
         }
 
 

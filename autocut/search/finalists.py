@@ -133,8 +133,10 @@ def runners_up(book: Book, objectives: Objectives) -> dict[Recipe, int]:
 
 def cheapest_exact(book: Book) -> dict[Recipe, int]:
     """Return the trial number of the untouched weights in the cheapest form that computes the same; empty before any is known."""
-    full_precision, _ = UNTOUCHED.tail
-    exact = [point for point in book.candidates() if point.recipe.prefix == UNTOUCHED and point.recipe.tail[0] == full_precision]
+    full_precision, _ = UNTOUCHED.lowering
+    exact = [
+        point for point in book.candidates() if point.recipe.prefix == UNTOUCHED and point.recipe.lowering[0] == full_precision
+    ]
     cheapest = min(exact, key=lambda point: point.values["usd_per_million"], default=None)
     return {} if cheapest is None else {cheapest.recipe: cheapest.trial}
 

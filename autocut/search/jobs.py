@@ -16,7 +16,7 @@ from autocut.recipe import Recipe
 class Job:
     """Work for one fresh worker process.
 
-    `kind` is "baseline" (build or train the untouched model), "measure" (recipes: tails of one prefix, or of several cheap
+    `kind` is "baseline" (build or train the untouched model), "measure" (recipes: lowerings of one prefix, or of several cheap
     ones) or "finalize" (export, re-measure and verify recipes on the locked test split, one after the other). `deadline` is a
     reading of `time.time()`; at it the worker stops at the next batch boundary, and shortly after it the worker is killed. A
     recipe that takes longer than `patience_s` hangs: its worker is killed too, and the recipe has failed. `trials` (numbers of

@@ -1,6 +1,6 @@
 """What the search knows, and what therefore is worth running.
 
-Finished recipes with their values, recipes that can never be, costs by structure, seconds by stage: from these follow the tails
+Finished recipes with their values, recipes that can never be, costs by structure, seconds by stage: from these follow the lowerings
 worth giving to a prefix, whether a recipe is beaten before it is trained, and what fits into the time that is left.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autocut.recipe import PARENT_RATIO, UNTOUCHED, Recipe, Value
+from autocut.recipe import PARENT_RATIO, UNTOUCHED, Lowering, Recipe, Value
 from autocut.score import Limit
-from autocut.search.cost_first import COST_METRICS, CostModel, Tail, cheapest_modes
+from autocut.search.cost_first import COST_METRICS, CostModel, cheapest_modes
 from autocut.search.planner import Planner
 from autocut.search.tactics import EVERYTHING, Tactics
 from autocut.space import Space, axis_values
@@ -54,7 +54,7 @@ class Knowledge:
     def __init__(
         self,
         space: Space,
-        graphs: Mapping[Tail, str],
+        graphs: Mapping[Lowering, str],
         planner: Planner,
         budget_s: float,
         limits: Sequence[Limit] = (),
@@ -71,7 +71,7 @@ class Knowledge:
         self.given_up: set[Recipe] = set()
         self._trained: set[Recipe] = set()
         self._ratios: dict[tuple[tuple[str, Value], ...], set[float]] = defaultdict(set)
-        self._ranked: dict[tuple[Value, Value | None], list[Tail]] = {}
+        self._ranked: dict[tuple[Value, Value | None], list[Lowering]] = {}
         self._limits = tuple(limits)
         self._refused: set[Recipe] = set()
         self._rivals: dict[Recipe, dict[str, float]] = {}
@@ -137,61 +137,62 @@ class Knowledge:
         """Objective values in the order of the space."""
         return [values[name] for name in self.space.objectives]
 
-    # ---- tails ----------------------------------------
+    # ---- lowerings ----------------------------------------
 
-    def affordable_tails(self) -> list[Tail]:
-        """Tails of the space that run here, without lowerings that would eat too much of the budget."""
+    def affordable_lowerings(self) -> list[Lowering]:
+        """Lowerings of the space that run here, without lowerings that would eat too much of the budget."""
         wanted = itertools.product(self.space.methods("quantize.dtype"), self.space.methods("compile.mode"))
         limit_s = _EXPENSIVE_SHARE * self._budget_s
-        return [tail for tail in wanted if tail in self._graphs and self.planner.tail_s(tail) <= limit_s]
+        return [lowering for lowering in wanted if lowering in self._graphs and self.planner.lowering_s(lowering) <= limit_s]
 
-    def unaffordable_tails(self) -> dict[Tail, float]:
-        """Tails of the space that run here but take too long to make, with their seconds."""
+    def unaffordable_lowerings(self) -> dict[Lowering, float]:
+        """Lowerings of the space that run here but take too long to make, with their seconds."""
         wanted = itertools.product(self.space.methods("quantize.dtype"), self.space.methods("compile.mode"))
-        left_out = set(self._graphs) - set(self.affordable_tails())
-        return {tail: self.planner.tail_s(tail) for tail in wanted if tail in left_out}
+        left_out = set(self._graphs) - set(self.affordable_lowerings())
+        return {lowering: self.planner.lowering_s(lowering) for lowering in wanted if lowering in left_out}
 
-    def is_feasible(self, tail: Tail) -> bool:
-        """Whether this machine can run the tail."""
-        return tail in self._graphs
+    def is_feasible(self, lowering: Lowering) -> bool:
+        """Whether this machine can run the lowering."""
+        return lowering in self._graphs
 
-    def is_cheap(self, tail: Tail) -> bool:
-        """Whether making the tail takes seconds, not a good part of a minute."""
-        return self.planner.tail_s(tail) <= _CHEAP_S
+    def is_cheap(self, lowering: Lowering) -> bool:
+        """Whether making the lowering takes seconds, not a good part of a minute."""
+        return self.planner.lowering_s(lowering) <= _CHEAP_S
 
-    def promising_tails(self, prefix: Recipe) -> list[Tail]:
-        """Tails of `prefix` that no other tail is known to beat, cheapest first."""
+    def promising_lowerings(self, prefix: Recipe) -> list[Lowering]:
+        """Lowerings of `prefix` that no other lowering is known to beat, cheapest first."""
         cut = (prefix["prune.method"], prefix.get("prune.ratio"))
         if cut not in self._ranked:
-            self._ranked[cut] = self._rank_tails(prefix)
-        return [tail for tail in self._ranked[cut] if prefix.with_tail(*tail) not in self.dead]
+            self._ranked[cut] = self._rank_lowerings(prefix)
+        return [lowering for lowering in self._ranked[cut] if prefix.with_lowering(*lowering) not in self.dead]
 
-    def _rank_tails(self, prefix: Recipe) -> list[Tail]:
-        tails = [tail for tail in self.affordable_tails() if self._may_be_given(tail)]
+    def _rank_lowerings(self, prefix: Recipe) -> list[Lowering]:
+        lowerings = [lowering for lowering in self.affordable_lowerings() if self._may_be_given(lowering)]
         predicted = {
-            tail: self.costs.predict(prefix.with_tail(*tail)) or self.costs.predict(UNTOUCHED.with_tail(*tail)) for tail in tails
+            lowering: self.costs.predict(prefix.with_lowering(*lowering)) or self.costs.predict(UNTOUCHED.with_lowering(*lowering))
+            for lowering in lowerings
         }
-        costs = {tail: cost for tail, cost in predicted.items() if cost}
+        costs = {lowering: cost for lowering, cost in predicted.items() if cost}
         first = self._cost_metrics[0] if self._cost_metrics else "usd_per_million"
         ranked = sorted(
-            cheapest_modes(tails, costs, self._graphs, self._cost_metrics),
-            key=lambda tail: costs.get(tail, {}).get(first, float("inf")),
+            cheapest_modes(lowerings, costs, self._graphs, self._cost_metrics),
+            key=lambda lowering: costs.get(lowering, {}).get(first, float("inf")),
         )
-        cheapest: dict[str, Tail] = {}
-        for tail in ranked:
-            cheapest.setdefault(tail[0], tail)
-        return [tail for tail in ranked if not self._is_second_best(tail, cheapest[tail[0]], costs)]
+        cheapest: dict[str, Lowering] = {}
+        for lowering in ranked:
+            cheapest.setdefault(lowering[0], lowering)
+        return [lowering for lowering in ranked if not self._is_second_best(lowering, cheapest[lowering[0]], costs)]
 
-    def _may_be_given(self, tail: Tail) -> bool:
-        untouched = UNTOUCHED.with_tail(*tail)
-        return untouched not in self.dead and (untouched in self.done or self.is_cheap(tail))
+    def _may_be_given(self, lowering: Lowering) -> bool:
+        untouched = UNTOUCHED.with_lowering(*lowering)
+        return untouched not in self.dead and (untouched in self.done or self.is_cheap(lowering))
 
-    def _is_second_best(self, tail: Tail, best: Tail, costs: Mapping[Tail, Mapping[str, float]]) -> bool:
+    def _is_second_best(self, lowering: Lowering, best: Lowering, costs: Mapping[Lowering, Mapping[str, float]]) -> bool:
         """Whether another lowering of the same dtype is clearly cheaper, in nothing clearly dearer, and as accurate untouched."""
-        if tail == best or tail not in costs or best not in costs or not self._cost_metrics:
+        if lowering == best or lowering not in costs or best not in costs or not self._cost_metrics:
             return False
-        accuracy, rival = (self.done.get(UNTOUCHED.with_tail(*one), {}).get("accuracy", 0.0) for one in (tail, best))
-        first, *others = (costs[tail][name] / costs[best][name] for name in self._cost_metrics)
+        accuracy, rival = (self.done.get(UNTOUCHED.with_lowering(*one), {}).get("accuracy", 0.0) for one in (lowering, best))
+        first, *others = (costs[lowering][name] / costs[best][name] for name in self._cost_metrics)
         return first > _SECOND_BEST and all(other > 1 / _SECOND_BEST for other in others) and rival >= accuracy - _AS_ACCURATE
 
     # ---- epochs ----------------------------------------
@@ -216,21 +217,21 @@ class Knowledge:
 
     # ---- recipes ----------------------------------------
 
-    def with_tails(self, recipe: Recipe) -> tuple[Recipe, ...]:
-        """Return `recipe` and its siblings: the same trained prefix with every promising, cheap tail that is not beaten.
+    def with_lowerings(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """Return `recipe` and its siblings: the same trained prefix with every promising, cheap lowering that is not beaten.
 
-        Tails that take long to make are proposed later, where they promise enough for their seconds.
+        Lowerings that take long to make are proposed later, where they promise enough for their seconds.
         """
-        siblings = [sibling for sibling in self.fan_out(recipe) if sibling != recipe and self.is_cheap(sibling.tail)]
+        siblings = [sibling for sibling in self.fan_out(recipe) if sibling != recipe and self.is_cheap(sibling.lowering)]
         return (recipe, *siblings)
 
     def fan_out(self, recipe: Recipe) -> tuple[Recipe, ...]:
-        """Return the prefix of `recipe` with every promising tail that is not beaten, its own tail first."""
+        """Return the prefix of `recipe` with every promising lowering that is not beaten, its own lowering first."""
         if not self.tactics.fan_out:
-            return () if self.is_beaten(recipe) or recipe.tail not in self.affordable_tails() else (recipe,)
+            return () if self.is_beaten(recipe) or recipe.lowering not in self.affordable_lowerings() else (recipe,)
         if int(recipe["train.epochs"]) in self.too_long() or self._has_no_less(recipe):
             return ()
-        siblings = [recipe.prefix.with_tail(*tail) for tail in self.promising_tails(recipe.prefix)]
+        siblings = [recipe.prefix.with_lowering(*lowering) for lowering in self.promising_lowerings(recipe.prefix)]
         left = [sibling for sibling in siblings if not self.is_beaten(sibling)]
         return tuple(sorted(left, key=lambda sibling: sibling != recipe))
 
@@ -238,7 +239,7 @@ class Knowledge:
         """Whether an heir is as wide as its parent, after rounding: there is nothing to prune on."""
         if recipe.parent is None:
             return False
-        pairs = [(recipe.with_tail(*tail), recipe.parent.with_tail(*tail)) for tail in self._graphs]
+        pairs = [(recipe.with_lowering(*lowering), recipe.parent.with_lowering(*lowering)) for lowering in self._graphs]
         return any(self.costs.is_known(own) and self.costs.predict(own) == self.costs.predict(parent) for own, parent in pairs)
 
     def heir(self, recipe: Recipe) -> Recipe | None:
@@ -298,7 +299,7 @@ class Knowledge:
         return max([*no_dearer, *bounds], default=-math.inf)
 
     def expected_cost(self, recipe: Recipe) -> dict[str, float]:
-        """Return what `recipe` will probably cost: known, interpolated, guessed from another tail, or as the nearest structure."""
+        """Return what `recipe` will probably cost: known, interpolated, or guessed from another lowering or structure."""
         costs = self.costs
         cost = costs.predict(recipe) or costs.scaled(recipe) or costs.nearest(recipe) or self.done.get(UNTOUCHED, {})
         if "train_usd" not in self.space.objectives:
@@ -336,20 +337,20 @@ class Knowledge:
 
     def graph(self, recipe: Recipe) -> str:
         """What the accuracy of `recipe` depends on besides its prefix."""
-        return self._graphs.get(recipe.tail, recipe.tail[0])
+        return self._graphs.get(recipe.lowering, recipe.lowering[0])
 
     def got_no_cheaper(self, method: str) -> bool:
         """Whether pruning by `method` was measured and saved nothing much anywhere, as zeros without a kernel for them do."""
         ratios = [
             values["usd_per_million"] / untouched["usd_per_million"]
             for recipe, values in self.done.items()
-            if recipe["prune.method"] == method and (untouched := self.done.get(UNTOUCHED.with_tail(*recipe.tail)))
+            if recipe["prune.method"] == method and (untouched := self.done.get(UNTOUCHED.with_lowering(*recipe.lowering)))
         ]
         return bool(ratios) and min(ratios) > _NOTHING_MUCH
 
     def seconds(self, recipe: Recipe) -> float:
         """Seconds that `recipe` will take: a prefix that is trained already costs nothing."""
-        return self.training_s(recipe) + self.planner.tail_s(recipe.tail, self.costs.is_known(recipe))
+        return self.training_s(recipe) + self.planner.lowering_s(recipe.lowering, self.costs.is_known(recipe))
 
     def training_s(self, recipe: Recipe) -> float:
         """Seconds until the prefix of `recipe` is trained, and its parent; 0 where they are."""
@@ -372,11 +373,11 @@ class Knowledge:
         modes: dict[Recipe, set[str]] = {}
         seconds = []
         for recipe in recipes:
-            mode = recipe.tail[1]
+            mode = recipe.lowering[1]
             if (seen := modes.get(recipe.prefix)) is None:
                 seconds.append(self.seconds(recipe))
             else:
-                seconds.append(self.planner.tail_s(recipe.tail, self.costs.is_known(recipe), is_converted=mode in seen))
+                seconds.append(self.planner.lowering_s(recipe.lowering, self.costs.is_known(recipe), is_converted=mode in seen))
             modes.setdefault(recipe.prefix, set()).add(mode)
         return seconds
 

@@ -15,7 +15,7 @@ from autocut.space import Axis
 
 _COMPILING_SHARE = 0.05
 """Share of the time so far that slow lowerings which nobody proposed may have had."""
-_SKELETON_TAILS = 3
+_SKELETON_LOWERINGS = 3
 BASELINES = "baselines:"
 """What the reasons of the baselines' jobs begin with."""
 COMPILERS = "compilers:"
@@ -49,10 +49,10 @@ def phases(known: Knowledge, tries: Sequence[Recipe], running: Running) -> Itera
 
 def baselines(known: Knowledge) -> Phase:
     """The untouched model in every form that is quickly made; a worker each makes its share."""
-    cheap = [tail for tail in _tails_by_seconds(known) if known.is_cheap(tail)]
+    cheap = [lowering for lowering in _lowerings_by_seconds(known) if known.is_cheap(lowering)]
     for group in [cheap[first :: known.workers] for first in range(known.workers)]:
         if group:
-            recipes = tuple(UNTOUCHED.with_tail(*tail) for tail in group)
+            recipes = tuple(UNTOUCHED.with_lowering(*lowering) for lowering in group)
             yield Request(recipes, f"{BASELINES} the untouched model in {len(group)} more forms", may_skip=False)
 
 
@@ -80,7 +80,7 @@ class SlowLowerings:
             if self._known.is_settled(recipe):
                 self._waiting.popleft()
                 continue
-            given_s = self._given_s + self._known.planner.tail_s(recipe.tail)
+            given_s = self._given_s + self._known.planner.lowering_s(recipe.lowering)
             if given_s > _COMPILING_SHARE * spent_s:
                 return None
             self._given_s = given_s
@@ -88,24 +88,26 @@ class SlowLowerings:
         return None
 
     def _requests(self) -> Iterable[Request]:
-        slow = [tail for tail in _tails_by_seconds(self._known) if not self._known.is_cheap(tail)]
-        requests = {request.recipes[0]: request for request in anchors(self._known) if request and request.recipes[0].tail in slow}
-        of_mode = {mode: [tail for tail in slow if tail[1] == mode] for _, mode in slow}
-        for dtype, mode in sorted(slow, key=lambda tail: of_mode[tail[1]].index(tail)):
+        slow = [lowering for lowering in _lowerings_by_seconds(self._known) if not self._known.is_cheap(lowering)]
+        requests = {
+            request.recipes[0]: request for request in anchors(self._known) if request and request.recipes[0].lowering in slow
+        }
+        of_mode = {mode: [lowering for lowering in slow if lowering[1] == mode] for _, mode in slow}
+        for dtype, mode in sorted(slow, key=lambda lowering: of_mode[lowering[1]].index(lowering)):
             why = f"{COMPILERS} the untouched model, {dtype} by {mode}"
-            untouched = UNTOUCHED.with_tail(dtype, mode)
+            untouched = UNTOUCHED.with_lowering(dtype, mode)
             requests.setdefault(untouched, Request((untouched,), why, may_skip=False))
         return requests.values()
 
 
-def _tails_by_seconds(known: Knowledge) -> list[tuple[str, str]]:
-    return sorted(known.affordable_tails(), key=known.planner.tail_s)
+def _lowerings_by_seconds(known: Knowledge) -> list[tuple[str, str]]:
+    return sorted(known.affordable_lowerings(), key=known.planner.lowering_s)
 
 
 def methods(known: Knowledge, running: Running) -> Phase:
     """Each pruning method without training: does it save anything here?"""
     while running(BASELINES):
-        yield None  # the best tails are not known yet
+        yield None  # the best lowerings are not known yet
     if ratio_axis := known.space.axis("prune.ratio"):
         yield from (_skeleton(known, method, [nearest_value(ratio_axis, 0.5)]) for method in _pruning_methods(known))
 
@@ -126,16 +128,16 @@ def ratios(known: Knowledge, running: Running) -> Phase:
 
 
 def wishes(known: Knowledge, tries: Iterable[Recipe]) -> Phase:
-    """The user's recipes, which are run however bad they look, then anchors with a quick tail; each with its cheap tails."""
+    """The user's recipes, which are run however bad they look, then anchors with a quick lowering; each with its cheap ones."""
     for recipe in tries:
-        yield Request(known.with_tails(recipe), f"asked for: {recipe.prefix.describe()}", may_skip=False)
-    yield from (request for request in anchors(known) if request and known.is_cheap(request.recipes[0].tail))
+        yield Request(known.with_lowerings(recipe), f"asked for: {recipe.prefix.describe()}", may_skip=False)
+    yield from (request for request in anchors(known) if request and known.is_cheap(request.recipes[0].lowering))
 
 
 def anchors(known: Knowledge) -> Phase:
     """The space's anchors, with as many epochs as fit the budget."""
     for recipe in dict.fromkeys(known.on_ladder(anchor) for anchor in known.space.anchors):
-        yield Request(known.with_tails(recipe), f"anchor: {recipe.prefix.describe()}")
+        yield Request(known.with_lowerings(recipe), f"anchor: {recipe.prefix.describe()}")
 
 
 def nearest_value(axis: Axis, wish: float) -> float:
@@ -154,13 +156,13 @@ def _pruning_methods(known: Knowledge) -> list[str]:
 
 def _skeleton(known: Knowledge, method: str, ratios: Iterable[float]) -> Request:
     prefixes = [Recipe({"prune.method": method, "prune.ratio": ratio}) for ratio in ratios]
-    tailed = (prefix.with_tail(*tail) for prefix in prefixes for tail in _pricing_tails(known, prefix))
-    recipes = tuple(recipe for recipe in tailed if not known.costs.is_known(recipe))
+    lowering = (prefix.with_lowering(*lowering) for prefix in prefixes for lowering in _pricing_lowerings(known, prefix))
+    recipes = tuple(recipe for recipe in lowering if not known.costs.is_known(recipe))
     why = f"{_COST_FIRST} {method} {', '.join(f'{ratio:g}' for ratio in ratios)} without training"
     return Request(recipes, why, may_skip=False)
 
 
-def _pricing_tails(known: Knowledge, prefix: Recipe) -> list[tuple[str, str]]:
+def _pricing_lowerings(known: Knowledge, prefix: Recipe) -> list[tuple[str, str]]:
     """The cheapest lowerings: what a structure saves with them, it saves about with the slow ones too."""
-    tails = known.promising_tails(prefix)
-    return ([tail for tail in tails if known.is_cheap(tail)] or tails)[:_SKELETON_TAILS]
+    lowerings = known.promising_lowerings(prefix)
+    return ([lowering for lowering in lowerings if known.is_cheap(lowering)] or lowerings)[:_SKELETON_LOWERINGS]

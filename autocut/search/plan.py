@@ -9,20 +9,20 @@ from autocut.search.knowledge import Knowledge
 def plan_lines(known: Knowledge, budget: Budget) -> list[str]:
     """Return what is tried, in which order, what is left out and why, and what time is kept for."""
     planner = known.planner
-    tails = sorted(known.affordable_tails(), key=planner.tail_s)
+    lowerings = sorted(known.affordable_lowerings(), key=planner.lowering_s)
     lines = [
         f"budget {format_duration(budget.total_s)}, {format_duration(budget.left())} left, "
         f"at least {format_duration(budget.reserve_s)} of it kept for finalization; {known.workers} workers",
         "1. baselines: the untouched model, then "
-        + ", ".join(f"{dtype}/{mode}" for dtype, mode in tails if (dtype, mode) != ("fp32", "eager")),
+        + ", ".join(f"{dtype}/{mode}" for dtype, mode in lowerings if (dtype, mode) != ("fp32", "eager")),
         "2. cost first: each pruning method without training, whether it saves anything here",
         f"3. learn: {len(known.space.anchors)} anchors, more ratios of what saves something, then proposals; each with its "
-        "promising tails",
+        "promising lowerings",
         "4. finalize: export, test split, verify in fresh processes",
     ]
     if ladder := ladder_line(known):
         lines.append(ladder)
-    if slow := {mode: seconds for (_, mode), seconds in known.unaffordable_tails().items()}:
+    if slow := {mode: seconds for (_, mode), seconds in known.unaffordable_lowerings().items()}:
         told = ", ".join(f"{mode} ({seconds:.0f} s)" for mode, seconds in slow.items())
         lines.append(f"left out, too slow to make for this budget: {told}")
     return lines

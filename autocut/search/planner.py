@@ -57,7 +57,7 @@ class Planner:
     def observe(self, stage: StageRan, recipe: Recipe = UNTOUCHED) -> None:
         """Learn from a stage of `recipe`; what came from the cache teaches nothing new."""
         if stage.cached or (stage.stage, stage.method) == _REFERENCE:
-            return  # the reference is timed several times over: it tells nothing of what a tail takes
+            return  # the reference is timed several times over: it tells nothing of what a lowering takes
         _, _, mode = stage.method.rpartition("/")
         for recent in (self._by_method[stage.stage, stage.method], self._by_mode[stage.stage, mode], self._by_stage[stage.stage]):
             recent.add(stage.seconds)
@@ -85,15 +85,15 @@ class Planner:
     def compile_s(self, pair: tuple[str, str], is_converted: bool = False) -> float:
         """Seconds to lower a model to `pair`, a (dtype, mode).
 
-        The first tail of a mode pays for what the mode makes of a prefix for all dtypes; with `is_converted` that is there already.
+        The first lowering of a mode pays for what the mode makes of a prefix for all dtypes; with `is_converted` that is there.
         """
         seen = self._by_method["compile", "/".join(pair)] or self._by_mode["compile", pair[1]]
         if not seen:
             return self._priors.get(pair, _LOWER_S)
         return seen.median(0.0) + (0.0 if is_converted else self._by_mode["convert", pair[1]].median(0.0))
 
-    def tail_s(self, pair: tuple[str, str], cost_is_known: bool = False, is_converted: bool = False) -> float:
-        """Seconds for one more tail of a prefix: lower it, load and score it, and time it where its structure is new.
+    def lowering_s(self, pair: tuple[str, str], cost_is_known: bool = False, is_converted: bool = False) -> float:
+        """Seconds for one more lowering of a prefix: lower it, load and score it, and time it where its structure is new.
 
         Modes that compile while loading show their compiler in the loading.
         """

@@ -28,7 +28,7 @@ _PROPOSING_S = 2.0
 _VARIATIONS = 24
 """Variations of front points that are looked at beside them..."""
 _JUDGED = 8
-"""... and those that are judged with all their tails."""
+"""... and those that are judged with all their lowerings."""
 _PACKED = 8
 """Offers in one process at most, where they are short."""
 _LEAST_S = 3.0
@@ -41,7 +41,7 @@ _FIXED_S = 1.0
 
 @dataclass(frozen=True)
 class _Offer:
-    """A prefix with its tails; `trial` is the sampler's, for the recipe `proposed`; None for a variation."""
+    """A prefix with its lowerings; `trial` is the sampler's, for the recipe `proposed`; None for a variation."""
 
     recipes: tuple[Recipe, ...]
     proposed: Recipe
@@ -139,7 +139,7 @@ class Proposing:
         if best.proposed in best.recipes:
             self.open[best.proposed] = (self._begin(best.proposed), best.trial)
         elif best.trial is not None:
-            self._proposer.forget(best.trial)  # its prefix is run with the tails that are promising
+            self._proposer.forget(best.trial)  # its prefix is run with the lowerings that are promising
         return best.recipes
 
     def _choose(self, offers: Sequence[_Offer]) -> Choice:
@@ -176,7 +176,7 @@ class Proposing:
             if recipes := self._worth_running(recipe, taken, left_s):
                 return [_Offer(recipes, recipe, trial)]
             self._dry += 1
-            if self._known.is_beaten(recipe) or recipe.tail not in self._known.promising_tails(recipe.prefix):
+            if self._known.is_beaten(recipe) or recipe.lowering not in self._known.promising_lowerings(recipe.prefix):
                 self._proposer.reject(trial)
             else:
                 self._proposer.forget(trial)
@@ -186,8 +186,8 @@ class Proposing:
         """Heirs of what is trained already, and front points with one or two settings changed."""
         front = self._known.front_recipes()
         places = [front[at % len(front)] for at in self._proposer.places(_VARIATIONS)] if front else []
-        # With the tail of the front point where the prefix is new: which one suits it is asked only of those that promise most.
-        varied = [self._with_tail_of(place, self._proposer.vary(place)) for place in places]
+        # With the lowering of the front point where the prefix is new: which one suits it is asked only of those that promise most.
+        varied = [self._with_lowering_of(place, self._proposer.vary(place)) for place in places]
         heirs = [self._known.heir(recipe) for recipe in (*proposed, *varied)]
         if self._known.tactics.inheritance:
             heirs += [self._proposer.prune_more(place) for place in places]
@@ -196,8 +196,8 @@ class Proposing:
         offers = [_Offer(self._worth_running(recipe, taken, left_s), recipe, None) for recipe in self._promising(new)]
         return [offer for offer in offers if offer.recipes]
 
-    def _with_tail_of(self, place: Recipe, recipe: Recipe) -> Recipe:
-        return recipe if self._known.is_trained(recipe.prefix) else recipe.prefix.with_tail(*place.tail)
+    def _with_lowering_of(self, place: Recipe, recipe: Recipe) -> Recipe:
+        return recipe if self._known.is_trained(recipe.prefix) else recipe.prefix.with_lowering(*place.lowering)
 
     def _promising(self, recipes: Sequence[Recipe]) -> list[Recipe]:
         """Those of many recipes that are judged in full: the most hypervolume per second first."""
@@ -212,7 +212,7 @@ class Proposing:
         return [recipes[at] for at in chosen[:_JUDGED]]
 
     def _worth_running(self, recipe: Recipe, taken: Collection[Recipe], left_s: float) -> tuple[Recipe, ...]:
-        """The prefix of a proposal with every promising tail that is new, not beaten and fits, the proposed tail first."""
+        """The prefix of a proposal with every promising lowering that is new, not beaten and fits, the proposed lowering first."""
         new = self._new(recipe, taken)
         fitting = self._known.fitting(new, left_s)
         self._too_long += bool(new) and not fitting

@@ -10,7 +10,7 @@ class Tactics:
     """What the agent may use. A search uses all of it; ablations switch one part off (studies/search_efficiency).
 
     Attributes:
-        fan_out: A trained prefix is measured with every promising tail, not only with the proposed one.
+        fan_out: A trained prefix is measured with every promising lowering, not only with the proposed one.
         cost_first: Costs are measured before training, and what they already beat is not trained.
         early_stopping: A training ends at a rung where even an optimistic end would not reach the front.
         inheritance: A more pruned child may start from its less pruned trained parent.

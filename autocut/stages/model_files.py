@@ -14,7 +14,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Prefix:
-    """A model ready for its tails: its weights, the stages that made them and what training took.
+    """A model ready for its lowerings: its weights, the stages that made them and what training took.
 
     `structure` names what latency depends on; `train_seconds` counts pruning and training on this path, without time spent waiting.
     """

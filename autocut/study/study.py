@@ -160,7 +160,7 @@ class Study:
         """Record a trial that has its measurement.
 
         Args:
-            trial: The trial that Optuna was asked for; None for a sibling (another tail of the same prefix) or a baseline.
+            trial: The trial that Optuna was asked for; None for a sibling (another lowering of the same prefix) or a baseline.
             recipe: What was run.
             params: Optuna's parameters of a sibling; a trial that was asked for has its own.
             distributions: Their distributions.

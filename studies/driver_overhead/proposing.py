@@ -54,14 +54,14 @@ def main() -> None:
         proposing.learn(recipe, values["accuracy"])
         proposer.learn(recipe, known.objectives(values), {})
 
-    for tail in GRAPHS:
-        learn(Recipe().with_tail(*tail))
+    for lowering in GRAPHS:
+        learn(Recipe().with_lowering(*lowering))
     random = Proposer(space, "random", 0)
     print(f"{'trials':>7}  {'one request, median':>20}  {'longest':>10}  {'proposals in it':>16}  {'one proposal':>13}")
     for size in SIZES:
         while len(known.done) < size:
             _, recipe = random.propose()
-            if recipe.tail in GRAPHS:
+            if recipe.lowering in GRAPHS:
                 learn(recipe)
         seconds, proposals = [], []
         for _ in range(REQUESTS):

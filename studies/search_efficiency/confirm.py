@@ -173,7 +173,7 @@ def _try_one(study: optuna.Study, space: Space, measure: Callable[[Recipe], dict
     trial = study.ask()
     recipe = suggest(trial, space)
     try:
-        if lowering.infeasible_reason(*recipe.tail) is not None:
+        if lowering.infeasible_reason(*recipe.lowering) is not None:
             raise TrialError("it cannot run here")
         values = measure(recipe)
     except TrialError:

@@ -1,4 +1,4 @@
-"""Record an exhaustive table once: every prefix of a small space, with every tail, as the pipeline really makes and measures them.
+"""Record an exhaustive table once: every prefix of a small space, with every lowering, as the pipeline makes and measures them.
 
 A prefix is written as soon as it is done, so the recording can be stopped and started again; what the stage cache has is not made
 twice. The table at the end is one compact file, and `replay.py` runs any strategy against it in simulated time.
@@ -33,9 +33,9 @@ from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import Entry, StageCache
 from autocut.recipe import PARENT_RATIO, Recipe
 from autocut.space import every_recipe, load_space
-from autocut.stages import lowering
 from autocut.stages.compile import modes
 from autocut.stages.graph import Signature, load_graph
+from autocut.stages.lowering import infeasible_reason, load, numerics
 from autocut.stages.methods import known_methods
 from autocut.stages.model_files import Prefix
 from autocut.task.batches import Inputs
@@ -70,12 +70,14 @@ class RecordingPipeline(Pipeline):
 
 
 def prefixes_of(space_path: Path) -> tuple[list[Recipe], list[tuple[str, str]]]:
-    """Every prefix of the space, the untrained ones first, and every tail that this machine can run."""
+    """Every prefix of the space, the untrained ones first, and every lowering that this machine can run."""
     space = load_space(str(space_path), known_methods())
     recipes = every_recipe(space)
     prefixes = sorted(dict.fromkeys(recipe.prefix for recipe in recipes), key=lambda prefix: int(prefix["train.epochs"]))
-    tails = [tail for tail in dict.fromkeys(recipe.tail for recipe in recipes) if lowering.infeasible_reason(*tail) is None]
-    return prefixes + heirs_of(prefixes, HEIRS[space_path.stem]), tails
+    lowerings = [
+        lowering for lowering in dict.fromkeys(recipe.lowering for recipe in recipes) if infeasible_reason(*lowering) is None
+    ]
+    return prefixes + heirs_of(prefixes, HEIRS[space_path.stem]), lowerings
 
 
 def heirs_of(prefixes: Sequence[Recipe], steps: int) -> list[Recipe]:
@@ -90,7 +92,7 @@ def heirs_of(prefixes: Sequence[Recipe], steps: int) -> list[Recipe]:
 
 
 class Recorder:
-    """Runs prefixes with all their tails, and keeps what the pipeline tells meanwhile."""
+    """Runs prefixes with all their lowerings, and keeps what the pipeline tells meanwhile."""
 
     def __init__(self, name: str, out: Path) -> None:
         self.stages: list[dict[str, Any]] = []
@@ -103,8 +105,8 @@ class Recorder:
         )  # fmt: skip
         self.pipeline.cost(self.pipeline.baseline, "fp32", "eager")
 
-    def record(self, prefix: Recipe, tails: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Make one prefix and measure all its tails; what it gives is one plain document."""
+    def record(self, prefix: Recipe, lowerings: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """Make one prefix and measure all its lowerings; what it gives is one plain document."""
         if prefix.parent is not None:
             self.pipeline.prefix(prefix.parent)
         self._forget()
@@ -119,20 +121,20 @@ class Recorder:
             "samples_seen": made.samples_seen,
             "stages": list(self.stages),
             "rungs": [[rung.epoch, rung.metric] for rung in self.rungs],
-            "tails": {f"{dtype}/{mode}": self._tail(prefix, dtype, mode) for dtype, mode in tails},
+            "lowerings": {f"{dtype}/{mode}": self._lowering(prefix, dtype, mode) for dtype, mode in lowerings},
         }
         return {**document, "shared": self.shared}
 
-    def _tail(self, prefix: Recipe, dtype: str, mode: str) -> dict[str, Any]:
+    def _lowering(self, prefix: Recipe, dtype: str, mode: str) -> dict[str, Any]:
         self.stages.clear()
         try:
-            measurement = self.pipeline.measure(prefix.with_tail(dtype, mode)).measurement
+            measurement = self.pipeline.measure(prefix.with_lowering(dtype, mode)).measurement
         except TrialError as error:
             return {"failed": error.message}
         return {
             "accuracy": asdict(measurement.accuracy),
             "cost": asdict(measurement.cost),
-            "numerics": lowering.numerics(dtype, mode),
+            "numerics": numerics(dtype, mode),
             "stages": list(self.stages),
         }
 
@@ -160,14 +162,14 @@ def work(name: str, space_path: Path, out: Path, share: int, shares: int) -> Non
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     recorder = Recorder(name, out)
-    prefixes, tails = prefixes_of(space_path)
+    prefixes, lowerings = prefixes_of(space_path)
     for prefix in prefixes[share::shares]:
         path = out / "prefixes" / f"{prefix.fingerprint}.json"
         if path.exists():
             continue
         started = time.perf_counter()
         draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(recorder.record(prefix, tails)))
+        draft.write_text(json.dumps(recorder.record(prefix, lowerings)))
         draft.replace(path)
         print(f"{prefix.describe()}: {time.perf_counter() - started:.1f} s", flush=True)
 
@@ -175,12 +177,12 @@ def work(name: str, space_path: Path, out: Path, share: int, shares: int) -> Non
 def spot_check(name: str, space_path: Path, out: Path, count: int = 4) -> list[dict[str, Any]]:
     """Score a few int8 graphs compiled by Inductor as well, to say how far the reference kernels are from them."""
     pipeline = Recorder(name, out).pipeline
-    prefixes, tails = prefixes_of(space_path)
-    inductor = [dtype for dtype, mode in tails if mode == "aot_inductor" and dtype not in ("fp32", "bf16")]
+    prefixes, lowerings = prefixes_of(space_path)
+    inductor = [dtype for dtype, mode in lowerings if mode == "aot_inductor" and dtype not in ("fp32", "bf16")]
     rows = []
     for prefix, dtype in zip(prefixes[:: max(1, len(prefixes) // count)], inductor * count, strict=False):
         made = pipeline.prefix(prefix)
-        compiled = lowering.load(pipeline.artifact(made, dtype, "aot_inductor").folder, "aot_inductor")
+        compiled = load(pipeline.artifact(made, dtype, "aot_inductor").folder, "aot_inductor")
         graph = pipeline.reference_kernels(made, dtype, "aot_inductor")
         loader = list(pipeline.task.loader(pipeline.task.validation_data, pipeline.task.batch_size))
         same = sum(int((compiled(inputs).argmax(1) == graph(inputs).argmax(1)).sum()) for inputs, _ in loader)
@@ -191,26 +193,26 @@ def spot_check(name: str, space_path: Path, out: Path, count: int = 4) -> list[d
 
 def pack(name: str, space_path: Path, out: Path) -> dict[str, Any]:
     """Put the documents of all prefixes into one: what belongs to a structure or to the untouched model is there once."""
-    prefixes, tails = prefixes_of(space_path)
+    prefixes, lowerings = prefixes_of(space_path)
     documents = [json.loads((out / "prefixes" / f"{prefix.fingerprint}.json").read_text()) for prefix in prefixes]
     structures: dict[str, dict[str, Any]] = {}
     shared: dict[str, float] = {}
     seconds: dict[str, list[float]] = {}
     for document in documents:
         costs = structures.setdefault(document["structure"], {})
-        for tail, found in document["tails"].items():
+        for lowering, found in document["lowerings"].items():
             if "failed" in found:
                 continue
-            costs.setdefault(tail, {"cost": found["cost"], "compile": [], "cost_s": []})
+            costs.setdefault(lowering, {"cost": found["cost"], "compile": [], "cost_s": []})
             # The last of its name is its own: the untouched model's, to which it is compared, comes before.
             for (stage, method), taken in {(one["stage"], one["method"]): one["seconds"] for one in found["stages"]}.items():
                 seconds.setdefault(f"{stage} {method}", []).append(taken)
-                if method == tail and stage in ("compile", "cost"):
-                    costs[tail]["compile" if stage == "compile" else "cost_s"].append(taken)
+                if method == lowering and stage in ("compile", "cost"):
+                    costs[lowering]["compile" if stage == "compile" else "cost_s"].append(taken)
         shared |= document["shared"]
     for costs in structures.values():
-        for tail, found in costs.items():
-            costs[tail] = {
+        for lowering, found in costs.items():
+            costs[lowering] = {
                 "cost": found["cost"],
                 "compile_s": round(statistics.median(found["compile"] or [0.0]), 3),
                 "measure_s": round(statistics.median(found["cost_s"]), 3),
@@ -222,8 +224,8 @@ def pack(name: str, space_path: Path, out: Path) -> dict[str, Any]:
         "seed": SEED,
         "versions": {"python": platform.python_version(), **_versions()},
         "space": space_path.read_text(),
-        "graphs": {f"{dtype}/{mode}": lowering.numerics(dtype, mode) for dtype, mode in tails},
-        "priors": {f"{dtype}/{mode}": float(modes.method(mode).options.get("seconds", 30)) for dtype, mode in tails},
+        "graphs": {f"{dtype}/{mode}": numerics(dtype, mode) for dtype, mode in lowerings},
+        "priors": {f"{dtype}/{mode}": float(modes.method(mode).options.get("seconds", 30)) for dtype, mode in lowerings},
         "train_samples": length(load_task(TASKS[name]).train_data),
         "shared_s": shared,
         "median_s": {what: round(statistics.median(all_), 3) for what, all_ in sorted(seconds.items())},
@@ -237,7 +239,7 @@ def _packed(document: dict[str, Any]) -> dict[str, Any]:
     """One prefix: seconds of its own stages, its rungs, and an accuracy for each quantized graph."""
     accuracies: dict[str, Any] = {}
     seconds: dict[str, float] = {}
-    for found in document["tails"].values():
+    for found in document["lowerings"].values():
         if "failed" in found:
             continue
         accuracies[found["numerics"]] = _rounded(found["accuracy"])
@@ -255,7 +257,7 @@ def _packed(document: dict[str, Any]) -> dict[str, Any]:
         "rungs": [[epoch, round(metric, 5)] for epoch, metric in document["rungs"]],
         "accuracies": accuracies,
         "seconds": seconds,
-        "failed": {tail: found["failed"] for tail, found in document["tails"].items() if "failed" in found},
+        "failed": {lowering: found["failed"] for lowering, found in document["lowerings"].items() if "failed" in found},
     }
 
 

@@ -116,7 +116,7 @@ def best_of(contest: Contest, *, heirs: bool = True) -> float:
     """Hypervolume of the whole table: what an endless search would reach; without `heirs`, one that inherits no weights."""
     volume = volume_of(contest)
     prefixes = [prefix for prefix in contest.table.prefixes if heirs or prefix.parent is None]
-    recipes = [prefix.with_tail(*tail) for prefix in prefixes for tail in contest.table.graphs]
+    recipes = [prefix.with_lowering(*lowering) for prefix in prefixes for lowering in contest.table.graphs]
     return volume.of([losses_of(contest, volume, recipe) for recipe in recipes if contest.table.measured(recipe)])
 
 

@@ -81,7 +81,7 @@ class World(Protocol):
         """The trained model of a recipe."""
         ...
 
-    def tail(self, recipe: Recipe) -> Sequence[Stage]:
+    def lowering(self, recipe: Recipe) -> Sequence[Stage]:
         """What else is made of it before it is measured."""
         ...
 
@@ -253,7 +253,7 @@ class Simulation:
     def _measuring(self, job: Job, recipe: Recipe) -> Iterator[_Step]:
         if job.kind == "baseline":
             yield from self._making(job, recipe, self.world.baseline())
-        for stage in (self.world.prefix(recipe), *self.world.tail(recipe)):
+        for stage in (self.world.prefix(recipe), *self.world.lowering(recipe)):
             if (yield from self._making(job, recipe, stage)):
                 return
         measured = self.world.measured(recipe)

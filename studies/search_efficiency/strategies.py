@@ -87,13 +87,13 @@ class Plain:
             # A converged sampler proposes what it knows again and again; a person would add something random.
             proposer = self._proposer if ask < self._repeats else self._random
             trial, recipe = proposer.propose()
-            if recipe.tail in self._table.graphs and not (self._skips_known and recipe in self._begun_recipes):
+            if recipe.lowering in self._table.graphs and not (self._skips_known and recipe in self._begun_recipes):
                 job = self._job("measure", recipe)
                 if proposer is self._proposer:
                     self._asked[job.number] = trial
                 return job
             if proposer is self._proposer:
-                (proposer.forget if recipe.tail in self._table.graphs else proposer.reject)(trial)
+                (proposer.forget if recipe.lowering in self._table.graphs else proposer.reject)(trial)
         raise StopIteration
 
     def on_event(self, job: Job, event: Event) -> None:

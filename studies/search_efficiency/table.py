@@ -49,17 +49,17 @@ class Table:
 
     @property
     def graphs(self) -> dict[tuple[str, str], str]:
-        """The quantized graph of every tail, on which its accuracy depends."""
-        return {_pair(tail): graph for tail, graph in self.document["graphs"].items()}
+        """The quantized graph of every lowering, on which its accuracy depends."""
+        return {_pair(lowering): graph for lowering, graph in self.document["graphs"].items()}
 
     @property
     def priors(self) -> dict[tuple[str, str], float]:
         """Seconds that a lowering is assumed to take before it was seen."""
-        return {_pair(tail): seconds for tail, seconds in self.document["priors"].items()}
+        return {_pair(lowering): seconds for lowering, seconds in self.document["priors"].items()}
 
     def measured(self, recipe: Recipe) -> Measured | None:
         """What a recipe gave and cost; None where it cannot be made, or was not recorded."""
-        prefix, (dtype, mode) = self.prefixes.get(recipe.prefix), recipe.tail
+        prefix, (dtype, mode) = self.prefixes.get(recipe.prefix), recipe.lowering
         if prefix is None or f"{dtype}/{mode}" in prefix["failed"]:
             return None
         accuracy = _accuracy(prefix["accuracies"][self.graphs[dtype, mode]])
@@ -68,15 +68,15 @@ class Table:
 
     def structure_seconds(self, recipe: Recipe) -> tuple[float, float]:
         """Seconds to compile a recipe's model and to time it."""
-        found = self.document["structures"][self.prefixes[recipe.prefix]["structure"]]["/".join(recipe.tail)]
+        found = self.document["structures"][self.prefixes[recipe.prefix]["structure"]]["/".join(recipe.lowering)]
         return found["compile_s"], found["measure_s"]
 
     @cached_property
     def _costs(self) -> dict[tuple[str, str], Cost]:
         return {
-            (structure, tail): cost_from_json(found["cost"])
-            for structure, tails in self.document["structures"].items()
-            for tail, found in tails.items()
+            (structure, lowering): cost_from_json(found["cost"])
+            for structure, lowerings in self.document["structures"].items()
+            for lowering, found in lowerings.items()
         }
 
 
@@ -91,6 +91,6 @@ def _accuracy(document: Mapping[str, Any]) -> Accuracy:
     )
 
 
-def _pair(tail: str) -> tuple[str, str]:
-    dtype, mode = tail.split("/")
+def _pair(lowering: str) -> tuple[str, str]:
+    dtype, mode = lowering.split("/")
     return dtype, mode

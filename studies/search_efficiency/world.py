@@ -58,9 +58,9 @@ class RecordedWorld:
             self._own_samples(recipe), rungs,
         )  # fmt: skip
 
-    def tail(self, recipe: Recipe) -> Sequence[Stage]:
+    def lowering(self, recipe: Recipe) -> Sequence[Stage]:
         """Accuracy of the quantized graph and cost of the structure, each with the artifact that it needs."""
-        found, (dtype, mode) = self.table.prefixes[recipe.prefix], recipe.tail
+        found, (dtype, mode) = self.table.prefixes[recipe.prefix], recipe.lowering
         graph, method = self.table.graphs[dtype, mode], f"{dtype}/{mode}"
         compile_s, measure_s = self.table.structure_seconds(recipe)
         quantize = tuple(

@@ -106,8 +106,8 @@ def test_a_drop_is_never_taken_between_two_splits():
 
 def test_accuracies_of_another_split_than_the_baselines_are_not_printed_beside_it():
     """0.9889 on validation is no drop from 0.9944 on test where the paired difference is zero."""
-    tail = {"quantize.dtype": "int8_dynamic", "compile.mode": "onnxruntime"}
-    points = [a_point(0, 0.9944, 3.0), a_point(1, 0.9889, 1.0, recipe=tail)]
+    lowering = {"quantize.dtype": "int8_dynamic", "compile.mode": "onnxruntime"}
+    points = [a_point(0, 0.9944, 3.0), a_point(1, 0.9889, 1.0, recipe=lowering)]
     paired = Accuracy("validation", 100, Interval(0.9889, 0.98, 1.0), difference=Interval(0.0, -0.01, 0.01))
 
     compared = replace(points[1], measurement=replace(points[1].measurement, accuracy=paired))
@@ -186,10 +186,10 @@ def test_knobs_are_explained_by_their_single_knob_baselines():
     """What was not measured alone is said not to be."""
     prune = {"prune.method": "structured", "prune.ratio": 0.5}
     train = {"train.epochs": 4}
-    tail = {"quantize.dtype": "int8_static", "compile.mode": "onnxruntime"}
+    lowering = {"quantize.dtype": "int8_static", "compile.mode": "onnxruntime"}
     points = [
-        a_point(0, 0.98, 6.0, recipe={}), a_point(1, 0.90, 2.0, recipe=prune), a_point(2, 0.978, 3.0, recipe=tail),
-        a_point(3, 0.975, 0.5, recipe=prune | train | tail),
+        a_point(0, 0.98, 6.0, recipe={}), a_point(1, 0.90, 2.0, recipe=prune), a_point(2, 0.978, 3.0, recipe=lowering),
+        a_point(3, 0.975, 0.5, recipe=prune | train | lowering),
     ]  # fmt: skip
 
     assert explain_knobs(points, points[3]) == (

@@ -227,8 +227,8 @@ def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, t
     """The heaviest libraries work in a fork, on as many threads as asked, and compile into the study's own cache."""
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it in a process that has compiled: this one, perhaps
     setting = Setting(str(small_task_file), str(tmp_path / "study"), 0, 1, 10**9, Price("test", 0.1, "today"), "autocut search")
-    tails = [Recipe().with_tail("fp32", "onnxruntime"), Recipe().with_tail("fp32", "torch_compile")]
-    jobs = [Job(1, "baseline", (Recipe(),), time.time() + 300, ""), Job(2, "measure", tuple(tails), time.time() + 300, "")]
+    lowerings = [Recipe().with_lowering("fp32", "onnxruntime"), Recipe().with_lowering("fp32", "torch_compile")]
+    jobs = [Job(1, "baseline", (Recipe(),), time.time() + 300, ""), Job(2, "measure", tuple(lowerings), time.time() + 300, "")]
     events = []
     (tmp_path / "fork").mkdir()
     with ServerProcess(tmp_path / "fork", [str(small_task_file)]) as process:
@@ -238,7 +238,7 @@ def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, t
         assert wait_for(lambda: process.is_running and process.is_ready, seconds=100)
         run_in_fork(process.address, partial(run_job, jobs[1], setting), events.append)
 
-    assert [event.recipe for event in events if isinstance(event, RecipeMeasured)] == [Recipe(), *tails]
+    assert [event.recipe for event in events if isinstance(event, RecipeMeasured)] == [Recipe(), *lowerings]
     assert {event.measured.measurement.cost.threads for event in events if isinstance(event, RecipeMeasured)} == {1}
     assert list((tmp_path / "study" / "stages" / "inductor").iterdir())
     # The first job has read the data itself, the second found it read: it is the same task to both.

@@ -24,7 +24,7 @@ from autocut.search.jobs import (
     WorkerUp,
 )
 
-ORT = Recipe().with_tail("fp32", "onnxruntime")
+ORT = Recipe().with_lowering("fp32", "onnxruntime")
 
 
 @pytest.fixture
@@ -67,12 +67,12 @@ def test_an_error_ends_its_recipe_and_the_next_one_runs(setting, monkeypatch, er
     whole = Pipeline.measure
 
     def measure(self, recipe):
-        if recipe.tail == ("int8_static", "onnxruntime"):
+        if recipe.lowering == ("int8_static", "onnxruntime"):
             raise error
         return whole(self, recipe)
 
     monkeypatch.setattr(Pipeline, "measure", measure)
-    events = run(job("measure", Recipe().with_tail("int8_static", "onnxruntime"), ORT), setting)
+    events = run(job("measure", Recipe().with_lowering("int8_static", "onnxruntime"), ORT), setting)
     failures = [event for event in events if isinstance(event, RecipeFailed)]
 
     assert [failure.outcome for failure in failures] == [outcome]
@@ -81,9 +81,9 @@ def test_an_error_ends_its_recipe_and_the_next_one_runs(setting, monkeypatch, er
 
 
 def test_recipes_of_a_prefix_that_cannot_be_fail_together(setting):
-    """The prefix is tried once, not once a tail."""
+    """The prefix is tried once, not once a lowering."""
     prefix = Recipe({"prune.method": "structured", "prune.ratio": 0.01})
-    events = run(job("measure", prefix, prefix.with_tail("fp32", "onnxruntime")), setting)
+    events = run(job("measure", prefix, prefix.with_lowering("fp32", "onnxruntime")), setting)
     failures = [event for event in events if isinstance(event, RecipeFailed)]
 
     assert [failure.outcome for failure in failures] == ["infeasible", "infeasible"]

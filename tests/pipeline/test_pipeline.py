@@ -54,7 +54,7 @@ def test_a_recipe_is_pruned_trained_lowered_and_measured(make_pipeline):
     """Accuracy with its paired difference, latency against the untouched model, lineage of stage keys."""
     rungs = []
     pipeline, made = make_pipeline(on_rung=rungs.append)
-    measured = pipeline.measure(TRAINED.with_tail(*ORT))
+    measured = pipeline.measure(TRAINED.with_lowering(*ORT))
 
     accuracy, cost = measured.measurement.accuracy, measured.measurement.cost
     assert accuracy.split == "validation"
@@ -71,26 +71,26 @@ def test_a_recipe_is_pruned_trained_lowered_and_measured(make_pipeline):
 def test_a_second_worker_does_none_of_it_again(make_pipeline):
     """The stage tree is shared, and told as found."""
     first, _ = make_pipeline()
-    before = first.measure(TRAINED.with_tail(*ORT))
+    before = first.measure(TRAINED.with_lowering(*ORT))
     second, made = make_pipeline()
-    after = second.measure(TRAINED.with_tail(*ORT))
+    after = second.measure(TRAINED.with_lowering(*ORT))
 
     assert made == []
     assert after == before
 
 
-def test_another_tail_of_a_trained_prefix_costs_no_training(make_pipeline):
-    """Only what the tail itself needs is made."""
+def test_another_lowering_of_a_trained_prefix_costs_no_training(make_pipeline):
+    """Only what the lowering itself needs is made."""
     pipeline, made = make_pipeline()
-    pipeline.measure(TRAINED.with_tail(*ORT))
+    pipeline.measure(TRAINED.with_lowering(*ORT))
     made.clear()
-    pipeline.measure(TRAINED.with_tail("int8_static", "onnxruntime"))
+    pipeline.measure(TRAINED.with_lowering("int8_static", "onnxruntime"))
 
     assert not {"train", "prune", "baseline", "quantize", "convert"} & set(made)
     assert "compile" in made
 
 
-def test_tails_of_a_mode_share_what_it_makes_of_the_graph(make_pipeline):
+def test_lowerings_of_a_mode_share_what_it_makes_of_the_graph(make_pipeline):
     """Neither a second dtype nor a second worker converts the graph again."""
     pipeline, made = make_pipeline()
     for dtype in ("fp32", "int8_dynamic", "int8_static"):
@@ -125,9 +125,9 @@ def test_no_second_of_a_shared_step_is_counted_twice(make_pipeline, monkeypatch)
 def test_a_structure_is_timed_once_whatever_its_weights(make_pipeline):
     """Latency follows from shapes: the trained model has the cost of the untrained one, accuracy is its own."""
     pipeline, made = make_pipeline()
-    untrained = pipeline.measure(PRUNED.with_tail(*ORT))
+    untrained = pipeline.measure(PRUNED.with_lowering(*ORT))
     made.clear()
-    trained = pipeline.measure(TRAINED.with_tail(*ORT))
+    trained = pipeline.measure(TRAINED.with_lowering(*ORT))
 
     assert "cost" not in made
     assert trained.structure == untrained.structure
@@ -156,7 +156,7 @@ def test_stages_leave_their_parents_alone(make_pipeline):
     """The next recipe starts from the same weights."""
     pipeline, _ = make_pipeline()
     before = copy.deepcopy(pipeline.baseline.model.state_dict())
-    pipeline.measure(TRAINED.with_tail("int8_static", "onnxruntime"))
+    pipeline.measure(TRAINED.with_lowering("int8_static", "onnxruntime"))
 
     torch.testing.assert_close(pipeline.baseline.model.state_dict(), before, rtol=0, atol=0)
 
@@ -166,7 +166,7 @@ def test_a_pair_without_a_kernel_says_so(make_pipeline):
     pipeline, _ = make_pipeline()
 
     with pytest.raises(InfeasibleRecipeError, match="int8_static"):
-        pipeline.measure(Recipe().with_tail("int8_static", "eager"))
+        pipeline.measure(Recipe().with_lowering("int8_static", "eager"))
 
 
 def test_training_stops_at_a_batch_boundary_when_time_is_up_and_goes_on_later(make_pipeline):

@@ -28,7 +28,7 @@ MODE_SPEED = {"eager": 1.0, "onnxruntime": 1.6, "aot_inductor": 1.3}
 def synthesize(recipe: Recipe, rng: np.random.Generator, split: str = "validation") -> tuple[dict[str, float], Measurement]:
     """Values that behave like real ones: pruning costs accuracy, training buys some back, int8 is fast when compiled."""
     ratio, epochs = float(recipe.get("prune.ratio", 0.0)), int(recipe["train.epochs"])
-    dtype, mode = recipe.tail
+    dtype, mode = recipe.lowering
     accuracy = 0.985 - 0.25 * ratio**3 + 0.02 * ratio * np.sqrt(epochs) - 0.004 * (dtype != "fp32") + rng.normal(0, 0.003)
     speed = MODE_SPEED[mode] * DTYPE_SPEED[dtype] * (1 + 4 * ratio**2) * np.exp(rng.normal(0, 0.03))
     latencies = tuple(_latency(size, speed) for size in (1, 32))
@@ -55,8 +55,8 @@ def fill(study: Study, count: int = 40, seed: int = 0) -> None:
     study.describe(
         {"task": "digits", "machine": "2-core x86_64, AVX512", "baseline": "trial 0, accuracy 0.985", "budget_left_s": 61.0}
     )
-    for tail in (("fp32", "eager"), ("fp32", "onnxruntime"), ("int8_static", "onnxruntime")):
-        recipe = Recipe().with_tail(*tail)
+    for lowering in (("fp32", "eager"), ("fp32", "onnxruntime"), ("int8_static", "onnxruntime")):
+        recipe = Recipe().with_lowering(*lowering)
         values, measurement = synthesize(recipe, rng)
         study.complete(None, recipe, *_params(recipe), values, measurement, _limits(values), is_baseline=True)
         session.beat(session.worked_s + 2)
@@ -138,7 +138,7 @@ def _one_trial(study: Study, rng: np.random.Generator, step: int) -> None:
     started = dt.datetime.now(dt.UTC)
     study.record_stage(StageRun(f"key{step}", "train", "none", 3.0, "done", False, recipe.fingerprint, started))
     if step % 9 == 4:
-        study.fail(None, recipe, *_params(recipe), f"no kernel for {recipe.tail[0]} in {recipe.tail[1]} on this machine")
+        study.fail(None, recipe, *_params(recipe), f"no kernel for {recipe.lowering[0]} in {recipe.lowering[1]} on this machine")
     elif step % 9 == 7:
         study.fail(None, recipe, *_params(recipe), "beaten at epoch 2 of 8: 0.71 against 0.93", "PRUNED", curve=curve[:2])
     else:

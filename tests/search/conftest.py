@@ -39,7 +39,7 @@ PRICE = Price("test", 0.1, "today")
 
 def cost_of(recipe):
     """Cost by (ratio, dtype, mode), as if measured."""
-    dtype, mode = recipe.tail
+    dtype, mode = recipe.lowering
     pruned = recipe["prune.method"] in ("structured", "structured_taylor")
     speedup = (
         SPEED[mode] * {"fp32": 1.0, "bf16": 0.7, "int8_static": 1.9}[dtype] / (1 - 0.9 * recipe.get("prune.ratio", 0) * pruned)
@@ -81,8 +81,8 @@ class MadeUp:
             f"train {recipe.prefix.fingerprint}", "train", "none/none", 2.0 * epochs, "training", samples=1000 * epochs, rungs=rungs
         )
 
-    def tail(self, recipe):
-        dtype, mode = recipe.tail
+    def lowering(self, recipe):
+        dtype, mode = recipe.lowering
         return (Stage(f"compile {recipe.fingerprint}", "compile", f"{dtype}/{mode}", SECONDS[mode], "compiling"),)
 
     def measured(self, recipe):
@@ -108,7 +108,7 @@ def start():
         clock = Clock()
         space = load_space(space_name, METHODS)
         budget = Budget(budget_s, spent_s, clock=clock)
-        priors = {tail: SECONDS[tail[1]] for tail in GRAPHS}
+        priors = {lowering: SECONDS[lowering[1]] for lowering in GRAPHS}
         known = Knowledge(space, GRAPHS, Planner(1000, priors), budget_s, limits, tactics, workers)
         book = MemoryBook(space.objectives)
         proposer = Proposer(space, SearchConfig.sampler, seed)

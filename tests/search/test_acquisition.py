@@ -25,7 +25,7 @@ def pruned(ratio, epochs=4):
 @pytest.fixture
 def forest(space):
     """A forest that has seen accuracy fall with the ratio."""
-    grown = Forest(space, lambda recipe: recipe.tail[0], seed=0)
+    grown = Forest(space, lambda recipe: recipe.lowering[0], seed=0)
     for ratio in np.linspace(0.1, 0.95, 18):
         grown.learn(pruned(round(float(ratio), 2)), 0.9 - 0.3 * ratio**2)
     return grown
@@ -40,7 +40,7 @@ def test_guesses_follow_what_was_measured(forest):
 
 def test_an_ungrown_forest_takes_the_first_offer(space):
     """Nothing is known: the sampler's order stands."""
-    forest = Forest(space, lambda recipe: recipe.tail[0], seed=0)
+    forest = Forest(space, lambda recipe: recipe.lowering[0], seed=0)
     forest.learn(pruned(0.5), 0.9)
     acquisition = Acquisition(forest, lambda _: {"usd_per_million": 0.1})
     assert not forest.is_ready()
@@ -62,9 +62,9 @@ def test_gain_counts_by_the_second(forest, seconds, chosen):
     assert choice.offer == chosen
 
 
-def test_a_tail_that_is_not_worth_its_seconds_is_left_for_later(forest):
+def test_a_lowering_that_is_not_worth_its_seconds_is_left_for_later(forest):
     """Half a minute of compiler for what another mode gives as well."""
-    cheap, dear = pruned(0.5).with_tail("fp32", "onnxruntime"), pruned(0.5).with_tail("fp32", "aot_inductor")
+    cheap, dear = pruned(0.5).with_lowering("fp32", "onnxruntime"), pruned(0.5).with_lowering("fp32", "aot_inductor")
     acquisition = Acquisition(forest, lambda recipe: {"usd_per_million": 0.4 if recipe == cheap else 0.39})
     choice = acquisition.best([[dear, cheap]], [[30.0, 2.0]], [10.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
 
@@ -73,27 +73,27 @@ def test_a_tail_that_is_not_worth_its_seconds_is_left_for_later(forest):
 
 def test_recipes_of_one_graph_are_one_measurement(space):
     """A mode that runs the same graph has the same accuracy: it tells nothing new."""
-    forest = Forest(space, lambda recipe: recipe.tail[0], seed=0)
+    forest = Forest(space, lambda recipe: recipe.lowering[0], seed=0)
     for mode in ("eager", "onnxruntime", "aot_inductor") * FEWEST:
-        forest.learn(pruned(0.5).with_tail("fp32", mode), 0.9)
+        forest.learn(pruned(0.5).with_lowering("fp32", mode), 0.9)
 
     assert not forest.is_ready()
 
 
 def test_a_graph_that_is_new_late_in_a_search_is_learned_at_once(space):
     """It has a feature of its own: what was fitted without it cannot be asked about it."""
-    forest = Forest(space, lambda recipe: recipe.tail[0], seed=0)
+    forest = Forest(space, lambda recipe: recipe.lowering[0], seed=0)
     for step in range(200):
         forest.learn(pruned(round(0.1 + 0.004 * step, 3)), 0.9)
     forest.guesses([pruned(0.5)])
-    forest.learn(pruned(0.5).with_tail("int8_static", "onnxruntime"), 0.7)
+    forest.learn(pruned(0.5).with_lowering("int8_static", "onnxruntime"), 0.7)
 
-    assert forest.guesses([pruned(0.51), pruned(0.51).with_tail("int8_static", "onnxruntime")]).shape[1] == 2
+    assert forest.guesses([pruned(0.51), pruned(0.51).with_lowering("int8_static", "onnxruntime")]).shape[1] == 2
 
 
 def test_a_setting_that_helped_at_some_ratios_is_expected_to_help_at_another(space):
     """Settings add up: a few trainings with and without say what one brings where it was never tried."""
-    forest = Forest(space, lambda recipe: recipe.tail[0], seed=0)
+    forest = Forest(space, lambda recipe: recipe.lowering[0], seed=0)
 
     def trained(ratio, loss):
         return Recipe({"prune.method": "structured", "prune.ratio": ratio, "train.epochs": 2, "distill.loss": loss})

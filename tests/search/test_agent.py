@@ -22,7 +22,7 @@ def test_the_untouched_model_comes_first_and_every_cheap_lowering_of_it_next(sta
     assert machine.jobs[0].kind == "baseline"
     assert machine.log[0] == ("measure", Recipe())
     assert {recipe.prefix for recipe in machine.jobs[1].recipes} == {Recipe()}
-    assert INT8 in {recipe.tail for recipe in machine.jobs[1].recipes}
+    assert INT8 in {recipe.lowering for recipe in machine.jobs[1].recipes}
 
 
 @pytest.mark.parametrize("budget_s", [60.0, 120.0, 300.0, 1200.0])
@@ -43,7 +43,7 @@ def test_the_untouched_weights_are_finalized_in_their_cheapest_exact_form(start)
     machine = start()
     machine.run()
 
-    assert machine.searcher.book.finals.keys() >= {Recipe(), Recipe().with_tail("fp32", "onnxruntime")}
+    assert machine.searcher.book.finals.keys() >= {Recipe(), Recipe().with_lowering("fp32", "onnxruntime")}
 
 
 def test_one_point_is_finalized_after_a_quarter_of_the_budget(start):
@@ -61,7 +61,7 @@ def test_one_point_is_finalized_after_a_quarter_of_the_budget(start):
     machine.run()
     at, recipes = finalized[0]
 
-    assert recipes == (Recipe().with_tail("fp32", "onnxruntime"),)
+    assert recipes == (Recipe().with_lowering("fp32", "onnxruntime"),)
     assert 0.25 <= at < 0.5
     kinds = [job.kind for job in machine.jobs]
     assert "measure" in kinds[kinds.index("finalize") :]
@@ -105,7 +105,7 @@ def test_a_slow_rehearsal_does_not_end_the_search_early(start):
 
 def test_a_wish_that_did_not_fit_is_run_when_time_comes_back(start):
     """Finalizing took less than was kept for it: what somebody asked for comes before new ideas."""
-    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 6, "train.lr_scale": 1.0}).with_tail(*INT8)
+    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 6, "train.lr_scale": 1.0}).with_lowering(*INT8)
     machine = start(budget_s=135.0, tries=[wish])
     machine.world.finalize_s = 1.0
     machine.run()
@@ -120,7 +120,7 @@ def test_a_limit_that_breaks_on_the_test_split_does_not_steer_the_search(start):
     machine = start(limits=(Limit("accuracy", ">=", 0.5),))
     machine.run(most_jobs=3)
     agent = machine.searcher
-    recipe = UNTOUCHED.with_tail(*INT8)
+    recipe = UNTOUCHED.with_lowering(*INT8)
     rivals = dict.fromkeys(agent.known.front_recipes())
     poor = machine.world.measured(Recipe({"prune.method": "structured", "prune.ratio": 0.9})).measurement
     agent.verdicts.finalized(RecipeFinalized(recipe, poor, None, None, None), agent.reference)
@@ -134,7 +134,7 @@ def test_time_that_is_left_finalizes_runners_up(start):
     machine = start(space_name="deploy-only")
     machine.run()
     front = {point.recipe for point in machine.searcher.book.front()}
-    behind = set(machine.searcher.book.finals) - front - {Recipe(), Recipe().with_tail("fp32", "onnxruntime")}
+    behind = set(machine.searcher.book.finals) - front - {Recipe(), Recipe().with_lowering("fp32", "onnxruntime")}
 
     assert front <= set(machine.searcher.book.finals)
     assert behind
@@ -150,16 +150,16 @@ def test_no_recipe_is_ever_run_twice(start):
     assert len(measured) == len(set(measured)) > 20
 
 
-def test_a_trained_prefix_is_measured_with_several_tails(start):
-    """Training takes minutes, a tail seconds."""
+def test_a_trained_prefix_is_measured_with_several_lowerings(start):
+    """Training takes minutes, a lowering seconds."""
     machine = start(budget_s=1200.0)
     machine.run()
-    tails = {}
+    lowerings = {}
     for _, recipe in machine.log:
         if recipe.is_trained:
-            tails.setdefault(recipe.prefix, set()).add(recipe.tail)
+            lowerings.setdefault(recipe.prefix, set()).add(recipe.lowering)
 
-    assert max(map(len, tails.values())) >= 2
+    assert max(map(len, lowerings.values())) >= 2
 
 
 def test_a_short_budget_leaves_out_slow_compilers(start):
@@ -171,8 +171,8 @@ def test_a_short_budget_leaves_out_slow_compilers(start):
 
     assert "left out" in told
     assert "aot_inductor" in told
-    assert not [recipe for _, recipe in short.log if recipe.tail[1] == "aot_inductor"]
-    assert [recipe for _, recipe in long.log if recipe.tail[1] == "aot_inductor"]
+    assert not [recipe for _, recipe in short.log if recipe.lowering[1] == "aot_inductor"]
+    assert [recipe for _, recipe in long.log if recipe.lowering[1] == "aot_inductor"]
 
 
 def test_slow_compilers_wait_for_their_turn(start):
@@ -182,7 +182,7 @@ def test_slow_compilers_wait_for_their_turn(start):
 
     def watch():
         job = next_job()
-        if job is not None and job.kind == "measure" and any(tail.tail[1] == "aot_inductor" for tail in job.recipes):
+        if job is not None and job.kind == "measure" and any(lowering.lowering[1] == "aot_inductor" for lowering in job.recipes):
             begun_s.append(machine.searcher.budget.spent())
         return job
 
@@ -198,7 +198,7 @@ def test_slow_compilers_get_the_time_that_nobody_else_wants(start):
     """A space without trainings is soon explored but for them."""
     machine = start(budget_s=600.0, space_name="deploy-only")
     machine.run()
-    slow = {recipe.tail for _, recipe in machine.log if recipe.tail[1] == "aot_inductor"}
+    slow = {recipe.lowering for _, recipe in machine.log if recipe.lowering[1] == "aot_inductor"}
 
     assert slow == {("fp32", "aot_inductor"), ("int8_static", "aot_inductor")}
     assert machine.searcher.budget.spent() < 300
@@ -212,7 +212,7 @@ def test_what_looked_hopeless_comes_before_compilers_that_nobody_proposed(start,
 
     def watch():
         job = next_job()
-        if job is not None and job.kind == "measure" and any(recipe.tail[1] == "aot_inductor" for recipe in job.recipes):
+        if job is not None and job.kind == "measure" and any(recipe.lowering[1] == "aot_inductor" for recipe in job.recipes):
             was_hopeful.append(machine.searcher.known.is_hopeful)
         return job
 
@@ -224,7 +224,7 @@ def test_what_looked_hopeless_comes_before_compilers_that_nobody_proposed(start,
 
 def test_a_failed_recipe_ends_alone_and_is_not_tried_again(start):
     """NaN, a compiler's refusal, an infeasible pair: the reason is recorded, the search goes on."""
-    bad = Recipe().with_tail(*INT8)
+    bad = Recipe().with_lowering(*INT8)
     machine = start()
     machine.world.broken[bad] = "infeasible"
     machine.run()
@@ -236,20 +236,20 @@ def test_a_failed_recipe_ends_alone_and_is_not_tried_again(start):
 
 def test_a_dead_worker_costs_one_recipe_and_the_others_are_run_again(start):
     """The recipe that was being worked on is blamed; the rest of the job is queued again."""
-    deadly = Recipe().with_tail(*INT8)
+    deadly = Recipe().with_lowering(*INT8)
     machine = start()
     machine.world.deadly.add(deadly)
     machine.run(most_jobs=6)
 
     assert [failure.recipe for failure in machine.searcher.book.failures] == [deadly]
-    assert {recipe.tail for _, recipe in machine.log} >= {("fp32", "onnxruntime"), ("bf16", "eager")}
+    assert {recipe.lowering for _, recipe in machine.log} >= {("fp32", "onnxruntime"), ("bf16", "eager")}
 
 
 def test_a_training_that_kills_its_process_is_tried_once(start):
-    """Not once for each of its tails: they share it."""
+    """Not once for each of its lowerings: they share it."""
     deadly = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 4, "train.lr_scale": 1.0})
-    machine = start(budget_s=1200.0, tries=[deadly.with_tail(*INT8)])
-    machine.world.deadly |= {deadly.with_tail(*tail) for tail in GRAPHS}
+    machine = start(budget_s=1200.0, tries=[deadly.with_lowering(*INT8)])
+    machine.world.deadly |= {deadly.with_lowering(*lowering) for lowering in GRAPHS}
     machine.run(most_jobs=12)
     blamed = [failure.recipe for failure in machine.searcher.book.failures if failure.recipe.prefix == deadly]
 
@@ -271,7 +271,7 @@ def test_an_untouched_model_that_kills_its_process_is_told(start):
 
 def test_user_recipes_are_tried_before_any_proposal(start):
     """`--try` is not a wish but an order."""
-    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.3, "train.epochs": 1, "train.lr_scale": 0.7}).with_tail(*INT8)
+    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.3, "train.epochs": 1, "train.lr_scale": 0.7}).with_lowering(*INT8)
     machine = start(tries=(wish,))
     machine.run()
     trained = [recipe for what, recipe in machine.log if what == "measure" and recipe.is_trained]
@@ -315,7 +315,7 @@ def test_a_budget_too_short_for_a_wish_is_no_verdict(start):
 
 def test_a_wish_that_does_not_fit_is_told(start):
     """Nothing that somebody asked for vanishes without a word."""
-    wish = Recipe({"train.epochs": 8, "train.lr_scale": 0.5}).with_tail("fp32", "onnxruntime")
+    wish = Recipe({"train.epochs": 8, "train.lr_scale": 0.5}).with_lowering("fp32", "onnxruntime")
     machine = start(budget_s=60.0, tries=(wish,))
     machine.run()
     told = [line for line in machine.searcher.progress.lines if wish.describe() in line]
@@ -327,7 +327,7 @@ def test_a_wish_that_does_not_fit_is_told(start):
 def test_a_refused_model_stands_in_nobodys_way(start):
     """What only it had beaten may be run, and what it had displaced is on the front again."""
     known = start().searcher.known
-    good, better = Recipe().with_tail("fp32", "onnxruntime"), Recipe().with_tail("int8_static", "onnxruntime")
+    good, better = Recipe().with_lowering("fp32", "onnxruntime"), Recipe().with_lowering("int8_static", "onnxruntime")
     known.remember(good, {"accuracy": 0.9, "usd_per_million": 0.5, "size_bytes": 1e6, "speedup": 2.0})
     known.remember(better, {"accuracy": 0.9, "usd_per_million": 0.3, "size_bytes": 1e5, "speedup": 3.0})
     assert known.front_recipes() == [better]
@@ -451,13 +451,13 @@ def test_a_fault_that_no_trial_would_survive_ends_the_search(start):
         machine.searcher.next_job()
 
 
-def test_a_slow_reference_does_not_make_every_tail_look_slow(start):
-    """The untouched model is timed several times; a tail is timed once."""
+def test_a_slow_reference_does_not_make_every_lowering_look_slow(start):
+    """The untouched model is timed several times; a lowering is timed once."""
     machine = start(budget_s=200.0)
-    tails = machine.searcher.known.affordable_tails()
+    lowerings = machine.searcher.known.affordable_lowerings()
     machine.searcher.planner.observe(StageRan("key", "cost", "fp32/eager", 40.0, False, "measuring"))
 
-    assert machine.searcher.known.affordable_tails() == tails
+    assert machine.searcher.known.affordable_lowerings() == lowerings
 
 
 def test_with_time_left_it_hopes_for_more_than_the_best_accuracy_seen(start):

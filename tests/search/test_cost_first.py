@@ -12,9 +12,9 @@ from autocut.search.cost_first import CostModel, cheapest_modes, dominates
 ORT = ("fp32", "onnxruntime")
 
 
-def structured(ratio, tail=ORT):
-    """A structured prune at `ratio` with a tail."""
-    return Recipe({"prune.method": "structured", "prune.ratio": ratio}).with_tail(*tail)
+def structured(ratio, lowering=ORT):
+    """A structured prune at `ratio` with a lowering."""
+    return Recipe({"prune.method": "structured", "prune.ratio": ratio}).with_lowering(*lowering)
 
 
 def test_a_timed_structure_is_known_exactly():
@@ -30,7 +30,7 @@ def test_a_timed_structure_is_known_exactly():
 def test_between_two_ratios_the_cost_is_a_geometric_mean_less_a_margin():
     """Interpolated in the logarithm, and 10% optimistic, so that a guess never drops a recipe that could win."""
     model = CostModel()
-    model.learn(Recipe().with_tail(*ORT), {"usd_per_million": 8.0})
+    model.learn(Recipe().with_lowering(*ORT), {"usd_per_million": 8.0})
     model.learn(structured(0.5), {"usd_per_million": 2.0})
 
     assert model.predict(structured(0.25))["usd_per_million"] == pytest.approx(4.0 * 0.9)
@@ -41,7 +41,7 @@ def test_between_two_ratios_the_cost_is_a_geometric_mean_less_a_margin():
 def test_outside_what_was_measured_nothing_is_said(ratio):
     """Extrapolation would drop recipes for a cost that nobody measured."""
     model = CostModel()
-    model.learn(Recipe().with_tail(*ORT), {"usd_per_million": 8.0})
+    model.learn(Recipe().with_lowering(*ORT), {"usd_per_million": 8.0})
     model.learn(structured(0.5), {"usd_per_million": 2.0})
 
     assert model.predict(structured(ratio)) is None
@@ -50,27 +50,27 @@ def test_outside_what_was_measured_nothing_is_said(ratio):
 
 def test_modes_of_one_graph_keep_the_cheapest_only():
     """Two modes that run the same quantized graph have one accuracy: the dearer one can never be on the front."""
-    tails = [("fp32", "eager"), ("fp32", "aot_inductor"), ("int8_static", "onnxruntime"), ("bf16", "eager")]
-    graphs = {tails[0]: "fp32", tails[1]: "fp32", tails[2]: "ort int8", tails[3]: "bf16"}
-    costs = {tails[0]: {"usd_per_million": 5.0}, tails[1]: {"usd_per_million": 3.0}, tails[2]: {"usd_per_million": 2.0}}
+    lowerings = [("fp32", "eager"), ("fp32", "aot_inductor"), ("int8_static", "onnxruntime"), ("bf16", "eager")]
+    graphs = {lowerings[0]: "fp32", lowerings[1]: "fp32", lowerings[2]: "ort int8", lowerings[3]: "bf16"}
+    costs = {lowerings[0]: {"usd_per_million": 5.0}, lowerings[1]: {"usd_per_million": 3.0}, lowerings[2]: {"usd_per_million": 2.0}}
 
-    assert cheapest_modes(tails, costs, graphs, ["usd_per_million"]) == tails[1:]
+    assert cheapest_modes(lowerings, costs, graphs, ["usd_per_million"]) == lowerings[1:]
 
 
 def test_a_reduced_precision_that_costs_more_than_full_precision_is_dropped():
     """It cannot be more accurate, so it has nothing to offer; what is merely unknown stays."""
-    tails = [("fp32", "onnxruntime"), ("bf16", "eager"), ("int8_static", "onnxruntime")]
-    graphs = {tail: tail[0] for tail in tails}
-    costs = {tails[0]: {"usd_per_million": 3.0}, tails[1]: {"usd_per_million": 4.0}}
+    lowerings = [("fp32", "onnxruntime"), ("bf16", "eager"), ("int8_static", "onnxruntime")]
+    graphs = {lowering: lowering[0] for lowering in lowerings}
+    costs = {lowerings[0]: {"usd_per_million": 3.0}, lowerings[1]: {"usd_per_million": 4.0}}
 
-    assert cheapest_modes(tails, costs, graphs, ["usd_per_million"]) == [tails[0], tails[2]]
+    assert cheapest_modes(lowerings, costs, graphs, ["usd_per_million"]) == [lowerings[0], lowerings[2]]
 
 
 def test_without_a_cost_objective_no_mode_is_dropped():
     """A search for training dollars has no reason to prefer a mode."""
-    tails = [("fp32", "eager"), ("fp32", "aot_inductor")]
+    lowerings = [("fp32", "eager"), ("fp32", "aot_inductor")]
 
-    assert cheapest_modes(tails, {}, dict.fromkeys(tails, "fp32"), []) == tails
+    assert cheapest_modes(lowerings, {}, dict.fromkeys(lowerings, "fp32"), []) == lowerings
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=4), st.data())

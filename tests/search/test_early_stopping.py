@@ -62,7 +62,7 @@ def stopped_prefixes(machine):
 
 
 def test_a_hopeless_training_ends_at_a_rung_and_is_told_once(start, monkeypatch):
-    """It stays visible, with its reason, and what its tails would have cost is saved."""
+    """It stays visible, with its reason, and what its lowerings would have cost is saved."""
     monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 1000)
     machine = start(budget_s=1800.0, tactics=UNWEIGHED)
     machine.run()

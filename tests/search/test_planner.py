@@ -16,7 +16,7 @@ def observe(planner, stage, method, seconds):
 
 @pytest.fixture
 def planner():
-    """A planner that has seen two tails of a mode, and what they shared."""
+    """A planner that has seen two lowerings of a mode, and what they shared."""
     planner = Planner(1000, {ORT: 4.0, INT8: 4.0, ("fp32", "eager"): 1.0})
     observe(planner, "convert", "fp32/onnxruntime", 5.0)
     observe(planner, "compile", "fp32/onnxruntime", 1.0)
@@ -24,8 +24,8 @@ def planner():
     return planner
 
 
-def test_the_first_tail_of_a_mode_pays_for_what_its_tails_share(planner):
-    """A tail by itself takes what it took to make all of it; the next one is cheaper."""
+def test_the_first_lowering_of_a_mode_pays_for_what_its_lowerings_share(planner):
+    """A lowering by itself takes what it took to make all of it; the next one is cheaper."""
     assert planner.compile_s(INT8) == 7.0
     assert planner.compile_s(INT8, is_converted=True) == 2.0
 
@@ -38,19 +38,19 @@ def test_a_mode_that_shares_nothing_is_not_charged_for_another(planner):
     assert planner.compile_s(("fp32", "eager")) == 1.0
 
 
-def test_tails_of_a_prefix_count_what_they_share_once(start):
-    """Five seconds to convert, one to compile: three tails of one prefix and one of another."""
+def test_lowerings_of_a_prefix_count_what_they_share_once(start):
+    """Five seconds to convert, one to compile: three lowerings of one prefix and one of another."""
     known = start().searcher.known
     other = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
-    tails = [Recipe().with_tail(*ORT), Recipe().with_tail(*INT8), Recipe(), other.with_tail(*ORT)]
+    lowerings = [Recipe().with_lowering(*ORT), Recipe().with_lowering(*INT8), Recipe(), other.with_lowering(*ORT)]
     for dtype in ("fp32", "int8_static"):
         observe(known.planner, "compile", f"{dtype}/onnxruntime", 1.0)
         observe(known.planner, "cost", f"{dtype}/onnxruntime", 0.0)
-    before = known.total_s(tails)
+    before = known.total_s(lowerings)
     observe(known.planner, "convert", "fp32/onnxruntime", 5.0)
 
-    assert known.total_s(tails) == pytest.approx(before + 2 * 5.0)
-    assert known.seconds(tails[1]) == pytest.approx(known.seconds(tails[0]))
+    assert known.total_s(lowerings) == pytest.approx(before + 2 * 5.0)
+    assert known.seconds(lowerings[1]) == pytest.approx(known.seconds(lowerings[0]))
 
 
 @pytest.mark.parametrize(("total_s", "expected"), [(60.0, (1,)), (300.0, (1, 2, 4)), (10.0, (1,)), (86_400.0, (1, 2, 4, 8))])

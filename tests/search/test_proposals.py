@@ -20,7 +20,7 @@ def test_every_sampler_proposes_recipes_of_the_space_and_learns(sampler, space):
             proposer.forget(trial)
         else:
             proposer.tell(trial, [0.9, 0.1, 1e5], {"latency_ms<=5": -1.0})
-    proposer.learn(Recipe().with_tail("fp32", "onnxruntime"), [0.98, 0.05, 1e5], {})
+    proposer.learn(Recipe().with_lowering("fp32", "onnxruntime"), [0.98, 0.05, 1e5], {})
 
     assert space.contains(proposer.propose()[1])
 
@@ -28,7 +28,7 @@ def test_every_sampler_proposes_recipes_of_the_space_and_learns(sampler, space):
 def test_parameters_of_a_recipe_are_those_that_count(space):
     """No ratio without a pruning method, no temperature without distillation."""
     proposer = Proposer(space, "tpe", seed=0)
-    params, distributions = proposer.parameters(Recipe().with_tail("fp32", "onnxruntime"))
+    params, distributions = proposer.parameters(Recipe().with_lowering("fp32", "onnxruntime"))
 
     assert params == {
         "prune.method": "none",
@@ -93,7 +93,7 @@ def test_a_long_search_is_looked_at_in_part(space):
     proposer = Proposer(space, "random", 0)
     early, _ = proposer.propose()
     for index in range(400):
-        proposer.learn(Recipe().with_tail("fp32", "onnxruntime"), [0.9 + 1e-4 * index, 0.1, 1e5], {})
+        proposer.learn(Recipe().with_lowering("fp32", "onnxruntime"), [0.9 + 1e-4 * index, 0.1, 1e5], {})
     proposer.propose()
     proposer.tell(early, [0.99, 0.01, 1e3], {})
     kept = proposer.trials()

@@ -79,13 +79,13 @@ def prefix_record(recipe):
 
 
 def structure_record(ratio):
-    """Costs of one structure under every tail."""
+    """Costs of one structure under every lowering."""
     costs = {}
-    for tail, speed in SPEED.items():
+    for lowering, speed in SPEED.items():
         faster = speed / (1 - ratio)
         latency = Latency(32, 64, near(10 / faster), None, None, 10.0, near(faster), 1.0)
-        size = int(1e6 * (1 - ratio) / (4 if "int8" in tail else 1))
-        costs[tail] = {"cost": asdict(Cost((latency,), size, size, 1, 5.0, "made up")), "compile_s": 1.0, "measure_s": 1.0}
+        size = int(1e6 * (1 - ratio) / (4 if "int8" in lowering else 1))
+        costs[lowering] = {"cost": asdict(Cost((latency,), size, size, 1, 5.0, "made up")), "compile_s": 1.0, "measure_s": 1.0}
     return costs
 
 
