@@ -1,6 +1,7 @@
 """The front, against brute force and Monte Carlo."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocut.errors import NoResultError
-from autocut.front import FrontPoint, hypervolume, hypervolume_contributions, knee, non_dominated, reference_point
+from autocut.front import FrontPoint, hypervolume, hypervolume_contributions, knee, non_dominated, reference_point, signs, with_ties
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
 from autocut.recipe import Recipe
 
@@ -141,6 +142,26 @@ def test_beaten_points_are_never_the_knee_and_a_line_has_none():
     assert knee(line[1:2], TWO).trial == 1
     with pytest.raises(NoResultError):
         knee([], TWO)
+
+
+def test_signs_turn_values_into_losses():
+    """Lower is better on every objective; the order is that of the objectives."""
+    assert signs({"size_bytes": "minimize", "accuracy": "maximize"}).tolist() == [1.0, -1.0]
+
+
+@given(st.lists(st.floats(0.5, 9), min_size=4, max_size=4))
+def test_two_speeds_are_tied_where_their_intervals_share_a_point(ends):
+    """Oracle: if there is a common point, the larger of the two low ends is in both."""
+    intervals = [Interval(low, low, high) for low, high in (sorted(ends[:2]), sorted(ends[2:]))]
+    points = [a_point(trial, 0.9, 1.0) for trial in (0, 1)]
+    for point, interval in zip(points, intervals, strict=True):
+        latencies = tuple(replace(latency, speedup=interval) for latency in point.measurement.cost.latencies)
+        cost = replace(point.measurement.cost, latencies=latencies)
+        points[point.trial] = replace(point, measurement=replace(point.measurement, cost=cost))
+    common = max(interval.low for interval in intervals)
+
+    tied = all(common <= interval.high for interval in intervals)
+    assert [point.ties for point in with_ties(points, TWO)] == ([(1,), (0,)] if tied else [(), ()])
 
 
 def test_ties_need_overlap_on_every_objective():
