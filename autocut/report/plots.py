@@ -168,7 +168,7 @@ def _growth(study: Study) -> list[tuple[float, float, int]]:
 
 
 def _figure(title: str, x: str, y: str) -> go.Figure:
-    # No template: plotly's own is 7 kB of JSON, and each update writes a row for every 2 kB. White, because the dashboard also has a
+    # No template: plotly's own is 7 kB of JSON, and an update writes a row for every 2 kB. White, because the dashboard also has a
     # dark theme.
     return go.Figure(
         layout={
