@@ -12,11 +12,11 @@ The database is the only truth: what a killed process left half done is ignored 
 from __future__ import annotations
 
 from autocut.study.database import storage_errors, without_password
-from autocut.study.index import Final, TrialRecord
 from autocut.study.ledger import CATEGORIES, Session
 from autocut.study.opening import create_study, open_study
 from autocut.study.records import StageRun
 from autocut.study.study import Study
+from autocut.study.trials import Final, TrialRecord
 
 __all__ = [
     "CATEGORIES",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from autocut.study.index import Final, TrialRecord
 from autocut.study.records import StageRun
+from autocut.study.trials import Final, TrialRecord
 
 _FIRST = ("trial", "state", "is_baseline", "is_feasible", "summary", "split")
 

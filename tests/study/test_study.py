@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from autocut.errors import DivergedError, StudyError
 from autocut.recipe import Recipe
-from autocut.study import open_study
+from autocut.study import open_study, telling
 
 RECIPE = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
 VALUES = {"accuracy": 0.9, "usd_per_million": 0.1, "latency_ms": 1.0}
@@ -107,7 +107,7 @@ def test_everything_is_read_back_by_another_process(make_study, complete, make_m
     assert reader.trials() == study.trials()
     assert reader.finals() == study.finals()
     assert reader.points() == study.points()
-    assert reader.verdicts() == study.verdicts()
+    assert reader.results() == study.results()
     reader.close()
 
 
@@ -131,7 +131,7 @@ def test_a_trial_that_ended_early_keeps_its_reason(make_study, state, asked):
     frozen = study.optuna.trials[number]
     assert (frozen.state.name, frozen.user_attrs["reason"], frozen.intermediate_values) == (state, "beaten at epoch 2", {})
     assert study.trials()[0].curve == (0.2, 0.3)
-    assert list(study.verdicts()) == [RECIPE]
+    assert list(study.results()) == [RECIPE]
 
 
 def test_the_sampler_survives_early_stopped_trials(make_study, complete):
@@ -159,23 +159,23 @@ def test_interrupted_trials_are_found_and_may_run_again(make_study):
     assert left.params == asked.params
     study.fail(left, RECIPE, {}, {}, "interrupted", retry=True)
     assert study.running() == []
-    assert study.verdicts() == {}
+    assert study.results() == {}
 
 
 def test_the_last_trial_of_a_recipe_counts(make_study):
     """A training that was stopped early may go on later; if that is interrupted, it has no verdict."""
     study = make_study()
     study.fail(None, RECIPE, {}, {}, "stopped", "PRUNED", curve=[0.1])
-    assert study.verdicts()[RECIPE].state == "PRUNED"
+    assert study.results()[RECIPE].state == "PRUNED"
 
     study.fail(None, RECIPE, {}, {}, "interrupted", retry=True)
-    assert study.verdicts() == {}
+    assert study.results() == {}
 
 
 def test_a_measurement_without_its_trial_is_ignored(make_study, make_measurement, monkeypatch):
     """Killed between our row and Optuna's: the orphan is in no answer, and the trial can be run again."""
     study = make_study()
-    monkeypatch.setattr(study, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(telling, "end", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         study.complete(None, RECIPE, {}, {}, VALUES, make_measurement(0.9, 1.0))
     monkeypatch.undo()
