@@ -15,11 +15,10 @@ from autocut.price import Price, usd_for, usd_per_million
 
 @dataclass(frozen=True)
 class Metric:
-    """One value of a trial: its better direction, its unit, and one line about its meaning."""
+    """One value of a trial: its better direction, and one line about its meaning."""
 
     name: str
     direction: str
-    unit: str
     meaning: str
 
     @property
@@ -32,13 +31,13 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         metric.name: metric
         for metric in (
-            Metric("accuracy", "maximize", "", "the task's metric on the split that the measurement names"),
-            Metric("usd_per_million", "minimize", "USD", "price of a million predictions at the largest serving batch size"),
-            Metric("latency_ms", "minimize", "ms", "median of one call at the first serving batch size"),
-            Metric("size_bytes", "minimize", "bytes", "the exported model on disk"),
-            Metric("compressed_size_bytes", "minimize", "bytes", "the exported model in a zip archive"),
-            Metric("train_usd", "minimize", "USD", "price of training this recipe once, nothing cached"),
-            Metric("speedup", "maximize", "x", "throughput against the untouched model at the largest serving batch size"),
+            Metric("accuracy", "maximize", "the task's metric on the split that the measurement names"),
+            Metric("usd_per_million", "minimize", "price of a million predictions at the largest serving batch size"),
+            Metric("latency_ms", "minimize", "median of one call at the first serving batch size"),
+            Metric("size_bytes", "minimize", "the exported model on disk"),
+            Metric("compressed_size_bytes", "minimize", "the exported model in a zip archive"),
+            Metric("train_usd", "minimize", "price of training this recipe once, nothing cached"),
+            Metric("speedup", "maximize", "throughput against the untouched model at the largest serving batch size"),
         )
     }
 )

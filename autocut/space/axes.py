@@ -149,11 +149,6 @@ class Space:
         """Return the axis `name`, or None if this space keeps it at the untouched model's value."""
         return next((axis for axis in self.axes if axis.name == name), None)
 
-    @property
-    def conditions(self) -> dict[str, Mapping[str, tuple[Value, ...]]]:
-        """The condition of every axis that has one."""
-        return {axis.name: axis.when for axis in self.axes if axis.when}
-
     def methods(self, axis_name: str) -> tuple[str, ...]:
         """Return the names on a method axis; the untouched model's name if the space has no such axis."""
         axis = self.axis(axis_name)

@@ -2,11 +2,11 @@
 
     <folder>/study.db ........ SQLite (or study.json, which names a database server)
     <folder>/stages/ ......... the stage cache
-    <folder>/bundles/ ........ what the user takes away
-    <folder>/artifacts/ ...... files that the dashboard offers
-    <folder>/search.lock ..... held by the one process that searches
+    <folder>/bundles/ ........ deployable models
+    <folder>/artifacts/ ...... files for download on the dashboard
+    <folder>/search.lock ..... lock of the process that searches
 
-The database is the only truth: what a killed process left half done is ignored by every reader.
+The database is the only source of truth. Readers ignore what a killed process left incomplete.
 """
 
 from __future__ import annotations

@@ -51,9 +51,7 @@ class Study:
         self.name = row.name
         self.objectives: Mapping[str, str] = MappingProxyType(dict(row.objectives))
         self.task_fingerprint = row.task_fingerprint
-        self.space_json = row.space
         self.seed = row.seed
-        self.created: dt.datetime = row.created
         self.optuna = study
         self._engine = engine
         self._database = sessionmaker(engine)
@@ -69,11 +67,6 @@ class Study:
     def stages_dir(self) -> Path:
         """Folder of the stage cache."""
         return self.folder / "stages"
-
-    @property
-    def bundles_dir(self) -> Path:
-        """Folder of the bundles."""
-        return self.folder / "bundles"
 
     @property
     def artifacts_dir(self) -> Path:
@@ -135,10 +128,6 @@ class Study:
         """Return every stage run, oldest first."""
         with self._reading(), self._database() as database:
             return stage_log.read(database, self.name)
-
-    def stage_seconds(self) -> pd.DataFrame:
-        """Return the seconds of stages that ran with success: one row per (stage, method), with count, median, mean and max."""
-        return frames.stage_seconds(self.stage_runs())
 
     # ---- writing trials ---------------------------------------------------------------------------------------------------------
 

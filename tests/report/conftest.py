@@ -73,7 +73,7 @@ def finalize(study: Study, most: int = 4) -> None:
     chosen = study.search_front()[:most]
     for point in chosen:
         values, measurement = synthesize(point.recipe, rng, "test")
-        folder = study.bundles_dir / f"trial-{point.trial}"
+        folder = study.folder / "bundles" / f"trial-{point.trial}"
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(rng.bytes(20_000))
         (folder / "manifest.json").write_text('{"schema_version": 1}')

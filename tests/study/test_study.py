@@ -100,7 +100,7 @@ def test_everything_is_read_back_by_another_process(make_study, complete, make_m
     complete(study, 0.6, 0.9, 0.1)
     study.fail(None, RECIPE, {}, {}, "no kernel for int8_static in eager")
     study.record_final(
-        1, make_measurement(0.89, 1.0, "test"), VALUES, bundle=study.bundles_dir / "1", bundle_sha256="ab", verified=True
+        1, make_measurement(0.89, 1.0, "test"), VALUES, bundle=study.folder / "bundles" / "1", bundle_sha256="ab", verified=True
     )
 
     reader = open_study(study.folder)
@@ -246,13 +246,13 @@ def test_final_numbers_replace_those_of_the_search(make_study, complete, make_me
     for number, accuracy, price in ((0, 0.90, 0.5), (1, 0.91, 0.4)):
         values = {"accuracy": accuracy, "usd_per_million": price}
         measurement = make_measurement(accuracy, 5.0, "test")
-        study.record_final(number, measurement, values, **VERIFIED | {"bundle": study.bundles_dir / str(number)})
+        study.record_final(number, measurement, values, **VERIFIED | {"bundle": study.folder / "bundles" / str(number)})
 
     front = {point.trial: point for point in study.front()}
     assert set(front) == {1, 2}
     assert front[1].values["accuracy"] == 0.91
     assert front[1].measurement.accuracy.split == "test"
-    assert front[1].bundle == str(study.bundles_dir / "1")
+    assert front[1].bundle == str(study.folder / "bundles" / "1")
     assert front[2].measurement.accuracy.split == "validation"
     assert front[2].ties == ()
     assert {point.trial for point in study.search_front()} == {0, 1, 2}
