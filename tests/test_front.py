@@ -1,4 +1,4 @@
-"""The front, against brute force and Monte Carlo."""
+"""The front, compared with brute force and Monte Carlo."""
 
 import itertools
 from dataclasses import replace
@@ -88,7 +88,7 @@ def test_three_dimensional_volume_agrees_with_throwing_darts():
 
 
 def test_points_beyond_the_reference_add_nothing():
-    """They neither count nor take away."""
+    """They neither add nor remove volume."""
     inside, outside = a_point(0, 0.5, 1.0), a_point(1, 0.9, 100.0)
     reference = {"accuracy": 0.0, "usd_per_million": 2.0}
     assert hypervolume([inside, outside], TWO, reference) == hypervolume([inside], TWO, reference) == pytest.approx(0.5)
@@ -98,7 +98,7 @@ def test_points_beyond_the_reference_add_nothing():
 @given(rows=VALUES.filter(bool))
 @settings(max_examples=40, deadline=None)
 def test_a_contribution_is_what_is_lost_without_the_point(rows):
-    """Oracle: the volume with and without it, as a share of the box."""
+    """Oracle: the volume with and without the point, as a share of the box."""
     points = points_of(rows)
     corner = reference_point(points, TWO)
     sides = [abs(corner[name] - (max if way == "maximize" else min)(p.values[name] for p in points)) for name, way in TWO.items()]
@@ -176,7 +176,7 @@ def test_ties_need_overlap_on_every_objective():
 
 
 def test_against_the_untouched_model_the_paired_test_decides():
-    """Its own accuracy interval is wide, but the same examples tell the two apart."""
+    """The accuracy intervals are wide, but the test on the same examples finds the difference."""
 
     def pair(p_value):
         untouched = a_point(0, 0.90, 1.0, speedup=1.0, difference=0.0, p_value=1.0, spread=0.05, ratio=0)
@@ -188,7 +188,7 @@ def test_against_the_untouched_model_the_paired_test_decides():
 
 
 def test_numbers_without_an_interval_are_tied_only_when_equal():
-    """A file is as large as it is."""
+    """A file size has no spread."""
     same = [a_point(0, 0.9, 1.0, 5.0, speedup=1.0), a_point(1, 0.9, 1.0, 5.0, speedup=1.0)]
     other = [same[0], a_point(2, 0.9, 1.0, 4.9, speedup=1.0)]
     assert [point.ties for point in non_dominated(same, THREE)] == [(1,), (0,)]
@@ -196,13 +196,13 @@ def test_numbers_without_an_interval_are_tied_only_when_equal():
 
 
 def test_different_splits_are_never_tied():
-    """Validation and test examples are not the same ones."""
+    """Validation and test examples differ, so their numbers cannot be compared."""
     points = [a_point(0, 0.9, 1.0, speedup=1.0), a_point(1, 0.9, 1.0, speedup=1.0, split="validation")]
     assert [point.ties for point in non_dominated(points, TWO)] == [(), ()]
 
 
 def test_values_that_are_no_numbers_are_never_on_the_front():
-    """NaN is beaten by nothing, and must not win by that."""
+    """Nothing beats NaN, but it must not win."""
     points = [a_point(0, 0.9, float("nan")), a_point(1, 0.8, 1.0), a_point(2, 0.99, float("inf"))]
     assert [point.trial for point in non_dominated(points, TWO)] == [1]
     assert hypervolume_contributions(points, TWO)[0] == 0

@@ -1,4 +1,4 @@
-"""Records of measurements: their intervals, and their way through JSON."""
+"""Records of measurements and their JSON form."""
 
 import json
 from dataclasses import asdict, replace
