@@ -97,7 +97,7 @@ class FakeWorkplace(contextlib.nullcontext):
         super().__init__(self)
 
     def start_ray(self):
-        """Start nothing."""
+        """There is none."""
 
 
 @pytest.fixture
@@ -252,20 +252,20 @@ def test_wrong_use_exits_with_two_and_says_what_to_type(searches, capsys, words,
 @pytest.mark.parametrize(
     "words", ["--space quik", "--space nowhere.toml", "--space gpu", "--limit latncy<=5", "--instance c7i.larg"]
 )
-def test_what_needs_no_task_is_reported_before_anything_starts(searches, room, words):
-    """A typing error must not wait for processes and imports."""
+def test_what_needs_no_task_is_told_before_anything_starts(searches, room, words):
+    """A slip of the keyboard costs no waiting for processes and imports."""
     room("autocut.execution.worker_pool", Workplace=lambda *_, **__: pytest.fail("something was started"))
     assert cli.main(["search", "--budget", "8h", *words.split()]) == 2
 
 
-def test_an_unknown_sampler_is_reported_before_ray_starts(searches, monkeypatch):
-    """The sampler names need Optuna, not Ray."""
+def test_an_unknown_sampler_is_told_before_ray_starts(searches, monkeypatch):
+    """Its names need Optuna, not Ray."""
     monkeypatch.setattr(FakeWorkplace, "start_ray", lambda self: pytest.fail("Ray was started"))
     assert cli.main(["search", "--budget", "8h", "--sampler", "tp"]) == 2
 
 
 def test_mistyped_variable_is_refused(searches, monkeypatch, capsys):
-    """To ignore it would be a silent fallback."""
+    """Ignored, it would be a silent fallback."""
     monkeypatch.setenv("AUTOCUT_SEARCH_BUDGTE", "8h")
     assert cli.main(["search", "--budget", "3m"]) == 2
     assert "did you mean 'AUTOCUT_SEARCH_BUDGET'?" in capsys.readouterr().err

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocut.errors import NoResultError
-from autocut.front import FrontPoint, hypervolume, hypervolume_contributions, knee, non_dominated, reference_point, signs, with_ties
+from autocut.front import (
+    FrontPoint,
+    hypervolume,
+    hypervolume_contributions,
+    knee,
+    non_dominated,
+    objective_signs,
+    reference_point,
+    with_ties,
+)
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
 from autocut.recipe import Recipe
 
@@ -146,7 +155,7 @@ def test_beaten_points_are_never_the_knee_and_a_line_has_none():
 
 def test_signs_turn_values_into_losses():
     """Lower is better on every objective; the order is that of the objectives."""
-    assert signs({"size_bytes": "minimize", "accuracy": "maximize"}).tolist() == [1.0, -1.0]
+    assert objective_signs({"size_bytes": "minimize", "accuracy": "maximize"}).tolist() == [1.0, -1.0]
 
 
 @given(st.lists(st.floats(0.5, 9), min_size=4, max_size=4))

@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from autocut.front import FrontPoint, hypervolume, non_dominated, reference_point, signs
+from autocut.front import FrontPoint, hypervolume, non_dominated, objective_signs, reference_point
 from autocut.measurement import Interval
 from autocut.report.words import label, show
 from autocut.study import Study, TrialRecord
@@ -205,7 +205,7 @@ def _scatter(name: str, points: Sequence[FrontPoint], axes: Axes, marker: Style,
 def _axes(objectives: Mapping[str, str]) -> Axes:
     """Return the axes: the first minimized over the first maximized objective. If one kind is missing, the first two objectives."""
     names = list(objectives)
-    minimized = [name for name, sign in zip(names, signs(objectives), strict=True) if sign > 0]
+    minimized = [name for name, sign in zip(names, objective_signs(objectives), strict=True) if sign > 0]
     maximized = [name for name in names if name not in minimized]
     if minimized and maximized:
         return minimized[0], maximized[0]
