@@ -1,9 +1,9 @@
 """autocut cuts what a PyTorch model costs.
 
-A task goes in, a search over pruning, quantization, compilation, curriculum and distillation runs within a budget, and a Pareto
-front of measured, deployable models comes out. From Python, two names are enough::
+It takes a task, searches over pruning, quantization, compilation, curriculum and distillation within a budget, and returns a Pareto
+front of measured, deployable models. From Python, two names are enough::
 
-    from autocut import Task            # what a task.py defines
+    from autocut import Task            # for a task.py
     model = autocut.load("bundle/")     # a deployed model, without the code that trained it
 """
 
@@ -20,7 +20,7 @@ __all__ = ["Task", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when it is needed, so that `autocut --help` is instant."""
+    """Import torch only when a name needs it, so that `autocut --help` is instant."""
     if name == "Task":
         from autocut.task.task import Task
 

@@ -1,4 +1,4 @@
-"""Entry point of ``autocut`` and ``python -m autocut``."""
+"""Entry point of ``autocut`` and of ``python -m autocut``."""
 
 from __future__ import annotations
 

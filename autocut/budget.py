@@ -1,6 +1,6 @@
 """Seconds, bytes, dollars and percents as people write them, and the wall-clock budget of a search.
 
-A quantity always carries its unit: ``8h``, ``10GB``, ``1%``. A bare number is refused: nobody can tell what was meant by it.
+A quantity always has a unit: ``8h``, ``10GB``, ``1%``. A bare number is refused, because its unit could only be guessed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def parse_duration(text: str, subject: str = "duration") -> float:
     """Read a positive duration such as ``8h``, ``30m``, ``90s``, ``1h30m`` or ``1.5h``.
 
     Args:
-        text: Numbers with a unit each: d, h, m, s, from large to small, each at most once.
-        subject: What the duration is for; it opens the error message.
+        text: Numbers with the units d, h, m, s, from large to small, each unit at most once.
+        subject: What the duration is for; the error message begins with it.
 
     Returns:
         Seconds.
 
     Raises:
-        InputError: no unit, an unknown unit, units out of order, or not more than zero.
+        InputError: A unit is missing, unknown or out of order, or the duration is zero.
     """
     cleaned = text.strip().lower()
     if _is_number(cleaned):
@@ -52,7 +52,7 @@ def parse_duration(text: str, subject: str = "duration") -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Write `seconds` the way `parse_duration` reads it, to the second, or to the tenth below ten seconds."""
+    """Write `seconds` as `parse_duration` reads them: in whole seconds, below ten seconds in tenths."""
     if seconds < 9.95:
         return f"{max(seconds, 0.0):.1f}".removesuffix(".0") + "s"
     left = round(seconds)
@@ -68,7 +68,7 @@ def parse_size(text: str, subject: str = "size") -> int:
     """Read a number of bytes such as ``10GB`` (powers of 1000) or ``512MiB`` (powers of 1024).
 
     Raises:
-        InputError: no unit, an unknown unit, or less than one byte.
+        InputError: The unit is missing or unknown, or the size is less than one byte.
     """
     cleaned = text.strip().lower()
     if _is_number(cleaned):
@@ -83,7 +83,7 @@ def parse_size(text: str, subject: str = "size") -> int:
 
 
 def format_size(size_bytes: float) -> str:
-    """Write a number of bytes with three digits and a unit of powers of 1000, such as ``4.63MB``."""
+    """Write a number of bytes with three digits and a unit (powers of 1000), such as ``4.63MB``."""
     value, unit = float(size_bytes), "B"
     for larger in ("KB", "MB", "GB", "TB"):
         if value < 999.5:
@@ -94,16 +94,16 @@ def format_size(size_bytes: float) -> str:
 
 
 def format_usd(usd: float) -> str:
-    """Write an amount with three digits that count and never as a power of ten, such as ``$0.0000692`` or ``$12.50``."""
+    """Write an amount with three significant digits and without an exponent, such as ``$0.0000692`` or ``$12.50``."""
     decimals = 2 if usd == 0 else max(2, 2 - math.floor(math.log10(abs(usd))))
     return f"${usd:.{decimals}f}"
 
 
 def parse_percent(text: str, subject: str = "percentage") -> float:
-    """Read a percentage from 0% to 100%, such as ``1%``, as a fraction.
+    """Read a percentage from 0% to 100%, such as ``1%``, and return it as a fraction.
 
     Raises:
-        InputError: no percent sign, or outside 0% to 100%.
+        InputError: The percent sign is missing, or the number is outside 0% to 100%.
     """
     cleaned = text.strip()
     if _is_number(cleaned):
@@ -116,11 +116,10 @@ def parse_percent(text: str, subject: str = "percentage") -> float:
 
 @dataclass(frozen=True)
 class Budget:
-    """Wall-clock seconds of a search over all its runs; only time really worked counts.
+    """Wall-clock seconds of a search over all its runs. Only worked time counts.
 
-    `spent_s` is what earlier runs used, `reserve_s` is kept for finalization, and `clock` counts seconds of this run (injected, so
-    that a simulation can replace it). Deadlines are readings of that clock; ``time.monotonic`` is shared by the processes of one
-    machine, not between machines.
+    Earlier runs used `spent_s`. Finalization gets `reserve_s`. `clock` counts the seconds of this run; a simulation can replace it.
+    Deadlines are readings of that clock. The processes of one machine share ``time.monotonic``, several machines do not.
     """
 
     total_s: float
@@ -130,34 +129,34 @@ class Budget:
     started: float = field(default=math.nan)
 
     def __post_init__(self) -> None:
-        """Start counting now, unless a start is given."""
+        """Start counting now if no start is given."""
         if math.isnan(self.started):
             object.__setattr__(self, "started", self.clock())
 
     def spent(self) -> float:
-        """Seconds used by earlier runs and by this one until now."""
+        """Seconds that earlier runs and this run have used until now."""
         return self.spent_s + (self.clock() - self.started)
 
     def left(self) -> float:
-        """Seconds left, the reserve included; never below zero."""
+        """Seconds left, with the reserve; never below zero."""
         return max(0.0, self.total_s - self.spent())
 
     def search_left(self) -> float:
-        """Seconds left for new trials: the reserve is not theirs; never below zero."""
+        """Seconds left for new trials, without the reserve; never below zero."""
         return max(0.0, self.total_s - self.reserve_s - self.spent())
 
     @property
     def deadline(self) -> float:
-        """Clock reading at which everything must be done."""
+        """Clock reading at which everything must have ended."""
         return self.started + self.total_s - self.spent_s
 
     @property
     def search_deadline(self) -> float:
-        """Clock reading at which trials must have stopped, so that the reserve is whole."""
+        """Clock reading at which trials must have stopped, so that the whole reserve is left."""
         return self.deadline - self.reserve_s
 
     def with_reserve(self, reserve_s: float) -> Budget:
-        """Return the same budget, still counting from the same start, with another reserve."""
+        """Return the same budget, counted from the same start, with another reserve."""
         return replace(self, reserve_s=reserve_s)
 
 

@@ -1,6 +1,6 @@
-"""The command line: its verbs, and what becomes of errors.
+"""The command line: its verbs, its error messages and its exit codes.
 
-stdout is data, everything else is stderr. Exit codes: 0 done; 1 ran, but nothing meets what was asked or a verification failed;
+Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 ran, but no result meets the request or a verification failed;
 2 a bad flag, file, model or data; 3 a bug in autocut, with its traceback; 130 Ctrl-C.
 """
 
@@ -40,17 +40,17 @@ _MACHINE_ERRORS = {
 
 
 class _Verbs(click.Group):
-    """The group of verbs; an unknown one is told with the nearest."""
+    """The group of verbs. The error for an unknown verb names the nearest one."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb that was typed."""
+        """Find the verb that the user typed."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             hint = nearest_hint(args[0], self.commands) or "see autocut --help"
             raise InputError(f"verb must be one of {', '.join(self.commands)}, got {args[0]!r}", hint)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """The verbs in the order in which they are used."""
+        """Return the verbs in the order in which people use them."""
         return list(self.commands)
 
 
@@ -72,10 +72,10 @@ for _verb in (search, check, methods, front, select, export, verify, ledger, das
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code; the one place where errors are told.
+    """Run one command line and return its exit code. Only this function reports errors.
 
     Args:
-        arguments: Words after ``autocut``; default: those of this process.
+        arguments: Words after ``autocut``. Default: the arguments of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     console = Console()
@@ -88,21 +88,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.info(error.ctx.get_help() if error.ctx else error.format_message())
         return InputError.exit_code
     except click.ClickException as error:
-        return _told(_from_click(error), console)
+        return _report(_from_click(error), console)
     except AutocutError as error:
-        return _told(error, console)
+        return _report(error, console)
     except OSError as error:
         if error.errno in _MACHINE_ERRORS:
             place = f" {error.filename!r}" if error.filename else ""
-            return _told(InputError(f"file{place} could not be used: {error.strerror}", _MACHINE_ERRORS[error.errno]), console)
+            return _report(InputError(f"file{place} could not be used: {error.strerror}", _MACHINE_ERRORS[error.errno]), console)
         console.bug(error)
         return _BUG
-    except Exception as error:  # the last place that can tell a bug from an error
+    except Exception as error:  # anything else is a bug
         console.bug(error)
         return _BUG
 
 
-def _told(error: AutocutError, console: Console) -> int:
+def _report(error: AutocutError, console: Console) -> int:
     console.error(error)
     return error.exit_code
 
@@ -116,7 +116,7 @@ def _interrupted(words: Sequence[str], console: Console) -> int:
 
 
 def _from_click(error: click.ClickException) -> AutocutError:
-    """Say what click found in autocut's words."""
+    """Turn an error of click into one with autocut's wording."""
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx else "autocut"
     see = f"see {path} --help"

@@ -1,7 +1,7 @@
-"""What a search is told to do, and the configuration file `autocut.toml`.
+"""The configuration of a search, and the configuration file `autocut.toml`.
 
-Each value comes from the first of: flag, ``AUTOCUT_<VERB>_<FLAG>``, file, default. The file has one table per verb, with the names
-of the flags as keys::
+Each value comes from the first of these that has it: flag, ``AUTOCUT_<VERB>_<FLAG>``, file, default. The file has one table for
+each verb. Its keys are the names of the flags::
 
     [search]
     budget = "8h"
@@ -27,18 +27,19 @@ DEFAULT_CACHE_BYTES = 10 * 2**30
 
 
 def cpu_count() -> int:
-    """Processors that this process may use, which in a container are fewer than the machine has."""
+    """Return the number of processors that this process may use; a container may have fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Everything that `autocut search` was told, checked and with units in the names.
+    """The configuration of `autocut search`, checked, with units in the names.
 
-    `task` None is the embedded digits task; `out` None is ``studies/<task name>``; `storage` None is an SQLite file in that folder;
-    `ray_address` None starts a Ray of our own; `price_per_hour` None takes the price of `instance` from the price sheet. `sampler`
-    gives ideas beside the agent's own variations of the front; multivariate TPE's were as good as TPE's at half of the time, and
-    a little better than random ones (studies/search_efficiency).
+    None means: for `task`, the embedded digits task; for `out`, ``studies/<task name>``; for `storage`, an SQLite file in that
+    folder; for `ray_address`, a local Ray of our own; for `price_per_hour`, the price of `instance` in the price sheet.
+
+    The agent varies the recipes of the front, and `sampler` proposes further recipes. In studies/search_efficiency multivariate TPE
+    was as good as TPE in half of the time, and a little better than random recipes.
     """
 
     task: str | None
@@ -60,7 +61,7 @@ class SearchConfig:
 
     @property
     def task_path(self) -> str | None:
-        """The task's file wherever a process works; None for the embedded digits task."""
+        """Absolute path of the task's file, for any working directory; None for the embedded digits task."""
         return None if self.task is None else str(Path(self.task).expanduser().resolve())
 
     def folder(self, task_name: str) -> Path:
@@ -69,18 +70,18 @@ class SearchConfig:
 
 
 def read_config_file(path: Path, options: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
-    """Read a configuration file into the shape of click's `default_map`.
+    """Read a configuration file in the form of click's `default_map`.
 
     Args:
         path: The TOML file.
-        options: For each verb, its keys as a person writes them (``price-per-hour``) with the parameter names that they set.
+        options: For each verb: key as a person writes it (``price-per-hour``) -> name of the parameter that it sets.
 
     Returns:
-        For each verb, parameter name to value. Values are left as strings for the flags' own parsers, true and false excepted.
+        For each verb: parameter name -> value. Values stay strings for the parsers of the flags, except true and false.
 
     Raises:
-        InputError: the file cannot be read or is not TOML.
-        FaultsError: every unknown verb or key, with its line and the nearest valid name.
+        InputError: The file cannot be read or is not TOML.
+        FaultsError: A verb or key is unknown; all of them are listed, each with its line and the nearest valid name.
     """
     try:
         text = path.read_text(encoding="utf-8")

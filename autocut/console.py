@@ -1,6 +1,6 @@
-"""The only writer to the terminal: stdout is data, everything else goes to stderr.
+"""The only writer to the terminal: data goes to stdout, everything else to stderr.
 
-`NO_COLOR` is obeyed, and nothing is coloured or redrawn where stderr is not a terminal.
+Nothing is coloured or redrawn if stderr is not a terminal, or if `NO_COLOR` is set.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import math
 import os
 import shutil
 import sys
-import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypedDict, Unpack
 
 from autocut.budget import format_duration
 from autocut.errors import AutocutError, FaultsError
@@ -27,47 +26,49 @@ DEFAULT_WIDTH = 80
 NARROWEST_COLUMN = 16
 
 
-class SearchProgress(Protocol):
-    """What a search tells while it runs; nothing is required, and what is left out stays as it was."""
+class SearchNews(TypedDict, total=False):
+    """What changed in a running search: seconds worked, numbers of trials, size of the front, best point and present stage."""
 
-    def update(
-        self,
-        *,
-        spent_s: float | None = None,
-        done: int | None = None,
-        stopped: int | None = None,
-        failed: int | None = None,
-        front: int | None = None,
-        best: str | None = None,
-        stage: str | None = None,
-    ) -> None:
-        """Show where the search stands. Cheap: call it as often as there is news."""
+    spent_s: float
+    done: int
+    stopped: int
+    failed: int
+    front: int
+    best: str
+    stage: str
+
+
+class SearchProgress(Protocol):
+    """Shows a running search."""
+
+    def update(self, **news: Unpack[SearchNews]) -> None:
+        """Show what changed. What is left out stays as it was. It is cheap, so it may be called often."""
 
     def trial_line(self, text: str) -> None:
-        """Tell that one trial ended."""
+        """Report that one trial ended."""
 
 
 class Console:
-    """Writes data to one stream and all the rest to another (default: stdout and stderr of the moment of writing)."""
+    """Writes data to one stream and everything else to another; by default to the stdout and stderr of the moment of writing."""
 
     def __init__(self, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
         self._stdout = stdout
         self._stderr = stderr
 
     def bound(self) -> Console:
-        """Return a console that keeps writing to the streams of this moment, whatever becomes of `sys.stderr` meanwhile."""
+        """Return a console that keeps the streams of this moment, even if `sys.stderr` is replaced later."""
         return Console(self._stdout or sys.stdout, self._stderr or sys.stderr)
 
     def data(self, text: str) -> None:
-        """Write a line of what was asked for to stdout."""
+        """Write a line of data to stdout."""
         _write(self._stdout or sys.stdout, text)
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """Write one JSON document to stdout, without colour. Numbers that JSON does not have (NaN, infinity) become null."""
+        """Write one JSON document to stdout, without colour. NaN and infinity become null, because JSON has neither."""
         self.data(json.dumps(_plain(document), indent=2, allow_nan=False, default=str))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Write a table to stdout; on a terminal its last column is wrapped to fit, elsewhere a row is a line."""
+        """Write a table to stdout. On a terminal its last column is wrapped to fit; elsewhere each row is one line."""
         width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if (self._stdout or sys.stdout).isatty() else sys.maxsize
         self.data("\n".join(table_lines(columns, rows, width)))
 
@@ -76,17 +77,17 @@ class Console:
         _write(self._stderr or sys.stderr, text)
 
     def plan(self, lines: Iterable[str]) -> None:
-        """Tell what the search is going to do, before it does it."""
+        """Announce what the search is going to do."""
         self.info("plan:")
         for line in lines:
             self.info(f"  {line}")
 
     def warning(self, message: str, hint: str | None = None) -> None:
-        """Tell what should be known, but stops nothing."""
+        """Report a problem that does not stop the command."""
         self._labelled("warning", "33", message, hint)
 
     def error(self, error: AutocutError) -> None:
-        """Tell an error as ``error:`` and ``hint:``; several faults are numbered, each with its place and its hint."""
+        """Report an error as ``error:`` and ``hint:``. Several faults are numbered, each with its place and its hint."""
         self._labelled("error", "31", error.message, error.hint)
         if isinstance(error, FaultsError):
             for number, fault in enumerate(error.faults, start=1):
@@ -95,7 +96,7 @@ class Console:
                     self.info(f"     {self._label('hint', '36')} {fault.hint}")
 
     def bug(self, error: BaseException) -> None:
-        """Tell an exception that nobody expected, with its traceback."""
+        """Report an unexpected exception, with its traceback."""
         self.info("".join(traceback.format_exception(error)).rstrip())
         self._labelled(
             "error", "31", f"this is a bug in autocut: {type(error).__name__}: {error}", "please report it with the traceback above"
@@ -103,7 +104,7 @@ class Console:
 
     @contextmanager
     def search_progress(self, budget_s: float, already_spent_s: float = 0.0) -> Iterator[SearchProgress]:
-        """Show progress over the budget while the block runs: a bar on a terminal, elsewhere a plain line per trial."""
+        """Show progress over the budget while the block runs: a bar on a terminal, elsewhere one line for each trial."""
         stream = self._stderr or sys.stderr
         if not stream.isatty() or os.environ.get("TERM") == "dumb":
             yield _PlainProgress(self, budget_s, already_spent_s)
@@ -123,43 +124,38 @@ class Console:
 
 
 def table_lines(columns: Sequence[str], rows: Iterable[Sequence[object]], width: int = DEFAULT_WIDTH) -> list[str]:
-    """Lay out a table in `width` columns: numbers to the right, words to the left, the last column wrapped under itself."""
+    """Lay out a table in `width` characters: numbers to the right, words to the left, the last column wrapped."""
+    # Imported here: `autocut --help` needs no table, and must be instant.
+    from rich.console import Console as RichConsole
+    from rich.rule import Rule
+    from rich.table import Table
+
     body = [[_cell(value) for value in row] for row in rows]
-    numeric = [all(_is_numeric(row[index]) for row in body) and bool(body) for index in range(len(columns))]
-    widths = [max(len(row[index]) for row in [list(columns), *body]) for index in range(len(columns))]
-    fixed = sum(widths[:-1]) + 2 * (len(columns) - 1)
-    widths[-1] = min(widths[-1], max(NARROWEST_COLUMN, width - fixed))
-    lines = []
-    for row in [list(columns), ["-" * size for size in widths], *body]:
-        words = textwrap.wrap(row[-1], max(1, widths[-1]), break_on_hyphens=False) or [""]
-        cells = [*row[:-1], words[0]]
-        padded = [cell.rjust(size) if right else cell.ljust(size) for cell, size, right in zip(cells, widths, numeric, strict=True)]
-        lines.append("  ".join(padded).rstrip())
-        lines.extend(" " * fixed + word for word in words[1:])
-    return lines
+    fixed = sum(max(map(len, cells)) + 2 for cells in list(zip(columns, *body, strict=True))[:-1])
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for index, column in enumerate(columns):
+        is_numeric = bool(body) and all(_is_numeric(row[index]) for row in body)
+        is_last = index == len(columns) - 1
+        table.add_column(column, justify="right" if is_numeric else "left", no_wrap=not is_last, overflow="fold")
+    table.add_row(*[Rule(characters="-", style="none") for _ in columns])
+    for row in body:
+        table.add_row(*row)
+    writer = RichConsole(width=max(width, fixed + NARROWEST_COLUMN), color_system=None, markup=False, emoji=False, highlight=False)
+    with writer.capture() as written:
+        writer.print(table)
+    return [line.rstrip() for line in written.get().rstrip("\n").split("\n")]
 
 
 class _PlainProgress:
-    """A line per trial, for logs."""
+    """One line for each trial, for logs."""
 
     def __init__(self, console: Console, budget_s: float, spent_s: float) -> None:
         self._console = console
         self._budget_s = budget_s
         self._spent_s = spent_s
 
-    def update(
-        self,
-        *,
-        spent_s: float | None = None,
-        done: int | None = None,  # noqa: ARG002
-        stopped: int | None = None,  # noqa: ARG002
-        failed: int | None = None,  # noqa: ARG002
-        front: int | None = None,  # noqa: ARG002
-        best: str | None = None,  # noqa: ARG002
-        stage: str | None = None,  # noqa: ARG002
-    ) -> None:
-        if spent_s is not None:
-            self._spent_s = spent_s
+    def update(self, **news: Unpack[SearchNews]) -> None:
+        self._spent_s = news.get("spent_s", self._spent_s)
 
     def trial_line(self, text: str) -> None:
         self._console.info(f"[{format_duration(self._spent_s)} of {format_duration(self._budget_s)}] {text}")
@@ -181,25 +177,14 @@ class _BarProgress:
         self._bar = Progress(BarColumn(bar_width=None), TextColumn("{task.fields[clock]}"), expand=True)
         self._task: TaskID = self._bar.add_task("budget", total=budget_s, clock="")
         self._console = RichConsole(file=stream, highlight=False, emoji=False)
-        # stdout stays out of it: it is data, and may go elsewhere.
+        # stdout carries data and may go to a file, so rich must not touch it.
         self.live = Live(Group(self._bar, self._news), console=self._console, redirect_stdout=False, transient=True)
         self.update(spent_s=spent_s)
 
-    def update(
-        self,
-        *,
-        spent_s: float | None = None,
-        done: int | None = None,
-        stopped: int | None = None,
-        failed: int | None = None,
-        front: int | None = None,
-        best: str | None = None,
-        stage: str | None = None,
-    ) -> None:
-        if spent_s is not None:
+    def update(self, **news: Unpack[SearchNews]) -> None:
+        if (spent_s := news.pop("spent_s", None)) is not None:
             self._bar.update(self._task, completed=spent_s, clock=f"{format_duration(round(spent_s))} of {self._budget}")
-        news = {"done": done, "stopped": stopped, "failed": failed, "front": front, "best": best, "stage": stage}
-        self._facts |= {name: value for name, value in news.items() if value is not None}
+        self._facts |= news
         self._news.plain = progress_line(**self._facts)
 
     def trial_line(self, text: str) -> None:
@@ -207,7 +192,7 @@ class _BarProgress:
 
 
 def progress_line(done: int, stopped: int, failed: int, front: int, best: str | None, stage: str | None) -> str:
-    """The line of news under the bar, the most important first, because a narrow terminal cuts it."""
+    """Return the line under the bar. The most important comes first, because a narrow terminal cuts the line."""
     parts = [f"{done} done, {stopped} stopped, {failed} failed", f"front {front}"]
     parts += [f"best {best}"] if best else []
     parts += [stage] if stage else []
@@ -230,7 +215,7 @@ def _is_numeric(cell: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Replace what JSON cannot say, all the way down."""
+    """Replace, at every level, the values that JSON does not have."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,23 +1,23 @@
-"""Every error that autocut raises on purpose, and what it does to a run.
+"""Every error that autocut raises on purpose, and its effect on a run.
 
     AutocutError ........................ has a message, a hint and an exit code
     |-- InputError (2) .................. the user can fix it: flag, file, data, machine
-    |   |-- FaultsError ................. several faults of one input, told together
+    |   |-- FaultsError ................. several faults of one input, reported together
     |   |-- UnknownNameError ............ a name that is not registered, with the nearest one
     |   |-- TaskError ................... task.py cannot be loaded or used
     |   |-- SpaceError .................. a space file
     |   |-- StudyError .................. a study folder or its database
     |   |-- BundleError ................. a folder that is not a readable bundle
-    |   `-- MissingDependencyError ...... an optional library; the hint is the install command
-    |-- NoResultError (1) ............... it ran, but nothing meets what was asked
+    |   `-- MissingDependencyError ...... an optional library is missing; the hint installs it
+    |-- NoResultError (1) ............... it ran, but no result meets the request
     |   `-- VerificationError ........... a bundle is not what its manifest claims
     `-- TrialError ...................... ends ONE trial, recorded with its reason
-        |-- InfeasibleRecipeError ....... this recipe cannot be real on this machine
+        |-- InfeasibleRecipeError ....... this machine cannot make or run this recipe
         |-- DivergedError ............... the loss is not finite
         |-- CompilerError ............... a compiler or exporter refused the model
-        |-- OutOfMemoryError ............ the trial needed more memory than there is
-        |-- StoppedEarlyError ........... its training cannot reach the front any more
-        `-- DeadlineError ............... the time granted to the trial is up
+        |-- OutOfMemoryError ............ the trial needed more memory than the machine has
+        |-- StoppedEarlyError ........... the training can no longer reach the front
+        `-- DeadlineError ............... the time of the trial is up
 
 Wording is *subject, rule, value*; the hint says what to type (STYLE.md). Anything that is not an `AutocutError` is a bug: exit
 code 3.
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 
 class AutocutError(Exception):
-    """Base class: a message for a person, an optional hint, and the exit code of the command that it ends."""
+    """Base class: a message for a person, an optional hint, and the exit code of the command."""
 
     exit_code = 3
 
@@ -41,12 +41,12 @@ class AutocutError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[type[AutocutError], tuple[str, str | None]]:
-        """Survive the trip from a worker process to the driver with the hint kept."""
+        """Keep the hint on the way from a worker process to the driver."""
         return type(self), (self.message, self.hint)
 
 
 class InputError(AutocutError):
-    """Something the user gave is wrong and the user can put it right."""
+    """An input of the user is wrong, and the user can correct it."""
 
     exit_code = 2
 
@@ -65,7 +65,7 @@ class Fault:
 
 
 class FaultsError(InputError):
-    """All the faults of one input at once, so that it is corrected in one go."""
+    """All faults of one input, so that the user can correct them together."""
 
     def __init__(self, subject: str, faults: Sequence[Fault]) -> None:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -74,22 +74,22 @@ class FaultsError(InputError):
         self.faults = tuple(faults)
 
     def __reduce__(self) -> tuple[type[FaultsError], tuple[str, tuple[Fault, ...]]]:  # type: ignore[override]
-        """Survive the trip from a worker process with every fault kept."""
+        """Keep every fault on the way from a worker process to the driver."""
         return type(self), (self.subject, self.faults)
 
 
 class UnknownNameError(InputError):
-    """A name outside the known ones; never replaced by a default."""
+    """A name is unknown. autocut never replaces it by a default."""
 
 
 def unknown_name(subject: str, value: str, known: Iterable[str]) -> UnknownNameError:
-    """Build the error for `value`, which is not one of `known`, with the nearest name as hint."""
+    """Build the error for `value`, which is not in `known`. The hint gives the nearest name."""
     names = sorted(known)
     return UnknownNameError(f"{subject} must be one of {', '.join(names)}, got {value!r}", nearest_hint(value, names))
 
 
 def nearest_hint(value: str, known: Iterable[str]) -> str | None:
-    """Return "did you mean 'x'?" for the known name nearest to `value`, or None where nothing is near."""
+    """Return "did you mean 'x'?" for the known name nearest to `value`, or None if no name is near."""
     nearest = difflib.get_close_matches(value, list(known), n=1)
     return f"did you mean {nearest[0]!r}?" if nearest else None
 
@@ -103,7 +103,7 @@ class SpaceError(InputError):
 
 
 class StudyError(InputError):
-    """A study folder that is missing, locked, damaged or made for something else."""
+    """A study folder that is missing, locked, damaged or made for another task, space or objective."""
 
 
 class BundleError(InputError):
@@ -115,21 +115,21 @@ class MissingDependencyError(InputError):
 
 
 class NoResultError(AutocutError):
-    """The command ran, but nothing meets what was asked."""
+    """The command ran, but no result meets the request."""
 
     exit_code = 1
 
 
 class VerificationError(NoResultError):
-    """A bundle does not give what its manifest claims."""
+    """A bundle does not meet the claims of its manifest."""
 
 
 class TrialError(AutocutError):
-    """Ends one trial; the reason is recorded and shown on the dashboard."""
+    """Ends one trial. The study records the reason, and the dashboard shows it."""
 
 
 class InfeasibleRecipeError(TrialError):
-    """The recipe cannot be real here: no layer to change, no kernel, no hardware."""
+    """The recipe cannot work on this model or machine: no layer to change, no kernel, no hardware."""
 
 
 class DivergedError(TrialError):
@@ -145,8 +145,8 @@ class OutOfMemoryError(TrialError):
 
 
 class StoppedEarlyError(TrialError):
-    """At its known cost, even an optimistic end of the training would not reach the front."""
+    """The cost is known, and even an optimistic accuracy at the end of the training would not reach the front."""
 
 
 class DeadlineError(TrialError):
-    """The time granted to the trial is up; it stopped at a batch boundary."""
+    """The time of the trial is up; it stopped at a batch boundary."""

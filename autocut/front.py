@@ -1,7 +1,6 @@
-"""The front: measurements that none other beats, which of them are ties, how much they cover, and where the knee is. No torch.
+"""The front: the measurements that none other beats, their ties, their hypervolume, and their knee. No torch.
 
-Everything is turned into losses first, so that lower is better on every objective. Points with a value that is not finite are
-left out.
+All values are turned into losses first, so lower is better on every objective. Points with a value that is not finite are left out.
 """
 
 from __future__ import annotations
@@ -14,22 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocut.errors import NoResultError
-from autocut.measurement import Interval, Latency, Measurement
+from autocut.measurement import Interval, Measurement
 from autocut.recipe import UNTOUCHED, Recipe
 
 Objectives = Mapping[str, str]
-"""Value names with "maximize" or "minimize"."""
+"""Value name -> "maximize" or "minimize"."""
 
 Losses = NDArray[np.float64]
 
 _MARGIN = 0.1
-"""The reference point lies this share of the front's range beyond its worst values, so that the ends of the front count too."""
+"""The reference point lies beyond the worst values by this share of the range, so that the ends of the front count too."""
 _SIGNIFICANT = 0.05
+"""Two accuracies are different where the p-value is at most this."""
 
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """One completed trial. `ties` are the trials that it cannot be told apart from, `bundle` the folder of its verified bundle."""
+    """One completed trial.
+
+    `ties` are the trials whose measurements do not differ significantly from this one's. `bundle` is the folder of its verified
+    bundle.
+    """
 
     trial: int
     recipe: Recipe
@@ -43,8 +47,8 @@ class FrontPoint:
 def non_dominated(points: Sequence[FrontPoint], objectives: Objectives) -> list[FrontPoint]:
     """Return the points that none other beats, in the given order, with their ties.
 
-    A point beats another if it is nowhere worse and somewhere better. Points with equal values stay together. Whether a
-    difference is significant plays no part here: `ties` says which points of the result cannot be told apart.
+    A point beats another if it is worse on no objective and better on at least one. Points with equal values are kept together.
+    This ignores whether a difference is significant: `ties` says that.
     """
     finite, losses = _finite(points, objectives)
     if not finite:
@@ -54,11 +58,14 @@ def non_dominated(points: Sequence[FrontPoint], objectives: Objectives) -> list[
 
 
 def with_ties(points: Sequence[FrontPoint], objectives: Objectives) -> list[FrontPoint]:
-    """Return the points with `ties` set: for each the other trials of `points` that are tied with it on every objective.
+    """Return the points with `ties` set: the trials of the other points that are tied with it on every objective.
 
-    Accuracy: two points are tied where their paired differences to the untouched model overlap; against the untouched model
-    itself, where the paired test gives p > 0.05. Latency, money and speed-up: where the intervals of their speed-ups overlap.
-    Values without an interval, such as sizes: where they are equal. Numbers of different splits are never tied.
+    - Accuracy: two points are tied if their paired differences to the untouched model overlap. A point is tied with the untouched
+      model itself if the paired test gives p > 0.05.
+    - Latency, money and speed-up: two points are tied if the intervals of their speed-ups overlap.
+    - Values without an interval, such as sizes: two points are tied if they are equal.
+
+    Numbers of different splits are never tied.
     """
     if len(points) < 2:
         return [replace(point, ties=()) for point in points]
@@ -75,40 +82,40 @@ def with_ties(points: Sequence[FrontPoint], objectives: Objectives) -> list[Fron
 
 
 def reference_point(points: Sequence[FrontPoint], objectives: Objectives) -> dict[str, float]:
-    """Return a point a little worse than all of `points`, from which to count the hypervolume.
+    """Return a point a little worse than all of `points`, to count the hypervolume from.
 
     Raises:
-        NoResultError: there is no point with finite values.
+        NoResultError: No point has finite values.
     """
     _, losses = _finite(points, objectives)
     if not len(losses):
         raise NoResultError("a reference needs at least one point, got none")
     best, worst = losses.min(axis=0), losses.max(axis=0)
     span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1.0))
-    return dict(zip(objectives, (_signs(objectives) * (worst + _MARGIN * span)).tolist(), strict=True))
+    return dict(zip(objectives, (objective_signs(objectives) * (worst + _MARGIN * span)).tolist(), strict=True))
 
 
 def hypervolume(points: Sequence[FrontPoint], objectives: Objectives, reference: Mapping[str, float]) -> float:
-    """Return the volume between `reference` and the front of `points`, in the product of the objectives' units.
+    """Return the volume between `reference` and the front of `points`. Its unit is the product of the objectives' units.
 
-    Points that are not better than `reference` on every objective add nothing.
+    A point counts only where it is better than `reference` on every objective.
     """
     _, losses = _finite(points, objectives)
-    corner = _signs(objectives) * np.array([reference[name] for name in objectives], dtype=np.float64)
+    corner = objective_signs(objectives) * np.array([reference[name] for name in objectives], dtype=np.float64)
     inside = losses[(losses < corner).all(axis=1)] if len(losses) else losses
     return float(moocore.hypervolume(inside, ref=corner)) if len(inside) else 0.0
 
 
 def hypervolume_contributions(points: Sequence[FrontPoint], objectives: Objectives) -> dict[int, float]:
-    """Return by trial what share of the box around `points` is covered by that point alone: what is lost without it.
+    """Return for each trial the share of the box around `points` that only this point covers.
 
-    The box reaches from the best value on every objective to `reference_point`. Beaten points, and points that have an equal,
-    contribute 0.
+    The box reaches from the best value on every objective to `reference_point`. Beaten points contribute 0. So do points with
+    equal values.
     """
     finite, losses = _finite(points, objectives)
     contributions = {point.trial: 0.0 for point in points}
     if finite:
-        reference = _signs(objectives) * np.array(list(reference_point(finite, objectives).values()))
+        reference = objective_signs(objectives) * np.array(list(reference_point(finite, objectives).values()))
         best = losses.min(axis=0)
         unit = (losses - best) / (reference - best)
         alone = moocore.hv_contributions(unit, ref=np.ones(len(objectives)), ignore_dominated=False)
@@ -117,13 +124,13 @@ def hypervolume_contributions(points: Sequence[FrontPoint], objectives: Objectiv
 
 
 def knee(points: Sequence[FrontPoint], objectives: Objectives) -> FrontPoint:
-    """Return the point of the front that is farthest from the line between its ends, on the side of the ideal.
+    """Return the point of the front that is farthest from the line between its ends, on the better side.
 
-    Every objective is scaled to its range on the front; with more than two objectives the line is a plane. Equal distances are
-    settled by the first objective, then by the earlier trial.
+    Every objective is scaled to its range on the front. With more than two objectives the line is a plane. Of points at equal
+    distance, the one with the better first objective wins, then the earlier trial.
 
     Raises:
-        NoResultError: there is no point with finite values.
+        NoResultError: No point has finite values.
 
     References:
         Das 1999, "On characterizing the knee of the Pareto curve".
@@ -134,11 +141,16 @@ def knee(points: Sequence[FrontPoint], objectives: Objectives) -> FrontPoint:
     _, losses = _finite(front, objectives)
     best, worst = losses.min(axis=0), losses.max(axis=0)
     unit = (losses - best) / np.where(worst > best, worst - best, 1.0)
-    # The plane through the ends is sum(unit) = 1, so the distance to it falls with the sum. Rounded, or noise in the last bit
-    # would decide.
+    # The plane through the ends is sum(unit) = 1: the smaller the sum, the farther the point. Without rounding, noise in the last
+    # bit would decide.
     heights = np.round(unit.sum(axis=1), 12)
     order = sorted(range(len(front)), key=lambda at: (heights[at], losses[at, 0], front[at].trial))
     return front[order[0]]
+
+
+def objective_signs(objectives: Objectives) -> Losses:
+    """Return what turns the value of each objective into a loss: -1 where it is maximized, 1 where it is minimized."""
+    return np.array([-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()])
 
 
 def _finite(points: Sequence[FrontPoint], objectives: Objectives) -> tuple[list[FrontPoint], Losses]:
@@ -146,11 +158,7 @@ def _finite(points: Sequence[FrontPoint], objectives: Objectives) -> tuple[list[
         len(points), len(objectives)
     )
     usable = np.asarray(np.isfinite(values).all(axis=1))
-    return [point for point, kept in zip(points, usable, strict=True) if kept], values[usable] * _signs(objectives)
-
-
-def _signs(objectives: Objectives) -> Losses:
-    return np.array([-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()])
+    return [point for point, kept in zip(points, usable, strict=True) if kept], values[usable] * objective_signs(objectives)
 
 
 def _tied_accuracy(points: Sequence[FrontPoint]) -> NDArray[np.bool_]:
@@ -171,21 +179,13 @@ def _overlaps(intervals: Sequence[Interval]) -> NDArray[np.bool_]:
     return np.asarray((low[:, None] <= high[None, :]) & (low[None, :] <= high[:, None]))
 
 
-def _first(point: FrontPoint) -> Latency:
-    return point.measurement.cost.latencies[0]
-
-
-def _busiest(point: FrontPoint) -> Latency:
-    return max(point.measurement.cost.latencies, key=lambda latency: latency.batch_size)
-
-
 def _exact(name: str) -> Callable[[FrontPoint], Interval]:
     return lambda point: Interval(point.values[name], point.values[name], point.values[name])
 
 
 _INTERVALS: Mapping[str, Callable[[FrontPoint], Interval]] = {
-    "latency_ms": lambda point: _first(point).speedup,
-    "usd_per_million": lambda point: _busiest(point).speedup,
-    "speedup": lambda point: _busiest(point).speedup,
+    "latency_ms": lambda point: point.measurement.cost.latencies[0].speedup,
+    "usd_per_million": lambda point: point.measurement.cost.busiest.speedup,
+    "speedup": lambda point: point.measurement.cost.busiest.speedup,
 }
-"""Whose interval decides a tie: the values follow from these speed-ups and one reference of the study."""
+"""The interval that decides a tie. These values are computed from this speed-up and the study's reference."""

@@ -1,4 +1,4 @@
-"""What a model gave and cost: plain records without torch, so that arithmetic and storage can share them.
+"""Records of what a model gave and cost. They need no torch, so that arithmetic and storage can share them.
 
 Units stand in the names. Intervals are 95% intervals unless a field says otherwise.
 """
@@ -19,18 +19,15 @@ class Interval:
     low: float
     high: float
 
-    def overlaps(self, other: Interval) -> bool:
-        """Whether the two intervals share a point: then the values are not told apart."""
-        return self.low <= other.high and other.low <= self.high
-
 
 @dataclass(frozen=True)
 class Latency:
-    """One batch size: candidate calls interleaved with calls of the untouched baseline in one process.
+    """Latency at one batch size. Calls of the candidate and of the untouched baseline alternate in one process.
 
-    `speedup` is the ratio of the medians baseline / candidate, so above 1 is faster. `yardstick_ms` is the median of a fixed
-    workload timed in the same loop: dividing by it compares numbers of one machine taken at different hours. A percentile is None
-    where there are too few samples for it (64 calls for p90, 662 for p99; MLPerf early-stopping rule at 99% confidence).
+    `speedup` is the ratio of the medians, baseline / candidate: above 1 is faster. `yardstick_ms` is the median of the reference
+    workload, a fixed computation that is timed in the same loop. Divided by it, numbers of one machine from different hours can be
+    compared. A percentile is None where it has too few samples: p90 needs 64 calls, p99 needs 662 (MLPerf early-stopping rule at
+    99% confidence).
     """
 
     batch_size: int
@@ -45,7 +42,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a runnable model costs on this machine, whatever its weights are."""
+    """What a runnable model costs on this machine. Its weights do not matter."""
 
     latencies: tuple[Latency, ...]
     size_bytes: int
@@ -54,11 +51,16 @@ class Cost:
     cold_start_ms: float
     machine: str
 
+    @property
+    def busiest(self) -> Latency:
+        """The latency at the largest batch size; throughput and price come from it."""
+        return max(self.latencies, key=lambda latency: latency.batch_size)
+
     def latency(self, batch_size: int) -> Latency:
         """Return the latency at `batch_size`.
 
         Raises:
-            KeyError: that batch size was not measured.
+            KeyError: This batch size was not measured.
         """
         for latency in self.latencies:
             if latency.batch_size == batch_size:
@@ -70,8 +72,8 @@ class Cost:
 class Accuracy:
     """The task's metric on one split (higher is better), and the paired difference to the untouched baseline on the same examples.
 
-    `difference` is candidate minus baseline; `p_value` tests "no difference" (McNemar's exact test for 0/1 scores, else a paired
-    bootstrap).
+    `difference` is candidate minus baseline. `p_value` tests the hypothesis "no difference": by McNemar's exact test for 0/1
+    scores, otherwise by a paired bootstrap.
     """
 
     split: str
@@ -94,9 +96,9 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a recipe gave and cost on the validation split, with the keys of the stages behind it.
+    """What a recipe gave and cost on the validation split. `lineage` has the keys of the stages that made the model.
 
-    `train_seconds` is what training this recipe takes when nothing is cached; `structure` names what its latency depends on.
+    `train_seconds` is the time to train this recipe with an empty cache. `structure` identifies what the latency depends on.
     """
 
     measurement: Measurement
@@ -108,7 +110,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Rung:
-    """Validation metric after `epoch` of `epochs`."""
+    """Validation metric after `epoch` of `epochs` epochs."""
 
     epoch: int
     epochs: int
@@ -120,12 +122,12 @@ _COST_ADAPTER = TypeAdapter(Cost)
 
 
 def to_json(measurement: Measurement) -> dict[str, Any]:
-    """Plain dictionary of `measurement` for JSON documents."""
+    """Return `measurement` as a plain dictionary for JSON."""
     return asdict(measurement)
 
 
 def from_json(document: dict[str, Any]) -> Measurement:
-    """Inverse of `to_json`; pydantic checks every field."""
+    """Read what `to_json` wrote; pydantic checks every field."""
     return _ADAPTER.validate_python(document)
 
 

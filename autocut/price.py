@@ -1,4 +1,4 @@
-"""Money: what an hour of a machine costs, and what predictions and training cost with it. Arithmetic only, no torch."""
+"""Money: the price of an hour of a machine, and from it the price of predictions and of training. Arithmetic only, no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autocut.errors import Fault, FaultsError, InputError, unknown_name
 
 SHIPPED_SHEET = Path(__file__).with_name("prices.toml")
 OWN_PRICE = "a machine of your own"
-"""Stands for the instance where the user gives the price."""
+"""Takes the place of the instance's name when the user gives the price."""
 
 _HOUR_S = 3600.0
 
@@ -27,8 +27,8 @@ Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Price:
     """Price of the whole machine for an hour, and the share of that hour in which it serves predictions.
 
-    Throughput is what one process with the stated threads gives, so a machine with more processors is charged in full: the result
-    is an upper bound. `date` is the day of the price sheet, or "as given".
+    Throughput is measured with one process and the stated threads, but the whole machine is charged. So on a machine with more
+    processors the result is an upper bound. `date` is the day of the price sheet, or "as given".
     """
 
     instance: str
@@ -37,7 +37,7 @@ class Price:
     utilization: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a price or a utilization that cannot be."""
+        """Refuse an impossible price or utilization."""
         if not (math.isfinite(self.usd_per_hour) and self.usd_per_hour > 0):
             raise InputError(
                 f"--price-per-hour must be above 0, got {self.usd_per_hour}", "give US dollars per hour: --price-per-hour 0.09"
@@ -65,7 +65,7 @@ class PriceSheet(BaseModel):
         """Return the price of `instance`.
 
         Raises:
-            UnknownNameError: the sheet does not have it; the hint names the nearest one.
+            UnknownNameError: The sheet has no such instance; the hint gives the nearest one.
         """
         if instance not in self.usd_per_hour:
             raise unknown_name("--instance", instance, self.usd_per_hour)
@@ -77,7 +77,7 @@ def load_prices(path: Path = SHIPPED_SHEET) -> PriceSheet:
     """Read a price sheet.
 
     Raises:
-        FaultsError: every fault of the file at once.
+        FaultsError: The file has faults; all of them are listed.
     """
     try:
         return PriceSheet.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -89,11 +89,11 @@ def load_prices(path: Path = SHIPPED_SHEET) -> PriceSheet:
 
 
 def price_for(instance: str, price_per_hour: float | None = None, utilization: float = 1.0) -> Price:
-    """Return the user's own price where given, else the shipped one of `instance`.
+    """Return the price that the user gave, else the price of `instance` in the shipped sheet.
 
     Raises:
-        UnknownNameError: no such instance in the price sheet.
-        InputError: a price or a utilization that cannot be.
+        UnknownNameError: The price sheet has no such instance.
+        InputError: The price or the utilization is impossible.
     """
     if price_per_hour is not None:
         return Price(OWN_PRICE, price_per_hour, "as given", utilization)
@@ -101,16 +101,16 @@ def price_for(instance: str, price_per_hour: float | None = None, utilization: f
 
 
 def usd_per_million(price_per_hour: float, throughput_per_s: float, utilization: float = 1.0) -> float:
-    """Return the price of a million predictions on a machine that makes `throughput_per_s` of them while it is busy."""
+    """Return the price of a million predictions on a machine that makes `throughput_per_s` predictions a second while busy."""
     return price_per_hour / (_HOUR_S * throughput_per_s * utilization) * 1e6
 
 
 def usd_for(price: Price, seconds: float) -> float:
-    """Return what `seconds` of training or searching cost. A machine that trains is busy: utilization does not count."""
+    """Return the price of `seconds` of training or searching. A machine that trains is busy, so utilization does not count."""
     return price.usd_per_hour * seconds / _HOUR_S
 
 
 def break_even_predictions(search_usd: float, baseline_usd_per_million: float, candidate_usd_per_million: float) -> float | None:
-    """Return after how many predictions the search has paid for itself, None where the candidate is not cheaper."""
+    """Return the number of predictions that pay for the search, or None if the candidate is not cheaper than the baseline."""
     saved = baseline_usd_per_million - candidate_usd_per_million
     return search_usd / saved * 1e6 if saved > 0 else None

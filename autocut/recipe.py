@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 Value = str | int | float | bool
 Lowering = tuple[str, str]
-"""A dtype and a compile mode: how weights are run."""
+"""(dtype, compile mode): how the weights are stored and run."""
 
 IDENTITY: Mapping[str, Value] = MappingProxyType(
     {
@@ -23,10 +23,14 @@ IDENTITY: Mapping[str, Value] = MappingProxyType(
         "compile.mode": "eager",
     }
 )
-"""What a recipe does where it says nothing: the untouched model in eager fp32."""
+"""The settings of the untouched model in eager fp32. A recipe takes what it leaves out from here."""
 
 PARENT_RATIO = "prune.parent_ratio"
-"""Pruned to this ratio and trained first, then pruned on to `prune.ratio` and trained again: iterative pruning."""
+"""Iterative pruning: prune to this ratio, train, prune on to `prune.ratio`, train again."""
+SWITCHES: Mapping[str, str] = MappingProxyType(
+    {"prune": "prune.method", "train": "train.epochs", "curriculum": "curriculum.schedule", "distill": "distill.loss"}
+)
+"""The setting that switches a stage on. At the untouched model's value, the other settings of the stage have no effect."""
 PREFIX_STAGES = ("prune", "train", "curriculum", "distill")
 LOWERING_STAGES = ("quantize", "compile")
 _UNTOUCHED_LOWERING = {name: value for name, value in IDENTITY.items() if name.partition(".")[0] in LOWERING_STAGES}
@@ -36,14 +40,14 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 class Recipe(Mapping[str, Value]):
     """Immutable settings by dotted name, such as ``{"prune.method": "structured", "prune.ratio": 0.5}``.
 
-    Missing axes take their value from `IDENTITY`, so two spellings of one recipe are equal and share a fingerprint.
-    Settings without effect (a ratio without a pruning method) are dropped for the same reason.
+    Missing settings get their value from `IDENTITY`, and settings without effect (a ratio without a pruning method) are dropped. So
+    two spellings of one recipe are equal and share a fingerprint.
     """
 
     def __init__(self, settings: Mapping[str, Value] = MappingProxyType({})) -> None:
         merged = {name: _rounded(value) for name, value in {**IDENTITY, **settings}.items()}
-        if merged["train.epochs"] == 0:
-            merged |= {"curriculum.schedule": "none", "distill.loss": "none"}
+        if _is_off("train", merged):
+            merged |= {SWITCHES[stage]: IDENTITY[SWITCHES[stage]] for stage in ("curriculum", "distill")}
         self._take({name: merged[name] for name in sorted(merged) if not _without_effect(name, merged)})
 
     def _take(self, settings: dict[str, Value]) -> None:
@@ -52,7 +56,7 @@ class Recipe(Mapping[str, Value]):
 
     @classmethod
     def _of(cls, settings: dict[str, Value]) -> Recipe:
-        """Make a recipe of settings that are in order, complete and rounded: a search makes thousands of them for a proposal."""
+        """Make a recipe from settings that are sorted, complete and rounded. It is quick: a proposal makes thousands of recipes."""
         recipe = cls.__new__(cls)
         recipe._take(settings)
         return recipe
@@ -74,7 +78,7 @@ class Recipe(Mapping[str, Value]):
         return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        """Equal when both do the same."""
+        """Whether both have the same settings."""
         return isinstance(other, Recipe) and self._key == other._key
 
     def __repr__(self) -> str:
@@ -82,7 +86,7 @@ class Recipe(Mapping[str, Value]):
         return f"Recipe({self.describe()})"
 
     def canonical_json(self) -> str:
-        """One spelling for equal recipes: sorted keys, no spaces, whole numbers without a point."""
+        """Return the same text for equal recipes: sorted keys, no spaces, whole numbers without a point."""
         return _ENCODER.encode(self._settings)
 
     @property
@@ -91,12 +95,12 @@ class Recipe(Mapping[str, Value]):
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:12]
 
     def settings(self, *stages: str) -> dict[str, Value]:
-        """Settings of the named stages only, such as ``settings("prune")``."""
+        """Return the settings of the named stages, such as ``settings("prune")``."""
         return {name: value for name, value in self._settings.items() if name.partition(".")[0] in stages}
 
     @cached_property
     def prefix(self) -> Recipe:
-        """The part that decides the weights: prune, train, curriculum, distill; the lowering is eager fp32."""
+        """The settings that decide the weights (prune, train, curriculum, distill), with the lowering eager fp32."""
         return Recipe._of(
             {
                 name: _UNTOUCHED_LOWERING.get(name, value)
@@ -107,7 +111,7 @@ class Recipe(Mapping[str, Value]):
 
     @cached_property
     def parent(self) -> Recipe | None:
-        """The less pruned prefix, trained in the same way, whose weights this one starts from; None where there is none."""
+        """The less pruned prefix whose trained weights this recipe starts from; None without iterative pruning."""
         if PARENT_RATIO not in self._settings:
             return None
         settings = {name: value for name, value in self.prefix.items() if name != PARENT_RATIO}
@@ -115,7 +119,7 @@ class Recipe(Mapping[str, Value]):
 
     @property
     def lowering(self) -> Lowering:
-        """(dtype, compile mode): the part that decides how the weights are run."""
+        """(dtype, compile mode): the settings that decide how the weights are run."""
         return str(self["quantize.dtype"]), str(self["compile.mode"])
 
     def with_lowering(self, dtype: str, mode: str) -> Recipe:
@@ -123,28 +127,28 @@ class Recipe(Mapping[str, Value]):
         return Recipe._of({**self._settings, "quantize.dtype": dtype, "compile.mode": mode})
 
     def changes(self, name: str) -> bool:
-        """Whether the method setting `name`, such as ``prune.method``, is another one than the untouched model's."""
+        """Whether the method setting `name`, such as ``prune.method``, differs from the untouched model's."""
         return self[name] != IDENTITY[name]
 
     @property
     def is_trained(self) -> bool:
-        """Whether the recipe trains at all beyond the task's own model."""
+        """Whether the recipe trains the model."""
         return int(self["train.epochs"]) > 0
 
     def describe(self) -> str:
-        """One short line with the knobs that are turned, such as ``structured 0.5 + 4 epochs + int8_static + onnxruntime``."""
+        """Return one short line with the changed settings, such as ``structured 0.5 + 4 epochs + int8_static + onnxruntime``."""
         return " + ".join(_words(self)) or "untouched"
 
 
 def changed_settings(recipe: Recipe) -> dict[str, Value]:
-    """Settings in which `recipe` differs from the untouched model."""
+    """Return the settings in which `recipe` differs from the untouched model."""
     return {name: value for name, value in recipe.items() if IDENTITY.get(name) != value}
 
 
 def _rounded(value: Value) -> Value:
-    """Drop the last digits of a float: a sampler that counts up steps of 0.1 gets 0.30000000000000004, a person writes 0.3.
+    """Drop the last digits of a float: a sampler that adds steps of 0.1 gets 0.30000000000000004, a person writes 0.3.
 
-    A whole number becomes an integer, as it is read back from the study: stage keys must be the same before and after.
+    A whole number becomes an integer, because the study gives it back as one, and its stage keys must not change.
     """
     if not isinstance(value, float):
         return value
@@ -153,15 +157,14 @@ def _rounded(value: Value) -> Value:
 
 
 def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:
-    stage, _, field = name.partition(".")
-    if name == PARENT_RATIO and (settings["train.epochs"] == 0 or float(settings[name]) >= float(settings.get("prune.ratio", 0))):
+    if name == PARENT_RATIO and (_is_off("train", settings) or float(settings[name]) >= float(settings.get("prune.ratio", 0))):
         return True
-    if stage == "prune" and field != "method":
-        return settings["prune.method"] == "none"
-    if stage in ("curriculum", "distill"):
-        switch = "curriculum.schedule" if stage == "curriculum" else "distill.loss"
-        return name != switch and settings[switch] == "none"
-    return stage == "train" and field != "epochs" and settings["train.epochs"] == 0
+    stage = name.partition(".")[0]
+    return stage in SWITCHES and name != SWITCHES[stage] and _is_off(stage, settings)
+
+
+def _is_off(stage: str, settings: Mapping[str, Value]) -> bool:
+    return settings[SWITCHES[stage]] == IDENTITY[SWITCHES[stage]]
 
 
 def _words(recipe: Recipe) -> Iterable[str]:
@@ -170,12 +173,12 @@ def _words(recipe: Recipe) -> Iterable[str]:
         yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip() + after
     if recipe.is_trained:
         start = " from scratch" if recipe["train.start"] == "scratch" else ""
-        yield f"{recipe['train.epochs']} epochs{start}" + _told(recipe, "train.lr_scale", " lr x")
+        yield f"{recipe['train.epochs']} epochs{start}" + _number(recipe, "train.lr_scale", " lr x")
         if recipe.changes("curriculum.schedule"):
             order = f"{recipe['curriculum.schedule']} {recipe.get('curriculum.order', '')}".strip()
-            yield f"curriculum {order}" + _told(recipe, "curriculum.start", " from ")
+            yield f"curriculum {order}" + _number(recipe, "curriculum.start", " from ")
         if recipe.changes("distill.loss"):
-            strength = _told(recipe, "distill.temperature", " T=") + _told(recipe, "distill.alpha", " alpha=")
+            strength = _number(recipe, "distill.temperature", " T=") + _number(recipe, "distill.alpha", " alpha=")
             yield f"distill {recipe['distill.loss']}{strength}"
     if recipe.changes("quantize.dtype"):
         yield str(recipe["quantize.dtype"])
@@ -183,7 +186,7 @@ def _words(recipe: Recipe) -> Iterable[str]:
         yield str(recipe["compile.mode"])
 
 
-def _told(recipe: Recipe, name: str, label: str) -> str:
+def _number(recipe: Recipe, name: str, label: str) -> str:
     return f"{label}{float(recipe[name]):.3g}" if name in recipe else ""
 
 

@@ -1,4 +1,4 @@
-"""From a measurement to the values of a trial, and limits on them. Arithmetic only, no torch."""
+"""The values of a trial, computed from its measurement, and limits on them. Arithmetic only, no torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from autocut.price import Price, usd_for, usd_per_million
 
 @dataclass(frozen=True)
 class Metric:
-    """One value of a trial: which way is better, its unit, and what it means in one line."""
+    """One value of a trial: its better direction, and one line about its meaning."""
 
     name: str
     direction: str
-    unit: str
     meaning: str
 
     @property
@@ -32,17 +31,17 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         metric.name: metric
         for metric in (
-            Metric("accuracy", "maximize", "", "the task's metric on the split that the measurement names"),
-            Metric("usd_per_million", "minimize", "USD", "price of a million predictions at the largest serving batch size"),
-            Metric("latency_ms", "minimize", "ms", "median of one call at the first serving batch size"),
-            Metric("size_bytes", "minimize", "bytes", "the exported model on disk"),
-            Metric("compressed_size_bytes", "minimize", "bytes", "the exported model in a zip archive"),
-            Metric("train_usd", "minimize", "USD", "price of training this recipe once, nothing cached"),
-            Metric("speedup", "maximize", "x", "throughput against the untouched model at the largest serving batch size"),
+            Metric("accuracy", "maximize", "the task's metric on the split that the measurement names"),
+            Metric("usd_per_million", "minimize", "price of a million predictions at the largest serving batch size"),
+            Metric("latency_ms", "minimize", "median of one call at the first serving batch size"),
+            Metric("size_bytes", "minimize", "the exported model on disk"),
+            Metric("compressed_size_bytes", "minimize", "the exported model in a zip archive"),
+            Metric("train_usd", "minimize", "price of training this recipe once, nothing cached"),
+            Metric("speedup", "maximize", "throughput against the untouched model at the largest serving batch size"),
         )
     }
 )
-"""Every value that `values_of` gives."""
+"""Every value that `values_of` returns."""
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {"cost": "usd_per_million", "latency": "latency_ms", "size": "size_bytes", "training": "train_usd"}
@@ -53,22 +52,22 @@ _LIMIT = re.compile(r"\s*(?P<name>[A-Za-z_][\w.]*)\s*(?P<operator><=|>=)\s*(?P<b
 
 
 def values_of(measurement: Measurement, reference: Cost, price: Price, train_seconds: float) -> dict[str, float]:
-    """Return every value of a trial by name, as in `METRICS`.
+    """Return every value of a trial by its name in `METRICS`.
 
-    Times are corrected for drift: the untouched model's reference latency, measured once a study, divided by the speed-up, measured
-    interleaved. So trials measured at different hours compare. `speedup` is the one behind `usd_per_million`.
+    Times are corrected for drift, so that trials of different hours can be compared: a latency is the untouched model's reference
+    latency, measured once a study, divided by the trial's speed-up. `speedup` is at the largest batch size, as `usd_per_million`.
 
     Args:
-        measurement: Of the trial.
+        measurement: Measurement of the trial.
         reference: Cost of the untouched model of the same study.
-        price: Of the machine that serves.
-        train_seconds: What training the recipe takes when nothing is cached.
+        price: Price of the machine that serves.
+        train_seconds: Time to train the recipe with an empty cache.
 
     Raises:
         StudyError: `reference` was measured at other batch sizes.
     """
     cost = measurement.cost
-    busiest = max(cost.latencies, key=lambda latency: latency.batch_size)
+    busiest = cost.busiest
     throughput_per_s = busiest.batch_size / (corrected_ms(busiest, reference) / 1e3)
     return {
         "accuracy": measurement.accuracy.metric.value,
@@ -82,7 +81,7 @@ def values_of(measurement: Measurement, reference: Cost, price: Price, train_sec
 
 
 def corrected_ms(latency: Latency, reference: Cost) -> float:
-    """Median latency as it would have been when the reference was measured."""
+    """Return the median latency, corrected to the time at which the reference was measured."""
     try:
         return reference.latency(latency.batch_size).p50_ms.value / latency.speedup.value
     except KeyError:
@@ -94,10 +93,10 @@ def corrected_ms(latency: Latency, reference: Cost) -> float:
 
 
 def metric_name(name: str, subject: str) -> str:
-    """Return the value that `name` stands for, itself or an alias.
+    """Return the name of the value that `name` means: `name` itself, or what it is an alias of.
 
     Raises:
-        UnknownNameError: it stands for none.
+        UnknownNameError: `name` is neither a value nor an alias.
     """
     canonical = ALIASES.get(name, name)
     if canonical not in METRICS:
@@ -109,7 +108,7 @@ def metric_name(name: str, subject: str) -> str:
 
 @dataclass(frozen=True)
 class Limit:
-    """A bound that a trial must keep, such as ``latency_ms<=5``."""
+    """A bound that a trial must meet, such as ``latency_ms<=5``."""
 
     name: str
     operator: str
@@ -117,15 +116,15 @@ class Limit:
 
     @property
     def text(self) -> str:
-        """The limit in its one spelling."""
+        """The limit in canonical spelling."""
         return f"{self.name}{self.operator}{self.bound:.12g}"
 
     def __str__(self) -> str:
-        """The limit in its one spelling."""
+        """The limit in canonical spelling."""
         return self.text
 
     def violation(self, values: Mapping[str, float]) -> float:
-        """By how much `values` break the limit, in the value's unit; 0 or less where they keep it. No number counts as broken."""
+        """Return how far `values` exceed the limit, in the value's unit: 0 or less if they meet it, infinity for NaN."""
         value = values[self.name]
         if math.isnan(value):
             return math.inf
@@ -133,11 +132,11 @@ class Limit:
 
 
 def parse_limit(text: str) -> Limit:
-    """Read a limit: a value's name or alias, ``<=`` or ``>=``, a number.
+    """Read a limit: a value's name or alias, ``<=`` or ``>=``, and a number.
 
     Raises:
-        InputError: it is written otherwise, or bounds a value from the side where it is good.
-        UnknownNameError: no such value; the hint names the nearest one.
+        InputError: The text has another form, or it limits a value in its better direction.
+        UnknownNameError: No value has this name; the hint gives the nearest one.
     """
     found = _LIMIT.fullmatch(text)
     if found is None:

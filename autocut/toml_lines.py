@@ -1,4 +1,4 @@
-"""Where things stand in a TOML file, so that a fault can name its line; tomllib keeps no positions."""
+"""Line numbers in a TOML file, so that a fault can name its line. tomllib keeps no positions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Place = tuple[str | int, ...]
 class LineMap:
     """Line numbers of the keys of one TOML text.
 
-    It reads the text line by line, headers and keys alone; what it cannot place (a key inside an inline table) gets the line of the
-    nearest key above it in the path.
+    It reads only headers and keys, line by line. A key that it cannot find, such as one in an inline table, gets the line of its
+    nearest parent.
     """
 
     def __init__(self, text: str, source: str) -> None:
@@ -26,14 +26,14 @@ class LineMap:
         self._read()
 
     def line(self, place: Place, value: object = None) -> int | None:
-        """Line of the key at `place`; with a `value`, the line from there on that first shows it."""
+        """Return the line of the key at `place`; with a `value`, the first line from there on that shows the value."""
         for length in range(len(place), 0, -1):
             if (start := self._lines.get(place[:length])) is not None:
                 return start if value is None else self._line_showing(value, start)
         return None
 
     def where(self, place: Place, value: object = None) -> str:
-        """Name the file and, where it is known, the line."""
+        """Return the file and, if known, the line."""
         line = self.line(place, value)
         return self.source if line is None else f"{self.source}, line {line}"
 
@@ -69,26 +69,26 @@ class LineMap:
 
 
 class FaultList:
-    """Collects what is wrong with one file, to tell it all at once in the order of its lines."""
+    """Collects the faults of one file, to report them together in the order of its lines."""
 
     def __init__(self, lines: LineMap) -> None:
         self._lines = lines
         self._faults: list[tuple[int, Fault]] = []
 
     def add(self, place: Place, message: str, hint: str | None = None, value: object = None) -> None:
-        """Note a fault at `place`, or at the line below it that shows `value`."""
+        """Add a fault at `place`, or at the line below it that shows `value`."""
         fault = Fault(message, hint, self._lines.where(place, value))
         self._faults.append((self._lines.line(place, value) or 0, fault))
 
     def __bool__(self) -> bool:
-        """Whether anything is wrong."""
+        """Whether there is a fault."""
         return bool(self._faults)
 
     def raise_any(self, subject: str) -> None:
-        """Raise all the faults, if there are any.
+        """Raise all faults, if there are any.
 
         Raises:
-            FaultsError: every fault so far.
+            FaultsError: It lists every fault so far.
         """
         if self._faults:
             ordered = sorted(self._faults, key=lambda numbered: numbered[0])
@@ -101,7 +101,7 @@ def _before_equals(row: str) -> str:
 
 
 def _key_path(key: str) -> Place:
-    """Path of a dotted key as TOML reads it, or () where it is no key."""
+    """Return the path of a dotted key as TOML reads it, or () if the text is no key."""
     try:
         node: Any = tomllib.loads(f"{key} = 0")
     except tomllib.TOMLDecodeError:

@@ -15,13 +15,13 @@ from autocut.errors import InputError
     [("8h", 28_800), ("30m", 1_800), ("90s", 90), ("1h30m", 5_400), ("1.5h", 5_400), ("1d", 86_400), (" 2H ", 7_200)],
 )
 def test_duration_is_read_with_its_unit(text, seconds):
-    """What the README and the help show."""
+    """The README and the help show these forms."""
     assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "h", "8x", "30m1h", "1h1h", "-5m", "0s", "1 h", "nan", "1e3s"])
 def test_unreadable_duration_is_refused(text):
-    """Never a guess."""
+    """It is an error, never a guess."""
     with pytest.raises(InputError, match=r"--budget must be"):
         parse_duration(text, "--budget")
 
@@ -87,7 +87,7 @@ def test_unreadable_percent_is_refused(text):
 
 
 def test_budget_counts_earlier_runs_and_the_injected_clock():
-    """A resumed search goes on where the ledger stopped."""
+    """A resumed search continues from the ledger."""
     now = [100.0]
     budget = Budget(total_s=60, spent_s=20, clock=lambda: now[0])
     assert (budget.spent(), budget.left(), budget.deadline) == (20, 40, 140)
@@ -112,7 +112,7 @@ def test_reserve_is_kept_from_the_search_and_keeps_the_start():
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
 def test_spent_and_left_add_up(total, spent, worked):
-    """Nothing is counted twice: what is left and what is spent make the total, until it is overrun."""
+    """No second is counted twice: time left and time spent add up to the total, until it is overrun."""
     now = [0.0]
     budget = Budget(total_s=total, spent_s=spent, clock=lambda: now[0])
     now[0] = worked

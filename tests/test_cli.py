@@ -1,4 +1,4 @@
-"""The verbs: flags, sources, streams and exit codes. The rooms behind them are fakes here."""
+"""The verbs: flags, sources, streams and exit codes. The rooms below them are fakes here."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class FakeWorkplace(contextlib.nullcontext):
 
 @pytest.fixture
 def room(monkeypatch):
-    """Put functions in place of those of a module; the module need not exist."""
+    """Replace the functions of a module, which need not exist."""
 
     def put(name, **functions):
         module = types.ModuleType(name)
@@ -165,7 +165,7 @@ def test_help_examples_are_accepted_by_the_parser(verb, searches, monkeypatch, c
             assert ctx.params is not None
 
 
-def test_search_hands_over_what_it_was_told_and_prints_the_front(searches, capsys):
+def test_search_hands_over_its_configuration_and_prints_the_front(searches, capsys):
     """Units are parsed, the space is loaded, the study folder is named after the task."""
     words = (
         "search task.py --budget 1h30m --space deploy-only --workers 3 --limit latency_ms<=5 --cache-size 2GB --price-per-hour 0.5"
@@ -192,7 +192,7 @@ def test_flag_beats_variable_beats_file_beats_default(searches, monkeypatch):
 
 
 def test_dry_run_shows_each_value_with_its_source_and_runs_nothing(searches, monkeypatch, capsys):
-    """What would run, and why so."""
+    """The output shows what would run, and the origin of each value."""
     Path("mine.toml").write_text("[search]\nthreads = 4\n")
     monkeypatch.setenv("AUTOCUT_SEARCH_SEED", "2")
     assert cli.main(["search", "--config", "mine.toml", "--budget", "90m", "--dry-run", "--json"]) == 0
@@ -205,8 +205,8 @@ def test_dry_run_shows_each_value_with_its_source_and_runs_nothing(searches, mon
     assert searches == []
 
 
-def test_dry_run_tells_the_faults_of_space_and_task_together(searches, room, capsys):
-    """One run, everything that is wrong."""
+def test_dry_run_reports_the_faults_of_space_and_task_together(searches, room, capsys):
+    """One run reports every fault."""
     Path("bad.toml").write_text('schema_version = 1\n[objectives]\nacc = "maximize"\n[axes."compile.mode"]\nchoices = ["eagre"]\n')
     room("autocut.task.check", check_task=lambda path: [Fault("loss must be finite, got nan", "lower the learning rate")])
     assert cli.main(["search", "--budget", "5m", "--space", "bad.toml", "--dry-run"]) == 2
@@ -296,7 +296,7 @@ def test_bad_value_is_named_by_where_it_stands(searches, monkeypatch, capsys):
     ],
 )
 def test_errors_end_with_their_exit_code_and_without_traceback(searches, room, capsys, error, code):
-    """Whatever a room raises on purpose."""
+    """Every error that a room raises on purpose has its exit code."""
 
     def fail(*arguments):
         raise error
@@ -307,7 +307,7 @@ def test_errors_end_with_their_exit_code_and_without_traceback(searches, room, c
 
 
 def test_an_unexpected_exception_is_called_a_bug(searches, room, capsys):
-    """With its traceback, and exit code 3."""
+    """The message has the traceback, and the exit code is 3."""
     room("autocut.execution.session", run_search=lambda *_: 1 / 0)
     assert cli.main(["search", "--budget", "5m"]) == 3
     told = capsys.readouterr().err
@@ -316,7 +316,7 @@ def test_an_unexpected_exception_is_called_a_bug(searches, room, capsys):
 
 
 def test_ctrl_c_prints_the_command_that_resumes(searches, room, capsys):
-    """Quoted for the shell, as it was typed."""
+    """The command is quoted for the shell."""
 
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -327,7 +327,7 @@ def test_ctrl_c_prints_the_command_that_resumes(searches, room, capsys):
 
 
 def test_front_is_a_table_with_the_untouched_model_for_comparison(searches, capsys):
-    """Baselines and ties marked, what is beaten too."""
+    """Baselines, ties and beaten points are marked."""
     assert cli.main(["front", "studies/digits"]) == 0
     lines = capsys.readouterr().out.splitlines()
 
@@ -336,7 +336,7 @@ def test_front_is_a_table_with_the_untouched_model_for_comparison(searches, caps
 
 
 def test_points_of_the_validation_split_are_marked_and_come_last(searches, room, capsys):
-    """Nobody should rank 0.99 on validation above 0.98 on test."""
+    """0.99 on validation must not rank above 0.98 on test."""
     waiting = replace(MEASUREMENT, accuracy=replace(MEASUREMENT.accuracy, split="validation"))
     points = [POINTS[0], point(7, 0.99, 0.25, {"quantize.dtype": "bf16"}, measurement=waiting), POINTS[2]]
     room("autocut.study", open_study=lambda folder: FakeStudy(points))
@@ -350,7 +350,7 @@ def test_points_of_the_validation_split_are_marked_and_come_last(searches, room,
 
 
 def test_front_json_is_one_document_of_the_agreed_shape(searches, capsys):
-    """What the issue promises to other programs."""
+    """Other programs rely on this shape."""
     assert cli.main(["front", "studies/digits", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
 
@@ -371,7 +371,7 @@ def test_front_csv_has_one_row_a_point(searches, capsys):
 
 
 def test_empty_front_is_no_result(searches, room, capsys):
-    """Exit code 1: it ran, but there is nothing yet."""
+    """The exit code is 1: the command ran, but there is no result yet."""
     room("autocut.study", open_study=lambda folder: FakeStudy([]))
     assert cli.main(["front", "studies/digits"]) == 1
     assert "no trial has completed" in capsys.readouterr().err
@@ -398,13 +398,13 @@ def test_select_says_why_and_how_to_take_it(searches, capsys):
 
 
 def test_select_with_limits_that_nothing_meets_exits_with_one(searches, capsys):
-    """And names the closest."""
+    """The error names the closest point."""
     assert cli.main(["select", "studies/digits", "--max-size", "10B"]) == 1
     assert "error:" in capsys.readouterr().err
 
 
 def test_export_prints_where_the_bundle_is(room, capsys):
-    """A script can use it."""
+    """A script can use the path."""
     room("autocut.deploy.export", export_trial=lambda folder, trial, to: to / "bundle")
     assert cli.main(["export", "studies/digits", "--trial", "7", "--to", "out"]) == 0
     assert capsys.readouterr().out == "out/bundle\n"
@@ -412,7 +412,7 @@ def test_export_prints_where_the_bundle_is(room, capsys):
 
 @pytest.mark.parametrize("ok", [True, False])
 def test_verify_shows_each_check_and_fails_with_one(room, capsys, ok):
-    """A claim that does not hold is exit code 1, in the table and in the document."""
+    """If a claim does not hold, the exit code is 1, for the table and for the document."""
     check = types.SimpleNamespace(name="size", claim="1000", found="1001", ok=ok, told="1001 bytes, claimed 1000")
     room("autocut.deploy.verify", verify_bundle=lambda folder: types.SimpleNamespace(checks=(check,), ok=ok))
 
@@ -422,7 +422,7 @@ def test_verify_shows_each_check_and_fails_with_one(room, capsys, ok):
     assert json.loads(capsys.readouterr().out)["ok"] is ok
 
 
-def test_check_tells_every_fault_or_none(room, capsys):
+def test_check_reports_every_fault_or_none(room, capsys):
     """Exit code 2 with a numbered list, or 0."""
     room("autocut.task.check", check_task=lambda path: [Fault("a is wrong", "write b"), Fault("c is wrong")])
     assert cli.main(["check", "task.py"]) == 2
@@ -433,7 +433,7 @@ def test_check_tells_every_fault_or_none(room, capsys):
 
 
 def test_methods_shows_pairs_as_a_matrix_with_reasons(monkeypatch, capsys):
-    """A dtype and a mode are only real together."""
+    """A dtype works only together with a mode."""
     from autocut.stages.methods import MethodRow, PairRow
 
     rows = [
@@ -461,7 +461,7 @@ def test_methods_shows_pairs_as_a_matrix_with_reasons(monkeypatch, capsys):
 
 
 def test_ledger_shows_where_the_time_went(searches, capsys):
-    """Largest share first; what took no time is left out."""
+    """The largest share comes first; categories without time are left out."""
     assert cli.main(["ledger", "studies/digits"]) == 0
     shown = capsys.readouterr().out
     assert shown.index("train") < shown.index("compile")
@@ -473,14 +473,14 @@ def test_ledger_shows_where_the_time_went(searches, capsys):
 
 
 def test_dashboard_prints_its_address(room, capsys):
-    """Data: a script can open it."""
+    """The address is data, so a script can open it."""
     room("autocut.report.dashboard", serve=lambda folder, port, on_ready: on_ready(f"http://127.0.0.1:{port}"))
     assert cli.main(["dashboard", "studies/digits", "--port", "9000"]) == 0
     assert capsys.readouterr().out == "http://127.0.0.1:9000\n"
 
 
 def test_select_prefers_points_of_the_locked_test_split(searches, room, capsys):
-    """What was chosen by validation numbers looks better in them than it is."""
+    """The search chose points by validation numbers, so these are too good."""
     validation = replace(MEASUREMENT, accuracy=replace(MEASUREMENT.accuracy, split="validation"))
     flattered = replace(point(12, 0.98, 0.01, {"compile.mode": "onnxruntime"}), measurement=validation)
     room("autocut.study", open_study=lambda folder: FakeStudy([*POINTS, flattered]))

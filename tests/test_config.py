@@ -1,4 +1,4 @@
-"""The configuration file, and what a search is told."""
+"""The configuration file and the configuration of a search."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def read(tmp_path, text):
 
 
 def test_keys_are_the_names_of_the_flags(tmp_path):
-    """Values stay text for the flags' own parsers, so 8 is refused where 8h is asked for."""
+    """Values stay text for the flags' own parsers, so a budget of 8 is refused and 8h is not."""
     text = '[search]\nbudget = 8\nprice-per-hour = 0.1\nlimit = ["latency_ms<=5"]\ndry-run = true\n'
     assert read(tmp_path, text) == {
         "search": {"budget": "8", "price_per_hour": "0.1", "limits": ["latency_ms<=5"], "dry_run": True}
     }
 
 
-def test_every_unknown_key_is_told_with_line_and_nearest_name(tmp_path):
+def test_every_unknown_key_is_reported_with_line_and_nearest_name(tmp_path):
     """A mistyped key that is ignored would be a silent fallback."""
     with pytest.raises(FaultsError) as caught:
         read(tmp_path, '[search]\nbudgt = "8h"\n\n[frnt]\njson = true\n')
@@ -41,21 +41,21 @@ def test_every_unknown_key_is_told_with_line_and_nearest_name(tmp_path):
 
 
 def test_key_without_a_verb_is_refused(tmp_path):
-    """Which verb would it be for?"""
+    """Its verb would be unknown."""
     with pytest.raises(FaultsError) as caught:
         read(tmp_path, 'budget = "8h"\n')
     assert "[search]" in caught.value.faults[0].hint
 
 
 def test_unreadable_file_is_one_error(tmp_path):
-    """Not a traceback."""
+    """There is no traceback."""
     with pytest.raises(InputError, match="must be readable TOML"):
         read(tmp_path, "[search\n")
     with pytest.raises(InputError, match="No such file"):
         read_config_file(tmp_path / "nowhere.toml", OPTIONS)
 
 
-def test_study_folder_is_named_after_the_task_unless_told():
+def test_study_folder_is_named_after_the_task_unless_given():
     """`studies/<task name>`."""
     assert SearchConfig(None, 60).folder("digits") == Path("studies/digits")
     assert SearchConfig(None, 60, out=Path("here")).folder("digits") == Path("here")

@@ -1,4 +1,4 @@
-"""What reaches the terminal, and on which stream."""
+"""What the console writes, and to which stream."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_error_has_the_shape_of_the_style_guide(console, streams):
 
 
 def test_faults_are_numbered_with_place_and_hint(console, streams):
-    """Three faults are corrected in one go."""
+    """The user can correct all faults at once."""
     console.error(FaultsError("space file 'x.toml'", [Fault("a is wrong", "write b", "x.toml, line 3"), Fault("c is wrong")]))
     assert streams[1].getvalue().splitlines() == [
         "error: space file 'x.toml' has 2 faults",
@@ -101,7 +101,7 @@ def test_table_is_a_line_a_row_where_stdout_is_no_terminal(console, streams):
 
 @given(st.lists(st.tuples(st.integers(0, 9999), st.text("ab -", max_size=200)), max_size=5), st.integers(40, 120))
 def test_table_never_leaves_its_width(rows, width):
-    """Whatever the words are, wrapped or broken."""
+    """Any words fit: they are wrapped or broken."""
     lines = table_lines(["trial", "words"], rows, width)
     assert max(map(len, lines)) <= width
 

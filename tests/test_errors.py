@@ -1,4 +1,4 @@
-"""Errors: what a person reads, and what survives the way from a worker."""
+"""Errors: their messages, and their way from a worker to the driver."""
 
 import pickle
 
@@ -19,7 +19,7 @@ def test_an_error_comes_back_whole_from_a_worker_process(kind):
 
 
 def test_faults_come_back_whole_from_a_worker_process():
-    """Every one of them."""
+    """Every fault is kept."""
     faults = (Fault("a", "b", "c"), Fault("d"))
     found = pickle.loads(pickle.dumps(FaultsError("space x", faults)))
     assert (found.message, found.faults, found.exit_code) == ("space x has 2 faults", faults, 2)
@@ -28,25 +28,25 @@ def test_faults_come_back_whole_from_a_worker_process():
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_class_is_drawn_in_the_tree_with_its_exit_code(kind):
-    """The docstring is where people look first."""
+    """People read the module's docstring first."""
     assert f"-- {kind.__name__} " in errors.__doc__ or kind is AutocutError
     expected = 2 if issubclass(kind, InputError) else 1 if issubclass(kind, NoResultError) else 3
     assert kind.exit_code == expected
 
 
 def test_what_ends_one_trial_is_no_input_error():
-    """A worker tells them apart: the search goes on after the one and stops at the other."""
+    """The search goes on after a trial error and stops at any other."""
     assert not issubclass(TrialError, InputError | NoResultError)
 
 
 def test_a_fault_says_where():
-    """File and line come last."""
+    """File and line come at the end of the line."""
     assert str(Fault("ratio must be below 1, got 2", where="cnn.toml, line 3")) == "ratio must be below 1, got 2 (cnn.toml, line 3)"
     assert str(Fault("no file")) == "no file"
 
 
-def test_an_unknown_name_is_told_with_all_known_ones_and_the_nearest():
-    """Subject, rule, value; then what to type."""
+def test_an_unknown_name_is_reported_with_all_known_ones_and_the_nearest():
+    """The message has subject, rule and value; the hint says what to type."""
     error = unknown_name("quantize.dtype", "int8_statc", ["int8_static", "fp32"])
     assert error.message == "quantize.dtype must be one of fp32, int8_static, got 'int8_statc'"
     assert error.hint == "did you mean 'int8_static'?"

@@ -1,6 +1,7 @@
-"""The front, against brute force and Monte Carlo."""
+"""The front, compared with brute force and Monte Carlo."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocut.errors import NoResultError
-from autocut.front import FrontPoint, hypervolume, hypervolume_contributions, knee, non_dominated, reference_point
+from autocut.front import (
+    FrontPoint,
+    hypervolume,
+    hypervolume_contributions,
+    knee,
+    non_dominated,
+    objective_signs,
+    reference_point,
+    with_ties,
+)
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
 from autocut.recipe import Recipe
 
@@ -87,7 +97,7 @@ def test_three_dimensional_volume_agrees_with_throwing_darts():
 
 
 def test_points_beyond_the_reference_add_nothing():
-    """They neither count nor take away."""
+    """They neither add nor remove volume."""
     inside, outside = a_point(0, 0.5, 1.0), a_point(1, 0.9, 100.0)
     reference = {"accuracy": 0.0, "usd_per_million": 2.0}
     assert hypervolume([inside, outside], TWO, reference) == hypervolume([inside], TWO, reference) == pytest.approx(0.5)
@@ -97,7 +107,7 @@ def test_points_beyond_the_reference_add_nothing():
 @given(rows=VALUES.filter(bool))
 @settings(max_examples=40, deadline=None)
 def test_a_contribution_is_what_is_lost_without_the_point(rows):
-    """Oracle: the volume with and without it, as a share of the box."""
+    """Oracle: the volume with and without the point, as a share of the box."""
     points = points_of(rows)
     corner = reference_point(points, TWO)
     sides = [abs(corner[name] - (max if way == "maximize" else min)(p.values[name] for p in points)) for name, way in TWO.items()]
@@ -143,6 +153,26 @@ def test_beaten_points_are_never_the_knee_and_a_line_has_none():
         knee([], TWO)
 
 
+def test_signs_turn_values_into_losses():
+    """Lower is better on every objective; the order is that of the objectives."""
+    assert objective_signs({"size_bytes": "minimize", "accuracy": "maximize"}).tolist() == [1.0, -1.0]
+
+
+@given(st.lists(st.floats(0.5, 9), min_size=4, max_size=4))
+def test_two_speeds_are_tied_where_their_intervals_share_a_point(ends):
+    """Oracle: if there is a common point, the larger of the two low ends is in both."""
+    intervals = [Interval(low, low, high) for low, high in (sorted(ends[:2]), sorted(ends[2:]))]
+    points = [a_point(trial, 0.9, 1.0) for trial in (0, 1)]
+    for point, interval in zip(points, intervals, strict=True):
+        latencies = tuple(replace(latency, speedup=interval) for latency in point.measurement.cost.latencies)
+        cost = replace(point.measurement.cost, latencies=latencies)
+        points[point.trial] = replace(point, measurement=replace(point.measurement, cost=cost))
+    common = max(interval.low for interval in intervals)
+
+    tied = all(common <= interval.high for interval in intervals)
+    assert [point.ties for point in with_ties(points, TWO)] == ([(1,), (0,)] if tied else [(), ()])
+
+
 def test_ties_need_overlap_on_every_objective():
     """0 and 1 overlap everywhere, 2 is faster beyond doubt, 3 is less accurate beyond doubt."""
     points = [
@@ -155,7 +185,7 @@ def test_ties_need_overlap_on_every_objective():
 
 
 def test_against_the_untouched_model_the_paired_test_decides():
-    """Its own accuracy interval is wide, but the same examples tell the two apart."""
+    """The accuracy intervals are wide, but the test on the same examples finds the difference."""
 
     def pair(p_value):
         untouched = a_point(0, 0.90, 1.0, speedup=1.0, difference=0.0, p_value=1.0, spread=0.05, ratio=0)
@@ -167,7 +197,7 @@ def test_against_the_untouched_model_the_paired_test_decides():
 
 
 def test_numbers_without_an_interval_are_tied_only_when_equal():
-    """A file is as large as it is."""
+    """A file size has no spread."""
     same = [a_point(0, 0.9, 1.0, 5.0, speedup=1.0), a_point(1, 0.9, 1.0, 5.0, speedup=1.0)]
     other = [same[0], a_point(2, 0.9, 1.0, 4.9, speedup=1.0)]
     assert [point.ties for point in non_dominated(same, THREE)] == [(1,), (0,)]
@@ -175,13 +205,13 @@ def test_numbers_without_an_interval_are_tied_only_when_equal():
 
 
 def test_different_splits_are_never_tied():
-    """Validation and test examples are not the same ones."""
+    """Validation and test examples differ, so their numbers cannot be compared."""
     points = [a_point(0, 0.9, 1.0, speedup=1.0), a_point(1, 0.9, 1.0, speedup=1.0, split="validation")]
     assert [point.ties for point in non_dominated(points, TWO)] == [(), ()]
 
 
 def test_values_that_are_no_numbers_are_never_on_the_front():
-    """NaN is beaten by nothing, and must not win by that."""
+    """Nothing beats NaN, but it must not win."""
     points = [a_point(0, 0.9, float("nan")), a_point(1, 0.8, 1.0), a_point(2, 0.99, float("inf"))]
     assert [point.trial for point in non_dominated(points, TWO)] == [1]
     assert hypervolume_contributions(points, TWO)[0] == 0

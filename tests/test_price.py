@@ -13,7 +13,7 @@ POSITIVE = st.floats(1e-4, 1e4)
 
 
 def test_the_shipped_sheet_is_dated_and_names_its_source():
-    """A price without a date is a rumour."""
+    """A price needs its date."""
     sheet = load_prices()
     assert sheet.date == dt.date(2026, 7, 20)
     assert "karpenter" in sheet.source
@@ -38,13 +38,13 @@ def test_the_users_own_price_needs_no_instance():
     ("price", "utilization"), [(0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (1.0, 0.0), (1.0, 1.5), (1.0, float("nan"))]
 )
 def test_what_cannot_be_a_price_is_refused(price, utilization):
-    """A division by zero later would be a bug report."""
+    """Otherwise a division by zero would follow."""
     with pytest.raises(InputError, match="must be above 0"):
         price_for("c7i.large", price, utilization)
 
 
-def test_every_fault_of_a_sheet_is_told_at_once(tmp_path):
-    """Three faults, one reading."""
+def test_every_fault_of_a_sheet_is_reported_at_once(tmp_path):
+    """One reading reports three faults."""
     sheet = tmp_path / "mine.toml"
     sheet.write_text(
         'schema_version = 1\ndate = 2026-07-20\nregion = "x"\nterms = "y"\ncurrency = "EUR"\nsourc = "z"\n[usd_per_hour]\na = -1\n'
@@ -55,8 +55,8 @@ def test_every_fault_of_a_sheet_is_told_at_once(tmp_path):
     assert all(word in told for word in ("currency", "sourc", "source", "usd_per_hour.a"))
 
 
-def test_a_sheet_that_is_no_toml_is_told(tmp_path):
-    """So is one that is missing."""
+def test_a_sheet_that_is_no_toml_is_an_error(tmp_path):
+    """A missing file is one fault, too."""
     broken = tmp_path / "broken.toml"
     broken.write_text("date = ")
     for path in (broken, tmp_path / "missing.toml"):

@@ -1,4 +1,4 @@
-"""Recipes: one spelling for what does the same."""
+"""Recipes: equal settings have one spelling."""
 
 import json
 import pickle
@@ -26,8 +26,8 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-def test_settings_are_rounded_before_their_effect_is_judged():
-    """A ratio drawn as 0.1 + 0.05 * 4 is the parent's 0.3: there is nothing to inherit."""
+def test_settings_are_rounded_before_their_effect_is_checked():
+    """A ratio drawn as 0.1 + 0.05 * 4 equals the parent's 0.3, so there is no parent."""
     drawn = Recipe({"prune.method": "structured", "prune.ratio": 0.1 + 0.05 * 4, PARENT_RATIO: 0.3, "train.epochs": 2})
 
     assert drawn.parent is None
@@ -67,7 +67,7 @@ def test_settings_without_effect_make_no_other_recipe(one, other):
 
 
 def test_a_number_is_the_same_however_it_is_written():
-    """A person writes 0.3 and 1 where a sampler that counts up steps says 0.30000000000000004 and 1.0."""
+    """A person writes 0.3 and 1; a sampler that adds steps gets 0.30000000000000004 and 1.0."""
     by_hand = Recipe({"prune.method": "structured", "prune.ratio": 0.3, "train.epochs": 2, "train.lr_scale": 1})
     sampled = Recipe({"prune.method": "structured", "prune.ratio": 0.1 + 0.2, "train.epochs": 2, "train.lr_scale": 1.0})
     assert by_hand == sampled
@@ -84,14 +84,14 @@ def test_prefix_and_lowering_make_the_whole(settings):
 
 
 def test_the_untouched_model_changes_nothing():
-    """It is what an empty recipe says."""
+    """An empty recipe is the untouched model."""
     assert changed_settings(Recipe()) == {}
     assert Recipe().describe() == "untouched"
     assert not Recipe().is_trained
 
 
 def test_a_recipe_is_described_by_the_knobs_it_turns():
-    """The line that people read in tables."""
+    """People read this line in tables."""
     recipe = Recipe(
         {
             "prune.method": "structured",
@@ -108,7 +108,7 @@ def test_a_recipe_is_described_by_the_knobs_it_turns():
 
 
 def test_two_recipes_that_differ_in_a_number_do_not_look_alike():
-    """Learning rate, weight of the teacher and where the curriculum starts are numbers that change the model."""
+    """Learning rate, weight of the teacher and start of the curriculum change the model."""
     recipe = Recipe(
         {
             "train.epochs": 8,
@@ -139,7 +139,7 @@ def test_a_recipe_read_back_has_the_very_same_settings():
 
 
 def test_an_heir_names_its_parent():
-    """The same training at the smaller ratio; the lowering is not the parent's business."""
+    """The parent has the same training at the smaller ratio, and no lowering of its own."""
     trained = {"prune.method": "structured", "train.epochs": 2, "train.lr_scale": 0.3}
     heir = Recipe({**trained, "prune.ratio": 0.7, "prune.parent_ratio": 0.5}).with_lowering("int8_static", "onnxruntime")
 
@@ -150,7 +150,7 @@ def test_an_heir_names_its_parent():
 
 @pytest.mark.parametrize("changes", [{"train.epochs": 0}, {"prune.method": "none"}, {"prune.parent_ratio": 0.7}])
 def test_without_a_trained_less_pruned_parent_there_is_nothing_to_inherit(changes):
-    """Such a setting has no effect, and is dropped."""
+    """Such a setting has no effect and is dropped."""
     settings = {"prune.method": "structured", "prune.ratio": 0.7, "prune.parent_ratio": 0.5, "train.epochs": 2, **changes}
 
     assert Recipe(settings).parent is None

@@ -51,7 +51,7 @@ def test_every_value_comes_from_where_the_table_says():
 
 
 def test_a_slow_hour_changes_nothing():
-    """The machine was three times slower for candidate and baseline alike: only the speed-up counts."""
+    """The machine was three times slower for both candidate and baseline, so only the speed-up counts."""
     quiet = values(a_latency(1, 5.0, 2.0), a_latency(32, 16.0, 4.0))
     noisy = values(a_latency(1, 15.0, 2.0), a_latency(32, 48.0, 4.0))
     assert noisy == quiet
@@ -63,8 +63,8 @@ def test_the_largest_batch_size_pays_wherever_it_stands():
     assert (found["usd_per_million"], found["latency_ms"]) == pytest.approx((0.1, 16.0))
 
 
-def test_a_reference_of_other_batch_sizes_is_told():
-    """Then the task has changed under the study."""
+def test_a_reference_of_other_batch_sizes_is_an_error():
+    """The task has changed since the study began."""
     with pytest.raises(StudyError, match="batch size 8, got 1, 32"):
         values(a_latency(8, 5.0, 2.0))
 
@@ -101,7 +101,7 @@ def test_limits_are_read_as_people_write_them(text, limit):
 
 
 def test_an_unknown_value_gets_the_nearest_name():
-    """Never a limit that bounds nothing."""
+    """A limit without effect is never made."""
     with pytest.raises(UnknownNameError, match="limit must be one of accuracy") as caught:
         parse_limit("latencyms<=5")
     assert caught.value.hint == "did you mean 'latency_ms'?"
@@ -111,8 +111,8 @@ def test_an_unknown_value_gets_the_nearest_name():
     "text",
     ["latency_ms", "latency_ms=5", "latency_ms<5", "<=5", "latency_ms<=", "latency_ms<=5ms", "latency_ms<=nan", "accuracy>=inf"],
 )
-def test_what_is_no_limit_is_told(text):
-    """With an example of one."""
+def test_a_text_that_is_no_limit_is_an_error(text):
+    """The hint shows an example."""
     with pytest.raises(InputError, match="limit must") as caught:
         parse_limit(text)
     assert "latency_ms<=5" in caught.value.hint
@@ -120,7 +120,7 @@ def test_what_is_no_limit_is_told(text):
 
 @pytest.mark.parametrize(("text", "meant"), [("accuracy<=0.9", "accuracy>=0.9"), ("cost>=1", "usd_per_million<=1")])
 def test_a_bound_on_the_good_side_is_a_slip(text, meant):
-    """Nobody wants at most 90% accuracy."""
+    """A limit of at most 90% accuracy makes no sense."""
     with pytest.raises(InputError) as caught:
         parse_limit(text)
     assert caught.value.hint == f"did you mean '{meant}'?"
@@ -132,6 +132,6 @@ def test_no_number_keeps_no_limit():
 
 
 def test_aliases_stand_for_values():
-    """And hide none."""
+    """No alias hides a value."""
     assert set(ALIASES.values()) <= set(METRICS)
     assert not set(ALIASES) & set(METRICS)

@@ -1,1 +1,1 @@
-"""The verbs of the command line. Each imports what it needs when it runs, so that `autocut --help` is instant."""
+"""The verbs of the command line. A verb imports its libraries when it runs, so that `autocut --help` is instant."""

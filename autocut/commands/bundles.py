@@ -1,4 +1,4 @@
-"""`autocut export` and `autocut verify`: take a model away, and prove what it claims."""
+"""`autocut export` and `autocut verify`: take a model away, and check its claims."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from autocut.console import Console
 @click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder that becomes the bundle.")
 @click.pass_obj
 def export(console: Console, study: Path, trial: int, to: Path) -> int:
-    """Write the model of one trial of STUDY as a bundle, and print where it is.
+    """Write the model of one trial of STUDY as a bundle, and print the folder of the bundle.
 
-    A trial that has no bundle yet is built from its stored stages.
+    If the trial has no bundle yet, it is built from the stored stages.
     """
     from autocut.deploy.export import export_trial
 
@@ -46,12 +46,12 @@ def export(console: Console, study: Path, trial: int, to: Path) -> int:
 def verify(console: Console, bundle: Path, as_json: bool) -> int:
     """Load BUNDLE in a fresh process and compare it with its manifest: hashes, accuracy, latency, size.
 
-    Exit code 1 where a claim does not hold.
+    The exit code is 1 if a claim does not hold.
     """
     from autocut.deploy.verify import verify_bundle
     from autocut.measure.quiet import QuietLock
 
-    with QuietLock().exclusive():  # a search on this machine waits for us, and we for it: both time
+    with QuietLock().exclusive():  # a search on this machine measures times too: one waits for the other
         verification = verify_bundle(bundle)
     checks = [{"name": check.name, "claim": check.claim, "found": check.found, "ok": check.ok} for check in verification.checks]
     if as_json:

@@ -1,4 +1,4 @@
-"""`autocut front` and `autocut select`: what a study found, and which of it to take."""
+"""`autocut front` and `autocut select`: show the results of a study, and choose one of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STUDY = click.argument("study", type=click.Path(path_type=Path))
 @click.option("--all", "everything", is_flag=True, help="Every completed trial, not the front alone.")
 @click.pass_obj
 def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything: bool) -> int:
-    """Print the front of STUDY: the measurements that none other beats, baselines marked."""
+    """Print the front of STUDY: the measurements that none other beats. Baselines are marked."""
     if as_json and as_csv:
         raise InputError("output must be either --json or --csv, got both", "leave one out")
     from autocut.study import open_study
@@ -78,7 +78,7 @@ def select(
     knee: bool,
     as_json: bool,
 ) -> int:
-    """Pick one point of STUDY's front, and say in one line why this one."""
+    """Pick one point of STUDY's front, and say why in one line."""
     from autocut.deploy.select import explain_knobs, select_point
     from autocut.score import parse_limit
     from autocut.study import open_study
@@ -87,7 +87,7 @@ def select(
     bounds += [f"latency_ms<={max_latency_ms}"] if max_latency_ms is not None else []
     bounds += [f"size_bytes<={max_size}"] if max_size is not None else []
     opened = open_study(study)
-    # Numbers of the validation split chose the points, and flatter them: they count only while there are no others.
+    # The search chose the points by their validation numbers, which are thus too good. They count only where no test number exists.
     points = [point for point in opened.front() if _is_tested(point)] or opened.front()
     baseline = _untouched(opened)
     candidates = points if baseline is None or baseline.trial in {point.trial for point in points} else [*points, baseline]
@@ -112,10 +112,10 @@ def select(
 def print_front(study: Study, console: Console, *, as_json: bool = False, everything: bool = False) -> None:
     """Print the front of an open study as a table or as one JSON document.
 
-    The untouched model is shown even where it is beaten, because every other number is read against it.
+    The untouched model is shown even if it is beaten, because every other number is compared with it.
 
     Raises:
-        NoResultError: no trial has completed yet.
+        NoResultError: No trial has completed yet.
     """
     points = study.points() if everything else study.front()
     if as_json:
@@ -129,7 +129,7 @@ def print_front(study: Study, console: Console, *, as_json: bool = False, everyt
 
 
 def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]:
-    """The JSON document of a front."""
+    """Return the JSON document of a front."""
     baseline = _untouched(study)
     return {
         "schema_version": 1,
@@ -155,7 +155,7 @@ def _point_document(point: FrontPoint) -> dict[str, Any]:
 
 
 def _print_points(points: Sequence[FrontPoint], console: Console, beaten: Sequence[int] | set[int] = ()) -> None:
-    # Accuracies of two splits are not ranked against each other: those of the locked test split come first.
+    # Accuracies of different splits cannot be compared: those of the locked test split come first.
     ordered = sorted(points, key=lambda point: (not _is_tested(point), -point.values["accuracy"], point.trial))
     columns = ["trial", "accuracy", "per million", "ms", "size", "training", "recipe"]
     console.table(columns, [_row(point, point.trial in beaten) for point in ordered])
@@ -170,10 +170,10 @@ def _row(point: FrontPoint, beaten: bool) -> list[object]:
     return [
         point.trial,
         values["accuracy"],
-        _told(values.get("usd_per_million"), format_usd),
+        _formatted(values.get("usd_per_million"), format_usd),
         values.get("latency_ms"),
-        _told(values.get("size_bytes"), format_size),
-        _told(values.get("train_usd"), format_usd),
+        _formatted(values.get("size_bytes"), format_size),
+        _formatted(values.get("train_usd"), format_usd),
         recipe,
     ]
 
@@ -182,7 +182,7 @@ def _is_tested(point: FrontPoint) -> bool:
     return point.measurement.accuracy.split == "test"
 
 
-def _told(value: float | None, form: Callable[[float], str]) -> str | None:
+def _formatted(value: float | None, form: Callable[[float], str]) -> str | None:
     return None if value is None else form(value)
 
 

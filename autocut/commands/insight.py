@@ -43,7 +43,7 @@ def check(console: Console, task: str | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def methods(console: Console, as_json: bool) -> int:
-    """List every method of every axis, what it needs, and what this machine can run."""
+    """List every method of every axis, its packages, and the methods that this machine can run."""
     from autocut.stages.methods import method_rows, pair_rows
 
     rows, pairs = method_rows(), pair_rows()
@@ -53,7 +53,7 @@ def methods(console: Console, as_json: bool) -> int:
         console.document({"schema_version": 1, "methods": listed, "pairs": feasible})
         return 0
     for axis in dict.fromkeys(row.axis for row in rows):
-        console.table([axis, "what it does"], [(row.name, _told(row)) for row in rows if row.axis == axis])
+        console.table([axis, "what it does"], [(row.name, _summary(row)) for row in rows if row.axis == axis])
         console.data("")
     console.data("A dtype is real only together with a compile mode. On this machine:\n")
     _print_pairs(pairs, console)
@@ -112,18 +112,18 @@ def dashboard(console: Console, study: Path, port: int) -> int:
 
 
 def _bar(share: float) -> str:
-    """A bar as long as its share; whatever is there at all gets a mark."""
+    """Return a bar as long as its share, at least one mark."""
     return "#" * max(1, round(share * _BAR_WIDTH))
 
 
-def _told(row: MethodRow) -> str:
+def _summary(row: MethodRow) -> str:
     needs = f" Needs {', '.join(row.requires)}" if row.requires else ""
     missing = f" (not installed: pip install {' '.join(row.missing)})" if row.missing else ""
     return f"{row.summary}{needs}{missing}"
 
 
 def _print_pairs(pairs: Sequence[PairRow], console: Console) -> None:
-    """The product of dtypes and modes as a matrix; each distinct reason gets a number and stands below."""
+    """Print dtypes and modes as a matrix; each distinct reason has a number and is listed below."""
     modes = list(dict.fromkeys(pair.mode for pair in pairs))
     reasons = list(dict.fromkeys(pair.reason for pair in pairs if pair.reason))
     cells = {(pair.dtype, pair.mode): f"no ({reasons.index(pair.reason) + 1})" if pair.reason else "yes" for pair in pairs}

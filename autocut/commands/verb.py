@@ -1,4 +1,4 @@
-"""What every verb shares: quantities with units, `autocut.toml`, `AUTOCUT_*`, and runnable examples in its help."""
+"""The base of every verb: quantities with units, `autocut.toml`, `AUTOCUT_*`, and runnable examples in its help."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CONFIG_FLAG = "config"
 
 
 class Quantity(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """A number with its unit, such as 8h, 10GB or 1%; the parser's error names where the value came from."""
+    """A number with its unit, such as 8h, 10GB or 1%. The parser's error names the origin of the value."""
 
     def __init__(self, name: str, parse: Callable[[str, str], float]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse a string; what is a number already came from a default."""
+        """Parse a string. A number comes from a default and stays."""
         return self._parse(value, subject(param, ctx)) if isinstance(value, str) else value
 
 
@@ -36,7 +36,7 @@ PERCENT = Quantity("percent", parse_percent)
 
 
 class Verb(click.Command):
-    """One verb: a command that reads `autocut.toml` and its variables, and whose help ends with examples that run."""
+    """One verb: a command that reads `autocut.toml` and its variables. Its help ends with runnable examples."""
 
     def __init__(self, name: str | None, *, examples: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(name, **settings)
@@ -53,7 +53,7 @@ class Verb(click.Command):
             )
         )
         for option in self.options:
-            # click would name the variable after the Python name, which is not always the flag's.
+            # click would take the Python name for the variable's, but the flag may have another name.
             option.envvar = option.envvar or f"{PREFIX}_{name}_{flag(option)}".upper().replace("-", "_")
 
     @property
@@ -62,20 +62,20 @@ class Verb(click.Command):
         return [param for param in self.params if isinstance(param, click.Option)]
 
     def keys(self) -> dict[str, str]:
-        """Keys that the verb's table in a configuration file may have, with the parameters that they set."""
+        """Return the keys of the verb's table in a configuration file, with the parameters that they set."""
         named = {flag(param): str(param.name) for param in self.params}
         return {key: name for key, name in named.items() if key != _CONFIG_FLAG}
 
 
 def flag(param: click.Parameter) -> str:
-    """Name of a parameter as a person types it, without dashes in front: ``price-per-hour``."""
+    """Return the name of a parameter as a person types it, without leading dashes: ``price-per-hour``."""
     if isinstance(param, click.Option):
         return max(param.opts, key=len).lstrip("-")
     return str(param.name)
 
 
 def subject(param: click.Parameter | None, ctx: click.Context | None) -> str:
-    """What to call a parameter in an error: its flag, its variable or its key in the configuration file."""
+    """Return the name of a parameter for an error: its flag, its variable or its key in the configuration file."""
     if param is None:
         return "value"
     place = source(param, ctx)
@@ -85,7 +85,7 @@ def subject(param: click.Parameter | None, ctx: click.Context | None) -> str:
 
 
 def source(param: click.Parameter, ctx: click.Context | None) -> str:
-    """Where a parameter's value came from: ``flag``, the variable, the configuration file, or ``default``."""
+    """Return the origin of a parameter's value: ``flag``, the variable, the configuration file, or ``default``."""
     found = ctx.get_parameter_source(str(param.name)) if ctx else None
     if ctx and found is ParameterSource.ENVIRONMENT:
         return str(param.envvar)
@@ -99,7 +99,7 @@ def _shown(param: click.Parameter) -> str:
 
 
 def _read_configuration(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
-    """Fill click's `default_map` from the file; runs before the other parameters get their values."""
+    """Fill click's `default_map` from the file, before the other parameters get their values."""
     command = ctx.command
     root = ctx.find_root().command
     if isinstance(command, Verb):
@@ -114,7 +114,7 @@ def _read_configuration(ctx: click.Context, _param: click.Parameter, value: Path
 
 
 def _check_variables(verb: Verb) -> None:
-    """Refuse a mistyped variable: silently ignored, it would be a fallback."""
+    """Refuse a mistyped variable: to ignore it would be a silent fallback."""
     known = {str(option.envvar) for option in verb.options}
     for variable in os.environ:
         if variable.startswith(f"{PREFIX}_{verb.name}_".upper()) and variable not in known:

@@ -202,7 +202,7 @@ class _Search:
         finals = self.study.finals()
         if baseline := self.study.facts.get("baseline"):
             self.agent.verdicts.set_floor(float(baseline["value"]))
-        for recipe, trial in self.study.verdicts().items():
+        for recipe, trial in self.study.results().items():
             values = None if trial.measured is None else trial.measured.values
             train_seconds = float(trial.extras.get("train_seconds", 0.0))
             final = finals.get(trial.trial)
@@ -210,7 +210,7 @@ class _Search:
                 recipe, values, train_seconds=train_seconds, tested=None if final is None else final.values,
                 refused=final is not None and final.refusal is not None, stopped=trial.state == "PRUNED", curve=trial.curve,
             )  # fmt: skip
-        recipes = {recipe.fingerprint: recipe for recipe in self.study.verdicts()}
+        recipes = {recipe.fingerprint: recipe for recipe in self.study.results()}
         for run in self.study.stage_runs():
             if run.fingerprint in recipes:
                 self.agent.recall_stage(run, recipes[run.fingerprint])

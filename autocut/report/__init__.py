@@ -1,4 +1,4 @@
-"""What people look at: the dashboard, and the notes and plots on it."""
+"""What people look at: the dashboard with its notes and plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""optuna-dashboard on this machine, over one study."""
+"""optuna-dashboard on this machine, for one study."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _HOST_NAMES = (HOST, "localhost")
 
 
 def serve(study_dir: Path, port: int, on_ready: Callable[[str], None]) -> None:
-    """Show the study in `study_dir` until Ctrl-C; it may be searched meanwhile.
+    """Show the study in `study_dir` until Ctrl-C. A search of it may run at the same time.
 
-    Only this machine can reach it: the dashboard has no passwords.
+    Only this machine can reach the dashboard, because it has no passwords.
 
     Args:
         study_dir: Folder of the study.
         port: TCP port; 0 takes a free one.
-        on_ready: Called with the address of the study's page once it answers.
+        on_ready: Called with the address of the study's page, as soon as the page answers.
 
     Raises:
-        StudyError: no study there.
-        InputError: the port is taken or not allowed.
+        StudyError: The folder has no study.
+        InputError: The port is taken or not allowed.
     """
     study = open_study(study_dir)
     try:
@@ -42,7 +42,7 @@ def serve(study_dir: Path, port: int, on_ready: Callable[[str], None]) -> None:
 
 
 def dashboard_app(study: Study) -> WSGIApplication:
-    """The dashboard of `study` as a WSGI application, guarded by `guard`."""
+    """Return the dashboard of `study` as a WSGI application, guarded by `guard`."""
     from optuna.artifacts import FileSystemArtifactStore
     from optuna_dashboard import wsgi
 
@@ -51,10 +51,10 @@ def dashboard_app(study: Study) -> WSGIApplication:
 
 
 def guard(app: WSGIApplication) -> WSGIApplication:
-    """Refuse what would hurt the study: requests that came by another host name, and deleting or renaming the study.
+    """Refuse requests that could harm the study: those with another host name, and those that delete or rename the study.
 
-    A web page elsewhere can point its own name at 127.0.0.1 and would then read the study through the user's browser. Renaming
-    copies the trials and deletes the original, which breaks the link to autocut's tables.
+    A foreign web page can point its own host name at 127.0.0.1 and read the study through the user's browser. Renaming copies the
+    trials and deletes the original, so autocut's tables lose their trials.
     """
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -70,26 +70,26 @@ def guard(app: WSGIApplication) -> WSGIApplication:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """One thread a request: a browser keeps connections open, and plots must not wait for downloads."""
+    """One thread for each request: a browser keeps connections open, and plots must not wait for downloads."""
 
     daemon_threads = True
     allow_reuse_address = True
 
     def server_bind(self) -> None:
-        """Bind without looking up the machine's full name, which hangs where the resolver does."""
+        """Bind without a look-up of the machine's full name, because a bad resolver would make it hang."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = HOST, int(self.server_address[1])
         self.setup_environ()
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """The console is the only writer to the terminal, so requests are not logged."""
+    """Logs no requests, because the console is the only writer to the terminal."""
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Drop the line."""
 
     def address_string(self) -> str:
-        """The address as it is: looking up its name may take seconds."""
+        """Return the address without its name, because the look-up may take seconds."""
         return str(self.client_address[0])
 
 

@@ -1,4 +1,4 @@
-"""Markdown for the dashboard: what the study found, what a trial is, and the exact command that comes next."""
+"""Markdown notes for the dashboard: the results of the study, the facts of a trial, and the exact next command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ALSO_SHOWN = ("usd_per_million", "latency_ms", "size_bytes", "speedup")
 
 
 def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
-    """What the study found so far: its front, the knee of it, and how to take a model away."""
+    """Return the note of the study: its front, the knee of the front, and the commands that take a model away."""
     trials = study.trials()
     done = sum(trial.state == "COMPLETE" for trial in trials)
     lines = [
@@ -43,11 +43,11 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
         return "\n".join([*lines, "No measured trial yet."])
     lines += ["## Front", "", *_front_table(front, study.objectives)]
     if any(point.ties for point in front):
-        lines += ["", "Ties are trials that the 95% intervals do not tell apart from this one."]
+        lines += ["", "Ties are trials that do not differ significantly from this one (95% intervals)."]
     if any(not trial.is_feasible for trial in trials) or any(not final.verified for final in study.finals().values()):
         lines += [
             "",
-            "*Best Trials* on the first page is the dashboard's own list: it knows neither the limits nor refused bundles.",
+            "*Best Trials* on the first page is the dashboard's own list. It ignores the limits and the refused bundles.",
         ]
     pick = knee(front, study.objectives)
     lines += [
@@ -66,7 +66,7 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
 
 
 def trial_note(study: Study, trial: TrialRecord, final: Final | None) -> str:
-    """What one trial did and measured, or why it ended."""
+    """Return the note of one trial: its settings and measurements, or why it ended."""
     title = trial.recipe.describe() if trial.recipe else "unknown recipe"
     lines = [f"# Trial {trial.trial}", "", f"**{title}**", ""]  # a long heading would not be wrapped
     if trial.reason is not None:
@@ -80,7 +80,7 @@ def trial_note(study: Study, trial: TrialRecord, final: Final | None) -> str:
     if trial.recipe is not None and changed_settings(trial.recipe):
         settings = [[name, str(value)] for name, value in changed_settings(trial.recipe).items()]
         lines += ["", *_table([["setting", "value"], *settings]), ""]
-    # A trial that was refused before it got there has its validation numbers for final ones: they are told below.
+    # A trial that was refused before its test has validation numbers in `final`; they are shown below.
     if final is not None and final.measurement.accuracy.split == "test":
         lines += [*_measurement_table("Locked test split", final.measurement, final.values)]
     if trial.measured is not None:
@@ -93,7 +93,7 @@ def trial_note(study: Study, trial: TrialRecord, final: Final | None) -> str:
 
 
 def export_command(folder: Path, trial: int) -> str:
-    """The command that writes the bundle of `trial`."""
+    """Return the command that writes the bundle of `trial`."""
     return f"autocut export {_quoted(folder)} --trial {trial} --to out/"
 
 
@@ -112,13 +112,13 @@ def _front_table(front: Sequence[FrontPoint], objectives: Mapping[str, str]) -> 
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Markdown table, its first row the header. The dashboard's tables have no padding: a wide space in each cell makes room."""
+    """Return a Markdown table; the first row is the header. The dashboard pads no cells, so a wide space stands in each one."""
     header, *body = [f"| {' | '.join(f'{_WIDE_SPACE}{cell}' for cell in row)} |" for row in rows]
     return [header, "|" + ":---|" * len(rows[0]), *body]
 
 
 def _some(trials: Sequence[int]) -> str:
-    """The first few numbers, or a dash."""
+    """Return the first few numbers, or a dash."""
     shown = ", ".join(map(str, trials[:_TIES_SHOWN]))
     return f"{shown}, …" if len(trials) > _TIES_SHOWN else shown or "–"
 
@@ -142,8 +142,8 @@ def _measurement_table(title: str, measurement: Measurement, values: Mapping[str
 
 def _latency_rows(latency: Latency) -> list[list[str]]:
     at, p50 = f"at batch size {latency.batch_size}", latency.p50_ms
-    lowerings = (("p90", latency.p90_ms), ("p99", latency.p99_ms))
-    more = "".join(f", {name} {value:.3g}" for name, value in lowerings if value is not None)
+    percentiles = (("p90", latency.p90_ms), ("p99", latency.p99_ms))
+    more = "".join(f", {name} {value:.3g}" for name, value in percentiles if value is not None)
     return [
         [f"latency {at}, ms ({latency.samples} calls)", f"p50 {p50.value:.3g}{more}", _interval(p50, ".3g")],
         [f"speed-up {at}", f"{latency.speedup.value:.2f}x", _interval(latency.speedup, ".2f")],
@@ -159,7 +159,7 @@ def _interval(interval: Interval, digits: str) -> str:
 
 
 def _plain(value: object) -> str:
-    """A fact in one line; keys are shortened as git shortens them."""
+    """Return a fact in one line; keys are shortened as in git."""
     if isinstance(value, list):
         return ", ".join(_plain(one) for one in value)
     text = f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -8,20 +8,20 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from autocut.front import FrontPoint, hypervolume, non_dominated, reference_point
+from autocut.front import FrontPoint, hypervolume, non_dominated, objective_signs, reference_point
 from autocut.measurement import Interval
 from autocut.report.words import label, show
 from autocut.study import Study, TrialRecord
 
 Style = Mapping[str, Any]
 Axes = tuple[str, str]
-"""Names of the values drawn along x and y."""
+"""Names of the values along x and y."""
 
 _MOST_POINTS = 250
 _MOST_CURVES = 40
 _LOG_FROM = 8
 _LOST_MUCH = 0.1
-"""Share of the best accuracy below it at which the first view ends, unless the front or an unpruned model goes further."""
+"""The first view ends this share of the best accuracy below it, unless the front or an unpruned model goes further."""
 _MARGIN = 0.08
 _GREY, _LIGHT, _BLUE, _ORANGE = "#8a8f98", "#d2d5da", "#1f5fbf", "#d9730d"
 
@@ -40,7 +40,7 @@ _LINES: Mapping[str, Style] = {
 
 
 def pareto(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
-    """Quality over cost: the front with its intervals, baselines, and what they beat; the newest trials where there are many."""
+    """Draw quality over cost: the front with its intervals, the baselines, and the trials off the front (the newest of many)."""
     axes = _axes(study.objectives)
     figure = _figure(f"Front of {study.name}", label(axes[0]), label(axes[1]))
     behind = _behind(study, {point.trial for point in front})
@@ -54,13 +54,13 @@ def pareto(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
         ticks = _log_ticks(min(costs), max(costs))
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     if axes[1] == "accuracy":
-        whole = [point for point in behind["baselines"] if point.recipe["prune.method"] == "none"]
+        whole = [point for point in behind["baselines"] if not point.recipe.changes("prune.method")]
         _look_at_useful(figure, [*front, *whole], [point for points in behind.values() for point in points])
     return figure
 
 
 def _look_at_useful(figure: go.Figure, useful: Sequence[FrontPoint], others: Sequence[FrontPoint]) -> None:
-    """Leave what lost much out of the first view, where it would press what matters into a line; a double click shows all."""
+    """Leave points with a large loss out of the first view: they would squeeze the others into a line. A double click shows all."""
     seen, all_seen = ([point.values["accuracy"] for point in points] for points in (useful, (*useful, *others)))
     if seen:
         low = min(*seen, max(all_seen) - _LOST_MUCH * abs(max(all_seen)))
@@ -70,7 +70,7 @@ def _look_at_useful(figure: go.Figure, useful: Sequence[FrontPoint], others: Seq
 
 
 def learning_curves(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
-    """Validation metric after each epoch: the front in colour, the newest others in grey, those that were stopped early dotted."""
+    """Draw the validation metric after each epoch: the front in colour, the newest others in grey, early stopped trials dotted."""
     figure = _figure("Learning curves", "epoch", "metric on the validation split")
     on_front = {point.trial for point in front}
     curves = [trial for trial in study.trials() if trial.curve]
@@ -97,9 +97,10 @@ def learning_curves(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
 
 
 def hypervolume_history(study: Study) -> go.Figure:
-    """Share of today's dominated volume that the search had after each minute of work: flat means that more time bought nothing.
+    """Draw how the hypervolume grew over the minutes of work, as a share of its present value.
 
-    By validation numbers, within the box that the measured trials span.
+    Where the line is flat, more time improved nothing. The volume uses validation numbers, within the box that the measured trials
+    span.
     """
     figure = _figure("How the front grew", "minutes worked", "hypervolume, share of now")
     steps = _growth(study)
@@ -122,7 +123,7 @@ def hypervolume_history(study: Study) -> go.Figure:
 
 
 def _behind(study: Study, on_front: set[int]) -> dict[str, list[FrontPoint]]:
-    """Completed trials off the front by why they are off it, each in one group; the last group is drawn on top."""
+    """Return the completed trials off the front, each in the group of its reason; the last group is drawn on top."""
     feasible = {trial.trial for trial in study.trials() if trial.is_feasible}
     refused = {number for number, final in study.finals().items() if not final.verified}
     groups: dict[str, list[FrontPoint]] = {name: [] for name in _MARKERS}
@@ -146,7 +147,7 @@ def _front_trace(points: Sequence[FrontPoint], axes: Axes) -> go.Scatter:
 
 
 def _growth(study: Study) -> list[tuple[float, float, int]]:
-    """(minutes worked, hypervolume, trial) wherever a trial changed the front, and at the last trial."""
+    """Return (minutes worked, hypervolume, trial) for each trial that changed the front, and for the last trial."""
     refused = {number for number, final in study.finals().items() if not final.verified}
     trials = [trial for trial in study.trials() if trial.is_feasible and trial.measured is not None and trial.trial not in refused]
     points = {point.trial: point for point in study.validation_points()}
@@ -167,8 +168,8 @@ def _growth(study: Study) -> list[tuple[float, float, int]]:
 
 
 def _figure(title: str, x: str, y: str) -> go.Figure:
-    # No template: plotly's own is 7 kB of JSON, and every 2 kB are a row that is written each time. White, because the dashboard
-    # has a dark theme too.
+    # No template: plotly's own is 7 kB of JSON, and an update writes a row for every 2 kB. White, because the dashboard also has a
+    # dark theme.
     return go.Figure(
         layout={
             "template": "none",
@@ -179,7 +180,12 @@ def _figure(title: str, x: str, y: str) -> go.Figure:
             "plot_bgcolor": "white",
             "hovermode": "closest",
             "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
-            "legend": {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0},  # above, it covers the front in a narrow window
+            "legend": {
+                "orientation": "h",
+                "y": -0.22,
+                "yanchor": "top",
+                "x": 0,
+            },  # above the plot, it covers the front in a narrow window
         }
     )
 
@@ -197,23 +203,23 @@ def _scatter(name: str, points: Sequence[FrontPoint], axes: Axes, marker: Style,
 
 
 def _axes(objectives: Mapping[str, str]) -> Axes:
-    """What to draw against what: the first objective to minimize over the first to maximize, or the first ones there are."""
-    down = [name for name, direction in objectives.items() if direction == "minimize"]
-    up = [name for name, direction in objectives.items() if direction == "maximize"]
-    if down and up:
-        return down[0], up[0]
-    names = [*down, *up]
-    return names[0], names[1] if len(names) > 1 else names[0]
+    """Return the axes: the first minimized over the first maximized objective. If one kind is missing, the first two objectives."""
+    names = list(objectives)
+    minimized = [name for name, sign in zip(names, objective_signs(objectives), strict=True) if sign > 0]
+    maximized = [name for name in names if name not in minimized]
+    if minimized and maximized:
+        return minimized[0], maximized[0]
+    return names[0], names[min(1, len(names) - 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5 of every power of ten between `low` and `high`; plotly's own log ticks are bare digits."""
+    """Return 1, 2, 5 times every power of ten between `low` and `high`; plotly's own log ticks are bare digits."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5) if low <= float(f"{digit}e{power}") <= high]
 
 
 def _errors(points: Sequence[FrontPoint], name: str) -> dict[str, Any]:
-    """Error bars of the value `name`: its 95% interval; not shown where it has none."""
+    """Return the error bars of the value `name`: its 95% interval. They are hidden if no point has one."""
     spread = [_interval(point, name) for point in points]
     return {
         "type": "data",
@@ -228,13 +234,13 @@ def _errors(points: Sequence[FrontPoint], name: str) -> dict[str, Any]:
 
 
 def _interval(point: FrontPoint, name: str) -> Interval:
-    """95% interval of the value `name`: latency and price spread with the speed-up that they follow from."""
-    value, latencies = point.values[name], point.measurement.cost.latencies
+    """Return the 95% interval of the value `name`. Latency and price are computed from a speed-up and have its spread."""
+    value, cost = point.values[name], point.measurement.cost
     if name == "accuracy":
         return point.measurement.accuracy.metric
-    if not latencies or name not in ("latency_ms", "usd_per_million"):
+    if not cost.latencies or name not in ("latency_ms", "usd_per_million"):
         return Interval(value, value, value)
-    speedup = (latencies[0] if name == "latency_ms" else max(latencies, key=lambda one: one.batch_size)).speedup
+    speedup = (cost.latencies[0] if name == "latency_ms" else cost.busiest).speedup
     return Interval(value, value * speedup.value / speedup.high, value * speedup.value / speedup.low)
 
 
@@ -248,5 +254,5 @@ def _title(trial: TrialRecord) -> str:
 
 
 def _short(value: float) -> float:
-    """Five digits: what a plot can show, in a third of the JSON."""
+    """Round to five digits: a plot shows no more, and the JSON is a third as long."""
     return float(f"{value:.5g}")

@@ -1,4 +1,4 @@
-"""Keeps the dashboard up to date: notes, plots, study attributes and the bundles of the front."""
+"""Keeps the dashboard up to date: notes, plots and the bundles of the front."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def publish(study: Study) -> None:
-    """Write everything that the dashboard shows of `study`, now."""
+    """Write, now, everything that the dashboard shows of `study`."""
     Publisher(study, every_s=0.0).publish(force=True)
 
 
 class Publisher:
-    """Writes what changed, at most every `every_s` seconds, so that a search loop may call `publish` after every trial.
+    """Writes what changed, at most every `every_s` seconds. So a search loop may call `publish` after every trial.
 
-    It also never takes more than a twentieth of the time: after a publication that took one second it rests for twenty.
+    It uses at most a twentieth of the time: after a publication that took one second, it rests for twenty.
     """
 
     def __init__(self, study: Study, every_s: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,10 +42,10 @@ class Publisher:
         self._resume()
 
     def publish(self, *, force: bool = False) -> bool:
-        """Publish if it is time, or if `force`d; forced, every trial gets its note, otherwise a few at a time.
+        """Publish if it is time, or if `force` is set. With `force` every trial gets its note, otherwise a few at a time.
 
         Returns:
-            Whether anything was published.
+            Whether it published.
         """
         started = self._clock()
         if started < self._rest_until and not force:
@@ -61,7 +61,7 @@ class Publisher:
         return True
 
     def _resume(self) -> None:
-        """Find out which trials have their notes, so that a resumed search does not write hundreds again."""
+        """Find the trials that already have notes, so that a resumed search does not write hundreds again."""
         with storage_errors(self._study.folder):
             attrs = self._study.optuna._storage.get_study_system_attrs(self._study.optuna._study_id)
         finals = self._study.finals()
@@ -80,9 +80,9 @@ class Publisher:
             self._noted[trial.trial] = trial.trial in finals
 
     def _write_first_note(self, trial: TrialRecord, text: str) -> None:
-        """Write the first note of a trial without reading what there is.
+        """Write the first note of a trial without `save_note`.
 
-        `save_note` reads every note of the study, twice: 0.1 s a note at 1,000 trials (optuna-dashboard 0.21).
+        `save_note` reads every note of the study twice: 0.1 s for one note at 1,000 trials (optuna-dashboard 0.21).
         """
         storage, study_id = self._study.optuna._storage, self._study.optuna._study_id
         for key, piece in split_body(text, trial.trial_id).items():
@@ -110,7 +110,7 @@ class Publisher:
         return not same
 
     def _attach_bundles(self, front: Sequence[FrontPoint]) -> None:
-        """Offer the verified bundles of the front as one archive each, and nothing that left the front."""
+        """Offer each verified bundle of the front as an archive, and withdraw the archives of trials that left the front."""
         wanted = self._archives(front)
         files = self._study.trial_files
         attached = {(trial_id, filename): identity for (trial_id, identity), filename in files.attached().items()}
@@ -123,7 +123,7 @@ class Publisher:
                 files.attach(trial_id, archive, filename, "application/zip")
 
     def _archives(self, front: Sequence[FrontPoint]) -> dict[tuple[int, str], Path]:
-        """Bundle folders by trial id and archive name; the name carries the hash, so that a new bundle replaces an old one."""
+        """Return bundle folders by trial id and archive name. The name contains the hash, so a new bundle replaces an old one."""
         finals = self._study.finals()
         records = {trial.trial: trial.trial_id for trial in self._study.trials()}
         found: dict[tuple[int, str], Path] = {}
@@ -140,7 +140,7 @@ class _Owner:
 
 
 class _NoteTarget:
-    """What `save_note` uses of an Optuna trial; a real `Trial` cannot be made for a finished one without sampling again (5.0.0)."""
+    """The attributes of an Optuna trial that `save_note` uses. A real `Trial` of a finished trial would sample again (5.0.0)."""
 
     def __init__(self, study: Study, trial: TrialRecord) -> None:
         self.storage = study.optuna._storage
@@ -149,7 +149,7 @@ class _NoteTarget:
 
 
 def _zip(folder: Path, archive: Path) -> None:
-    """Same files, same archive: names in order and one fixed date."""
+    """Write an archive that is the same for the same files: sorted names and one fixed date."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as writer:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             entry = zipfile.ZipInfo(path.relative_to(folder.parent).as_posix(), _ZIP_TIME)

@@ -17,12 +17,12 @@ _LABELS = {
 
 
 def label(name: str) -> str:
-    """Axis title of the value `name`."""
+    """Return the axis title of the value `name`."""
     return _LABELS.get(name, name.replace("_", " "))
 
 
 def show(name: str, value: float | None) -> str:
-    """`value` with its unit, in three or four digits."""
+    """Return `value` with its unit, in three or four digits."""
     if value is None:
         return "–"
     if name.endswith("_bytes"):

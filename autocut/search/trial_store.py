@@ -124,7 +124,7 @@ class StudyBook:
             recipe = Recipe(json.loads(trial.user_attrs["recipe"]))
             self.study.fail(trial, recipe, {}, {}, _INTERRUPTED, retry=True)
             recipes.append(recipe)
-        settled = self.study.verdicts()
+        settled = self.study.results()
         told = [trial.recipe for trial in self.study.trials() if trial.retry and trial.recipe is not None]
         return [recipe for recipe in dict.fromkeys([*recipes, *told]) if recipe not in settled]
 

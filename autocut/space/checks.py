@@ -1,4 +1,4 @@
-"""What can be wrong with the axes of a space. Every check notes its faults and goes on."""
+"""Checks for the axes of a space. A check collects its faults and goes on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from autocut.errors import nearest_hint
-from autocut.recipe import Value
+from autocut.recipe import IDENTITY, Value
 from autocut.space.axes import RULES, Axis, AxisRule
 from autocut.toml_lines import FaultList, Place
 
 Known = Mapping[str, Collection[str]]
+"""Axis -> names of its registered methods."""
 
 
 def check_value(name: str, value: Any, known: Known, place: Place, faults: FaultList) -> None:
@@ -44,12 +45,12 @@ def check_axis(axis: Axis, known: Known, faults: FaultList) -> None:
 
 
 def check_conditions(axes: Sequence[Axis], named: Collection[str], faults: FaultList) -> None:
-    """Check that every condition can come true, that none goes round in a circle, and that none is missing.
+    """Check that every condition can be met, that none is circular, and that none is missing.
 
     Args:
         axes: The axes that could be read.
-        named: Every axis name in the file, so that an axis with a fault of its own is not called missing as well.
-        faults: Takes what is wrong.
+        named: Every axis name in the file, so that an axis with a fault is not reported as missing too.
+        faults: Collects the faults.
     """
     by_name = {axis.name: axis for axis in axes}
     for axis in axes:
@@ -66,17 +67,18 @@ def check_conditions(axes: Sequence[Axis], named: Collection[str], faults: Fault
 
 
 def check_ratio(axes: Sequence[Axis], named: Collection[str], known: Known, faults: FaultList) -> None:
-    """Check that a pruning method is told how much to remove."""
+    """Check that a pruning method has a ratio."""
     methods = next((axis for axis in axes if axis.name == "prune.method"), None)
     if methods is None or "prune.ratio" in named:
         return
-    if cutting := [choice for choice in methods.choices if choice != "none" and choice in known.get("prune.method", ())]:
+    names = [name for name in known.get(methods.name, ()) if name != IDENTITY[methods.name]]
+    if cutting := [choice for choice in methods.choices if choice in names]:
         hint = f'add [axes."prune.ratio"] with a range and when."prune.method" = {_toml_list(cutting)}'
         faults.add(("axes", "prune.method"), f"prune.method {cutting[0]} must have the axis prune.ratio", hint)
 
 
 def in_order(axes: Sequence[Axis]) -> tuple[Axis, ...]:
-    """Sort `axes`, which have no circle, so that each comes after those in its condition, and else as they are in the file."""
+    """Sort `axes` so that each comes after the axes in its condition, otherwise in file order. No condition may be circular."""
     by_name = {axis.name: axis for axis in axes}
     return tuple(by_name[name] for name in _sorter(axes).static_order())
 
@@ -149,11 +151,11 @@ def _check_condition(
 
 
 def _check_switch(axis: Axis, by_name: Mapping[str, Axis], named: Collection[str], faults: FaultList) -> None:
-    """A setting that has no effect would teach the sampler nonsense, so its axis must be conditional on what switches it off."""
-    switch = RULES[axis.name].switch
-    if switch is None:
+    """Check that an axis is conditional on its switch: from a setting without effect the sampler would learn nonsense."""
+    parent = RULES[axis.name].switch
+    if parent is None:
         return
-    parent, off = switch
+    off = IDENTITY[parent]
     place = ("axes", axis.name)
     if parent not in named:
         faults.add(

@@ -1,4 +1,4 @@
-"""A space without what the task at hand cannot do: nobody should wait for a worker to find that out, again and again."""
+"""Fits a space to a task: without this, worker after worker would find out what the task cannot do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from autocut.space.axes import Axis, Space
 
 
 def fit_space(space: Space, unfit: Mapping[str, Collection[str]]) -> Space:
-    """Return `space` without the choices in `unfit`, a collection of names for each axis that has some.
+    """Return `space` without the choices in `unfit` (axis -> names).
 
-    What depends on them goes with them: the axes that count beside them alone, and the anchors that use them.
+    Axes that are active only with these choices go too, and so do anchors that use them.
     """
     kept: dict[str, Axis] = {}
-    for axis in space.axes:  # conditions come before what they decide
+    for axis in space.axes:  # each comes after the axes in its condition
         choices = tuple(choice for choice in axis.choices if choice not in unfit.get(axis.name, ()))
         when = {parent: _taken(kept.get(parent), space.axis(parent), values) for parent, values in axis.when.items()}
         if (axis.choices and not choices) or not all(when.values()):
@@ -27,7 +27,7 @@ def fit_space(space: Space, unfit: Mapping[str, Collection[str]]) -> Space:
 
 
 def _taken(parent: Axis | None, before: Axis | None, values: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The values of a condition that its axis still takes."""
+    """Return the values of a condition that its axis still takes."""
     if parent is None:
         return () if before is not None else values
     return tuple(value for value in values if parent.takes(value))

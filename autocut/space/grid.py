@@ -1,4 +1,4 @@
-"""Every recipe of a finite space: what an exhaustive table holds."""
+"""Every recipe of a finite space, for an exhaustive table."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def every_recipe(space: Space) -> tuple[Recipe, ...]:
     """Return every recipe of `space` once, in the order of its axes.
 
     Raises:
-        SpaceError: an axis is continuous, so that there is no end of them.
+        SpaceError: An axis is continuous, so the space is infinite.
     """
     return tuple(dict.fromkeys(Recipe(settings) for settings in _walk(space, 0, {})))
 
 
 def axis_values(axis: Axis) -> tuple[Value, ...]:
-    """Every value of `axis`.
+    """Return every value of `axis`.
 
     Raises:
-        SpaceError: it is continuous.
+        SpaceError: The axis is continuous.
     """
     if axis.choices:
         return axis.choices

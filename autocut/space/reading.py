@@ -1,4 +1,4 @@
-"""Read a space file: find it, check it, and tell every fault at once with its line and the nearest valid name."""
+"""Read a space file: find it, check it, and report all faults, each with its line and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RECIPE_HINT = 'write prune.method = "structured" and prune.ratio = 0.5'
 
 
 class _SpaceTable(BaseModel):
-    """The top of a space file. Axes, objectives and anchors are checked one by one, so that one fault hides no other."""
+    """The top level of a space file. Axes, objectives and anchors are checked one by one, so that no fault hides another."""
 
     model_config = ConfigDict(extra="forbid")
     schema_version: StrictInt
@@ -38,7 +38,7 @@ class _SpaceTable(BaseModel):
 
 
 class _AxisTable(BaseModel):
-    """One `[axes."name"]` table; `checks.py` knows what the values may be."""
+    """One `[axes."name"]` table. `checks.py` checks the values."""
 
     model_config = ConfigDict(extra="forbid")
     choices: list[Any] | None = None
@@ -53,9 +53,9 @@ Table = TypeVar("Table", _SpaceTable, _AxisTable)
 
 
 def shipped_spaces() -> dict[str, Traversable]:
-    """The space files that come with autocut, by name.
+    """Return the space files that come with autocut, by name.
 
-    A wheel carries them inside the package; an editable install finds them beside it, in the repository.
+    A wheel has them inside the package. An editable install has them beside the package, in the repository.
     """
     package = importlib.resources.files("autocut")
     for folder in (package / "search_spaces", Path(str(package)).parent / "search_spaces"):
@@ -73,16 +73,16 @@ def load_space(name_or_path: str, known: Known) -> Space:
         known: Method names by axis, as from `autocut.stages.methods.known_methods`.
 
     Raises:
-        UnknownNameError: no shipped space has that name.
-        SpaceError: the file cannot be read, or is not TOML.
-        FaultsError: every fault of the file.
+        UnknownNameError: No shipped space has this name.
+        SpaceError: The file cannot be read, or is not TOML.
+        FaultsError: The file has faults; all of them are listed.
     """
     return parse_space(read_space_file(name_or_path), known)
 
 
 @dataclass(frozen=True)
 class SpaceFile:
-    """The text of a space and what TOML makes of it; `source` names the file in faults."""
+    """The text of a space file and its TOML document. Faults name the file by `source`."""
 
     name: str
     text: str
@@ -90,10 +90,10 @@ class SpaceFile:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """Not checked yet.
+        """The TOML document, not checked yet.
 
         Raises:
-            SpaceError: the text is not TOML.
+            SpaceError: The text is not TOML.
         """
         try:
             return tomllib.loads(self.text)
@@ -104,11 +104,11 @@ class SpaceFile:
 
 
 def read_space_file(name_or_path: str) -> SpaceFile:
-    """Find and read a space, which needs nothing of the methods.
+    """Find and read a space file. It does not need the methods.
 
     Raises:
-        UnknownNameError: no shipped space has that name.
-        SpaceError: the file cannot be read.
+        UnknownNameError: No shipped space has this name.
+        SpaceError: The file cannot be read.
     """
     path = Path(name_or_path)
     if path.suffix != ".toml" and len(path.parts) == 1:
@@ -131,8 +131,8 @@ def parse_space(file: SpaceFile, known: Known) -> Space:
     """Check a space file and build the space.
 
     Raises:
-        SpaceError: the text is not TOML.
-        FaultsError: every fault of the file.
+        SpaceError: The text is not TOML.
+        FaultsError: The file has faults; all of them are listed.
     """
     document = file.document
     faults = FaultList(LineMap(file.text, file.source))
@@ -154,11 +154,13 @@ def parse_space(file: SpaceFile, known: Known) -> Space:
 
 
 def read_recipe(path: Path, space: Space) -> Recipe:
-    """Read a recipe to try: TOML (``.toml``) or JSON, dotted names or a table a stage; also a front point with a ``recipe`` in it.
+    """Read a recipe of the user: TOML (``.toml``) or JSON, with dotted names or one table for each stage.
+
+    A point of `autocut front --json` works too: its ``recipe`` is read.
 
     Raises:
-        SpaceError: the file cannot be read, or holds no table of settings.
-        FaultsError: every setting that no recipe has, or the first one that lies outside `space`.
+        SpaceError: The file cannot be read, or has no table of settings.
+        FaultsError: A name is no recipe setting (all are listed), or a setting lies outside `space` (the first is listed).
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -223,7 +225,7 @@ def _axes(tables: dict[str, Any], known: Known, faults: FaultList) -> list[Axis]
 
 
 def _axis(name: str, table: object, faults: FaultList) -> Axis | None:
-    """Build the axis as the file has it; None where that is not possible."""
+    """Build the axis from its table; return None if the table has a fault."""
     place = ("axes", name)
     if name not in RULES:
         faults.add(place, f"axis must be one of {', '.join(RULES)}, got {name!r}", nearest_hint(name, RULES))
@@ -253,7 +255,7 @@ def _anchors(tables: object, known: Known, faults: FaultList) -> list[Recipe]:
 
 
 def _check_settings(settings: dict[str, Any], known: Known, place: Place, faults: FaultList) -> bool:
-    """Check every setting of a recipe; tell whether it can be built."""
+    """Check every setting of a recipe; return whether the file has no fault so far."""
     for name, value in settings.items():
         if name in RULES:
             check_value(name, value, known, (*place, name), faults)
@@ -264,13 +266,13 @@ def _check_settings(settings: dict[str, Any], known: Known, place: Place, faults
 
 
 def _checked(model: type[Table], table: object, place: Place, faults: FaultList) -> Table | None:
-    """Let pydantic check the shape of a table; what it finds becomes faults with lines."""
+    """Let pydantic check the types and keys of a table; its errors become faults with lines."""
     try:
         return model.model_validate(table)
     except ValidationError as error:
         seen: set[Place] = set()
         for detail in error.errors():
-            # A union reports each of its members at its own location: the first key is what the user wrote.
+            # pydantic reports each member of a union at its own location; only the first key is in the file.
             key: Place = detail["loc"][:1]
             if key in seen:
                 continue

@@ -2,21 +2,21 @@
 
     <folder>/study.db ........ SQLite (or study.json, which names a database server)
     <folder>/stages/ ......... the stage cache
-    <folder>/bundles/ ........ what the user takes away
-    <folder>/artifacts/ ...... files that the dashboard offers
-    <folder>/search.lock ..... held by the one process that searches
+    <folder>/bundles/ ........ deployable models
+    <folder>/artifacts/ ...... files for download on the dashboard
+    <folder>/search.lock ..... lock of the process that searches
 
-The database is the only truth: what a killed process left half done is ignored by every reader.
+The database is the only source of truth. Readers ignore what a killed process left incomplete.
 """
 
 from __future__ import annotations
 
 from autocut.study.database import storage_errors, without_password
-from autocut.study.index import Final, TrialRecord
 from autocut.study.ledger import CATEGORIES, Session
 from autocut.study.opening import create_study, open_study
 from autocut.study.records import StageRun
 from autocut.study.study import Study
+from autocut.study.trials import Final, TrialRecord
 
 __all__ = [
     "CATEGORIES",

@@ -1,4 +1,4 @@
-"""Files that the dashboard offers for download: copies under `artifacts/`, named by Optuna's artifact store."""
+"""Files for download on the dashboard: copies under `artifacts/`, with names by Optuna's artifact store."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 class TrialFiles:
     """Files attached to finished trials.
 
-    Optuna refuses to attach anything to a finished trial, but a bundle is made after its trial: so the entry goes where the
-    dashboard also looks, the study's system attributes (optuna-dashboard 0.21). Can go when `optuna.artifacts.upload_artifact`
-    takes finished trials.
+    A bundle is made after its trial has finished, but Optuna attaches nothing to a finished trial. The dashboard (0.21) also looks
+    in the study's system attributes, so the entry goes there. Can go when `optuna.artifacts.upload_artifact` takes finished trials.
     """
 
     def __init__(self, study: optuna.Study, folder: Path) -> None:
@@ -27,7 +26,7 @@ class TrialFiles:
         """Copy the file at `path` into the store and offer it on the trial's page.
 
         Returns:
-            The artifact's identity, for `detach`.
+            The artifact's identity, which `detach` takes.
         """
         identity = str(uuid.uuid4())
         with path.open("rb") as content:
@@ -37,15 +36,15 @@ class TrialFiles:
         return identity
 
     def detach(self, trial_id: int, identity: str) -> None:
-        """Offer the file no longer and delete the copy."""
+        """Remove the file from the trial's page and delete the copy."""
         self._set(trial_id, identity, json.dumps(None))
         try:
             self._store.remove(identity)
-        except ArtifactNotFound:  # deleted on the dashboard
+        except ArtifactNotFound:  # somebody deleted it on the dashboard
             return
 
     def attached(self) -> dict[tuple[int, str], str]:
-        """File names on offer, by trial id and identity."""
+        """Return the names of the attached files, by trial id and identity."""
         found: dict[tuple[int, str], str] = {}
         for key, value in self._study._storage.get_study_system_attrs(self._study._study_id).items():
             words = key.split(":")

@@ -1,4 +1,4 @@
-"""The database behind a study: how it is reached, and what its errors mean to a person."""
+"""The database of a study: how to open it, and what its errors mean for the user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_CHARACTERS = 160
 
 @contextlib.contextmanager
 def open_engine(folder: Path, storage_url: str | None) -> Iterator[sqlalchemy.Engine]:
-    """Engine for the study's database, closed at the end; nothing is created in it."""
+    """Open an engine for the study's database, and close it at the end. It creates nothing in the database."""
     url, options = _address(folder, storage_url)
     with _driver_errors(url):
         engine = sqlalchemy.create_engine(url, **options)
@@ -35,24 +35,24 @@ def open_engine(folder: Path, storage_url: str | None) -> Iterator[sqlalchemy.En
 
 
 def open_optuna_storage(folder: Path, storage_url: str | None) -> RDBStorage:
-    """Optuna's storage in the same database; makes Optuna's tables where they are missing."""
+    """Open Optuna's storage in the same database, and create Optuna's tables if they are missing."""
     url, options = _address(folder, storage_url)
     with _driver_errors(url):
-        # Optuna passes the address through str.format, so braces have to be doubled (seen in 5.0.0).
+        # Optuna calls str.format on the address, so braces must be doubled (seen in 5.0.0).
         return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)
 
 
 def close_storage(storage: RDBStorage) -> None:
-    """Close every connection, so that SQLite folds its write-ahead log into the file."""
+    """Close every connection, so that SQLite moves its write-ahead log into the file."""
     storage.remove_session()
     storage.engine.dispose()
 
 
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Translate what SQLite, the server or the file system refuse into a `StudyError` that says what to do.
+    """Translate errors of SQLite, the server or the file system into a `StudyError` that says what to do.
 
-    Wrap calls of `study.optuna` in it; the methods of `Study` do it themselves.
+    The methods of `Study` use it themselves. Direct calls of `study.optuna` need it around them.
     """
     try:
         yield
@@ -66,21 +66,21 @@ def storage_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading_errors(folder: Path) -> Iterator[None]:
-    """`storage_errors`, and what is read is not what autocut wrote: bytes that are no text, JSON, date, name or measurement.
+    """Do as `storage_errors`, and report data that autocut did not write: a damaged text, JSON, date, name or measurement.
 
-    Only for blocks that read: a writer that meets one of these has a bug.
+    Only for blocks that read. In a block that writes, such an error is a bug.
     """
     try:
         with storage_errors(folder):
             yield
-    # JSON, Unicode and pydantic raise kinds of ValueError, SQLAlchemy's enumerations LookupError.
+    # JSON, Unicode and pydantic raise subclasses of ValueError; SQLAlchemy's enumerations raise LookupError.
     except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise _damaged(folder, _short(f"{type(error).__name__}: {error}".partition("\n")[0])) from error
 
 
 def without_password(storage_url: str) -> str:
-    """The address without its password, for files and messages."""
-    # `URL.set(password=None)` means "leave it as it is" (SQLAlchemy 2.1), hence the replacement of the tuple's field.
+    """Return the address without its password, for files and messages."""
+    # `URL.set(password=None)` would keep the password (SQLAlchemy 2.1), so the field of the tuple is replaced.
     url = sqlalchemy.make_url(storage_url)._replace(password=None).difference_update_query(["password"])
     return url.render_as_string(hide_password=False)
 
@@ -110,16 +110,16 @@ def _public(url: str) -> str:
 
 def _address(folder: Path, storage_url: str | None) -> tuple[str, dict[str, Any]]:
     if storage_url is not None:
-        # Without the ping, the first call after a restart of the server fails (seen with PostgreSQL 15).
+        # Without the ping, the first call fails after a restart of the server (seen with PostgreSQL 15).
         return storage_url, {"pool_pre_ping": True}
-    # The path goes to a creator and not into the address, where '?', '%' and '{' would have a meaning.
+    # A creator takes the path, because in the address '?', '%' and '{' would have a meaning.
     return f"sqlite:///{DATABASE_FILE}", {"creator": functools.partial(_connect, (folder / DATABASE_FILE).resolve())}
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
-    # WAL: the dashboard reads while the search writes. NORMAL: no fsync a commit; a power cut may lose the last
-    # commits, a killed process loses none.
+    # WAL: the dashboard can read while the search writes. NORMAL: no fsync for each commit. A power cut may lose the last commits.
+    # A killed process loses none.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     return connection
@@ -136,7 +136,7 @@ def _to_study_error(folder: Path, error: Exception) -> StudyError:
         return StudyError(f"study {folder} cannot be written: {text}", _disk_hint(errno.EROFS))
     if any(words in low for words in _DAMAGE):
         return _damaged(folder, text)
-    missing = ("relation" in low or "column" in low) and "does not exist" in low  # PostgreSQL's words
+    missing = ("relation" in low or "column" in low) and "does not exist" in low  # the wording of PostgreSQL
     if missing or "no such table" in low or "no such column" in low:
         return StudyError(
             f"study {folder} must have the tables that this autocut reads, got: {text}",
@@ -163,7 +163,7 @@ def _damage_hint(folder: Path) -> str:
 
 
 def _short(text: str) -> str:
-    """One line that a terminal can show: raw bytes of a damaged file are escaped, and long ones cut."""
+    """Return one line for a terminal: escape the raw bytes of a damaged file, and cut long lines."""
     shown = text if text.isprintable() else repr(text)[1:-1]
     return shown if len(shown) <= _MOST_CHARACTERS else shown[: _MOST_CHARACTERS - 1] + "…"
 

@@ -1,4 +1,4 @@
-"""A study as a flat pandas table: one row a finished trial, one column a number."""
+"""A study as a flat pandas table: one row for each finished trial, one column for each number."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from autocut.study.index import Final, TrialRecord
-from autocut.study.records import StageRun
+from autocut.measurement import Measurement
+from autocut.study.trials import Final, TrialRecord
 
 _FIRST = ("trial", "state", "is_baseline", "is_feasible", "summary", "split")
 
 
 def to_frame(trials: Sequence[TrialRecord], finals: Mapping[int, Final], on_front: set[int]) -> pd.DataFrame:
-    """Table of `trials`; numbers are those of the test split where a trial was finalized, and `split` says so."""
+    """Return the table of `trials`. A finalized trial has the numbers of the test split; see the column `split`."""
     rows = [_row(trial, finals.get(trial.trial), trial.trial in on_front) for trial in trials]
     if not rows:
         return pd.DataFrame(columns=list(_FIRST))
@@ -23,20 +23,13 @@ def to_frame(trials: Sequence[TrialRecord], finals: Mapping[int, Final], on_fron
     return pd.DataFrame(rows, columns=[*others, *settings])
 
 
-def stage_seconds(runs: Sequence[StageRun]) -> pd.DataFrame:
-    """Seconds by (stage, method) over the `runs` that were really made and ended well: count, median, mean, max."""
-    made = [(run.stage, run.method, run.seconds) for run in runs if not run.cached and run.outcome == "done"]
-    frame = pd.DataFrame(made, columns=["stage", "method", "seconds"])
-    return frame.groupby(["stage", "method"], sort=True)["seconds"].agg(["count", "median", "mean", "max"]).reset_index()
-
-
 def _row(trial: TrialRecord, final: Final | None, on_front: bool) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(_FIRST)
     row |= {"trial": trial.trial, "state": trial.state, "is_baseline": trial.is_baseline, "is_feasible": trial.is_feasible}
     row |= {"summary": trial.recipe.describe() if trial.recipe else None, "on_front": on_front}
-    measured = final or trial.measured
-    if measured is not None:
-        row |= dict(measured.values) | _spread(measured)
+    result = final or trial.measured
+    if result is not None:
+        row |= dict(result.values) | _spread(result.measurement)
     row |= {"reason": trial.reason, "finished": trial.finished, "fingerprint": trial.recipe.fingerprint if trial.recipe else None}
     if final is not None:
         row |= {"bundle": final.bundle, "bundle_sha256": final.bundle_sha256, "verified": final.verified, "refusal": final.refusal}
@@ -45,8 +38,8 @@ def _row(trial: TrialRecord, final: Final | None, on_front: bool) -> dict[str, A
     return row
 
 
-def _spread(measured: Any) -> dict[str, Any]:
-    accuracy, cost = measured.measurement.accuracy, measured.measurement.cost
+def _spread(measurement: Measurement) -> dict[str, Any]:
+    accuracy, cost = measurement.accuracy, measurement.cost
     row: dict[str, Any] = {
         "split": accuracy.split,
         "examples": accuracy.examples,

@@ -1,6 +1,7 @@
-"""The budget ledger: how long each run of the search really worked, and on what.
+"""The budget ledger: how long each run of the search worked, and on what.
 
-Only worked time is written, a beat at a time: a killed process loses less than a beat, and hours without work are in no sum.
+Only worked time counts, not the hours between two runs. It is written about every second, a beat. A killed process loses less than
+a beat.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from sqlalchemy.orm import sessionmaker
 from autocut.study.records import ChargeRow, SessionRow, utc_now
 
 Guard = Callable[[], AbstractContextManager[None]]
-"""Makes the context that translates the errors of the database."""
+"""Returns a context that translates the errors of the database."""
 
 CATEGORIES = ("training", "compiling", "measuring", "waiting", "finalizing", "overhead")
 
 
 class Session:
-    """One run of the search. Call `beat` about every second, and `charge` whenever it is known what seconds were spent on.
+    """One run of the search. Call `beat` about every second, and `charge` for each piece of work.
 
-    Charges of parallel workers add up to more than the wall-clock time: `worked_s` is what counts against the budget.
+    Parallel workers charge more than the wall-clock time. Only `worked_s` counts against the budget.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Session:
             self.id = row.id
 
     def beat(self, worked_s: float) -> None:
-        """Write that this run has worked for `worked_s` seconds in all, and the charges since the last beat."""
+        """Write the total worked seconds of this run, and the charges since the last beat."""
         with self._lock:
             self.worked_s = max(self.worked_s, worked_s)
             changed = {name: total for name, total in self._charges.items() if self._written.get(name) != total}
@@ -69,10 +70,10 @@ class Session:
             self._written |= changed
 
     def charge(self, category: str, seconds: float) -> None:
-        """Add `seconds` to `category`; written with the next beat.
+        """Add `seconds` to `category`. The next beat writes them.
 
         Raises:
-            ValueError: `category` is not one of `CATEGORIES`.
+            ValueError: `category` is not in `CATEGORIES`.
         """
         if category not in CATEGORIES:
             raise ValueError(f"category must be one of {', '.join(CATEGORIES)}, got {category!r}")
@@ -80,18 +81,18 @@ class Session:
             self._charges[category] = self._charges.get(category, 0.0) + seconds
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write what is left."""
         self.beat(self.worked_s)
 
 
 def spent_s(database: Database, study: str) -> float:
-    """Seconds that all runs of `study` have worked."""
+    """Return the worked seconds of all runs of `study`."""
     total = database.scalar(sqlalchemy.select(sqlalchemy.func.sum(SessionRow.worked_s)).where(SessionRow.study == study))
     return float(total or 0.0)
 
 
 def read_ledger(database: Database, study: str) -> dict[str, Any]:
-    """The ledger as one plain document: total, seconds by category, and every run."""
+    """Return the ledger as a plain document: total, seconds by category, and every run."""
     rows = database.scalars(sqlalchemy.select(SessionRow).where(SessionRow.study == study).order_by(SessionRow.id)).all()
     charges: dict[int, dict[str, float]] = {row.id: {} for row in rows}
     for charge in database.scalars(sqlalchemy.select(ChargeRow).where(ChargeRow.session.in_(charges))):

@@ -1,4 +1,4 @@
-"""One search a study: a lock that the kernel releases when its process dies, however it dies."""
+"""The lock that allows one search for each study. The kernel releases it when the process ends, even by a kill."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _ELSEWHERE = "search into another folder: --out FOLDER"
 
 
 class SearchLock:
-    """Held from construction to `release` by the process that searches the study in `folder`.
+    """The process that searches the study in `folder` holds the lock from construction to `release`.
 
-    On a database server the name is locked there too, because two folders of two nodes may name one study.
+    On a database server it also locks the study's name, because folders on two nodes may belong to one study.
 
     Raises:
-        StudyError: another process searches this study; the message says which.
+        StudyError: Another process searches this study. The message names the process.
     """
 
     def __init__(self, folder: Path, name: str, server: sqlalchemy.Engine | None = None) -> None:
@@ -38,7 +38,7 @@ class SearchLock:
                 raise
 
     def release(self) -> None:
-        """Let another process search."""
+        """Release the lock, so that another process may search."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -46,7 +46,7 @@ class SearchLock:
 
 
 def _lock_file(folder: Path) -> IO[str]:
-    # Python opens files non-inheritable: a worker process does not keep the lock of a driver that was killed.
+    # Python opens files as non-inheritable, so a worker process does not keep the lock of a killed driver.
     file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,7 +64,7 @@ def _held(folder: Path, file: IO[str]) -> StudyError:
     with file:
         try:
             holder = json.load(file)
-        except ValueError:  # the holder is between taking the lock and writing its name
+        except ValueError:  # the other process has the lock, but has not written its name yet
             return StudyError(f"study {folder} is being searched by another process", f"wait until it is done, or {_ELSEWHERE}")
     return StudyError(
         f"study {folder} is being searched by process {holder['pid']} on {holder['host']}",
@@ -81,7 +81,7 @@ def _lock_on_server(server: sqlalchemy.Engine, name: str) -> sqlalchemy.Connecti
             f"study {name!r} is being searched by another process on this database",
             "wait until it is done, or use another database: --storage URL",
         )
-    # Ends the transaction, not the lock: an advisory lock belongs to the connection, and the server frees it with that.
+    # This ends the transaction, not the lock: an advisory lock belongs to the connection, and ends with it.
     connection.commit()
     connection.detach()
     return connection

@@ -1,4 +1,4 @@
-"""How a study is made, found again, and refused when it is not what was asked for."""
+"""Creates and opens studies, and refuses a study that was made for something else."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _ELSEWHERE = "search into another folder: --out FOLDER"
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What a search asks of its study; an existing study must agree with it."""
+class _Expected:
+    """What a search expects of its study. An existing study must agree."""
 
     name: str
     task_fingerprint: str
@@ -57,30 +57,30 @@ def create_study(
     description: Mapping[str, Any] | None = None,
     exclusive: bool = True,
 ) -> Study:
-    """Make the study in `folder`, or reopen it: the same call does both.
+    """Create the study in `folder`, or reopen it if it exists.
 
     Args:
-        folder: Made if missing.
-        name: The task's name; Optuna's study gets it too.
-        task_fingerprint: What identifies the task; a study of another task is refused.
-        space_json: Canonical JSON of the space; another space is refused, because Optuna cannot mix two choices of one parameter.
-        objectives: Value name -> "maximize" | "minimize", in the order in which the dashboard shows them.
-        seed: Kept from the first call.
-        storage_url: Database server that several nodes share; None means the one that `folder` was made with, else SQLite in it.
+        folder: Folder of the study; created if missing.
+        name: The task's name, also the name of Optuna's study.
+        task_fingerprint: Identity of the task; a study of another task is refused.
+        space_json: Canonical JSON of the space. Another space is refused, because in Optuna a parameter cannot change its choices.
+        objectives: Value name -> "maximize" | "minimize", in the dashboard's order.
+        seed: Seed of the study; an existing study keeps its own.
+        storage_url: Database server that several nodes share. None: the server that `folder` names, else SQLite in `folder`.
         description: Facts for the dashboard (task, machine, ...), as study attributes.
-        exclusive: Take the search lock. Released by `Study.close`, or by the kernel when the process dies.
+        exclusive: Whether to take the search lock. `Study.close` releases it, or the kernel when the process ends.
 
     Raises:
-        StudyError: the study was made for something else, is being searched, is damaged, or cannot be written.
+        StudyError: The study was made for something else, is being searched, is damaged, or cannot be written.
     """
     folder = Path(folder)
-    asked = _Asked(name, task_fingerprint, tuple(objectives.items()), space_json, seed)
+    expected = _Expected(name, task_fingerprint, tuple(objectives.items()), space_json, seed)
     with storage_errors(folder):
         _make_folders(folder)
-        storage_url = _followed(folder, asked, storage_url)
+        storage_url = _followed(folder, expected, storage_url)
         lock = _lock(folder, name, storage_url) if exclusive else None
         try:
-            study = _open_or_make(folder, asked, storage_url, lock)
+            study = _open_or_make(folder, expected, storage_url, lock)
             study.describe(description or {})
             return study
         except BaseException:
@@ -90,10 +90,10 @@ def create_study(
 
 
 def open_study(folder: Path) -> Study:
-    """Open the study in `folder` for reading; it may be searched at the same time.
+    """Open the study in `folder` for reading. A search of it may run at the same time.
 
     Raises:
-        StudyError: no study there, a damaged or foreign database, or one of another autocut.
+        StudyError: The folder has no study, or its database is damaged, foreign, or of another autocut version.
     """
     folder = Path(folder)
     address = folder / _ADDRESS_FILE
@@ -111,59 +111,59 @@ def open_study(folder: Path) -> Study:
         return _load(folder, row, storage_url, None)
 
 
-def _open_or_make(folder: Path, asked: _Asked, storage_url: str | None, lock: SearchLock | None) -> Study:
+def _open_or_make(folder: Path, expected: _Expected, storage_url: str | None, lock: SearchLock | None) -> Study:
     with open_engine(folder, storage_url) as engine, Database(engine, expire_on_commit=False) as database:
         Base.metadata.create_all(engine)
-        row = _stored(folder, database, asked.name if storage_url else None)
+        row = _stored(folder, database, expected.name if storage_url else None)
         if row is None:
-            _make(folder, asked, storage_url)
-            row = _to_row(asked)
+            _make(folder, expected, storage_url)
+            row = _to_row(expected)
             database.add(row)
             database.commit()
     with reading_errors(folder):
-        _check_same(folder, row, asked)
+        _check_same(folder, row, expected)
     if storage_url is not None:
-        _write_address(folder / _ADDRESS_FILE, storage_url, asked.name)
+        _write_address(folder / _ADDRESS_FILE, storage_url, expected.name)
     return _load(folder, row, storage_url, lock)
 
 
-def _followed(folder: Path, asked: _Asked, storage_url: str | None) -> str | None:
-    """The server that was asked for, else the one that the folder names: a forgotten --storage starts no second study."""
+def _followed(folder: Path, expected: _Expected, storage_url: str | None) -> str | None:
+    """Return the given server, else the one that the folder names, so that a forgotten --storage starts no second study."""
     if storage_url is not None:
         return storage_url
     storage_url, name = _read_address(folder / _ADDRESS_FILE)
-    if name is not None and name != asked.name:
-        raise _other_task(folder, name, asked)
+    if name is not None and name != expected.name:
+        raise _other_task(folder, name, expected)
     return storage_url
 
 
-def _make(folder: Path, asked: _Asked, storage_url: str | None) -> None:
-    """Make Optuna's study. Our row comes last: where it is, the study is whole."""
+def _make(folder: Path, expected: _Expected, storage_url: str | None) -> None:
+    """Create Optuna's study. Our row is written later, so a study with our row is complete."""
     _quiet_optuna()
     storage = open_optuna_storage(folder, storage_url)
-    directions = [StudyDirection[direction.upper()] for _, direction in asked.objectives]
+    directions = [StudyDirection[direction.upper()] for _, direction in expected.objectives]
     try:
-        made = optuna.create_study(storage=storage, study_name=asked.name, directions=directions, load_if_exists=True)
+        made = optuna.create_study(storage=storage, study_name=expected.name, directions=directions, load_if_exists=True)
         if made.directions != directions or made.get_trials(deepcopy=False):
             raise StudyError(
-                f"study {asked.name!r} in this database was not made by autocut",
+                f"study {expected.name!r} in this database was not made by autocut",
                 "search into another folder or database: --out, --storage",
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # set_metric_names, experimental since Optuna 3.2
-            made.set_metric_names([name for name, _ in asked.objectives])
+            made.set_metric_names([name for name, _ in expected.objectives])
     finally:
         close_storage(storage)
 
 
-def _to_row(asked: _Asked) -> StudyRow:
+def _to_row(expected: _Expected) -> StudyRow:
     return StudyRow(
-        name=asked.name,
+        name=expected.name,
         schema_version=SCHEMA_VERSION,
-        task_fingerprint=asked.task_fingerprint,
-        objectives=[list(pair) for pair in asked.objectives],
-        space=asked.space,
-        seed=asked.seed,
+        task_fingerprint=expected.task_fingerprint,
+        objectives=[list(pair) for pair in expected.objectives],
+        space=expected.space,
+        seed=expected.seed,
         created=utc_now(),
     )
 
@@ -173,7 +173,7 @@ def _load(folder: Path, row: StudyRow, storage_url: str | None, lock: SearchLock
     with reading_errors(folder):
         try:
             storage = open_optuna_storage(folder, storage_url)
-        except RuntimeError as error:  # Optuna's compatibility check
+        except RuntimeError as error:  # raised by Optuna's compatibility check
             raise StudyError(
                 f"study {folder} was written by another Optuna: {error}", "install the Optuna version that wrote it"
             ) from error
@@ -211,22 +211,22 @@ def _read_row(folder: Path, database: Database, name: str | None) -> StudyRow | 
     return database.scalars(chosen.limit(1)).one_or_none()
 
 
-def _check_same(folder: Path, row: StudyRow, asked: _Asked) -> None:
-    if row.name != asked.name:
-        raise _other_task(folder, row.name, asked)
-    if row.task_fingerprint != asked.task_fingerprint:
+def _check_same(folder: Path, row: StudyRow, expected: _Expected) -> None:
+    if row.name != expected.name:
+        raise _other_task(folder, row.name, expected)
+    if row.task_fingerprint != expected.task_fingerprint:
         raise StudyError(
             f"study {folder} was made for another version of task {row.name!r} (its file, data or weights changed)", _ELSEWHERE
         )
     stored = tuple((name, direction) for name, direction in row.objectives)
-    if stored != asked.objectives:
-        raise StudyError(f"study {folder} was made for objectives {_words(stored)}, got {_words(asked.objectives)}", _ELSEWHERE)
-    if row.space != asked.space:
+    if stored != expected.objectives:
+        raise StudyError(f"study {folder} was made for objectives {_words(stored)}, got {_words(expected.objectives)}", _ELSEWHERE)
+    if row.space != expected.space:
         raise StudyError(f"study {folder} was made for another space", f"give the space it was made with, or {_ELSEWHERE}")
 
 
-def _other_task(folder: Path, name: str, asked: _Asked) -> StudyError:
-    return StudyError(f"study {folder} was made for task {name!r}, got task {asked.name!r}", _ELSEWHERE)
+def _other_task(folder: Path, name: str, expected: _Expected) -> StudyError:
+    return StudyError(f"study {folder} was made for task {name!r}, got task {expected.name!r}", _ELSEWHERE)
 
 
 def _words(objectives: tuple[tuple[str, str], ...]) -> str:
@@ -249,7 +249,10 @@ def _lock(folder: Path, name: str, storage_url: str | None) -> SearchLock:
 
 
 def _write_address(address: Path, storage_url: str, name: str) -> None:
-    """At every opening, as the row may be another node's and the folder may have been lost; readers see all of it or nothing."""
+    """Write the address file in one step, so that readers see all of it or nothing.
+
+    Every opening writes it, because another node may have made the study, or this folder may have lost the file.
+    """
     text = json.dumps({"storage": without_password(storage_url), "name": name}) + "\n"
     draft = address.with_suffix(".draft")
     draft.write_text(text, encoding="utf-8")
@@ -283,5 +286,5 @@ def _is_study(path: Path) -> bool:
 
 
 def _quiet_optuna() -> None:
-    # Optuna tells of every study, trial and undecodable byte on stderr; the console is the only writer to the terminal.
+    # Optuna writes about every study, trial and undecodable byte to stderr, but the console is the only writer to the terminal.
     optuna.logging.set_verbosity(logging.ERROR)

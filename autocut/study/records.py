@@ -1,13 +1,13 @@
-"""autocut's own tables, in the same database as Optuna's: what Optuna has no place for.
+"""autocut's own tables, in the same database as Optuna's. They hold what Optuna's tables cannot.
 
-    autocut_study ......... what the study is for: task, objectives, space, seed; its schema version
-    autocut_session ....... one run of `autocut search`: command, versions, process, the time it really worked
-    autocut_charge ........ where a session's time went, by category
-    autocut_stage_run ..... every stage that was made or found, with its seconds
-    autocut_measurement ... what a trial measured, with samples and spread; a trial points at its row, never the other way round
+    autocut_study ......... purpose of the study: task, objectives, space, seed; its schema version
+    autocut_session ....... one run of `autocut search`: command, versions, process, worked time
+    autocut_charge ........ seconds of a session, by category
+    autocut_stage_run ..... every stage that was run or found in the cache, with its seconds
+    autocut_measurement ... measurement of a trial, with samples and spread; the trial points at its row
     autocut_final ......... a trial's numbers on the locked test split, and its bundle
 
-A row of `autocut_measurement` that no finished trial points at was left by a killed process: readers ignore it.
+If no finished trial points at a row of `autocut_measurement`, a killed process left it. Readers ignore it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 SCHEMA_VERSION = 1
-"""Raise it when a table changes in a way that older code cannot read."""
+"""Increase it when older code cannot read a changed table."""
 
 Json = Any
-"""Whatever `json` can write: str, int, float, bool, None, and lists and string-keyed dictionaries of these."""
+"""A value that `json` can write: str, int, float, bool, None, or a list or string-keyed dictionary of these."""
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """One stage of one recipe: made, or found in the stage cache (then `cached`, and `seconds` is what finding it took).
+    """One stage of one recipe, either run or found in the stage cache (`cached`). `seconds` is the time of the run or look-up.
 
-    `outcome` is "done" or the reason why it ended without a result; `fingerprint` is the recipe's; `samples_seen` counts the
-    training examples of a stage that trains.
+    `outcome` is "done", or the reason why there is no result. `fingerprint` is the recipe's. `samples_seen` counts the training
+    examples of a training stage.
     """
 
     key: str
@@ -47,31 +47,31 @@ class StageRun:
 
 
 def utc_now() -> dt.datetime:
-    """The time now, with its zone."""
+    """Return the present time with its zone."""
     return dt.datetime.now(dt.UTC)
 
 
 class UtcDateTime(TypeDecorator[dt.datetime]):
-    """A point in time with its zone; SQLite keeps no zones, so they are stored as UTC and given back as UTC."""
+    """A time with its zone. SQLite keeps no zones, so every time is stored and returned in UTC."""
 
     impl = DateTime
     cache_ok = True
 
     def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: ARG002
-        """Drop the zone after moving to UTC."""
+        """Convert to UTC and drop the zone."""
         return None if value is None else value.astimezone(dt.UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: dt.datetime | None, dialect: Dialect) -> dt.datetime | None:  # noqa: ARG002
-        """Give the zone back."""
+        """Add the zone UTC."""
         return None if value is None else value.replace(tzinfo=dt.UTC)
 
 
 class Base(DeclarativeBase):
-    """Base of autocut's tables; apart from Optuna's, so that each side creates only its own."""
+    """Base of autocut's tables, separate from Optuna's, so that each side creates only its own tables."""
 
 
 class StudyRow(Base):
-    """What a study is for. `objectives` is a list of [name, direction] pairs, because their order is Optuna's order."""
+    """The purpose of a study. `objectives` is a list of [name, direction] pairs in Optuna's order."""
 
     __tablename__ = "autocut_study"
 
@@ -86,7 +86,7 @@ class StudyRow(Base):
 
 
 class SessionRow(Base):
-    """One run of the search. `worked_s` is what counts against the budget."""
+    """One run of the search. `worked_s` counts against the budget."""
 
     __tablename__ = "autocut_session"
 
@@ -130,7 +130,7 @@ class StageRow(Base):
 
 
 class MeasurementRow(Base):
-    """What one trial measured during the search (validation split). `worked_s` is the study's age in worked seconds."""
+    """Measurement of one trial on the validation split. `worked_s` is how long the study had worked by then."""
 
     __tablename__ = "autocut_measurement"
 
@@ -144,7 +144,7 @@ class MeasurementRow(Base):
 
 
 class FinalRow(Base):
-    """A trial on the locked test split, and what became of its bundle. `bundle` is relative to the study folder."""
+    """Result of a trial on the locked test split, and its bundle. The path `bundle` is relative to the study folder."""
 
     __tablename__ = "autocut_final"
 

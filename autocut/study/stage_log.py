@@ -1,4 +1,4 @@
-"""Every stage that was made or found: what the planner learns from, and what shows that none was made twice."""
+"""The log of stage runs. The planner learns from it, and it shows that no stage ran twice."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from autocut.study.records import StageRow, StageRun
 
 
 def write(database: Session, study: str, run: StageRun) -> None:
-    """Add `run` of `study`; the caller commits."""
+    """Add a run of `study`. The caller commits."""
     database.add(StageRow(study=study, **asdict(run)))
 
 
 def read(database: Session, study: str) -> list[StageRun]:
-    """Every run of `study`, oldest first."""
+    """Return every run of `study`, oldest first."""
     rows = database.scalars(select(StageRow).where(StageRow.study == study).order_by(StageRow.id))
     return [
         StageRun(

@@ -1,7 +1,7 @@
-"""`Study`: what the search writes and everybody else reads.
+"""`Study`: the search writes it, all other parts read it.
 
-One process writes. It keeps a light record of every finished trial in memory, so nothing is read twice; a reader that wants to see
-what a running search added calls `reload`.
+Only one process writes. A process keeps a small record of every finished trial in memory, so it reads nothing twice. A reader calls
+`reload` to see the trials that a running search has added.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,20 +30,20 @@ from autocut.recipe import Recipe
 from autocut.study import frames, ledger, stage_log, telling
 from autocut.study.artifacts import TrialFiles
 from autocut.study.database import reading_errors, storage_errors
-from autocut.study.index import MEASUREMENT_ID, Final, Measured, TrialRecord, to_final, to_measured, to_record, trial_attrs
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
 from autocut.study.records import FinalRow, MeasurementRow, StageRun, StudyRow, utc_now
-from autocut.study.telling import Distributions
+from autocut.study.telling import Distributions, NewTrial, Outcome
+from autocut.study.trials import MEASUREMENT_ID, Final, TrialRecord, ValidationResult, to_final, to_record, to_result, trial_attrs
 
 _NO_CONSTRAINTS: Mapping[str, float] = MappingProxyType({})
 _NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Study:
-    """An open study. Made by `create_study` (to search) and `open_study` (to read).
+    """An open study. `create_study` makes it for a search, `open_study` for reading.
 
-    `optuna` is the Optuna study under it: the search sets its sampler and asks it; trials end through `complete` and `fail`.
+    `optuna` is the Optuna study below it. The search sets its sampler and asks it for trials. `complete` and `fail` end the trials.
     """
 
     def __init__(self, folder: Path, row: StudyRow, study: optuna.Study, engine: Engine, lock: SearchLock | None) -> None:
@@ -51,9 +51,7 @@ class Study:
         self.name = row.name
         self.objectives: Mapping[str, str] = MappingProxyType(dict(row.objectives))
         self.task_fingerprint = row.task_fingerprint
-        self.space_json = row.space
         self.seed = row.seed
-        self.created: dt.datetime = row.created
         self.optuna = study
         self._engine = engine
         self._database = sessionmaker(engine)
@@ -71,58 +69,53 @@ class Study:
         return self.folder / "stages"
 
     @property
-    def bundles_dir(self) -> Path:
-        """Folder of the bundles."""
-        return self.folder / "bundles"
-
-    @property
     def artifacts_dir(self) -> Path:
-        """Folder of the files that the dashboard offers."""
+        """Folder of the files on the dashboard."""
         return self.folder / "artifacts"
 
     @property
     def trial_files(self) -> TrialFiles:
-        """Files on the dashboard's trial pages."""
+        """The files on the dashboard's trial pages."""
         return TrialFiles(self.optuna, self.artifacts_dir)
 
     def reload(self) -> None:
-        """Read again what the database holds."""
+        """Read the database again."""
         with self._reading(), self._database() as database:
-            mine = select(MeasurementRow).where(MeasurementRow.study == self.name)
-            measured = {row.id: to_measured(row) for row in database.scalars(mine)}
-            tested = select(FinalRow).where(FinalRow.study == self.name)
-            finals = {row.trial: to_final(row) for row in database.scalars(tested)}
-            records = [to_record(trial, measured) for trial in self.optuna.get_trials(deepcopy=False)]
+            measurement_rows = database.scalars(select(MeasurementRow).where(MeasurementRow.study == self.name))
+            results = {row.id: to_result(row) for row in measurement_rows}
+            final_rows = database.scalars(select(FinalRow).where(FinalRow.study == self.name))
+            finals = {row.trial: to_final(row) for row in final_rows}
+            records = [to_record(trial, results) for trial in self.optuna.get_trials(deepcopy=False)]
         with self._memory:
             self._trials = {record.trial: record for record in records if record is not None}
             self._finals = {number: final for number, final in finals.items() if number in self._trials}
 
     def close(self) -> None:
-        """Write what is not written, close the database and let another process search."""
+        """Write what is left, close the database and release the search lock."""
         if self._session is not None:
             self._session.close()
             self._session = None
-        self.optuna._storage.remove_session()  # of this thread; the engine closes the rest
+        self.optuna._storage.remove_session()  # only this thread's session; the engine closes the others
         self._engine.dispose()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
-    # ---- writing: time ----------------------------------------------------------------------------------------------------------
+    # ---- the ledger and the stages ----------------------------------------------------------------------------------------------
 
     def begin_session(self, command: str, versions: Mapping[str, str]) -> Session:
-        """Open the ledger for one run of the search: the command that was typed, and the versions of the libraries."""
+        """Open the ledger for one run of the search, with the typed command and the versions of the libraries."""
         self._spent_before_s = self.spent_s()
         self._session = Session(self.name, command, versions, self._database, self._guarded)
         return self._session
 
     def spent_s(self) -> float:
-        """Seconds that all runs have worked, as written in the ledger."""
+        """Return the worked seconds of all runs in the ledger."""
         with self._reading(), self._database() as database:
             return ledger.spent_s(database, self.name)
 
     def ledger(self) -> dict[str, Any]:
-        """Where the time went: ``spent_s``, ``by_category``, and ``sessions`` with command, versions and times."""
+        """Return the ledger: ``spent_s``, ``by_category``, and ``sessions`` with command, versions and times."""
         with self._reading(), self._database() as database:
             return ledger.read_ledger(database, self.name)
 
@@ -132,15 +125,11 @@ class Study:
             stage_log.write(database, self.name, run)
 
     def stage_runs(self) -> list[StageRun]:
-        """Every stage run, oldest first."""
+        """Return every stage run, oldest first."""
         with self._reading(), self._database() as database:
             return stage_log.read(database, self.name)
 
-    def stage_seconds(self) -> pd.DataFrame:
-        """Seconds of the stages that were really made and ended well: a row a (stage, method), with count, median, mean and max."""
-        return frames.stage_seconds(self.stage_runs())
-
-    # ---- writing: trials --------------------------------------------------------------------------------------------------------
+    # ---- writing trials ---------------------------------------------------------------------------------------------------------
 
     def complete(
         self,
@@ -157,26 +146,26 @@ class Study:
         extras: Mapping[str, Any] = _NO_EXTRAS,
         started: dt.datetime | None = None,
     ) -> int:
-        """Record a trial that has its measurement.
+        """Record a measured trial.
 
         Args:
-            trial: The trial that Optuna was asked for; None for a sibling (another lowering of the same prefix) or a baseline.
-            recipe: What was run.
-            params: Optuna's parameters of a sibling; a trial that was asked for has its own.
-            distributions: Their distributions.
-            values: Every value of the trial, the objectives among them.
-            measurement: On the validation split.
-            constraints: Limit -> how far it is violated; feasible where at most 0.
-            is_baseline: Whether it was run for comparison.
+            trial: The running trial in Optuna; None for a new one, such as another lowering of the same prefix or a baseline.
+            recipe: Recipe of the trial.
+            params: Optuna's parameters of a new trial; a running trial has its own.
+            distributions: Distributions of `params`.
+            values: Every value of the trial, including the objectives.
+            measurement: Measurement on the validation split.
+            constraints: Limit -> size of its violation. The trial is feasible if none is above 0.
+            is_baseline: Whether the trial ran for comparison.
             curve: Validation metric after each epoch.
             extras: More facts for the trial's page, as plain JSON.
-            started: When a sibling's work began; a trial that was asked for knows it.
+            started: Time when the work on a new trial began; a running trial has its own.
 
         Returns:
             The trial's number.
 
         Raises:
-            DivergedError: an objective is not finite; nothing was written.
+            DivergedError: An objective is not finite. Nothing is written.
         """
         if wrong := [name for name in self.objectives if not math.isfinite(values.get(name, math.nan))]:
             raise DivergedError(f"value {wrong[0]} must be a finite number, got {values.get(wrong[0])}")
@@ -184,11 +173,11 @@ class Study:
         attrs = trial_attrs(recipe, is_baseline=is_baseline, curve=curve) | numbers | dict(extras)
         ordered = [numbers[name] for name in self.objectives]
         with self._guarded():
-            # Our row first: killed in between, it is an orphan that nobody reads, and the trial is still RUNNING or absent.
-            row_id, measured = self._write_measurement(recipe, numbers, measurement)
-            attrs[MEASUREMENT_ID] = row_id
-            number = self._finish(trial, TrialState.COMPLETE, ordered, params, distributions, attrs, constraints, started)
-            self._remember(number, {row_id: measured})
+            # Our row comes first. If the process is killed in between, no trial points at the row, so readers ignore it.
+            row_id, result = self._write_measurement(recipe, numbers, measurement)
+            outcome = Outcome(TrialState.COMPLETE, ordered, attrs | {MEASUREMENT_ID: row_id}, constraints)
+            number = telling.end(self.optuna, trial or NewTrial(params, distributions, started), outcome)
+            self._remember(number, {row_id: result})
         return number
 
     def fail(
@@ -205,27 +194,28 @@ class Study:
         retry: bool = False,
         started: dt.datetime | None = None,
     ) -> int:
-        """Record a trial that ended without a measurement, with the reason that the dashboard shows.
+        """Record a trial that ended without a measurement. The dashboard shows the reason.
 
         Args:
-            trial: The trial that Optuna was asked for, or one of `running`; None for a sibling.
-            recipe: What was run; None where that is unknown.
-            params: Optuna's parameters of a sibling.
-            distributions: Their distributions.
-            reason: Why, in words for a person.
-            state: "FAIL", or "PRUNED" for a trial that was stopped early. It gets no intermediate values: with several
+            trial: The running trial in Optuna; None for a new one.
+            recipe: Recipe of the trial; None if it is unknown.
+            params: Optuna's parameters of a new trial.
+            distributions: Distributions of `params`.
+            reason: Why the trial ended, for a person.
+            state: "FAIL", or "PRUNED" for a trial that was stopped early. It gets no intermediate values, because with several
                 objectives Optuna's sampler cannot read them (5.0.0).
-            curve: Validation metric after each epoch that was run.
+            curve: Validation metric after each epoch.
             extras: More facts for the trial's page, as plain JSON.
-            retry: The recipe was interrupted, not judged: it may be proposed again.
-            started: When a sibling's work began.
+            retry: Whether the trial was interrupted and has no result, so that its recipe may be proposed again.
+            started: Time when the work on a new trial began.
 
         Returns:
             The trial's number.
         """
         attrs = trial_attrs(recipe, curve=curve, reason=reason, retry=retry) | dict(extras)
         with self._guarded():
-            number = self._finish(trial, TrialState[state], None, params, distributions, attrs, _NO_CONSTRAINTS, started)
+            outcome = Outcome(TrialState[state], None, attrs, _NO_CONSTRAINTS)
+            number = telling.end(self.optuna, trial or NewTrial(params, distributions, started), outcome)
             self._remember(number, {})
         return number
 
@@ -240,9 +230,9 @@ class Study:
         verified: bool,
         refusal: str | None = None,
     ) -> None:
-        """Record a trial's numbers on the locked test split and what became of its bundle; a second call replaces the first.
+        """Record a trial's numbers on the locked test split, and its bundle. A second call replaces the first.
 
-        A trial that is not `verified` stays off the front; `refusal` says why.
+        A trial that is not `verified` stays off the front; `refusal` is the reason.
         """
         if trial not in self._trials:
             raise StudyError(
@@ -266,7 +256,7 @@ class Study:
             self._finals[trial] = final
 
     def describe(self, facts: Mapping[str, Any]) -> None:
-        """Set study attributes (task, machine, budget left, ...); the dashboard shows them, and only what changed is written."""
+        """Set study attributes (task, machine, budget left, ...) for the dashboard. Only changes are written."""
         with self._guarded():
             known = self.optuna.user_attrs
             for key, value in facts.items():
@@ -274,7 +264,7 @@ class Study:
                     self.optuna.set_user_attr(key, value)
 
     def set_reference(self, cost: Cost) -> None:
-        """Keep the cost of the untouched model, against which every trial's latency is corrected."""
+        """Store the cost of the untouched model. Every trial's latency is corrected by it."""
         with self._guarded(), self._database.begin() as database:
             database.get_one(StudyRow, self.name).reference = asdict(cost)
 
@@ -282,7 +272,7 @@ class Study:
 
     @property
     def reference(self) -> Cost | None:
-        """Cost of the untouched model; None before it was measured."""
+        """Cost of the untouched model; None until it is measured."""
         with self._reading(), self._database() as database:
             document = database.get_one(StudyRow, self.name).reference
             return None if document is None else measurements.cost_from_json(document)
@@ -294,49 +284,50 @@ class Study:
             return dict(self.optuna.user_attrs)
 
     def trials(self) -> list[TrialRecord]:
-        """Every finished trial, in the order of the numbers."""
+        """Return every finished trial, in the order of the numbers."""
         with self._memory:
             return [self._trials[number] for number in sorted(self._trials)]
 
     def finals(self) -> dict[int, Final]:
-        """What finalization gave, by trial."""
+        """Return the results of finalization, by trial."""
         with self._memory:
             return dict(self._finals)
 
-    def verdicts(self) -> dict[Recipe, TrialRecord]:
-        """The trial that counts of each recipe, the last one: a training that was stopped may have gone on later.
+    def results(self) -> dict[Recipe, TrialRecord]:
+        """Return the last trial of each recipe: a training that was stopped may have gone on in a later trial.
 
-        A recipe whose last trial was interrupted is left out: it has no verdict.
+        A recipe is left out if its last trial was interrupted, because it has no result.
         """
         last = {trial.recipe: trial for trial in self.trials() if trial.recipe is not None}
         return {recipe: trial for recipe, trial in last.items() if trial.is_done}
 
     def running(self) -> list[FrozenTrial]:
-        """Trials that a dead search left running: tell each to `fail` with ``retry=True``, and run its recipe again."""
+        """Return the trials that a killed search left running. `fail` each with ``retry=True``, and run its recipe again."""
         with self._reading():
             return self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def points(self) -> list[FrontPoint]:
-        """All completed trials: numbers of the test split where finalized, else of the validation split (`split` says which)."""
-        return [self._point(trial, self._finals.get(trial.trial)) for trial in self.trials() if trial.measured is not None]
+        """Return all completed trials: with test numbers if finalized, else with validation numbers (see `split`)."""
+        finals = self.finals()
+        return [self._point(trial, finals.get(trial.trial)) for trial in self.trials() if trial.measured is not None]
 
     def validation_points(self) -> list[FrontPoint]:
-        """All completed trials by validation numbers alone, finalized or not."""
+        """Return all completed trials, with validation numbers only."""
         return [self._point(trial, None) for trial in self.trials() if trial.measured is not None]
 
     def candidates(self) -> list[FrontPoint]:
-        """What may be handed over, by validation numbers alone: feasible and not refused."""
+        """Return the feasible trials whose bundle was not refused, with validation numbers only."""
         return [self._point(trial, None) for trial in self._candidates()]
 
     def search_front(self) -> list[FrontPoint]:
-        """The front by validation numbers alone: the candidates beaten by none. Finalization works through it."""
+        """Return the front of the candidates, with validation numbers only. Finalization works through it."""
         return non_dominated(self.candidates(), self.objectives)
 
     def front(self) -> list[FrontPoint]:
-        """The front that is handed over: by test numbers what is finalized, by validation numbers what still waits for that.
+        """Return the front for the user: finalized points with test numbers, and waiting points with validation numbers.
 
-        Points with test numbers are compared with each other, points without them likewise: the two splits are never mixed in one
-        comparison. A finished search has finalized the whole search front, the untouched model, and what time allowed beside them.
+        Points are compared only with points of the same split. A finished search has finalized the whole search front and the
+        untouched model, and further points if there was time.
         """
         finals = self.finals()
         final = [self._point(trial, finals[trial.trial]) for trial in self._candidates() if trial.trial in finals]
@@ -344,7 +335,7 @@ class Study:
         return with_ties([*non_dominated(final, self.objectives), *waiting], self.objectives)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a finished trial, flat, for CSV."""
+        """Return one flat row for each finished trial, for CSV."""
         return frames.to_frame(self.trials(), self.finals(), {point.trial for point in self.front()})
 
     # ---- private ----------------------------------------
@@ -355,7 +346,9 @@ class Study:
     def _reading(self) -> AbstractContextManager[None]:
         return reading_errors(self.folder)
 
-    def _write_measurement(self, recipe: Recipe, values: Mapping[str, float], measurement: Measurement) -> tuple[int, Measured]:
+    def _write_measurement(
+        self, recipe: Recipe, values: Mapping[str, float], measurement: Measurement
+    ) -> tuple[int, ValidationResult]:
         worked_s = self._spent_before_s + (self._session.worked_s if self._session else 0.0)
         row = MeasurementRow(
             study=self.name,
@@ -368,52 +361,29 @@ class Study:
         with self._database.begin() as database:
             database.add(row)
             database.flush()
-            return row.id, Measured(MappingProxyType(dict(values)), measurement, worked_s)
+            return row.id, ValidationResult(MappingProxyType(dict(values)), measurement, worked_s)
 
-    def _finish(
-        self,
-        trial: Trial | FrozenTrial | None,
-        state: TrialState,
-        values: Sequence[float] | None,
-        params: Mapping[str, Any],
-        distributions: Distributions,
-        attrs: Mapping[str, Any],
-        constraints: Mapping[str, float],
-        started: dt.datetime | None,
-    ) -> int:
-        if trial is None:
-            return telling.add(self.optuna, state, values, params, distributions, attrs, constraints, started)
-        return telling.tell(self.optuna, trial, state, values, attrs, constraints)
-
-    def _remember(self, number: int, measured: Mapping[int, Measured]) -> None:
+    def _remember(self, number: int, results: Mapping[int, ValidationResult]) -> None:
         storage = self.optuna._storage
         trial_id = storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
-        record = to_record(storage.get_trial(trial_id), measured)
+        record = to_record(storage.get_trial(trial_id), results)
         if record is not None:
             with self._memory:
                 self._trials[number] = record
 
-    def _candidates(self) -> Iterable[TrialRecord]:
+    def _candidates(self) -> Iterator[TrialRecord]:
         for trial in self.trials():
             refused = trial.trial in self._finals and not self._finals[trial.trial].verified
             if trial.measured is not None and trial.is_feasible and not refused:
                 yield trial
 
     def _point(self, trial: TrialRecord, final: Final | None) -> FrontPoint:
-        measured = final or trial.measured
-        if measured is None or trial.recipe is None:
+        result = final or trial.measured
+        if result is None or trial.recipe is None:
             raise ValueError(f"trial {trial.trial} has no measurement")
         known = self._finals.get(trial.trial)
         bundle = str(self.folder / known.bundle) if known is not None and known.verified and known.bundle else None
-        return FrontPoint(
-            trial=trial.trial,
-            recipe=trial.recipe,
-            values=measured.values,
-            measurement=measured.measurement,
-            is_baseline=trial.is_baseline,
-            bundle=bundle,
-            ties=(),
-        )
+        return FrontPoint(trial.trial, trial.recipe, result.values, result.measurement, trial.is_baseline, bundle)
 
     def _relative(self, bundle: Path) -> str:
         inside = bundle.resolve()

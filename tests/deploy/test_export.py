@@ -24,7 +24,7 @@ def study(bundle, tmp_path):
     )
     measurement = read_manifest(bundle).measurement
     opened.complete(None, Recipe(), {}, {}, {"accuracy": 0.9}, measurement)
-    stored = bundle.rename(opened.bundles_dir / "trial-0")
+    stored = bundle.rename(opened.folder / "bundles" / "trial-0")
     opened.record_final(0, measurement, {"accuracy": 0.9}, bundle=stored, bundle_sha256="0", verified=True)
     opened.close()
     return opened.folder

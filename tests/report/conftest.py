@@ -1,4 +1,4 @@
-"""A synthetic study with everything that the dashboard has to show: baselines, a front, failures, limits, finals, a refusal."""
+"""A synthetic study with everything that the dashboard shows: baselines, a front, failures, limits, finals, a refusal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODE_SPEED = {"eager": 1.0, "onnxruntime": 1.6, "aot_inductor": 1.3}
 
 
 def synthesize(recipe: Recipe, rng: np.random.Generator, split: str = "validation") -> tuple[dict[str, float], Measurement]:
-    """Values that behave like real ones: pruning costs accuracy, training buys some back, int8 is fast when compiled."""
+    """Make values like real ones: pruning loses accuracy, training restores some of it, int8 is fast when compiled."""
     ratio, epochs = float(recipe.get("prune.ratio", 0.0)), int(recipe["train.epochs"])
     dtype, mode = recipe.lowering
     accuracy = 0.985 - 0.25 * ratio**3 + 0.02 * ratio * np.sqrt(epochs) - 0.004 * (dtype != "fp32") + rng.normal(0, 0.003)
@@ -49,7 +49,7 @@ def synthesize(recipe: Recipe, rng: np.random.Generator, split: str = "validatio
 
 
 def fill(study: Study, count: int = 40, seed: int = 0) -> None:
-    """Write baselines, then `count` searched trials of all outcomes, then the finals of part of the front."""
+    """Write baselines, then `count` searched trials with all outcomes, then the finals of some front points."""
     rng = np.random.default_rng(seed)
     session = study.begin_session("autocut search --budget 5m", {"autocut": "0.1.0", "torch": "2.13.0"})
     study.describe(
@@ -73,7 +73,7 @@ def finalize(study: Study, most: int = 4) -> None:
     chosen = study.search_front()[:most]
     for point in chosen:
         values, measurement = synthesize(point.recipe, rng, "test")
-        folder = study.bundles_dir / f"trial-{point.trial}"
+        folder = study.folder / "bundles" / f"trial-{point.trial}"
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(rng.bytes(20_000))
         (folder / "manifest.json").write_text('{"schema_version": 1}')

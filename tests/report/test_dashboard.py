@@ -1,4 +1,4 @@
-"""The server: who may reach it, and what it refuses."""
+"""The dashboard's server: its address, its data, and the requests that it refuses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def address(read_study, monkeypatch):
 
 
 def request(address, method, path, **headers):
-    """Status and body of one request."""
+    """Return status and body of one request."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
@@ -45,7 +45,7 @@ def request(address, method, path, **headers):
 
 
 def test_the_study_is_served_while_it_is_searched(read_study, address):
-    """The page that is told on the terminal answers, and so does the data behind it."""
+    """The address on the terminal works, and so does the data behind the page."""
     assert request(address, "GET", urlsplit(address).path)[0] == 200
     status, body = request(address, "GET", "/api/studies/1")
 
@@ -56,7 +56,7 @@ def test_the_study_is_served_while_it_is_searched(read_study, address):
 
 
 def test_the_dashboard_sees_which_trials_are_infeasible(read_study, address):
-    """It reads another key than Optuna 5 writes."""
+    """The dashboard reads another key than the one that Optuna 5 writes."""
     trials = json.loads(request(address, "GET", "/api/studies/1")[1])["trials"]
 
     seen = {trial["number"] for trial in trials if any(value > 0 for value in trial["constraints"])}
@@ -66,20 +66,20 @@ def test_the_dashboard_sees_which_trials_are_infeasible(read_study, address):
 
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "/api/studies/1"), ("POST", "/api/studies/1/rename")])
 def test_the_study_can_be_neither_deleted_nor_renamed(address, read_study, method, path):
-    """Autocut's tables point at it by name."""
+    """The tables of autocut refer to the study by its name."""
     assert request(address, method, path)[0] == 403
     read_study.reload()
     assert read_study.points()
 
 
 def test_another_host_name_is_refused(address):
-    """A page elsewhere could name itself 127.0.0.1 and read the study through the user's browser."""
+    """A foreign page could point its host name at 127.0.0.1 and read the study through the user's browser."""
     assert request(address, "GET", "/api/studies", Host="evil.example:80")[0] == 403
     assert request(address, "GET", "/api/studies", Host="localhost:80")[0] == 200
 
 
-def test_a_taken_port_is_told(read_study):
-    """With the way out: any free port."""
+def test_a_taken_port_is_an_error(read_study):
+    """The hint says how to take a free port."""
     with socket.socket() as holder:
         holder.bind((dashboard.HOST, 0))
         holder.listen()
@@ -88,13 +88,13 @@ def test_a_taken_port_is_told(read_study):
     assert "--port 0" in refusal.value.hint
 
 
-def test_an_impossible_port_is_told(read_study):
-    """Before anything is started."""
+def test_an_impossible_port_is_an_error(read_study):
+    """The error comes before the server starts."""
     with pytest.raises(InputError, match="port must be from 0 to 65535, got 70000"):
         dashboard.serve(read_study.folder, 70000, lambda _: None)
 
 
-def test_an_unknown_study_is_told(tmp_path):
-    """Like every other verb."""
+def test_an_unknown_study_is_an_error(tmp_path):
+    """The error is the same as for every other verb."""
     with pytest.raises(StudyError, match="must be a folder that autocut search made"):
         dashboard.serve(tmp_path / "none", 0, lambda _: None)

@@ -9,7 +9,7 @@ from autocut.report import notes
 
 
 def test_the_study_note_names_the_front_and_the_next_command(read_study):
-    """From the page to a bundle by copy and paste."""
+    """A person can paste the command from the page to get a bundle."""
     front = read_study.front()
     text = notes.study_note(read_study, front)
 
@@ -19,7 +19,7 @@ def test_the_study_note_names_the_front_and_the_next_command(read_study):
 
 
 def test_a_study_that_has_just_begun_has_a_note(empty_study):
-    """The dashboard is opened before the first trial is done."""
+    """A person may open the dashboard before the first trial has ended."""
     assert "No measured trial yet." in notes.study_note(empty_study, [])
 
 
@@ -37,7 +37,7 @@ def test_a_trial_note_has_recipe_numbers_and_command(read_study):
 
 
 def test_a_failed_trial_says_why(read_study):
-    """The reason is the first thing on its page, and there is nothing to export."""
+    """Its page begins with the reason and has no export command."""
     failed = next(trial for trial in read_study.trials() if trial.state == "FAIL")
     stopped = next(trial for trial in read_study.trials() if trial.state == "PRUNED")
 
@@ -46,8 +46,8 @@ def test_a_failed_trial_says_why(read_study):
     assert "autocut export" not in notes.trial_note(read_study, failed, None)
 
 
-def test_a_refused_bundle_is_told_and_not_offered(read_study):
-    """Nobody should copy a command that is known to fail."""
+def test_a_refused_bundle_is_reported_and_not_offered(read_study):
+    """Its page must not offer a command that fails."""
     number, final = next((number, final) for number, final in read_study.finals().items() if not final.verified)
     record = next(trial for trial in read_study.trials() if trial.trial == number)
     text = notes.trial_note(read_study, record, final)
@@ -57,12 +57,12 @@ def test_a_refused_bundle_is_told_and_not_offered(read_study):
 
 
 def test_a_folder_with_a_space_is_quoted():
-    """The command is pasted into a shell."""
+    """A person pastes the command into a shell."""
     assert notes.export_command(Path("my studies/digits"), 4) == "autocut export 'my studies/digits' --trial 4 --to out/"
 
 
 def test_a_refused_trial_shows_no_validation_numbers_as_test_numbers(read_study):
-    """What was refused before it reached the test split has validation numbers for final ones."""
+    """A trial that was refused before its test has validation numbers in its final record."""
     number, final = next((number, final) for number, final in read_study.finals().items() if not final.verified)
     record = next(trial for trial in read_study.trials() if trial.trial == number)
     untested = replace(final, measurement=record.measured.measurement)

@@ -1,4 +1,4 @@
-"""Figures: what is drawn, and how large they get."""
+"""Figures: their content and their size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from autocut.report import plots
 
 
 def test_every_completed_trial_is_in_one_group_of_the_front_plot(read_study):
-    """Drawn once each: on the front, or behind it for one reason."""
+    """Each trial is drawn once: on the front, or off it in the group of its reason."""
     figure = plots.pareto(read_study, read_study.front())
 
     drawn = sum(len(trace.x) for trace in figure.data)
@@ -15,7 +15,7 @@ def test_every_completed_trial_is_in_one_group_of_the_front_plot(read_study):
 
 
 def test_cost_is_drawn_from_left_to_right(read_study):
-    """Objectives come in any order; quality is always upwards."""
+    """Objectives may come in any order; the vertical axis is always quality."""
     figure = plots.pareto(read_study, read_study.front())
 
     assert figure.layout.xaxis.title.text == "USD per million predictions"
@@ -33,7 +33,7 @@ def test_the_front_has_error_bars_of_its_intervals(read_study):
 
 
 def test_models_that_lost_much_are_out_of_the_first_view(read_study):
-    """They would press the front into a line; the front and the baselines are always seen whole."""
+    """They would squeeze the front into a line. The front and the unpruned baselines are always in view."""
     seen = [point for point in read_study.points() if point.values["accuracy"] > 0.97]
     figure = plots.pareto(read_study, seen[:2])
     low, high = figure.layout.yaxis.range
@@ -46,20 +46,20 @@ def test_models_that_lost_much_are_out_of_the_first_view(read_study):
 
 
 def test_an_empty_study_draws_nothing(empty_study):
-    """No trial, no error."""
+    """A study without trials is no error."""
     assert not plots.pareto(empty_study, []).data
     assert not plots.learning_curves(empty_study, []).data
     assert not plots.hypervolume_history(empty_study).data
 
 
 def test_stopped_trials_have_their_curves(read_study):
-    """They are the reason why a budget goes further."""
+    """Early stopping saves budget, so the plot shows it."""
     figure = plots.learning_curves(read_study, read_study.front())
     assert {"front", "stopped early"} <= {trace.name for trace in figure.data}
 
 
 def test_the_dominated_volume_never_shrinks(read_study):
-    """Points are only added, and it ends at the whole of what there is."""
+    """Points are only added, and the last volume is the whole."""
     (trace,) = plots.hypervolume_history(read_study).data
 
     assert list(trace.y) == sorted(trace.y)
@@ -68,10 +68,10 @@ def test_the_dominated_volume_never_shrinks(read_study):
 
 
 def test_a_figure_is_small(read_study):
-    """It is written in pieces of 2 kB, a transaction each."""
+    """Optuna writes it in pieces of 2 kB, each in a transaction."""
     assert len(plots.pareto(read_study, read_study.front()).to_json()) < 8_000
 
 
 def test_log_ticks_are_numbers_that_people_read():
-    """Plotly's own are digits without their power of ten."""
+    """Plotly's own ticks are digits without their power of ten."""
     assert plots._log_ticks(0.004, 0.08) == [0.005, 0.01, 0.02, 0.05]

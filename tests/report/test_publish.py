@@ -1,4 +1,4 @@
-"""What arrives on the dashboard, and how often."""
+"""What the publisher writes to the dashboard, and how often."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def system_attrs(study):
 
 
 def test_notes_plots_and_bundles_are_published(small_study):
-    """One call, and the dashboard has everything."""
+    """After one call the dashboard has everything."""
     publish(small_study)
 
     attrs = system_attrs(small_study)
@@ -40,7 +40,7 @@ def test_notes_plots_and_bundles_are_published(small_study):
 
 
 def test_only_verified_bundles_of_the_front_are_offered(small_study):
-    """The archive holds the bundle as it is; the refused one is not there."""
+    """The archive has the files of the bundle; the refused bundle has no archive."""
     publish(small_study)
 
     offered = small_study.trial_files.attached()
@@ -53,7 +53,7 @@ def test_only_verified_bundles_of_the_front_are_offered(small_study):
 
 
 def test_publishing_again_writes_nothing_new(small_study):
-    """A bundle is offered once, a note has one version."""
+    """A bundle is attached once, and a note has one version."""
     publish(small_study)
     before = system_attrs(small_study)
     publisher = Publisher(small_study, every_s=0.0)
@@ -67,7 +67,7 @@ def test_publishing_again_writes_nothing_new(small_study):
 
 
 def test_a_bundle_that_left_the_front_is_withdrawn(small_study):
-    """The page offers what can be used."""
+    """The page offers only usable bundles."""
     publish(small_study)
     (point,) = [point for point in small_study.front() if point.bundle]
     small_study.record_final(
@@ -81,7 +81,7 @@ def test_a_bundle_that_left_the_front_is_withdrawn(small_study):
 
 @pytest.mark.parametrize(("wait_s", "again"), [(4.0, False), (6.0, True)])
 def test_a_loop_may_call_at_any_rate(small_study, wait_s, again):
-    """Publishing is rare, whatever the loop does."""
+    """Publishing is rare, even if the loop calls it often."""
     clock = Clock()
     publisher = Publisher(small_study, every_s=5.0, clock=clock)
     assert publisher.publish()

@@ -40,7 +40,7 @@ def test_every_combination_is_there_once():
 
 
 def test_a_continuous_axis_has_no_end():
-    """It is told by its name."""
+    """The error names the axis."""
     space = parse_space(SpaceFile("endless", TEXT.replace("step = 0.2\n", ""), "endless.toml"), KNOWN)
 
     with pytest.raises(SpaceError, match=r"prune\.ratio must have choices or a step"):

@@ -1,4 +1,4 @@
-"""The spaces that come with autocut, against the methods that are really registered."""
+"""The spaces that come with autocut, checked against the registered methods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ known_methods = functools.cache(import_methods)
 
 
 def draw(space, seed):
-    """A random recipe of `space`, drawn the way a sampler walks through it."""
+    """Draw a random recipe of `space`, axis by axis, as a sampler does."""
     source = random.Random(seed)
     settings = {}
     for axis in space:
@@ -34,7 +34,7 @@ def draw(space, seed):
 
 
 def test_the_shipped_spaces_are_found_from_any_directory(tmp_path, monkeypatch):
-    """A wheel carries them; an editable install finds them in the repository."""
+    """A wheel contains them; an editable install finds them in the repository."""
     monkeypatch.chdir(tmp_path)
     assert tuple(shipped_spaces()) == NAMES
 
@@ -58,10 +58,10 @@ def test_a_shipped_space_contains_whatever_is_drawn_from_it(name, seed):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_space_contains_the_untouched_model(name):
-    """It is the first baseline of every search."""
+    """The untouched model is the first baseline of every search."""
     assert load_space(name, known_methods()).contains(Recipe())
 
 
 def test_the_training_space_charges_for_training():
-    """It is there to cut the training bill."""
+    """This space is for a lower training bill."""
     assert "train_usd" in load_space("training-only", known_methods()).objectives

@@ -1,4 +1,4 @@
-"""What a space is, and how its file is read."""
+"""Spaces and their files."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ def parse(text):
 
 
 def faults(text):
-    """Everything that is wrong with `text`."""
+    """Return every fault of `text`."""
     with pytest.raises(FaultsError) as caught:
         parse(text)
     return caught.value.faults
 
 
 def test_a_sound_file_becomes_a_space():
-    """Axes, ranges, conditions, objectives and anchors all arrive."""
+    """Axes, ranges, conditions, objectives and anchors are all read."""
     space = parse(PRUNE + RATIO + '[[anchors]]\n"prune.method" = "structured"\n"prune.ratio" = 0.5\n')
 
     assert dict(space.objectives) == {"accuracy": "maximize", "usd_per_million": "minimize"}
     assert [axis.name for axis in space] == ["prune.method", "prune.ratio"]
     assert space.axis("prune.ratio") == Axis("prune.ratio", (), 0.1, 0.8, 0.1, when={"prune.method": ("structured",)})
-    assert space.conditions == {"prune.ratio": {"prune.method": ("structured",)}}
+    assert {axis.name: axis.when for axis in space if axis.when} == {"prune.ratio": {"prune.method": ("structured",)}}
     assert space.anchors == (Recipe({"prune.method": "structured", "prune.ratio": 0.5}),)
     assert space.methods("prune.method") == ("none", "structured")
     assert space.methods("quantize.dtype") == ("fp32",)
 
 
 def test_conditions_come_before_what_they_decide():
-    """A sampler walks through the axes once, whatever the order of the file."""
+    """A sampler goes through the axes once, so a condition must come before its axis. The file may have any order."""
     space = parse(HEAD + RATIO + '[axes."prune.method"]\nchoices = ["none", "structured"]\n')
     assert [axis.name for axis in space] == ["prune.method", "prune.ratio"]
 
 
 def test_space_contains_what_it_can_propose():
-    """The untouched model, grid points, and nothing outside."""
+    """It contains the untouched model and the points of the grid, and nothing else."""
     space = parse(PRUNE + RATIO)
 
     assert space.contains(Recipe())
@@ -73,7 +73,7 @@ def test_space_contains_what_it_can_propose():
 
 
 def test_setting_without_effect_does_not_leave_the_space():
-    """A recipe drops what has no effect; a space that always distils still contains its untrained recipes."""
+    """A recipe drops settings without effect. So a space that always distils still contains its untrained recipes."""
     axes = '[axes."train.epochs"]\nchoices = [0, 2]\n[axes."distill.loss"]\nchoices = ["kl"]\nwhen."train.epochs" = [2]\n'
     assert parse(HEAD + axes).contains(Recipe({"train.epochs": 0, "distill.loss": "kl"}))
 
@@ -134,7 +134,7 @@ def test_setting_without_effect_does_not_leave_the_space():
     ],
 )
 def test_fault_names_its_line_and_what_to_type(text, line, message, hint):
-    """Each kind of fault, one at a time; where an axis cannot exist at all, a second fault may follow from the first."""
+    """Each kind of fault alone. An axis that cannot be built may cause a second fault."""
     found = next((fault for fault in faults(text) if message in fault.message), None)
 
     assert found is not None, [str(fault) for fault in faults(text)]
@@ -142,8 +142,8 @@ def test_fault_names_its_line_and_what_to_type(text, line, message, hint):
     assert hint is None or hint in (found.hint or "")
 
 
-def test_a_pruning_method_must_be_told_how_much():
-    """Every pruned trial would be a bug."""
+def test_a_pruning_method_must_have_a_ratio():
+    """Without a ratio, every pruned trial would fail."""
     (fault,) = faults(PRUNE)
     assert "prune.method structured must have the axis prune.ratio" in fault.message
 
@@ -165,8 +165,8 @@ def test_a_space_without_what_a_task_cannot_do_loses_all_that_depends_on_it():
     assert fit_space(space, {}) == space
 
 
-def test_faults_are_told_all_at_once_in_the_order_of_the_file():
-    """Three faults, one run."""
+def test_faults_are_reported_all_at_once_in_the_order_of_the_file():
+    """One run reports three faults."""
     text = (
         HEAD.replace("accuracy", "acuracy")
         + '[axes."prune.method"]\nchoices = ["nine"]\n[axes."quantise.dtype"]\nchoices = ["fp32"]\n'
@@ -175,7 +175,7 @@ def test_faults_are_told_all_at_once_in_the_order_of_the_file():
 
 
 def test_conditions_in_a_circle_are_refused():
-    """Neither axis could ever be decided."""
+    """Neither axis could be set before the other."""
     circle = (
         '[axes."compile.mode"]\nchoices = ["eager"]\nwhen."quantize.dtype" = ["fp32"]\n'
         '[axes."quantize.dtype"]\nchoices = ["fp32"]\nwhen."compile.mode" = ["eager"]\n'
@@ -184,7 +184,7 @@ def test_conditions_in_a_circle_are_refused():
 
 
 def test_missing_parts_are_faults_too():
-    """An empty file says what it lacks."""
+    """The error for an empty file lists the missing parts."""
     told = " ".join(fault.message for fault in faults(""))
     assert "schema_version is missing" in told
     assert "objectives must name" in told
@@ -192,14 +192,14 @@ def test_missing_parts_are_faults_too():
 
 
 def test_a_ratio_of_costs_is_no_objective():
-    """Minimizing the price is the same order, and what the agent can predict."""
+    """Minimizing the price gives the same order, and the agent can predict it."""
     (fault,) = faults(PRUNE.replace('usd_per_million = "minimize"', 'speedup = "maximize"') + RATIO)
     assert "objectives.speedup" in fault.message
     assert "usd_per_million" in (fault.hint or "")
 
 
 def test_text_that_is_no_toml_is_one_error(tmp_path):
-    """The parser tells the line."""
+    """The parser's message has the line."""
     path = tmp_path / "broken.toml"
     path.write_text("schema_version = \n")
     with pytest.raises(SpaceError, match="line 1"):
@@ -216,7 +216,7 @@ def test_unknown_space_names_the_nearest():
 
 
 def test_recipe_is_read_from_json_toml_and_a_front_point(tmp_path):
-    """Whatever the user has at hand: three spellings of one recipe."""
+    """Three forms of one recipe give the same recipe."""
     space = parse(PRUNE + RATIO)
     recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
     (tmp_path / "a.json").write_text(json.dumps({"prune.method": "structured", "prune.ratio": 0.5}))
@@ -231,7 +231,7 @@ def test_recipe_is_read_from_json_toml_and_a_front_point(tmp_path):
     [('{"prune.ration": 0.5}', "did you mean 'prune.ratio'"), ('{"prune.method": "structured"}', "prune.ratio must be")],
 )
 def test_recipe_outside_the_space_is_refused(tmp_path, text, told):
-    """A recipe to try must be one that the search can learn from."""
+    """The search can learn only from recipes inside its space."""
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(FaultsError) as caught:
         read_recipe(tmp_path / "r.json", parse(PRUNE + RATIO))
@@ -248,7 +248,7 @@ def test_grid_points_are_taken_and_points_between_are_not(low, count, data):
 
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_every_axis_is_what_a_recipe_knows(name):
-    """An axis that recipes ignore would be a knob that changes nothing."""
+    """An axis that recipes ignore would be a setting without effect."""
     values = {
         "prune.method": "structured",
         "prune.ratio": 0.9,
@@ -260,7 +260,7 @@ def test_every_axis_is_what_a_recipe_knows(name):
 
 
 def test_numbers_names_and_booleans_are_never_mixed_up():
-    """The name "1", the number 1 and true are three things."""
+    """The name "1", the number 1 and true are three different values."""
     axis = Axis("train.epochs", (0, 1))
     assert (axis.takes(1), axis.takes(1.0), axis.takes("1"), axis.takes(True)) == (True, True, False, False)
     assert Space("s", {}, (axis,)).why_not(Recipe({"train.epochs": 3})) == "train.epochs must be one of 0, 1, got 3"

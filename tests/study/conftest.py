@@ -1,4 +1,4 @@
-"""A study to write into, and measurements to write."""
+"""Fixtures: a study to write to, and measurements to write."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make_measurement() -> MakeMeasurement:
 
 @pytest.fixture
 def make_study(tmp_path: Path) -> Iterator[Callable[..., Study]]:
-    """Create or reopen the study in a folder; all of them are closed at the end."""
+    """Create or reopen the study in a folder. Every study is closed at the end."""
     opened: list[Study] = []
 
     def make(folder: Path | None = None, **changes: object) -> Study:
@@ -53,7 +53,7 @@ def make_study(tmp_path: Path) -> Iterator[Callable[..., Study]]:
 
 @pytest.fixture
 def complete(make_measurement: MakeMeasurement) -> Callable[..., int]:
-    """Complete a sibling trial from its recipe's ratio, accuracy and price."""
+    """Complete a new trial from its recipe's ratio, accuracy and price."""
 
     def run(study: Study, ratio: float, accuracy: float, price: float, **more: object) -> int:
         recipe = Recipe({"prune.method": "structured", "prune.ratio": ratio})

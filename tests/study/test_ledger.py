@@ -1,4 +1,4 @@
-"""Time: what was worked, and on what."""
+"""The ledger: worked time, by category."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autocut.study import StageRun, open_study
 
 
 def test_only_worked_time_counts_over_sessions(make_study):
-    """The budget goes on over runs; the hours between two runs are nobody's."""
+    """The budget covers several runs, but not the hours between them."""
     study = make_study()
     first = study.begin_session("autocut search --budget 5m", {"autocut": "0.1.0"})
     first.beat(1.0)
@@ -24,7 +24,7 @@ def test_only_worked_time_counts_over_sessions(make_study):
 
 
 def test_a_beat_is_safe_at_once(make_study):
-    """What a beat wrote is there for another process without any closing: `kill -9` loses less than a beat."""
+    """Another process can read each beat before the session is closed, so `kill -9` loses less than a beat."""
     study = make_study()
     session = study.begin_session("autocut search", {})
     session.charge("training", 3.0)
@@ -40,7 +40,7 @@ def test_a_beat_is_safe_at_once(make_study):
 
 
 def test_time_is_never_counted_twice(make_study):
-    """A beat carries the total of its run, so a late or repeated one changes nothing."""
+    """A beat has the total of its run, so a late or repeated beat changes nothing."""
     study = make_study()
     session = study.begin_session("autocut search", {})
     for worked_s in (1.0, 2.0, 2.0, 1.5):
@@ -55,19 +55,15 @@ def test_an_unknown_category_is_refused(make_study):
         make_study().begin_session("autocut search", {}).charge("trainin", 1.0)
 
 
-def test_the_planner_gets_seconds_of_stages_really_made(make_study):
-    """A stage that came from the cache, or failed, says nothing about what the next one will take."""
+def test_stage_runs_come_back_as_they_were_written(make_study):
+    """The planner learns from them, and reads them before the first stage has run."""
     study = make_study()
+    assert study.stage_runs() == []
+
     started = dt.datetime(2026, 11, 23, tzinfo=dt.UTC)
-    for seconds, outcome, cached in ((4.0, "done", False), (6.0, "done", False), (0.1, "done", True), (9.0, "diverged", False)):
-        study.record_stage(StageRun(f"k{seconds}", "train", "kl", seconds, outcome, cached, "f", started))
+    rows = ((4.0, "done", False), (6.0, "done", False), (0.1, "done", True), (9.0, "diverged", False))
+    runs = [StageRun(f"k{seconds}", "train", "kl", seconds, outcome, cached, "f", started) for seconds, outcome, cached in rows]
+    for run in runs:
+        study.record_stage(run)
 
-    table = study.stage_seconds()
-    assert table.to_dict("records") == [{"stage": "train", "method": "kl", "count": 2, "median": 5.0, "mean": 5.0, "max": 6.0}]
-    assert len(study.stage_runs()) == 4
-    assert study.stage_runs()[0].started == started
-
-
-def test_a_study_without_stages_has_an_empty_table(make_study):
-    """The planner asks before the first stage has run."""
-    assert len(make_study().stage_seconds()) == 0
+    assert study.stage_runs() == runs

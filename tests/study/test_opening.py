@@ -1,4 +1,4 @@
-"""Making, finding and refusing studies."""
+"""Creating, opening and refusing studies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ time.sleep(60)
 
 
 def test_the_folder_is_laid_out_and_ignored_by_git(make_study):
-    """A study folder in a repository must not be committed by accident."""
+    """A study folder in a repository must not be committed by mistake."""
     study = make_study()
 
     assert {path.name for path in study.folder.iterdir()} >= {
@@ -42,7 +42,7 @@ def test_the_folder_is_laid_out_and_ignored_by_git(make_study):
 
 
 def test_the_same_call_reopens_the_study(make_study, complete):
-    """`autocut search` typed again goes on where it was."""
+    """The same `autocut search` command continues the study."""
     first = make_study()
     complete(first, 0.5, 0.9, 0.1)
     first.close()
@@ -64,7 +64,7 @@ def test_the_same_call_reopens_the_study(make_study, complete):
     ],
 )
 def test_a_study_made_for_something_else_is_refused(make_study, changes, words):
-    """Mixing two tasks in one front would be a lie."""
+    """One front must not mix two tasks."""
     make_study().close()
 
     with pytest.raises(StudyError, match=words) as refusal:
@@ -73,7 +73,7 @@ def test_a_study_made_for_something_else_is_refused(make_study, changes, words):
 
 
 def test_a_second_search_is_refused_and_names_the_first(make_study):
-    """Two drivers on one study would tell each other's trials."""
+    """Two searches of one study would end each other's trials."""
     study = make_study()
 
     with pytest.raises(StudyError, match=f"searched by process {os.getpid()}"):
@@ -96,7 +96,7 @@ def test_readers_need_no_lock(make_study, complete):
 
 
 def test_the_lock_of_a_killed_search_is_free(tmp_path, make_study):
-    """`kill -9` must not leave a study that nobody can resume."""
+    """After `kill -9`, a search must be able to resume the study."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(tmp_path / "digits")], stdout=subprocess.PIPE, text=True, env=environment
@@ -110,7 +110,7 @@ def test_the_lock_of_a_killed_search_is_free(tmp_path, make_study):
 
 
 def test_an_unknown_study_is_answered_with_the_nearest_one(make_study, tmp_path):
-    """A typing error should cost one look."""
+    """The error for a typing error names the right study."""
     make_study()
 
     with pytest.raises(StudyError, match="must be a folder that autocut search made") as refusal:
@@ -120,7 +120,7 @@ def test_an_unknown_study_is_answered_with_the_nearest_one(make_study, tmp_path)
 
 
 def test_a_folder_without_studies_around_gets_the_search_command(tmp_path):
-    """A newcomer learns what makes a study."""
+    """The hint says how to make a study."""
     with pytest.raises(StudyError) as refusal:
         open_study(tmp_path / "nothing" / "here")
     assert "autocut search" in refusal.value.hint
@@ -128,7 +128,7 @@ def test_a_folder_without_studies_around_gets_the_search_command(tmp_path):
 
 @pytest.mark.parametrize("damage", [b"not a database at all, but long enough to be read as one" * 40, b""])
 def test_a_file_that_is_no_study_is_refused(tmp_path, damage):
-    """A damaged file ends in words, not in a traceback."""
+    """A damaged file gives an error message, not a traceback."""
     (tmp_path / "study.db").write_bytes(damage)
 
     with pytest.raises(StudyError, match=r"damaged database|without an autocut study"):
@@ -136,7 +136,7 @@ def test_a_file_that_is_no_study_is_refused(tmp_path, damage):
 
 
 def test_a_study_damaged_in_the_middle_is_refused(make_study, complete):
-    """Half of the pages overwritten, the header still good."""
+    """Half of the pages are overwritten, but the header is valid."""
     study = make_study()
     for step in range(5):
         complete(study, step / 10, 0.9, 0.1)
@@ -166,8 +166,8 @@ def test_a_study_damaged_in_the_middle_is_refused(make_study, complete):
         "UPDATE trial_user_attributes SET value_json = CAST(x'22ff00fe22' AS TEXT)",
     ],
 )
-def test_content_that_autocut_never_wrote_is_told_as_damage(make_study, complete, change):
-    """A sector of noise or a hand that edited: words and the way out, for readers and for the search."""
+def test_content_that_autocut_never_wrote_is_reported_as_damage(make_study, complete, change):
+    """After a disk error or a manual edit, readers and the search get an error message with a hint."""
     study = make_study()
     complete(study, 0.5, 0.9, 0.1)
     study.close()
@@ -183,8 +183,8 @@ def test_content_that_autocut_never_wrote_is_told_as_damage(make_study, complete
         make_study()
 
 
-def test_a_missing_table_is_told_as_another_version(make_study):
-    """It was never damaged: another autocut made it."""
+def test_a_missing_table_is_reported_as_another_version(make_study):
+    """The database is not damaged: another autocut version made it."""
     study = make_study()
     study.close()
     with sqlite3.connect(study.folder / "study.db") as database:
@@ -196,8 +196,8 @@ def test_a_missing_table_is_told_as_another_version(make_study):
     assert "version that wrote it" in refusal.value.hint
 
 
-def test_a_damaged_fact_is_told_as_damage(make_study, complete):
-    """Facts are read later than the rest."""
+def test_a_damaged_fact_is_reported_as_damage(make_study, complete):
+    """Facts are read later than the other data."""
     study = make_study(description={"task": "digits"})
     with sqlite3.connect(study.folder / "study.db") as database:
         database.execute("UPDATE study_user_attributes SET value_json = '{'")
@@ -218,7 +218,7 @@ def test_only_a_server_is_asked_to_run(tmp_path, error, hint):
 
 
 def test_raw_bytes_of_a_damaged_file_are_not_sent_to_the_terminal(tmp_path):
-    """They may hold escape sequences, and be long."""
+    """Damaged bytes may contain escape sequences and be long."""
     noise = "Could not decode to UTF-8 column 'x' with text '\x1b[2J" + "\x00" * 500
     with pytest.raises(StudyError, match="damaged") as refusal, storage_errors(tmp_path):
         raise sqlite3.OperationalError(noise)
@@ -228,7 +228,7 @@ def test_raw_bytes_of_a_damaged_file_are_not_sent_to_the_terminal(tmp_path):
 
 
 def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path):
-    """Opening must not add tables to a stranger's file."""
+    """Opening must not add tables to the file of another program."""
     with sqlite3.connect(tmp_path / "study.db") as database:
         database.execute("CREATE TABLE songs (title TEXT)")
     database.close()
@@ -254,7 +254,7 @@ def test_another_schema_version_is_refused(make_study):
 
 
 def test_any_folder_name_will_do(tmp_path, make_study):
-    """A path is not an address: no character in it has a meaning."""
+    """A path is no address, so none of its characters has a meaning."""
     name = "a b%20?c={d}&e#日本"
     make_study(tmp_path / name).close()
 
@@ -263,7 +263,7 @@ def test_any_folder_name_will_do(tmp_path, make_study):
 
 
 def test_a_bad_storage_address_is_refused(tmp_path, make_study):
-    """The address is checked before anything runs, and its password is not repeated."""
+    """The address is checked first, and the message does not show its password."""
     with pytest.raises(StudyError, match="storage must be a database address"):
         make_study(tmp_path / "a", storage_url="nonsense")
     with pytest.raises(StudyError, match="storage must be a database address") as refusal:
@@ -272,7 +272,7 @@ def test_a_bad_storage_address_is_refused(tmp_path, make_study):
 
 
 def test_a_study_on_a_server_remembers_its_address(tmp_path, make_study, complete):
-    """`autocut front` gets a folder only; a second SQLite file stands in for the server."""
+    """`autocut front` gets only the folder. A second SQLite file takes the place of the server."""
     url = f"sqlite:///{tmp_path / 'server.db'}"
     study = make_study(storage_url=url)
     complete(study, 0.5, 0.9, 0.1)
@@ -284,7 +284,7 @@ def test_a_study_on_a_server_remembers_its_address(tmp_path, make_study, complet
 
 
 def test_a_second_folder_of_a_study_on_a_server_can_be_opened(tmp_path, make_study, complete):
-    """Another node, or a folder that was lost: the row was made elsewhere, the address is needed here too."""
+    """If another node made the study, or the folder was lost, this folder needs the address too."""
     url = f"sqlite:///{tmp_path / 'server.db'}"
     first = make_study(tmp_path / "a", storage_url=url)
     complete(first, 0.5, 0.9, 0.1)
@@ -297,7 +297,7 @@ def test_a_second_folder_of_a_study_on_a_server_can_be_opened(tmp_path, make_stu
 
 
 def test_a_forgotten_storage_is_found_in_the_folder(tmp_path, make_study, complete):
-    """Resumed without --storage, the search goes on where it was, and starts no second study beside it."""
+    """A search that is resumed without --storage continues its study and starts no second one."""
     url = f"sqlite:///{tmp_path / 'server.db'}"
     first = make_study(storage_url=url)
     complete(first, 0.5, 0.9, 0.1)
@@ -310,7 +310,7 @@ def test_a_forgotten_storage_is_found_in_the_folder(tmp_path, make_study, comple
 
 
 def test_a_folder_of_another_task_on_a_server_is_refused(tmp_path, make_study):
-    """Its server may hold a study of that name, too, but this folder's is another."""
+    """The server may have a study of this name too, but this folder belongs to another."""
     make_study(storage_url=f"sqlite:///{tmp_path / 'server.db'}").close()
 
     with pytest.raises(StudyError, match="was made for task 'digits', got task 'letters'"):
@@ -318,7 +318,7 @@ def test_a_folder_of_another_task_on_a_server_is_refused(tmp_path, make_study):
 
 
 def test_an_unreadable_address_is_put_right_by_the_storage_flag(tmp_path, make_study):
-    """As its hint says."""
+    """The error's hint says the same."""
     url = f"sqlite:///{tmp_path / 'server.db'}"
     study = make_study(storage_url=url)
     study.close()
@@ -332,7 +332,7 @@ def test_an_unreadable_address_is_put_right_by_the_storage_flag(tmp_path, make_s
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, make_study):
-    """A file where the folder should be, or no permission: exit 2 with a hint."""
+    """A file in place of the folder, or a missing permission, is exit 2 with a hint."""
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     tmp_path.chmod(0o500)

@@ -1,4 +1,4 @@
-"""The tables themselves."""
+"""autocut's own tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def database():
 
 
 def test_a_time_comes_back_with_its_zone(database):
-    """SQLite keeps no zones; a time read back must still compare with the time now."""
+    """SQLite keeps no zones, but a stored time must be comparable with the present time."""
     there = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.timezone(dt.timedelta(hours=9)))
     database.add(
         StudyRow(name="s", schema_version=SCHEMA_VERSION, task_fingerprint="t", objectives=[], space="{}", seed=0, created=there)
@@ -37,7 +37,7 @@ def test_a_time_comes_back_with_its_zone(database):
 
 
 def test_the_order_of_the_objectives_is_kept(database):
-    """Optuna knows objectives by position, so their order is part of the study."""
+    """Optuna identifies objectives by position, so their order is part of the study."""
     objectives = [["usd_per_million", "minimize"], ["accuracy", "maximize"]]
     created = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     database.add(
@@ -50,5 +50,5 @@ def test_the_order_of_the_objectives_is_kept(database):
 
 
 def test_no_table_collides_with_one_of_optuna():
-    """Both live in one database."""
+    """Both sets of tables are in one database."""
     assert all(name.startswith("autocut_") for name in Base.metadata.tables)

@@ -1,4 +1,4 @@
-"""Trials: what is written, what is read back, and what a killed process leaves."""
+"""Trials: writing, reading, and what a killed process leaves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from autocut.errors import DivergedError, StudyError
 from autocut.recipe import Recipe
-from autocut.study import open_study
+from autocut.study import open_study, telling
 
 RECIPE = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
 VALUES = {"accuracy": 0.9, "usd_per_million": 0.1, "latency_ms": 1.0}
@@ -71,7 +71,7 @@ def test_a_trial_that_was_asked_for_keeps_its_number(make_study, make_measuremen
 
 
 def test_a_sibling_has_its_time_on_the_timeline(make_study, complete):
-    """Nobody asked for it, so only its worker knows when it began."""
+    """Optuna did not create the trial, so only its worker knows when it began."""
     study = make_study()
     number = complete(study, 0.5, 0.9, 0.1, started=dt.datetime.now(dt.UTC) - dt.timedelta(seconds=90))
 
@@ -80,7 +80,7 @@ def test_a_sibling_has_its_time_on_the_timeline(make_study, complete):
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_constraints_are_written_for_optuna_and_for_the_dashboard(make_study, make_measurement, asked):
-    """Optuna 5 and optuna-dashboard 0.21 each read a key of their own; one of them alone shows a wrong picture."""
+    """Optuna 5 and optuna-dashboard 0.21 read different keys, so both must be written."""
     study = make_study()
     trial = study.optuna.ask() if asked else None
     number = study.complete(trial, RECIPE, {}, {}, VALUES, make_measurement(0.9, 1.0), {"latency_ms<=0.5": 0.5})
@@ -94,25 +94,25 @@ def test_constraints_are_written_for_optuna_and_for_the_dashboard(make_study, ma
 
 
 def test_everything_is_read_back_by_another_process(make_study, complete, make_measurement):
-    """A reader sees what the writer has in memory, field by field."""
+    """A reader gets the same records as the writer has in memory."""
     study = make_study()
     complete(study, 0.2, 0.95, 0.5, is_baseline=True, curve=[0.1, 0.95], extras={"samples_seen": 3}, constraints={"a<=1": -0.5})
     complete(study, 0.6, 0.9, 0.1)
     study.fail(None, RECIPE, {}, {}, "no kernel for int8_static in eager")
     study.record_final(
-        1, make_measurement(0.89, 1.0, "test"), VALUES, bundle=study.bundles_dir / "1", bundle_sha256="ab", verified=True
+        1, make_measurement(0.89, 1.0, "test"), VALUES, bundle=study.folder / "bundles" / "1", bundle_sha256="ab", verified=True
     )
 
     reader = open_study(study.folder)
     assert reader.trials() == study.trials()
     assert reader.finals() == study.finals()
     assert reader.points() == study.points()
-    assert reader.verdicts() == study.verdicts()
+    assert reader.results() == study.results()
     reader.close()
 
 
 def test_a_value_that_is_not_finite_writes_nothing(make_study, make_measurement):
-    """A NaN on the front would beat nothing and be beaten by nothing."""
+    """A NaN on the front could neither beat nor be beaten."""
     study = make_study()
     with pytest.raises(DivergedError, match="usd_per_million must be a finite number, got nan"):
         study.complete(None, RECIPE, {}, {}, VALUES | {"usd_per_million": math.nan}, make_measurement(0.9, 1.0))
@@ -123,7 +123,7 @@ def test_a_value_that_is_not_finite_writes_nothing(make_study, make_measurement)
 @pytest.mark.parametrize("state", ["FAIL", "PRUNED"])
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_trial_that_ended_early_keeps_its_reason(make_study, state, asked):
-    """The reason is on the dashboard, and the sampler can still be asked."""
+    """The dashboard has the reason, and the sampler still works."""
     study = make_study()
     trial = study.optuna.ask() if asked else None
     number = study.fail(trial, RECIPE, {}, {}, "beaten at epoch 2", state, curve=[0.2, 0.3])
@@ -131,11 +131,11 @@ def test_a_trial_that_ended_early_keeps_its_reason(make_study, state, asked):
     frozen = study.optuna.trials[number]
     assert (frozen.state.name, frozen.user_attrs["reason"], frozen.intermediate_values) == (state, "beaten at epoch 2", {})
     assert study.trials()[0].curve == (0.2, 0.3)
-    assert list(study.verdicts()) == [RECIPE]
+    assert list(study.results()) == [RECIPE]
 
 
 def test_the_sampler_survives_early_stopped_trials(make_study, complete):
-    """With intermediate values, every later ask would raise in Optuna 5.0.0."""
+    """With intermediate values, every later `ask` would raise in Optuna 5.0.0."""
     study = make_study()
     study.optuna.sampler = optuna.samplers.TPESampler(n_startup_trials=2, seed=0)
     for step in range(4):
@@ -148,7 +148,7 @@ def test_the_sampler_survives_early_stopped_trials(make_study, complete):
 
 
 def test_interrupted_trials_are_found_and_may_run_again(make_study):
-    """A dead search leaves RUNNING trials; their recipes are not done."""
+    """A killed search leaves RUNNING trials; their recipes have no result."""
     study = make_study()
     asked = study.optuna.ask()
     asked.suggest_float("prune.ratio", 0.0, 0.9)
@@ -159,23 +159,23 @@ def test_interrupted_trials_are_found_and_may_run_again(make_study):
     assert left.params == asked.params
     study.fail(left, RECIPE, {}, {}, "interrupted", retry=True)
     assert study.running() == []
-    assert study.verdicts() == {}
+    assert study.results() == {}
 
 
 def test_the_last_trial_of_a_recipe_counts(make_study):
-    """A training that was stopped early may go on later; if that is interrupted, it has no verdict."""
+    """A training that was stopped early may go on later. If that is interrupted, the recipe has no result."""
     study = make_study()
     study.fail(None, RECIPE, {}, {}, "stopped", "PRUNED", curve=[0.1])
-    assert study.verdicts()[RECIPE].state == "PRUNED"
+    assert study.results()[RECIPE].state == "PRUNED"
 
     study.fail(None, RECIPE, {}, {}, "interrupted", retry=True)
-    assert study.verdicts() == {}
+    assert study.results() == {}
 
 
 def test_a_measurement_without_its_trial_is_ignored(make_study, make_measurement, monkeypatch):
-    """Killed between our row and Optuna's: the orphan is in no answer, and the trial can be run again."""
+    """If the process is killed between our row and Optuna's, readers ignore our row, and the trial can run again."""
     study = make_study()
-    monkeypatch.setattr(study, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(telling, "end", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         study.complete(None, RECIPE, {}, {}, VALUES, make_measurement(0.9, 1.0))
     monkeypatch.undo()
@@ -186,8 +186,8 @@ def test_a_measurement_without_its_trial_is_ignored(make_study, make_measurement
     assert len(open_study(study.folder).points()) == 1
 
 
-def test_a_completed_trial_of_a_stranger_is_ignored(make_study):
-    """Trials that somebody adds on the dashboard have no measurement: they are not ours to hand over."""
+def test_a_completed_trial_of_another_program_is_ignored(make_study):
+    """A trial that somebody adds with Optuna has no measurement of ours."""
     study = make_study()
     study.optuna.add_trial(optuna.trial.create_trial(values=[1.0, 0.0]))
     study.reload()
@@ -196,7 +196,7 @@ def test_a_completed_trial_of_a_stranger_is_ignored(make_study):
 
 
 def test_kill_9_leaves_only_whole_trials(tmp_path, make_study):
-    """Whatever was announced as done is there, with its measurement; nothing half done is."""
+    """Every trial that was announced is complete and has its measurement; there is no incomplete one."""
     arguments = [sys.executable, "-c", _WRITE_UNTIL_KILLED, str(tmp_path / "digits"), str(Path(__file__).parent)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as writer:
@@ -225,7 +225,7 @@ def test_the_front_keeps_what_nothing_beats(make_study, complete):
 
 
 def test_a_refused_bundle_stays_off_the_front(make_study, complete, make_measurement):
-    """What cannot be handed over is not offered, and what it hid comes back."""
+    """A refused trial is not offered, and the trials that it had beaten come back."""
     study = make_study()
     complete(study, 0.3, 0.94, 0.5)
     complete(study, 0.5, 0.90, 0.6)
@@ -238,7 +238,7 @@ def test_a_refused_bundle_stays_off_the_front(make_study, complete, make_measure
 
 
 def test_final_numbers_replace_those_of_the_search(make_study, complete, make_measurement):
-    """The front is told with the locked test split; points of two splits are never compared with each other."""
+    """The front has the numbers of the locked test split. Points of two splits are never compared with each other."""
     study = make_study()
     complete(study, 0.3, 0.94, 0.5)
     complete(study, 0.5, 0.93, 0.4)
@@ -246,20 +246,20 @@ def test_final_numbers_replace_those_of_the_search(make_study, complete, make_me
     for number, accuracy, price in ((0, 0.90, 0.5), (1, 0.91, 0.4)):
         values = {"accuracy": accuracy, "usd_per_million": price}
         measurement = make_measurement(accuracy, 5.0, "test")
-        study.record_final(number, measurement, values, **VERIFIED | {"bundle": study.bundles_dir / str(number)})
+        study.record_final(number, measurement, values, **VERIFIED | {"bundle": study.folder / "bundles" / str(number)})
 
     front = {point.trial: point for point in study.front()}
     assert set(front) == {1, 2}
     assert front[1].values["accuracy"] == 0.91
     assert front[1].measurement.accuracy.split == "test"
-    assert front[1].bundle == str(study.bundles_dir / "1")
+    assert front[1].bundle == str(study.folder / "bundles" / "1")
     assert front[2].measurement.accuracy.split == "validation"
     assert front[2].ties == ()
     assert {point.trial for point in study.search_front()} == {0, 1, 2}
 
 
 def test_a_finalized_point_counts_by_its_test_numbers_alone(make_study, complete, make_measurement):
-    """What was beaten on the validation split may lead on the test split: the untouched model often does."""
+    """A point that is beaten on the validation split may win on the test split; the untouched model often does."""
     study = make_study()
     complete(study, 0.0, 0.95, 1.0, is_baseline=True)
     complete(study, 0.3, 0.96, 0.5)
@@ -272,13 +272,13 @@ def test_a_finalized_point_counts_by_its_test_numbers_alone(make_study, complete
 
 
 def test_a_final_of_no_trial_is_refused(make_study, make_measurement):
-    """Numbers need a trial to belong to."""
+    """A final record needs its trial."""
     with pytest.raises(StudyError, match="no finished trial 7"):
         make_study().record_final(7, make_measurement(0.9, 1.0), VALUES, **REFUSED)
 
 
 def test_the_reference_cost_is_kept(make_study, make_measurement):
-    """Latencies of different hours are compared through it, so it must survive a resume."""
+    """It makes latencies of different hours comparable, so a resumed search needs it."""
     study = make_study()
     assert study.reference is None
     study.set_reference(make_measurement(0.9, 1.0).cost)
@@ -296,7 +296,7 @@ def test_facts_are_study_attributes(make_study):
 
 
 def test_the_frame_is_flat(make_study, complete):
-    """One row a trial, plain columns: it goes to CSV as it is."""
+    """One row for each trial and plain columns, ready for CSV."""
     study = make_study()
     complete(study, 0.3, 0.94, 0.5)
     study.fail(None, Recipe({"quantize.dtype": "float8"}), {}, {}, "no float8 on this machine")
@@ -314,8 +314,8 @@ def test_an_empty_study_has_an_empty_frame(make_study):
     assert len(make_study().to_frame()) == 0
 
 
-def test_a_full_disk_is_told_in_words(make_study, complete):
-    """SQLite's page limit stands in for the disk's end."""
+def test_a_full_disk_is_reported_in_words(make_study, complete):
+    """SQLite's page limit takes the place of a full disk."""
     study = make_study()
     with study._engine.begin() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()

@@ -1,4 +1,4 @@
-"""What a process keeps in memory of a study: one light record a finished trial, instead of reading them all again and again."""
+"""The finished trials of a study as small records, which a process keeps in memory instead of reading them again."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _LEGACY_CONSTRAINTS = "constraints"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Values and measurement of a completed trial on the validation split; `worked_s` is the study's age at that moment."""
+class ValidationResult:
+    """Values and measurement of a completed trial on the validation split. `worked_s` is how long the study had worked by then."""
 
     values: Mapping[str, float]
     measurement: Measurement
@@ -40,7 +40,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Final:
-    """A trial on the locked test split, and its bundle: `verified`, or refused for the reason in `refusal`."""
+    """A trial's result on the locked test split, and its bundle: `verified`, or refused for the reason in `refusal`."""
 
     trial: int
     values: Mapping[str, float]
@@ -53,9 +53,10 @@ class Final:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One finished trial. `measured` is there for state COMPLETE, `reason` for FAIL and PRUNED (ended before its last epoch).
+    """One finished trial. State COMPLETE has `measured`; FAIL and PRUNED (stopped before the last epoch) have `reason`.
 
-    `retry` says that the recipe may be proposed again: it was interrupted, not judged. `constraints` hold where all are at most 0.
+    `retry` means that the trial was interrupted, so its recipe may be proposed again. In `constraints`, values above 0 are
+    violations.
     """
 
     trial: int
@@ -68,24 +69,24 @@ class TrialRecord:
     curve: tuple[float, ...]
     constraints: Mapping[str, float]
     extras: Mapping[str, Any]
-    measured: Measured | None
+    measured: ValidationResult | None
     finished: dt.datetime | None
 
     @property
     def is_feasible(self) -> bool:
-        """Whether every constraint holds."""
+        """Whether no constraint is violated."""
         return all(value <= 0 for value in self.constraints.values())
 
     @property
     def is_done(self) -> bool:
-        """Whether the recipe has its verdict; a training that was stopped early may still go on, in a trial of its own."""
+        """Whether the recipe has a result. A training that was stopped early may still go on in another trial."""
         return self.recipe is not None and not self.retry
 
 
 def trial_attrs(
     recipe: Recipe | None, *, is_baseline: bool = False, curve: Sequence[float] = (), reason: str | None = None, retry: bool = False
 ) -> dict[str, Any]:
-    """User attributes that `to_record` reads back; only what is set, because the dashboard shows a column for each."""
+    """Return the user attributes that `to_record` reads. Empty ones are left out, because the dashboard has a column for each."""
     attrs: dict[str, Any] = {}
     if recipe is not None:
         attrs |= {SUMMARY: recipe.describe(), RECIPE: recipe.canonical_json(), FINGERPRINT: recipe.fingerprint}
@@ -100,10 +101,15 @@ def trial_attrs(
     return attrs
 
 
-def to_record(trial: FrozenTrial, measured: Mapping[int, Measured]) -> TrialRecord | None:
-    """Record of a finished trial; None for one that is not finished, or COMPLETE without a measurement of ours (a stranger's)."""
+def to_record(trial: FrozenTrial, results: Mapping[int, ValidationResult]) -> TrialRecord | None:
+    """Return the record of a finished trial; None if it is not finished, or if another program completed it without our result.
+
+    Args:
+        trial: The trial in Optuna.
+        results: Results by the id of their row.
+    """
     attrs = trial.user_attrs
-    own = measured.get(attrs.get(MEASUREMENT_ID, -1)) if trial.state == TrialState.COMPLETE else None
+    own = results.get(attrs.get(MEASUREMENT_ID, -1)) if trial.state == TrialState.COMPLETE else None
     if not trial.state.is_finished() or (trial.state == TrialState.COMPLETE and (own is None or RECIPE not in attrs)):
         return None
     return TrialRecord(
@@ -122,9 +128,9 @@ def to_record(trial: FrozenTrial, measured: Mapping[int, Measured]) -> TrialReco
     )
 
 
-def to_measured(row: MeasurementRow) -> Measured:
+def to_result(row: MeasurementRow) -> ValidationResult:
     """Read a row of the measurement table."""
-    return Measured(MappingProxyType(row.values), measurements.from_json(row.document), row.worked_s)
+    return ValidationResult(MappingProxyType(row.values), measurements.from_json(row.document), row.worked_s)
 
 
 def to_final(row: FinalRow) -> Final:
@@ -140,8 +146,8 @@ def to_final(row: FinalRow) -> Final:
     )
 
 
-def _is_value(key: str, measured: Measured | None) -> bool:
-    return measured is not None and key in measured.values
+def _is_value(key: str, result: ValidationResult | None) -> bool:
+    return result is not None and key in result.values
 
 
 def _named_constraints(system_attrs: Mapping[str, Any]) -> dict[str, float]:
