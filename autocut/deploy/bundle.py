@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import importlib.metadata
 import json
 import os
 import platform
@@ -49,9 +48,8 @@ from autocut.errors import AutocutError, BundleError
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
 from autocut.stages import lowering
+from autocut.stages.libraries import runtime_versions
 from autocut.task.batches import Inputs, tensors
-
-_LIBRARIES = ("torch", "torchao", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -251,7 +249,7 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         verification=ExamplesClaim(examples=sum(len(batch) for batch in examples), kind=claims.kind, accuracy=accuracy),
         environment=Environment(
             python=platform.python_version(),
-            libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+            libraries=runtime_versions(),
             machine=claims.measurement.cost.machine,
             machine_details=dict(claims.machine_details),
         ),

@@ -100,9 +100,9 @@ def examples_accuracy(kind_name: str | None, examples: Iterable[ExampleBatch], o
         return None
     if kind_name not in kinds:
         raise BundleError(
-            f"metric kind must be one of {', '.join(kinds)}, got {kind_name!r}", "use the autocut that wrote the bundle"
+            f"metric kind must be one of {', '.join(kinds.names())}, got {kind_name!r}", "use the autocut that wrote the bundle"
         )
-    kind = kinds[kind_name]
+    kind = kinds[kind_name]()
     scores, targets = [], []
     for batch, output in zip(examples, outputs, strict=True):
         wanted = torch.from_numpy(batch.targets)

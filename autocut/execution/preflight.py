@@ -106,6 +106,6 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     for dtype, mode in lowering.pairs():
         reason = lowering.infeasible_reason(dtype, mode)
         graph = "" if reason else lowering.numerics(dtype, mode)
-        lowerings[dtype, mode] = LoweringProbe(reason, graph, float(modes.method(mode).options.get("seconds", 30.0)))
+        lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds)
     facts = TaskFacts(task.name, task.fingerprint, len(task.train_data), task.epochs, task.is_pretrained)  # type: ignore[arg-type]
     return Preflight(known_methods(), lowerings, facts, unfit_methods(task.kind, is_pretrained=task.is_pretrained))

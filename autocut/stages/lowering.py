@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from autocut.errors import InfeasibleRecipeError
-from autocut.stages.compile import Job, Run, modes
+from autocut.recipe import UNTOUCHED
+from autocut.stages.compile import CompileJob, Run, modes
 from autocut.stages.graph import GRAPH_VERSION, PositionalModel, Signature, export_model, save_graph
 from autocut.stages.quantize import quantizers
 from autocut.task.batches import Inputs, batch_length, pad
@@ -49,10 +50,10 @@ def infeasible_reason(dtype: str, mode: str) -> str | None:
     quantizer, compiler = quantizers.method(dtype), modes.method(mode)
     for method in (quantizer, compiler):
         if missing := method.missing():
-            return f"{method.axis} {method.name} needs {', '.join(missing)}: pip install {' '.join(missing)}"
-    reason: str | None = compiler.options.get("infeasible", _nothing)(dtype)
+            return f"{method.axis} {method.name} needs {', '.join(missing)}: {method.install_command()}"
+    reason = quantizer.options.no_kernel.get(mode) or compiler.options.infeasible(dtype)
     if reason is None and graph_dtype(dtype, mode) == dtype:
-        reason = quantizer.options.get("machine", lambda: None)()
+        reason = quantizer.options.machine()
     return reason
 
 
@@ -72,18 +73,19 @@ def numerics(dtype: str, mode: str) -> str:
 
     It holds what of the machine decides the numbers. A pair that is infeasible has no arithmetic of its mode's own.
     """
-    own = modes.method(mode).options.get("numerics", _nothing)(dtype) if infeasible_reason(dtype, mode) is None else None
+    own = modes.method(mode).options.numerics(dtype) if infeasible_reason(dtype, mode) is None else None
     return own or _quantizer_version(dtype)
 
 
 def graph_dtype(dtype: str, mode: str) -> str:
-    """The dtype whose graph `mode` starts from: fp32 for a runtime with quantizers of its own, otherwise `dtype`."""
-    return str(modes.method(mode).options.get("graph", _same)(dtype))
+    """The dtype whose graph `mode` starts from: the untouched model's for a mode with quantizers of its own, otherwise `dtype`."""
+    untouched, _ = UNTOUCHED.lowering
+    return dtype if modes.method(mode).options.quantizers is None else untouched
 
 
 def converts(mode: str) -> bool:
-    """Whether `mode` first makes something of a graph that all dtypes share which start from it."""
-    return "convert" in modes.method(mode).options
+    """Whether `mode` first makes something of a graph, for all dtypes that start from this graph."""
+    return modes.method(mode).options.convert is not None
 
 
 def conversion_version(mode: str) -> str:
@@ -94,7 +96,7 @@ def conversion_version(mode: str) -> str:
 def method_versions(dtype: str, mode: str) -> str:
     """Versions of a pair's methods and what of the machine decides the result, such as threads: part of the stage key."""
     compiler = modes.method(mode)
-    extra = compiler.options.get("context", _nothing)(dtype) if infeasible_reason(dtype, mode) is None else None
+    extra = compiler.options.context(dtype) if infeasible_reason(dtype, mode) is None else None
     own = _quantizer_version(dtype) if graph_dtype(dtype, mode) == dtype else f"{dtype} v{quantizers.method(dtype).version}"
     return f"{own}, {mode} v{compiler.version}, graph v{GRAPH_VERSION}" + (f", {extra}" if extra else "")
 
@@ -124,7 +126,10 @@ def convert_graph(graph: Path, mode: str, folder: Path) -> None:
     Raises:
         CompilerError: the mode's format cannot hold the graph.
     """
-    modes.method(mode).options["convert"](graph, folder)
+    convert = modes.method(mode).options.convert
+    if convert is None:
+        raise ValueError(f"compile.mode {mode!r} converts no graph")
+    convert(graph, folder)
     Signature.read(graph).write(folder)
 
 
@@ -148,7 +153,7 @@ def compile_graph(
         batch_sizes: Sizes that modes with fixed sizes compile for.
     """
     require_feasible(dtype, mode)
-    job = Job(start, Signature.read(start), dtype, calibration, tuple(sorted(set(batch_sizes))))
+    job = CompileJob(start, Signature.read(start), dtype, calibration, tuple(sorted(set(batch_sizes))))
     modes[mode](job, folder).write(folder)
 
 
@@ -199,7 +204,7 @@ def load(folder: Path, mode: str, threads: int = 1) -> Predict:
         CompilerError: a mode that compiles at load time failed.
     """
     signature = Signature.read(folder)
-    run: Run = modes.method(mode).options["load"](folder, signature, threads)
+    run = modes.method(mode).options.load(folder, signature, threads)
     whole = run if signature.batch_sizes is None else _in_pieces(run, signature.batch_sizes)
 
     def predict(inputs: Inputs) -> Tensor:
@@ -232,13 +237,5 @@ def _in_pieces(run: Run, sizes: tuple[int, ...]) -> Run:
 
 def _quantizer_version(dtype: str) -> str:
     method = quantizers.method(dtype)
-    context = method.options.get("context")
-    return f"{dtype} v{method.version}" + (f" ({context()})" if context else "")
-
-
-def _nothing(dtype: str) -> None:  # noqa: ARG001
-    return None
-
-
-def _same(dtype: str) -> str:
-    return dtype
+    context = method.options.context()
+    return f"{dtype} v{method.version}" + (f" ({context})" if context else "")

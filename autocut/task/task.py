@@ -43,14 +43,14 @@ from torch.nn.parameter import is_lazy
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import Subset
 
-from autocut.errors import AutocutError, TaskError, unknown_name
+from autocut.errors import AutocutError, TaskError
 from autocut.task.batches import tensor_bytes, tensors
 from autocut.task.file import TaskFile, import_task_file, take_over_path, tell
 from autocut.task.identity import code_hash, state_hash
-from autocut.task.kinds import Kind, Summary, kinds, mean_score
+from autocut.task.kinds import Summary, TaskKind, kinds, mean_score
 from autocut.task.splits import Collate, Examples, Loader, LockedSplit, length, make_indices, spread, to_dataset
 
-__all__ = ["Kind", "LockedSplit", "Task", "kinds", "load_task", "seeded"]
+__all__ = ["LockedSplit", "Task", "TaskKind", "kinds", "load_task", "seeded"]
 
 BuildModel = Callable[[], nn.Module]
 FINGERPRINT_EXAMPLES = 256
@@ -122,18 +122,17 @@ class Task:
         if isinstance(dataset, LockedSplit):
             dataset[0]  # raises: a locked split has to be opened first
         order = make_indices(length(dataset), indices, shuffle, seed)
-        return Loader(dataset, batch_size, order, self.collate, shifts_tokens=self.kind == "language_modeling")
+        shifts_tokens = self.kind in kinds and kinds[self.kind]().shifts_tokens  # `autocut check` tells an unknown kind
+        return Loader(dataset, batch_size, order, self.collate, shifts_tokens=shifts_tokens)
 
     @cached_property
-    def metric_kind(self) -> Kind:
+    def metric_kind(self) -> TaskKind:
         """Loss, scores and metric: those of `kind`, with the task's own in place.
 
         Raises:
             UnknownNameError: no such kind.
         """
-        if self.kind not in kinds:
-            raise unknown_name("task.kind", str(self.kind), kinds)
-        return _with_own_functions(kinds[self.kind], self)
+        return _with_own_functions(kinds[str(self.kind)](), self)
 
     def build_model(self, seed: int | None = None) -> nn.Module:
         """Build the model in eval mode, its random weights drawn from `seed` (default: the task's).
@@ -327,7 +326,7 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def _with_own_functions(kind: Kind, task: Task) -> Kind:
+def _with_own_functions(kind: TaskKind, task: Task) -> TaskKind:
     """Put the task's loss, metric and summary in the place of the kind's."""
     loss = task.loss or kind.loss
     if task.metric is None:

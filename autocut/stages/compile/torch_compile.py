@@ -7,14 +7,15 @@ through slow dequantization (FACTS: 0.65x instead of 2.98x). Sizes are static: o
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from autocut.stages.compile import Job, Run, modes
+from autocut.stages.compile import CompileJob, Compiler, ExampleCall, Run, modes
+from autocut.stages.compile.exported_graph import graph_lines, keep_graph
 from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
 from autocut.stages.graph import GRAPH_FILE, Signature, load_graph
 from autocut.stages.quantize import quantizers
@@ -60,21 +61,28 @@ def _infeasible(dtype: str) -> str | None:  # noqa: ARG001
     return missing_compiler(python_headers=True)
 
 
-def _keep_graph(job: Job, folder: Path) -> Signature:
-    shutil.copyfile(job.graph / GRAPH_FILE, folder / GRAPH_FILE)
-    freezing = quantizers.method(job.dtype).options.get("freezing", True)
-    return job.signature.compiled_for(job.batch_sizes, freezing=freezing)
+def _run_lines(call: ExampleCall, *, name: str) -> str:
+    return graph_lines(call, f"  # torch.compile it for {name}")
 
 
-@modes.register("torch_compile", seconds=30, load=partial(load_compiled, mode="default"), infeasible=_infeasible)
-def compile_torch_compile(job: Job, folder: Path) -> Signature:
+def _compile_when_loaded(job: CompileJob, folder: Path) -> Signature:
+    keep_graph(job, folder)
+    return job.signature.compiled_for(job.batch_sizes, freezing=quantizers.method(job.dtype).options.freezing)
+
+
+def _register(name: str, *, mode: str, seconds: float) -> Callable[[Compiler], Compiler]:
+    """Register a mode of `torch.compile` as `name`."""
+    load, run_lines = partial(load_compiled, mode=mode), partial(_run_lines, name=name)
+    return modes.register(name, load=load, files=GRAPH_FILE, run_lines=run_lines, seconds=seconds, infeasible=_infeasible)
+
+
+@_register("torch_compile", mode="default", seconds=30)
+def compile_torch_compile(job: CompileJob, folder: Path) -> Signature:
     """Compile with Inductor's defaults when the model is loaded."""
-    return _keep_graph(job, folder)
+    return _compile_when_loaded(job, folder)
 
 
-@modes.register(
-    "torch_compile_max_autotune", seconds=60, load=partial(load_compiled, mode="max-autotune-no-cudagraphs"), infeasible=_infeasible
-)
-def compile_torch_compile_max_autotune(job: Job, folder: Path) -> Signature:
+@_register("torch_compile_max_autotune", mode="max-autotune-no-cudagraphs", seconds=60)
+def compile_torch_compile_max_autotune(job: CompileJob, folder: Path) -> Signature:
     """Compile with Inductor and time several kernels for each matrix product when the model is loaded."""
-    return _keep_graph(job, folder)
+    return _compile_when_loaded(job, folder)

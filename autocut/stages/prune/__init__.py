@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from autocut.registry import Registry, import_all
+from autocut.registry import MethodOptions, Registry, import_all
 from autocut.task.batches import Inputs
 
 
@@ -47,6 +47,6 @@ class Pruned:
 
 Pruner = Callable[[nn.Module, float, PruneData], Pruned]
 
-pruners: Registry[Pruner] = Registry("prune.method")
+pruners: Registry[Pruner, MethodOptions] = Registry("prune.method", MethodOptions)
 
 import_all(sys.modules[__name__])

@@ -17,7 +17,10 @@ from autocut.task.batches import Inputs, call
 
 
 @quantizers.register(
-    "int8_static", eager="eager runs a quantized graph by a reference implementation, no kernel", context=processor.int8_range
+    "int8_static",
+    no_kernel={"eager": "eager runs a quantized graph by a reference implementation, no kernel"},
+    context=processor.int8_range,
+    convolutions=True,
 )
 def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
     """Quantize weights and activations of convolutions and linear layers to int8 with scales fixed beforehand.

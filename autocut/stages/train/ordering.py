@@ -11,8 +11,11 @@ from autocut.stages.train.teacher import Teacher
 from autocut.task.batches import batch_length
 from autocut.task.task import Task
 
+EASY_FIRST = "easy_first"
+"""The order where a recipe has a curriculum and names none."""
 
-@orders.register("easy_first", needs_difficulty=True)
+
+@orders.register(EASY_FIRST, needs_difficulty=True)
 def order_easy_first(difficulty: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.int64]:  # noqa: ARG001
     """Bring the examples with the smallest teacher loss into use first; ties keep the order of the data set."""
     return np.argsort(difficulty, kind="stable")

@@ -15,16 +15,17 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from autocut.recipe import Value
+from autocut.recipe import IDENTITY, Value
+from autocut.stages.train.ordering import EASY_FIRST
 from autocut.stages.train.registries import curricula
 
 DEFAULTS: Mapping[str, Value] = {
-    "train.epochs": 0,
+    "train.epochs": IDENTITY["train.epochs"],
     "train.lr_scale": 1.0,
-    "curriculum.schedule": "none",
-    "curriculum.order": "easy_first",
+    "curriculum.schedule": IDENTITY["curriculum.schedule"],
+    "curriculum.order": EASY_FIRST,
     "curriculum.start": 0.5,
-    "distill.loss": "none",
+    "distill.loss": IDENTITY["distill.loss"],
     "distill.temperature": 4.0,
     "distill.alpha": 0.9,
 }
@@ -54,6 +55,11 @@ def planned_sizes(settings: Mapping[str, Value], examples: int, batch_size: int)
         for epoch in range(epochs)
     ]
     return tuple(_without_single(_examples_in_use(mean, examples, batch_size), batch_size) for mean in means)
+
+
+def is_changed(settings: Mapping[str, Value], name: str) -> bool:
+    """Whether the setting `name`, which has a value for the untouched model, has another one here."""
+    return settings[name] != IDENTITY[name]
 
 
 def draw_epoch(
@@ -86,7 +92,7 @@ def draw_epoch(
     """
     merged = {**DEFAULTS, **settings}
     size, planned, before = sizes[number - 1], sum(sizes), sum(sizes[: number - 1])
-    if merged["curriculum.schedule"] == "none":
+    if not is_changed(merged, "curriculum.schedule"):
         # The shuffle comes before the cut to size, so that a whole epoch may miss any example, not always the last one.
         return generator.permutation(order)[:size]
     largest = max(1, min(batch_size, planned // STEPS))

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from autocut.errors import DeadlineError, DivergedError, OutOfMemoryError, StudyError
 from autocut.recipe import Value
 from autocut.stages.train.distillation import check_distillation
-from autocut.stages.train.plan import DEFAULTS, draw_epoch, learning_rate_factor, planned_sizes
+from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import distillations, orders
 from autocut.stages.train.teacher import Gate, Teacher, run_teacher
 from autocut.task.batches import Batch, call, move
-from autocut.task.kinds import IGNORED
+from autocut.task.kinds import TaskKind
 from autocut.task.splits import length
 from autocut.task.task import Task, seeded
 
@@ -110,8 +110,8 @@ def train_model(
         StudyError: The checkpoint was written for other settings.
     """
     merged = {**DEFAULTS, **settings}
-    if merged["distill.loss"] != "none":
-        _check_teaching(str(merged["distill.loss"]), model, task, teacher, gate)
+    if is_changed(merged, "distill.loss"):
+        _check_distillation(str(merged["distill.loss"]), model, task, teacher, gate)
     sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
     order = _order(merged, length(task.train_data), difficulty, seed)
     run = _Run(copy.deepcopy(model), task, merged, dict(masks or {}), teacher, seed, sizes)
@@ -152,7 +152,7 @@ class _Run:
         self.masked = [(model.get_parameter(name), mask.to(self.device)) for name, mask in masks.items()]
         self.optimizer = task.build_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
         self.base_rates = [float(group["lr"]) * float(settings["train.lr_scale"]) for group in self.optimizer.param_groups]
-        self.distill = distillations[str(settings["distill.loss"])] if settings["distill.loss"] != "none" else None
+        self.distill = distillations[str(settings["distill.loss"])] if is_changed(settings, "distill.loss") else None
         self.history: list[EpochRecord] = []
         self.samples_seen = 0
         self.seconds = 0.0
@@ -232,7 +232,9 @@ class _Run:
         if self.distill is not None and self.teacher is not None:
             alpha, temperature = float(self.settings["distill.alpha"]), float(self.settings["distill.temperature"])
             logits = self.teacher.logits_for(inputs, indices).to(self.device)
-            loss = (1 - alpha) * loss + alpha * self.distill(*_counted(outputs, logits, targets, self.task.kind), temperature)
+            loss = (1 - alpha) * loss + alpha * self.distill(
+                *_counted(outputs, logits, targets, self.task.metric_kind), temperature
+            )
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DivergedError(f"the training loss must be finite, got {value} after {self.samples_seen} samples")
@@ -245,15 +247,15 @@ class _Run:
         return value
 
 
-def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: TaskKind) -> tuple[Tensor, Tensor]:
     """Leave out the positions of a sequence that the task's loss ignores, such as padding."""
-    if kind != "language_modeling":
+    if kind.counted is None:
         return student, teacher
-    counted = targets != IGNORED
+    counted = kind.counted(targets)
     return student[counted], teacher[counted]
 
 
-def _check_teaching(loss: str, model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
+def _check_distillation(loss: str, model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
     """Look at a few outputs of the student before anything is paid for."""
     if teacher is None:
         raise ValueError(f"distill.loss {loss!r} needs a teacher")
@@ -263,10 +265,10 @@ def _check_teaching(loss: str, model: nn.Module, task: Task, teacher: Teacher | 
 
 
 def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.float64] | None, seed: int) -> NDArray[np.int64]:
-    if settings["curriculum.schedule"] == "none":
+    if not is_changed(settings, "curriculum.schedule"):
         return np.arange(examples)
     method = orders.method(str(settings["curriculum.order"]))
-    if difficulty is None and method.options["needs_difficulty"]:
+    if difficulty is None and method.options.needs_difficulty:
         raise ValueError(f"curriculum.order {method.name!r} needs the difficulty of each example")
     if difficulty is not None and len(difficulty) != examples:
         raise ValueError(f"difficulty must have one number an example, {examples}, got {len(difficulty)}")
