@@ -1,17 +1,25 @@
 """The registry: one place to add a method."""
 
 import sys
+from dataclasses import dataclass
 
 import pytest
 
 from autocut.errors import MissingDependencyError, UnknownNameError
-from autocut.registry import Registry, import_all
+from autocut.registry import MethodOptions, Registry, import_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunerOptions(MethodOptions):
+    """What a pruner of this test says of itself."""
+
+    kind: str = "unstructured"
 
 
 @pytest.fixture
 def registry():
     """Two methods, one of which needs what nobody has."""
-    registry = Registry("prune.method")
+    registry = Registry("prune.method", PrunerOptions)
 
     @registry.register("none")
     def keep(model):
@@ -39,9 +47,20 @@ def test_a_registered_function_is_found_by_its_name(registry):
 def test_a_method_tells_what_lists_and_keys_need(registry):
     """Summary, version, requirements, options."""
     method = registry.method("rare")
-    assert (method.axis, method.version, method.options, method.summary) == ("prune.method", 3, {"kind": "structured"}, "")
+    assert (method.axis, method.version, method.options, method.summary) == (
+        "prune.method",
+        3,
+        PrunerOptions(kind="structured"),
+        "",
+    )
     assert registry.method("none").summary == "Leave the model as it is."
     assert [method.name for method in registry] == ["none", "rare"]
+
+
+def test_an_option_that_the_axis_does_not_have_is_refused(registry):
+    """A misspelt option would do nothing."""
+    with pytest.raises(TypeError, match="kin"):
+        registry.register("typo", kin="structured")
 
 
 def test_an_unknown_name_gets_the_nearest_one(registry):

@@ -43,12 +43,13 @@ class LoweringProbe:
 
 @dataclass(frozen=True)
 class Preflight:
-    """Registered method names by axis, every lowering, the task, and what does not fit it: a reason by axis and name."""
+    """Method names by axis, every lowering, the task, what does not fit it (a reason by axis and name), and required modules."""
 
     methods: Mapping[str, tuple[str, ...]]
     lowerings: Mapping[Lowering, LoweringProbe]
     task: TaskFacts
     unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ()
 
 
 def preflight(
@@ -93,7 +94,9 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     import torch
 
     from autocut.stages import lowering
-    from autocut.stages.methods import known_methods, registry, unfit_methods
+    from autocut.stages.compile import modes
+    from autocut.stages.libraries import required_libraries
+    from autocut.stages.methods import known_methods, unfit_methods
     from autocut.task.check import check_task
     from autocut.task.task import load_task
 
@@ -101,11 +104,11 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     task = load_task(task_path)
     if faults := check_task(task_path, ask):
         raise FaultsError(f"task {task.name}", faults)
-    modes = registry("compile.mode")
     lowerings = {}
     for dtype, mode in lowering.pairs():
         reason = lowering.infeasible_reason(dtype, mode)
         graph = "" if reason else lowering.numerics(dtype, mode)
         lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds)
     facts = TaskFacts(task.name, task.fingerprint, len(task.train_data), task.epochs, task.is_pretrained)  # type: ignore[arg-type]
-    return Preflight(known_methods(), lowerings, facts, unfit_methods(task.kind, is_pretrained=task.is_pretrained))
+    unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained)
+    return Preflight(known_methods(), lowerings, facts, unfit, required_libraries())

@@ -58,4 +58,10 @@ Quantizer = Callable[[nn.Module, Sequence[Inputs]], nn.Module]
 
 quantizers: Registry[Quantizer, DtypeOptions] = Registry("quantize.dtype", DtypeOptions)
 
+
+def output_tolerance(dtype: str) -> float:
+    """Largest deviation of an output of a bundle of `dtype`; a dtype that is not registered here gets that of integers."""
+    return (quantizers.method(dtype).options if dtype in quantizers else DtypeOptions()).output_tolerance
+
+
 import_all(sys.modules[__name__])
