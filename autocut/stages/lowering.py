@@ -1,18 +1,18 @@
-"""Where dtype and compile mode meet: a pair becomes a saved, runnable artifact, or says why it cannot.
+"""Turn a model into a saved, runnable artifact for a pair of dtype and compile mode, or say why this pair cannot be.
 
-"int8" alone means nothing: for Inductor it is a quantized torch graph, for ONNX Runtime its own quantizer, and eager has no
+"int8" means nothing without a mode: Inductor takes a quantized torch graph, ONNX Runtime has its own quantizer, and eager has no
 kernel for it.
 
     lower(model, "int8_static", "onnxruntime", calibration, folder)
     predict = load(folder, "onnxruntime")                        needs neither the model nor its code, and unpickles nothing
 
-`lower` takes three steps, and what the first two make is shared by whoever keeps it:
+`lower` takes three steps. A caller that keeps the results of the first two can use them again:
 
     lower_graph(model, graph_dtype(dtype, mode), calibration, graph)      once for all modes that start from this graph
     convert_graph(graph, mode, start)                                     if `converts(mode)`: once for all its dtypes of this graph
     compile_graph(start, dtype, mode, calibration, folder)                from `graph` where the mode does not convert
 
-Modes that compile for fixed batch sizes get every batch cut into pieces of the largest, and the rest padded to the next size.
+A mode that compiles for fixed batch sizes gets each batch in pieces of the largest size, and the rest padded to the next size.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def pairs() -> tuple[tuple[str, str], ...]:
 
 
 def infeasible_reason(dtype: str, mode: str) -> str | None:
-    """Say why this pair cannot run on this machine, whatever the model; None where it can. Compiles nothing.
+    """Say why this pair cannot run any model on this machine, or return None. Compiles nothing.
 
     Raises:
         UnknownNameError: `dtype` or `mode` is not registered.
@@ -69,9 +69,9 @@ def require_feasible(dtype: str, mode: str) -> None:
 
 
 def numerics(dtype: str, mode: str) -> str:
-    """Name and version of the arithmetic of a pair: pairs of one name compute the same, so one accuracy serves them all.
+    """Name and version of the arithmetic of a pair: pairs of one name compute the same, so they share one accuracy.
 
-    It holds what of the machine decides the numbers. A pair that is infeasible has no arithmetic of its mode's own.
+    The name also holds what of the machine decides the numbers. An infeasible pair has the name of its dtype's quantizer.
     """
     own = modes.method(mode).options.numerics(dtype) if infeasible_reason(dtype, mode) is None else None
     return own or _quantizer_version(dtype)
@@ -89,12 +89,12 @@ def converts(mode: str) -> bool:
 
 
 def conversion_version(mode: str) -> str:
-    """Version of what `mode` makes of a graph: part of the stage key."""
+    """Version of `convert_graph` for `mode`: part of the stage key."""
     return f"{mode} v{modes.method(mode).version}"
 
 
 def method_versions(dtype: str, mode: str) -> str:
-    """Versions of a pair's methods and what of the machine decides the result, such as threads: part of the stage key."""
+    """Versions of a pair's methods, and what of the machine decides the result, such as threads: part of the stage key."""
     compiler = modes.method(mode)
     extra = compiler.options.context(dtype) if infeasible_reason(dtype, mode) is None else None
     own = _quantizer_version(dtype) if graph_dtype(dtype, mode) == dtype else f"{dtype} v{quantizers.method(dtype).version}"
@@ -102,7 +102,7 @@ def method_versions(dtype: str, mode: str) -> str:
 
 
 def lower_graph(model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs], folder: Path) -> None:
-    """Quantize `model` to `dtype` and write the exported graph to `folder`, from where several modes compile it.
+    """Quantize `model` to `dtype` and write the exported graph to `folder`. Several modes can compile it from there.
 
     Args:
         model: Trained model. Not modified.
@@ -121,10 +121,11 @@ def lower_graph(model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs
 
 
 def convert_graph(graph: Path, mode: str, folder: Path) -> None:
-    """Write to `folder` what `mode`, one that converts, makes of the graph in folder `graph`.
+    """Convert the graph in folder `graph` to the format of `mode`, and write it to `folder`.
 
     Raises:
         CompilerError: the mode's format cannot hold the graph.
+        ValueError: the mode converts nothing.
     """
     convert = modes.method(mode).options.convert
     if convert is None:
@@ -145,7 +146,7 @@ def compile_graph(
     """Write the artifact of the model in folder `start` to `folder`; see `lower`.
 
     Args:
-        start: What `lower_graph` wrote for `graph_dtype(dtype, mode)` or, if the mode converts, `convert_graph`. Not modified.
+        start: Folder that `lower_graph` wrote for `graph_dtype(dtype, mode)`, or `convert_graph` if the mode converts. Not changed.
         dtype: A registered dtype.
         mode: A registered compile mode.
         calibration: Batches of typical inputs.
@@ -176,7 +177,7 @@ def lower(
         calibration: Batches of typical inputs; the first is the export example.
         folder: An existing folder.
         batch_sizes: Sizes that modes with fixed sizes compile for.
-        graph: Folder that `lower_graph` wrote for `graph_dtype(dtype, mode)`; made on the way where there is none.
+        graph: Folder that `lower_graph` wrote for `graph_dtype(dtype, mode)`; None makes a temporary one.
 
     Raises:
         InfeasibleRecipeError: the pair cannot be real on this machine or with this model.
@@ -196,8 +197,8 @@ def lower(
 def load(folder: Path, mode: str, threads: int = 1) -> Predict:
     """Load an artifact for prediction, without the user's code and without unpickling.
 
-    `threads` counts for ONNX Runtime. Torch's modes use torch's own threads: call `torch.set_num_threads` before, and before
-    `lower` too, because ahead-of-time code has the number compiled in.
+    `threads` is for runtimes with threads of their own. Torch's modes use torch's threads: call `torch.set_num_threads` before
+    `load`, and before `lower` too, because ahead-of-time code has the number compiled in.
 
     Raises:
         BundleError: a file is missing or damaged.
@@ -208,7 +209,7 @@ def load(folder: Path, mode: str, threads: int = 1) -> Predict:
     whole = run if signature.batch_sizes is None else _in_pieces(run, signature.batch_sizes)
 
     def predict(inputs: Inputs) -> Tensor:
-        # Not inference_mode: torch.compile takes an inference tensor, such as padding makes, for another kind and compiles again.
+        # Not inference_mode: padding would make inference tensors, for which torch.compile compiles again.
         with torch.no_grad():
             return whole(*signature.positional(inputs))
 
@@ -216,7 +217,7 @@ def load(folder: Path, mode: str, threads: int = 1) -> Predict:
 
 
 def _in_pieces(run: Run, sizes: tuple[int, ...]) -> Run:
-    """Serve batches of any length by code that takes only batches of `sizes`, which ascend."""
+    """Serve batches of any length by code that takes only batches of `sizes`, in ascending order."""
     largest = sizes[-1]
 
     def serve(*arguments: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ def _compile_package(program: ExportedProgram, options: dict[str, bool], path: P
 
 
 def _slim(path: Path) -> None:
-    """Drop sources and symbol tables, which nothing reads at run time: two thirds of a small model's package."""
+    """Drop sources and symbol tables. They are two thirds of a small model's package, and nothing reads them at run time."""
     strip = shutil.which("strip")
     draft = path.with_suffix(".draft")
     with (
@@ -127,7 +127,8 @@ def _load_package(path: Path) -> Run:
             ) from error
 
     def run(*arguments: Tensor) -> Tensor:
-        # Past `__call__`, which parses the calling convention every time: 0.20 ms, not 0.13, for a small network (torch 2.13).
+        # Not `__call__`, which parses the calling convention every time: a small network takes 0.13 ms without it, 0.20 ms with it
+        # (torch 2.13).
         return loader.run(list(arguments))[0]
 
     return run

@@ -1,8 +1,7 @@
 """`torch.compile`: Inductor compiles when the model is loaded, and again on every machine.
 
-What is saved is the graph; compiling is part of the cold start. Weights are frozen, because without it Inductor runs int8
-through slow dequantization (FACTS: 0.65x instead of 2.98x). Sizes are static: one compilation for each serving batch size, see
-`stages/lowering.py`.
+The artifact is the graph; compiling is part of the cold start. Weights are frozen, because otherwise Inductor runs int8 through
+slow dequantization (FACTS: 0.65x instead of 2.98x). Sizes are static: each serving batch size is compiled (`stages/lowering.py`).
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ def load_compiled(folder: Path, signature: Signature, threads: int, *, mode: str
     # `forward`, not the module: dynamo's limit on recompilations counts by code object, and `Module.__call__` is one for all
     # models.
     compiled = torch.compile(module.forward, dynamic=False, mode=mode)
-    # Compiled here and not at the first call: torch.compile(options={"freezing": True}) is ignored (torch 2.13), so the option
-    # must be set globally while the compiler works, and nobody should pay for that at every call.
+    # Compiled here and not at the first call: torch.compile(options={"freezing": True}) is ignored (torch 2.13), so the option must
+    # be set globally while the compiler works. To set it at every call would take time.
     with translated("torch.compile"), quietly(), torch.no_grad(), config.patch(freezing=signature.freezing):
         for batch_size in signature.batch_sizes or ():
             compiled(*signature.placeholder(batch_size))
@@ -43,7 +42,7 @@ def load_compiled(folder: Path, signature: Signature, threads: int, *, mode: str
     strides = [placeholder.stride() for placeholder in signature.placeholder(2)]
 
     def run(*arguments: Tensor) -> Tensor:
-        # Whatever mode the caller is in: a tensor made under inference_mode is another kind, for which dynamo would compile again.
+        # In any mode of the caller: for a tensor that was made under inference_mode, dynamo would compile again.
         with torch.inference_mode(False), torch.no_grad():
             return compiled(*map(_as_compiled, arguments, strides))  # type: ignore[no-any-return]
 
@@ -51,7 +50,7 @@ def load_compiled(folder: Path, signature: Signature, threads: int, *, mode: str
 
 
 def _as_compiled(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """Copy what would be compiled for again: inference tensors, and odd strides of dimensions of size 1."""
+    """Copy tensors for which dynamo would compile again: inference tensors, and odd strides of dimensions of size 1."""
     if tensor.is_inference() or tensor.stride() != stride:
         return tensor.clone(memory_format=torch.contiguous_format)
     return tensor

@@ -1,11 +1,17 @@
-"""Prune: remove weights before training recovers what they did.
+"""Prune: remove weights before training recovers the accuracy.
 
-A method is one function in one file of this folder, registered in `pruners`::
+A method is one file of this folder. It registers a function in `pruners`::
 
-    @pruners.register("name")
-    def prune_name(model: nn.Module, ratio: float, data: PruneData) -> Pruned: ...
+    @pruners.register("random", version=1, requires=("my_library",))
+    def prune_random(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
+        "Say in one line what it does: `autocut methods` shows this line."
+        pruned = copy.deepcopy(model)
+        mask = torch.rand_like(pruned.head.weight) > ratio
+        pruned.head.weight.data.mul_(mask)
+        return Pruned(pruned, {"head.weight": mask})
 
-It returns a new model and never touches the one it is given; a ratio that removes nothing raises `InfeasibleRecipeError`.
+The function returns a new model and does not change the one that it gets. It is called with 0 < ratio < 1. A ratio that removes
+nothing, or a model that the method cannot take, raises `InfeasibleRecipeError`. Raise `version` when the results change.
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ from autocut.task.batches import Inputs
 class PruneData:
     """What a method may look at: an example batch for tracing, and training batches with the task's loss for gradients.
 
-    `original` is the model before its first cut where the one to prune was cut before: ratios always count from there.
+    `original` is the model before its first cut, for a model that was cut before: ratios always count from there.
     """
 
     inputs: Inputs

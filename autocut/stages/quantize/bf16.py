@@ -15,7 +15,7 @@ from autocut.task.batches import Inputs, call, transform
 
 def _only_simulated() -> str | None:
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_sve_supported")
-    # torch tells by private functions only, and not every version has all of them (2.13).
+    # Only private functions of torch know this, and not every version has all of them (2.13).
     if any(getattr(torch.cpu, test, lambda: False)() for test in tests):
         return None
     return "this CPU has no bfloat16 instructions and only simulates them"

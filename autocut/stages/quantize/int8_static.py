@@ -26,8 +26,8 @@ def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.
     """Quantize weights and activations of convolutions and linear layers to int8 with scales fixed beforehand.
 
     Activations get one scale per tensor, found by a histogram over the calibration batches; weights one per output channel.
-    What lies between (softmax, normalization, embeddings) stays float. The result is a graph of quantize and dequantize
-    operators around float ones: Inductor fuses them to int8 kernels, and only then is it fast.
+    The other operators (softmax, normalization, embeddings) stay float. The result is a graph of quantize and dequantize operators
+    around float ones. It is fast only after Inductor has fused them to int8 kernels.
 
     Args:
         model: Trained float model. Not modified.
@@ -63,7 +63,7 @@ def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.
 
 
 def _without_unused(module: fx.GraphModule) -> fx.GraphModule:
-    """Drop the float weights that conversion leaves behind: nothing reads them, but they would be saved."""
+    """Drop the float weights that conversion leaves behind. Nothing reads them, but they would be saved."""
     used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     for name in [name for name, _ in (*module.named_parameters(), *module.named_buffers()) if name not in used]:
         owner, _, attribute = name.rpartition(".")

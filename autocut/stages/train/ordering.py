@@ -1,4 +1,4 @@
-"""In which order examples come into use, and what makes an example difficult."""
+"""The order in which examples come into use, and how difficult each example is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def order_random(difficulty: NDArray[np.float64], generator: np.random.Generator
 def score_difficulty(teacher: Teacher, task: Task) -> NDArray[np.float64]:
     """Return the teacher's loss on each training example.
 
-    The task's loss is called with one example at a time, because only its mean over a batch is part of its contract.
+    The task's loss is called with one example at a time, because for a batch its contract is only the mean.
 
     Returns:
         Shape (n,), higher is more difficult. An example whose loss is not finite counts as the most difficult.

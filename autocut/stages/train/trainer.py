@@ -1,7 +1,6 @@
 """Trains a model: a task's baseline from scratch, or the recovery of a pruned one.
 
-What happens in an epoch depends on (settings, seed, epoch) alone, so a training that was killed goes on from its checkpoint to the
-same weights that it would have had.
+An epoch depends on (settings, seed, epoch) alone, so a training that was killed goes on from its checkpoint to the same weights.
 """
 
 from __future__ import annotations
@@ -51,14 +50,14 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Epoch(EpochRecord):
-    """What `on_epoch` is given: the record, and the model in eval mode. The model trains on afterwards: copy what should stay."""
+    """What `on_epoch` gets: the record, and the model in eval mode. The model trains on afterwards: copy what you want to keep."""
 
     model: nn.Module = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained copy in eval mode, and what it took; `resumed_samples` of the samples were seen by an earlier process."""
+    """A trained copy in eval mode, and its cost. An earlier process saw `resumed_samples` of the samples."""
 
     model: nn.Module
     samples_seen: int
@@ -89,15 +88,15 @@ def train_model(
     Args:
         model: Not modified.
         task: Data, loss, optimizer and batch size.
-        settings: ``train.*``, ``curriculum.*`` and ``distill.*`` of a recipe; what is missing comes from `plan.DEFAULTS`.
+        settings: ``train.*``, ``curriculum.*`` and ``distill.*`` of a recipe; missing ones come from `plan.DEFAULTS`.
         masks: By parameter name; weights where a mask is False are zero after every step.
         teacher: Needed by a distillation loss.
         difficulty: Loss of the teacher on each training example, shape (n,); needed by an order that ranks by it.
         seed: Decides shuffling, dropout and random augmentation. The global random state is left as it was.
-        checkpoint: File written (atomically) after every epoch, and gone on from where it exists. Left in place at the end.
-        on_epoch: Called after every epoch, at least once each: the last finished one is told again after a resume.
+        checkpoint: File written (atomically) after every epoch. If it exists, training goes on from it. It stays at the end.
+        on_epoch: Called after every epoch, and after a resume again for the last finished one.
         gate: Makes a context that is entered around every batch. Waiting for it is not counted as training.
-        stop: Asked before every batch.
+        stop: Called before every batch.
 
     Returns:
         The trained copy; `samples_seen` counts each example each time, over resumes too.
@@ -130,7 +129,7 @@ def train_model(
 
 
 class _Run:
-    """The state of one training: what a checkpoint holds."""
+    """The state of one training, which a checkpoint holds."""
 
     def __init__(
         self,
@@ -158,7 +157,7 @@ class _Run:
         self.seconds = 0.0
 
     def train_epoch(self, number: int, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> None:
-        """Show the model what the plan draws from `order` for this epoch."""
+        """Train on the examples that the plan draws from `order` for this epoch."""
         size, generator = self.sizes[number - 1], np.random.default_rng([self.seed, number])
         indices = torch.from_numpy(draw_epoch(number, self.settings, order, self.sizes, self.task.batch_size, generator))
         batches = iter(self.task.loader(self.task.train_data, self.task.batch_size, indices=indices))
@@ -184,7 +183,7 @@ class _Run:
         return Epoch(**asdict(self.history[-1]), model=self.model.eval())
 
     def save(self, path: Path) -> None:
-        """Write the state so that the file is either the old or the new one, whenever the process dies."""
+        """Write the state. The file is always either the old or the new one, even if the process dies."""
         state = {
             "identity": self._identity(),
             "model": self.model.state_dict(),
@@ -256,7 +255,7 @@ def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: TaskKind) 
 
 
 def _check_distillation(loss: str, model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
-    """Look at a few outputs of the student before anything is paid for."""
+    """Look at a few outputs of the student before training costs anything."""
     if teacher is None:
         raise ValueError(f"distill.loss {loss!r} needs a teacher")
     with gate(), seeded(0):
@@ -286,7 +285,7 @@ def _memory_errors_translated() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemoryError(f"training needs more memory than there is: {str(error).partition(chr(10))[0]}") from error
     except RuntimeError as error:
-        # torch 2.13 has no class of its own for this on a CPU.
+        # torch 2.13 has no error class for this on a CPU.
         if "can't allocate memory" not in str(error):
             raise
         raise OutOfMemoryError(f"training needs more memory than there is: {str(error).partition(chr(10))[0]}") from error
