@@ -84,7 +84,7 @@ PLUG_INS = {
     """,
     "runtime_quantizer": """
         import shutil
-        from autocut.stages.compile.onnx_quantizers import onnx_quantizers
+        from autocut.stages.compile.onnxruntime import onnx_quantizers
 
         @onnx_quantizers.register("toy_half", version=7)
         def quantize(source, target, feeds):

@@ -1,4 +1,4 @@
-"""The README of a bundle, for someone who has the folder and nothing else."""
+"""The README of a bundle, for a reader who has only the folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _how_to_run(model: Path, manifest: Manifest) -> str:
 
 
 def _runtime_code(model: Path, manifest: Manifest) -> str:
-    """Code for the runtime, as the compile mode tells it."""
+    """Code for the runtime alone, from the compile mode."""
     mode = modes.method(manifest.mode).options
     files = tuple(f"{MODEL_FOLDER}/{path.relative_to(model).as_posix()}" for path in sorted(model.glob(mode.files)))
     call = ExampleCall(model.parent, files, tuple(_zeros(manifest).values()), _arrays(manifest), manifest.measurement.cost.threads)

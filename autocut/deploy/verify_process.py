@@ -28,7 +28,7 @@ import torch
 import autocut
 from autocut.deploy.bundle import Deployed, load
 from autocut.deploy.claims import Findings, FoundLatency, latency_agrees
-from autocut.deploy.examples import Array, ExampleBatch, examples_accuracy, output_array, read_examples
+from autocut.deploy.examples import ExampleBatch, StoredArray, examples_accuracy, output_array, read_examples
 from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER, read_manifest
 from autocut.errors import AutocutError
 from autocut.measure.footprint import size_of
@@ -149,7 +149,7 @@ def _find_outputs(
     )
 
 
-def deviation(outputs: Sequence[Array], examples: Sequence[ExampleBatch]) -> float:
+def deviation(outputs: Sequence[StoredArray], examples: Sequence[ExampleBatch]) -> float:
     """Return the largest difference to the stored outputs relative to the largest of them; infinity where shapes or NaNs differ."""
     worst, largest = 0.0, 0.0
     for output, batch in zip(outputs, examples, strict=True):

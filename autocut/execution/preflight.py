@@ -1,6 +1,6 @@
-"""What the command line must know before a search, found in a process of its own.
+"""Facts that the command line needs before a search, found in another process.
 
-Method names, the task and its faults need torch and the user's code; the search's driver is to stay free of both.
+Method names, the task and its faults need torch and the user's code. The driver of the search imports neither.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TIMEOUT_S = 300.0
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What the driver must know of a task."""
+    """Facts about a task that the driver needs."""
 
     name: str
     fingerprint: str
@@ -33,7 +33,8 @@ class TaskFacts:
 class LoweringProbe:
     """A pair of dtype and compile mode.
 
-    `reason` says why it cannot run here (None: it can), `graph` what its accuracy depends on, `seconds` what it may take at first.
+    `reason` says why it cannot run here (None: it can). `graph` names what its accuracy depends on. `seconds` is the expected time
+    until it runs, as long as nothing was measured.
     """
 
     reason: str | None
@@ -55,16 +56,16 @@ class Preflight:
 def preflight(
     task: str | None, ask: Callable[..., Mapping[str, str]] | None = None, meanwhile: Callable[[], None] = lambda: None
 ) -> Preflight:
-    """Look at the methods, check the task in the file `task` (None: the embedded digits task) and say what it is.
+    """List the methods, check the task in the file `task` (None: the embedded digits task) and return the facts about it.
 
-    The caller holds the machine: another search may be timing. `ask` asks a worker process what it finds of the task (see
-    `task_check`), `meanwhile` is called here while the other process looks.
+    The caller must hold the quiet lock, because another search may be timing. `ask` loads the task in a worker process (see
+    `task.check`). `meanwhile` is called here while the other process works.
 
     Raises:
-        TaskError: the task cannot be loaded, or takes its process with it.
-        FaultsError: every fault of the task.
+        TaskError: the task cannot be loaded, or its process dies.
+        FaultsError: the task has faults; it holds all of them.
     """
-    # Spawned, not forked: nothing that this process has open gets into the other one.
+    # Spawned, not forked: the other process gets nothing that this one has open.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
         looked = pool.submit(_look, task, ask)
@@ -80,7 +81,7 @@ def preflight(
                 f"task {task} must load in a process of its own, but that process died", "run: autocut check"
             ) from error
         finally:
-            # Where it has not answered, leaving the pool would wait for it.
+            # If it has not answered, leaving the pool would wait for it.
             for process in () if looked.done() else multiprocessing.active_children():
                 process.kill()
 

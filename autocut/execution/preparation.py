@@ -1,4 +1,4 @@
-"""Prepares a process for the jobs that are forked from it: imports and reads once what each of them would.
+"""Prepares a process from which jobs are forked: it imports and reads once what every job needs.
 
 Before it works, a worker process does little but import and read the task's data: torch at first, then, when a stage first needs
 them, the exporters, quantizers and compilers. No list of them is kept here. The names are read from the source of autocut, of its

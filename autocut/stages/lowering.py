@@ -32,7 +32,7 @@ from autocut.stages.quantize import quantizers
 from autocut.task.batches import Inputs, batch_length, pad
 
 Predict = Callable[[Inputs], Tensor]
-
+"""A loaded model: takes a batch in the form of the task, gives the output tensor."""
 SERVING_BATCH_SIZES = (1, 32)
 
 

@@ -18,8 +18,7 @@ loaded, which files it consists of and how a person runs them::
         runtime.convert(load_graph(job.graph), folder / "model.bin")
         return job.signature
 
-A mode that quantizes by itself has a registry of its own quantizers, which is another folder with one file for each dtype
-(`onnx_quantizers`); it names the registry as its `quantizers` and starts from the graph of the untouched dtype.
+A mode that quantizes by itself has a registry of its own quantizers, and names it as its `quantizers` (`onnxruntime`).
 
 The function translates what its library raises (`stages.compilers.translated`). A model that the mode cannot take raises
 `InfeasibleRecipeError`. Raise `version` when the mode writes something else.

@@ -1,9 +1,21 @@
-"""ONNX Runtime: its own graph format, its own quantizers (`onnx_quantizers`), its own kernels."""
+"""ONNX Runtime: its own graph format, its own quantizers, its own kernels.
+
+It starts from the float graph and quantizes by itself, because the int8 graphs of torch do not translate to its kernels. Another
+dtype is one file of this folder, or of a plug-in, with a function that reads a float model from one file and writes the quantized
+one to another::
+
+    @onnx_quantizers.register("int4")  # the dtype's name in `stages.quantize`
+    def quantize_int4(source: Path, target: Path, feeds: Sequence[Feed]) -> None: ...
+
+`feeds` are batches of typical inputs by input name. The function may move `source` and write beside it. If it changes no layer, it
+raises `InfeasibleRecipeError` (`require_quantized`).
+"""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +24,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autocut.errors import BundleError
+from autocut.errors import BundleError, InfeasibleRecipeError
 from autocut.recipe import UNTOUCHED
+from autocut.registry import MethodOptions, Registry
 from autocut.stages import processor
 from autocut.stages.compile import CompileJob, ExampleCall, Run, modes
-from autocut.stages.compile.onnx_quantizers import onnx_quantizers
 from autocut.stages.compilers import first_line, quietly, translated
 from autocut.stages.graph import Signature, load_graph
+
+Feed = dict[str, NDArray[Any]]
+OnnxQuantizer = Callable[[Path, Path, Sequence[Feed]], None]
+
+onnx_quantizers: Registry[OnnxQuantizer, MethodOptions] = Registry("quantize.dtype in onnxruntime", MethodOptions)
 
 _MODEL_FILE = "model.onnx"
 _FLOAT_FILE = "float.onnx"
 _OUTPUT = "output"
 _ERRORS_ONLY = 3
 _FLOAT, _ = UNTOUCHED.lowering
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")
 
 
 def load_onnxruntime(folder: Path, signature: Signature, threads: int) -> Run:
@@ -129,6 +148,77 @@ def compile_onnxruntime(job: CompileJob, folder: Path) -> Signature:
         with translated("ONNX Runtime's quantizer"), quietly():
             onnx_quantizers[job.dtype](exported, folder / _MODEL_FILE, feeds)
     return job.signature
+
+
+@onnx_quantizers.register("fp32")
+def keep_float(source: Path, target: Path, feeds: Sequence[Feed]) -> None:  # noqa: ARG001
+    """Keep every number as it is."""
+    shutil.move(source, target)
+
+
+@onnx_quantizers.register("int8_dynamic")
+def quantize_dynamic(source: Path, target: Path, feeds: Sequence[Feed]) -> None:  # noqa: ARG001
+    """Int8 weights per output channel and activations quantized while running, in matrix products only.
+
+    Convolutions stay float: ONNX Runtime would quantize them too, and run them 4x to 6x slower than float (FACTS, section 9).
+    """
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as quantize
+
+    quantize(
+        _prepare(source), target, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
+        reduce_range=not processor.has_vnni(), weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    require_quantized(target, "int8_dynamic")
+
+
+@onnx_quantizers.register("int8_static")
+def quantize_static(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
+    """Int8 weights per channel and uint8 activations scaled by calibration data, as operator pairs that the runtime fuses."""
+    from onnxruntime.quantization import QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static as quantize
+
+    quantize(
+        _prepare(source), target, _Reader(feeds), quant_format=QuantFormat.QDQ, per_channel=True,
+        reduce_range=not processor.has_vnni(), activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    require_quantized(target, "int8_static")
+
+
+def _prepare(source: Path) -> Path:
+    """Infer shapes and fold batch normalization, which the quantizers need, and return the new file."""
+    from onnxruntime.quantization import shape_inference
+
+    prepared = source.with_name("prepared.onnx")
+    shape_inference.quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    return prepared
+
+
+def require_quantized(path: Path, dtype: str) -> None:
+    """Raise unless a convolution or matrix product in `path` reads quantized numbers; a quantized softmax alone does not count.
+
+    Raises:
+        InfeasibleRecipeError: none does.
+    """
+    import onnx
+
+    nodes = onnx.load(path).graph.node
+    dequantized = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
+    for node in nodes:
+        if node.op_type in _INTEGER_PRODUCTS or (node.op_type in _PRODUCTS and dequantized.intersection(node.input)):
+            return
+    raise InfeasibleRecipeError(f"{dtype} must change at least one layer, but ONNX Runtime's quantizer found none that it can")
+
+
+class _Reader:
+    """Calibration data in the form that ONNX Runtime asks for: `get_next` gives a feed, and None at the end."""
+
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        self._feeds: Iterator[Feed] = iter(feeds)
+
+    def get_next(self) -> Feed | None:
+        """Return the next feed."""
+        return next(self._feeds, None)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

@@ -13,7 +13,7 @@ A dtype is one file of this folder. It registers a function in `quantizers`, wit
 The function returns a new module, float in and float out, called as the model is, that `torch.export` takes and that holds plain
 tensors only. A dtype that changes no layer raises `InfeasibleRecipeError`. Raise `version` when the numbers change.
 
-A runtime may have quantizers of its own (`stages.compile.onnx_quantizers`). There a dtype has another file, under the same name.
+A runtime may have quantizers of its own (`stages.compile.onnxruntime`). There a dtype has another function, under the same name.
 """
 
 from __future__ import annotations
