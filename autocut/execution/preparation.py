@@ -17,7 +17,7 @@ from pathlib import Path
 
 from autocut.errors import AutocutError
 from autocut.execution.forkable import foreign_threads, leaves_alone, what_a_fork_lacks_or_shares
-from autocut.registry import plug_in_packages
+from autocut.registry import plug_in_packages, plug_ins
 
 _WORKER = "autocut.execution.worker"
 _DIGITS = "autocut.tasks.digits"
@@ -28,6 +28,7 @@ every process imports what there is instead by itself, which is slow, not wrong.
 
 def import_for_start() -> None:
     """Import what every job needs before it does anything."""
+    plug_ins()  # every registry looks for them
     _import(_WORKER)
     for name in _names_in_source(_WORKER):
         _import(name)
