@@ -43,7 +43,7 @@ class MethodOptions:
 
     kinds: tuple[str, ...] | None = None
 
-    def takes(self, kind_name: str, kind: Any) -> bool:  # noqa: ARG002  (an axis may look at the `TaskKind` itself)
+    def takes(self, kind_name: str, kind: Any) -> bool:  # noqa: ARG002  (an axis may look at the `Kind` itself)
         """Whether the method fits tasks of the kind `kind_name`, whose record is `kind`."""
         return self.kinds is None or kind_name in self.kinds
 

@@ -115,12 +115,12 @@ PLUG_INS = {
     """,
     "kind": """
         from torch.nn import functional
-        from autocut.task.kinds import TaskKind, class_fault, kinds, mean_score
+        from autocut.task.kinds import Kind, class_fault, kinds, mean_score
 
         @kinds.register("toy_kind")
         def toy_kind():
             "Right is a class among the best two."
-            return TaskKind(
+            return Kind(
                 name="toy_rate",
                 loss=lambda outputs, targets: functional.cross_entropy(outputs, targets),
                 scores=lambda outputs, targets: (outputs.topk(2).indices == targets[:, None]).any(1).float(),

@@ -33,7 +33,7 @@ _IGNORED = -100
 
 
 class Kind(Protocol):
-    """What a task says about its metric; `autocut.task.kinds.TaskKind` is one."""
+    """What a task says about its metric; `autocut.task.kinds.Kind` is one."""
 
     @property
     def scores(self) -> Callable[[Tensor, Tensor], Tensor]:

@@ -47,10 +47,10 @@ from autocut.errors import AutocutError, TaskError
 from autocut.task.batches import tensor_bytes, tensors
 from autocut.task.file import TaskFile, import_task_file, take_over_path, tell
 from autocut.task.identity import code_hash, state_hash
-from autocut.task.kinds import Summary, TaskKind, kinds, mean_score
+from autocut.task.kinds import Kind, Summary, kinds, mean_score
 from autocut.task.splits import Collate, Examples, Loader, LockedSplit, length, make_indices, spread, to_dataset
 
-__all__ = ["LockedSplit", "Task", "TaskKind", "kinds", "load_task", "seeded"]
+__all__ = ["Kind", "LockedSplit", "Task", "kinds", "load_task", "seeded"]
 
 BuildModel = Callable[[], nn.Module]
 FINGERPRINT_EXAMPLES = 256
@@ -126,7 +126,7 @@ class Task:
         return Loader(dataset, batch_size, order, self.collate, shifts_tokens=shifts_tokens)
 
     @cached_property
-    def metric_kind(self) -> TaskKind:
+    def metric_kind(self) -> Kind:
         """Loss, scores and metric: those of `kind`, with the task's own in place.
 
         Raises:
@@ -326,7 +326,7 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def _with_own_functions(kind: TaskKind, task: Task) -> TaskKind:
+def _with_own_functions(kind: Kind, task: Task) -> Kind:
     """Put the task's loss, metric and summary in the place of the kind's."""
     loss = task.loss or kind.loss
     if task.metric is None:

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autocut.registry import MethodOptions, Registry
-from autocut.task.kinds import TaskKind
+from autocut.task.kinds import Kind
 
 Pacing = Callable[[float, float], float]
 Order = Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.int64]]
@@ -60,7 +60,7 @@ class DistillationOptions(MethodOptions):
 
     classes: int | None = None
 
-    def takes(self, kind_name: str, kind: TaskKind) -> bool:
+    def takes(self, kind_name: str, kind: Kind) -> bool:
         """Whether the loss fits the kind, which must have logits where the loss takes logits."""
         return super().takes(kind_name, kind) and (self.classes is None or kind.logits_shape is not None)
 

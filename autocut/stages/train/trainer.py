@@ -29,7 +29,7 @@ from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning
 from autocut.stages.train.registries import distillations, orders
 from autocut.stages.train.teacher import Gate, Teacher, run_teacher
 from autocut.task.batches import Batch, call, move
-from autocut.task.kinds import TaskKind
+from autocut.task.kinds import Kind
 from autocut.task.splits import length
 from autocut.task.task import Task, seeded
 
@@ -246,7 +246,7 @@ class _Run:
         return value
 
 
-def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: TaskKind) -> tuple[Tensor, Tensor]:
+def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
     """Leave out the positions of a sequence that the task's loss ignores, such as padding."""
     if kind.counted is None:
         return student, teacher

@@ -1,11 +1,11 @@
 """The kinds of task: what loss, score and metric are where the user does not say.
 
-A kind is one file of this folder. It registers a function that returns its `TaskKind`, whose fields are functions of that file::
+A kind is one file of this folder. It registers a function that returns its `Kind`, whose fields are functions of that file::
 
     @kinds.register("ranking")
-    def ranking() -> TaskKind:
+    def ranking() -> Kind:
         "Right are outputs (n, items) whose largest value is among the 3 best items; targets are (n,) ids."
-        return TaskKind(
+        return Kind(
             name="hit_rate",                                              # of the metric
             loss=lambda outputs, targets: functional.cross_entropy(outputs, targets.long()),
             scores=_is_among_the_best,                                    # (outputs, targets) -> (n,), higher is better
@@ -48,7 +48,7 @@ def _no_fault(inputs: Inputs, targets: Tensor) -> None:  # noqa: ARG001  (the si
 
 
 @dataclass(frozen=True)
-class TaskKind:
+class Kind:
     """How outputs are judged, and what examples and outputs look like.
 
     `name` is that of the metric. `loss` gives a scalar, `scores` one number per example of shape (n,), `summarize` turns the scores
@@ -77,7 +77,7 @@ class TaskKind:
     shifts_tokens: bool = False
 
 
-kinds: Registry[Callable[[], TaskKind], MethodOptions] = Registry("task.kind", MethodOptions)
+kinds: Registry[Callable[[], Kind], MethodOptions] = Registry("task.kind", MethodOptions)
 """Every kind by the name that `Task.kind` takes."""
 
 

@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from autocut.errors import Fault
-from autocut.task.kinds import TaskKind, class_fault, kinds, mean_score
+from autocut.task.kinds import Kind, class_fault, kinds, mean_score
 
 
 @kinds.register("classification")
-def classification() -> TaskKind:
+def classification() -> Kind:
     """Outputs (n, classes), targets (n,) class ids: cross entropy, and the share of right classes."""
-    return TaskKind(
+    return Kind(
         name="accuracy",
         loss=lambda outputs, targets: functional.cross_entropy(outputs, targets.long()),
         scores=lambda outputs, targets: (outputs.argmax(1) == targets).float(),

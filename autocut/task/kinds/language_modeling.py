@@ -8,17 +8,17 @@ from torch.nn import functional
 
 from autocut.errors import Fault
 from autocut.task.batches import Inputs, tensors
-from autocut.task.kinds import IGNORED, TaskKind, class_fault, kinds, mean_score
+from autocut.task.kinds import IGNORED, Kind, class_fault, kinds, mean_score
 
 
 @kinds.register("language_modeling")
-def language_modeling() -> TaskKind:
+def language_modeling() -> Kind:
     """Outputs (n, t, vocabulary), targets (n, t) ids, -100 ignored: cross entropy, and the share of right tokens.
 
     ``targets[:, i]`` is what ``outputs[:, i]`` predicts. The metric is the mean over sequences, so a short sequence weighs as much
     as a long one.
     """
-    return TaskKind(
+    return Kind(
         name="token_accuracy",
         loss=_loss,
         scores=_share_of_right_tokens,

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from autocut.errors import Fault
-from autocut.task.kinds import TaskKind, kinds
+from autocut.task.kinds import Kind, kinds
 
 
 @kinds.register("regression")
-def regression() -> TaskKind:
+def regression() -> Kind:
     """Outputs and targets (n,) or (n, d): mean squared error, and R2 from scores that are minus the squared errors."""
-    return TaskKind(
+    return Kind(
         name="r2",
         loss=lambda outputs, targets: functional.mse_loss(outputs.reshape(targets.shape), targets.to(outputs.dtype)),
         scores=_minus_squared_error,
