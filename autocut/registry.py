@@ -9,8 +9,9 @@ of that package::
     [project.entry-points."autocut.methods"]
     int3 = "my_package.int3"
 
-A registry imports all plug-ins before its first answer. So every process knows the same methods: the driver's look at the task, the
-workers, the verification of a bundle, and `autocut.load`. A method in a task file would be unknown to the last two.
+A registry imports all plug-ins before its first answer. So every process knows the same methods: the check of the task, the
+workers, the verification of a bundle, and `autocut.load`. (A method in a task file would be unknown to the last two.) A bundle
+names the packages of the plug-ins that were installed when it was made.
 """
 
 from __future__ import annotations

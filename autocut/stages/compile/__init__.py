@@ -14,7 +14,7 @@ loaded, which files it consists of and how a person runs them::
         "name", requires=("runtime",), runs_with=("runtime",), load=load_name, files="model.bin", run_lines=run_lines, seconds=5
     )
     def compile_name(job: CompileJob, folder: Path) -> Signature:
-        "Say in one line what it does: `autocut methods` shows this line."
+        "Compile with my runtime."  # the line that `autocut methods` shows
         runtime.convert(load_graph(job.graph), folder / "model.bin")
         return job.signature
 

@@ -2,16 +2,18 @@
 
 A method is one file of this folder. It registers a function in `pruners`::
 
-    @pruners.register("random", version=1, requires=("my_library",))
-    def prune_random(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
-        "Say in one line what it does: `autocut methods` shows this line."
+    @pruners.register("random_weights", version=1, requires=("my_library",), install="pip install my-library")
+    def prune_random_weights(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
+        "Zero random weights of the first layer."  # the line that `autocut methods` shows
         pruned = copy.deepcopy(model)
-        mask = torch.rand_like(pruned.head.weight) > ratio
-        pruned.head.weight.data.mul_(mask)
-        return Pruned(pruned, {"head.weight": mask})
+        name, weight = next(pruned.named_parameters())
+        mask = torch.rand_like(weight) > ratio
+        weight.data.mul_(mask)
+        return Pruned(pruned, {name: mask})
 
 The function returns a new model and does not change the one that it gets. It is called with 0 < ratio < 1. A ratio that removes
 nothing, or a model that the method cannot take, raises `InfeasibleRecipeError`. Raise `version` when the results change.
+`registry.Method` says what else a method of any axis can register.
 """
 
 from __future__ import annotations

@@ -2,9 +2,12 @@
 
 A dtype is one file of this folder. It registers a function in `quantizers`, with what `DtypeOptions` asks for::
 
-    @quantizers.register("int4", no_kernel={"eager": "eager has no int4 kernel"}, machine=why_this_cpu_cannot)
+    def why_not_here() -> str | None:
+        return None if processor.has_vnni() else "this CPU has no VNNI instructions"
+
+    @quantizers.register("int4", no_kernel={"eager": "eager has no int4 kernel"}, machine=why_not_here)
     def quantize_int4(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
-        "Say in one line what it does: `autocut methods` shows this line."
+        "Store linear weights as int4."  # the line that `autocut methods` shows
         with quietly():
             from torchao.quantization import Int4WeightOnlyConfig
 
