@@ -77,7 +77,7 @@ class ExampleCall:
         return "\n".join(("import torch", *load, *call))
 
 
-def _no_reason(dtype: str) -> None:  # noqa: ARG001  (the signature of `infeasible` and `numerics`)
+def _nothing(dtype: str) -> None:  # noqa: ARG001  (the signature of these options)
     return None
 
 
@@ -105,9 +105,9 @@ class ModeOptions(MethodOptions):
     run_lines: Callable[[ExampleCall], str]
     runs_with: tuple[str, ...] = ()
     seconds: float = 30.0
-    infeasible: Callable[[str], str | None] = _no_reason
-    numerics: Callable[[str], str | None] = _no_reason
-    context: Callable[[str], str | None] = _no_reason
+    infeasible: Callable[[str], str | None] = _nothing
+    numerics: Callable[[str], str | None] = _nothing
+    context: Callable[[str], str | None] = _nothing
     convert: Callable[[Path, Path], None] | None = None
     quantizers: Registry[Any, MethodOptions] | None = None
 

@@ -31,7 +31,7 @@ from autocut.registry import MethodOptions, Registry, import_all
 from autocut.task.batches import Inputs
 
 
-def _no_reason() -> None:
+def _nothing() -> None:
     return None
 
 
@@ -50,8 +50,8 @@ class DtypeOptions(MethodOptions):
     """
 
     no_kernel: Mapping[str, str] = field(default_factory=dict)
-    machine: Callable[[], str | None] = _no_reason
-    context: Callable[[], str | None] = _no_reason
+    machine: Callable[[], str | None] = _nothing
+    context: Callable[[], str | None] = _nothing
     freezing: bool = True
     convolutions: bool = False
     output_tolerance: float = 5e-2
