@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import importlib.metadata
 import json
 import os
 import platform
@@ -49,17 +48,16 @@ from autocut.errors import AutocutError, BundleError
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
 from autocut.stages import lowering
+from autocut.stages.libraries import runtime_versions
 from autocut.task.batches import Inputs, tensors
-
-_LIBRARIES = ("torch", "torchao", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a new bundle says about its model, apart from what its files tell by themselves.
+    """What a new bundle says about its model, besides the hashes and signatures that are read from its files.
 
-    `kind` is the registered kind whose metric the task uses, None where the metric is the user's own function; `metric` its name.
-    `lineage` holds the keys of the stages that made the model, `command` what the user typed.
+    `kind` is the registered kind whose metric the task uses, None if the metric is the user's own function. `metric` is its name.
+    `lineage` holds the keys of the stages that made the model, `command` the command that the user typed.
     """
 
     task: str
@@ -77,7 +75,7 @@ class Claims:
 
 
 class Deployed:
-    """A loaded bundle: call it with what the model was exported for, a tensor, a tuple or a dict of tensors with the batch first.
+    """A loaded bundle. Call it with the inputs of its model: a tensor, a tuple or a dict of tensors with the batch first.
 
     It runs in inference mode on the CPU and returns the output tensor. It cannot be trained. `predict` is the same call without the
     check of the inputs, for loops where microseconds count.
@@ -133,8 +131,8 @@ def write_bundle(artifact: Path, to: Path, claims: Claims, examples: Sequence[Ex
 
     Args:
         artifact: Folder that `lowering.lower` wrote. Copied, not modified.
-        to: Missing or empty folder; one that holds this very bundle already is left as it is.
-        claims: What the manifest says beside hashes and signatures.
+        to: Missing or empty folder. A folder that already holds the same bundle is left as it is.
+        claims: What the manifest says besides hashes and signatures.
         examples: From `collect_examples` with the model loaded from `artifact`.
 
     Raises:
@@ -153,10 +151,10 @@ def write_bundle(artifact: Path, to: Path, claims: Claims, examples: Sequence[Ex
 
 
 def hand_out(to: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` make a bundle at the folder that it is given, then make that `to`: all of it or nothing.
+    """Call `write` with a new folder, in which it makes a bundle, and move that to `to`: all of it or nothing.
 
-    A folder that is there stays the same folder (it may be the one that the user stands in, or another disk that is mounted there);
-    a missing one appears whole.
+    A folder `to` that exists stays the same folder, because it may be the user's working folder or a mounted disk. A missing one
+    appears whole.
 
     Raises:
         BundleError: `to` is neither missing nor an empty folder, or the disk refuses.
@@ -185,14 +183,14 @@ def _place(draft: Path, to: Path) -> None:
         draft.rename(to)
         _sync(to.parent)
         return
-    # The manifest last: without it, what a power cut leaves is no bundle.
+    # The manifest is last: without it, a folder that a power cut leaves unfinished is no bundle.
     for path in sorted(draft.iterdir(), key=lambda path: path.name == MANIFEST):
         path.rename(to / path.name)
     _sync(to)
 
 
 def copy_bundle(source: Path, to: Path) -> None:
-    """Copy the bundle `source` to the missing or empty folder `to`, if both are whole; no runtime sees it.
+    """Copy the bundle `source` to the missing or empty folder `to`, and check both. No runtime loads it.
 
     Raises:
         BundleError: `source` is no readable bundle or holds a pickle.
@@ -207,13 +205,13 @@ def copy_bundle(source: Path, to: Path) -> None:
 
 
 def _finish(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Manifest:
-    """Write the README and the manifest into `draft`, which has everything else."""
+    """Write the README and the manifest into `draft`, which already has everything else."""
     (draft / README).touch()
     try:
         manifest = _manifest(draft, claims, examples)
         (draft / README).write_text(readme(draft / MODEL_FOLDER, manifest), encoding="utf-8")
         manifest = manifest.model_copy(update={"files": hash_files(draft)})
-        # Through JSON and back: what is claimed is what a reader will see, to the last digit.
+        # Through JSON and back, so that the claims are what a reader will see, to the last digit.
         manifest = Manifest.model_validate(json.loads(json.dumps(manifest.content, allow_nan=False)))
     except ValueError as error:
         reason = " ".join(str(error).splitlines()[:3])
@@ -251,7 +249,7 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         verification=ExamplesClaim(examples=sum(len(batch) for batch in examples), kind=claims.kind, accuracy=accuracy),
         environment=Environment(
             python=platform.python_version(),
-            libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+            libraries=runtime_versions(),
             machine=claims.measurement.cost.machine,
             machine_details=dict(claims.machine_details),
         ),
@@ -278,7 +276,7 @@ def _existing(to: Path, manifest: Manifest) -> Manifest:
 
 @contextlib.contextmanager
 def _temporary_folder(to: Path, home: Path) -> Iterator[Path]:
-    """A folder in `home`, on the same disk as `to`, so that renaming is atomic; gone when the block ends with it still there."""
+    """Make a folder in `home`, on the same disk as `to`, so that renaming is atomic. It is deleted at the end of the block."""
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=home))
     draft = folder / "bundle"
@@ -291,12 +289,12 @@ def _temporary_folder(to: Path, home: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def told_as_bundle_error(to: Path) -> Iterator[None]:
-    """Translate what the disk refuses while `to` is written."""
+    """Translate errors of the disk while `to` is written."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        if isinstance(error, shutil.Error):  # of copytree: a list of (source, target, reason), without an error number
+        if isinstance(error, shutil.Error):  # copytree raises a list of (source, target, reason), without an error number
             reason = str(error.args[0][0][2]) if isinstance(error.args[0], list) else reason
         raise BundleError(
             f"bundle {to} must be writable, got: {reason}", "make room there, or choose another folder with --to"
@@ -310,7 +308,7 @@ def _sync_files(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk write `path` before the rename is seen, so that a power cut leaves no half bundle."""
+    """Make the disk write `path` before the rename, so that a power cut leaves no half bundle."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,9 +2,10 @@
 
 The tolerances, and why they are what they are:
 
-- *Outputs*, as the largest deviation relative to the largest reference output: 1e-3 for float32 (another kernel sums in another
-  order), 2e-2 for 16-bit floats (8 bits of mantissa, a few layers), 5e-2 for integers (one step of a 7-bit activation scale is
-  0.8%, and one flipped rounding travels through the layers). On the machine that wrote the bundle the deviation is normally 0.
+- *Outputs*, as the largest deviation relative to the largest reference output. Each dtype has its own tolerance: 1e-3 for float32
+  (another kernel sums in another order), 2e-2 for 16-bit floats (8 bits of mantissa, a few layers), 5e-2 for integers (one step of
+  a 7-bit activation scale is 0.8%, and one flipped rounding travels through the layers). On the machine that wrote the bundle the
+  deviation is normally 0.
 - *Accuracy*: half a point of the metric, or one example where there are fewer than 200: rounding flips only predictions that were
   undecided.
 - *Latency*: the found interval must begin below the end of the claimed one plus 25%. It is compared as it is, and divided by the
@@ -22,9 +23,6 @@ from autocut.measurement import Interval, Latency
 
 LATENCY_TOLERANCE = 0.25
 ACCURACY_TOLERANCE = 0.005
-
-_OUTPUT_TOLERANCES = {"fp32": 1e-3, "bf16": 2e-2, "fp16": 2e-2}
-_OUTPUT_TOLERANCE_QUANTIZED = 5e-2
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,7 @@ class Findings:
     failure: str | None = None
     foreign_modules: tuple[str, ...] = ()
     output_deviation: float | None = None
+    output_tolerance: float = 0.0
     examples_accuracy: float | None = None
     test_accuracy: float | None = None
     test_examples: int | None = None
@@ -63,11 +62,6 @@ class Findings:
     cold_start_ms: float | None = None
     peak_memory_bytes: int | None = None
     machine: str = ""
-
-
-def output_tolerance(dtype: str) -> float:
-    """Largest deviation of an output from its reference, relative to the largest reference output."""
-    return _OUTPUT_TOLERANCES.get(dtype, _OUTPUT_TOLERANCE_QUANTIZED)
 
 
 def latency_agrees(claim: Latency, found_p50_ms: Interval, found_yardstick_ms: float, tolerance: float = LATENCY_TOLERANCE) -> bool:
@@ -112,7 +106,7 @@ def _no_user_code(findings: Findings) -> Check:
 
 
 def _outputs(manifest: Manifest, findings: Findings) -> Check:
-    tolerance, deviation = output_tolerance(manifest.dtype), findings.output_deviation
+    tolerance, deviation = findings.output_tolerance, findings.output_deviation
     ok = deviation is not None and deviation <= tolerance
     found = "none" if deviation is None else f"{deviation:.2g}"
     told = f"outputs deviate by {found} of the largest output from the stored ones, {tolerance:g} is allowed for {manifest.dtype}"

@@ -1,7 +1,7 @@
-"""Verification examples: real inputs, their targets, and what this very model answered. Stored as plain arrays.
+"""Verification examples: real inputs, their targets, and this model's outputs. Stored as plain arrays.
 
-They are kept batch by batch. A dynamically quantized model scales its activations over the whole batch, so the same example may get
-another answer in another batch; and sequence batches may differ in length.
+They are kept batch by batch. A dynamically quantized model scales its activations over the whole batch, so an example may have
+another output in another batch. And batches of sequences may differ in length.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from autocut.errors import BundleError
 from autocut.task.batches import Inputs, batch_length, from_numpy, take, to_numpy
 from autocut.task.kinds import kinds
 
-Array = NDArray[Any]
+StoredArray = NDArray[Any]
 MAX_EXAMPLES = 256
 MAX_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class ExampleBatch:
-    """One call: `outputs` is what the model answered to `inputs`, as float32 where it is a float."""
+    """One call: `outputs` are the model's outputs for `inputs`; floats are stored as float32."""
 
     inputs: Inputs
-    targets: Array
-    outputs: Array
+    targets: StoredArray
+    outputs: StoredArray
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -46,10 +46,10 @@ def collect_examples(
     max_examples: int | None = MAX_EXAMPLES,
     max_bytes: int | None = MAX_BYTES,
 ) -> tuple[ExampleBatch, ...]:
-    """Ask `predict` for its outputs on `batches`, up to the limits; None is no limit, for the whole test split.
+    """Collect the outputs of `predict` on `batches`, up to the limits. None is no limit, for the whole test split.
 
     Raises:
-        BundleError: not even one example fits into `max_bytes`.
+        BundleError: one example alone is larger than `max_bytes`.
     """
     collected: list[ExampleBatch] = []
     left, room = max_examples, max_bytes
@@ -71,7 +71,7 @@ def collect_examples(
 
 def write_examples(path: Path, examples: Iterable[ExampleBatch]) -> None:
     """Write `examples` as an uncompressed `.npz` without pickled objects."""
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, StoredArray] = {}
     for index, batch in enumerate(examples):
         arrays |= {f"{index:05d}/inputs/{name}": array for name, array in to_numpy(batch.inputs).items()}
         arrays |= {f"{index:05d}/targets": batch.targets, f"{index:05d}/outputs": batch.outputs}
@@ -80,7 +80,7 @@ def write_examples(path: Path, examples: Iterable[ExampleBatch]) -> None:
 
 
 def read_examples(path: Path) -> tuple[ExampleBatch, ...]:
-    """Inverse of `write_examples`; pickled objects are refused.
+    """Read what `write_examples` wrote. Pickled objects are refused.
 
     Raises:
         BundleError: the file is missing or is something else.
@@ -94,15 +94,19 @@ def read_examples(path: Path) -> tuple[ExampleBatch, ...]:
         ) from None
 
 
-def examples_accuracy(kind_name: str | None, examples: Iterable[ExampleBatch], outputs: Iterable[Array]) -> float | None:
-    """Metric of `outputs` on `examples` by the rules of `kind_name`; None (the metric is the user's own code) gives None."""
+def examples_accuracy(kind_name: str | None, examples: Iterable[ExampleBatch], outputs: Iterable[StoredArray]) -> float | None:
+    """Metric of `outputs` on `examples` by the rules of `kind_name`. None (the metric is the user's own code) gives None.
+
+    Raises:
+        BundleError: no such kind.
+    """
     if kind_name is None:
         return None
     if kind_name not in kinds:
         raise BundleError(
-            f"metric kind must be one of {', '.join(kinds)}, got {kind_name!r}", "use the autocut that wrote the bundle"
+            f"metric kind must be one of {', '.join(kinds.names())}, got {kind_name!r}", "use the autocut that wrote the bundle"
         )
-    kind = kinds[kind_name]
+    kind = kinds[kind_name]()
     scores, targets = [], []
     for batch, output in zip(examples, outputs, strict=True):
         wanted = torch.from_numpy(batch.targets)
@@ -111,7 +115,7 @@ def examples_accuracy(kind_name: str | None, examples: Iterable[ExampleBatch], o
     return float(kind.summarize(np.concatenate(scores), np.concatenate(targets)))
 
 
-def output_array(output: Tensor) -> Array:
+def output_array(output: Tensor) -> StoredArray:
     """Return `output` as an array; numpy has no bfloat16, so floats become float32."""
     output = output.detach().cpu()
     return (output.float() if output.is_floating_point() else output).numpy()

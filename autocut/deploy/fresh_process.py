@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 import autocut
+from autocut.registry import plug_in_folders
 
 _COMMAND = (sys.executable, "-P", "-m", "autocut.deploy.verify_process")
 _KEPT_VARIABLES = (
@@ -137,8 +138,8 @@ def clean_environment(threads: int = 1) -> dict[str, str]:
     Thread pools get the claimed size from the start: threads that wait for one another on a busy machine cost a hundredfold.
     """
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    root = Path(autocut.__file__).resolve().parents[1]
-    installed = {Path(path).resolve() for path in (*site.getsitepackages(), site.getusersitepackages())}
-    if root not in installed:
-        environment["PYTHONPATH"] = str(root)
+    installed = {str(Path(path).resolve()) for path in (*site.getsitepackages(), site.getusersitepackages())}
+    needed = (str(Path(autocut.__file__).resolve().parents[1]), *plug_in_folders())
+    if elsewhere := [folder for folder in dict.fromkeys(needed) if folder not in installed]:
+        environment["PYTHONPATH"] = os.pathsep.join(elsewhere)
     return environment | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": str(threads)}

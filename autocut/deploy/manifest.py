@@ -1,8 +1,8 @@
-"""The manifest of a bundle: what the bundle claims, and the hash of every file. No torch here.
+"""The manifest of a bundle: the bundle's claims, and the hash of every file. No torch here.
 
-`manifest.json` is one canonical spelling of its content and carries the SHA-256 of that content, so a changed byte anywhere in it
-shows. The hashes find damage and mix-ups. They are no signature: whoever can write the folder can write new hashes too, so compare
-`Manifest.digest` with a copy kept elsewhere (the study database has one) where that matters.
+`manifest.json` has one canonical spelling of its content and the SHA-256 of that content, so any changed byte in it is found. The
+hashes find damage and mix-ups. They are no signature: a person who can write the folder can write new hashes too. If that matters,
+compare `Manifest.digest` with a copy that is kept elsewhere; the study database has one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_MANIFEST_BYTES = 4 * 2**20
 
 
 def _plain_path(path: str) -> str:
-    """Accept a relative POSIX path in its one spelling; nothing that could leave the bundle on any system."""
+    """Accept a relative POSIX path in its canonical spelling, and nothing that leaves the bundle on any system."""
     parts = PurePosixPath(path).parts
     normal = unicodedata.normalize("NFC", path) == path and path.isprintable()
     if (
@@ -67,7 +67,7 @@ class TensorSignature(_Record):
 
 
 class ExamplesClaim(_Record):
-    """What the model must give on `examples.npz`: `accuracy` by the rules of `kind`; both None where the metric is the user's."""
+    """What the model must give on `examples.npz`: `accuracy` by the rules of `kind`. Both are None if the metric is the user's."""
 
     examples: int = Field(ge=1)
     kind: str | None
@@ -75,7 +75,7 @@ class ExamplesClaim(_Record):
 
 
 class Economics(_Record):
-    """Money: what a million predictions cost, and after how many of them the search has paid for itself (None: never)."""
+    """Money: the cost of a million predictions, and the number of them after which the search has paid for itself (None: never)."""
 
     instance: str
     price_per_hour: float = Field(gt=0)
@@ -156,7 +156,7 @@ class Manifest(_Record):
         return _digest(self.content)
 
     def same_model_as(self, other: Manifest) -> bool:
-        """Whether both claim the same about the same files, whenever and by whichever command they were written."""
+        """Whether both claim the same about the same files. They may be written at other times by other commands."""
         return self.model_copy(update={"created": other.created}) == other
 
 
@@ -166,11 +166,11 @@ def render(manifest: Manifest) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check `manifest.json`; the files it names are not looked at (`check_files` does).
+    """Read and check `manifest.json`. The files that it names are not read (`check_files` does that).
 
     Raises:
-        BundleError: no folder, no manifest, not JSON, another schema version, a field that is wrong.
-        VerificationError: well-formed, but not the content that its own hash was made from.
+        BundleError: no folder, no manifest, not JSON, another schema version, a wrong field.
+        VerificationError: it is well-formed, but its content does not match its own hash.
     """
     if not folder.is_dir():
         raise BundleError(f"bundle must be a folder, got {str(folder)!r}", "autocut export STUDY --trial N --to FOLDER writes one")
@@ -207,7 +207,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     """Compare every file of `folder` with the manifest: none missing, none extra, each byte as it was.
 
     Raises:
-        VerificationError: naming the first file that differs.
+        VerificationError: a file differs; the message names the first.
     """
     hint = "get the bundle again from where it was made, or export it again"
     found = {path.relative_to(folder).as_posix() for path in _walk(folder)} - {MANIFEST}
@@ -230,12 +230,12 @@ def hash_file(folder: Path, path: Path) -> BundleFile:
 
 
 def hash_files(folder: Path) -> tuple[BundleFile, ...]:
-    """Return the records of all files below `folder` in the order of their paths, the manifest left out."""
+    """Return the records of all files below `folder` without the manifest, in the order of their paths."""
     return tuple(hash_file(folder, path) for path in sorted(_walk(folder)) if path != folder / MANIFEST)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below `folder`. A link or a device is refused: it could lead out of the bundle."""
+    """Yield every file below `folder`. A link or a device is refused, because it could lead out of the bundle."""
     for path in folder.rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise VerificationError(

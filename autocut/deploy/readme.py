@@ -1,13 +1,13 @@
-"""The README of a bundle, for someone who has the folder and nothing else."""
+"""The README of a bundle, for a reader who has only the folder."""
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 from autocut.deploy.manifest import MODEL_FOLDER, Manifest, TensorSignature
 from autocut.measurement import Latency
 from autocut.recipe import Recipe
+from autocut.stages.compile import ExampleCall, modes
 
 
 def readme(model: Path, manifest: Manifest) -> str:
@@ -40,48 +40,11 @@ def _how_to_run(model: Path, manifest: Manifest) -> str:
 
 
 def _runtime_code(model: Path, manifest: Manifest) -> str:
-    """Code for the runtime, chosen by the format of the files, so that a new compile mode of a known format needs nothing here."""
-    files = sorted(path for path in model.rglob("*") if path.is_file())
-    for path in files:
-        name = f"{MODEL_FOLDER}/{path.relative_to(model).as_posix()}"
-        if path.suffix == ".onnx":
-            return _onnx_code(name, manifest)
-        if path.suffix == ".xml":
-            compiled = f"model = openvino.compile_model({name!r}, 'CPU')"
-            return f"import numpy as np, openvino\n{compiled}\noutput = model([{_arrays(manifest)}])[0]"
-        if path.suffix == ".pt2":
-            others = [other.name for other in files if other.suffix == ".pt2" and other != path]
-            return _torch_code(path, name, others, manifest)
-    return f"# the format's files: {', '.join(path.name for path in files)}"
-
-
-def _onnx_code(name: str, manifest: Manifest) -> str:
-    return (
-        "import numpy as np, onnxruntime\noptions = onnxruntime.SessionOptions()\n"
-        f"options.intra_op_num_threads = {manifest.measurement.cost.threads}\n"
-        f"session = onnxruntime.InferenceSession({name!r}, options, providers=['CPUExecutionProvider'])\n"
-        f"arrays = [{_arrays(manifest)}]\n"
-        "feed = {node.name: array for node, array in zip(session.get_inputs(), arrays, strict=True)}\n"
-        "output = session.run(None, feed)[0]"
-    )
-
-
-def _torch_code(path: Path, name: str, others: list[str], manifest: Manifest) -> str:
-    with zipfile.ZipFile(path) as archive:
-        ahead_of_time = any("/aotinductor/" in record for record in archive.namelist())
-        quantized = any(
-            b"quantized_decomposed" in archive.read(record) for record in archive.namelist() if record.endswith("models/model.json")
-        )
-    lines = ["import torch"]
-    if ahead_of_time:
-        also = f"  # one package for each batch size, also {', '.join(others)}" if others else ""
-        lines.append(f"model = torch._inductor.aoti_load_package({name!r}){also}")
-    else:
-        if quantized:
-            lines.append("import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # makes the int8 operators known")
-        compiled = "" if manifest.mode == "eager" else f"  # torch.compile it for {manifest.mode}"
-        lines.append(f"model = torch.export.load({name!r}).module(){compiled}")
-    return "\n".join((*lines, f"inputs = {_positional(manifest)}", "with torch.inference_mode():", "    output = model(*inputs)"))
+    """Code for the runtime alone, from the compile mode."""
+    mode = modes.method(manifest.mode).options
+    files = tuple(f"{MODEL_FOLDER}/{path.relative_to(model).as_posix()}" for path in sorted(model.glob(mode.files)))
+    call = ExampleCall(model.parent, files, tuple(_zeros(manifest).values()), _arrays(manifest), manifest.measurement.cost.threads)
+    return mode.run_lines(call)
 
 
 def _numbers(manifest: Manifest) -> str:
@@ -158,24 +121,19 @@ def _shape(signature: TensorSignature) -> str:
     return repr(tuple(1 if size is None else size for size in signature.shape))
 
 
-def _arrays(manifest: Manifest) -> str:
-    return ", ".join(f"np.zeros({_shape(signature)}, np.{signature.dtype})" for signature in manifest.inputs)
+def _arrays(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(f"np.zeros({_shape(signature)}, np.{signature.dtype})" for signature in manifest.inputs)
 
 
 def _zeros(manifest: Manifest) -> dict[str, str]:
     return {signature.name: f"torch.zeros({_shape(signature)}, dtype=torch.{signature.dtype})" for signature in manifest.inputs}
 
 
-def _positional(manifest: Manifest) -> str:
-    """The runtimes take the tensors by position, whatever form the task used."""
-    return f"({', '.join(_zeros(manifest).values())},)"
-
-
 def _autocut_inputs(manifest: Manifest) -> str:
     zeros = _zeros(manifest)
     if manifest.structure == "dict":
         return "{" + ", ".join(f"{name!r}: {zero}" for name, zero in zeros.items()) + "}"
-    return next(iter(zeros.values())) if manifest.structure == "tensor" else _positional(manifest)
+    return next(iter(zeros.values())) if manifest.structure == "tensor" else f"({', '.join(zeros.values())},)"
 
 
 def _versions(manifest: Manifest) -> str:

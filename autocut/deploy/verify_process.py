@@ -28,7 +28,7 @@ import torch
 import autocut
 from autocut.deploy.bundle import Deployed, load
 from autocut.deploy.claims import Findings, FoundLatency, latency_agrees
-from autocut.deploy.examples import Array, ExampleBatch, examples_accuracy, output_array, read_examples
+from autocut.deploy.examples import ExampleBatch, StoredArray, examples_accuracy, output_array, read_examples
 from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER, read_manifest
 from autocut.errors import AutocutError
 from autocut.measure.footprint import size_of
@@ -37,6 +37,8 @@ from autocut.measure.latency import measure_latency
 from autocut.measure.machine import machine_fingerprint
 from autocut.measure.parent_death import die_with
 from autocut.measurement import Latency
+from autocut.registry import plug_in_packages
+from autocut.stages.quantize import output_tolerance
 from autocut.task.batches import Inputs, batch_length, pad, take
 
 _SAMPLES = 64
@@ -103,7 +105,7 @@ def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alon
 
 
 def foreign_modules() -> tuple[str, ...]:
-    """Names of loaded modules that come from neither Python, nor its installed packages, nor autocut: the user's code.
+    """Names of loaded modules that come from neither Python, nor installed packages, autocut or plug-ins: the user's code.
 
     What Inductor generated while loading lies in its cache folder and is not the user's.
     """
@@ -113,6 +115,8 @@ def foreign_modules() -> tuple[str, ...]:
     found = []
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
+        if name.partition(".")[0] in plug_in_packages():
+            continue  # it may be installed as a link to its sources
         # `torch.ops` names a file that is not there, relative to nothing.
         if isinstance(file, str) and Path(file).is_absolute() and not _is_below(file, allowed):
             found.append(name)
@@ -129,7 +133,10 @@ def _find_outputs(
     kind = deployed.manifest.verification.kind
     outputs = [output_array(deployed.predict(batch.inputs)) for batch in stored]
     findings = replace(
-        findings, output_deviation=deviation(outputs, stored), examples_accuracy=examples_accuracy(kind, stored, outputs)
+        findings,
+        output_deviation=deviation(outputs, stored),
+        output_tolerance=output_tolerance(deployed.manifest.dtype),
+        examples_accuracy=examples_accuracy(kind, stored, outputs),
     )
     if whole_split is None:
         return findings
@@ -142,7 +149,7 @@ def _find_outputs(
     )
 
 
-def deviation(outputs: Sequence[Array], examples: Sequence[ExampleBatch]) -> float:
+def deviation(outputs: Sequence[StoredArray], examples: Sequence[ExampleBatch]) -> float:
     """Return the largest difference to the stored outputs relative to the largest of them; infinity where shapes or NaNs differ."""
     worst, largest = 0.0, 0.0
     for output, batch in zip(outputs, examples, strict=True):

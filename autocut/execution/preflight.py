@@ -1,6 +1,6 @@
-"""What the command line must know before a search, found in a process of its own.
+"""Facts that the command line needs before a search, found in another process.
 
-Method names, the task and its faults need torch and the user's code; the search's driver is to stay free of both.
+Method names, the task and its faults need torch and the user's code. The driver of the search imports neither.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TIMEOUT_S = 300.0
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What the driver must know of a task."""
+    """Facts about a task that the driver needs."""
 
     name: str
     fingerprint: str
@@ -33,7 +33,8 @@ class TaskFacts:
 class LoweringProbe:
     """A pair of dtype and compile mode.
 
-    `reason` says why it cannot run here (None: it can), `graph` what its accuracy depends on, `seconds` what it may take at first.
+    `reason` says why it cannot run here (None: it can). `graph` names what its accuracy depends on. `seconds` is the expected time
+    until it runs, as long as nothing was measured.
     """
 
     reason: str | None
@@ -43,27 +44,28 @@ class LoweringProbe:
 
 @dataclass(frozen=True)
 class Preflight:
-    """Registered method names by axis, every lowering, the task, and what does not fit it: a reason by axis and name."""
+    """Method names by axis, every lowering, the task, what does not fit it (a reason by axis and name), and required modules."""
 
     methods: Mapping[str, tuple[str, ...]]
     lowerings: Mapping[Lowering, LoweringProbe]
     task: TaskFacts
     unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ()
 
 
 def preflight(
     task: str | None, ask: Callable[..., Mapping[str, str]] | None = None, meanwhile: Callable[[], None] = lambda: None
 ) -> Preflight:
-    """Look at the methods, check the task in the file `task` (None: the embedded digits task) and say what it is.
+    """List the methods, check the task in the file `task` (None: the embedded digits task) and return the facts about it.
 
-    The caller holds the machine: another search may be timing. `ask` asks a worker process what it finds of the task (see
-    `task_check`), `meanwhile` is called here while the other process looks.
+    The caller must hold the quiet lock, because another search may be timing. `ask` loads the task in a worker process (see
+    `task.check`). `meanwhile` is called here while the other process works.
 
     Raises:
-        TaskError: the task cannot be loaded, or takes its process with it.
-        FaultsError: every fault of the task.
+        TaskError: the task cannot be loaded, or its process dies.
+        FaultsError: the task has faults; it holds all of them.
     """
-    # Spawned, not forked: nothing that this process has open gets into the other one.
+    # Spawned, not forked: the other process gets nothing that this one has open.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
         looked = pool.submit(_look, task, ask)
@@ -79,7 +81,7 @@ def preflight(
                 f"task {task} must load in a process of its own, but that process died", "run: autocut check"
             ) from error
         finally:
-            # Where it has not answered, leaving the pool would wait for it.
+            # If it has not answered, leaving the pool would wait for it.
             for process in () if looked.done() else multiprocessing.active_children():
                 process.kill()
 
@@ -93,7 +95,9 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     import torch
 
     from autocut.stages import lowering
-    from autocut.stages.methods import known_methods, registry, unfit_methods
+    from autocut.stages.compile import modes
+    from autocut.stages.libraries import required_libraries
+    from autocut.stages.methods import known_methods, unfit_methods
     from autocut.task.check import check_task
     from autocut.task.task import load_task
 
@@ -101,11 +105,11 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     task = load_task(task_path)
     if faults := check_task(task_path, ask):
         raise FaultsError(f"task {task.name}", faults)
-    modes = registry("compile.mode")
     lowerings = {}
     for dtype, mode in lowering.pairs():
         reason = lowering.infeasible_reason(dtype, mode)
         graph = "" if reason else lowering.numerics(dtype, mode)
-        lowerings[dtype, mode] = LoweringProbe(reason, graph, float(modes.method(mode).options.get("seconds", 30.0)))
+        lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds)
     facts = TaskFacts(task.name, task.fingerprint, len(task.train_data), task.epochs, task.is_pretrained)  # type: ignore[arg-type]
-    return Preflight(known_methods(), lowerings, facts, unfit_methods(task.kind, is_pretrained=task.is_pretrained))
+    unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained)
+    return Preflight(known_methods(), lowerings, facts, unfit, required_libraries())

@@ -1,8 +1,8 @@
-"""Prepares a process for the jobs that are forked from it: imports and reads once what each of them would.
+"""Prepares a process from which jobs are forked: it imports and reads once what every job needs.
 
-Nearly all that a worker process does before it works is importing, and reading the task's data: torch at first, then, when a stage
-first needs them, the exporters, quantizers and compilers. No list of them is kept here: the names are read from autocut's own
-source, where functions import what they need, and from the task's.
+Before it works, a worker process does little but import and read the task's data: torch at first, then, when a stage first needs
+them, the exporters, quantizers and compilers. No list of them is kept here. The names are read from the source of autocut, of its
+plug-ins and of the task, where functions import what they need; a method registers the others as its `late_imports`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from pathlib import Path
 
 from autocut.errors import AutocutError
 from autocut.execution.forkable import foreign_threads, leaves_alone, what_a_fork_lacks_or_shares
+from autocut.registry import plug_in_packages, plug_ins
 
 _WORKER = "autocut.execution.worker"
 _DIGITS = "autocut.tasks.digits"
-_LAZY_LIBRARIES = (
-    "torch.export._trace",
-    "torch.onnx._internal.exporter._compat",
-    "onnxscript.function_libs.torch_lib.ops",
-)
-"""What torch imports when its exporters first run (2.13). Should one go, every process imports it again: slow, not wrong."""
+_EXPORTER = "torch.export._trace"
+"""What torch imports when it first exports (2.13). A later torch may lack it, or the `late_imports` of a method. Then
+every process imports what there is instead by itself, which is slow, not wrong."""
 
 
 def import_for_start() -> None:
     """Import what every job needs before it does anything."""
+    plug_ins()  # every registry looks for them
     _import(_WORKER)
     for name in _names_in_source(_WORKER):
         _import(name)
@@ -39,36 +38,43 @@ def prepare_for_later(task_path: str | None) -> Iterator[str]:
     """Import what a job of this task may import while it runs, and read the task's data; yield what was done after each step.
 
     Packages that start threads are left to the worker. So are the task's own modules and its data where loading them starts threads
-    or processes, keeps files open, seeds the global generators, or changes what a worker is given. The test split is locked: nobody
-    reads it here.
+    or processes, keeps files open, seeds the global generators, or changes what a worker is given. The test split is locked: it is
+    not read here.
 
     Raises:
-        RuntimeError: a library of autocut's own started a thread, or reading the data did what it had not done before.
+        RuntimeError: a library of a method started a thread, or reading the data did what it had not done before.
     """
     task = None if task_path is None else Path(task_path).expanduser().resolve()
-    for name in _import_closure((_DIGITS, *_LAZY_LIBRARIES, _WORKER) if task is None else (*_LAZY_LIBRARIES, _WORKER)):
+    always = (_EXPORTER, *_late_imports(), _WORKER)
+    for name in _import_closure((_DIGITS, *always) if task is None else always):
         if threads := foreign_threads():
             started = ", ".join(threads)
             raise RuntimeError(f"a process that is to be forked must have one thread, but importing {name} started {started}")
         yield name
     from autocut.stages.libraries import library_versions
 
-    library_versions()  # every key of a stage names them; looking them up takes longer than the rest of a job's beginning
+    library_versions()  # every key of a stage names them; looking them up takes longer than the rest of a job's start
     wanted = [] if task is None else [name for name in _installed_names(task) if name not in sys.modules]
     if wanted and (yield from leaves_alone(lambda: list(_import_closure(wanted)), foreign_threads)):
         yield from _import_closure(wanted)
     state = partial(what_a_fork_lacks_or_shares, task and task.parent)
     if (yield from leaves_alone(partial(_read, task), state)):
         before = state()
-        with contextlib.suppress(AutocutError):  # the file has changed since: whoever loads it says what is wrong
+        with contextlib.suppress(AutocutError):  # the file has changed since: the worker that loads it says what is wrong
             _read(task)
         if state() != before:
             raise RuntimeError("a process that is to be forked must stay as it was, but reading the task's data has changed it")
         yield "data"
 
 
+def _late_imports() -> tuple[str, ...]:
+    from autocut.stages.methods import late_imports
+
+    return late_imports()
+
+
 def _read(task: Path | None) -> None:
-    """Load the task and read its data, on one thread: a pool of them is what no fork would have."""
+    """Load the task and read its data on one thread, because a fork would not have the threads of a pool."""
     import torch
 
     from autocut.task.task import load_task
@@ -79,8 +85,8 @@ def _read(task: Path | None) -> None:
 
 
 def _import_closure(names: Iterable[str]) -> Iterator[str]:
-    """Import `names`, the last first, and what modules of autocut that are loaded by then name in an import anywhere in them."""
-    waiting, seen, read = list(names), set[str](), set[str]()
+    """Import `names`, the last first, and every module that the loaded modules of autocut and of plug-ins name in an import."""
+    waiting, seen, read, packages = list(names), set[str](), set[str](), {"autocut", *plug_in_packages()}
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -88,7 +94,7 @@ def _import_closure(names: Iterable[str]) -> Iterator[str]:
         seen.add(name)
         _import(name)
         yield name
-        for own in [own for own in sys.modules if own.partition(".")[0] == "autocut" and own not in read]:
+        for own in [own for own in sys.modules if own.partition(".")[0] in packages and own not in read]:
             read.add(own)
             waiting += _names_in_source(own)
 
@@ -97,12 +103,12 @@ def _import(name: str) -> None:
     try:
         importlib.import_module(name)
     except Exception:
-        # Optional, or broken: the method or the task that needs it says so when it is used.
+        # Optional, or broken. The method or the task that needs it says so when it is used.
         return
 
 
 def _installed_names(task: Path) -> list[str]:
-    """What the task file and the modules beside it that it names import, without these modules themselves."""
+    """Return what the task file imports, and the modules beside it that it names, without these modules themselves."""
     waiting, read, found = [task], set[Path](), set[str]()
     while waiting:
         file = waiting.pop()
@@ -119,7 +125,7 @@ def _installed_names(task: Path) -> list[str]:
 
 
 def _names_in_source(module: str) -> list[str]:
-    """Those of a loaded module, sorted."""
+    """Names that the source of a loaded module imports, sorted."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return sorted(_names_in(Path(file))) if file else []
 
@@ -129,6 +135,6 @@ def _names_in(file: Path) -> set[str]:
     try:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
     except (OSError, SyntaxError, ValueError):
-        return set()  # whoever loads it says what is wrong
+        return set()  # the process that loads it says what is wrong
     plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and node.level == 0}

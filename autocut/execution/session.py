@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution
 
 import autocut
 from autocut.budget import Budget, format_duration
@@ -108,7 +108,7 @@ class _Search:
         self.study = study
         self.budget = budget
         self.command = told_command(config)
-        self.session = study.begin_session(self.command, versions())
+        self.session = study.begin_session(self.command, versions(found.libraries))
         proposer = Proposer(space, config.sampler, config.seed, known_trials=len(study.trials()))
         self.book = StudyBook(study, proposer, self.session)
         interrupted = self.book.close_interrupted()
@@ -248,10 +248,14 @@ def space_document(space: Space) -> str:
     return json.dumps({"name": space.name, "objectives": dict(space.objectives), "axes": axes}, sort_keys=True)
 
 
-def versions() -> dict[str, str]:
-    """Versions that every result names."""
-    libraries = ("torch", "torchao", "torch-pruning", "onnxruntime", "optuna", "ray")
-    return {"autocut": autocut.__version__, "python": platform.python_version(), **{name: version(name) for name in libraries}}
+def versions(modules: Sequence[str]) -> dict[str, str]:
+    """Versions that every result names: of the `modules` that methods require, and of what runs the search."""
+    found = {"autocut": autocut.__version__, "python": platform.python_version()}
+    for module in (*modules, "optuna", "ray"):
+        with contextlib.suppress(PackageNotFoundError):  # it is missing, or comes from a package of another name
+            library = distribution(module)
+            found[library.name] = library.version
+    return found
 
 
 def _conclude(study: Study, console: Console) -> int:

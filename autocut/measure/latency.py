@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from autocut.measurement import Interval, Latency
+from autocut.stages.lowering import Predict
 from autocut.task.batches import Inputs, batch_length
 
-Predict = Callable[[Inputs], Tensor]
 Times = NDArray[np.float64]
 
 FEWEST_SAMPLES = 16

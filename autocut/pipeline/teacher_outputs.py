@@ -124,4 +124,4 @@ def _distills(settings: Mapping[str, Value]) -> bool:
 def _ranks(settings: Mapping[str, Value]) -> bool:
     """Whether the training's curriculum orders examples by the teacher's loss."""
     order = orders.method(str(settings.get("curriculum.order", DEFAULTS["curriculum.order"])))
-    return settings["curriculum.schedule"] != "none" and bool(order.options["needs_difficulty"])
+    return settings["curriculum.schedule"] != "none" and bool(order.options.needs_difficulty)

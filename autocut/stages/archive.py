@@ -1,9 +1,9 @@
 """Read a `torch.export` archive without ever unpickling.
 
-`torch.export.load` of torch 2.13 unpickles in five places: sample inputs (falling back from ``weights_only=True`` to
-unrestricted), tensor subclasses, custom and opaque objects, the weights of older formats, and whole older archives. So the
-records are compared with a list of the ones that a plain graph needs, by the same reader that torch uses, and the fallback to
-older formats is never entered. Can go when torch offers a load that refuses pickles.
+`torch.export.load` of torch 2.13 unpickles in five places: sample inputs (it falls back from ``weights_only=True`` to unrestricted
+loading), tensor subclasses, custom and opaque objects, the weights of older formats, and whole older archives. So the records are
+first compared with a list of those that a plain graph needs, by torch's own reader, and older formats are never read. This can go
+when torch offers a load that refuses pickles.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def read_archive(path: Path) -> ExportedProgram:
 
 
 def refuse_graphs(path: Path) -> None:
-    """Raise unless the archive holds compiled code alone: torch's loader would unpickle what it finds beside it.
+    """Raise unless the archive holds compiled code alone: torch's loader would unpickle a graph that lies beside it.
 
     Raises:
-        BundleError: naming the record that is not code, or the archive is damaged.
+        BundleError: a record is not code, or the archive is damaged.
     """
     try:
         with _open(path) as archive:
@@ -66,7 +66,7 @@ def refuse_pickles(path: Path) -> None:
     """Raise unless the archive holds a graph and raw tensors alone.
 
     Raises:
-        BundleError: naming the record that is not plain.
+        BundleError: a record is not plain; the message names it.
     """
     with _open(path) as archive:
         names = archive.get_file_names()
@@ -85,9 +85,10 @@ def refuse_pickles(path: Path) -> None:
 
 
 def _open(path: Path) -> PT2ArchiveReader:
-    """Open by torch's reader, imported here: torch 2.13 imports its whole tracer with it, which takes as long as torch itself.
+    """Open the archive by torch's reader.
 
-    A bundle without such an archive does without. Can go to the top when the reader stands alone.
+    The import stands here because torch 2.13 imports its whole tracer with the reader, which takes as long as torch itself, and
+    many bundles have no such archive. It can go to the top when the reader can be imported alone.
     """
     from torch.export.pt2_archive import PT2ArchiveReader
 

@@ -1,4 +1,4 @@
-"""What stands between autocut and the compilers it calls: their errors translated, their chatter kept off the user's screen."""
+"""Call compilers: translate their errors, and keep their messages off the user's screen."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from autocut.errors import AutocutError, CompilerError, OutOfMemoryError
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Hide warnings and log lines below ERROR inside the block, in which compiler libraries run. Exceptions pass.
+    """Hide warnings and log lines below ERROR inside the block. Exceptions pass.
 
-    All loggers at once: they have hundreds, and each one whose level is set clears what all of them remember.
+    All loggers are silenced at once. Compiler libraries have hundreds, and setting the level of one clears the caches of all.
     """
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
@@ -33,11 +33,10 @@ def quietly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated(compiler: str) -> Iterator[None]:
-    """Turn what `compiler` raises into one trial's end.
+    """Turn an exception of `compiler` into an error that ends one trial.
 
-    Compilers document no error type of their own and raise whatever they stumble over (AttributeError, AssertionError,
-    RuntimeError), so every `Exception` out of such a call ends the trial with the first line of its message; errors of autocut
-    itself pass untouched.
+    Compilers document no error type of their own and raise many types (AttributeError, AssertionError, RuntimeError). So every
+    `Exception` in the block ends the trial with the first line of its message. Errors of autocut itself pass unchanged.
 
     Raises:
         CompilerError: the compiler refused the model or failed.
@@ -50,7 +49,7 @@ def translated(compiler: str) -> Iterator[None]:
     except MemoryError as error:
         raise OutOfMemoryError(f"{compiler} needs more memory than this machine has") from error
     except OSError:
-        raise  # a full or read-only disk is not the compiler's fault
+        raise  # the disk is full or read-only: not an error of the compiler
     except Exception as error:
         if "not enough memory" in str(error) or "out of memory" in str(error):
             raise OutOfMemoryError(f"{compiler} needs more memory than this machine has: {first_line(error)}") from error
@@ -58,7 +57,7 @@ def translated(compiler: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Kind and first line of an error's message, cut to 200 characters."""
+    """Type and first line of an error, cut to 200 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
@@ -83,7 +82,7 @@ def missing_compiler(*, python_headers: bool) -> str | None:
 
 
 def use_one_compile_process() -> None:
-    """Keep Inductor from starting a pool of compile processes, which would outlive the trial and disturb what is timed next."""
+    """Keep Inductor from starting a pool of compile processes, which would outlive the trial and disturb later timings."""
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     from torch._inductor import config
 

@@ -1,6 +1,6 @@
-"""The exported graph: what every quantizer's module becomes, and what every compile mode starts from.
+"""The exported graph: every quantized module is exported to one, and every compile mode starts from one.
 
-A graph folder holds two files, and neither needs the user's code:
+A graph folder holds two files. Neither needs the user's code:
 
     graph.pt2         a `torch.export` archive without sample inputs; takes the input tensors by position, gives one tensor
     signature.json    how the task calls its model: form, names, shapes and dtypes of the inputs
@@ -25,7 +25,7 @@ from autocut.stages.compilers import quietly, translated
 from autocut.task.batches import Inputs, batch_length, call, pad, take, tensors
 
 GRAPH_VERSION = 2
-"""Part of the keys of whatever is made of a graph: raise it when graph folders change."""
+"""Part of the key of each stage that starts from a graph: raise it when graph folders change."""
 GRAPH_FILE = "graph.pt2"
 SIGNATURE_FILE = "signature.json"
 
@@ -36,8 +36,8 @@ _EXAMPLE_BATCH = 32  # more than 1, because torch takes an example of 1 for a co
 class Signature:
     """How a task calls its model; the leading None of each shape is the batch.
 
-    `batch_sizes` are the only sizes that the compiled code takes, None where it takes any. `freezing` tells a compiler that
-    works at load time whether it may fold weights.
+    `batch_sizes` are the only sizes that the compiled code takes; None means any. `freezing` says whether a compiler that works at
+    load time may fold weights.
     """
 
     form: str  # "tensor" | "tuple" | "dict"
@@ -49,7 +49,7 @@ class Signature:
 
     @staticmethod
     def of(inputs: Inputs) -> Signature:
-        """Read the signature off one batch."""
+        """Return the signature of one batch."""
         named = tensors(inputs)
         form = "tensor" if isinstance(inputs, Tensor) else "tuple" if isinstance(inputs, tuple) else "dict"
         return Signature(
@@ -90,7 +90,7 @@ class Signature:
         return replace(self, batch_sizes=tuple(sorted(set(batch_sizes))), freezing=freezing)
 
     def placeholder(self, batch_size: int) -> tuple[Tensor, ...]:
-        """Zeros in the shapes of the inputs, for compilers that want to see a call."""
+        """Zeros in the shapes of the inputs, for compilers that need an example call."""
         return tuple(
             torch.zeros([batch_size if size is None else size for size in shape], dtype=getattr(torch, dtype))
             for shape, dtype in zip(self.shapes, self.dtypes, strict=True)
@@ -99,7 +99,7 @@ class Signature:
     def positional(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """Tensors of `inputs` in the order of the graph, contiguous.
 
-        Everything is checked, because machine code does not: on other strides, shapes or dtypes it would read the wrong memory.
+        Names, shapes and dtypes are checked here, because machine code checks nothing and would read the wrong memory.
 
         Raises:
             ValueError: an input is missing, superfluous, or of another dtype or shape than the model was exported with.
@@ -116,7 +116,7 @@ class Signature:
 
 
 class PositionalModel(nn.Module):
-    """A model of any calling form as one that takes tensors by position and returns one tensor."""
+    """Wraps a model of any calling form so that it takes tensors by position and returns one tensor."""
 
     def __init__(self, model: nn.Module, signature: Signature) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class PositionalModel(nn.Module):
 
 
 def export_model(model: nn.Module, inputs: Inputs) -> ExportedProgram:
-    """Export `model`, called as `inputs` asks for, with a dynamic batch dimension.
+    """Export `model`, called in the form of `inputs`, with a dynamic batch dimension.
 
     Raises:
         CompilerError: `torch.export` refuses the model, or fixes the batch size.
@@ -151,8 +151,8 @@ def export_model(model: nn.Module, inputs: Inputs) -> ExportedProgram:
 def save_graph(program: ExportedProgram, signature: Signature, folder: Path) -> None:
     """Write a graph folder.
 
-    The sample inputs, which torch would pickle, are left out, and so is where in whose source each operation came from: most of a
-    small graph, and nobody's business to whom it is handed.
+    Two things are left out: the sample inputs, because torch would pickle them, and the line of source of each operation. These
+    lines are most of a small graph, and do not concern the people who get the model.
     """
     program._example_inputs = None  # torch 2.13: `export.save` has no switch for it
     for module in program.graph_module.modules():

@@ -1,25 +1,20 @@
-"""Which libraries decide what the stages produce: what their methods say that they require."""
+"""Which libraries decide what the stages produce, and which run it: what the methods say that they require."""
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
-from typing import Any
 
-from autocut.registry import Registry
+from autocut.registry import plug_ins
 from autocut.stages.compile import modes
-from autocut.stages.compile.onnxruntime import onnx_quantizers
-from autocut.stages.prune import pruners
-from autocut.stages.quantize import quantizers
-from autocut.stages.train import curricula, distillations, orders
+from autocut.stages.methods import every_method
 
 _ALWAYS = ("torch", "torchao")
-_AXES: tuple[Registry[Any], ...] = (pruners, curricula, orders, distillations, quantizers, modes, onnx_quantizers)
 
 
 def required_libraries() -> tuple[str, ...]:
     """Importable modules that the registered methods require, torch and torchao first, the others sorted."""
-    required = {module for axis in _AXES for method in axis for module in method.requires}
+    required = {module for method in every_method() for module in method.requires}
     return (*_ALWAYS, *sorted(required.difference(_ALWAYS)))
 
 
@@ -31,6 +26,14 @@ def library_versions() -> dict[str, str]:
     """
     names = {name for module in required_libraries() for name in _distributions().get(module.partition(".")[0], ())}
     return {name: _version(name) for name in sorted(names)}
+
+
+def runtime_versions() -> dict[str, str]:
+    """Versions of the distributions that run artifacts: torch's, those of the compile modes, numpy, and the plug-ins."""
+    modules = {module for mode in modes for module in mode.options.runs_with}
+    runtimes = sorted({name for module in modules for name in _distributions().get(module, ())})
+    own = [entry.dist.name for entry in plug_ins() if entry.dist]
+    return {name: _version(name) for name in dict.fromkeys((*_ALWAYS, *runtimes, "numpy", *own))}
 
 
 @functools.cache

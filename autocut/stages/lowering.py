@@ -1,18 +1,18 @@
-"""Where dtype and compile mode meet: a pair becomes a saved, runnable artifact, or says why it cannot.
+"""Turn a model into a saved, runnable artifact for a pair of dtype and compile mode, or say why this pair cannot be.
 
-"int8" alone means nothing: for Inductor it is a quantized torch graph, for ONNX Runtime its own quantizer, and eager has no
+"int8" means nothing without a mode: Inductor takes a quantized torch graph, ONNX Runtime has its own quantizer, and eager has no
 kernel for it.
 
     lower(model, "int8_static", "onnxruntime", calibration, folder)
     predict = load(folder, "onnxruntime")                        needs neither the model nor its code, and unpickles nothing
 
-`lower` takes three steps, and what the first two make is shared by whoever keeps it:
+`lower` takes three steps. A caller that keeps the results of the first two can use them again:
 
     lower_graph(model, graph_dtype(dtype, mode), calibration, graph)      once for all modes that start from this graph
     convert_graph(graph, mode, start)                                     if `converts(mode)`: once for all its dtypes of this graph
     compile_graph(start, dtype, mode, calibration, folder)                from `graph` where the mode does not convert
 
-Modes that compile for fixed batch sizes get every batch cut into pieces of the largest, and the rest padded to the next size.
+A mode that compiles for fixed batch sizes gets each batch in pieces of the largest size, and the rest padded to the next size.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 
 from autocut.errors import InfeasibleRecipeError
-from autocut.stages.compile import Job, Run, modes
+from autocut.recipe import UNTOUCHED
+from autocut.stages.compile import CompileJob, Run, modes
 from autocut.stages.graph import GRAPH_VERSION, PositionalModel, Signature, export_model, save_graph
 from autocut.stages.quantize import quantizers
 from autocut.task.batches import Inputs, batch_length, pad
 
 Predict = Callable[[Inputs], Tensor]
-
+"""A loaded model: takes a batch in the form of the task, gives the output tensor."""
 SERVING_BATCH_SIZES = (1, 32)
 
 
@@ -41,7 +42,7 @@ def pairs() -> tuple[tuple[str, str], ...]:
 
 
 def infeasible_reason(dtype: str, mode: str) -> str | None:
-    """Say why this pair cannot run on this machine, whatever the model; None where it can. Compiles nothing.
+    """Say why this pair cannot run any model on this machine, or return None. Compiles nothing.
 
     Raises:
         UnknownNameError: `dtype` or `mode` is not registered.
@@ -49,10 +50,10 @@ def infeasible_reason(dtype: str, mode: str) -> str | None:
     quantizer, compiler = quantizers.method(dtype), modes.method(mode)
     for method in (quantizer, compiler):
         if missing := method.missing():
-            return f"{method.axis} {method.name} needs {', '.join(missing)}: pip install {' '.join(missing)}"
-    reason: str | None = compiler.options.get("infeasible", _nothing)(dtype)
+            return f"{method.axis} {method.name} needs {', '.join(missing)}: {method.install_command()}"
+    reason = quantizer.options.no_kernel.get(mode) or compiler.options.infeasible(dtype)
     if reason is None and graph_dtype(dtype, mode) == dtype:
-        reason = quantizer.options.get("machine", lambda: None)()
+        reason = quantizer.options.machine()
     return reason
 
 
@@ -68,39 +69,40 @@ def require_feasible(dtype: str, mode: str) -> None:
 
 
 def numerics(dtype: str, mode: str) -> str:
-    """Name and version of the arithmetic of a pair: pairs of one name compute the same, so one accuracy serves them all.
+    """Name and version of the arithmetic of a pair: pairs of one name compute the same, so they share one accuracy.
 
-    It holds what of the machine decides the numbers. A pair that is infeasible has no arithmetic of its mode's own.
+    The name also holds what of the machine decides the numbers. An infeasible pair has the name of its dtype's quantizer.
     """
-    own = modes.method(mode).options.get("numerics", _nothing)(dtype) if infeasible_reason(dtype, mode) is None else None
+    own = modes.method(mode).options.numerics(dtype) if infeasible_reason(dtype, mode) is None else None
     return own or _quantizer_version(dtype)
 
 
 def graph_dtype(dtype: str, mode: str) -> str:
-    """The dtype whose graph `mode` starts from: fp32 for a runtime with quantizers of its own, otherwise `dtype`."""
-    return str(modes.method(mode).options.get("graph", _same)(dtype))
+    """The dtype whose graph `mode` starts from: the untouched model's for a mode with quantizers of its own, otherwise `dtype`."""
+    untouched, _ = UNTOUCHED.lowering
+    return dtype if modes.method(mode).options.quantizers is None else untouched
 
 
 def converts(mode: str) -> bool:
-    """Whether `mode` first makes something of a graph that all dtypes share which start from it."""
-    return "convert" in modes.method(mode).options
+    """Whether `mode` first makes something of a graph, for all dtypes that start from this graph."""
+    return modes.method(mode).options.convert is not None
 
 
 def conversion_version(mode: str) -> str:
-    """Version of what `mode` makes of a graph: part of the stage key."""
+    """Version of `convert_graph` for `mode`: part of the stage key."""
     return f"{mode} v{modes.method(mode).version}"
 
 
 def method_versions(dtype: str, mode: str) -> str:
-    """Versions of a pair's methods and what of the machine decides the result, such as threads: part of the stage key."""
+    """Versions of a pair's methods, and what of the machine decides the result, such as threads: part of the stage key."""
     compiler = modes.method(mode)
-    extra = compiler.options.get("context", _nothing)(dtype) if infeasible_reason(dtype, mode) is None else None
+    extra = compiler.options.context(dtype) if infeasible_reason(dtype, mode) is None else None
     own = _quantizer_version(dtype) if graph_dtype(dtype, mode) == dtype else f"{dtype} v{quantizers.method(dtype).version}"
     return f"{own}, {mode} v{compiler.version}, graph v{GRAPH_VERSION}" + (f", {extra}" if extra else "")
 
 
 def lower_graph(model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs], folder: Path) -> None:
-    """Quantize `model` to `dtype` and write the exported graph to `folder`, from where several modes compile it.
+    """Quantize `model` to `dtype` and write the exported graph to `folder`. Several modes can compile it from there.
 
     Args:
         model: Trained model. Not modified.
@@ -119,12 +121,16 @@ def lower_graph(model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs
 
 
 def convert_graph(graph: Path, mode: str, folder: Path) -> None:
-    """Write to `folder` what `mode`, one that converts, makes of the graph in folder `graph`.
+    """Convert the graph in folder `graph` to the format of `mode`, and write it to `folder`.
 
     Raises:
         CompilerError: the mode's format cannot hold the graph.
+        ValueError: the mode converts nothing.
     """
-    modes.method(mode).options["convert"](graph, folder)
+    convert = modes.method(mode).options.convert
+    if convert is None:
+        raise ValueError(f"compile.mode {mode!r} converts no graph")
+    convert(graph, folder)
     Signature.read(graph).write(folder)
 
 
@@ -140,7 +146,7 @@ def compile_graph(
     """Write the artifact of the model in folder `start` to `folder`; see `lower`.
 
     Args:
-        start: What `lower_graph` wrote for `graph_dtype(dtype, mode)` or, if the mode converts, `convert_graph`. Not modified.
+        start: Folder that `lower_graph` wrote for `graph_dtype(dtype, mode)`, or `convert_graph` if the mode converts. Not changed.
         dtype: A registered dtype.
         mode: A registered compile mode.
         calibration: Batches of typical inputs.
@@ -148,7 +154,7 @@ def compile_graph(
         batch_sizes: Sizes that modes with fixed sizes compile for.
     """
     require_feasible(dtype, mode)
-    job = Job(start, Signature.read(start), dtype, calibration, tuple(sorted(set(batch_sizes))))
+    job = CompileJob(start, Signature.read(start), dtype, calibration, tuple(sorted(set(batch_sizes))))
     modes[mode](job, folder).write(folder)
 
 
@@ -171,7 +177,7 @@ def lower(
         calibration: Batches of typical inputs; the first is the export example.
         folder: An existing folder.
         batch_sizes: Sizes that modes with fixed sizes compile for.
-        graph: Folder that `lower_graph` wrote for `graph_dtype(dtype, mode)`; made on the way where there is none.
+        graph: Folder that `lower_graph` wrote for `graph_dtype(dtype, mode)`; None makes a temporary one.
 
     Raises:
         InfeasibleRecipeError: the pair cannot be real on this machine or with this model.
@@ -191,19 +197,19 @@ def lower(
 def load(folder: Path, mode: str, threads: int = 1) -> Predict:
     """Load an artifact for prediction, without the user's code and without unpickling.
 
-    `threads` counts for ONNX Runtime. Torch's modes use torch's own threads: call `torch.set_num_threads` before, and before
-    `lower` too, because ahead-of-time code has the number compiled in.
+    `threads` is for runtimes with threads of their own. Torch's modes use torch's threads: call `torch.set_num_threads` before
+    `load`, and before `lower` too, because ahead-of-time code has the number compiled in.
 
     Raises:
         BundleError: a file is missing or damaged.
         CompilerError: a mode that compiles at load time failed.
     """
     signature = Signature.read(folder)
-    run: Run = modes.method(mode).options["load"](folder, signature, threads)
+    run = modes.method(mode).options.load(folder, signature, threads)
     whole = run if signature.batch_sizes is None else _in_pieces(run, signature.batch_sizes)
 
     def predict(inputs: Inputs) -> Tensor:
-        # Not inference_mode: torch.compile takes an inference tensor, such as padding makes, for another kind and compiles again.
+        # Not inference_mode: padding would make inference tensors, for which torch.compile compiles again.
         with torch.no_grad():
             return whole(*signature.positional(inputs))
 
@@ -211,7 +217,7 @@ def load(folder: Path, mode: str, threads: int = 1) -> Predict:
 
 
 def _in_pieces(run: Run, sizes: tuple[int, ...]) -> Run:
-    """Serve batches of any length by code that takes only batches of `sizes`, which ascend."""
+    """Serve batches of any length by code that takes only batches of `sizes`, in ascending order."""
     largest = sizes[-1]
 
     def serve(*arguments: Tensor) -> Tensor:
@@ -232,13 +238,5 @@ def _in_pieces(run: Run, sizes: tuple[int, ...]) -> Run:
 
 def _quantizer_version(dtype: str) -> str:
     method = quantizers.method(dtype)
-    context = method.options.get("context")
-    return f"{dtype} v{method.version}" + (f" ({context()})" if context else "")
-
-
-def _nothing(dtype: str) -> None:  # noqa: ARG001
-    return None
-
-
-def _same(dtype: str) -> str:
-    return dtype
+    context = method.options.context()
+    return f"{dtype} v{method.version}" + (f" ({context})" if context else "")

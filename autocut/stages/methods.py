@@ -6,11 +6,13 @@ The only list here is that of the axes. A method is listed by being registered.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
-from autocut.registry import Registry
+from autocut.registry import Method, MethodOptions, Registry
+from autocut.task.kinds import kinds
 
 REGISTRIES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -23,6 +25,8 @@ REGISTRIES: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Module and name of the registry of each method axis, in the order in which a recipe runs."""
+
+AnyMethod = Method[Any, MethodOptions]
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,24 @@ class PairRow:
     reason: str | None
 
 
-def registry(axis: str) -> Registry[object]:  # type: ignore[type-var]
+def registry(axis: str) -> Registry[Any, Any]:
     """Import and return the registry of a method axis."""
     module, name = REGISTRIES[axis]
-    found: Registry[object] = getattr(importlib.import_module(module), name)  # type: ignore[type-var]
+    found: Registry[Any, Any] = getattr(importlib.import_module(module), name)
     return found
+
+
+def every_method() -> Iterator[AnyMethod]:
+    """Every registered method: of each axis, the kinds of task, and the quantizers that compile modes bring."""
+    modes = registry("compile.mode")
+    own = [mode.options.quantizers for mode in modes if mode.options.quantizers is not None]
+    for known in (*map(registry, REGISTRIES), kinds, *own):
+        yield from known
+
+
+def late_imports() -> tuple[str, ...]:
+    """Modules that the libraries of the methods import only when they first work."""
+    return tuple(dict.fromkeys(name for method in every_method() for name in method.late_imports))
 
 
 def known_methods() -> dict[str, tuple[str, ...]]:
@@ -58,11 +75,12 @@ def known_methods() -> dict[str, tuple[str, ...]]:
 
 
 def method_rows() -> list[MethodRow]:
-    """Every registered method of every axis."""
+    """Every registered method of every axis, and the kinds of task."""
+    registries = (*map(registry, REGISTRIES), kinds)
     return [
-        MethodRow(axis, method.name, method.summary, method.requires, method.missing())
-        for axis in REGISTRIES
-        for method in registry(axis)
+        MethodRow(method.axis, method.name, method.summary, method.requires, method.missing())
+        for known in registries
+        for method in known
     ]
 
 
@@ -70,8 +88,12 @@ def pair_rows() -> list[PairRow]:
     """Every pair of dtype and compile mode, and whether it can be real here. Compiles nothing."""
     from autocut.stages import lowering
 
-    dtypes, modes = registry("quantize.dtype").names(), registry("compile.mode").names()
-    return [PairRow(dtype, mode, lowering.infeasible_reason(dtype, mode)) for dtype in dtypes for mode in modes]
+    return [PairRow(dtype, mode, lowering.infeasible_reason(dtype, mode)) for dtype, mode in lowering.pairs()]
+
+
+def fitting_kinds(method: AnyMethod) -> tuple[str, ...]:
+    """Names of the kinds of task that `method` takes."""
+    return tuple(kind.name for kind in kinds if method.options.takes(kind.name, kind.function()))
 
 
 def unfit_methods(kind: str, *, is_pretrained: bool) -> dict[str, dict[str, str]]:
@@ -79,9 +101,9 @@ def unfit_methods(kind: str, *, is_pretrained: bool) -> dict[str, dict[str, str]
     unfit: dict[str, dict[str, str]] = {}
     for axis in REGISTRIES:
         for method in registry(axis):
-            kinds = method.options.get("kinds")
-            if kinds is not None and kind not in kinds:
-                unfit.setdefault(axis, {})[method.name] = f"fits {' and '.join(kinds)}, not {kind}"
+            fitting = fitting_kinds(method)
+            if kind not in fitting:
+                unfit.setdefault(axis, {})[method.name] = f"fits {' and '.join(fitting)}, not {kind}"
     if is_pretrained:
         unfit["train.start"] = {"scratch": "the task brings trained weights"}
     return unfit

@@ -1,4 +1,4 @@
-"""A model between two stages: on disk, and by what its latency depends on."""
+"""A model between two stages: its file, and the hash of what its latency depends on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Prefix:
-    """A model ready for its lowerings: its weights, the stages that made them and what training took.
+    """A model ready for its lowerings: its weights, the keys of the stages that made them, and the cost of training.
 
-    `structure` names what latency depends on; `train_seconds` counts pruning and training on this path, without time spent waiting.
+    `structure` is a hash of what latency depends on. `train_seconds` counts pruning and training on this path, without waiting.
     """
 
     model: nn.Module
@@ -44,8 +44,8 @@ def structure_of(model: nn.Module) -> str:
 
 def save_model(folder: Path, model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
     """Write a model, in eval mode, and the masks of its unstructured zeros to `folder`."""
-    # A pruned module has shapes that the user's constructor cannot make again, so the module itself is pickled. The stage cache is
-    # private to its owner and checksummed; bundles, which travel, never hold a pickle.
+    # The user's constructor cannot make a pruned module's shapes again, so the module itself is pickled. The stage cache is private
+    # to its owner and has checksums. Bundles, which other people get, never hold a pickle.
     torch.save({"model": model.eval(), "masks": dict(masks)}, folder / "model.pt")
 
 

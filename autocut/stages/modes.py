@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Put every module of `model` in eval mode inside the block, and give each its own mode back: a user may have frozen some."""
+    """Put all modules of `model` in eval mode inside the block. Afterwards each has its own mode again: a user may freeze some."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

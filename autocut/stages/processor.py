@@ -1,4 +1,4 @@
-"""What of the processor decides a stage's result, and so belongs to its key."""
+"""Features of the processor that decide a stage's result, and so belong to its key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def int8_range() -> str:
 
 @functools.cache
 def instruction_sets() -> str:
-    """Every instruction set that torch finds here: machine code that was compiled for them fails, or differs, without one."""
+    """Every instruction set that torch finds here. Code compiled for them fails, or gives other numbers, where one is missing."""
     found = {f"{torch.backends.cpu.get_cpu_capability()} kernels"}
     # torch 2.13 has `get_capabilities`; where it is missing there are only the private tests (torch>=2.11 is allowed).
     if capabilities := getattr(torch.cpu, "get_capabilities", None):

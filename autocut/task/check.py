@@ -121,8 +121,8 @@ def _setting_faults(task: Task) -> Iterator[Fault]:
             "it names the study's folder, such as 'fashion-cnn'",
         )
     if task.kind not in kinds:
-        hint = nearest_hint(str(task.kind), kinds) or "for something else keep a kind, and give loss= and metric="
-        yield Fault(f"task.kind must be one of {', '.join(kinds)}, got {task.kind!r}", hint)
+        hint = nearest_hint(str(task.kind), kinds.names()) or "for something else keep a kind, and give loss= and metric="
+        yield Fault(f"task.kind must be one of {', '.join(kinds.names())}, got {task.kind!r}", hint)
     for name, least in (("batch_size", 1), ("epochs", 1), ("seed", 0)):
         value = getattr(task, name)
         if not _is_integer(value) or value < least:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from autocut.errors import AutocutError, Fault
 from autocut.task.batches import Batch, Inputs, call, pad, take, tensors
 from autocut.task.file import tell
-from autocut.task.kinds import unshifted_fault
 from autocut.task.splits import length, spread
 from autocut.task.task import Task, seeded
 from autocut.task.worker import ANSWER, MODEL
@@ -135,10 +134,11 @@ def _kind_fault(task: Task, name: str, inputs: Inputs, outputs: Tensor, targets:
     if task.loss is not None and task.metric is not None:
         return None
     kind = task.metric_kind
-    fault = kind.output_fault(outputs, targets) or kind.target_fault(outputs, _sampled_targets(task, name))
-    if fault is None and task.kind == "language_modeling":
-        return unshifted_fault(inputs, targets)
-    return fault
+    return (
+        kind.output_fault(outputs, targets)
+        or kind.target_fault(outputs, _sampled_targets(task, name))
+        or kind.input_fault(inputs, targets)
+    )
 
 
 def _sampled_targets(task: Task, name: str) -> Tensor:

@@ -43,7 +43,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import Subset
 
-from autocut.errors import AutocutError, TaskError, unknown_name
+from autocut.errors import AutocutError, TaskError
 from autocut.task.batches import tensor_bytes, tensors
 from autocut.task.file import TaskFile, import_task_file, take_over_path, tell
 from autocut.task.identity import code_hash, state_hash
@@ -122,7 +122,8 @@ class Task:
         if isinstance(dataset, LockedSplit):
             dataset[0]  # raises: a locked split has to be opened first
         order = make_indices(length(dataset), indices, shuffle, seed)
-        return Loader(dataset, batch_size, order, self.collate, shifts_tokens=self.kind == "language_modeling")
+        shifts_tokens = self.kind in kinds and kinds[self.kind]().shifts_tokens  # `autocut check` tells an unknown kind
+        return Loader(dataset, batch_size, order, self.collate, shifts_tokens=shifts_tokens)
 
     @cached_property
     def metric_kind(self) -> Kind:
@@ -131,9 +132,7 @@ class Task:
         Raises:
             UnknownNameError: no such kind.
         """
-        if self.kind not in kinds:
-            raise unknown_name("task.kind", str(self.kind), kinds)
-        return _with_own_functions(kinds[self.kind], self)
+        return _with_own_functions(kinds[str(self.kind)](), self)
 
     def build_model(self, seed: int | None = None) -> nn.Module:
         """Build the model in eval mode, its random weights drawn from `seed` (default: the task's).

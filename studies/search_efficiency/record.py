@@ -225,7 +225,7 @@ def pack(name: str, space_path: Path, out: Path) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **_versions()},
         "space": space_path.read_text(),
         "graphs": {f"{dtype}/{mode}": numerics(dtype, mode) for dtype, mode in lowerings},
-        "priors": {f"{dtype}/{mode}": float(modes.method(mode).options.get("seconds", 30)) for dtype, mode in lowerings},
+        "priors": {f"{dtype}/{mode}": modes.method(mode).options.seconds for dtype, mode in lowerings},
         "train_samples": length(load_task(TASKS[name]).train_data),
         "shared_s": shared,
         "median_s": {what: round(statistics.median(all_), 3) for what, all_ in sorted(seconds.items())},

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from autocut.deploy.claims import Findings, FoundLatency, judge, latency_agrees, output_tolerance
+from autocut.deploy.claims import Findings, FoundLatency, judge, latency_agrees
 from autocut.deploy.examples import ExampleBatch, read_examples, write_examples
 from autocut.deploy.fresh_process import FreshProcess, clean_environment
 from autocut.deploy.manifest import hash_files, read_manifest
@@ -21,6 +21,7 @@ from autocut.deploy.verify_process import deviation, foreign_modules
 from autocut.errors import InputError, VerificationError
 from autocut.measurement import Interval, Latency
 from autocut.stages import lowering
+from autocut.stages.quantize import output_tolerance
 
 
 def failed_names(verification):

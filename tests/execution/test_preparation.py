@@ -22,14 +22,14 @@ print(json.dumps([foreign_threads(), sorted(sys.modules), required_libraries()])
 _OF_A_TASK = """
 import sys
 from autocut.execution import preparation
-preparation._WORKER, preparation._LAZY_LIBRARIES = "autocut.errors", ()
+preparation._WORKER, preparation._EXPORTER, preparation._late_imports = "autocut.errors", "autocut.errors", tuple
 list(preparation.prepare_for_later(sys.argv[1]))
 print([name for name in ("data", "library", "threaded") if name in sys.modules])
 """
 _JOB = """
 import os, sys
 from autocut.execution import preparation
-preparation._WORKER, preparation._LAZY_LIBRARIES = "autocut.errors", ()
+preparation._WORKER, preparation._EXPORTER, preparation._late_imports = "autocut.errors", "autocut.errors", tuple
 given = list(sys.path)
 list(preparation.prepare_for_later(sys.argv[1]))
 exec(sys.argv[3])

@@ -11,8 +11,9 @@ from scipy.stats import binom
 
 from autocut.errors import DivergedError, InputError
 from autocut.measure.accuracy import Scores, mcnemar_p_value, paired_interval, score_model, to_accuracy, wilson_interval
-from autocut.task.kinds import kinds
+from autocut.task.kinds import kinds as registered
 
+kinds = {kind.name: kind.function() for kind in registered}
 COUNTS = st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 

@@ -7,7 +7,7 @@ import importlib.metadata
 import pytest
 
 from autocut.stages import libraries
-from autocut.stages.libraries import library_versions, required_libraries
+from autocut.stages.libraries import library_versions, required_libraries, runtime_versions
 from autocut.stages.quantize import quantizers
 
 
@@ -40,3 +40,8 @@ def test_a_missing_library_is_left_out_and_two_distributions_of_one_module_are_n
     )
 
     assert set(library_versions()) == {"torch", "numpy", "torch-pruning"}
+
+
+def test_a_bundle_names_what_runs_artifacts_and_not_what_makes_them():
+    """Torch first; onnxscript is needed for the export alone."""
+    assert list(runtime_versions()) == ["torch", "torchao", "onnxruntime", "numpy"]

@@ -14,8 +14,8 @@ from torch._inductor import config as inductor_config
 
 from autocut.errors import BundleError, CompilerError, InfeasibleRecipeError, UnknownNameError
 from autocut.stages import compilers, lowering, processor
-from autocut.stages.compile import aot_inductor
-from autocut.stages.graph import Signature
+from autocut.stages.compile import aot_inductor, modes
+from autocut.stages.graph import SIGNATURE_FILE, Signature
 from autocut.task.batches import Inputs
 
 COMPILED = ("torch_compile", "torch_compile_max_autotune", "aot_inductor")
@@ -40,6 +40,7 @@ def test_artifact_answers_like_the_float_model(dtype: str, mode: str, network: s
     lowering.lower(model, dtype, mode, [inputs], tmp_path)
     predict = lowering.load(tmp_path, mode)
 
+    assert {*tmp_path.iterdir()} == {tmp_path / SIGNATURE_FILE, *tmp_path.glob(modes.method(mode).options.files)}
     for size in (1, 5, 32, 70):
         batch = inputs[torch.randint(len(inputs), (size,))]
         answer = predict(batch)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from autocut.execution.preflight import preflight
 from autocut.recipe import IDENTITY
-from autocut.stages.methods import REGISTRIES, known_methods, method_rows, pair_rows
+from autocut.stages.methods import REGISTRIES, known_methods, method_rows, pair_rows, unfit_methods
+from autocut.stages.prune import pruners
+from autocut.task.kinds import kinds
 
 
 def test_every_axis_knows_what_the_untouched_model_does():
@@ -22,6 +26,22 @@ def test_eager_fp32_can_always_be_run():
     """The baseline has no reason against it."""
     reasons = {(row.dtype, row.mode): row.reason for row in pair_rows()}
     assert reasons["fp32", "eager"] is None
+
+
+def test_kinds_of_task_are_listed_too():
+    """Last, because no space has an axis of them."""
+    assert [row.name for row in method_rows() if row.axis == "task.kind"] == list(kinds.names())
+    assert "task.kind" not in known_methods()
+
+
+def test_a_method_that_names_its_kinds_is_unfit_for_others(monkeypatch: pytest.MonkeyPatch):
+    """And a loss on logits for a kind without logits, whether or not it names any."""
+    monkeypatch.setattr(pruners, "_methods", dict(pruners._methods))
+    pruners.register("mine", kinds=("regression",))(lambda model, ratio, data: model)
+
+    assert unfit_methods("classification", is_pretrained=False) == {"prune.method": {"mine": "fits regression, not classification"}}
+    told = "fits classification and language_modeling, not regression"
+    assert unfit_methods("regression", is_pretrained=False) == {"distill.loss": {"kl": told, "kl_zscore": told}}
 
 
 def test_preflight_finds_the_same_names_in_another_process():

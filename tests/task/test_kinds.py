@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, r2_score
 
-from autocut.task.kinds import IGNORED, kinds, unshifted_fault
+from autocut.task.kinds import IGNORED, kinds
+from autocut.task.kinds.language_modeling import unshifted_fault
 
 EXAMPLES = {
     "classification": (torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1, 0])),
@@ -18,10 +19,10 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("name", kinds)
+@pytest.mark.parametrize("name", kinds.names())
 def test_a_kind_gives_a_scalar_loss_one_score_per_example_and_a_number(name):
     """What everything above relies on, whatever the kind."""
-    kind, (outputs, targets) = kinds[name], EXAMPLES[name]
+    kind, (outputs, targets) = kinds[name](), EXAMPLES[name]
     scores = kind.scores(outputs, targets)
 
     assert kind.loss(outputs, targets).shape == ()
@@ -33,10 +34,10 @@ def test_a_kind_gives_a_scalar_loss_one_score_per_example_and_a_number(name):
     assert isinstance(kind.chance(targets), float)
 
 
-@pytest.mark.parametrize("name", kinds)
+@pytest.mark.parametrize("name", kinds.names())
 def test_a_kind_tells_outputs_of_a_wrong_shape(name):
     """Each fault names the shapes and has a hint."""
-    fault = kinds[name].output_fault(torch.zeros(4, 2, 2, 2), EXAMPLES[name][1])
+    fault = kinds[name]().output_fault(torch.zeros(4, 2, 2, 2), EXAMPLES[name][1])
 
     assert "(4, 2, 2, 2)" in fault.message
     assert fault.hint
@@ -45,7 +46,7 @@ def test_a_kind_tells_outputs_of_a_wrong_shape(name):
 def test_accuracy_is_the_share_of_right_classes():
     """As scikit-learn counts it."""
     outputs, targets = EXAMPLES["classification"]
-    kind = kinds["classification"]
+    kind = kinds["classification"]()
 
     assert kind.summarize(kind.scores(outputs, targets).numpy(), targets.numpy()) == pytest.approx(
         accuracy_score(targets, outputs.argmax(1))
@@ -56,7 +57,7 @@ def test_accuracy_is_the_share_of_right_classes():
 def test_r2_is_that_of_scikit_learn(pairs):
     """Constant targets included, where R2 has no variance to explain."""
     predicted, wanted = torch.tensor(pairs).double().unbind(1)
-    kind = kinds["regression"]
+    kind = kinds["regression"]()
     r2 = kind.summarize(kind.scores(predicted, wanted).numpy(), wanted.numpy())
 
     assert r2 == pytest.approx(r2_score(wanted, predicted), rel=1e-6, abs=1e-6)
@@ -67,7 +68,7 @@ def test_ignored_tokens_count_nowhere():
     outputs = torch.nn.functional.one_hot(torch.tensor([[1, 2, 3], [1, 2, 3]]), 5).float()
     targets = torch.tensor([[1, 2, IGNORED], [1, 0, IGNORED]])
 
-    assert kinds["language_modeling"].scores(outputs, targets).tolist() == [1.0, 0.5]
+    assert kinds["language_modeling"]().scores(outputs, targets).tolist() == [1.0, 0.5]
 
 
 def test_targets_that_are_the_inputs_are_told():
@@ -92,12 +93,12 @@ def test_shifted_targets_and_repeated_tokens_are_let_pass():
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_a_class_out_of_range_is_told_with_its_value(wrong):
     """Cross entropy would crash, or read beyond its table on some devices."""
-    fault = kinds["classification"].target_fault(torch.zeros(2, 3), torch.tensor([0, 1, wrong]))
+    fault = kinds["classification"]().target_fault(torch.zeros(2, 3), torch.tensor([0, 1, wrong]))
 
     assert f"0..2 for a model with 3 outputs, got {wrong}" in fault.message
 
 
 def test_constant_targets_are_told():
     """R2 of them means nothing."""
-    assert "must vary" in kinds["regression"].target_fault(torch.zeros(2), torch.ones(4)).message
-    assert np.isclose(kinds["regression"].summarize(np.zeros(4), np.ones(4)), 1.0)
+    assert "must vary" in kinds["regression"]().target_fault(torch.zeros(2), torch.ones(4)).message
+    assert np.isclose(kinds["regression"]().summarize(np.zeros(4), np.ones(4)), 1.0)

@@ -1,22 +1,27 @@
 """Compile: turn a graph into what production runs.
 
-A mode is one file of this folder. It registers a function that writes the artifact, and names the one that loads it again::
+A mode is one file of this folder. It registers a function that writes the artifact, and says in `ModeOptions` how the artifact is
+loaded, which files it consists of and how a person runs them::
 
-    @modes.register("name", load=load_name)
-    def compile_name(job: Job, folder: Path) -> Signature: ...
+    def load_name(folder: Path, signature: Signature, threads: int) -> Run:
+        model = runtime.load(folder / "model.bin", threads)
+        return lambda *arguments: model(*arguments)
 
-    def load_name(folder: Path, signature: Signature, threads: int) -> Run: ...
+    def run_lines(call: ExampleCall) -> str:
+        return call.in_torch("import runtime", f"model = runtime.load({call.files[0]!r}, {call.threads})")
 
-Options besides `load`, all of them optional, and functions of the dtype where nothing else is said:
+    @modes.register(
+        "name", requires=("runtime",), runs_with=("runtime",), load=load_name, files="model.bin", run_lines=run_lines, seconds=5
+    )
+    def compile_name(job: CompileJob, folder: Path) -> Signature:
+        "Compile with my runtime."  # the line that `autocut methods` shows
+        runtime.convert(load_graph(job.graph), folder / "model.bin")
+        return job.signature
 
-    infeasible   reason why the mode cannot run it here, or None; cheap, compiles nothing
-    graph        the dtype whose exported graph the mode starts from; the dtype itself where nothing is said
-    numerics     name of the arithmetic; pairs of one name share one accuracy; the dtype and its version where nothing is said
-    seconds      a plain number: what the mode takes until it runs, on one core, before anything was measured
-    context      what else decides the artifact, such as threads or the instruction set, as a string
-    convert      not a function of the dtype but (graph, folder) -> None: writes to `folder` what the mode makes of a graph before
-                 it looks at the dtype, such as the same graph in the mode's own format. All dtypes of the graph share it, and
-                 `compile_name` gets `folder` as its `job.graph`. Raise the mode's version when what it writes changes
+A mode that quantizes by itself has a registry of its own quantizers, and names it as its `quantizers` (`onnxruntime`).
+
+The function translates what its library raises (`stages.compilers.translated`). A model that the mode cannot take raises
+`InfeasibleRecipeError`. Raise `version` when the mode writes something else.
 """
 
 from __future__ import annotations
@@ -25,10 +30,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from autocut.registry import Registry, import_all
+from autocut.registry import MethodOptions, Registry, import_all
 from autocut.stages.graph import Signature
 from autocut.task.batches import Inputs
 
@@ -37,10 +43,11 @@ Run = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class Job:
+class CompileJob:
     """What a mode compiles: the graph in folder `graph`, for `dtype`, to be served in batches of `batch_sizes`.
 
-    Where the mode registers `convert`, the folder holds what that has made of the graph. Others share it: nothing in it may change.
+    Where the mode registers `convert`, the folder holds what `convert` has made of the graph. Others share it: nothing in it may
+    change.
     """
 
     graph: Path
@@ -50,8 +57,63 @@ class Job:
     batch_sizes: tuple[int, ...]
 
 
-Compiler = Callable[[Job, Path], Signature]
+@dataclass(frozen=True)
+class ExampleCall:
+    """What the README of a bundle calls the model with.
 
-modes: Registry[Compiler] = Registry("compile.mode")
+    `files` are the artifact's files that the mode registers, by their names inside the bundle's folder `bundle`. `tensors` and
+    `arrays` are an example of each input in the graph's order, as torch and as numpy code. `threads` were used for measuring.
+    """
+
+    bundle: Path
+    files: tuple[str, ...]
+    tensors: tuple[str, ...]
+    arrays: tuple[str, ...]
+    threads: int
+
+    def in_torch(self, *load: str) -> str:
+        """Return code that runs the lines `load`, which make `model`, and calls it."""
+        call = (f"inputs = ({', '.join(self.tensors)},)", "with torch.inference_mode():", "    output = model(*inputs)")
+        return "\n".join(("import torch", *load, *call))
+
+
+def _nothing(dtype: str) -> None:  # noqa: ARG001  (the signature of these options)
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeOptions(MethodOptions):
+    """What a compile mode says of itself, besides the function that writes its artifact.
+
+    Attributes:
+        load: Loads the artifact: (folder, signature, threads) -> a function of the input tensors.
+        files: Glob pattern of the files that the artifact consists of, besides the signature.
+        run_lines: Code for the README of a bundle that runs these files without autocut.
+        runs_with: Importable modules that run the artifact, besides torch; a bundle names their versions.
+        seconds: What the mode takes until it runs, on one core, as long as nothing was measured.
+        infeasible: Reason why the mode cannot run the dtype on this machine, or None. It is cheap and compiles nothing.
+        numerics: Name of the dtype's arithmetic where it is not that of the dtype's own quantizer. Pairs of one name share one
+            accuracy.
+        context: What else decides the artifact, such as threads or the instruction set. It becomes part of the stage key.
+        convert: (graph, folder) -> None: writes to `folder` what the mode makes of a graph before it looks at the dtype, such as
+            the same graph in the mode's own format. All dtypes of the graph share it. The mode gets `folder` as `CompileJob.graph`.
+        quantizers: Registry of the mode's own quantizers. The mode starts from the graph of the untouched dtype.
+    """
+
+    load: Callable[[Path, Signature, int], Run]
+    files: str
+    run_lines: Callable[[ExampleCall], str]
+    runs_with: tuple[str, ...] = ()
+    seconds: float = 30.0
+    infeasible: Callable[[str], str | None] = _nothing
+    numerics: Callable[[str], str | None] = _nothing
+    context: Callable[[str], str | None] = _nothing
+    convert: Callable[[Path, Path], None] | None = None
+    quantizers: Registry[Any, MethodOptions] | None = None
+
+
+Compiler = Callable[[CompileJob, Path], Signature]
+
+modes: Registry[Compiler, ModeOptions] = Registry("compile.mode", ModeOptions)
 
 import_all(sys.modules[__name__])

@@ -1,8 +1,14 @@
 """ONNX Runtime: its own graph format, its own quantizers, its own kernels.
 
-It starts from the float graph and quantizes by itself, because the int8 graphs of torch do not translate to its kernels. A
-dtype is one function registered in `onnx_quantizers`: it reads a float model from one file and writes the quantized one to
-another.
+It starts from the float graph and quantizes by itself, because the int8 graphs of torch do not translate to its kernels. Another
+dtype is one file of this folder, or of a plug-in, with a function that reads a float model from one file and writes the quantized
+one to another::
+
+    @onnx_quantizers.register("int4")  # the dtype's name in `stages.quantize`
+    def quantize_int4(source: Path, target: Path, feeds: Sequence[Feed]) -> None: ...
+
+`feeds` are batches of typical inputs by input name. The function may move `source` and write beside it. If it changes no layer, it
+raises `InfeasibleRecipeError` (`require_quantized`).
 """
 
 from __future__ import annotations
@@ -19,21 +25,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autocut.errors import BundleError, InfeasibleRecipeError
-from autocut.registry import Registry
+from autocut.recipe import UNTOUCHED
+from autocut.registry import MethodOptions, Registry
 from autocut.stages import processor
-from autocut.stages.compile import Job, Run, modes
+from autocut.stages.compile import CompileJob, ExampleCall, Run, modes
 from autocut.stages.compilers import first_line, quietly, translated
 from autocut.stages.graph import Signature, load_graph
 
 Feed = dict[str, NDArray[Any]]
 OnnxQuantizer = Callable[[Path, Path, Sequence[Feed]], None]
 
-onnx_quantizers: Registry[OnnxQuantizer] = Registry("quantize.dtype in onnxruntime")
+onnx_quantizers: Registry[OnnxQuantizer, MethodOptions] = Registry("quantize.dtype in onnxruntime", MethodOptions)
 
 _MODEL_FILE = "model.onnx"
 _FLOAT_FILE = "float.onnx"
 _OUTPUT = "output"
 _ERRORS_ONLY = 3
+_FLOAT, _ = UNTOUCHED.lowering
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")
 
@@ -66,26 +74,36 @@ def load_onnxruntime(folder: Path, signature: Signature, threads: int) -> Run:
 
 
 def _infeasible(dtype: str) -> str | None:
-    if dtype in onnx_quantizers:
-        return None
-    return "ONNX Runtime has no bfloat16 kernels for CPUs" if dtype == "bf16" else f"ONNX Runtime has no kernel for {dtype}"
+    return None if dtype in onnx_quantizers else f"ONNX Runtime has no kernel for {dtype}"
 
 
-def _numerics(dtype: str) -> str:
-    return "" if dtype == "fp32" else f"{dtype} by onnxruntime, {_context(dtype)}"
+def _numerics(dtype: str) -> str | None:
+    return None if dtype == _FLOAT else f"{dtype} by onnxruntime, {_context(dtype)}"
 
 
 def _context(dtype: str) -> str:
     quantizer = f"quantizer v{onnx_quantizers.method(dtype).version}"
-    return quantizer if dtype == "fp32" else f"{quantizer}, {processor.int8_range()}"
+    return quantizer if dtype == _FLOAT else f"{quantizer}, {processor.int8_range()}"
+
+
+def _run_lines(call: ExampleCall) -> str:
+    (file,) = call.files
+    return (
+        "import numpy as np, onnxruntime\noptions = onnxruntime.SessionOptions()\n"
+        f"options.intra_op_num_threads = {call.threads}\n"
+        f"session = onnxruntime.InferenceSession({file!r}, options, providers=['CPUExecutionProvider'])\n"
+        f"arrays = [{', '.join(call.arrays)}]\n"
+        "feed = {node.name: array for node, array in zip(session.get_inputs(), arrays, strict=True)}\n"
+        "output = session.run(None, feed)[0]"
+    )
 
 
 def convert_to_onnx(graph: Path, folder: Path) -> None:
     """Export the float graph to ONNX, which takes much longer than to quantize it (digits: 1.1 s, then 0.1 s).
 
-    The exporter (torch 2.13) notes at each node where in whose source it came from: half of a small file, and nobody's business to
-    whom it is handed. It is left out. So are the shapes that it notes between the nodes: whoever reads the file infers them, and
-    the dynamic quantizer of ONNX Runtime 1.30 finds that they contradict what it has transposed.
+    The exporter (torch 2.13) notes at each node the line of source that it came from. That is half of a small file, and does not
+    concern the people who get the model: it is left out. So are the shapes that the exporter notes between the nodes. Readers of
+    the file infer them, and the dynamic quantizer of ONNX Runtime 1.30 finds that they contradict what it has transposed.
     """
     import onnx
 
@@ -105,16 +123,21 @@ def convert_to_onnx(graph: Path, folder: Path) -> None:
 @modes.register(
     "onnxruntime",
     version=3,
-    seconds=4,
     requires=("onnxruntime", "onnxscript"),
+    # What torch's exporter to ONNX imports when it first runs (torch 2.13).
+    late_imports=("torch.onnx._internal.exporter._compat", "onnxscript.function_libs.torch_lib.ops"),
     load=load_onnxruntime,
+    files=_MODEL_FILE,
+    run_lines=_run_lines,
+    runs_with=("onnxruntime",),
+    seconds=4,
     infeasible=_infeasible,
-    graph=lambda dtype: "fp32",  # noqa: ARG005
     numerics=_numerics,
     context=_context,
     convert=convert_to_onnx,
+    quantizers=onnx_quantizers,
 )
-def compile_onnxruntime(job: Job, folder: Path) -> Signature:
+def compile_onnxruntime(job: CompileJob, folder: Path) -> Signature:
     """Quantize the ONNX graph with ONNX Runtime's own quantizers."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         # A copy: the quantizers write beside what they read, or move it.
@@ -142,16 +165,11 @@ def quantize_dynamic(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize
 
-    prepared = _prepare(source)
     quantize(
-        prepared,
-        target,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        per_channel=True,
-        reduce_range=not processor.has_vnni(),
-        weight_type=QuantType.QInt8,
-    )
-    _require_quantized(target, "int8_dynamic")
+        _prepare(source), target, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
+        reduce_range=not processor.has_vnni(), weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    require_quantized(target, "int8_dynamic")
 
 
 @onnx_quantizers.register("int8_static")
@@ -160,16 +178,15 @@ def quantize_static(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as quantize
 
-    prepared = _prepare(source)
     quantize(
-        prepared, target, _Reader(feeds), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=not processor.has_vnni(),
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        _prepare(source), target, _Reader(feeds), quant_format=QuantFormat.QDQ, per_channel=True,
+        reduce_range=not processor.has_vnni(), activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
-    _require_quantized(target, "int8_static")
+    require_quantized(target, "int8_static")
 
 
 def _prepare(source: Path) -> Path:
-    """Infer shapes and fold batch normalization: the quantizers need both."""
+    """Infer shapes and fold batch normalization, which the quantizers need, and return the new file."""
     from onnxruntime.quantization import shape_inference
 
     prepared = source.with_name("prepared.onnx")
@@ -177,8 +194,12 @@ def _prepare(source: Path) -> Path:
     return prepared
 
 
-def _require_quantized(path: Path, dtype: str) -> None:
-    """Raise unless a convolution or matrix product in `path` reads quantized numbers: a quantized softmax alone is none."""
+def require_quantized(path: Path, dtype: str) -> None:
+    """Raise unless a convolution or matrix product in `path` reads quantized numbers; a quantized softmax alone does not count.
+
+    Raises:
+        InfeasibleRecipeError: none does.
+    """
     import onnx
 
     nodes = onnx.load(path).graph.node
@@ -187,10 +208,6 @@ def _require_quantized(path: Path, dtype: str) -> None:
         if node.op_type in _INTEGER_PRODUCTS or (node.op_type in _PRODUCTS and dequantized.intersection(node.input)):
             return
     raise InfeasibleRecipeError(f"{dtype} must change at least one layer, but ONNX Runtime's quantizer found none that it can")
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    return np.ascontiguousarray(tensor.detach().numpy())
 
 
 class _Reader:
@@ -202,3 +219,7 @@ class _Reader:
     def get_next(self) -> Feed | None:
         """Return the next feed."""
         return next(self._feeds, None)
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return np.ascontiguousarray(tensor.detach().numpy())

@@ -1,11 +1,19 @@
-"""Prune: remove weights before training recovers what they did.
+"""Prune: remove weights before training recovers the accuracy.
 
-A method is one function in one file of this folder, registered in `pruners`::
+A method is one file of this folder. It registers a function in `pruners`::
 
-    @pruners.register("name")
-    def prune_name(model: nn.Module, ratio: float, data: PruneData) -> Pruned: ...
+    @pruners.register("random_weights", version=1, requires=("my_library",), install="pip install my-library")
+    def prune_random_weights(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
+        "Zero random weights of the first layer."  # the line that `autocut methods` shows
+        pruned = copy.deepcopy(model)
+        name, weight = next(pruned.named_parameters())
+        mask = torch.rand_like(weight) > ratio
+        weight.data.mul_(mask)
+        return Pruned(pruned, {name: mask})
 
-It returns a new model and never touches the one it is given; a ratio that removes nothing raises `InfeasibleRecipeError`.
+The function returns a new model and does not change the one that it gets. It is called with 0 < ratio < 1. A ratio that removes
+nothing, or a model that the method cannot take, raises `InfeasibleRecipeError`. Raise `version` when the results change.
+`registry.Method` says what else a method of any axis can register.
 """
 
 from __future__ import annotations
@@ -16,7 +24,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from autocut.registry import Registry, import_all
+from autocut.registry import MethodOptions, Registry, import_all
 from autocut.task.batches import Inputs
 
 
@@ -24,7 +32,7 @@ from autocut.task.batches import Inputs
 class PruneData:
     """What a method may look at: an example batch for tracing, and training batches with the task's loss for gradients.
 
-    `original` is the model before its first cut where the one to prune was cut before: ratios always count from there.
+    `original` is the model before its first cut, for a model that was cut before: ratios always count from there.
     """
 
     inputs: Inputs
@@ -47,6 +55,6 @@ class Pruned:
 
 Pruner = Callable[[nn.Module, float, PruneData], Pruned]
 
-pruners: Registry[Pruner] = Registry("prune.method")
+pruners: Registry[Pruner, MethodOptions] = Registry("prune.method", MethodOptions)
 
 import_all(sys.modules[__name__])

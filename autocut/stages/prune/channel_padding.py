@@ -1,8 +1,8 @@
 """`F.pad` over channels, explained to torch-pruning's dependency graph.
 
-The option-A shortcut of the CIFAR ResNets pads channels: channel i before is channel i + offset after. torch-pruning 1.6.1 takes
-the padding for an element-wise operation, so it removes the wrong channels after it (the model runs, and is wrong) and guesses
-wrong widths behind it. This can go when torch-pruning knows ConstantPadNd.
+The option-A shortcut of the CIFAR ResNets pads channels: channel i becomes channel i + offset. torch-pruning 1.6.1 takes the
+padding for an element-wise operation. So it removes the wrong channels after the padding (the model runs, and is wrong) and guesses
+wrong widths there. This can go when torch-pruning knows ConstantPadNd.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _replace(graph: Any, node: Any, pruner: Any, width: int) -> None:
 
 
 def _shift(node: Any, first: int, end: int) -> None:
-    """Map channels to [first, end) on the way in, and back on the way out; channels of zeros have no way out."""
+    """Map channels to [first, end) at the input, and back at the output; the added channels of zeros map to nothing."""
     mapping = torch_pruning.dependency.index_mapping._ConcatIndexMapping
     for source in node.inputs:
         for dependency in source.dependencies:
@@ -77,7 +77,7 @@ def _shift(node: Any, first: int, end: int) -> None:
 
 
 def _forget_mappings(graph: Any) -> None:
-    """Drop what was guessed from wrong widths, such as the stride of a flatten; each group computes its mappings anew."""
+    """Drop mappings that were guessed from wrong widths, such as the stride of a flatten. Each group computes them anew."""
     for node in graph.module2node.values():
         for dependency in node.dependencies:
             dependency.index_mapping = [None, None]

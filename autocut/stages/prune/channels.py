@@ -1,10 +1,9 @@
 """Channel removal through torch-pruning's dependency graph, with every group checked.
 
-torch-pruning traces which channels must go together. It treats what it does not know as element-wise, so it can be wrong in
-silence: an
-`F.pad` over channels shifts them, attention written with `view` splits them. So each group is removed under a check: silence the
-channels (zero what reads them), run, remove them, run again. Equal outputs mean that exactly those channels went. A group that
-fails is left whole and the work starts again without it.
+torch-pruning traces which channels must go together. It takes an operation that it does not know for an element-wise one, and can
+be wrong without an error: an `F.pad` over channels shifts them, attention written with `view` splits them. So each group is
+removed under a check: silence the channels (set the weights that read them to zero), run, remove the channels, run again. Equal
+outputs mean that exactly these channels went. A group that fails is left whole, and the work starts again without it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Importance = Callable[[Any], Tensor | None]
 EXAMPLES = 4
 TRACING_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, AttributeError, KeyError)
 MIXES_CHANNELS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.MultiheadAttention, nn.RNNBase)
-"""Layers whose output depends on how many channels there are: silenced is not the same as removed, so only shapes are checked."""
+"""Layers whose output depends on the number of channels. Silenced differs from removed there, so only shapes are checked."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def prune_channels(
         The smaller copy. Parameters that several layers share are still one where those layers lost the same channels of them.
 
     Raises:
-        InfeasibleRecipeError: Nothing was removed; the reason tells whether the ratio or the model is why.
+        InfeasibleRecipeError: Nothing was removed; the message says whether this is due to the ratio or to the model.
     """
     example = take(inputs, EXAMPLES)
     ranked = copy.deepcopy(model).requires_grad_(True)  # the graph is traced through autograd
@@ -98,9 +97,9 @@ def prune_channels(
 
 
 def _tie_again(pruned: nn.Module, model: nn.Module) -> None:
-    """Make one parameter again of what is one in `model`: torch-pruning gives each layer a tensor of its own.
+    """Share the parameters again that layers share in `model`: torch-pruning gives each layer a tensor of its own.
 
-    Layers that lost different channels of it cannot share one any more, and keep their own.
+    Layers that lost different channels can no longer share one, and keep their own.
     """
     owners: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -228,14 +227,14 @@ def _cut_and_check(model: nn.Module, graph: Any, cut: _Cut, example: Inputs, nam
 
 
 def _narrowed_layers(graph: Any, group: Any, names: dict[nn.Module, str]) -> frozenset[str]:
-    """Names of the layers that lose outputs: without them the group is not found again."""
+    """Names of the layers that lose outputs. A search that leaves them out does not find the group again."""
     narrowed = (item.target.module for item, _ in group if graph.is_out_channel_pruning_fn(item.handler))
     return frozenset(names[module] for module in narrowed if isinstance(module, _ConvNd | nn.Linear))
 
 
 @torch.no_grad()
 def _silence(graph: Any, group: Any) -> bool:
-    """Zero what writes and what reads the group's channels; False where zero is not the same as absent."""
+    """Set to zero the weights that write and read the group's channels; return False where zero differs from removed."""
     comparable = True
     for dependency, indices in group:
         module = dependency.target.module

@@ -21,8 +21,7 @@ def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
 
     Each group (a channel of one layer with everything coupled to it) loses about `ratio` of its channels, rounded so that the width
     that is left suits vector units; the rounding is finer for narrow layers. Inputs and outputs of the model keep their shapes. A
-    group whose removal changes more than the removed channels did (attention written by hand, a channel-wise constant) is left
-    whole.
+    group is left whole if its removal would change other channels too (attention written by hand, a channel-wise constant).
 
     Args:
         model: Trained model. Not modified.

@@ -1,4 +1,4 @@
-"""Single weights set to zero: a smaller compressed file, and no speed on dense kernels."""
+"""Single weights set to zero: a smaller compressed file, but no speed on dense kernels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2
 def prune_l1_unstructured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Zero the weights of smallest magnitude, ranked over all layers together.
 
-    Weights of convolutions, linear layers and attention projections take part. Biases, normalization, embeddings and the layer that
-    runs last (few weights, each seen by every class) do not, unless it is the only layer. The tensors keep their shapes, so a dense
-    kernel runs no faster.
+    Weights of convolutions, linear layers and attention projections take part. Biases, normalization and embeddings do not. Neither
+    does the layer that runs last, unless it is the only one: it has few weights, and every class depends on them. The tensors keep
+    their shapes, so a dense kernel runs no faster.
 
     Args:
         model: Trained model. Not modified.
         ratio: Fraction of the weights that take part to remove, 0 < ratio < 1.
-        data: Its example batch tells which layer runs last.
+        data: Its example batch is run to find the layer that runs last.
 
     Returns:
         A copy with zeros, and one mask a pruned parameter.

@@ -1,33 +1,70 @@
 """Quantize: store numbers in fewer bits.
 
-A method is one function in one file of this folder, registered in `quantizers`::
+A dtype is one file of this folder. It registers a function in `quantizers`, with what `DtypeOptions` asks for::
 
-    @quantizers.register("name", eager="why eager has no kernel for it", machine=check)
-    def quantize_name(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module: ...
+    def why_not_here() -> str | None:
+        return None if processor.has_vnni() else "this CPU has no VNNI instructions"
 
-It returns a new module, float in and float out, called as the model is, that `torch.export` takes and that holds plain tensors
-only. A dtype that changes no layer raises `InfeasibleRecipeError`. Options, all of them optional:
+    @quantizers.register("int4", no_kernel={"eager": "eager has no int4 kernel"}, machine=why_not_here)
+    def quantize_int4(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
+        "Store linear weights as int4."  # the line that `autocut methods` shows
+        with quietly():
+            from torchao.quantization import Int4WeightOnlyConfig
 
-    eager       why an uncompiled graph of this dtype is not a product, such as "no kernel"; the pair with eager is then infeasible
-    machine     () -> reason why this machine cannot run the dtype, or None; cheap
-    context     () -> what of the machine decides the quantized numbers, as a string; asked even where the dtype cannot run
-    freezing    False where constant folding in a compiler would turn the stored numbers back into floats
+        return quantize_linear_layers(model, "int4", Int4WeightOnlyConfig())
 
-Onnx Runtime brings quantizers of its own (stages/compile/onnxruntime.py): there only the names are shared.
+The function returns a new module, float in and float out, called as the model is, that `torch.export` takes and that holds plain
+tensors only. A dtype that changes no layer raises `InfeasibleRecipeError`. Raise `version` when the numbers change.
+
+A runtime may have quantizers of its own (`stages.compile.onnxruntime`). There a dtype has another function, under the same name.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import nn
 
-from autocut.registry import Registry, import_all
+from autocut.registry import MethodOptions, Registry, import_all
 from autocut.task.batches import Inputs
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DtypeOptions(MethodOptions):
+    """What a dtype says of itself, besides the function that quantizes.
+
+    Attributes:
+        no_kernel: Compile modes that cannot run the dtype by a kernel of its own, with the reason.
+        machine: Reason why this machine cannot run the dtype, or None. It is cheap.
+        context: What of the machine decides the quantized numbers. It is asked even where the dtype cannot run.
+        freezing: False where constant folding in a compiler would turn the stored numbers back into floats.
+        convolutions: Whether the dtype changes convolutions, not only linear layers.
+        output_tolerance: Largest deviation of an output from what the same bundle gave before, relative to the largest output
+            (`deploy.claims`).
+    """
+
+    no_kernel: Mapping[str, str] = field(default_factory=dict)
+    machine: Callable[[], str | None] = _nothing
+    context: Callable[[], str | None] = _nothing
+    freezing: bool = True
+    convolutions: bool = False
+    output_tolerance: float = 5e-2
+
 
 Quantizer = Callable[[nn.Module, Sequence[Inputs]], nn.Module]
 
-quantizers: Registry[Quantizer] = Registry("quantize.dtype")
+quantizers: Registry[Quantizer, DtypeOptions] = Registry("quantize.dtype", DtypeOptions)
+
+
+def output_tolerance(dtype: str) -> float:
+    """Largest deviation of an output of a bundle of `dtype`; a dtype that is not registered here gets that of integers."""
+    return (quantizers.method(dtype).options if dtype in quantizers else DtypeOptions()).output_tolerance
+
 
 import_all(sys.modules[__name__])

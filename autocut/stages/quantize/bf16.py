@@ -15,13 +15,18 @@ from autocut.task.batches import Inputs, call, transform
 
 def _only_simulated() -> str | None:
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_sve_supported")
-    # torch tells by private functions only, and not every version has all of them (2.13).
+    # Only private functions of torch know this, and not every version has all of them (2.13).
     if any(getattr(torch.cpu, test, lambda: False)() for test in tests):
         return None
     return "this CPU has no bfloat16 instructions and only simulates them"
 
 
-@quantizers.register("bf16", machine=_only_simulated)
+@quantizers.register(
+    "bf16",
+    no_kernel={"onnxruntime": "ONNX Runtime has no bfloat16 kernels for CPUs"},
+    machine=_only_simulated,
+    output_tolerance=2e-2,
+)
 def quantize_bf16(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
     """Store and compute in bfloat16: 8 bits of exponent, 7 of fraction.
 

@@ -11,7 +11,7 @@ from autocut.stages.quantize import quantizers
 from autocut.task.batches import Inputs
 
 
-@quantizers.register("fp32")
+@quantizers.register("fp32", output_tolerance=1e-3)
 def quantize_fp32(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
     """Keep every number as it is.
 

@@ -12,7 +12,9 @@ from autocut.stages.quantize.linear_layers import quantize_linear_layers
 from autocut.task.batches import Inputs
 
 
-@quantizers.register("int8_dynamic", version=2, eager="eager runs a quantized graph by a reference implementation, no kernel")
+@quantizers.register(
+    "int8_dynamic", version=2, no_kernel={"eager": "eager runs a quantized graph by a reference implementation, no kernel"}
+)
 def quantize_int8_dynamic(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
     """Store linear weights as int8 and quantize activations while running.
 

@@ -17,14 +17,17 @@ from autocut.task.batches import Inputs, call
 
 
 @quantizers.register(
-    "int8_static", eager="eager runs a quantized graph by a reference implementation, no kernel", context=processor.int8_range
+    "int8_static",
+    no_kernel={"eager": "eager runs a quantized graph by a reference implementation, no kernel"},
+    context=processor.int8_range,
+    convolutions=True,
 )
 def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
     """Quantize weights and activations of convolutions and linear layers to int8 with scales fixed beforehand.
 
     Activations get one scale per tensor, found by a histogram over the calibration batches; weights one per output channel.
-    What lies between (softmax, normalization, embeddings) stays float. The result is a graph of quantize and dequantize
-    operators around float ones: Inductor fuses them to int8 kernels, and only then is it fast.
+    The other operators (softmax, normalization, embeddings) stay float. The result is a graph of quantize and dequantize operators
+    around float ones. It is fast only after Inductor has fused them to int8 kernels.
 
     Args:
         model: Trained float model. Not modified.
@@ -60,7 +63,7 @@ def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.
 
 
 def _without_unused(module: fx.GraphModule) -> fx.GraphModule:
-    """Drop the float weights that conversion leaves behind: nothing reads them, but they would be saved."""
+    """Drop the float weights that conversion leaves behind. Nothing reads them, but they would be saved."""
     used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     for name in [name for name, _ in (*module.named_parameters(), *module.named_buffers()) if name not in used]:
         owner, _, attribute = name.rpartition(".")

@@ -13,7 +13,10 @@ from autocut.task.batches import Inputs
 
 
 @quantizers.register(
-    "int8_weight_only", version=2, eager="eager turns int8 weights back into floats on every call, no kernel", freezing=False
+    "int8_weight_only",
+    version=2,
+    no_kernel={"eager": "eager turns int8 weights back into floats on every call, no kernel"},
+    freezing=False,
 )
 def quantize_int8_weight_only(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
     """Store linear weights as int8 and compute in float.

@@ -1,6 +1,7 @@
-"""Train: recover what a cut cost, with a curriculum that spares samples and a teacher that spares labels.
+"""Train: recover the accuracy that pruning cost, with a curriculum that saves samples and a teacher that adds to the labels.
 
-`train_model` is the front door; the methods it can use are in `curricula`, `orders` and `distillations`.
+`train_model` trains. The methods that it can use are in `curricula`, `orders` and `distillations`; `registries` says how to write
+one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Distillation losses on logits: the student follows the teacher's whole output, not only the label.
 
-Logits have shape (n, classes) or (n, length, vocabulary); the last dimension is the distribution and the mean is taken over all the
-others. Other outputs (one logit for two classes, a map of labels) would give a number too, but a meaningless one:
+Logits have shape (n, classes) or (n, length, vocabulary). The last dimension is the distribution, and the mean is taken over all
+the others. Other outputs (one logit for two classes, a map of labels) would give a number too, but a meaningless one:
 `check_distillation` refuses them.
 """
 
@@ -12,18 +12,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from autocut.errors import InfeasibleRecipeError
+from autocut.stages.methods import fitting_kinds
 from autocut.stages.train.registries import distillations
-
-KINDS = ("classification", "language_modeling")
-
-_SHAPES = {"classification": (2, "(n, classes)"), "language_modeling": (3, "(n, length, vocabulary)")}
+from autocut.task.kinds import kinds
 
 
 def check_distillation(loss_name: str, kind_name: str, outputs: Tensor) -> None:
     """Refuse a distillation that cannot mean anything for a model's `outputs`.
 
     Args:
-        loss_name: ``distill.loss``; ``none`` is always fine.
+        loss_name: ``distill.loss``.
         kind_name: The task's kind. Whether the task has a loss of its own does not matter: distilling needs logits either way.
         outputs: Of any batch.
 
@@ -31,28 +29,24 @@ def check_distillation(loss_name: str, kind_name: str, outputs: Tensor) -> None:
         InfeasibleRecipeError: the loss does not fit tasks of this kind, or needs logits, and the outputs are none.
         UnknownNameError: no such loss.
     """
-    options = distillations.method(loss_name).options
-    if kind_name not in options["kinds"]:
+    loss = distillations.method(loss_name)
+    if kind_name not in (fitting := fitting_kinds(loss)):
+        raise InfeasibleRecipeError(f"distill.loss {loss_name!r} fits {' and '.join(fitting)} tasks only, got {kind_name!r}")
+    fewest, shape = loss.options.classes, kinds[kind_name]().logits_shape
+    if fewest is not None and shape is not None and (outputs.dim() != len(shape) or outputs.shape[-1] < fewest):
         raise InfeasibleRecipeError(
-            f"distill.loss {loss_name!r} fits {' and '.join(options['kinds'])} tasks only, got {kind_name!r}"
-        )
-    fewest = options.get("classes")
-    if fewest is None:
-        return
-    dimensions, shape = _SHAPES[kind_name]
-    if outputs.dim() != dimensions or outputs.shape[-1] < fewest:
-        raise InfeasibleRecipeError(
-            f"distill.loss {loss_name!r} needs outputs of shape {shape} with at least {fewest} classes, got {tuple(outputs.shape)}"
+            f"distill.loss {loss_name!r} needs outputs of shape ({', '.join(shape)}) with at least {fewest} classes, "
+            f"got {tuple(outputs.shape)}"
         )
 
 
-@distillations.register("none", kinds=("classification", "language_modeling", "regression"))
+@distillations.register("none")
 def distill_none(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:  # noqa: ARG001
     """Train on the task's own loss alone."""
     return student_logits.new_zeros(())
 
 
-@distillations.register("kl", version=2, kinds=KINDS, classes=2)
+@distillations.register("kl", version=2, classes=2)
 def distill_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """KL divergence from the softened teacher to the softened student, times T squared.
 
@@ -67,7 +61,7 @@ def distill_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-@distillations.register("kl_zscore", version=2, kinds=KINDS, classes=3)
+@distillations.register("kl_zscore", version=2, classes=3)
 def distill_kl_zscore(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """`kl` on logits standardized per example, so that the student need not match the teacher's scale.
 

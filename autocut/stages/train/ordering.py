@@ -1,4 +1,4 @@
-"""In which order examples come into use, and what makes an example difficult."""
+"""The order in which examples come into use, and how difficult each example is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from autocut.stages.train.teacher import Teacher
 from autocut.task.batches import batch_length
 from autocut.task.task import Task
 
+EASY_FIRST = "easy_first"
+"""The order where a recipe has a curriculum and names none."""
 
-@orders.register("easy_first", needs_difficulty=True)
+
+@orders.register(EASY_FIRST, needs_difficulty=True)
 def order_easy_first(difficulty: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.int64]:  # noqa: ARG001
     """Bring the examples with the smallest teacher loss into use first; ties keep the order of the data set."""
     return np.argsort(difficulty, kind="stable")
@@ -28,7 +31,7 @@ def order_random(difficulty: NDArray[np.float64], generator: np.random.Generator
 def score_difficulty(teacher: Teacher, task: Task) -> NDArray[np.float64]:
     """Return the teacher's loss on each training example.
 
-    The task's loss is called with one example at a time, because only its mean over a batch is part of its contract.
+    The task's loss is called with one example at a time, because for a batch its contract is only the mean.
 
     Returns:
         Shape (n,), higher is more difficult. An example whose loss is not finite counts as the most difficult.

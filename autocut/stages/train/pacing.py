@@ -1,7 +1,8 @@
-"""Pacing functions: how much of the training data is in use after how much of the training.
+"""Pacing functions: which share of the training data is in use at which progress of the training.
 
-Both are counted in samples: those in use of all there are, those seen of all that are planned (`plan.py`). All functions rise from
-`start` to 1 at `FULL_DATA_AT` of the training, so that its end draws from every example (Wu et al. 2021 find 0.4 to 1.0 alike).
+Both are counted in samples: those in use of all in the training set, and those seen of all that are planned (`plan.py`). All
+functions rise from `start` to 1 at `FULL_DATA_AT` of the training, so that its end draws from every example (Wu et al. 2021 find
+0.4 to 1.0 alike).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Which examples each epoch sees, and how many: known before one is read, so that cost and learning rate can be planned.
+"""Which examples each epoch sees, and how many: known before the first is read, so that cost and learning rate can be planned.
 
-A curriculum counts samples. Its pacing function g gives the share of the data in use at progress = samples seen / samples planned,
-and is asked again for every batch, so that a training of one epoch, too, begins with the share `start` and ends with all the data.
+A curriculum counts samples. Its pacing function g gives the share of the data in use at progress = samples seen / samples planned.
+It is called again for every batch, so even a training of one epoch begins with the share `start` and ends with all the data.
 
-An epoch is a rung, where a checkpoint is written and the model is judged. Epoch e of E plans g's mean over [e/E, (e+1)/E] times the
-number of examples: what is not in use is not paid for. A short training then need not show every example, but its end may show any.
+After an epoch, a checkpoint is written and the model is measured. Epoch e of E plans g's mean over [e/E, (e+1)/E] times the number
+of examples: examples that are not in use cost nothing. A short training may not show every example, but its end draws from all.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from autocut.recipe import Value
+from autocut.recipe import IDENTITY, Value
+from autocut.stages.train.ordering import EASY_FIRST
 from autocut.stages.train.registries import curricula
 
 DEFAULTS: Mapping[str, Value] = {
-    "train.epochs": 0,
+    "train.epochs": IDENTITY["train.epochs"],
     "train.lr_scale": 1.0,
-    "curriculum.schedule": "none",
-    "curriculum.order": "easy_first",
+    "curriculum.schedule": IDENTITY["curriculum.schedule"],
+    "curriculum.order": EASY_FIRST,
     "curriculum.start": 0.5,
-    "distill.loss": "none",
+    "distill.loss": IDENTITY["distill.loss"],
     "distill.temperature": 4.0,
     "distill.alpha": 0.9,
 }
-"""What training does where the recipe says nothing."""
+"""Values of the settings that a recipe does not have."""
 
 TRAINER_VERSION = 1
 """Part of every training's stage key: raise it when the trainer gives other weights for the same settings."""
@@ -39,7 +40,7 @@ MEAN_POINTS = 64
 """Moments of an epoch over which its share of the data is averaged."""
 
 STEPS = 64
-"""A curriculum is asked at least so often in a training: a small data set has few batches."""
+"""The pacing function is called at least so often in a training: a small data set has few batches."""
 
 
 def planned_sizes(settings: Mapping[str, Value], examples: int, batch_size: int) -> tuple[int, ...]:
@@ -56,6 +57,11 @@ def planned_sizes(settings: Mapping[str, Value], examples: int, batch_size: int)
     return tuple(_without_single(_examples_in_use(mean, examples, batch_size), batch_size) for mean in means)
 
 
+def is_changed(settings: Mapping[str, Value], name: str) -> bool:
+    """Whether the setting `name`, which has a value for the untouched model, has another one here."""
+    return settings[name] != IDENTITY[name]
+
+
 def draw_epoch(
     number: int,
     settings: Mapping[str, Value],
@@ -67,8 +73,8 @@ def draw_epoch(
     """Draw the examples of epoch `number` (from 1), in the order in which they are shown.
 
     Without a curriculum that is a permutation. With one, each piece of at most a batch is drawn uniformly from the examples in use
-    (the first of `order`) that the epoch has not shown yet; where too few are left, all in use come back. How many are in use at
-    which sample follows from the plan alone, so an order and its random control are equal in that at every moment.
+    (the first of `order`) that the epoch has not shown yet. If too few are left, all in use are drawn from again. The number in use
+    at each sample follows from the plan alone, so it is the same for an order and its random control.
 
     Args:
         number: The epoch, from 1.
@@ -86,8 +92,8 @@ def draw_epoch(
     """
     merged = {**DEFAULTS, **settings}
     size, planned, before = sizes[number - 1], sum(sizes), sum(sizes[: number - 1])
-    if merged["curriculum.schedule"] == "none":
-        # The shuffle comes before the cut to size, so that a whole epoch may miss any example, not always the last one.
+    if not is_changed(merged, "curriculum.schedule"):
+        # Shuffled before it is cut to size, so that the example that is left out is not always the last one.
         return generator.permutation(order)[:size]
     largest = max(1, min(batch_size, planned // STEPS))
     waiting, in_use = order[:0], 0
@@ -109,7 +115,7 @@ def draw_epoch(
 def learning_rate_factor(samples_seen: int, planned: int) -> float:
     """Factor on the learning rate: a linear warm-up over 5% of the planned samples, then a cosine down to 0.
 
-    It counts samples, not steps or epochs, because a curriculum changes how many there are of both.
+    It counts samples, because a curriculum changes the number of steps and of epochs.
     """
     progress = min(1.0, samples_seen / max(planned, 1))
     if progress < WARM_UP:
@@ -122,7 +128,7 @@ def _share(settings: Mapping[str, Value], progress: float) -> float:
 
 
 def _examples_in_use(share: float, examples: int, batch_size: int) -> int:
-    """At least a batch: fewer would fill it by showing an example twice."""
+    """At least a batch, which fewer examples could fill only by showing one of them twice."""
     return max(min(examples, batch_size), round(share * examples))
 
 

@@ -1,29 +1,70 @@
-"""The three registries of training methods; a method is one function in one file of this folder.
+"""The three registries of training methods. A method is one file of this folder.
 
-`curricula` (``curriculum.schedule``): ``f(progress, start) -> fraction`` of the training data in use; progress is samples seen of
-those planned, in [0, 1], and 0 < start <= 1.
+A curriculum (``curriculum.schedule``) says which share of the training data is in use, and takes no options::
 
-`orders` (``curriculum.order``): ``f(difficulty, generator) -> indices``, the order in which examples come into use; the option
-`needs_difficulty` tells whether the first argument matters or only its length does.
+    @curricula.register("quadratic")
+    def pace_quadratic(progress: float, start: float) -> float:
+        "Add data slowly at first, then fast."
+        return min(1.0, start + (1 - start) * (progress / FULL_DATA_AT) ** 2)
 
-`distillations` (``distill.loss``): ``f(student_logits, teacher_logits, temperature) -> scalar``; the option `kinds` names the kinds
-of task that it fits, `classes` the fewest classes that it can tell apart, where it takes logits for a distribution.
+`progress` counts samples seen of those planned, in [0, 1], and 0 < start <= 1. The share never falls, and is 1 at progress 1.
+
+An order (``curriculum.order``) says in which order examples come into use, as indices of the training set::
+
+    @orders.register("hard_first", needs_difficulty=True)
+    def order_hard_first(difficulty: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.int64]:
+        "Bring the examples with the largest teacher loss into use first."
+        return np.argsort(-difficulty, kind="stable")
+
+A distillation loss (``distill.loss``) compares the outputs of student and teacher, of shape (n, ...), in a scalar::
+
+    @distillations.register("mse")
+    def distill_mse(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        "Mean squared difference of the outputs."
+        return functional.mse_loss(student, teacher)
+
+The first line of a docstring is what `autocut methods` shows. Raise `version` when the results change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autocut.registry import Registry
+from autocut.registry import MethodOptions, Registry
+from autocut.task.kinds import Kind
 
 Pacing = Callable[[float, float], float]
 Order = Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.int64]]
 Distillation = Callable[[Tensor, Tensor, float], Tensor]
 
-curricula: Registry[Pacing] = Registry("curriculum.schedule")
-orders: Registry[Order] = Registry("curriculum.order")
-distillations: Registry[Distillation] = Registry("distill.loss")
+
+@dataclass(frozen=True, kw_only=True)
+class OrderOptions(MethodOptions):
+    """Whether an order looks at the difficulty of each example; else only the number of examples matters."""
+
+    needs_difficulty: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationOptions(MethodOptions):
+    """What a distillation loss asks of the outputs.
+
+    `classes`: the loss takes the last dimension for a distribution of at least so many classes, so it fits the kinds of task that
+    have a `logits_shape`. None: it takes any outputs.
+    """
+
+    classes: int | None = None
+
+    def takes(self, kind_name: str, kind: Kind) -> bool:
+        """Whether the loss fits the kind, which must have logits where the loss takes logits."""
+        return super().takes(kind_name, kind) and (self.classes is None or kind.logits_shape is not None)
+
+
+curricula: Registry[Pacing, MethodOptions] = Registry("curriculum.schedule", MethodOptions)
+orders: Registry[Order, OrderOptions] = Registry("curriculum.order", OrderOptions)
+distillations: Registry[Distillation, DistillationOptions] = Registry("distill.loss", DistillationOptions)

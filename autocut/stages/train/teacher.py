@@ -1,4 +1,4 @@
-"""The teacher: the untouched model's logits, computed once where the data allow it."""
+"""The teacher's outputs: the logits of the untouched model, computed once if the data allow it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ PROBED_EXAMPLES = 16
 class Teacher:
     """Gives the teacher's logits for a batch.
 
-    They are read from `logits`, shape (n, ...), by position in the training set; where that is None the model is run. Stored logits
-    are only right for data that read the same twice (`teacher_logits` returns None for others): a teacher must see the view of the
-    example that the student sees (Beyer et al. 2022).
+    They are read from `logits`, shape (n, ...), by position in the training set. If `logits` is None, the model is run. Stored
+    logits are right only for data that read the same twice (`teacher_logits` returns None for others), because a teacher must see
+    the same view of an example as the student (Beyer et al. 2022).
     """
 
     model: nn.Module
@@ -54,8 +54,8 @@ def teacher_logits(
 ) -> Tensor | None:
     """Return the logits of `model` for the whole training set, on the CPU, or None where they cannot be stored.
 
-    They cannot where the data set augments at random (a few examples read twice differ), or where the table would pass 1 GiB (a
-    language model's vocabulary): then each batch has to be run.
+    They cannot be stored if the data set augments at random (a few examples read twice differ), or if the table would be larger
+    than 1 GiB (a language model's vocabulary). Then each batch has to be run.
 
     Raises:
         DeadlineError: `stop()` turned true between two batches.
@@ -76,7 +76,7 @@ def teacher_logits(
                     return None
                 table = logits.new_empty((total, *logits.shape[1:]))
             if logits.shape[1:] != table.shape[1:]:
-                return None  # sequences of their own lengths fit no table
+                return None  # sequences of different lengths fit into no table
             table[position : position + len(logits)] = logits
             position += len(logits)
     return table
@@ -85,7 +85,7 @@ def teacher_logits(
 def is_deterministic(task: Task) -> bool:
     """Whether a few training examples, spread over the set, read the same twice."""
     indices = spread(length(task.train_data), PROBED_EXAMPLES)
-    with seeded(0):  # one stream for both readings: what draws from it differs
+    with seeded(0):  # one stream for both readings, so that random augmentation differs between them
         first, second = (
             [tensors(inputs) for inputs, _ in task.loader(task.train_data, len(indices), indices=indices)] for _ in range(2)
         )

@@ -1,7 +1,6 @@
 """Trains a model: a task's baseline from scratch, or the recovery of a pruned one.
 
-What happens in an epoch depends on (settings, seed, epoch) alone, so a training that was killed goes on from its checkpoint to the
-same weights that it would have had.
+An epoch depends on (settings, seed, epoch) alone, so a training that was killed goes on from its checkpoint to the same weights.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from torch import Tensor, nn
 from autocut.errors import DeadlineError, DivergedError, OutOfMemoryError, StudyError
 from autocut.recipe import Value
 from autocut.stages.train.distillation import check_distillation
-from autocut.stages.train.plan import DEFAULTS, draw_epoch, learning_rate_factor, planned_sizes
+from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import distillations, orders
 from autocut.stages.train.teacher import Gate, Teacher, run_teacher
 from autocut.task.batches import Batch, call, move
-from autocut.task.kinds import IGNORED
+from autocut.task.kinds import Kind
 from autocut.task.splits import length
 from autocut.task.task import Task, seeded
 
@@ -51,14 +50,14 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Epoch(EpochRecord):
-    """What `on_epoch` is given: the record, and the model in eval mode. The model trains on afterwards: copy what should stay."""
+    """What `on_epoch` gets: the record, and the model in eval mode. The model trains on afterwards: copy what you want to keep."""
 
     model: nn.Module = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained copy in eval mode, and what it took; `resumed_samples` of the samples were seen by an earlier process."""
+    """A trained copy in eval mode, and its cost. An earlier process saw `resumed_samples` of the samples."""
 
     model: nn.Module
     samples_seen: int
@@ -89,15 +88,15 @@ def train_model(
     Args:
         model: Not modified.
         task: Data, loss, optimizer and batch size.
-        settings: ``train.*``, ``curriculum.*`` and ``distill.*`` of a recipe; what is missing comes from `plan.DEFAULTS`.
+        settings: ``train.*``, ``curriculum.*`` and ``distill.*`` of a recipe; missing ones come from `plan.DEFAULTS`.
         masks: By parameter name; weights where a mask is False are zero after every step.
         teacher: Needed by a distillation loss.
         difficulty: Loss of the teacher on each training example, shape (n,); needed by an order that ranks by it.
         seed: Decides shuffling, dropout and random augmentation. The global random state is left as it was.
-        checkpoint: File written (atomically) after every epoch, and gone on from where it exists. Left in place at the end.
-        on_epoch: Called after every epoch, at least once each: the last finished one is told again after a resume.
+        checkpoint: File written (atomically) after every epoch. If it exists, training goes on from it. It stays at the end.
+        on_epoch: Called after every epoch, and after a resume again for the last finished one.
         gate: Makes a context that is entered around every batch. Waiting for it is not counted as training.
-        stop: Asked before every batch.
+        stop: Called before every batch.
 
     Returns:
         The trained copy; `samples_seen` counts each example each time, over resumes too.
@@ -110,8 +109,8 @@ def train_model(
         StudyError: The checkpoint was written for other settings.
     """
     merged = {**DEFAULTS, **settings}
-    if merged["distill.loss"] != "none":
-        _check_teaching(str(merged["distill.loss"]), model, task, teacher, gate)
+    if is_changed(merged, "distill.loss"):
+        _check_distillation(str(merged["distill.loss"]), model, task, teacher, gate)
     sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
     order = _order(merged, length(task.train_data), difficulty, seed)
     run = _Run(copy.deepcopy(model), task, merged, dict(masks or {}), teacher, seed, sizes)
@@ -130,7 +129,7 @@ def train_model(
 
 
 class _Run:
-    """The state of one training: what a checkpoint holds."""
+    """The state of one training, which a checkpoint holds."""
 
     def __init__(
         self,
@@ -152,13 +151,13 @@ class _Run:
         self.masked = [(model.get_parameter(name), mask.to(self.device)) for name, mask in masks.items()]
         self.optimizer = task.build_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
         self.base_rates = [float(group["lr"]) * float(settings["train.lr_scale"]) for group in self.optimizer.param_groups]
-        self.distill = distillations[str(settings["distill.loss"])] if settings["distill.loss"] != "none" else None
+        self.distill = distillations[str(settings["distill.loss"])] if is_changed(settings, "distill.loss") else None
         self.history: list[EpochRecord] = []
         self.samples_seen = 0
         self.seconds = 0.0
 
     def train_epoch(self, number: int, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> None:
-        """Show the model what the plan draws from `order` for this epoch."""
+        """Train on the examples that the plan draws from `order` for this epoch."""
         size, generator = self.sizes[number - 1], np.random.default_rng([self.seed, number])
         indices = torch.from_numpy(draw_epoch(number, self.settings, order, self.sizes, self.task.batch_size, generator))
         batches = iter(self.task.loader(self.task.train_data, self.task.batch_size, indices=indices))
@@ -184,7 +183,7 @@ class _Run:
         return Epoch(**asdict(self.history[-1]), model=self.model.eval())
 
     def save(self, path: Path) -> None:
-        """Write the state so that the file is either the old or the new one, whenever the process dies."""
+        """Write the state. The file is always either the old or the new one, even if the process dies."""
         state = {
             "identity": self._identity(),
             "model": self.model.state_dict(),
@@ -232,7 +231,9 @@ class _Run:
         if self.distill is not None and self.teacher is not None:
             alpha, temperature = float(self.settings["distill.alpha"]), float(self.settings["distill.temperature"])
             logits = self.teacher.logits_for(inputs, indices).to(self.device)
-            loss = (1 - alpha) * loss + alpha * self.distill(*_counted(outputs, logits, targets, self.task.kind), temperature)
+            loss = (1 - alpha) * loss + alpha * self.distill(
+                *_counted(outputs, logits, targets, self.task.metric_kind), temperature
+            )
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DivergedError(f"the training loss must be finite, got {value} after {self.samples_seen} samples")
@@ -245,16 +246,16 @@ class _Run:
         return value
 
 
-def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
     """Leave out the positions of a sequence that the task's loss ignores, such as padding."""
-    if kind != "language_modeling":
+    if kind.counted is None:
         return student, teacher
-    counted = targets != IGNORED
+    counted = kind.counted(targets)
     return student[counted], teacher[counted]
 
 
-def _check_teaching(loss: str, model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
-    """Look at a few outputs of the student before anything is paid for."""
+def _check_distillation(loss: str, model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
+    """Look at a few outputs of the student before training costs anything."""
     if teacher is None:
         raise ValueError(f"distill.loss {loss!r} needs a teacher")
     with gate(), seeded(0):
@@ -263,10 +264,10 @@ def _check_teaching(loss: str, model: nn.Module, task: Task, teacher: Teacher | 
 
 
 def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.float64] | None, seed: int) -> NDArray[np.int64]:
-    if settings["curriculum.schedule"] == "none":
+    if not is_changed(settings, "curriculum.schedule"):
         return np.arange(examples)
     method = orders.method(str(settings["curriculum.order"]))
-    if difficulty is None and method.options["needs_difficulty"]:
+    if difficulty is None and method.options.needs_difficulty:
         raise ValueError(f"curriculum.order {method.name!r} needs the difficulty of each example")
     if difficulty is not None and len(difficulty) != examples:
         raise ValueError(f"difficulty must have one number an example, {examples}, got {len(difficulty)}")
@@ -284,7 +285,7 @@ def _memory_errors_translated() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemoryError(f"training needs more memory than there is: {str(error).partition(chr(10))[0]}") from error
     except RuntimeError as error:
-        # torch 2.13 has no class of its own for this on a CPU.
+        # torch 2.13 has no error class for this on a CPU.
         if "can't allocate memory" not in str(error):
             raise
         raise OutOfMemoryError(f"training needs more memory than there is: {str(error).partition(chr(10))[0]}") from error

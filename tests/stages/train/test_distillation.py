@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from autocut.errors import InfeasibleRecipeError
+from autocut.stages.methods import fitting_kinds
 from autocut.stages.train import check_distillation, distillations
 from autocut.task.kinds import kinds
 
@@ -111,7 +112,7 @@ def test_no_distillation_takes_any_outputs():
 @teaching
 def test_the_fewest_classes_that_are_accepted_teach_something(name):
     """Two standardized logits are constants: their gradient is zero, so `kl_zscore` asks for a third."""
-    fewest = distillations.method(name).options["classes"]
+    fewest = distillations.method(name).options.classes
     student = torch.randn(8, fewest, requires_grad=True)
     distillations[name](student, torch.randn(8, fewest), 2.0).backward()
     with pytest.raises(InfeasibleRecipeError):
@@ -124,4 +125,4 @@ def test_the_fewest_classes_that_are_accepted_teach_something(name):
 def test_distillation_is_a_scalar_that_names_its_kinds(name):
     """The trainer refuses a kind that is not named."""
     assert distillations[name](torch.randn(2, 3), torch.randn(2, 3), 2.0).shape == ()
-    assert set(distillations.method(name).options["kinds"]) <= set(kinds)
+    assert set(fitting_kinds(distillations.method(name))) <= set(kinds.names())

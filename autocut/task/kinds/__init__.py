@@ -1,0 +1,105 @@
+"""The kinds of task: what loss, score and metric are where the user does not say.
+
+A kind is one file of this folder. It registers a function that returns its `Kind`, whose fields are functions of that file::
+
+    @kinds.register("ranking")
+    def ranking() -> Kind:
+        "Right are outputs (n, items) whose largest value is among the 3 best items; targets are (n,) ids."
+        return Kind(
+            name="hit_rate",                                              # of the metric
+            loss=lambda outputs, targets: functional.cross_entropy(outputs, targets.long()),
+            scores=_is_among_the_best,                                    # (outputs, targets) -> (n,), higher is better
+            summarize=mean_score,                                         # (scores, targets) of a split -> the metric
+            is_binary=True,                                               # a score is 0 or 1
+            output_fault=_output_fault,
+            target_fault=_target_fault,
+            logits_shape=("n", "items"),
+        )
+
+Scores are per example and higher is better, so that two models are compared example by example. A user names the kind in
+``Task(kind="ranking")``. Distillation losses on logits take the kind if it gives `logits_shape`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autocut.errors import Fault
+from autocut.registry import MethodOptions, Registry, import_all
+from autocut.task.batches import Inputs
+
+IGNORED = -100
+"""Target value that no loss and no score looks at, as in `torch.nn.functional.cross_entropy`."""
+
+Scalar = Callable[[Tensor, Tensor], Tensor]
+Summary = Callable[[NDArray[Any], NDArray[Any]], float]
+TargetCheck = Callable[[Tensor, Tensor], Fault | None]
+
+
+def _no_fault(inputs: Inputs, targets: Tensor) -> None:  # noqa: ARG001  (the signature of `input_fault`)
+    return None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How outputs are judged, and what examples and outputs look like.
+
+    `name` is that of the metric. `loss` gives a scalar, `scores` one number per example of shape (n,), `summarize` turns the scores
+    and the targets of a split into the metric. `is_binary`: scores are 0 or 1.
+
+    `autocut check` uses these: `output_fault` looks at one batch's outputs and targets, `target_fault` at one batch's outputs and
+    any number of targets, `input_fault` at one batch's inputs and targets. `chance` is the metric of the best constant answer to
+    these targets (None where that is not known).
+
+    `logits_shape` names the dimensions of outputs that are logits, the last one of them the classes (None: outputs are no logits).
+    `counted` says which targets count, as booleans of their shape (None: all do). `shifts_tokens`: an example may be one tensor of
+    token ids, whose targets are the same tokens one step later.
+    """
+
+    name: str
+    loss: Scalar
+    scores: Scalar
+    summarize: Summary
+    is_binary: bool
+    output_fault: TargetCheck
+    target_fault: TargetCheck
+    input_fault: Callable[[Inputs, Tensor], Fault | None] = _no_fault
+    chance: Callable[[Tensor], float] | None = None
+    logits_shape: tuple[str, ...] | None = None
+    counted: Callable[[Tensor], Tensor] | None = None
+    shifts_tokens: bool = False
+
+
+kinds: Registry[Callable[[], Kind], MethodOptions] = Registry("task.kind", MethodOptions)
+"""Every kind by the name that `Task.kind` takes."""
+
+
+def mean_score(scores: NDArray[Any], targets: NDArray[Any]) -> float:  # noqa: ARG001  (the signature of every summary)
+    """Mean of the scores."""
+    return float(np.mean(scores))
+
+
+def class_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
+    """Return a fault where `targets` are no class ids for `outputs`, shape (..., classes)."""
+    if targets.is_floating_point() or targets.is_complex():
+        return Fault(
+            f"targets must be integer class ids, got {targets.dtype}", "convert them with .long(), or set kind='regression'"
+        )
+    classes = outputs.shape[-1]
+    outside = targets[(targets < 0) | (targets >= classes)]
+    if len(outside) == 0:
+        return None
+    return Fault(
+        f"targets must be within 0..{classes - 1} for a model with {classes} outputs, got {outside[0].item()}",
+        "count classes from 0, or widen the last layer",
+    )
+
+
+import_all(sys.modules[__name__])

@@ -1,0 +1,40 @@
+"""Classification: one class for each example."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from autocut.errors import Fault
+from autocut.task.kinds import Kind, class_fault, kinds, mean_score
+
+
+@kinds.register("classification")
+def classification() -> Kind:
+    """Outputs (n, classes), targets (n,) class ids: cross entropy, and the share of right classes."""
+    return Kind(
+        name="accuracy",
+        loss=lambda outputs, targets: functional.cross_entropy(outputs, targets.long()),
+        scores=lambda outputs, targets: (outputs.argmax(1) == targets).float(),
+        summarize=mean_score,
+        is_binary=True,
+        output_fault=_output_fault,
+        target_fault=class_fault,
+        chance=lambda targets: float(torch.bincount(targets.long()).max() / len(targets)),
+        logits_shape=("n", "classes"),
+    )
+
+
+def _output_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
+    if targets.dim() != 1:
+        return Fault(
+            f"targets must have shape (n,) for kind 'classification', got {tuple(targets.shape)}",
+            "give class ids; for one class per pixel give loss= and metric= of your own",
+        )
+    if outputs.dim() == 2 and len(outputs) == len(targets) and outputs.shape[1] >= 2:
+        return None
+    return Fault(
+        f"outputs must have shape ({len(targets)}, 2 or more classes) for kind 'classification', got {tuple(outputs.shape)}",
+        "end the model with nn.Linear(..., classes), or set kind=",
+    )

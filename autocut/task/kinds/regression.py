@@ -1,0 +1,69 @@
+"""Regression: one number, or several, for each example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from autocut.errors import Fault
+from autocut.task.kinds import Kind, kinds
+
+
+@kinds.register("regression")
+def regression() -> Kind:
+    """Outputs and targets (n,) or (n, d): mean squared error, and R2 from scores that are minus the squared errors."""
+    return Kind(
+        name="r2",
+        loss=lambda outputs, targets: functional.mse_loss(outputs.reshape(targets.shape), targets.to(outputs.dtype)),
+        scores=_minus_squared_error,
+        summarize=r2,
+        is_binary=False,
+        output_fault=_output_fault,
+        target_fault=_target_fault,
+        chance=lambda _: 0.0,  # the mean of the targets has R2 = 0 by definition
+    )
+
+
+def r2(scores: NDArray[Any], targets: NDArray[Any]) -> float:
+    """Coefficient of determination from scores that are minus the squared errors.
+
+    Constant targets have no variance to explain: 1 where there is no error, else 0, as in scikit-learn.
+    """
+    error = -float(np.sum(scores))
+    spread = np.square(targets - targets.mean(axis=0))
+    total = float(spread.reshape(len(spread), -1).mean(axis=1).sum())
+    if total == 0.0:
+        return 1.0 if error == 0.0 else 0.0
+    return 1.0 - error / total
+
+
+def _minus_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    return -(outputs.reshape(targets.shape) - targets).square().reshape(len(targets), -1).mean(1)
+
+
+def _output_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
+    if len(outputs) == len(targets) and _squeezed(outputs) == _squeezed(targets):
+        return None
+    return Fault(
+        f"outputs must have the shape of the targets {tuple(targets.shape)} for kind 'regression', got {tuple(outputs.shape)}",
+        "make both (n,) or both (n, d), or set kind=",
+    )
+
+
+def _squeezed(tensor: Tensor) -> tuple[int, ...]:
+    shape = tuple(tensor.shape)
+    return shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape
+
+
+def _target_fault(outputs: Tensor, targets: Tensor) -> Fault | None:  # noqa: ARG001  (the signature of every check)
+    if not targets.isfinite().all():
+        return Fault("targets must be finite, got NaN or infinity", "drop or impute these examples")
+    if len(targets) > 1 and bool((targets == targets[0]).all()):
+        return Fault(
+            f"targets must vary for kind 'regression', got {targets.flatten()[0].item()} everywhere", "R2 is not defined for them"
+        )
+    return None
