@@ -194,7 +194,7 @@ def test_only_deploy_makes_keys():
         )
     }
 
-    assert {name for name in using if not name.startswith("deploy/")} <= {"finalization_key.py"}
+    assert {name for name in using if not name.startswith("deploy/")} <= {"task/finalization_key.py"}
 
 
 def test_the_fingerprint_of_a_locked_split_changes_with_its_inputs_and_targets(locked):
