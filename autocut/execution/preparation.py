@@ -71,7 +71,7 @@ def _read(task: Path | None) -> None:
     """Load the task and read its data, on one thread: a pool of them is what no fork would have."""
     import torch
 
-    from autocut.task.task import load_task
+    from autocut.task.loading import load_task
 
     torch.set_num_threads(1)
     loaded = load_task(task)

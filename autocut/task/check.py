@@ -20,6 +20,7 @@ from torch import nn
 from autocut.errors import AutocutError, Fault, nearest_hint
 from autocut.task.batches import Batch, tensors
 from autocut.task.kinds import kinds
+from autocut.task.loading import load_task
 from autocut.task.model_check import (
     SAMPLE,
     AskWorker,
@@ -33,7 +34,7 @@ from autocut.task.model_check import (
     worker_faults,
 )
 from autocut.task.splits import Examples, input_hashes, length, spread
-from autocut.task.task import Task, load_task
+from autocut.task.task import Task
 
 OVERLAP_EXAMPLES = 100_000
 SHAPE_EXAMPLES, SHAPE_BATCH = 128, 8

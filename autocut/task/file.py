@@ -78,7 +78,7 @@ def import_task_file(path: Path) -> TaskFile:
     return TaskFile(module, (("", path), *sorted(files.items())))
 
 
-def tell(error: BaseException, folder: Path | None) -> str:
+def describe_error(error: BaseException, folder: Path | None) -> str:
     """One line for an exception from a user's code: type, first line of its message, and the line of their file."""
     text = str(error).strip().partition("\n")[0]
     told = f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -206,7 +206,7 @@ def _imported_from(folder: Path) -> dict[str, Path]:
 
 
 def _import_error(path: Path, error: BaseException) -> TaskError:
-    told = tell(error, path.parent)
+    told = describe_error(error, path.parent)
     hint = f"python {path.name} shows the traceback"
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = f"pip install {error.name.partition('.')[0]}, or put {error.name.partition('.')[0]}.py beside {path.name}"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from autocut.errors import AutocutError, Fault
 from autocut.task.batches import Batch, Inputs, call, pad, take, tensors
-from autocut.task.file import tell
+from autocut.task.file import describe_error
 from autocut.task.kinds import unshifted_fault
 from autocut.task.splits import length, spread
 from autocut.task.task import Task, seeded
@@ -89,7 +89,7 @@ def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
     except Exception as error:
         # A user's model; the task's own one has run on this batch already.
         yield Fault(
-            f"task.teacher must run on a batch of train ({_shapes(inputs)}), got {tell(error, task.folder)}",
+            f"task.teacher must run on a batch of train ({_shapes(inputs)}), got {describe_error(error, task.folder)}",
             "the teacher gets the same inputs as the model",
         )
         return
@@ -109,7 +109,7 @@ def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterato
     except Exception as error:
         # A user's model.
         yield Fault(
-            f"task.model must run on a batch of {name} ({_shapes(inputs)}), got {tell(error, task.folder)}",
+            f"task.model must run on a batch of {name} ({_shapes(inputs)}), got {describe_error(error, task.folder)}",
             "check the shapes and dtypes of the first layer",
         )
         return
@@ -158,7 +158,7 @@ def _judging_faults(task: Task, name: str, outputs: Tensor, targets: Tensor) -> 
     except Exception as error:
         # The kind's own functions have been checked by `output_fault`; this is the user's loss, metric or summary.
         yield Fault(
-            f"task's loss and metric must take (outputs, targets) of {name}, got {tell(error, task.folder)}",
+            f"task's loss and metric must take (outputs, targets) of {name}, got {describe_error(error, task.folder)}",
             "loss=f(outputs, targets) gives one number, metric=f(outputs, targets) one number per example",
         )
         return
@@ -191,7 +191,7 @@ def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Itera
     except Exception as error:
         # A user's model: it may stumble over an example that the first batch does not have.
         yield Fault(
-            f"task.model must run on every batch of validation, got {tell(error, task.folder)}",
+            f"task.model must run on every batch of validation, got {describe_error(error, task.folder)}",
             "look for inputs out of range, such as token ids beyond the embedding",
         )
         return
@@ -260,7 +260,7 @@ def worker_faults(task: Task, path: str | Path | None, ask: AskWorker | None = N
     except Exception as error:
         # Pickling runs the user's __reduce__ and __getstate__; the types of pickle's own errors differ between objects.
         yield Fault(
-            f"task.model must be picklable, got {tell(error, None)}",
+            f"task.model must be picklable, got {describe_error(error, None)}",
             "define classes and functions at the top level of a module, no lambdas in a module",
         )
         return

@@ -21,8 +21,9 @@ import autocut
 from autocut.errors import TaskError, UnknownNameError
 from autocut.task.batches import batch_length
 from autocut.task.finalization_key import issue_finalization_key
+from autocut.task.loading import load_task
 from autocut.task.splits import LockedSplitError
-from autocut.task.task import Task, load_task, seeded
+from autocut.task.task import Task, seeded
 
 SOURCE = """
 import torch
@@ -237,7 +238,7 @@ def test_the_fingerprint_is_the_same_in_every_process(tmp_path):
     write(tmp_path, "SCALE = 2", "sizes.py")
     file = write(tmp_path, "import sizes\n" + SOURCE)
     mine = load_task(file).fingerprint
-    code = f"from autocut.task.task import load_task; print(load_task({str(file)!r}).fingerprint)"
+    code = f"from autocut.task.loading import load_task; print(load_task({str(file)!r}).fingerprint)"
     root = Path(autocut.__file__).parents[1]
     other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
     assert other == mine
