@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autocut.errors import BundleError
-from autocut.task.batches import Array, Inputs, batch_length, from_numpy, take, to_numpy
+from autocut.task.batches import Inputs, batch_length, from_numpy, take, to_numpy
 from autocut.task.kinds import kinds
 
+Array = NDArray[Any]
 MAX_EXAMPLES = 256
 MAX_BYTES = 16 * 2**20
 

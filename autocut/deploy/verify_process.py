@@ -27,7 +27,7 @@ import torch
 import autocut
 from autocut.deploy.bundle import Deployed, load
 from autocut.deploy.claims import Findings, FoundLatency, latency_agrees
-from autocut.deploy.examples import ExampleBatch, examples_accuracy, output_array, read_examples
+from autocut.deploy.examples import Array, ExampleBatch, examples_accuracy, output_array, read_examples
 from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER, read_manifest
 from autocut.errors import AutocutError
 from autocut.measure.footprint import forget_peak, peak_resident_bytes, resident_bytes, size_of
@@ -35,7 +35,7 @@ from autocut.measure.latency import measure_latency
 from autocut.measure.machine import machine_fingerprint
 from autocut.measure.parent_death import die_with
 from autocut.measurement import Latency
-from autocut.task.batches import Array, Inputs, batch_length, pad, take
+from autocut.task.batches import Inputs, batch_length, pad, take
 
 _SAMPLES = 64
 _ATTEMPTS = 2

@@ -9,17 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binomtest
 
 from autocut.errors import DivergedError, InputError
 from autocut.measurement import Accuracy, Interval
 from autocut.stages.lowering import Predict
-from autocut.task.batches import Array, Batch
+from autocut.task.batches import Batch
 from autocut.task.kinds import IGNORED, Kind
+
+Array = NDArray[Any]
 
 _Z = 1.959963984540054
 """97.5% quantile of the normal distribution."""

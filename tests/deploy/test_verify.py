@@ -166,8 +166,8 @@ def test_other_weights_under_the_same_claims_are_refused(elsewhere, claim):
 
 def test_a_false_accuracy_is_refused(elsewhere, claim):
     """On the examples, by the known score of the kind."""
-    lie = read_manifest(elsewhere).verification.model_copy(update={"accuracy": 1.0})
-    claim.rewrite(elsewhere, verification=lie)
+    false_claim = read_manifest(elsewhere).verification.model_copy(update={"accuracy": 1.0})
+    claim.rewrite(elsewhere, verification=false_claim)
 
     assert failed_names(verify_bundle(elsewhere, in_fresh_process=False)) == ["accuracy on examples"]
 
@@ -288,7 +288,7 @@ subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid())], start_new_
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
 def test_the_fresh_process_dies_with_the_worker_that_asked(tmp_path):
-    """It leads a session of its own, so nothing else would end it, and it would disturb what is timed next."""
+    """It leads a session of its own, so nothing else would end it, and it would disturb the next measurement."""
     command = [sys.executable, "-c", _PARENT, _CHILD]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment(), text=True) as worker:
         assert worker.stdout.readline() == "ready\n"

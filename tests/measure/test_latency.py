@@ -1,4 +1,4 @@
-"""Latency: what is called when, and what the numbers promise. No test asserts a time."""
+"""Latency: the order of calls, and the properties of the numbers. No test asserts a time."""
 
 import gc
 import itertools
@@ -16,7 +16,7 @@ from autocut.measurement import Interval, Latency
 
 
 class FakeClock:
-    """A clock that calls move on, and nothing else."""
+    """A clock that only calls move."""
 
     def __init__(self):
         self.now_ns = 0
@@ -45,7 +45,7 @@ def clock(monkeypatch):
 
 
 def test_every_round_has_each_in_turn_and_in_changing_order():
-    """What runs first would otherwise always come after the same neighbour."""
+    """Otherwise a model would always run after the same neighbour."""
     log = []
     time_interleaved({name: lambda name=name: log.append(name) for name in "abc"}, 50, np.random.default_rng(0))
     rounds = [tuple(log[at : at + 6]) for at in range(0, len(log), 6)]
@@ -93,7 +93,7 @@ def test_the_collector_rests_while_timing_and_comes_back_even_after_an_error():
 
 
 def test_drift_cancels_in_the_ratio(clock):
-    """A machine that gets three times slower meanwhile still tells that the candidate is twice as fast."""
+    """The machine gets three times slower meanwhile, but the candidate stays twice as fast."""
 
     def slowdown():
         return 1 + clock.now_ns / 1e9
@@ -113,7 +113,7 @@ def test_fast_calls_get_more_rounds(clock):
 
 
 def test_very_fast_calls_stop_at_a_thousand_rounds(clock):
-    """More would not tell more."""
+    """More rounds would add nothing."""
     assert measure_latency(clock.call(0.001), clock.call(0.001), torch.zeros(1), min_seconds=60).samples == 1000
 
 
@@ -203,7 +203,7 @@ def a_latency(baseline_ms, yardstick_ms=1.0):
 
 
 def test_a_disturbed_measurement_is_repeated_and_the_closest_is_kept():
-    """A neighbour slows long calls down more than short ones: the speed-up would be too good to be true."""
+    """A neighbour slows long calls more than short ones, so the speed-up would be too large."""
     tries = [a_latency(20.0), a_latency(4.1), a_latency(4.0)]
     assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0)).baseline_p50_ms == 4.1
     assert len(tries) == 1
