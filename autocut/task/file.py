@@ -28,8 +28,8 @@ _folders: set[Path] = set()
 class TaskFile:
     """An imported task file. `files` are its source files by module name: the file itself and modules beside it.
 
-    They include modules that a function imports only when it is called, because every ``import`` in the source counts. The modules
-    that this process has imported so far do not decide: they differ between processes.
+    Every ``import`` in the source counts, so a module that a function imports only when it is called is among them. The list of
+    modules that this process has imported later does not matter, because it differs between processes.
     """
 
     module: ModuleType

@@ -81,7 +81,7 @@ def build_faults(task: Task, model: nn.Module) -> Iterator[Fault]:
 
 
 def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
-    """The task's own teacher cannot be built, does not run on a batch, or answers in another shape than the model."""
+    """A teacher of the task that cannot be built, does not run on a batch, or answers in another shape than the model."""
     if not callable(task.teacher) or isinstance(task.teacher, nn.Module):
         return  # there is none, or the check of the settings reports it
     try:
@@ -93,7 +93,7 @@ def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
         return
     try:
         with torch.no_grad(), seeded(task.seed):
-            taught, outputs = call(teacher, inputs), call(model, inputs)
+            teacher_outputs, outputs = call(teacher, inputs), call(model, inputs)
     except Exception as error:
         # A user's teacher may raise anything. The model has run on this batch already.
         yield Fault(
@@ -101,15 +101,15 @@ def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
             "the teacher gets the same inputs as the model",
         )
         return
-    if taught.shape != outputs.shape:
+    if teacher_outputs.shape != outputs.shape:
         yield Fault(
-            f"task.teacher must answer in the shape of the model {tuple(outputs.shape)}, got {tuple(taught.shape)}",
+            f"task.teacher must answer in the shape of the model {tuple(outputs.shape)}, got {tuple(teacher_outputs.shape)}",
             "give the teacher the model's outputs, such as the same classes; distillation compares them one by one",
         )
 
 
 def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterator[Fault]:
-    """The model on one batch: it runs, shapes and targets fit the kind, two answers are equal, loss and scores are finite."""
+    """A model that fails on one batch, does not fit the kind, answers differently twice, or has a loss that is not finite."""
     inputs, targets = batch
     try:
         with torch.no_grad(), seeded(task.seed):
@@ -196,7 +196,7 @@ def _score_faults(name: str, scores: Tensor, metric: float, examples: int) -> It
 
 
 def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Iterator[Fault]:
-    """A model whose weights do not depend on the seed counts as trained, but it is no better than a constant answer."""
+    """A model that counts as trained, because its weights do not depend on the seed, but is no better than a constant answer."""
     kind = task.metric_kind
     if task.pretrained is not None or kind.chance is None or batch is None or not task.is_pretrained:
         return
@@ -235,7 +235,7 @@ class _Called(nn.Module):
 
 
 def export_faults(model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
-    """The model cannot be exported with a free batch dimension. Every compile mode except eager starts from the export."""
+    """A model that cannot be exported with a free batch dimension. Every compile mode except eager starts from the export."""
     example = pad(take(inputs, 2), 2)
     arguments = tuple(tensors(example).values())
     free = {0: torch.export.Dim("batch", min=1, max=65536)}
