@@ -59,6 +59,6 @@ def verify(console: Console, bundle: Path, as_json: bool) -> int:
     else:
         console.table(
             ["check", "", "what was found"],
-            [(check.name, "ok" if check.ok else "FAILED", check.told) for check in verification.checks],
+            [(check.name, "ok" if check.ok else "FAILED", check.message) for check in verification.checks],
         )
     return 0 if verification.ok else 1

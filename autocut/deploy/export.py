@@ -16,7 +16,7 @@ from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import Price
 from autocut.study import Study, TrialRecord, open_study
-from autocut.task.task import load_task
+from autocut.task.loading import load_task
 
 
 def export_trial(folder: Path, trial: int, to: Path, command: str = "autocut export") -> Path:

@@ -113,7 +113,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, order: Order, fresh: FreshProc
         draft.rename(order.to)
         return Finalized(order.to, manifest.digest, found, None)
     shutil.rmtree(draft, ignore_errors=True)
-    return Finalized(order.to, manifest.digest, found, "; ".join(check.told for check in verification.failed))
+    return Finalized(order.to, manifest.digest, found, "; ".join(check.message for check in verification.failed))
 
 
 def _samples(reference: Cost) -> int:

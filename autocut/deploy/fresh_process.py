@@ -1,6 +1,7 @@
-"""A process without the user's code, in which bundles are verified: it imports first, and looks at a bundle when it is told to.
+"""A process without the user's code, in which bundles are verified. It imports first and waits for a question.
 
-Importing takes longer than looking, and may be done while others work; looking times, and wants the machine for itself.
+Importing takes longer than verifying, and may go on while other processes work. Verifying measures time, and needs the machine for
+itself.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ _KEPT_VARIABLES = (
 
 
 class FreshProcess:
-    """Runs from `start` to the end of `with`, as does all that it has started.
+    """Runs from `start` to the end of `with`, together with all processes that it has started.
 
-    Its working folder is empty and -P keeps it off `sys.path`: nothing of the user's can be imported by accident. The compiler
-    finds an empty cache, as at the first start on a server: what it takes there is the cold start. It leads a process group of its
-    own, so that its end is that of its compilers too, and dies with this process.
+    Its working folder is empty and -P keeps that folder off `sys.path`, so it cannot import the user's code by accident. Its
+    compiler cache is empty, as at the first start on a server, so that compiling counts as part of the cold start. It leads its own
+    process group, so that its compilers end with it. It dies with this process.
 
     Args:
         threads: Threads of a served model.
-        command: What starts it; it is told the process that it is to die with.
+        command: Command that starts it. It gets two more arguments: the process to die with, and the descriptor for `ready`.
     """
 
     def __init__(self, threads: int = 1, command: Sequence[str] = _COMMAND) -> None:
@@ -55,7 +56,7 @@ class FreshProcess:
         self._ready: int | None = None
 
     def __enter__(self) -> FreshProcess:
-        """Make its folder."""
+        """Make its temporary folder."""
         self._home = tempfile.TemporaryDirectory(prefix="autocut-verify-", ignore_cleanup_errors=True)
         return self
 
@@ -68,40 +69,40 @@ class FreshProcess:
         self._home.cleanup()
 
     def start(self) -> None:
-        """Start the process, which begins to import."""
+        """Start the process. It begins to import."""
         home = Path(self._home.name)
         (working := home / "empty").mkdir()
         environment = clean_environment(self._threads) | {"TORCHINDUCTOR_CACHE_DIR": str(home / "inductor")}
-        # A pipe of its own: libraries that are imported may print to stdout.
+        # A separate pipe, because imported libraries may print to stdout.
         self._ready, ready = os.pipe()
         try:
-            with self._words.open("wb") as words:
+            with self._stderr.open("wb") as stderr:
                 self._process = subprocess.Popen(
                     [*self._command, "--parent", str(os.getpid()), "--ready", str(ready)], cwd=working, env=environment,
-                    pass_fds=(ready,), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words, start_new_session=True,
+                    pass_fds=(ready,), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
                 )  # fmt: skip
         finally:
             os.close(ready)
 
     def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait until the process has imported everything, is gone, or the time is up: `ask` tells which."""
+        """Wait until the process has imported everything, has ended, or the time is up. `ask` reports which."""
         if self._ready is not None:
             select.select([self._ready], [], [], max(0.0, timeout_s))
 
     def ask(self, question: Mapping[str, object], timeout_s: float) -> str | None:
-        """Have the process, started here if it is not yet, answer `question`, once, and wait until it ends.
+        """Send `question` to the process, which is started if necessary, and wait until it ends. It takes one question only.
 
-        One that does not end within `timeout_s` is ended, with all that it has started.
+        If it does not end within `timeout_s`, it is killed with all processes that it has started.
 
         Returns:
-            None where it has ended by itself and well; else how it ended, for a person.
+            None if it ended successfully; otherwise how it ended, as a text for a person.
         """
         if self._process is None:
             self.start()
         process = self._process
         if process is None or process.stdin is None:
             raise RuntimeError("a fresh process has no stdin")
-        with contextlib.suppress(BrokenPipeError):  # it is gone, which its end tells
+        with contextlib.suppress(BrokenPipeError):  # it has ended already; its exit code is reported below
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.close()
         try:
@@ -111,16 +112,16 @@ class FreshProcess:
             return f"no answer within {timeout_s:g} s"
         if process.returncode < 0:
             return f"killed by {signal.Signals(-process.returncode).name}"
-        return f"exit code {process.returncode}: {self._last_words}" if process.returncode else None
+        return f"exit code {process.returncode}: {self._last_line}" if process.returncode else None
 
     @property
-    def _words(self) -> Path:
+    def _stderr(self) -> Path:
         return Path(self._home.name) / "stderr"
 
     @property
-    def _last_words(self) -> str:
-        said = self._words.read_text(encoding="utf-8", errors="replace").splitlines()
-        return next((line.strip() for line in reversed(said) if line.strip()), "no message")
+    def _last_line(self) -> str:
+        lines = self._stderr.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no message")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -133,9 +134,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def clean_environment(threads: int = 1) -> dict[str, str]:
-    """Environment of the fresh process: what a program needs to start, nothing that leads to the user's code.
+    """Environment of the fresh process: enough to start a program, nothing that leads to the user's code.
 
-    Thread pools get the claimed size from the start: threads that wait for one another on a busy machine cost a hundredfold.
+    Thread pools have the claimed size from the start. On a busy machine, threads that wait for one another are a hundred times
+    slower.
     """
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     installed = {str(Path(path).resolve()) for path in (*site.getsitepackages(), site.getusersitepackages())}

@@ -1,8 +1,8 @@
-"""Keep pickles out of bundles: a pickle runs code of its author's choice when it is loaded.
+"""Keep pickles out of bundles: loading a pickle runs any code that its author wrote.
 
-This looks at the files of every format alike; the loader of a format that could unpickle refuses on its own as well
-(`autocut.stages.archive`). What neither does: a bundle is still a program. An ahead-of-time package is machine code, and a graph
-may call any operator. Load only bundles from someone you trust.
+This module examines the files of every format. A loader that could unpickle refuses pickles too (`autocut.stages.archive`). Neither
+makes a bundle harmless: an ahead-of-time package is machine code, and a graph may call any operator. Load only bundles from people
+you trust.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _HINT = "save the model without tensor subclasses, custom objects or sample inpu
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raise where a file below `folder`, or a record in an archive there, is a pickle by its name or by its bytes.
+    """Refuse every file below `folder`, and every record in an archive there, that is a pickle by its name or by its bytes.
 
     Raises:
-        BundleError: naming the file or the record.
+        BundleError: there is a pickle; the message names the file or the record.
     """
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as stream:
@@ -38,7 +38,7 @@ def _refuse_in_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
             with archive.open(record) as stream:
-                # `torch.save` writes an archive with a pickle in it: an archive inside an archive is one too.
+                # `torch.save` writes an archive with a pickle in it, so an archive inside an archive is refused too.
                 nested = stream.read(2) == _ARCHIVE
                 stream.seek(0)
                 if nested or _is_pickle(record.filename, record.file_size, stream):
@@ -46,7 +46,7 @@ def _refuse_in_archive(path: Path) -> None:
 
 
 def _is_pickle(name: str, size_bytes: int, stream: IO[bytes]) -> bool:
-    """Every pickle since protocol 2 starts with PROTO and ends with STOP; raw weights do both once in four million."""
+    """Every pickle since protocol 2 starts with PROTO and ends with STOP. Raw weights do both by chance once in four million."""
     if size_bytes == 0:
         return False
     if Path(name).suffix.lower() in _SUFFIXES:

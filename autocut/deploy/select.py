@@ -1,10 +1,10 @@
-"""Pick one point of a front, and say in one line why. Arithmetic only, no torch.
+"""Choose one point of a front and give the reason in one line. Arithmetic only, no torch.
 
 An accuracy drop is ABSOLUTE: the baseline's metric minus the point's metric. For a metric between 0 and 1, 0.01 is one percentage
-point (0.978 may become 0.968), not one percent of 0.978. The baseline is the untouched model in eager fp32.
+point (0.978 may become 0.968), not one percent of 0.978. The baseline is the untouched model.
 
-Points that the front cannot tell apart (`FrontPoint.ties`) are a tie: then the higher accuracy wins, then the smaller file, and the
-reason says that it was a tie. Baselines may be chosen like any other point.
+Points that the front cannot tell apart (`FrontPoint.ties`) are a tie. Among them the highest accuracy wins, then the smallest file,
+and the reason mentions the tie. A baseline may be chosen like any other point.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WORDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen point and, in one line, why this one."""
+    """The chosen point, and the reason in one line."""
 
     point: FrontPoint
     reason: str
@@ -51,16 +51,16 @@ def select_point(
     """Choose the point that minimizes one value, or the knee, among those that meet the limits.
 
     Args:
-        points: Front points and baselines; the untouched model should be among them.
-        max_accuracy_drop: Largest absolute drop of the metric against the untouched model; 0.01 is one percentage point.
+        points: Front points and baselines. The untouched model should be among them.
+        max_accuracy_drop: Largest absolute drop of the metric against the untouched model. 0.01 is one percentage point.
         limits: Bounds on values, such as ``latency_ms<=5``.
-        minimize: A value's name or one of `ALIASES`; default "cost".
-        knee: Choose the point where the next saving starts to cost the most accuracy, between accuracy and `minimize`.
+        minimize: Name of a value or one of `ALIASES`. Default: "cost".
+        knee: Choose the knee of the front between accuracy and `minimize`: beyond it, savings cost much more accuracy.
 
     Raises:
-        NoResultError: no point at all, or none that meets the limits; it names the closest one.
-        UnknownNameError: `minimize` is no value of these points.
-        InputError: `max_accuracy_drop` is negative or no number, or no baseline to compare with.
+        NoResultError: there is no point, or none meets the limits; the message names the closest one.
+        UnknownNameError: `minimize` is not a value of these points.
+        InputError: `max_accuracy_drop` is negative or NaN, or the untouched model is not among the points.
     """
     if not points:
         raise NoResultError("a point needs a finished trial, got none", "let `autocut search` run until its first front")
@@ -85,14 +85,15 @@ def select_point(
 
 
 def untouched(points: Sequence[FrontPoint]) -> FrontPoint | None:
-    """Return the point of the untouched model in eager fp32, None where it is not among `points`."""
+    """Return the point of the untouched model, or None if it is not among `points`."""
     return next((point for point in points if point.recipe == UNTOUCHED), None)
 
 
 def explain_knobs(points: Sequence[FrontPoint], chosen: FrontPoint, minimize: str = "cost") -> str:
-    """Say which knobs the chosen recipe turns and what each gave alone, as far as the points hold its single-knob baseline.
+    """Name the knobs that the chosen recipe turns, and the effect of each knob alone.
 
-    A part is told only where a point turns exactly that part to the same settings; gains do not multiply, so nothing is inferred.
+    The effect of a knob comes from the point that turns only this knob, to the same settings. Gains do not multiply, so a missing
+    effect is not inferred.
     """
     objective = _objective(points, minimize)
     baseline = untouched(points)
@@ -112,9 +113,9 @@ def explain_knobs(points: Sequence[FrontPoint], chosen: FrontPoint, minimize: st
 
 
 def accuracy_drop(point: FrontPoint, baseline: FrontPoint) -> float:
-    """Absolute drop of the metric from `baseline` to `point`; negative where the point is better.
+    """Absolute drop of the metric from `baseline` to `point`; negative if the point is better.
 
-    Two splits are never compared: where the point was measured on another one, its paired difference to the untouched model counts.
+    Metrics of different splits are never compared. If the point was measured on another split, its paired difference counts.
     """
     measured = point.measurement.accuracy
     if measured.split != baseline.measurement.accuracy.split and measured.difference is not None:
@@ -141,7 +142,7 @@ def _knee(eligible: Sequence[FrontPoint], objective: str) -> FrontPoint:
 
 
 def _preference(point: FrontPoint) -> tuple[float, float, int]:
-    """Order among points that nothing else tells apart: higher accuracy, smaller file, earlier trial."""
+    """Order of tied points: higher accuracy, smaller file, earlier trial."""
     return -point.values["accuracy"], point.values.get("size_bytes", 0.0), point.trial
 
 
@@ -153,7 +154,7 @@ def _tied(point: FrontPoint, other: FrontPoint, objective: str) -> bool:
 def _excesses(
     point: FrontPoint, baseline: FrontPoint | None, max_accuracy_drop: float | None, limits: Sequence[Limit]
 ) -> dict[str, float]:
-    """How far `point` is beyond each limit, relative to the limit; empty when it meets them all."""
+    """How far `point` exceeds each limit, relative to the limit. Empty if it meets all limits."""
     excesses = {limit.text: limit.violation(point.values) / (abs(limit.bound) or 1.0) for limit in limits}
     if max_accuracy_drop is not None and baseline is not None:
         over = accuracy_drop(point, baseline) - max_accuracy_drop
@@ -183,7 +184,7 @@ def _nothing_meets(
     named = f"trial {closest.trial} ({closest.recipe.describe()})"
     return NoResultError(
         f"none of {len(points)} points is {asked}: the closest is {named} with {', '.join(found)}",
-        f"it would do with {' and '.join(relaxed)}; or search longer",
+        f"relax to {' and '.join(relaxed)}; or search longer",
     )
 
 
@@ -199,22 +200,22 @@ def _reason(
 ) -> str:
     rank = "knee" if knee else _words(objective)[0]
     count = "the only point" if len(eligible) == 1 else f"{rank} of {len(eligible)} points"
-    said = [f"{count} {asked}".rstrip()]
+    parts = [f"{count} {asked}".rstrip()]
     if baseline is not None:
-        said.append("the untouched model itself" if chosen.trial == baseline.trial else _effect(chosen, baseline, objective))
+        parts.append("the untouched model itself" if chosen.trial == baseline.trial else _effect(chosen, baseline, objective))
     tied = [point for point in eligible if point is not chosen and _tied(point, chosen, objective)]
     others = [point for point in eligible if point is not chosen and point not in tied]
     if others and not knee:
         following = _best(others, objective)
-        said.append(f"next best trial {following.trial} costs {_more(following.values[objective], chosen.values[objective])} more")
+        parts.append(f"next best trial {following.trial} costs {_more(following.values[objective], chosen.values[objective])} more")
     if tied:
         trials = ", ".join(str(point.trial) for point in sorted(tied, key=lambda point: point.trial))
-        said.append(f"tied with trial {trials}, preferred for its accuracy, then its size")
-    return "; ".join(said)
+        parts.append(f"tied with trial {trials}, preferred for its accuracy, then its size")
+    return "; ".join(parts)
 
 
 def _effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
-    """Such as ``6.1x cheaper, accuracy 0.972 (-0.6 points)``; of another split than the baseline's the difference alone is told."""
+    """Such as ``6.1x cheaper, accuracy 0.972 (-0.6 points)``. On another split than the baseline's, only the difference."""
     gain = _gain(baseline.values[objective], point.values[objective], objective)
     measured, elsewhere = point.measurement.accuracy, _elsewhere(point, baseline)
     if elsewhere and measured.difference is None:
@@ -225,7 +226,7 @@ def _effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
 
 
 def _elsewhere(point: FrontPoint, baseline: FrontPoint) -> str:
-    """Such as `` on validation``, where the numbers of `point` are of another split than those of `baseline`."""
+    """Such as `` on validation``, if `point` was measured on another split than `baseline`; else empty."""
     split = point.measurement.accuracy.split
     return "" if split == baseline.measurement.accuracy.split else f" on {split}"
 
@@ -244,7 +245,7 @@ def _words(objective: str) -> tuple[str, str, str]:
 
 
 def _points(drop: float, baseline: FrontPoint) -> str:
-    """A difference of the metric in percentage points where the metric is a share, else as it is."""
+    """A difference of the metric: in percentage points if the metric is a share, otherwise unchanged."""
     if not 0 <= baseline.values["accuracy"] <= 1:
         return f"{drop:.4g}"
     text = f"{drop * 100:.2f}".rstrip("0")
@@ -257,13 +258,13 @@ def _more(value: float, than: float) -> str:
 
 
 def _parts(recipe: Recipe) -> dict[str, Recipe]:
-    """The knobs that `recipe` turns, each with the recipe that turns nothing else.
+    """The knobs that `recipe` turns, by description, each as a recipe that turns only this knob.
 
-    The parent whose weights it started from is no knob. Dtype and mode count as one knob where both are turned: int8 without the
-    runtime made for it is another thing.
+    The parent of an iteratively pruned child is not a knob. Dtype and mode are one knob if both are turned, because int8 behaves
+    differently without the runtime made for it.
     """
     changed = changed_settings(recipe)
     training = recipe.settings("train", "curriculum", "distill") if recipe.is_trained else {}
     lowering = {name: value for name, value in changed.items() if name.partition(".")[0] in LOWERING_STAGES}
-    groups = [recipe.settings("prune") if recipe["prune.method"] != "none" else {}, training, lowering]
+    groups = [recipe.settings("prune") if recipe.changes("prune.method") else {}, training, lowering]
     return {Recipe(group).describe(): Recipe(group) for group in groups if group}

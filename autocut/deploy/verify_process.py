@@ -1,10 +1,10 @@
-"""The fresh process of `autocut verify`: load a bundle, run it, measure it, write down what was found.
+"""The fresh process of `autocut verify`: load a bundle, run it, measure it, and write a report.
 
     python -P -m autocut.deploy.verify_process --parent PID --ready DESCRIPTOR
 
-It closes the descriptor when it has imported everything, and takes a question from stdin: one line of JSON with `bundle`,
-`report`, `examples` and `latency_tolerance`. The report is JSON, one `Findings`. Nothing here judges, except that a latency outside
-its claim is measured a second time.
+It closes the descriptor when it has imported everything. Then it reads a question from stdin: one line of JSON with `bundle`,
+`report`, `examples` and `latency_tolerance`. The report is JSON, one `Findings`. This process does not compare claims, except that
+it measures a latency a second time if the first is outside its claim.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
 import autocut
@@ -31,8 +30,7 @@ from autocut.deploy.claims import Findings, FoundLatency, latency_agrees
 from autocut.deploy.examples import ExampleBatch, StoredArray, examples_accuracy, output_array, read_examples
 from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER, read_manifest
 from autocut.errors import AutocutError
-from autocut.measure.footprint import size_of
-from autocut.measure.footprint_process import forget_peak, peak_resident_bytes
+from autocut.measure.footprint import forget_peak, peak_resident_bytes, resident_bytes, size_of
 from autocut.measure.latency import measure_latency
 from autocut.measure.machine import machine_fingerprint
 from autocut.measure.parent_death import die_with
@@ -46,7 +44,7 @@ _ATTEMPTS = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Say that everything is imported, wait for the question, find, and write the report: complete or not at all."""
+    """Signal that everything is imported, wait for the question, answer it, and write the report, complete or not at all."""
     parser = argparse.ArgumentParser(prog="python -m autocut.deploy.verify_process", description=__doc__.partition("\n")[0])
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--ready", type=int, required=True, help="descriptor that is closed when everything is imported")
@@ -55,12 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.close(options.ready)
     line = sys.stdin.readline()
     if not line:
-        return  # nobody wants to know any more
+        return  # the parent closed the pipe without a question
     question = json.loads(line)
-    examples, report = question["examples"], Path(question["report"])
-    findings = find(
-        Path(question["bundle"]), None if examples is None else Path(examples), question["latency_tolerance"], alone=True
-    )
+    report = Path(question["report"])
+    examples = Path(question["examples"]) if question["examples"] else None
+    findings = find(Path(question["bundle"]), examples, question["latency_tolerance"], alone=True)
     draft = report.with_suffix(".draft")
     draft.write_text(json.dumps(asdict(findings)), encoding="utf-8")
     draft.replace(report)
@@ -69,9 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool = False) -> Findings:
     """Load and run the bundle in this process.
 
-    `alone`: the process is fresh, so its memory, its first start and its modules tell about the bundle.
-
-    A bundle that autocut refuses is a finding; an error of the runtime ends the process, which is one too.
+    `alone` means that the process is fresh: its memory, cold start and modules are then those of the bundle. If autocut refuses the
+    bundle, the reason is the finding. An error of the runtime ends the process; its parent reports that.
     """
     try:
         return _find(folder, examples, latency_tolerance, alone=alone)
@@ -86,7 +82,7 @@ def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alon
     if alone:
         torch.set_num_threads(threads)
     forget_peak()
-    before_bytes = psutil.Process().memory_info().rss
+    before_bytes = resident_bytes()
     started = time.perf_counter()
     deployed = load(folder, threads)
     deployed.predict(take(stored[0].inputs, 1))
@@ -107,7 +103,7 @@ def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alon
 def foreign_modules() -> tuple[str, ...]:
     """Names of loaded modules that come from neither Python, nor installed packages, autocut or plug-ins: the user's code.
 
-    What Inductor generated while loading lies in its cache folder and is not the user's.
+    Inductor may generate modules while a bundle loads. They lie in its cache folder and do not count.
     """
     python = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     packages = [*site.getsitepackages(), site.getusersitepackages(), str(Path(autocut.__file__).parent)]
@@ -117,7 +113,7 @@ def foreign_modules() -> tuple[str, ...]:
         file = getattr(module, "__file__", None)
         if name.partition(".")[0] in plug_in_packages():
             continue  # it may be installed as a link to its sources
-        # `torch.ops` names a file that is not there, relative to nothing.
+        # `torch.ops` names a relative path of a file that does not exist.
         if isinstance(file, str) and Path(file).is_absolute() and not _is_below(file, allowed):
             found.append(name)
     return tuple(sorted(found))
@@ -150,7 +146,7 @@ def _find_outputs(
 
 
 def deviation(outputs: Sequence[StoredArray], examples: Sequence[ExampleBatch]) -> float:
-    """Return the largest difference to the stored outputs relative to the largest of them; infinity where shapes or NaNs differ."""
+    """Return the largest difference to the stored outputs, relative to the largest of them; infinity if shapes or NaNs differ."""
     worst, largest = 0.0, 0.0
     for output, batch in zip(outputs, examples, strict=True):
         if output.shape != batch.outputs.shape or not np.array_equal(np.isfinite(output), np.isfinite(batch.outputs)):
@@ -166,17 +162,17 @@ def _find_latencies(deployed: Deployed, stored: Sequence[ExampleBatch], toleranc
     cost = deployed.manifest.measurement.cost
     if machine != cost.machine:
         return ()
-    # The claim was measured on real inputs: so is this, the examples being repeated up to the batch size.
+    # The claim was measured on real inputs, so use real inputs here too. Examples are repeated up to the batch size.
     longest = max(stored, key=len).inputs
     return tuple(_find_latency(deployed, _sized(longest, claim.batch_size), claim, tolerance) for claim in cost.latencies)
 
 
 def _find_latency(deployed: Deployed, inputs: Inputs, claim: Latency, tolerance: float) -> FoundLatency:
     for attempt in range(1, _ATTEMPTS + 1):
-        # There is no untouched model here: the candidate stands in for it, and only its ratio to the yardstick is used.
+        # The untouched model is not here, so the candidate takes its place. Only the candidate's own times are used.
         timed = measure_latency(deployed.predict, deployed.predict, inputs, samples=_SAMPLES)
         found = FoundLatency(claim.batch_size, timed.p50_ms, timed.yardstick_ms, attempt)
-        if latency_agrees(claim, found.p50_ms, found.yardstick_ms, tolerance):
+        if latency_agrees(claim, found.p50_ms, found.reference_ms, tolerance):
             break
     return found
 

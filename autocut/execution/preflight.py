@@ -99,7 +99,7 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     from autocut.stages.libraries import required_libraries
     from autocut.stages.methods import known_methods, unfit_methods
     from autocut.task.check import check_task
-    from autocut.task.task import load_task
+    from autocut.task.loading import load_task
 
     torch.set_num_threads(1)
     task = load_task(task_path)

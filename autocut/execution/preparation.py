@@ -77,7 +77,7 @@ def _read(task: Path | None) -> None:
     """Load the task and read its data on one thread, because a fork would not have the threads of a pool."""
     import torch
 
-    from autocut.task.task import load_task
+    from autocut.task.loading import load_task
 
     torch.set_num_threads(1)
     loaded = load_task(task)

@@ -88,7 +88,7 @@ class _Worker:
         from autocut.measure.quiet import QuietLock
         from autocut.pipeline.pipeline import Pipeline
         from autocut.pipeline.stage_cache import StageCache
-        from autocut.task.task import load_task
+        from autocut.task.loading import load_task
 
         torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
         quiet = QuietLock()

@@ -1,26 +1,27 @@
-"""Accuracy with its uncertainty, and the difference to the untouched model on the very same examples.
+"""Accuracy with its uncertainty, and the paired difference to the untouched model.
 
-The paired difference is what counts: two models that are both right on 95% differ only where one of them is right and the other
-is not, so the same examples tell much smaller differences apart than two separate intervals would.
+Both models score the same examples, and only examples on which they disagree count for the difference. So the paired difference
+detects much smaller changes than two separate intervals would.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binomtest
-from torch import Tensor
 
 from autocut.errors import DivergedError, InputError
 from autocut.measurement import Accuracy, Interval
-from autocut.task.batches import Batch, Inputs
+from autocut.stages.lowering import Predict
+from autocut.task.batches import Batch
+from autocut.task.kinds import IGNORED, Kind
 
 Array = NDArray[Any]
 
@@ -29,26 +30,7 @@ _Z = 1.959963984540054
 _MOST_RESAMPLES = 999
 _FEWEST_RESAMPLES = 199
 _RESAMPLED_EXAMPLES = 5_000_000
-_IGNORED = -100
-
-
-class Kind(Protocol):
-    """What a task says about its metric; `autocut.task.kinds.Kind` is one."""
-
-    @property
-    def scores(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """(outputs, targets) -> one number per example, higher is better."""
-        ...
-
-    @property
-    def summarize(self) -> Callable[[Array, Array], float]:
-        """(scores, targets) of a split -> the metric, higher is better."""
-        ...
-
-    @property
-    def is_binary(self) -> bool:
-        """Whether a score is 1 for right and 0 for wrong."""
-        ...
+"""A bootstrap draws about this many examples in total, within the two bounds above."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +41,11 @@ class Scores:
     targets: Array
 
 
-def score_model(predict: Callable[[Inputs], Tensor], loader: Iterable[Batch], kind: Kind) -> Scores:
+def score_model(predict: Predict, loader: Iterable[Batch], kind: Kind) -> Scores:
     """Score every example of `loader`.
 
     Raises:
-        DivergedError: an output or a score is not a number.
+        DivergedError: an output is NaN, or a score is not finite.
         InputError: `loader` has no example.
     """
     scores: list[Array] = []
@@ -72,7 +54,7 @@ def score_model(predict: Callable[[Inputs], Tensor], loader: Iterable[Batch], ki
     for inputs, expected in loader:
         with torch.no_grad():
             outputs = predict(inputs)
-            # Infinity may be meant, in a masked logit; NaN never is.
+            # A masked logit may be infinite on purpose. NaN is always a fault.
             if bool(torch.isnan(outputs).any()):
                 raise DivergedError(f"outputs must be numbers, got NaN within examples {seen} to {seen + len(expected) - 1}")
             batch = kind.scores(outputs, expected.to(outputs.device)).detach().double().cpu().numpy()
@@ -89,21 +71,21 @@ def score_model(predict: Callable[[Inputs], Tensor], loader: Iterable[Batch], ki
 
 
 def to_accuracy(split: str, scores: Scores, kind: Kind, baseline: Scores | None = None, *, seed: int = 0) -> Accuracy:
-    """Turn scores into the metric with its interval, and into the paired difference to `baseline` where that is given.
+    """Summarize `scores` as the metric with its interval, and compare them with those of `baseline` where it is given.
 
-    A mean of 0/1 scores gets Wilson's interval, Tango's score interval for the difference and McNemar's exact test. Every other
+    A mean of 0/1 scores gets Wilson's interval. Its difference gets Tango's score interval and McNemar's exact test. Every other
     metric gets a paired bootstrap over the examples.
 
     Args:
         split: Name of the split, for the record.
-        scores: The candidate's.
+        scores: Scores of the candidate.
         kind: How the task summarizes scores.
-        baseline: The untouched model's, of the same examples in the same order.
-        seed: Of the bootstrap.
+        baseline: Scores of the untouched model on the same examples in the same order.
+        seed: Seed of the bootstrap.
 
     Raises:
         DivergedError: the metric is not finite.
-        ValueError: `baseline` is of other examples.
+        ValueError: the scores of `baseline` belong to other examples.
 
     References:
         Wilson 1927; Tango 1998, Statistics in Medicine 17; McNemar 1947.
@@ -124,19 +106,17 @@ def to_accuracy(split: str, scores: Scores, kind: Kind, baseline: Scores | None 
 
 def wilson_interval(successes: int, n: int) -> Interval:
     """Wilson's score interval of a proportion at 95%."""
-    share = successes / n
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return Interval(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
+    bounds = binomtest(successes, n).proportion_ci(method="wilson")
+    return Interval(successes / n, float(bounds.low), float(bounds.high))
 
 
 def paired_interval(gained: int, lost: int, n: int) -> Interval:
-    """Tango's score interval at 95% of the difference of two proportions seen on the same `n` examples.
+    """Tango's score interval at 95% of the difference of two proportions on the same `n` examples.
 
     Args:
-        gained: Examples that only the candidate has right.
-        lost: Examples that only the baseline has right.
-        n: All examples.
+        gained: Number of examples that only the candidate gets right.
+        lost: Number of examples that only the baseline gets right.
+        n: Number of all examples.
     """
     value = (gained - lost) / n
 
@@ -147,7 +127,7 @@ def paired_interval(gained: int, lost: int, n: int) -> Interval:
         variance = n * (2 * q + difference * (1 - difference))
         return (gained - lost - n * difference) / math.sqrt(variance) if variance > 0 else 0.0
 
-    # The statistic falls from above z to below -z on either side of the value, except where the value is at the edge itself.
+    # The statistic falls as the difference grows. It crosses z below the value and -z above it, unless the value is at the edge.
     edge = 1 - 1e-9
     low = brentq(lambda d: statistic(d) - _Z, -edge, value) if statistic(-edge) > _Z and value > -edge else -1.0
     high = brentq(lambda d: statistic(d) + _Z, value, edge) if statistic(edge) < -_Z and value < edge else 1.0
@@ -155,7 +135,7 @@ def paired_interval(gained: int, lost: int, n: int) -> Interval:
 
 
 def mcnemar_p_value(gained: int, lost: int) -> float:
-    """Exact two-sided p-value of "neither model is better", from the examples on which they disagree."""
+    """Exact two-sided p-value of "neither model is better", from the examples on which the models disagree."""
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
@@ -185,24 +165,24 @@ def _bootstrapped(
 
 
 def _interval(value: float, resampled: Array) -> Interval:
-    # A metric may be undefined on some resamples, such as one that happens to hold a single class.
+    # A metric may be undefined on some resamples, such as a resample with a single class.
     low, high = np.percentile(resampled[np.isfinite(resampled)], [2.5, 97.5]) if np.isfinite(resampled).any() else (value, value)
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
 def _bootstrap_p_value(differences: Array) -> float:
     finite = differences[np.isfinite(differences)]
-    lowering = min(int(np.sum(finite <= 0)), int(np.sum(finite >= 0)))
-    return min(1.0, 2 * (lowering + 1) / (len(finite) + 1))
+    beyond = min(int(np.sum(finite <= 0)), int(np.sum(finite >= 0)))
+    return min(1.0, 2 * (beyond + 1) / (len(finite) + 1))
 
 
 def _concatenate(parts: Sequence[Array]) -> Array:
-    """Join the batches; where their targets differ in length, as padded text does, pad them to the longest."""
+    """Join the targets of all batches. Batches of text may differ in length; shorter ones are padded to the longest."""
     shapes = np.array([part.shape[1:] for part in parts])
     if (shapes == shapes[0]).all():
         return np.concatenate(parts)
     longest = shapes.max(axis=0)
-    filler = np.nan if _is_float(parts[0]) else _IGNORED
+    filler = np.nan if _is_float(parts[0]) else IGNORED
     return np.concatenate(
         [
             np.pad(

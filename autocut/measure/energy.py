@@ -1,7 +1,7 @@
-"""Energy of a prediction: from a meter where the machine has one, otherwise an estimate that says so.
+"""Energy of a prediction: read from a meter where the machine has one, otherwise estimated and labelled so.
 
-A meter counts the whole package or the whole GPU, idle parts and neighbours included. The estimate is a stated assumption times
-the measured time, so it ranks models exactly as their throughput does: energy never breaks a tie.
+A meter counts the whole package or the whole GPU, idle parts and other programs included. An estimate is an assumed power times
+the measured time. It ranks models exactly as their throughput does, so energy never breaks a tie.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ POWERCAP = Path("/sys/class/powercap")
 
 _WATTS_PER_THREAD = 5.0
 _ESTIMATE = f"estimate (+-40%): {_WATTS_PER_THREAD:g} W for each busy thread, no meter"
-"""Server CPUs of 2021 to 2024 have 4 to 5 W of thermal design power for each hardware thread. Estimates of this kind were up to
-40% off meters (https://arxiv.org/abs/2509.22092)."""
+"""Server CPUs of 2021 to 2024 have 4 to 5 W of thermal design power for each hardware thread. Such estimates differed from meters
+by up to 40% (https://arxiv.org/abs/2509.22092)."""
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules of one prediction, and where the number comes from. The fields are named as in `Measurement`."""
+    """Joules of one prediction, and the source of the number. `Measurement` has fields of the same names."""
 
     energy_j_per_prediction: float
     energy_source: str
@@ -33,20 +33,20 @@ class Energy:
 
 @dataclass(frozen=True)
 class Meter:
-    """A counter of joules that may run over at `range_j` and begin again at 0."""
+    """A counter of joules. It may overflow at `range_j` and begin again at 0."""
 
     source: str
     read_j: Callable[[], float]
     range_j: float | None = None
 
     def between(self, before_j: float, after_j: float) -> float:
-        """Joules between two readings less than one run-over apart."""
+        """Joules between two readings, with at most one overflow between them."""
         used = after_j - before_j
         return used + self.range_j if used < 0 and self.range_j is not None else used
 
 
 def estimate_energy(cost: Cost) -> Energy:
-    """Estimate from the measured throughput at the largest batch size, all threads of the model being busy."""
+    """Estimate from the measured throughput at the largest batch size, with all threads of the model busy."""
     latency = max(cost.latencies, key=lambda latency: latency.batch_size)
     joules = _WATTS_PER_THREAD * cost.threads * latency.p50_ms.value / 1e3 / latency.batch_size
     return Energy(joules, _ESTIMATE)
@@ -55,13 +55,13 @@ def estimate_energy(cost: Cost) -> Energy:
 def measure_energy(
     run: Callable[[], object], predictions: int, cost: Cost, *, seconds: float = 2.0, meters: list[Meter] | None = None
 ) -> Energy:
-    """Repeat `run` for some seconds and read the meters before and after; estimate from `cost` where there are none.
+    """Read the meters before and after some seconds of `run`; without a meter, estimate from `cost`.
 
     Args:
         run: One call of the model.
-        predictions: How many predictions a call makes.
-        cost: What the model was measured to cost.
-        seconds: How long to repeat; meters are coarse.
+        predictions: Number of predictions in one call.
+        cost: Measured cost of the model.
+        seconds: How long to repeat the call, because meters are coarse.
         meters: Default: `find_meters()`.
     """
     found = find_meters() if meters is None else meters
@@ -77,7 +77,7 @@ def measure_energy(
 
 
 def find_meters(powercap: Path = POWERCAP) -> list[Meter]:
-    """Return the meters that this process may read: RAPL packages of the CPU, and NVIDIA GPUs where pynvml is installed."""
+    """Return the meters that this process may read: RAPL packages of the CPU, and NVIDIA GPUs if pynvml is installed."""
     return [*_rapl_meters(powercap), *_nvml_meters()]
 
 
@@ -85,12 +85,12 @@ def _rapl_meters(powercap: Path) -> list[Meter]:
     meters = []
     for zone in sorted(powercap.glob("intel-rapl:*")):
         if zone.name.count(":") != 1:
-            continue  # a part of a package, already counted in it
+            continue  # a part of a package, which counts it already
         try:
             name = (zone / "name").read_text().strip()
             range_j = int((zone / "max_energy_range_uj").read_text()) / 1e6
             counter = zone / "energy_uj"
-            counter.read_text()  # since 2020 readable by root alone on most machines
+            counter.read_text()  # since 2020 only root may read it on most machines
         except (OSError, ValueError):
             continue
         meters.append(Meter(f"RAPL {name}", partial(_read_rapl_j, counter), range_j))

@@ -1,8 +1,8 @@
-"""Latency that survives a busy machine: candidate, untouched baseline and a yardstick, timed in turns in one loop.
+"""Latency on a busy machine: candidate, untouched baseline and a reference workload take turns in one loop.
 
 Whatever slows the machine down for a while slows all of them down, so the ratio of the medians stays. Taking turns has a price:
-the others push a model out of the processor's caches, which a served model never suffers. So in each turn a model is called
-twice, and only the second call counts; the order changes from round to round.
+the others push a model out of the processor's caches, which does not happen to a served model. So each turn calls a model twice,
+and only the second call counts. The order changes from round to round.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import bdtr
+from scipy.special import (
+    bdtr,
+)  # not scipy.stats: its import takes 0.4 s more, and verification, which holds the machine, imports this
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,9 +35,9 @@ MOST_SAMPLES = 1000
 _RESAMPLED_ROUNDS = 400_000
 _ATTEMPTS = 3
 _UNDISTURBED = 1.2
-"""Differences up to this factor come and go on a shared machine; a neighbour makes larger ones."""
+"""Differences up to this factor are usual on a shared machine. A busy neighbour causes larger ones."""
 _WARMUP_SHARE = 0.25
-"""Warm-up of slow calls ends after this share of `max_seconds`, but not before the second round."""
+"""The warm-up of slow calls ends after this share of `max_seconds`, but not before the second round."""
 
 
 def measure_latency(
@@ -51,30 +53,30 @@ def measure_latency(
 ) -> Latency:
     """Time `candidate` against `baseline` on `inputs`, whose length is the batch size.
 
-    Fast calls get more rounds than `samples` until `min_seconds` are filled (at most 1,000 rounds), slow ones fewer so that it
-    all ends near `max_seconds`, but never fewer than 16. Preparing inputs, loading and compiling are not part of it.
+    Fast calls get more rounds than `samples`, until `min_seconds` are filled, but at most 1,000. Slow calls get fewer rounds, so
+    that the measurement ends near `max_seconds`, but at least 16. Preparing inputs, loading and compiling are not timed.
 
     Args:
-        candidate: A loaded model that answers with a tensor; work left running on a GPU is waited for.
+        candidate: A loaded model that answers with a tensor. On a GPU, a call lasts until its work is done.
         baseline: The untouched model.
         inputs: Real inputs, already in memory.
-        samples: Rounds; a round calls each twice, and times the second call.
+        samples: Number of rounds. A round calls each model twice and times the second call.
         warmup: Rounds before the first one that counts.
-        min_seconds: What fast calls are measured for at least.
-        max_seconds: What slow calls are measured for at most, the warm-up included.
-        seed: Of the order in each round and of the bootstrap.
+        min_seconds: Shortest measurement of fast calls.
+        max_seconds: Longest measurement of slow calls, warm-up included.
+        seed: Seed of the order in each round and of the bootstrap.
     """
     calls = {
         "candidate": _finishing(candidate, inputs),
         "baseline": _finishing(baseline, inputs),
-        "yardstick": yardstick(),
+        "reference": reference_workload(),
     }
     rng = np.random.default_rng(seed)
-    warm = _timed_rounds(calls, warmup, rng, seconds=_WARMUP_SHARE * max_seconds, fewest=2)
+    warm = time_interleaved(calls, warmup, rng, seconds=_WARMUP_SHARE * max_seconds, fewest=2)
     round_s = 2 * float(np.median(sum(warm.values()))) / 1e3
     spent_s = 2 * float(np.sum(list(warm.values()))) / 1e3
     rounds = _rounds(samples, round_s, min_seconds, max_seconds - spent_s)
-    times = _timed_rounds(calls, rounds, rng, seconds=max_seconds - spent_s, fewest=FEWEST_SAMPLES)
+    times = time_interleaved(calls, rounds, rng, seconds=max_seconds - spent_s, fewest=FEWEST_SAMPLES)
     p50, speedup = _intervals(times["candidate"], times["baseline"], rng)
     return Latency(
         batch_size=batch_length(inputs),
@@ -84,18 +86,18 @@ def measure_latency(
         p99_ms=tail_latency(times["candidate"], 0.99),
         baseline_p50_ms=float(np.median(times["baseline"])),
         speedup=speedup,
-        yardstick_ms=float(np.median(times["yardstick"])),
+        yardstick_ms=float(np.median(times["reference"])),
     )
 
 
 def measure_undisturbed(measure: Callable[[], Latency], reference: Latency, stop: Callable[[], bool] = lambda: False) -> Latency:
-    """Measure up to three times, until the untouched model takes what it took in `reference`; return the closest measurement.
+    """Measure until the untouched model is about as fast as in `reference`, at most three times; return the closest measurement.
 
-    Once `stop()` is true nothing is repeated.
+    Nothing is repeated once `stop()` is true.
 
-    Taking turns cancels what slows all calls alike. A neighbour on the same processor does not: the scheduler interrupts long calls
-    more often than short ones, so the untouched model slows down more than a fast candidate, whose speed-up is then too good to be
-    true (seen: 21x for 4.5x).
+    Taking turns cancels what slows all calls alike. A neighbour on the same processor does not slow all calls alike: the scheduler
+    interrupts long calls more often than short ones. The untouched model then slows down more than a fast candidate, whose speed-up
+    looks too large (seen: 21x for 4.5x).
     """
     found = [measure()]
     while len(found) < _ATTEMPTS and disturbance(found[-1], reference) > _UNDISTURBED and not stop():
@@ -104,63 +106,22 @@ def measure_undisturbed(measure: Callable[[], Latency], reference: Latency, stop
 
 
 def disturbance(found: Latency, reference: Latency) -> float:
-    """Return by which factor, 1 or more, the untouched model's time in units of the yardstick differs from that in `reference`."""
+    """Return the factor, 1 or more, between the untouched model's times in the two, in units of the reference workload."""
     now, then = found.baseline_p50_ms / found.yardstick_ms, reference.baseline_p50_ms / reference.yardstick_ms
     return max(now / then, then / now)
 
 
 def time_interleaved(
-    calls: Mapping[str, Callable[[], object]], samples: int, warmup: int = 10, *, seed: int = 0
-) -> dict[str, Times]:
-    """Call each of `calls` twice a round, in an order that changes from round to round, and return the times of the second calls.
-
-    Python's garbage collector is off meanwhile: its pauses belong to whoever happens to run.
-
-    Returns:
-        For each name `samples` times in ms; times with the same position come from the same round.
-    """
-    rng = np.random.default_rng(seed)
-    _timed_rounds(calls, warmup, rng)
-    return _timed_rounds(calls, samples, rng)
-
-
-def tail_latency(times: Times, percentile: float, confidence: float = 0.99) -> float | None:
-    """Return a latency that the `percentile` of the calls does not exceed at 99% confidence, None with too few calls to say so.
-
-    The early-stopping rule of MLPerf Inference: drop the ``t - 1`` slowest calls and report the slowest that is left, where ``t``
-    is the number of slow calls that this many samples allow. It takes 64 calls for the 90th percentile and 662 for the 99th.
-
-    References:
-        https://github.com/mlcommons/inference_policies/blob/master/inference_rules.adoc
-    """
-    # As many slow calls are allowed as are seen, or fewer, with a probability of 1 - confidence at most.
-    cumulated = bdtr(np.arange(len(times) + 1), len(times), 1 - percentile)
-    allowed = int(np.searchsorted(cumulated, 1 - confidence, side="right")) - 1
-    return None if allowed < 1 else float(np.sort(times)[-allowed])
-
-
-@cache
-def yardstick() -> Callable[[], object]:
-    """Return a fixed workload of a fraction of a millisecond: a convolution and a matrix product, eager and float32.
-
-    Its time depends on the machine and what else runs there, never on the task: numbers taken at different hours are compared in
-    units of it.
-    """
-    generator = torch.Generator().manual_seed(0)
-    image, kernel = torch.randn(1, 32, 32, 32, generator=generator), torch.randn(32, 32, 3, 3, generator=generator)
-    matrix = torch.randn(128, 128, generator=generator)
-
-    @torch.inference_mode()
-    def run() -> Tensor:
-        return functional.conv2d(image, kernel, padding=1).sum() + (matrix @ matrix).sum()
-
-    return run
-
-
-def _timed_rounds(
     calls: Mapping[str, Callable[[], object]], rounds: int, rng: np.random.Generator, *, seconds: float = math.inf, fewest: int = 0
 ) -> dict[str, Times]:
-    """Time up to `rounds` rounds; after `seconds` no new one begins, once there are `fewest`."""
+    """Call each of `calls` twice a round, in an order that `rng` draws for each round, and return the times of the second calls.
+
+    Python's garbage collector is off meanwhile: its pauses would be added to some random call. After `seconds` no new round begins,
+    once there are `fewest`.
+
+    Returns:
+        Up to `rounds` times in ms for each name. Times with the same position come from the same round.
+    """
     functions = list(calls.values())
     elapsed_ns = np.zeros((rounds, len(functions)), dtype=np.int64)
     done = 0
@@ -180,6 +141,39 @@ def _timed_rounds(
     return {name: elapsed_ns[:done, position] / 1e6 for position, name in enumerate(calls)}
 
 
+def tail_latency(times: Times, percentile: float, confidence: float = 0.99) -> float | None:
+    """Return an upper bound of the `percentile` of latency that holds at 99% confidence; None where `times` are too few for it.
+
+    This is the early-stopping rule of MLPerf Inference: drop the ``t - 1`` slowest calls and report the slowest of the rest, where
+    ``t`` is the number of slow calls that this many samples allow. The 90th percentile needs 64 calls, the 99th needs 662.
+
+    References:
+        https://github.com/mlcommons/inference_policies/blob/master/inference_rules.adoc
+    """
+    # The largest number of slow calls for which "this many or fewer" has at most the probability 1 - confidence.
+    cumulated = bdtr(np.arange(len(times) + 1), len(times), 1 - percentile)
+    allowed = int(np.searchsorted(cumulated, 1 - confidence, side="right")) - 1
+    return None if allowed < 1 else float(np.sort(times)[-allowed])
+
+
+@cache
+def reference_workload() -> Callable[[], object]:
+    """Return a fixed workload of a fraction of a millisecond: a convolution and a matrix product, eager and float32.
+
+    Its time depends on the machine and on other work there, never on the task. So times of different hours are compared in units
+    of it. Records store its median as `yardstick_ms`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    image, kernel = torch.randn(1, 32, 32, 32, generator=generator), torch.randn(32, 32, 3, 3, generator=generator)
+    matrix = torch.randn(128, 128, generator=generator)
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return functional.conv2d(image, kernel, padding=1).sum() + (matrix @ matrix).sum()
+
+    return run
+
+
 @contextmanager
 def _collector_off() -> Iterator[None]:
     was_on = gc.isenabled()
@@ -197,7 +191,7 @@ def _rounds(samples: int, round_s: float, min_seconds: float, left_s: float) -> 
 
 
 def _finishing(predict: Predict, inputs: Inputs) -> Callable[[], object]:
-    """Bind the inputs; where the answer is on a GPU, which only queues the work, wait for it."""
+    """Bind the inputs. A GPU only queues the work, so wait for an answer that lies on one."""
 
     def call() -> Tensor:
         return predict(inputs)
@@ -218,8 +212,8 @@ def _finishing(predict: Predict, inputs: Inputs) -> Callable[[], object]:
 def _intervals(candidate: Times, baseline: Times, rng: np.random.Generator) -> tuple[Interval, Interval]:
     """Bootstrap intervals of the candidate's median and of the ratio of the medians baseline / candidate.
 
-    Blocks of neighbouring rounds are drawn, not single ones: what disturbs a call disturbs the next ones too, and drawing them
-    one by one would promise more than the data hold (moving blocks, length by the cube root rule; Kuensch 1989).
+    A resample draws blocks of neighbouring rounds. A disturbance lasts for several calls, so drawing single rounds would give
+    intervals that are too narrow (moving blocks, length by the cube root rule; Kuensch 1989).
     """
     n = len(candidate)
     block = max(1, math.ceil(2 * n ** (1 / 3)))

@@ -1,4 +1,4 @@
-"""The machine behind a number: what every measurement names. Reads /proc and `platform`, never torch."""
+"""The machine that made a measurement. Reads /proc and `platform`, never torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 
 _COMPUTE_FLAGS = re.compile(r"sse|avx|amx|fma|f16c|asimd|sve|sme(?!p)|bf16|i8mm|dotprod|fphp")
-"""Instruction sets that decide which kernels run. Other flags come and go with the kernel and say nothing about speed."""
+"""Instruction sets that decide which kernels run. Other flags change with the kernel's version and do not matter for speed."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine. `governor` is the CPU frequency governor and `gpu` the first NVIDIA GPU, None where there is none to be seen."""
+    """One machine. `governor` is the CPU frequency governor and `gpu` the first NVIDIA GPU; None means that none was found."""
 
     cpu: str
     architecture: str
@@ -32,7 +32,7 @@ class Machine:
 
 
 def describe_machine() -> Machine:
-    """Describe this machine and the versions that its numbers depend on most."""
+    """Describe this machine and the versions that affect its numbers most."""
     cpuinfo = _read(Path("/proc/cpuinfo"))
     return Machine(
         cpu=_cpu_model(cpuinfo),
@@ -50,10 +50,10 @@ def describe_machine() -> Machine:
 
 @cache
 def machine_fingerprint() -> str:
-    """Name and short hash, equal on machines whose latencies may be compared.
+    """Name and short hash; two machines with the same fingerprint have comparable latencies.
 
-    It holds what decides speed: CPU model, cores, instruction sets, GPU. Versions are left out, because results name them beside
-    it, and so is the host name, because the nodes of one cluster are alike.
+    The hash covers what decides speed: CPU model, cores, instruction sets, GPU. It leaves out versions, because results name them
+    separately, and the host name, because the nodes of one cluster are alike.
     """
     machine = describe_machine()
     hardware = (machine.cpu, machine.architecture, str(machine.cores), machine.instructions, machine.gpu or "")
@@ -67,7 +67,7 @@ def _cpu_model(cpuinfo: str) -> str:
     if found is None:
         return platform.processor() or platform.machine()
     name = found[1].strip()
-    # Virtual machines hide the name ("Intel(R) Xeon(R) Processor"); family and model tell the generations apart.
+    # Virtual machines hide the name ("Intel(R) Xeon(R) Processor"). Family and model number identify the generation.
     numbers = [re.search(rf"^{key}\s*:\s*(\d+)$", cpuinfo, re.MULTILINE) for key in ("cpu family", "model", "stepping")]
     return name + (" " + "/".join(number[1] for number in numbers if number) if all(numbers) else "")
 

@@ -1,14 +1,13 @@
-"""A quiet machine for whoever measures time: many may work together, or one alone.
+"""A quiet machine for timing: many processes may work together, or one process is alone.
 
-Two files are locked with `flock`, which the kernel releases when its holder dies, however it dies. Whoever wants in first passes
-the turnstile. A taker of the exclusive side keeps the turnstile while it waits, so that later takers of the shared side queue up
-behind it: a tight loop of them cannot starve it.
+The lock consists of two files under `flock`. The kernel releases it when its holder dies, for any reason. Every process passes the
+turnstile first. One that wants to be alone keeps the turnstile while it waits, so later workers queue up behind it. A tight loop of
+workers cannot starve it.
 
-    turnstile.lock ... held for a moment by those who work, and while waiting and timing by the one who wants to be alone
-    quiet.lock ....... held shared by those who work, exclusively by the one who is alone
+    turnstile.lock ... held for a moment by each worker; while waiting and timing by the process that wants to be alone
+    quiet.lock ....... held shared by workers, exclusively by the process that is alone
 
-A process that is forked while a lock is held shares it: when the holder is killed, the lock lives on until the forked process
-ends too.
+A process that is forked while a lock is held shares the lock: if the holder is killed, the lock lasts until the fork ends too.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ _LONGEST_PAUSE_S = 0.02
 
 
 class QuietLock:
-    """Shared by all who open the same `folder`: processes and threads alike.
+    """A lock with a shared and an exclusive side, common to all processes and threads that open the same `folder`.
 
-    A thread that holds a side may ask for the same one again, or for the shared side while it is alone; that changes nothing.
-    Asking to be alone while working together is a mistake: it would wait for itself.
+    A thread that holds a side may ask for it again, and a thread that is alone may ask for the shared side. Both change nothing.
+    A thread that holds the shared side must not ask to be alone: it would wait for itself.
 
     Args:
-        folder: Where the lock files are; default `node_folder()`, which everything on this machine shares.
+        folder: Folder of the lock files. Default: `node_folder()`, one for the whole machine.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -45,38 +44,38 @@ class QuietLock:
 
     @contextlib.contextmanager
     def shared(self, *, stop: Callable[[], bool] | None = None, timeout_s: float | None = None) -> Iterator[None]:
-        """Work together with others; nobody measures meanwhile.
+        """Work together with others. No process measures meanwhile.
 
         Raises:
-            DeadlineError: `stop()` turned true, or `timeout_s` passed, before it was granted.
+            DeadlineError: `stop()` turned true, or `timeout_s` passed, while it waited.
         """
         if self._mode is not None:
             yield
             return
-        patience = _Patience("to work", stop, timeout_s)
+        limit = _WaitLimit("to work", stop, timeout_s)
         with contextlib.ExitStack() as locks:
-            with _locked(self.folder / "turnstile.lock", fcntl.LOCK_EX, patience):
-                locks.enter_context(_locked(self.folder / "quiet.lock", fcntl.LOCK_SH, patience))
+            with _locked(self.folder / "turnstile.lock", fcntl.LOCK_EX, limit):
+                locks.enter_context(_locked(self.folder / "quiet.lock", fcntl.LOCK_SH, limit))
             with self._holding("shared"):
                 yield
 
     @contextlib.contextmanager
     def exclusive(self, *, stop: Callable[[], bool] | None = None, timeout_s: float | None = None) -> Iterator[None]:
-        """Be alone: nobody else works or measures meanwhile.
+        """Be alone. No other process works or measures meanwhile.
 
         Raises:
-            DeadlineError: `stop()` turned true, or `timeout_s` passed, before it was granted.
+            DeadlineError: `stop()` turned true, or `timeout_s` passed, while it waited.
             RuntimeError: this thread holds the shared side.
         """
         if self._mode == "exclusive":
             yield
             return
         if self._mode == "shared":
-            raise RuntimeError("a thread that works under the shared side cannot ask to be alone: it would wait for itself")
-        patience = _Patience("to be alone on this machine", stop, timeout_s)
+            raise RuntimeError("a thread that holds the shared side cannot ask to be alone: it would wait for itself")
+        limit = _WaitLimit("to be alone on this machine", stop, timeout_s)
         with (
-            _locked(self.folder / "turnstile.lock", fcntl.LOCK_EX, patience),
-            _locked(self.folder / "quiet.lock", fcntl.LOCK_EX, patience),
+            _locked(self.folder / "turnstile.lock", fcntl.LOCK_EX, limit),
+            _locked(self.folder / "quiet.lock", fcntl.LOCK_EX, limit),
             self._holding("exclusive"),
         ):
             yield
@@ -95,15 +94,15 @@ class QuietLock:
 
 
 def node_folder() -> Path:
-    """Folder on this machine's own disk for locks that every search of this user on this machine must see."""
+    """Return the folder, on this machine's own disk, of the locks that all searches of this user on this machine share."""
     return Path(tempfile.gettempdir()) / f"autocut-{os.getuid()}"
 
 
-class _Patience:
-    """How long a taker waits."""
+class _WaitLimit:
+    """When to give up waiting for a lock."""
 
     def __init__(self, purpose: str, stop: Callable[[], bool] | None, timeout_s: float | None) -> None:
-        self.has_limit = stop is not None or timeout_s is not None
+        self.exists = stop is not None or timeout_s is not None
         self._purpose = purpose
         self._stop = stop
         self._timeout_s = timeout_s
@@ -117,26 +116,26 @@ class _Patience:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, side: int, patience: _Patience) -> Iterator[None]:
+def _locked(path: Path, side: int, limit: _WaitLimit) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        _take(descriptor, side, patience)
+        _take(descriptor, side, limit)
         try:
             yield
         finally:
-            # Not close alone: a forked child has the descriptor too and would keep the lock.
+            # Closing is not enough: a forked child has the descriptor too and would keep the lock.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, side: int, patience: _Patience) -> None:
-    if not patience.has_limit:
+def _take(descriptor: int, side: int, limit: _WaitLimit) -> None:
+    if not limit.exists:
         fcntl.flock(descriptor, side)
         return
     pause_s = _FIRST_PAUSE_S
     while True:
-        patience.check()
+        limit.check()
         try:
             fcntl.flock(descriptor, side | fcntl.LOCK_NB)
         except BlockingIOError:

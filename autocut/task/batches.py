@@ -1,13 +1,13 @@
-"""What a model is called with, and the few things one does with it.
+"""The forms of a batch, and functions that work on every form.
 
-A batch is ``(inputs, targets)``. Inputs come in three forms, and the same form is used from the data to the exported artifact:
+A batch is ``(inputs, targets)``. Inputs have one of three forms, the same from the data to the exported artifact:
 
     Tensor               model(x)
     tuple of tensors     model(*xs)
     dict of tensors      model(**xs)
 
-The first dimension of every tensor is the batch. Models may answer with a tensor, a tuple, a mapping or an object with
-``logits``; `output_tensor` finds the one tensor that the task is about.
+The first dimension of every tensor is the batch. A model may answer with a tensor, a tuple, a mapping or an object with ``logits``.
+`output_tensor` finds the tensor that the task is about.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Batch = tuple[Inputs, Tensor]
 
 
 def call(model: Callable[..., Any], inputs: Inputs) -> Tensor:
-    """Call `model` the way that the form of `inputs` asks for, and return its output tensor."""
+    """Call `model` as the form of `inputs` requires, and return its output tensor."""
     if isinstance(inputs, Tensor):
         return output_tensor(model(inputs))
     if isinstance(inputs, Mapping):
@@ -52,7 +52,7 @@ def output_tensor(output: Any) -> Tensor:
 
 
 def tensors(inputs: Inputs) -> dict[str, Tensor]:
-    """Every tensor of `inputs` by name: a dict's own keys, otherwise ``input_0``, ``input_1``, in order of position."""
+    """Every tensor of `inputs` by name: a dict's own keys, otherwise ``input_0``, ``input_1`` and so on, by position."""
     if isinstance(inputs, Tensor):
         return {"input_0": inputs}
     if isinstance(inputs, Mapping):
@@ -75,17 +75,17 @@ def transform(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
 
 
 def take(inputs: Inputs, n: int) -> Inputs:
-    """Return the first `n` examples, or all where there are fewer. A view: nothing is copied."""
+    """Return the first `n` examples, or all if there are fewer. The result is a view."""
     return transform(inputs, lambda tensor: tensor[:n])
 
 
 def pad(inputs: Inputs, n: int) -> Inputs:
-    """Return exactly `n` examples: the given ones, repeated from the start until there are enough.
+    """Return exactly `n` examples: the given ones, repeated from the start.
 
-    Real rows, not zeros: a padded row can then neither overflow nor divide by zero, and takes as long as any other.
+    The padding is real rows, not zeros. So a padded row can neither overflow nor divide by zero, and takes as long as any other.
 
     Raises:
-        ValueError: there are more than `n` examples already, or none.
+        ValueError: there are more than `n` examples, or none.
     """
     length = batch_length(inputs)
     if not 0 < length <= n:
@@ -100,17 +100,22 @@ def move(inputs: Inputs, device: torch.device | str) -> Inputs:
 
 
 def to_numpy(inputs: Inputs) -> dict[str, NDArray[Any]]:
-    """Arrays by name (see `tensors`), for runtimes and files that know no torch."""
+    """Arrays by name (see `tensors`), for runtimes and files without torch."""
     return {name: np.ascontiguousarray(tensor.detach().cpu().numpy()) for name, tensor in tensors(inputs).items()}
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """Values of `tensor` as bytes, whatever its dtype (numpy has no bfloat16)."""
+    """Values of `tensor` as bytes, for every dtype (numpy has no bfloat16)."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
+def tensor_identity(name: str, tensor: Tensor) -> bytes:
+    """Name, dtype, shape and values of `tensor`, for a hash."""
+    return f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor_bytes(tensor)
+
+
 def from_numpy(arrays: Mapping[str, NDArray[Any]]) -> Inputs:
-    """Inverse of `to_numpy`, up to one thing: a tuple of one tensor comes back as that tensor, which calls a model alike."""
+    """Inverse of `to_numpy`, with one exception: a tuple of one tensor becomes that tensor, which calls a model in the same way."""
     loaded = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     positions = [f"input_{position}" for position in range(len(loaded))]
     if set(loaded) != set(positions):

@@ -1,8 +1,8 @@
-"""Imports a task.py, and says in one line what is wrong where it cannot.
+"""Imports a task.py, or reports in one line why it cannot.
 
-The module is registered under a name made from its absolute path, so that a model class defined in it can be pickled here and
-found again in a worker process that loads the same file. Its folder goes to the front of `sys.path`, as for a script, so that
-``import data`` finds the data.py beside it, now and later inside a function.
+The module's registered name is made from its absolute path. So a model class in it can be pickled here and found again in a worker
+process that loads the same file. The folder of the file goes to the front of `sys.path`, as for a script. So ``import data`` finds
+the data.py beside it, now and later inside a function.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from types import CodeType, ModuleType
 from autocut.errors import TaskError, nearest_hint
 
 _folders: set[Path] = set()
-"""Folders of the tasks imported in this process: a second task's data.py must not be mistaken for the first's."""
+"""Folders of the tasks imported in this process. The data.py of one task must not be mistaken for that of another."""
 
 
 @dataclass(frozen=True)
 class TaskFile:
-    """An imported task file, with the files of its own that it is made of, by module name: itself and modules beside it.
+    """An imported task file. `files` are its source files by module name: the file itself and modules beside it.
 
-    Those that its import read, and those that an ``import`` anywhere in them names, so that what a function imports when it is
-    called counts too. Read from the source, not from what this process has imported by now, which differs between processes.
+    Every ``import`` in the source counts, so a module that a function imports only when it is called is among them. The list of
+    modules that this process has imported later does not matter, because it differs between processes.
     """
 
     module: ModuleType
     files: tuple[tuple[str, Path], ...]
 
     def sha256(self) -> str:
-        """SHA-256 over names and contents as they are on disk now.
+        """SHA-256 over names and contents of the files on disk.
 
         Raises:
             OSError: one of the files is gone.
@@ -48,7 +48,7 @@ class TaskFile:
 
 
 def module_name(path: Path) -> str:
-    """Name of the module of the task file `path`; the same in every process."""
+    """Name of the module of the task file `path`. It is the same in every process."""
     return f"autocut_task_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
 
 
@@ -56,7 +56,7 @@ def import_task_file(path: Path) -> TaskFile:
     """Import the Python file `path` and the modules beside it that it imports.
 
     Raises:
-        TaskError: the file is missing, is not Python, or fails while it is imported; the message names the line.
+        TaskError: the file is missing, is not Python, or raises an error during import; the message names the line.
     """
     path = path.resolve()
     code = compile_task_file(path)
@@ -67,9 +67,9 @@ def import_task_file(path: Path) -> TaskFile:
     module.__file__ = str(path)
     sys.modules[name] = module
     try:
-        exec(code, module.__dict__)  # what importing a file is
+        exec(code, module.__dict__)  # as an import does
     except (Exception, SystemExit) as error:
-        # Anything can go wrong in a user's file. It is the user's to mend, so it is told, not traced.
+        # A user's file may raise anything. The user must fix it, so the user gets a message, not a traceback.
         sys.modules.pop(name)
         if previous is not None:
             sys.modules[name] = previous
@@ -78,21 +78,21 @@ def import_task_file(path: Path) -> TaskFile:
     return TaskFile(module, (("", path), *sorted(files.items())))
 
 
-def tell(error: BaseException, folder: Path | None) -> str:
-    """One line for an exception from a user's code: type, first line of its message, and the line of their file."""
+def describe_error(error: BaseException, folder: Path | None) -> str:
+    """Describe an exception from a user's code in one line: its type, the first line of its message, and the line of the file."""
     text = str(error).strip().partition("\n")[0]
-    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    described = f"{type(error).__name__}: {text}" if text else type(error).__name__
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if folder is not None and Path(frame.filename).parent == folder:
-            return f"{told} ({Path(frame.filename).name}, line {frame.lineno})"
-    return told
+            return f"{described} ({Path(frame.filename).name}, line {frame.lineno})"
+    return described
 
 
 def compile_task_file(path: Path) -> CodeType:
-    """Read and compile the task file `path`, without running any of it.
+    """Read and compile the task file `path`, without running it.
 
     Raises:
-        TaskError: it is missing, or is not Python; the message names the line.
+        TaskError: the file is missing, or is not Python; the message names the line.
     """
     if path.is_dir():
         inside = path / "task.py"
@@ -119,10 +119,10 @@ def compile_task_file(path: Path) -> CodeType:
 
 
 def take_over_path(path: Path, *, reloading: bool = False) -> None:
-    """Put the task's folder first on `sys.path`, in place of other tasks', and forget modules that would be taken for its own.
+    """Put the task's folder first on `sys.path`, remove the folders of other tasks, and forget their modules of the same names.
 
     Raises:
-        TaskError: a module beside the task has the name of one that is imported already, and is not the task's.
+        TaskError: a module beside the task has the name of a module that is imported already from elsewhere.
     """
     folder = path.parent
     _folders.add(folder)
@@ -148,7 +148,7 @@ def take_over_path(path: Path, *, reloading: bool = False) -> None:
 
 
 def _imports(path: Path, package: str = "") -> set[str]:
-    """Dotted names that the file, a module of `package`, may import anywhere in it; names taken from a module are among them."""
+    """Dotted names in every import of the file, a module of `package`. Names that it imports from a module are included."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -161,7 +161,7 @@ def _imports(path: Path, package: str = "") -> set[str]:
 
 
 def _reachable(path: Path, imported: dict[str, Path]) -> dict[str, Path]:
-    """`imported`, and the modules beside `path` that `path` or any of them names in an import, by name."""
+    """By name, the modules `imported` and all modules beside `path` that an import in `path` or in any of these modules names."""
     found, waiting = dict(imported), [("", path), *imported.items()]
     while waiting:
         name, file = waiting.pop()
@@ -169,7 +169,7 @@ def _reachable(path: Path, imported: dict[str, Path]) -> dict[str, Path]:
         try:
             wanted = _imports(file, package)
         except (SyntaxError, ValueError):
-            continue  # nothing has imported it, so it may be anything
+            continue  # it was never imported, so it need not be valid Python
         new = {name: beside for dotted in wanted for name, beside in _beside(path.parent, dotted) if name not in found}
         found |= new
         waiting += new.items()
@@ -177,7 +177,7 @@ def _reachable(path: Path, imported: dict[str, Path]) -> dict[str, Path]:
 
 
 def _beside(folder: Path, dotted: str) -> Iterator[tuple[str, Path]]:
-    """The modules in `folder` that ``import dotted`` reads: its packages, then itself."""
+    """The modules in `folder` that ``import dotted`` reads: its packages, then the module itself."""
     parts = dotted.split(".")
     if parts[0] == "autocut":
         return  # as in `_imported_from`
@@ -194,9 +194,9 @@ def _imported_from(folder: Path) -> dict[str, Path]:
     found = {}
     start = f"{folder}{os.sep}"
     for name, module in list(sys.modules.items()):
-        # Not getattr: modules that load themselves when touched (six.moves, transformers) would.
+        # Not getattr: it would load lazy modules (six.moves, transformers).
         file = getattr(module, "__dict__", {}).get("__file__")
-        # A task may lie in autocut's own checkout: the version of autocut is not part of the task.
+        # A task may lie in autocut's own checkout, but autocut's source is not part of the task.
         if not isinstance(file, str) or not file.startswith(start) or name.partition(".")[0] == "autocut":
             continue
         base = folder.joinpath(*name.split("."))
@@ -206,8 +206,8 @@ def _imported_from(folder: Path) -> dict[str, Path]:
 
 
 def _import_error(path: Path, error: BaseException) -> TaskError:
-    told = tell(error, path.parent)
     hint = f"python {path.name} shows the traceback"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        hint = f"pip install {error.name.partition('.')[0]}, or put {error.name.partition('.')[0]}.py beside {path.name}"
-    return TaskError(f"a task file must import without an error, got {told}", hint)
+        package = error.name.partition(".")[0]
+        hint = f"pip install {package}, or put {package}.py beside {path.name}"
+    return TaskError(f"a task file must import without an error, got {describe_error(error, path.parent)}", hint)

@@ -1,6 +1,6 @@
-"""Hashes of what a task's results depend on: weights, and the code that is not in the task's own folder.
+"""Hashes of a task's weights and of its code outside the task's own folder: its results depend on both.
 
-All of them are the same in every process and on every machine: no absolute path, no address and no import order enters them.
+A hash is the same in every process and on every machine. It contains no absolute path, no address and no import order.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from autocut.task.batches import tensor_bytes
+from autocut.task.batches import tensor_identity
 
 _KEYED_ELSEWHERE = {"autocut", "torch"}
-"""Stage keys name the version of torch, and of each of autocut's methods."""
+"""Stage keys contain the version of torch and of each of autocut's methods."""
 
 _PATHLESS = {"__main__", "__mp_main__", "builtins"}
-"""Modules that are another file in another process, or none."""
+"""Modules without a file, or with another file in another process."""
 
 
 def state_hash(model: nn.Module) -> bytes:
@@ -29,16 +29,16 @@ def state_hash(model: nn.Module) -> bytes:
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + tensor_bytes(value))
+            digest.update(tensor_identity(name, value))
     return digest.digest()
 
 
 def code_hash(things: Iterable[object], known: Collection[Path] = ()) -> bytes:
-    """SHA-256 over the code that `things` (models, functions, or None) are made of, but for the files in `known`.
+    """SHA-256 over the code of `things` (models, functions, or None), except for the files in `known`.
 
-    A model counts with the classes of all its modules and their bases. A file of the user's own counts with its content, a file
-    of an installed package as name and version of the package. The standard library does not count, nor torch and autocut,
-    which stage keys name themselves. Files that these files import are not followed.
+    The code of a model is the classes of all its modules, and their bases. A file of the user counts with its content, a file of an
+    installed package with the name and version of the package. The standard library, torch and autocut do not count: stage keys
+    name the last two themselves. Imports in these files are not followed.
     """
     names = {name for thing in things for name in _modules_of(thing)}
     parts = {part for name in names if (part := _identity(name, known)) is not None}
@@ -49,7 +49,7 @@ def code_hash(things: Iterable[object], known: Collection[Path] = ()) -> bytes:
 
 
 def _modules_of(thing: object) -> Iterator[str]:
-    """Names of the Python modules where a model's classes, a function or a callable's class are defined."""
+    """Names of the Python modules that define a model's classes, a function, or the class of a callable."""
     if isinstance(thing, partial):
         yield from _modules_of(thing.func)
     elif isinstance(thing, nn.Module):
@@ -63,7 +63,7 @@ def _modules_of(thing: object) -> Iterator[str]:
 
 
 def _identity(name: str, known: Collection[Path]) -> bytes | None:
-    """What tells one version of the module `name` from another; None where it does not count."""
+    """Bytes that identify the version of the module `name`. None if it does not count."""
     root = name.partition(".")[0]
     file = getattr(sys.modules.get(name), "__file__", None)
     if root in _KEYED_ELSEWHERE | _PATHLESS or not isinstance(file, str) or Path(file) in known:
@@ -74,7 +74,7 @@ def _identity(name: str, known: Collection[Path]) -> bytes | None:
         return " ".join(f"{owner}=={importlib.metadata.version(owner)}" for owner in owners).encode()
     if any(path.is_relative_to(folder) for folder in _standard_library()):
         return None
-    # The content without the module's name, which for a task file is made from its path.
+    # The content without the module's name, because the name of a task file's module contains its path.
     return hashlib.sha256(path.read_bytes()).digest() if path.is_file() else None
 
 
@@ -85,5 +85,5 @@ def _standard_library() -> tuple[Path, ...]:
 
 @cache
 def _distributions() -> dict[str, list[str]]:
-    """Distributions by the top-level names that they install. Takes half a second: it reads what is installed."""
+    """Distributions by the top-level names that they install. Takes half a second, because it reads all installed packages."""
     return dict(importlib.metadata.packages_distributions())

@@ -1,4 +1,4 @@
-"""The part of `autocut check` that looks at the model: it builds, runs, is judged, is exported and reaches a worker process."""
+"""The part of `autocut check` that examines the model: it is built, run, scored, exported, and loaded by a worker process."""
 
 from __future__ import annotations
 
@@ -20,25 +20,33 @@ from torch import Tensor, nn
 
 from autocut.errors import AutocutError, Fault
 from autocut.task.batches import Batch, Inputs, call, pad, take, tensors
-from autocut.task.file import tell
+from autocut.task.file import describe_error
 from autocut.task.splits import length, spread
 from autocut.task.task import Task, seeded
 from autocut.task.worker import ANSWER, MODEL
 
+AskWorker = Callable[[Path, str | None], Mapping[str, str]]
+"""Calls `load_as_worker` in another process."""
+
 SAMPLE = 2048
-"""Examples of a split that are looked at, evenly spread."""
+"""Number of examples of a split that are examined, evenly spread."""
 
 WORKER_TIMEOUT_S = 120
 
 
-def build(task: Task, faults: list[Fault]) -> nn.Module | None:
-    """Build the model, or add to `faults` why it cannot be built."""
+def to_fault(error: AutocutError) -> Fault:
+    """Turn `error` into a fault with the same message and hint."""
+    return Fault(error.message, error.hint)
+
+
+def try_build(task: Task, faults: list[Fault]) -> nn.Module | None:
+    """Build the model. If that fails, return None, and `faults` gets the reason."""
     if not callable(task.model) or isinstance(task.model, nn.Module):
-        return None
+        return None  # the check of the settings reports it
     try:
         return task.build_model()
     except AutocutError as error:
-        faults.append(Fault(error.message, error.hint))
+        faults.append(to_fault(error))
         return None
 
 
@@ -62,53 +70,53 @@ def parameter_faults(model: nn.Module) -> Iterator[Fault]:
 
 
 def build_faults(task: Task, model: nn.Module) -> Iterator[Fault]:
-    """A model that is not new each time, or that may be trained or not."""
+    """A model that is the same object each time, or of which autocut cannot find out whether it is trained."""
     try:
         if task.build_model() is model:
             yield Fault("task.model must build a new module each time, got the same one", "build it inside the function")
         _ = task.is_pretrained
     except AutocutError as error:
-        yield Fault(error.message, error.hint)
+        yield to_fault(error)
 
 
 def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
-    """A teacher of the task's own that does not build, does not run on a batch, or answers in another shape than the model."""
+    """A teacher of the task that cannot be built, does not run on a batch, or answers in another shape than the model."""
     if not callable(task.teacher) or isinstance(task.teacher, nn.Module):
-        return  # none, or told already
+        return  # there is none, or the check of the settings reports it
     try:
         teacher = task.build_teacher()
     except AutocutError as error:
-        yield Fault(error.message, error.hint)
+        yield to_fault(error)
         return
     if teacher is None:
         return
     try:
         with torch.no_grad(), seeded(task.seed):
-            taught, outputs = call(teacher, inputs), call(model, inputs)
+            teacher_outputs, outputs = call(teacher, inputs), call(model, inputs)
     except Exception as error:
-        # A user's model; the task's own one has run on this batch already.
+        # A user's teacher may raise anything. The model has run on this batch already.
         yield Fault(
-            f"task.teacher must run on a batch of train ({_shapes(inputs)}), got {tell(error, task.folder)}",
+            f"task.teacher must run on a batch of train ({_shapes(inputs)}), got {describe_error(error, task.folder)}",
             "the teacher gets the same inputs as the model",
         )
         return
-    if taught.shape != outputs.shape:
+    if teacher_outputs.shape != outputs.shape:
         yield Fault(
-            f"task.teacher must answer in the shape of the model {tuple(outputs.shape)}, got {tuple(taught.shape)}",
+            f"task.teacher must answer in the shape of the model {tuple(outputs.shape)}, got {tuple(teacher_outputs.shape)}",
             "give the teacher the model's outputs, such as the same classes; distillation compares them one by one",
         )
 
 
 def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterator[Fault]:
-    """The model on one batch: runs, right shape, targets in range, finite loss and scores, the same answer twice."""
+    """A model that fails on one batch, does not fit the kind, answers differently twice, or has a loss that is not finite."""
     inputs, targets = batch
     try:
         with torch.no_grad(), seeded(task.seed):
             outputs, again = call(model, inputs), call(model, inputs)
     except Exception as error:
-        # A user's model.
+        # A user's model may raise anything.
         yield Fault(
-            f"task.model must run on a batch of {name} ({_shapes(inputs)}), got {tell(error, task.folder)}",
+            f"task.model must run on a batch of {name} ({_shapes(inputs)}), got {describe_error(error, task.folder)}",
             "check the shapes and dtypes of the first layer",
         )
         return
@@ -125,12 +133,12 @@ def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterato
 
 
 def _shapes(inputs: Inputs) -> str:
-    """Shapes and dtypes, as a message tells them."""
+    """Shapes and dtypes, for a message."""
     return ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}".replace("torch.", "") for tensor in tensors(inputs).values())
 
 
 def _kind_fault(task: Task, name: str, inputs: Inputs, outputs: Tensor, targets: Tensor) -> Fault | None:
-    """What the task's kind does not take; it has no say where loss and metric are the task's own."""
+    """Return a fault if the task's kind refuses the batch. A kind accepts everything if loss and metric are the task's own."""
     if task.loss is not None and task.metric is not None:
         return None
     kind = task.metric_kind
@@ -144,33 +152,41 @@ def _kind_fault(task: Task, name: str, inputs: Inputs, outputs: Tensor, targets:
 def _sampled_targets(task: Task, name: str) -> Tensor:
     dataset = task.train_data if name == "train" else task.validation_data
     batches = list(task.loader(dataset, 256, spread(length(dataset), SAMPLE)))
-    # Rows that are longer in some batches than in others are another fault's to tell.
+    # Rows may be longer in some batches than in others. `_shape_faults` reports that.
     flat = not batches[0][1].is_floating_point() or len({targets.shape[1:] for _, targets in batches}) > 1
     return torch.cat([targets.flatten() if flat else targets for _, targets in batches])
 
 
 def _judging_faults(task: Task, name: str, outputs: Tensor, targets: Tensor) -> Iterator[Fault]:
-    """Loss and scores of one batch."""
+    """Loss, scores and metric of one batch."""
     kind = task.metric_kind
     try:
         loss, scores = kind.loss(outputs, targets), kind.scores(outputs, targets)
         metric = kind.summarize(scores.detach().numpy(), targets.numpy())
     except Exception as error:
-        # The kind's own functions have been checked by `output_fault`; this is the user's loss, metric or summary.
+        # `output_fault` has checked the kind's own functions, so this is the user's loss, metric or summary.
         yield Fault(
-            f"task's loss and metric must take (outputs, targets) of {name}, got {tell(error, task.folder)}",
+            f"task's loss and metric must take (outputs, targets) of {name}, got {describe_error(error, task.folder)}",
             "loss=f(outputs, targets) gives one number, metric=f(outputs, targets) one number per example",
         )
         return
+    yield from _loss_faults(name, loss)
+    yield from _score_faults(name, scores, metric, len(targets))
+
+
+def _loss_faults(name: str, loss: Tensor) -> Iterator[Fault]:
     if loss.dim() != 0 or not loss.isfinite():
         got = f"shape {tuple(loss.shape)}" if loss.dim() else str(loss.item())
         yield Fault(
             f"task's loss must be one finite number, got {got} on {name}",
             "return its mean; check the model's weights and the inputs' scale",
         )
-    if scores.shape != (len(targets),):
+
+
+def _score_faults(name: str, scores: Tensor, metric: float, examples: int) -> Iterator[Fault]:
+    if scores.shape != (examples,):
         yield Fault(
-            f"task.metric must give one number for each of {len(targets)} examples, got shape {tuple(scores.shape)}",
+            f"task.metric must give one number for each of {examples} examples, got shape {tuple(scores.shape)}",
             "do not average in metric=",
         )
     elif not scores.isfinite().all() or not np.isfinite(metric):
@@ -180,7 +196,7 @@ def _judging_faults(task: Task, name: str, outputs: Tensor, targets: Tensor) -> 
 
 
 def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Iterator[Fault]:
-    """A model that is taken for trained because its weights do not depend on the seed, but answers no better than a guess."""
+    """A model that counts as trained, because its weights do not depend on the seed, but is no better than a constant answer."""
     kind = task.metric_kind
     if task.pretrained is not None or kind.chance is None or batch is None or not task.is_pretrained:
         return
@@ -189,9 +205,9 @@ def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Itera
         with torch.no_grad():
             scored = [(kind.scores(call(model, inputs), targets), targets) for inputs, targets in loader]
     except Exception as error:
-        # A user's model: it may stumble over an example that the first batch does not have.
+        # A user's model may fail on an example that the first batch does not contain.
         yield Fault(
-            f"task.model must run on every batch of validation, got {tell(error, task.folder)}",
+            f"task.model must run on every batch of validation, got {describe_error(error, task.folder)}",
             "look for inputs out of range, such as token ids beyond the embedding",
         )
         return
@@ -199,13 +215,14 @@ def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Itera
     metric = kind.summarize(torch.cat([scores for scores, _ in scored]).numpy(), targets.numpy())
     if metric <= (chance := kind.chance(targets)):
         yield Fault(
-            f"a model with the same weights for every seed must be trained, got {kind.name} {metric:.3f}, a guess's {chance:.3f}",
+            f"a model with the same weights for every seed must be trained, got {kind.name} {metric:.3f}, "
+            f"a constant answer has {chance:.3f}",
             "pretrained=False to have autocut train it, pretrained=True if this is right",
         )
 
 
 class _Called(nn.Module):
-    """A model as one that takes tensors by position and returns one: what the pipeline exports."""
+    """A model that takes tensors by position and returns one tensor, as the pipeline exports it."""
 
     def __init__(self, model: nn.Module, example: Inputs) -> None:
         super().__init__()
@@ -218,7 +235,7 @@ class _Called(nn.Module):
 
 
 def export_faults(model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
-    """A graph that torch.export cannot take with a free batch dimension; every compile mode but eager starts from it."""
+    """A model that cannot be exported with a free batch dimension. Every compile mode except eager starts from the export."""
     example = pad(take(inputs, 2), 2)
     arguments = tuple(tensors(example).values())
     free = {0: torch.export.Dim("batch", min=1, max=65536)}
@@ -228,7 +245,7 @@ def export_faults(model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
             called = _Called(copy.deepcopy(model), example)
             torch.export.export(called, arguments, dynamic_shapes=(tuple(free for _ in arguments),))
     except Exception as error:
-        # torch.export passes on whatever the model raised, besides a dozen types of its own.
+        # torch.export raises a dozen types of its own, and passes on everything that the model raises.
         yield Fault(
             f"task.model must be exportable by torch.export with a free batch size, got {_first_lines(error)}",
             "avoid branches on values and sizes taken with int() or .item(); see https://pytorch.org/docs/stable/export.html",
@@ -236,38 +253,34 @@ def export_faults(model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
 
 
 def _first_lines(error: Exception) -> str:
-    """The first line that says something; torch.export starts with a bare heading at times."""
+    """The first line with content. torch.export sometimes begins with a bare heading."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else ""
     return f"{type(error).__name__}: {first if len(first) > 30 else ' '.join(lines[:2])}"
 
 
-AskWorker = Callable[[Path, str | None], Mapping[str, str]]
-"""Calls `load_as_worker` in another process."""
-
-
 def worker_faults(task: Task, path: str | Path | None, ask: AskWorker | None = None) -> Iterator[Fault]:
     """Load the task and its model in another process and folder, as a worker does, and compare fingerprints.
 
-    Where the model cannot be built or the data cannot be read, this tells it again, in the words of the checks before.
+    If the model cannot be built or the data cannot be read, this gives the same fault as the earlier checks.
     """
     try:
         pickled = io.BytesIO()
         pickle.dump(task.build_model(), pickled)
     except AutocutError as error:
-        yield Fault(error.message, error.hint)
+        yield to_fault(error)
         return
     except Exception as error:
-        # Pickling runs the user's __reduce__ and __getstate__; the types of pickle's own errors differ between objects.
+        # Pickling runs the user's __reduce__ and __getstate__. Pickle's own errors have different types for different objects.
         yield Fault(
-            f"task.model must be picklable, got {tell(error, None)}",
+            f"task.model must be picklable, got {describe_error(error, None)}",
             "define classes and functions at the top level of a module, no lambdas in a module",
         )
         return
     try:
         fingerprint = task.fingerprint
     except AutocutError as error:
-        yield Fault(error.message, error.hint)
+        yield to_fault(error)
         return
     with tempfile.TemporaryDirectory(prefix="autocut-check-") as folder:
         Path(folder, MODEL).write_bytes(pickled.getvalue())
@@ -285,7 +298,7 @@ def worker_faults(task: Task, path: str | Path | None, ask: AskWorker | None = N
 
 
 def ask_fresh_process(folder: Path, path: str | None) -> dict[str, str]:
-    """Call `load_as_worker` in a process of its own."""
+    """Call `load_as_worker` in a new process."""
     package = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))}
     command = [sys.executable, "-m", "autocut.task.worker", str(folder), *([] if path is None else [path])]

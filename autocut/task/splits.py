@@ -1,7 +1,7 @@
-"""How a task's data is read: loaders that hand out whole batches, and the test split under lock and key.
+"""How a task's data is read: loaders that yield whole batches, and the locked test split.
 
-**The lock.** The best of many trials on the validation split looks better than it is, so the test split must not take part in
-choosing. A `LockedSplit` has no way to an example except `open`, and `open` asks for a `FinalizationKey`. Only
+**The lock.** The best of many trials on the validation split looks better than it is, so the test split must not influence the
+choice. A `LockedSplit` gives out examples only through `open`, and `open` needs a `FinalizationKey`. Only
 `autocut.task.finalization_key.issue_finalization_key` makes keys, and import-linter lets only `autocut.deploy` import that module.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from autocut.errors import TaskError
-from autocut.task.batches import Batch, Inputs, tensor_bytes, tensors
+from autocut.task.batches import Batch, Inputs, tensor_identity, tensors
 
 Examples = Dataset[Any]
 Collate = Callable[[list[Any]], Any]
@@ -31,11 +31,11 @@ _SEAL = object()
 
 
 class LockedSplitError(RuntimeError):
-    """Something tried to read the test split before finalization: a bug, whoever did it."""
+    """Something tried to read the test split before finalization. This is a bug."""
 
 
 class FinalizationKey:
-    """Permission to read the test split. Made by `autocut.task.finalization_key.issue_finalization_key` alone."""
+    """Permission to read the test split. Only `autocut.task.finalization_key.issue_finalization_key` makes one."""
 
     def __init__(self, reason: str, seal: object) -> None:
         if seal is not _SEAL:
@@ -46,7 +46,7 @@ class FinalizationKey:
 
 
 class LockedSplit:
-    """The test split: it has a length, a fingerprint and hashes of its inputs, and nothing else until `open` gets a key."""
+    """The test split. Without a key it gives only its length, its fingerprint and hashes of its inputs."""
 
     def __init__(self, read: Callable[[], Examples] | LockedSplit, loader: Callable[[Examples, int], Loader]) -> None:
         self._read: Callable[[], Examples] = read._read if isinstance(read, LockedSplit) else read
@@ -63,20 +63,20 @@ class LockedSplit:
             LockedSplitError: `key` is not a `FinalizationKey`.
         """
         if not isinstance(key, FinalizationKey):
-            raise LockedSplitError(f"the test split opens for a FinalizationKey alone, got {type(key).__name__}")
+            raise LockedSplitError(f"the test split opens only with a FinalizationKey, got {type(key).__name__}")
         return self._dataset
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over all of its examples, targets too: it tells that they have changed, and nothing else about them."""
+        """SHA-256 over all examples with their targets. It shows that they have changed, and nothing else about them."""
         digest = hashlib.sha256()
         for inputs, targets in self._loader(self._dataset, _HASH_BATCH):
             for name, tensor in {**tensors(inputs), "": targets}.items():
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor_bytes(tensor))
+                digest.update(tensor_identity(name, tensor))
         return digest.hexdigest()
 
     def input_hashes(self, limit: int | None = None) -> NDArray[np.uint64]:
-        """Hash of each example's inputs, to find examples that another split has too. Tells nothing about targets."""
+        """Hash of each example's inputs, to find examples that another split has too. It does not depend on targets."""
         return input_hashes(self._dataset, self._loader, limit)
 
     def __len__(self) -> int:
@@ -98,11 +98,11 @@ class LockedSplit:
 
 @dataclass(frozen=True)
 class Loader:
-    """Batches ``(inputs, targets)`` of `dataset`, those of `indices` in that order; may be iterated any number of times.
+    """Batches ``(inputs, targets)`` of the examples `indices` of `dataset`, in that order. Any number of iterations is allowed.
 
-    Whole batches are fetched at once where the dataset allows: a plain `TensorDataset` is indexed, and a dataset with a method
-    ``fetch_batch(indices: Tensor)`` is asked for ``(inputs, targets)``. `Subset` passes through. Anything else is read item by
-    item.
+    Whole batches are fetched at once if the dataset allows it: a plain `TensorDataset` is indexed, and the method
+    ``fetch_batch(indices: Tensor)`` of a dataset returns ``(inputs, targets)``. A `Subset` of these works too. Any other dataset is
+    read item by item.
     """
 
     dataset: Examples
@@ -124,7 +124,7 @@ class Loader:
 
 
 def make_indices(count: int, indices: Sequence[int] | NDArray[Any] | Tensor | None, shuffle: bool, seed: int) -> Tensor:
-    """Return the order of reading: all examples or the given ones, shuffled by `seed` alone where asked."""
+    """Return the order of reading: all examples or the given ones. Shuffling depends on `seed` alone."""
     order = torch.arange(count) if indices is None else torch.as_tensor(indices, dtype=torch.long)
     if shuffle:
         order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))]
@@ -132,16 +132,16 @@ def make_indices(count: int, indices: Sequence[int] | NDArray[Any] | Tensor | No
 
 
 def spread(count: int, limit: int) -> Tensor:
-    """Up to `limit` indices, evenly spread over `count` examples; the same ones every time."""
+    """Up to `limit` indices, evenly spread over `count` examples. The same ones in every call."""
     return torch.arange(count) if count <= limit else torch.linspace(0, count - 1, limit).long()
 
 
 def to_batch(collated: Any, *, shifts_tokens: bool = False) -> Batch:
-    """Tell inputs from targets in what a dataset or a collate function gave.
+    """Split the result of a dataset or a collate function into inputs and targets.
 
-    ``(inputs, targets)``; ``(input, input, ..., targets)``; a mapping with one of the names labels, label, targets or target;
-    or, for language modeling (`shifts_tokens`), one tensor of token ids (n, t + 1), whose targets are the same tokens one step
-    later.
+    It may be ``(inputs, targets)``; ``(input, input, ..., targets)``; a mapping with one of the names labels, label, targets or
+    target; or, for language modeling (`shifts_tokens`), one tensor of token ids (n, t + 1), whose targets are the same tokens one
+    step later.
 
     Raises:
         TaskError: it is none of these.
@@ -159,13 +159,13 @@ def to_batch(collated: Any, *, shifts_tokens: bool = False) -> Batch:
         return _to_inputs(collated[0] if len(collated) == 2 else collated[:-1]), _to_tensor(collated[-1], "targets")
     if shifts_tokens:
         tokens = _to_tensor(collated[0] if isinstance(collated, (tuple, list)) else collated, "tokens")
-        # Contiguous, because a loss of the user's may call .view() on them.
+        # Contiguous, because a user's loss may call .view() on them.
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
     raise TaskError(f"a batch must be a pair (inputs, targets), got {type(collated).__name__}", "return pairs, or give collate=")
 
 
 def input_hashes(dataset: Examples, loader: Callable[[Examples, int], Loader], limit: int | None = None) -> NDArray[np.uint64]:
-    """Eight bytes of BLAKE2 over each example's inputs, targets left out; at most `limit` examples, evenly spread."""
+    """Eight bytes of BLAKE2 over each example's inputs, without targets. At most `limit` examples, evenly spread."""
     batches = loader(dataset, _HASH_BATCH)
     if limit is not None:
         batches = Loader(dataset, _HASH_BATCH, spread(len(batches.indices), limit), batches.collate, batches.shifts_tokens)
@@ -174,10 +174,10 @@ def input_hashes(dataset: Examples, loader: Callable[[Examples, int], Loader], l
 
 
 def to_dataset(data: Any) -> Examples:
-    """Return the dataset that the user gave or that their function returns; a tuple of tensors becomes a `TensorDataset`.
+    """Return the user's dataset, or the dataset that the user's function returns. A tuple of tensors becomes a `TensorDataset`.
 
     Raises:
-        TaskError: it is not something with a length and items.
+        TaskError: it has no length or no items.
     """
     made = data() if callable(data) and not hasattr(data, "__getitem__") else data
     if isinstance(made, tuple) and made and all(isinstance(part, Tensor) for part in made):
@@ -187,7 +187,7 @@ def to_dataset(data: Any) -> Examples:
             f"a split must be a dataset with __len__ and __getitem__, or a function that returns one, got {type(made).__name__}",
             "read an iterable dataset into a list or a TensorDataset",
         )
-    return made  # type: ignore[no-any-return]  # a list of items serves as a dataset, and torch's type asks for less than this
+    return made  # type: ignore[no-any-return]  # torch's type declares less than this, and a list of items works as a dataset too
 
 
 def length(dataset: Examples) -> int:
@@ -196,7 +196,7 @@ def length(dataset: Examples) -> int:
 
 
 def _unwrap(dataset: Examples, indices: Tensor) -> tuple[Examples, Tensor]:
-    """Follow plain subsets down to the dataset that they select from."""
+    """Resolve plain subsets: return the dataset below them, and the indices in it."""
     while type(dataset) is Subset:
         indices = torch.as_tensor(dataset.indices, dtype=torch.long)[indices]
         dataset = dataset.dataset
@@ -206,7 +206,7 @@ def _unwrap(dataset: Examples, indices: Tensor) -> tuple[Examples, Tensor]:
 def _fetcher(dataset: Any, collate: Collate | None) -> Callable[[Tensor], Any]:
     if collate is None and callable(getattr(dataset, "fetch_batch", None)):
         return dataset.fetch_batch  # type: ignore[no-any-return]
-    # A subclass that changes __getitem__ (an augmentation, say) must not be bypassed.
+    # A subclass may change __getitem__, for example to augment. It must not be bypassed.
     if collate is None and isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__:
         parts = dataset.tensors
         return lambda chosen: tuple(part[chosen] for part in parts)
@@ -225,7 +225,7 @@ def _default_collate(items: list[Any]) -> Any:
 
 
 def _to_float32(value: Any) -> Any:
-    """Python and numpy numbers collate to float64, which no float32 model takes."""
+    """Convert float64 tensors: Python and numpy numbers collate to float64, which a float32 model refuses."""
     if isinstance(value, Tensor):
         return value.float() if value.dtype == torch.float64 else value
     if isinstance(value, Mapping):

@@ -7,28 +7,27 @@
         kind="classification",
     )
 
-**Trained or not.** `model` returns a module with trained weights, or a new one that autocut trains for `epochs` to get its
-baseline. ``pretrained=True`` or ``False`` says which. ``None`` (the default) finds out: the model is built under two seeds, and
-weights that do not depend on the seed have been loaded from somewhere, so they are trained. (A function that seeds torch itself
-hides this, and must say which.)
+**Trained or not.** `model` returns a module with trained weights, or a new one that autocut trains for `epochs` as its baseline.
+``pretrained=True`` or ``False`` says which. ``None`` (the default) lets autocut find out: it builds the model under two seeds.
+Weights that do not depend on the seed were loaded from somewhere, so they are trained. A function that seeds torch itself defeats
+this test and must set `pretrained`.
 
-**Data.** See `autocut.task.splits.to_batch` for what examples may look like. Every batch has the same shapes but for the number of
-examples: exports fix them, so `collate` pads to one length. Missing validation is split off train with the task's
-seed, never off test. The test split is locked from the moment the task is made.
+**Data.** `autocut.task.splits.to_batch` lists the forms that examples may have. All batches have the same shapes except for the
+number of examples, because exports fix the shapes; so `collate` pads to one length. A missing validation split is taken from train
+with the task's seed, never from test. The test split is locked as soon as the task exists.
 
-**Judging.** `kind` gives loss and metric (`autocut.task.kinds`). ``loss=f(outputs, targets)`` replaces the loss with another
-scalar. ``metric=f(outputs, targets)`` replaces the scores: one number per example, shape (n,), higher is better; the metric is
-their mean. For a metric that is no mean (an F1, an AUC) let `metric` return what it is made of and give ``summarize=f(scores,
-targets)``, which turns the numpy arrays of a whole split into one number, higher is better.
+**Loss and metric.** `kind` gives both (`autocut.task.kinds`). ``loss=f(outputs, targets)`` replaces the loss with another scalar.
+``metric=f(outputs, targets)`` replaces the scores: one number per example, shape (n,), higher is better. The metric is their mean.
+A metric that is no mean (an F1, an AUC) also needs ``summarize=f(scores, targets)``. Then `metric` may return any number per
+example, and `summarize` turns the numpy arrays of a whole split into one number, higher is better.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -44,25 +43,24 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import Subset
 
 from autocut.errors import AutocutError, TaskError
-from autocut.task.batches import tensor_bytes, tensors
-from autocut.task.file import TaskFile, import_task_file, take_over_path, tell
+from autocut.task.batches import tensor_identity, tensors
+from autocut.task.file import describe_error
 from autocut.task.identity import code_hash, state_hash
 from autocut.task.kinds import Kind, Summary, kinds, mean_score
 from autocut.task.splits import Collate, Examples, Loader, LockedSplit, length, make_indices, spread, to_dataset
 
-__all__ = ["Kind", "LockedSplit", "Task", "kinds", "load_task", "seeded"]
-
 BuildModel = Callable[[], nn.Module]
 FINGERPRINT_EXAMPLES = 256
+_DEBUG_HINT = "call it in `python -i task.py` to see the traceback"
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A model, its data and how it is judged; the module's docstring has the rules.
+    """A model, its data, its loss and its metric. The module's docstring has the rules.
 
-    `optimizer` makes an optimizer for an iterable of parameters (default AdamW, learning rate 1e-3). `collate` joins a list of
-    items into a batch. Latency is measured at the first and throughput at the last of `serving_batch_sizes`. `teacher` builds a
-    bigger trained model to distil from (default: the model itself). `path` is set by `load_task`.
+    `optimizer` makes an optimizer for an iterable of parameters (default: AdamW, learning rate 1e-3). `collate` joins a list of
+    items into a batch. Latency is measured at the first of `serving_batch_sizes`, throughput at the last. `teacher` builds a larger
+    trained model to distil from (default: the model itself). `load_task` sets `path` and the sources.
     """
 
     name: str
@@ -88,23 +86,23 @@ class Task:
 
     def __post_init__(self) -> None:
         """Lock the test split."""
-        # `dataclasses.replace` hands in the split that is locked already.
+        # `dataclasses.replace` passes the split that is locked already.
         read = self.test if isinstance(self.test, LockedSplit) else partial(self._read, "test", self.test)
         object.__setattr__(self, "test", LockedSplit(read, self.loader))
 
     @cached_property
     def train_data(self) -> Examples:
-        """Training examples, without those that validation took."""
+        """Training examples, without those of validation."""
         return self._train_and_validation[0]
 
     @cached_property
     def validation_data(self) -> Examples:
-        """Validation examples: the task's own, else 10% of train (at least 1,000 where that is not above 20%)."""
+        """Validation examples: the task's own, else 10% of train, or 1,000 if that is more, but at most 20%."""
         return self._train_and_validation[1]
 
     @property
     def locked_test(self) -> LockedSplit:
-        """The test split, which opens with a `FinalizationKey` only."""
+        """The test split. It opens only with a `FinalizationKey`."""
         return self.test  # type: ignore[no-any-return]  # __post_init__ put it there
 
     def loader(
@@ -115,19 +113,19 @@ class Task:
         shuffle: bool = False,
         seed: int = 0,
     ) -> Loader:
-        """Batches ``(inputs, targets)`` of `dataset`, in its order, the order of `indices`, or shuffled by `seed`.
+        """Batches ``(inputs, targets)`` of `dataset`: in its own order, in the order of `indices`, or shuffled by `seed`.
 
-        The last batch may be smaller. Iterating again gives the same order: a trainer passes another seed for each epoch.
+        The last batch may be smaller. Every iteration gives the same order, so a trainer passes another seed for each epoch.
         """
         if isinstance(dataset, LockedSplit):
-            dataset[0]  # raises: a locked split has to be opened first
+            dataset[0]  # raises: a locked split must be opened first
         order = make_indices(length(dataset), indices, shuffle, seed)
         shifts_tokens = self.kind in kinds and kinds[self.kind]().shifts_tokens  # `autocut check` tells an unknown kind
         return Loader(dataset, batch_size, order, self.collate, shifts_tokens=shifts_tokens)
 
     @cached_property
     def metric_kind(self) -> Kind:
-        """Loss, scores and metric: those of `kind`, with the task's own in place.
+        """Loss, scores and metric: those of `kind`, replaced by the task's own functions.
 
         Raises:
             UnknownNameError: no such kind.
@@ -135,15 +133,15 @@ class Task:
         return _with_own_functions(kinds[str(self.kind)](), self)
 
     def build_model(self, seed: int | None = None) -> nn.Module:
-        """Build the model in eval mode, its random weights drawn from `seed` (default: the task's).
+        """Build the model in eval mode, with random weights from `seed` (default: the task's).
 
         Raises:
-            TaskError: the task's function fails or returns something else.
+            TaskError: the task's function fails, or does not return a model.
         """
         return self._build(self.model, "task.model", self.seed if seed is None else seed)
 
     def build_teacher(self) -> nn.Module | None:
-        """Build the task's own teacher in eval mode, or None where the untouched model is the teacher."""
+        """Build the task's own teacher in eval mode. None if the untouched model is the teacher."""
         return None if self.teacher is None else self._build(self.teacher, "task.teacher", self.seed)
 
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -152,10 +150,10 @@ class Task:
 
     @cached_property
     def is_pretrained(self) -> bool:
-        """Whether `model` returns trained weights; see the rule in the module's docstring.
+        """Whether `model` returns trained weights. The module's docstring has the rule.
 
         Raises:
-            TaskError: `pretrained` is None and the model's function seeds torch itself, so that nothing can be told.
+            TaskError: `pretrained` is None and the model's function seeds torch itself, so the rule does not work.
         """
         if self.pretrained is not None:
             return self.pretrained
@@ -164,10 +162,10 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the task in every stage key: its source, its data (a sample) and its model's weights.
+        """Identity of the task in every stage key: its source, a sample of its data, and its model's weights.
 
-        The same in every process. The source is task.py with the modules beside it that it imports, and the code elsewhere that
-        the model's classes and the task's functions are made of (`autocut.task.identity.code_hash`).
+        It is the same in every process. The source is task.py, the modules beside it that it imports, and the code elsewhere of the
+        model's classes and the task's functions (`autocut.task.identity.code_hash`).
 
         Raises:
             TaskError: the data cannot be read, or the model cannot be built.
@@ -178,7 +176,7 @@ class Task:
             try:
                 digest.update(self._sample_hash(dataset))
             except Exception as error:
-                # A user's dataset or collate function: whatever it raises is theirs to mend.
+                # A user's dataset or collate function may raise anything; the user must fix it.
                 raise self.data_error(split, error) from error
         model = self.build_model()
         digest.update(state_hash(model))
@@ -188,9 +186,9 @@ class Task:
 
     @cached_property
     def teacher_hash(self) -> str | None:
-        """Identity of the task's own teacher, from its weights and its classes' code; None where the model is the teacher.
+        """Identity of the task's own teacher: its weights and the code of its classes. None if the model is the teacher.
 
-        The fingerprint knows the function that builds the teacher, but not the weights that it loads.
+        The fingerprint covers the function that builds the teacher, but not the weights that the function loads.
 
         Raises:
             TaskError: the teacher cannot be built.
@@ -201,10 +199,12 @@ class Task:
         return hashlib.sha256(state_hash(teacher) + code_hash([teacher, self.teacher], self.source_files)).hexdigest()
 
     def data_error(self, split: str, error: Exception) -> TaskError:
-        """Return what the user is told where reading batches of `split` raised `error`."""
+        """Return the error for the user after reading batches of `split` raised `error`."""
         if isinstance(error, AutocutError):
             return TaskError(f"task.{split}: {error.message}", error.hint)
-        return TaskError(f"task.{split} must give batches, got {tell(error, self.folder)}", "check __getitem__ and collate=")
+        return TaskError(
+            f"task.{split} must give batches, got {describe_error(error, self.folder)}", "check __getitem__ and collate="
+        )
 
     @cached_property
     def _train_and_validation(self) -> tuple[Examples, Examples]:
@@ -215,7 +215,8 @@ class Task:
         held_out = min(max(count // 10, 1000), count // 5)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
         # Sorted, so that examples stay in the order of the files.
-        return (Subset(train, order[held_out:].sort().values.tolist()), Subset(train, order[:held_out].sort().values.tolist()))
+        kept, taken = (part.sort().values.tolist() for part in (order[held_out:], order[:held_out]))
+        return Subset(train, kept), Subset(train, taken)
 
     def _read(self, split: str, data: Any) -> Examples:
         try:
@@ -224,11 +225,8 @@ class Task:
         except TaskError as error:
             raise TaskError(f"task.{split}: {error.message}", error.hint) from error
         except Exception as error:
-            # A user's own function: whatever it raises is theirs to mend.
-            raise TaskError(
-                f"task.{split} must give a dataset, got {tell(error, self.folder)}",
-                "call it in `python -i task.py` to see the traceback",
-            ) from error
+            # A user's function may raise anything; the user must fix it.
+            raise TaskError(f"task.{split} must give a dataset, got {describe_error(error, self.folder)}", _DEBUG_HINT) from error
 
     def _build(self, build: BuildModel, subject: str, seed: int) -> nn.Module:
         try:
@@ -237,20 +235,18 @@ class Task:
         except TaskError:
             raise
         except Exception as error:
-            # As above: a user's own function.
+            # As above: a user's function.
             raise TaskError(
-                f"{subject} must be a function that builds a model, got {tell(error, self.folder)}",
-                "call it in `python -i task.py` to see the traceback",
+                f"{subject} must be a function that builds a model, got {describe_error(error, self.folder)}", _DEBUG_HINT
             ) from error
+        name = subject.partition(".")[2]
         if not isinstance(model, nn.Module):
-            raise TaskError(
-                f"{subject} must return a torch.nn.Module, got {type(model).__name__}", f"{subject.partition('.')[2]}=lambda: net"
-            )
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            raise TaskError(f"{subject} must return a torch.nn.Module, got {type(model).__name__}", f"{name}=lambda: net")
+        for tensor_name, tensor in (*model.named_parameters(), *model.named_buffers()):
             if is_lazy(tensor):
                 raise TaskError(
-                    f"{subject} must return a model with known shapes, got the uninitialized {name}",
-                    f"run one batch through the model inside {subject.partition('.')[2]}()",
+                    f"{subject} must return a model with known shapes, got the uninitialized {tensor_name}",
+                    f"run one batch through the model inside {name}()",
                 )
         return model.eval()
 
@@ -276,44 +272,18 @@ class Task:
         with seeded(self.seed):
             for inputs, targets in self.loader(dataset, self.batch_size, spread(count, FINGERPRINT_EXAMPLES)):
                 for name, tensor in {**tensors(inputs), "": targets}.items():
-                    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor_bytes(tensor))
+                    digest.update(tensor_identity(name, tensor))
         return digest.digest()
 
     @property
     def folder(self) -> Path | None:
-        """Folder of the task file, None for a task that was not loaded from one."""
+        """Folder of the task file. None if the task was not loaded from a file."""
         return self.path.parent if self.path else None
-
-
-def load_task(path: str | Path | None) -> Task:
-    """Load the task that the Python file `path` defines under the name ``task``; None loads the embedded digits task.
-
-    Loading an unchanged file again in one process returns the same object, with its data.
-
-    Raises:
-        TaskError: in every way that this can fail.
-    """
-    if path is None:
-        module = importlib.import_module("autocut.tasks.digits")
-        path = Path(str(module.__file__))
-        return _attach(module.task, path, hashlib.sha256(path.read_bytes()).hexdigest(), [path])
-    file = Path(path).expanduser().resolve()
-    known = _loaded.get(file)
-    if known is not None and _is_unchanged(*known):
-        take_over_path(file)  # its folder may have left sys.path: for another task's, or with a fork's surroundings
-        return known[1]
-    imported = import_task_file(file)
-    task = _attach(_find_task(vars(imported.module), file), file, imported.sha256(), (source for _, source in imported.files))
-    _loaded[file] = (imported, task)
-    return task
-
-
-_loaded: dict[Path, tuple[TaskFile, Task]] = {}
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch (CPU), numpy and random for a while, and give them their states back after."""
+    """Seed torch (CPU), numpy and random, and restore their states afterwards."""
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -327,7 +297,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _with_own_functions(kind: Kind, task: Task) -> Kind:
-    """Put the task's loss, metric and summary in the place of the kind's."""
+    """Replace the kind's loss, metric and summary by the task's own."""
     loss = task.loss or kind.loss
     if task.metric is None:
         return replace(kind, loss=loss, summarize=task.summarize or kind.summarize)
@@ -342,35 +312,8 @@ def _with_own_functions(kind: Kind, task: Task) -> Kind:
     )
 
 
-def _attach(task: Task, path: Path, sha256: str, files: Iterable[Path]) -> Task:
-    object.__setattr__(task, "path", path)
-    object.__setattr__(task, "source_sha256", sha256)
-    object.__setattr__(task, "source_files", frozenset(files))
-    return task
-
-
-def _is_unchanged(imported: TaskFile, task: Task) -> bool:
-    try:
-        return imported.sha256() == task.source_sha256
-    except OSError:
-        return False
-
-
-def _find_task(names: Mapping[str, Any], file: Path) -> Task:
-    found = names.get("task")
-    if isinstance(found, Task):
-        return found
-    if found is not None:
-        raise TaskError(f"`task` must be an autocut.Task, got {type(found).__name__} ({file.name})", "task = autocut.Task(...)")
-    others = [name for name, value in names.items() if isinstance(value, Task)]
-    if not others:
-        raise TaskError(f"a task file must define `task`, got none ({file.name})", "task = autocut.Task(...)")
-    got = others[0] if len(others) == 1 else f"{len(others)} tasks under other names: {', '.join(others)}"
-    raise TaskError(f"a task file must name its task `task`, got {got} ({file.name})", f"task = {others[0]}")
-
-
 def _source_of(model: BuildModel) -> bytes:
-    """Source of a task that no file was loaded for (a notebook, a test)."""
+    """Source of a task that was not loaded from a file (a notebook, a test)."""
     try:
         return inspect.getsource(model).encode()
     except (OSError, TypeError):

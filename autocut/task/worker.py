@@ -1,8 +1,8 @@
-"""What a process finds that loads a task as a worker does: in another process and folder than the check of that task.
+"""Loads a task as a worker does, in another process and another folder than the check of that task.
 
     python -m autocut.task.worker FOLDER [TASK]
 
-FOLDER has the pickled model in `MODEL`; what was found is written there as JSON into `ANSWER`.
+FOLDER holds the pickled model in `MODEL`. The answer is written there as JSON, in `ANSWER`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pathlib import Path
 import torch
 
 from autocut.errors import AutocutError
-from autocut.task.task import load_task
+from autocut.task.loading import load_task
 
 MODEL, ANSWER = "model.pickle", "answer.json"
 
 
 def load_as_worker(folder: Path, path: str | None) -> dict[str, str]:
-    """Work in `folder`, load the task file `path` (None: the embedded digits task) and the pickled model that lies there.
+    """Change to `folder`, load the task file `path` (None: the embedded digits task), and load the pickled model in `folder`.
 
     Returns:
-        The task's ``fingerprint``, or the ``error`` that a worker would end with.
+        The ``fingerprint`` of the task, or the ``error`` with which a worker would end.
     """
     os.chdir(folder)
-    torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
+    torch.set_num_threads(1)  # as in every process that loads a task: the last bits of its data may depend on the threads
     try:
         fingerprint = load_task(path).fingerprint
         pickle.loads(Path(MODEL).read_bytes())

@@ -1,8 +1,8 @@
-"""Finds a study's data files: in the directory that `AUTOCUT_DATA` names, otherwise in a cache that downloads fill.
+"""Finds the data files of a study: in the directory that `AUTOCUT_DATA` names, otherwise in a cache of downloads.
 
-`AUTOCUT_DATA` set means that nothing is downloaded. A file may lie in that directory itself or in the folder of its data set.
-Downloads go to ``$XDG_CACHE_HOME/autocut/data`` (default ``~/.cache``), are checked against the published checksum before
-anyone sees them, and appear under their name at once, so that two workers may download the same file.
+If `AUTOCUT_DATA` is set, nothing is downloaded. A file may lie in that directory itself or in the folder of its data set.
+Downloads go to ``$XDG_CACHE_HOME/autocut/data`` (default ``~/.cache``). A download gets its final name in one step, after its
+checksum is verified, so two workers may download the same file.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class DataFile:
-    """One official file: the folder of its data set, its name, where it is published, and its checksum.
+    """One published file: the folder of its data set, its name, its URL and its checksum.
 
-    With `archive_url` in place of a URL of its own, the file is a member of a tar archive, and the checksum is the archive's.
+    If it is a member of a tar archive (`in_archive`), URL and checksum are those of the archive.
     """
 
     folder: str
@@ -38,7 +38,7 @@ class DataFile:
     in_archive: bool = False
 
     def find(self) -> Path | None:
-        """Path of the file where it is on this machine, else None. Downloads nothing."""
+        """Path of the file, or None if it is not on this machine. Downloads nothing."""
         named = os.environ.get("AUTOCUT_DATA")
         roots = [Path(named).expanduser()] if named else [cache_folder()]
         for path in (place / self.name for root in roots for place in (root / self.folder, root)):
@@ -47,10 +47,10 @@ class DataFile:
         return None
 
     def fetch(self) -> Path:
-        """Path of the file, downloaded where it is not on this machine and `AUTOCUT_DATA` is not set.
+        """Path of the file. It is downloaded if it is not on this machine and `AUTOCUT_DATA` is not set.
 
         Raises:
-            TaskError: it is not in `AUTOCUT_DATA`, cannot be downloaded, or is not the published file.
+            TaskError: the file is not in `AUTOCUT_DATA`, cannot be downloaded, or has another checksum.
         """
         if (path := self.find()) is not None:
             return path
@@ -72,13 +72,13 @@ class DataFile:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept."""
+    """Folder of the downloads."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "autocut" / "data"
 
 
 @contextmanager
 def _downloaded(url: str, sha256: str, folder: Path) -> Iterator[Path]:
-    """Yield a temporary file in `folder` with the checked content of `url`; what is left of it goes away after."""
+    """Yield a temporary file in `folder` with the verified content of `url`. It is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
         file = Path(temporary, "content")
         try:
@@ -96,7 +96,7 @@ def _downloaded(url: str, sha256: str, folder: Path) -> Iterator[Path]:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Write the archive's plain files into `folder` by their last name; the archive's own folders are left out."""
+    """Write the plain files of the archive into `folder`, without the archive's own folders."""
     with tarfile.open(archive) as members:
         for member in members:
             content = members.extractfile(member) if member.isfile() else None

@@ -45,7 +45,7 @@ from autocut.space import Space, load_space
 from autocut.stages import lowering
 from autocut.stages.methods import known_methods
 from autocut.study import open_study
-from autocut.task.task import load_task
+from autocut.task.loading import load_task
 
 HERE = Path(__file__).parent
 _NO_RESULT = 1

@@ -39,8 +39,8 @@ from autocut.stages.lowering import infeasible_reason, load, numerics
 from autocut.stages.methods import known_methods
 from autocut.stages.model_files import Prefix
 from autocut.task.batches import Inputs
+from autocut.task.loading import load_task
 from autocut.task.splits import length
-from autocut.task.task import load_task
 
 HERE = Path(__file__).parent
 TASKS = {"digits": None, "digits_training": None, "fashion_mnist": str(HERE.parent / "fashion_mnist" / "task.py")}

@@ -1,4 +1,4 @@
-"""Selection against a brute-force oracle, and the words in which it explains itself."""
+"""Selection against a brute-force oracle, and the text of its reasons."""
 
 from dataclasses import replace
 
@@ -75,7 +75,7 @@ def test_the_knee_is_one_of_the_points_that_meet_the_limits(points):
 
 
 def test_the_reason_says_why_this_one():
-    """Rank, drop, gain, runner-up."""
+    """Rank, drop, gain, next best."""
     points = [a_point(0, 0.978, 6.1), a_point(1, 0.972, 1.0), a_point(2, 0.970, 1.08), a_point(3, 0.9, 0.1)]
 
     selection = select_point(points, max_accuracy_drop=0.01, minimize="cost")
@@ -117,7 +117,7 @@ def test_accuracies_of_another_split_than_the_baselines_are_not_printed_beside_i
     assert explain_knobs(points, alone).endswith("only: 3x cheaper, accuracy 0.9889 on validation, not compared")
 
 
-def test_a_drop_on_another_split_is_told_with_its_split():
+def test_a_drop_on_another_split_is_shown_with_its_split():
     """The closest point may not be finalized yet."""
     paired = Accuracy("validation", 100, Interval(0.96, 0.95, 0.97), difference=Interval(-0.02, -0.03, -0.01))
     point = a_point(1, 0.96, 1.0)
@@ -127,8 +127,8 @@ def test_a_drop_on_another_split_is_told_with_its_split():
         select_point([a_point(0, 0.978, 5.0), point], max_accuracy_drop=0.01, limits=[parse_limit("latency_ms<=2")])
 
 
-def test_among_tied_points_the_more_accurate_wins_and_the_tie_is_told():
-    """The cheaper one cannot be told apart from it."""
+def test_among_tied_points_the_more_accurate_wins_and_the_reason_names_the_tie():
+    """Their costs do not differ significantly."""
     points = [a_point(0, 0.98, 6.0), a_point(1, 0.95, 1.0, ties=[2]), a_point(2, 0.97, 1.1, ties=[1])]
 
     selection = select_point(points, max_accuracy_drop=0.05)
@@ -145,7 +145,7 @@ def test_the_untouched_model_may_win():
     assert "the untouched model itself" in selection.reason
 
 
-def test_when_nothing_meets_the_closest_point_and_what_it_needs_are_told():
+def test_when_no_point_meets_the_limits_the_message_names_the_closest_and_the_hint_how_far_to_relax():
     """Exit code 1, and a hint that can be typed."""
     points = [a_point(0, 0.98, 5.0), a_point(1, 0.966, 1.0), a_point(2, 0.5, 0.5)]
 
@@ -158,7 +158,7 @@ def test_when_nothing_meets_the_closest_point_and_what_it_needs_are_told():
     assert "--max-accuracy-drop 1.4%" in caught.value.hint
 
 
-def test_wrong_questions_are_told():
+def test_wrong_arguments_are_refused():
     """An unknown value, a negative drop, no points, no baseline."""
     points = [a_point(0, 0.98, 1.0)]
     with pytest.raises(UnknownNameError, match="minimize must be one of"):
@@ -175,7 +175,7 @@ def test_wrong_questions_are_told():
         select_point([])
 
 
-def test_a_metric_that_is_no_share_is_told_as_it_is():
+def test_a_metric_that_is_no_share_is_shown_unchanged():
     """R2 or an error in units is not in percentage points."""
     points = [a_point(0, -12.0, 3.0), a_point(1, -12.5, 1.0)]
 
@@ -183,7 +183,7 @@ def test_a_metric_that_is_no_share_is_told_as_it_is():
 
 
 def test_knobs_are_explained_by_their_single_knob_baselines():
-    """What was not measured alone is said not to be."""
+    """A knob that was not measured alone is marked so."""
     prune = {"prune.method": "structured", "prune.ratio": 0.5}
     train = {"train.epochs": 4}
     lowering = {"quantize.dtype": "int8_static", "compile.mode": "onnxruntime"}
@@ -203,13 +203,13 @@ def test_knobs_are_explained_by_their_single_knob_baselines():
     assert "turns no knob" in explain_knobs(points, points[0])
 
 
-def test_the_parent_whose_weights_a_model_started_from_is_told_and_is_no_knob():
-    """Pruned alone, it starts from the untouched model's."""
-    heir = {"prune.method": "structured", "prune.ratio": 0.7, "prune.parent_ratio": 0.5, "train.epochs": 4}
+def test_the_parent_of_an_iteratively_pruned_child_is_named_and_is_no_knob():
+    """Pruned alone, the child starts from the weights of the untouched model."""
+    child = {"prune.method": "structured", "prune.ratio": 0.7, "prune.parent_ratio": 0.5, "train.epochs": 4}
     points = [
         a_point(0, 0.98, 6.0, recipe={}),
-        a_point(1, 0.90, 2.0, recipe=heir),
-        a_point(2, 0.5, 2.0, recipe={**heir, "train.epochs": 0}),
+        a_point(1, 0.90, 2.0, recipe=child),
+        a_point(2, 0.5, 2.0, recipe={**child, "train.epochs": 0}),
     ]
 
     assert explain_knobs(points, points[1]) == (

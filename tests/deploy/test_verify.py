@@ -1,4 +1,4 @@
-"""A bundle runs without the user's code and keeps its word; one that does not is refused for the right reason."""
+"""A bundle runs without the user's code and gives what it claims; any other bundle is refused for the right reason."""
 
 import importlib.util
 import os
@@ -60,23 +60,23 @@ def verified(users_task, new_bundle):
 
 
 def test_a_true_bundle_verifies_in_a_fresh_process(verified):
-    """Every claim is checked and each check says what it found."""
+    """Every claim is checked, and each check reports what it found."""
     _, verification = verified
 
     verification.require_ok()
-    assert verification.ok, [check.told for check in verification.failed]
+    assert verification.ok, [check.message for check in verification.failed]
     names = [check.name for check in verification.checks]
     assert names == [
         "hashes", "no user code", "outputs", "accuracy on examples", "size",
         "latency at batch 1", "latency at batch 16", "cold start", "peak memory",
     ]  # fmt: skip
-    assert all(check.told for check in verification.checks)
+    assert all(check.message for check in verification.checks)
     assert verification.findings.output_deviation == 0
     assert verification.findings.peak_memory_bytes > 0
 
 
 def test_the_fresh_process_cannot_import_the_users_code(users_task, monkeypatch, tmp_path):
-    """Neither from the folder one stands in nor from PYTHONPATH."""
+    """Neither from the working folder nor from PYTHONPATH."""
     folder = str(next(iter(users_task.__spec__.origin.rsplit("/", 1))))
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", folder)
@@ -96,7 +96,7 @@ def test_user_code_in_the_process_would_be_seen(users_task):
 
 @pytest.fixture
 def found_at(bundle, monkeypatch):
-    """Let each attempt find the latencies that the bundle claims now, times a factor: real ones depend on who else is there."""
+    """Let each attempt find the latencies that the bundle claims now, times a factor. Real ones depend on other processes."""
 
     def set_factors(*factors):
         claims = {claim.batch_size: claim for claim in read_manifest(bundle).measurement.cost.latencies}
@@ -113,7 +113,7 @@ def found_at(bundle, monkeypatch):
 
 
 def test_a_claim_of_twice_the_speed_is_refused(bundle, claim, found_at):
-    """Half the latency is a lie that the tolerance of 25% does not cover."""
+    """The tolerance of 25% does not cover half the latency."""
     found_at(1.0, 1.0)
     claim.latency(bundle, 0.5)
 
@@ -134,23 +134,25 @@ def test_a_true_claim_of_latency_holds(bundle, found_at, factors, attempts):
 
     verification = verify_bundle(bundle, in_fresh_process=False)
 
-    assert verification.ok, [check.told for check in verification.failed]
+    assert verification.ok, [check.message for check in verification.failed]
     assert {latency.attempts for latency in verification.findings.latencies} == {attempts}
 
 
 def test_another_machine_is_no_failure(bundle, claim):
-    """The latency is then not compared, and that is said."""
+    """The latency is then not compared, and the check says so."""
     claim.latency(bundle, 0.01)
     claim.cost(bundle, machine="a laptop")
 
     verification = verify_bundle(bundle, in_fresh_process=False)
 
     assert verification.ok
-    assert "measured on another machine" in next(check.told for check in verification.checks if check.name == "latency at batch 1")
+    assert "measured on another machine" in next(
+        check.message for check in verification.checks if check.name == "latency at batch 1"
+    )
 
 
 def test_other_weights_under_the_same_claims_are_refused(elsewhere, claim):
-    """Hashes can be made to fit; the outputs cannot."""
+    """A forger can adapt the hashes, but not the outputs."""
     torch.manual_seed(1)
     other = torch.nn.Sequential(torch.nn.Linear(32, 512), torch.nn.ReLU(), torch.nn.Linear(512, 4))
     stored = read_examples(elsewhere / "examples.npz")
@@ -165,8 +167,8 @@ def test_other_weights_under_the_same_claims_are_refused(elsewhere, claim):
 
 def test_a_false_accuracy_is_refused(elsewhere, claim):
     """On the examples, by the known score of the kind."""
-    lie = read_manifest(elsewhere).verification.model_copy(update={"accuracy": 1.0})
-    claim.rewrite(elsewhere, verification=lie)
+    false_claim = read_manifest(elsewhere).verification.model_copy(update={"accuracy": 1.0})
+    claim.rewrite(elsewhere, verification=false_claim)
 
     assert failed_names(verify_bundle(elsewhere, in_fresh_process=False)) == ["accuracy on examples"]
 
@@ -193,13 +195,13 @@ def test_the_whole_split_is_compared_when_it_is_given(elsewhere, tmp_path):
 
 
 def test_a_metric_of_the_users_own_compares_outputs_only(elsewhere, claim):
-    """The user's code is not run, and that is said."""
+    """The user's code is not run, and the check says so."""
     claim.rewrite(elsewhere, verification=read_manifest(elsewhere).verification.model_copy(update={"kind": None, "accuracy": None}))
 
     verification = verify_bundle(elsewhere, in_fresh_process=False)
 
     assert verification.ok
-    assert "task's own code" in next(check.told for check in verification.checks if check.name == "accuracy on examples")
+    assert "task's own code" in next(check.message for check in verification.checks if check.name == "accuracy on examples")
 
 
 def test_a_model_that_the_runtime_refuses_fails_with_its_reason(elsewhere, claim):
@@ -211,28 +213,28 @@ def test_a_model_that_the_runtime_refuses_fails_with_its_reason(elsewhere, claim
     verification = verify_bundle(elsewhere, in_fresh_process=False)
 
     assert failed_names(verification) == ["runs"]
-    assert victim.name in verification.failed[0].told
+    assert victim.name in verification.failed[0].message
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "reason"),
     [
         ("raise ValueError('no kernel')", "exit code 1: ValueError: no kernel"),
         ("import os; os.kill(os.getpid(), 11)", "killed by SIGSEGV"),
     ],
 )
-def test_a_process_that_dies_is_told_by_its_last_words(code, told):
-    """A runtime may raise anything, or take the process down with it, before it is asked or after."""
+def test_a_process_that_dies_is_reported_with_its_last_line(code, reason):
+    """A runtime may raise any error or crash the process, before the question or after it."""
     with FreshProcess(command=(sys.executable, "-c", code)) as process:
         process.start()
         process.wait_until_ready(30.0)
-        assert process.ask({}, 30.0) == told
+        assert process.ask({}, 30.0) == reason
     with FreshProcess(command=(sys.executable, "-c", f"input(); {code}")) as process:
-        assert process.ask({}, 30.0) == told
+        assert process.ask({}, 30.0) == reason
 
 
 def test_the_fresh_process_starts_without_a_compiler_cache(bundle, monkeypatch, tmp_path):
-    """What is compiled already would make a first start on a server look short."""
+    """A warm cache would make the first start on a server look short."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     code = "import os; cache = os.environ['TORCHINDUCTOR_CACHE_DIR']; raise SystemExit(f'{cache} {os.path.exists(cache)}')"
     with FreshProcess(command=(sys.executable, "-c", code)) as process:
@@ -244,7 +246,7 @@ def test_the_fresh_process_starts_without_a_compiler_cache(bundle, monkeypatch, 
 
 
 def test_a_process_that_was_started_before_imports_and_waits(bundle):
-    """It is ready before there is a question; one that nobody asks ends with its block."""
+    """It is ready before there is a question; without a question it ends with its block."""
     with FreshProcess() as process:
         process.start()
         process.wait_until_ready(120.0)
@@ -256,17 +258,19 @@ def test_a_process_that_was_started_before_imports_and_waits(bundle):
     assert unasked._process.poll() is not None
 
 
-def test_a_cold_start_is_told_as_a_first_start_and_never_judged(made):
-    """Minutes of compiling are no broken promise, but nobody should take them for the warm number."""
+def test_a_cold_start_is_reported_as_a_first_start_and_never_refused(made):
+    """Minutes of compiling break no claim, but a reader must not take them for the warm number."""
     checks = judge(read_manifest(made), Findings(cold_start_ms=60_000.0))
     check = next(check for check in checks if check.name == "cold start")
 
     assert check.ok
-    assert check.told.startswith("cold start (first start, no compiler cache) is 60000 ms, at export, caches included, it was 5 ms")
+    assert check.message.startswith(
+        "cold start (first start, no compiler cache) is 60000 ms, at export, caches included, it was 5 ms"
+    )
 
 
 def test_in_this_process_there_is_no_first_start(bundle):
-    """The libraries are loaded and the caches warm: a number would be a lie."""
+    """The libraries are loaded and the caches are warm, so a number would be wrong."""
     assert verify_bundle(bundle, in_fresh_process=False, latency_tolerance=0.9).findings.cold_start_ms is None
 
 
@@ -285,21 +289,21 @@ subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid())], start_new_
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
 def test_the_fresh_process_dies_with_the_worker_that_asked(tmp_path):
-    """It leads a session of its own, so nothing else would end it, and it would disturb what is timed next."""
+    """It leads a session of its own, so nothing else would end it, and it would disturb the next measurement."""
     command = [sys.executable, "-c", _PARENT, _CHILD]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment(), text=True) as worker:
         assert worker.stdout.readline() == "ready\n"
         worker.kill()
-        # The child holds the other end of the pipe: it is closed when the child is gone.
+        # The child holds the other end of the pipe, which closes when the child ends.
         worker.communicate(timeout=60)
 
 
 def test_a_process_whose_parent_is_gone_does_not_start(tmp_path):
     """The worker may die while the fresh process imports torch; here the parent is this process, and process 0 was asked for."""
     with FreshProcess(command=(sys.executable, "-c", _CHILD, "0")) as process:
-        told = process.ask({}, 60.0)
+        ended = process.ask({}, 60.0)
 
-    assert told == "exit code 1: process 0, which wanted this work, is gone"
+    assert ended == "exit code 1: process 0, which wanted this work, is gone"
 
 
 def test_a_hang_ends_with_the_timeout(bundle):
@@ -307,7 +311,7 @@ def test_a_hang_ends_with_the_timeout(bundle):
     verification = verify_bundle(bundle, timeout_s=0.05)
 
     assert failed_names(verification) == ["runs"]
-    assert "no answer within 0.05 s" in verification.failed[0].told
+    assert "no answer within 0.05 s" in verification.failed[0].message
 
 
 def test_a_tolerance_that_allows_everything_is_refused(bundle):
@@ -316,37 +320,37 @@ def test_a_tolerance_that_allows_everything_is_refused(bundle):
         verify_bundle(bundle, latency_tolerance=1.0)
 
 
-def a_latency(p50=10.0, spread=0.02, yardstick=1.0):
+def a_latency(p50=10.0, spread=0.02, reference=1.0):
     """A claimed latency."""
     interval = Interval(p50, p50 * (1 - spread), p50 * (1 + spread))
-    return Latency(1, 64, interval, None, None, p50, Interval(1, 1, 1), yardstick)
+    return Latency(1, 64, interval, None, None, p50, Interval(1, 1, 1), reference)
 
 
 @pytest.mark.parametrize(("factor", "agrees"), [(0.5, True), (0.85, True), (1.0, True), (1.2, True), (1.4, False), (2.0, False)])
 @pytest.mark.parametrize("drift", [1.0, 5.0])
 def test_a_machine_that_is_slower_today_is_no_failure(factor, agrees, drift):
-    """Model and yardstick drift alike; a claim of half the latency shows at any speed, and only slower is a broken promise."""
+    """Model and reference workload slow down alike. A claim of half the latency fails at any speed; a faster model is fine."""
     found = 10.0 * factor * drift
 
     assert latency_agrees(a_latency(), Interval(found, found * 0.98, found * 1.02), drift) is agrees
 
 
-def test_a_neighbour_who_slows_the_yardstick_alone_is_no_failure():
+def test_a_neighbour_that_slows_only_the_reference_workload_is_no_failure():
     """The latency is as claimed, so it needs no correction."""
     assert latency_agrees(a_latency(), Interval(10.0, 9.8, 10.2), 2.0)
     assert not latency_agrees(a_latency(), Interval(20.0, 19.6, 20.4), 1.0)
 
 
 def test_a_process_that_failed_is_one_failed_check(made):
-    """With its reason, and nothing made up around it."""
+    """With its reason, and no other check."""
     (check,) = judge(read_manifest(made), Findings(failure="killed by SIGSEGV"))
 
     assert not check.ok
-    assert "SIGSEGV" in check.told
+    assert "SIGSEGV" in check.message
 
 
 def test_a_batch_size_that_was_not_timed_fails(made):
-    """A claim without a finding is not confirmed."""
+    """A claim without a finding fails."""
     manifest = read_manifest(made)
     cost = manifest.measurement.cost
     findings = Findings(
@@ -358,7 +362,7 @@ def test_a_batch_size_that_was_not_timed_fails(made):
 
 
 def test_deviation_is_relative_to_the_largest_output():
-    """A NaN or a shape that the reference does not have is beyond every tolerance."""
+    """A NaN or a shape that the reference does not have exceeds every tolerance."""
     reference = ExampleBatch(torch.zeros(2, 1), np.zeros(2), np.array([[4.0], [-8.0]], np.float32))
 
     assert deviation([reference.outputs], [reference]) == 0
@@ -368,7 +372,7 @@ def test_deviation_is_relative_to_the_largest_output():
 
 
 def test_tolerance_grows_with_coarser_numbers():
-    """And has a value for dtypes that do not exist yet."""
+    """A dtype that does not exist yet has a tolerance too."""
     assert (
         output_tolerance("fp32") < output_tolerance("bf16") < output_tolerance("int8_static") == output_tolerance("int3_new") < 0.1
     )
@@ -378,7 +382,7 @@ def test_an_int8_onnx_bundle_verifies_in_a_fresh_process(new_bundle):
     """Another format, and integers."""
     verification = verify_bundle(new_bundle(dtype="int8_static", mode="onnxruntime"), latency_tolerance=0.9)
 
-    assert verification.ok, [check.told for check in verification.failed]
+    assert verification.ok, [check.message for check in verification.failed]
 
 
 @pytest.mark.slow
@@ -386,14 +390,14 @@ def test_an_int8_onnx_bundle_verifies_in_a_fresh_process(new_bundle):
     ("dtype", "mode"), [(dtype, mode) for dtype, mode in lowering.pairs() if not lowering.infeasible_reason(dtype, mode)]
 )
 def test_every_feasible_pair_verifies_in_a_fresh_process(new_bundle, dtype, mode):
-    """No pair is listed here. What Inductor generates while loading is not taken for the user's code."""
+    """No pair is listed here. Code that Inductor generates while loading does not count as the user's."""
     verification = verify_bundle(new_bundle(dtype=dtype, mode=mode))
 
-    assert verification.ok, [check.told for check in verification.failed]
+    assert verification.ok, [check.message for check in verification.failed]
 
 
 def test_module_type_is_what_foreign_modules_expects(monkeypatch):
-    """A module without a file (built in, or made on the fly) is passed over."""
+    """A module without a file (built in, or made on the fly) is skipped."""
     monkeypatch.setitem(sys.modules, "made_on_the_fly", ModuleType("made_on_the_fly"))
 
     assert "made_on_the_fly" not in foreign_modules()

@@ -37,7 +37,7 @@ job = os.fork()
 if job == 0:
     sys.path[:] = given  # as a job's surroundings do
     import torch
-    from autocut.task.task import load_task
+    from autocut.task.loading import load_task
     torch.set_num_threads(2)
     task = load_task(sys.argv[1])
     assert len(task.fingerprint) == 64

@@ -1,4 +1,4 @@
-"""Latency: what is called when, and what the numbers promise. No test asserts a time."""
+"""Latency: the order of calls, and the properties of the numbers. No test asserts a time."""
 
 import gc
 import itertools
@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocut.measure import latency as module
-from autocut.measure.latency import measure_latency, measure_undisturbed, tail_latency, time_interleaved, yardstick
+from autocut.measure.latency import measure_latency, measure_undisturbed, reference_workload, tail_latency, time_interleaved
 from autocut.measurement import Interval, Latency
 
 
 class FakeClock:
-    """A clock that calls move on, and nothing else."""
+    """A clock that only calls move."""
 
     def __init__(self):
         self.now_ns = 0
@@ -37,17 +37,17 @@ class FakeClock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that passes in calls alone; the yardstick takes 1 ms."""
+    """Time that passes in calls alone; the reference workload takes 1 ms."""
     clock = FakeClock()
     monkeypatch.setattr(module.time, "perf_counter_ns", clock)
-    monkeypatch.setattr(module, "yardstick", lambda: clock.call(1.0))
+    monkeypatch.setattr(module, "reference_workload", lambda: clock.call(1.0))
     return clock
 
 
 def test_every_round_has_each_in_turn_and_in_changing_order():
-    """What runs first would otherwise always come after the same neighbour."""
+    """Otherwise a model would always run after the same neighbour."""
     log = []
-    time_interleaved({name: lambda name=name: log.append(name) for name in "abc"}, samples=50, warmup=0)
+    time_interleaved({name: lambda name=name: log.append(name) for name in "abc"}, 50, np.random.default_rng(0))
     rounds = [tuple(log[at : at + 6]) for at in range(0, len(log), 6)]
     assert all(order[::2] == order[1::2] for order in rounds)  # each twice in a row
     assert all(sorted(order[::2]) == ["a", "b", "c"] for order in rounds)
@@ -57,7 +57,7 @@ def test_every_round_has_each_in_turn_and_in_changing_order():
 def test_only_the_second_of_two_calls_counts(clock):
     """The first one brings back what the other models pushed out of the caches, as it is in a loop of its own."""
     durations = itertools.cycle([9.0, 2.0])
-    times = time_interleaved({"a": clock.call(lambda: next(durations)), "b": clock.call(1.0)}, samples=20, warmup=0)
+    times = time_interleaved({"a": clock.call(lambda: next(durations)), "b": clock.call(1.0)}, 20, np.random.default_rng(0))
     assert set(times["a"]) == {2.0}
 
 
@@ -66,32 +66,34 @@ def test_the_order_is_the_seeds():
 
     def order(seed):
         log = []
-        time_interleaved({"a": lambda: log.append("a"), "b": lambda: log.append("b")}, samples=30, warmup=0, seed=seed)
+        time_interleaved({"a": lambda: log.append("a"), "b": lambda: log.append("b")}, 30, np.random.default_rng(seed))
         return log
 
     assert order(1) == order(1) != order(2)
 
 
-def test_warm_up_is_called_but_not_counted():
+def test_warm_up_is_called_but_not_counted(clock):
     """The first calls allocate, and are slow."""
     calls = []
-    times = time_interleaved({"a": lambda: calls.append(1)}, samples=5, warmup=3)
-    assert len(calls) == 2 * (3 + 5)
-    assert times["a"].shape == (5,)
+    found = measure_latency(
+        clock.call(lambda: calls.append(1) or 1.0), clock.call(1.0), torch.zeros(1), samples=20, warmup=3, min_seconds=0
+    )
+    assert len(calls) == 1 + 2 * (3 + 20)  # the first answer, the warm-up, the samples
+    assert found.samples == 20
 
 
 def test_the_collector_rests_while_timing_and_comes_back_even_after_an_error():
-    """Its pauses belong to whoever happens to run."""
+    """Its pauses would be added to some random call."""
     seen = []
-    time_interleaved({"a": lambda: seen.append(gc.isenabled())}, samples=2, warmup=0)
+    time_interleaved({"a": lambda: seen.append(gc.isenabled())}, 2, np.random.default_rng(0))
     assert seen == [False] * 4
     with pytest.raises(ZeroDivisionError):
-        time_interleaved({"a": lambda: 1 // 0}, samples=1, warmup=0)
+        time_interleaved({"a": lambda: 1 // 0}, 1, np.random.default_rng(0))
     assert gc.isenabled()
 
 
 def test_drift_cancels_in_the_ratio(clock):
-    """A machine that gets three times slower meanwhile still tells that the candidate is twice as fast."""
+    """The machine gets three times slower meanwhile, but the candidate stays twice as fast."""
 
     def slowdown():
         return 1 + clock.now_ns / 1e9
@@ -111,7 +113,7 @@ def test_fast_calls_get_more_rounds(clock):
 
 
 def test_very_fast_calls_stop_at_a_thousand_rounds(clock):
-    """More would not tell more."""
+    """More rounds would add nothing."""
     assert measure_latency(clock.call(0.001), clock.call(0.001), torch.zeros(1), min_seconds=60).samples == 1000
 
 
@@ -143,12 +145,12 @@ def test_a_real_model_is_measured_against_itself():
     assert 0 < found.speedup.low <= found.speedup.value <= found.speedup.high
 
 
-def test_the_yardstick_is_the_same_work_every_time_and_leaves_the_seed_alone():
+def test_the_reference_workload_is_the_same_work_every_time_and_leaves_the_seed_alone():
     """It must not depend on the task, nor change it."""
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    first, second = yardstick()(), yardstick()()
+    first, second = reference_workload()(), reference_workload()()
     assert torch.equal(first, second)
     assert torch.equal(torch.rand(1), expected)
 
@@ -201,7 +203,7 @@ def a_latency(baseline_ms, yardstick_ms=1.0):
 
 
 def test_a_disturbed_measurement_is_repeated_and_the_closest_is_kept():
-    """A neighbour slows long calls down more than short ones: the speed-up would be too good to be true."""
+    """A neighbour slows long calls more than short ones, so the speed-up would be too large."""
     tries = [a_latency(20.0), a_latency(4.1), a_latency(4.0)]
     assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0)).baseline_p50_ms == 4.1
     assert len(tries) == 1
@@ -211,6 +213,6 @@ def test_a_disturbed_measurement_is_repeated_and_the_closest_is_kept():
 
 
 def test_a_slower_machine_is_no_disturbance():
-    """What slows the yardstick down as well is the machine, and cancels."""
+    """A slower machine slows the reference workload down as well, so it cancels."""
     tries = [a_latency(8.0, yardstick_ms=2.0)]
     assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0)).baseline_p50_ms == 8.0

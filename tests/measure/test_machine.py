@@ -60,7 +60,7 @@ def test_the_fingerprint_is_readable(as_if):
 
 
 def test_processors_are_read_from_every_kind_of_cpuinfo():
-    """x86 and ARM spell it differently; a hidden name is told apart by its numbers."""
+    """x86 and ARM spell it differently; a hidden name is distinguished by its numbers."""
     x86 = "cpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Intel(R) Xeon(R) Processor\nstepping\t: 8\nflags\t: fpu avx2 amx_tile\n"
     assert module._cpu_model(x86) == "Intel(R) Xeon(R) Processor 6/143/8"
     assert module._compute_flags(x86) == ["amx_tile", "avx2"]

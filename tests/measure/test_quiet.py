@@ -50,13 +50,13 @@ def lock(tmp_path):
 
 @pytest.mark.parametrize(("theirs", "mine"), [("exclusive", "shared"), ("exclusive", "exclusive"), ("shared", "exclusive")])
 def test_one_side_keeps_the_other_out(start, lock, theirs, mine):
-    """Nobody works while someone measures, and nobody measures while someone works."""
+    """Work and measurement exclude each other, and so do two measurements."""
     start(HOLD.format(side=theirs))
     with pytest.raises(DeadlineError), getattr(lock, mine)(timeout_s=0.1):
         pytest.fail("both were let in")
 
 
-def test_those_who_work_share(start, lock):
+def test_workers_share_the_lock(start, lock):
     """Training batches run side by side."""
     start(HOLD.format(side="shared"))
     with lock.shared(timeout_s=5):
@@ -72,7 +72,7 @@ def test_a_killed_holder_lets_go(start, lock, side):
         pass
 
 
-def test_a_tight_loop_of_workers_does_not_starve_the_one_who_measures(start, lock):
+def test_a_tight_loop_of_workers_does_not_starve_a_measurement(start, lock):
     """Two processes that overlap without a gap would keep a plain read-write lock forever."""
     loop = """
         print("ready", flush=True)
@@ -87,7 +87,7 @@ def test_a_tight_loop_of_workers_does_not_starve_the_one_who_measures(start, loc
             pass
 
 
-def test_nobody_works_while_someone_is_alone(start, lock, tmp_path):
+def test_no_process_works_while_another_is_alone(start, lock, tmp_path):
     """A busy worker makes no step between entering and leaving the exclusive side."""
     counter = tmp_path / "steps"
     start(f"""
@@ -105,7 +105,7 @@ def test_nobody_works_while_someone_is_alone(start, lock, tmp_path):
 
 
 def test_waiting_ends_when_the_trial_is_stopped(start, lock):
-    """A deadline is a deadline for those who wait, too."""
+    """A deadline also ends waiting."""
     start(HOLD.format(side="shared"))
     asked = []
     with (
@@ -117,7 +117,7 @@ def test_waiting_ends_when_the_trial_is_stopped(start, lock):
 
 
 def test_giving_up_lets_the_others_pass(start, lock):
-    """One who waited in vain does not leave the turnstile locked."""
+    """A process that gave up does not leave the turnstile locked."""
     start(HOLD.format(side="shared"))
     with pytest.raises(DeadlineError), lock.exclusive(timeout_s=0.05):
         pytest.fail("let in")
@@ -151,7 +151,7 @@ def test_asking_twice_for_the_same_side_is_no_deadlock(lock):
         pass
 
 
-def test_wanting_to_be_alone_while_working_is_told_not_waited_for(lock):
+def test_asking_to_be_alone_while_working_is_an_error(lock):
     """It would wait for itself."""
     with lock.shared():
         with pytest.raises(RuntimeError, match="wait for itself"), lock.exclusive():

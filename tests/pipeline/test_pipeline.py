@@ -14,7 +14,7 @@ from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.recipe import Recipe
 from autocut.stages import lowering
-from autocut.task.task import load_task
+from autocut.task.loading import load_task
 
 PRUNED = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
 TRAINED = Recipe(

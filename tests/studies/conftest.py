@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def study_task(monkeypatch):
     """Load the task of a study, anew for each test, because tests name different data."""
-    from autocut.task.task import load_task
+    from autocut.task.loading import load_task
 
-    monkeypatch.setattr("autocut.task.task._loaded", {})
+    monkeypatch.setattr("autocut.task.loading._loaded", {})
     return lambda name: load_task(ROOT / "studies" / name / "task.py")
 
 

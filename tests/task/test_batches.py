@@ -61,7 +61,7 @@ def test_padding_repeats_real_rows(inputs):
 
 
 def test_a_batch_is_not_padded_to_less_than_it_holds(inputs):
-    """That would drop examples without a word."""
+    """That would silently drop examples."""
     with pytest.raises(ValueError, match="got 3"):
         pad(inputs, 2)
 

@@ -147,8 +147,8 @@ def test_a_fault_is_found_and_has_a_hint(expected):
     assert expected in messages(**FAULTS[expected])
 
 
-def test_a_random_validation_split_is_told():
-    """No two trials could be compared on it."""
+def test_a_random_validation_split_is_a_fault():
+    """Two trials could not be compared on it."""
 
     class Noisy(TensorDataset):
         def __getitem__(self, index):
@@ -158,7 +158,7 @@ def test_a_random_validation_split_is_told():
     assert "must give the same examples each time" in messages(validation=Noisy(*data(seed=1).tensors))
 
 
-def test_natural_duplicates_are_let_pass():
+def test_natural_duplicates_are_no_fault():
     """Tables of few columns repeat themselves; that is no leak."""
     few = [torch.randint(0, 3, (400, 4), generator=torch.Generator().manual_seed(seed)).float() for seed in range(3)]
     splits = [TensorDataset(x, x[:, :3].argmax(1)) for x in few]
@@ -207,13 +207,13 @@ def test_a_model_that_answers_with_logits_is_exported_as_the_pipeline_does(name)
     assert messages(model=lambda: Model(Answer), train=splits[0], validation=splits[1], test=splits[2]) == ""
 
 
-def test_data_that_cannot_be_read_is_not_told_as_a_model_that_cannot_be_pickled(tmp_path):
+def test_data_that_cannot_be_read_is_not_reported_as_a_model_that_cannot_be_pickled(tmp_path):
     """Each split once, although the worker's check meets the same error again."""
     broken = "return [(row, None if i == 43 else 0) for i, row in enumerate(x)]"
     (tmp_path / "task.py").write_text(GOOD.replace("return x, x[:, :3].argmax(1)", broken))
-    told = sorted(fault.message.partition(", got")[0] for fault in check_task(tmp_path / "task.py"))
+    found = sorted(fault.message.partition(", got")[0] for fault in check_task(tmp_path / "task.py"))
 
-    assert told == ["task.train must give batches", "task.validation must give batches"]
+    assert found == ["task.train must give batches", "task.validation must give batches"]
 
 
 def padded(longest):
@@ -228,25 +228,25 @@ def padded(longest):
     return {"collate": collate, "model": lambda: nn.Sequential(nn.EmbeddingBag(20, 3)), "pretrained": False, **splits}
 
 
-def test_batches_of_varying_length_are_told_before_they_fail_in_an_export():
-    """An export fixes every size but the batch's."""
-    told = messages(**padded(longest=33))
+def test_batches_of_varying_length_are_a_fault_before_they_fail_in_an_export():
+    """An export fixes every size except the batch size."""
+    found = messages(**padded(longest=33))
 
-    assert "task's input_0 must have one shape beyond the batch, got (8, 11) and (8, 19)" in told
+    assert "task's input_0 must have one shape beyond the batch, got (8, 11) and (8, 19)" in found
     assert "one shape" not in messages(**padded(longest=4))
 
 
 def test_float_targets_of_varying_length_leave_no_traceback():
-    """They are told by the inputs that vary with them."""
+    """The inputs vary with them, and their fault is reported."""
 
     def collate(items):
         rows = nn.utils.rnn.pad_sequence([x[: 2 + int(y)] for x, y in items], batch_first=True)
         return rows, rows * 2
 
     splits = {"train": list(data())[::-1], "validation": sorted(data(seed=1), key=lambda item: int(item[1])), "test": data(seed=2)}
-    told = messages(collate=collate, kind="regression", model=lambda: Scale(), **splits)
+    found = messages(collate=collate, kind="regression", model=lambda: Scale(), **splits)
 
-    assert "one shape beyond the batch" in told
+    assert "one shape beyond the batch" in found
 
 
 class Scale(nn.Module):
@@ -261,8 +261,8 @@ class Scale(nn.Module):
         return x * self.factor
 
 
-def test_labels_that_the_model_would_shift_itself_are_told():
-    """Hugging Face's convention would be learned as a copy, unless loss and metric of one's own know of it."""
+def test_labels_that_the_model_would_shift_itself_are_a_fault():
+    """With Hugging Face's convention the model would learn to copy, unless the task's own loss and metric shift."""
     splits = [[{"input": row, "labels": row} for row in torch.randint(0, 20, (50, 9))] for _ in range(3)]
     options = {"model": lambda: nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20)), "kind": "language_modeling"}
     options |= {"train": splits[0], "validation": splits[1], "test": splits[2]}
@@ -284,9 +284,9 @@ def test_an_example_that_only_the_whole_validation_split_has_leaves_no_traceback
 
     late = ids.clone()
     late[-1] = 7
-    told = messages(model=model, train=(ids, ids[:, 0]), validation=(late, ids[:, 0]), test=(ids, ids[:, 0]))
+    found = messages(model=model, train=(ids, ids[:, 0]), validation=(late, ids[:, 0]), test=(ids, ids[:, 0]))
 
-    assert "task.model must run on every batch of validation, got" in told
+    assert "task.model must run on every batch of validation, got" in found
 
 
 def test_a_good_teacher_has_no_faults():
@@ -294,7 +294,7 @@ def test_a_good_teacher_has_no_faults():
     assert messages(teacher=lambda: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3))) == ""
 
 
-def test_all_faults_are_told_at_once(tmp_path):
+def test_all_faults_are_reported_at_once(tmp_path):
     """A user corrects a file in one go."""
     file = tmp_path / "task.py"
     text = (
@@ -303,10 +303,10 @@ def test_all_faults_are_told_at_once(tmp_path):
         .replace("test=split(2)", "test=split(1), epochs=0")
     )
     file.write_text(text)
-    told = "\n".join(fault.message for fault in check_task(file))
+    found = "\n".join(fault.message for fault in check_task(file))
 
     for part in ("task.name", "task.epochs", "task.model must run", "task.validation and task.test must not overlap"):
-        assert part in told
+        assert part in found
 
 
 def test_a_file_that_does_not_load_is_one_fault(tmp_path):
@@ -331,12 +331,12 @@ def test_a_file_that_does_not_load_is_one_fault(tmp_path):
     ],
     ids=["local class", "another each time", "relative path", "good"],
 )
-def test_what_a_worker_process_cannot_load_is_told(tmp_path, monkeypatch, change, expected):
+def test_a_task_that_a_worker_process_cannot_load_is_a_fault(tmp_path, monkeypatch, change, expected):
     """It runs in another process and another folder, as a worker does."""
     local = "def make_local():\n    class Local(nn.Linear):\n        pass\n    return Local(4, 3)\n\ntask ="
     (tmp_path / "here.txt").write_text("found from here only")
     (tmp_path / "task.py").write_text(GOOD.replace("task =", local).replace(*change))
     monkeypatch.chdir(tmp_path)
-    told = [fault.message for fault in check_task("task.py")]
+    found = [fault.message for fault in check_task("task.py")]
 
-    assert (expected is None and told == []) or (len(told) == 1 and expected in told[0])
+    assert (expected is None and found == []) or (len(found) == 1 and expected in found[0])

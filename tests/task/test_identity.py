@@ -1,4 +1,4 @@
-"""What a task's results depend on besides its own folder."""
+"""Code outside the task's own folder that affects its results."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_source_of_a_loss_counts_in_every_form(elsewhere, wrap):
 
 
 def test_the_version_of_an_installed_package_counts(monkeypatch):
-    """Its files are many; a version is said to name them."""
+    """A package has many files; its version identifies them."""
     from torch_pruning import DependencyGraph
 
     before = code_hash([DependencyGraph])
@@ -77,7 +77,7 @@ def test_the_version_of_an_installed_package_counts(monkeypatch):
 
 
 def test_torch_the_standard_library_and_known_files_do_not_count(elsewhere):
-    """Stage keys name torch; the task's own files are hashed by whoever knows them."""
+    """Stage keys name torch, and the caller hashes the task's own files."""
     import nets_elsewhere
 
     nothing = code_hash([])

@@ -30,7 +30,7 @@ class Counting(TensorDataset):
 
 
 class Batched(Dataset):
-    """Hands out whole batches itself."""
+    """Returns whole batches itself."""
 
     def __len__(self):
         """Ten."""
@@ -95,7 +95,7 @@ def test_a_dataset_that_fetches_batches_is_asked_for_them():
 
 
 def test_numbers_from_python_become_float32():
-    """Float64 is what they collate to, and what no model takes."""
+    """They collate to float64, which a float32 model refuses."""
     inputs, targets = load([(0.5, 1), (1.5, 0)])[0]
 
     assert inputs.dtype == torch.float32
@@ -114,7 +114,7 @@ def test_shuffling_depends_on_the_seed_alone():
     ("collated", "kind_of_inputs"),
     [((X, Y), torch.Tensor), ([X, X, Y], tuple), (({"a": X}, Y), dict), ({"a": X, "b": X, "labels": Y}, dict)],
 )
-def test_inputs_and_targets_are_told_apart(collated, kind_of_inputs):
+def test_a_batch_is_split_into_inputs_and_targets(collated, kind_of_inputs):
     """Pairs, longer tuples and mappings that name their targets."""
     inputs, targets = to_batch(collated)
 
@@ -150,7 +150,7 @@ def test_a_split_is_a_dataset_a_function_or_a_tuple_of_tensors():
 
 
 def test_spread_indices_reach_from_end_to_end():
-    """A sample that looked at the start only would miss what is sorted by class."""
+    """Data may be sorted by class, so a sample of its start would miss classes."""
     assert spread(5, 9).tolist() == [0, 1, 2, 3, 4]
     assert spread(101, 3).tolist() == [0, 50, 100]
 

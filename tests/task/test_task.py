@@ -21,8 +21,9 @@ import autocut
 from autocut.errors import TaskError, UnknownNameError
 from autocut.task.batches import batch_length
 from autocut.task.finalization_key import issue_finalization_key
+from autocut.task.loading import load_task
 from autocut.task.splits import LockedSplitError
-from autocut.task.task import Task, load_task, seeded
+from autocut.task.task import Task, seeded
 
 SOURCE = """
 import torch
@@ -123,7 +124,7 @@ def test_models_are_built_from_the_seed_in_eval_mode():
 
 
 def test_weights_that_do_not_depend_on_the_seed_are_trained():
-    """The default rule; a word of the user's goes before it."""
+    """The default rule; the user's own setting has priority."""
     trained = nn.Linear(4, 3).state_dict()
 
     def load():
@@ -147,7 +148,7 @@ def test_a_model_that_seeds_torch_itself_must_say_whether_it_is_trained():
         _ = make(model=build).is_pretrained
 
 
-def test_a_model_that_does_not_build_is_told_as_the_users():
+def test_a_model_that_does_not_build_is_an_error_of_the_task():
     """No traceback: it is not a bug of autocut."""
     with pytest.raises(TaskError, match=r"got ZeroDivisionError"):
         make(model=lambda: 1 / 0).build_model()
@@ -176,7 +177,7 @@ def test_loss_and_metric_of_ones_own_replace_those_of_the_kind():
     )
 
 
-def test_an_unknown_kind_is_told_with_the_nearest():
+def test_an_unknown_kind_is_an_error_with_the_nearest_name():
     """As every unknown name."""
     with pytest.raises(UnknownNameError) as caught:
         _ = make(kind="clasification").metric_kind
@@ -195,7 +196,7 @@ def test_the_default_optimizer_is_adamw():
     "change", [{"train": data(seed=5)}, {"model": lambda: nn.Linear(4, 3, bias=False)}, {"seed": 2}, {"kind": "regression"}]
 )
 def test_the_fingerprint_changes_with_data_model_seed_and_kind(change):
-    """A stage key that did not would hand out another task's models."""
+    """Otherwise a stage key would find the models of another task."""
     assert make(**change).fingerprint != make().fingerprint == make().fingerprint
 
 
@@ -237,7 +238,7 @@ def test_the_fingerprint_is_the_same_in_every_process(tmp_path):
     write(tmp_path, "SCALE = 2", "sizes.py")
     file = write(tmp_path, "import sizes\n" + SOURCE)
     mine = load_task(file).fingerprint
-    code = f"from autocut.task.task import load_task; print(load_task({str(file)!r}).fingerprint)"
+    code = f"from autocut.task.loading import load_task; print(load_task({str(file)!r}).fingerprint)"
     root = Path(autocut.__file__).parents[1]
     other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
     assert other == mine
@@ -281,7 +282,7 @@ def test_the_fingerprint_does_not_depend_on_what_the_process_has_done(tmp_path):
 
 
 def test_a_teacher_of_ones_own_has_a_hash_of_its_weights():
-    """The models that one teacher taught must not be handed out under another."""
+    """A model distilled from one teacher must not be reused under another."""
 
     def hash_of(bias):
         return make(teacher=lambda: nn.Linear(4, 3, bias=bias)).teacher_hash
@@ -290,8 +291,8 @@ def test_a_teacher_of_ones_own_has_a_hash_of_its_weights():
     assert hash_of(True) == hash_of(True) != hash_of(False)
 
 
-def test_data_that_cannot_be_read_is_told_with_its_split():
-    """Whoever asks for the fingerprint first, a worker or a search, gets no traceback of the user's dataset."""
+def test_data_that_cannot_be_read_is_an_error_that_names_the_split():
+    """A worker or a search may ask for the fingerprint first. It gets no traceback of the user's dataset."""
     with pytest.raises(TaskError, match=r"task\.validation must give batches, got TypeError"):
         _ = make(validation=[(torch.zeros(4), object())]).fingerprint
 
@@ -339,7 +340,7 @@ WRONG_FILES = {
 
 
 @pytest.mark.parametrize("source", WRONG_FILES)
-def test_a_task_file_that_cannot_be_used_is_told_in_one_line(tmp_path, source):
+def test_a_task_file_that_cannot_be_used_is_an_error_of_one_line(tmp_path, source):
     """Subject, rule, value, line; never a traceback, and nothing half-imported stays behind."""
     file = tmp_path / "task.py"
     file.write_text(source)
@@ -358,7 +359,7 @@ def test_a_missing_module_comes_with_the_install_command(tmp_path):
     assert caught.value.hint.startswith("pip install not_a_module_of_anyone, or put")
 
 
-def test_a_missing_file_is_told_with_the_nearest_one(tmp_path):
+def test_a_missing_file_is_an_error_with_the_nearest_one(tmp_path):
     """A folder too, and a file that is not Python."""
     write(tmp_path)
     for path, message in (
@@ -373,7 +374,7 @@ def test_a_missing_file_is_told_with_the_nearest_one(tmp_path):
 
 
 def test_a_module_beside_the_task_may_not_hide_an_imported_one(tmp_path):
-    """Python would hand out the imported one without a word."""
+    """Python would silently use the imported one."""
     write(tmp_path, "X = 1", "pytest.py")
     with pytest.raises(TaskError, match="'pytest'"):
         load_task(write(tmp_path, "import pytest\n" + SOURCE))

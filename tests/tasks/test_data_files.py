@@ -38,7 +38,7 @@ def test_a_download_is_checked_and_kept(tmp_path):
 
 
 def test_a_download_with_another_checksum_is_refused_and_leaves_nothing(tmp_path):
-    """Cut short or replaced: nobody may see it."""
+    """A file that is cut short or replaced never gets its name."""
     file = published(tmp_path)
     (tmp_path / "published").write_bytes(b"offic")
     with pytest.raises(TaskError, match="must have the SHA-256"):
@@ -72,8 +72,8 @@ def test_files_are_found_in_the_named_directory(tmp_path, monkeypatch, place):
     assert published(tmp_path).fetch() == target
 
 
-def test_a_named_directory_without_the_file_is_told_and_nothing_is_downloaded(tmp_path, monkeypatch):
-    """Whoever names a directory does not want the network."""
+def test_a_named_directory_without_the_file_is_an_error_and_nothing_is_downloaded(tmp_path, monkeypatch):
+    """A user who names a directory does not want the network."""
     monkeypatch.setenv("AUTOCUT_DATA", str(tmp_path))
     with pytest.raises(TaskError, match=r"AUTOCUT_DATA must hold set/file\.bin") as caught:
         published(tmp_path).fetch()
@@ -81,8 +81,8 @@ def test_a_named_directory_without_the_file_is_told_and_nothing_is_downloaded(tm
     assert not (tmp_path / "cache").exists()
 
 
-def test_an_unreachable_address_is_told_with_another_way(tmp_path):
-    """A machine without a network still gets on."""
+def test_an_unreachable_address_is_an_error_with_another_way(tmp_path):
+    """A machine without a network can use downloaded files."""
     missing = DataFile("set", "file.bin", (tmp_path / "nothing").as_uri(), "0" * 64)
     with pytest.raises(TaskError, match="must be reachable") as caught:
         missing.fetch()

@@ -7,7 +7,7 @@ import torch
 
 from autocut.task.check import faults_of
 from autocut.task.finalization_key import issue_finalization_key
-from autocut.task.task import load_task
+from autocut.task.loading import load_task
 
 
 @pytest.fixture(name="task", scope="module")
