@@ -21,13 +21,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autocut.errors import InputError
-
-Gate = Callable[[], contextlib.AbstractContextManager[object]]
 
 _KEY_LENGTH = 64
 _LITTLE_BYTES = 8 * 2**20
@@ -74,7 +73,7 @@ class StageCache:
         in_use_s: float = IN_USE_S,
     ) -> None:
         self.folder = folder
-        self._gate: Gate = contextlib.nullcontext
+        self._gate: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
         self.waited_s = 0.0
         """Seconds that this process has waited for others who were making what it wanted."""
         self.limit_bytes = limit_bytes
@@ -82,7 +81,7 @@ class StageCache:
         for name in ("entries", "building", "checkpoints", "locks"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-    def gated(self, gate: Gate) -> StageCache:
+    def gated(self, gate: Callable[[], AbstractContextManager[object]]) -> StageCache:
         """Return the same cache, entering `gate()` around whatever takes a processor: checksums, and looking for what to evict."""
         cache = copy.copy(self)
         cache._gate = gate
