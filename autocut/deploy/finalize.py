@@ -1,8 +1,8 @@
 """Finalization: from a measured recipe to a verified bundle. The only step of a search that reads the locked test split.
 
-The point is exported, its accuracy taken on examples that the search never saw, its latency timed again with more samples, and
-the written bundle is verified in a fresh process without the user's code. A bundle that does not give what it claims is
-removed, and its point is off the front.
+The recipe's model is exported, scored on examples that the search never saw, and timed again with more samples. The written bundle
+is verified in a fresh process without the user's code. A bundle that does not do what it claims is removed, and its point leaves
+the front.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from autocut.deploy.bundle import Claims, write_bundle
@@ -24,28 +25,30 @@ from autocut.measure.accuracy import Scores, to_accuracy
 from autocut.measure.energy import measure_energy
 from autocut.measure.machine import describe_machine
 from autocut.measurement import Cost, Measurement
+from autocut.pipeline.measuring_stages import read_scores, score, scores_stage
 from autocut.pipeline.pipeline import Pipeline
-from autocut.pipeline.scoring import read_scores, score, scores_stage
+from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import StageContext, StageRunner
 from autocut.price import Price, break_even_predictions
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import values_of
 from autocut.stages import lowering
+from autocut.stages.model_files import Prefix
 from autocut.task.finalization_key import issue_finalization_key
 
 _MOST_SAMPLES, _FEWEST_SAMPLES = 200, 64
 _TIMING_S = 2.5
-"""Seconds of the untouched model's calls in a final timing; a slow model gets fewer samples, but enough for its p90."""
+"""Seconds of the untouched model's calls in a final timing. A slow model gets fewer samples, but enough for its p90."""
 _MAX_TEST_BYTES = 256 * 2**20
-"""Larger test splits are not handed to the verifying process; it then compares on the bundle's own examples."""
+"""A larger test split is not handed to the verifying process, which then compares on the bundle's own examples."""
 
 
 @dataclass(frozen=True)
 class FinalizationRequest:
-    """What a bundle must say beside its model.
+    """Where a bundle goes, and what it says beside its model.
 
-    `reference` is the untouched model's cost, `search_seconds` the search's whole time. `deadline` is a reading of
-    `time.time()`; a verification that is not through by then is stopped.
+    `reference` is the untouched model's cost, `search_seconds` the whole time of the search. `deadline` is a reading of
+    `time.time()`: a verification that still runs then is stopped.
     """
 
     to: Path
@@ -71,7 +74,7 @@ def finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest) -
     """Export `recipe` to `request.to`, measure it on the test split, and verify the bundle in a fresh process.
 
     Raises:
-        TrialError: it cannot be exported any more, or its time is up.
+        TrialError: the recipe cannot be exported any more, or its time is up.
     """
     with FreshProcess(pipeline.runner.context.threads) as fresh:
         return _finalize(pipeline, recipe, request, fresh)
@@ -100,7 +103,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     measurement = Measurement(accuracy, cost, None, energy.energy_j_per_prediction, energy.energy_source)
     with runner.working():
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed search: written, but never verified
-        claims = _claims(runner.context, recipe, (*model.lineage, artifact.key), measurement, model.train_seconds, request)
+        claims = _claims(runner.context, recipe, model, artifact, measurement, request)
         batches = task.loader(test, task.batch_size)
         manifest = write_bundle(artifact.folder, draft, claims, collect_examples(predict, batches))
         whole = collect_examples(predict, batches, max_examples=None, max_bytes=_MAX_TEST_BYTES)
@@ -135,14 +138,9 @@ def _untouched_scores(pipeline: Pipeline) -> Scores:
     test = runner.context.task.locked_test
     with runner.working():
         settings = {"numerics": "untouched", "split": "test", "examples": test.fingerprint}
-    stage = scores_stage(
-        runner,
-        pipeline.baseline.key,
-        "untouched/test",
-        settings,
-        load=lambda: pipeline.untouched_predict,
-        examples=lambda: test.open(issue_finalization_key("finalization of the untouched model")),
-    )
+    key = issue_finalization_key("finalization of the untouched model")
+    load, examples = lambda: pipeline.untouched_predict, partial(test.open, key)
+    stage = scores_stage(runner, pipeline.baseline.key, settings, "untouched/test", load, examples)
     return read_scores(runner.run(stage))
 
 
@@ -150,14 +148,12 @@ def _verify(
     runner: StageRunner, folder: Path, deadline: float, whole: tuple[ExampleBatch, ...], fresh: FreshProcess
 ) -> Verification:
     with tempfile.TemporaryDirectory(prefix="autocut-test-") as scratch:
-        examples = None
-        if whole:
-            examples = Path(scratch) / "test.npz"
+        examples = Path(scratch) / "test.npz" if whole else None
+        if examples:
             with runner.working():
                 write_examples(examples, whole)
         with runner.alone():
-            left_s = deadline - time.time()
-            timeout_s = max(0.1, min(TIMEOUT_S, left_s))
+            timeout_s = max(0.1, min(TIMEOUT_S, deadline - time.time()))
             verification = verify_bundle(folder, examples=examples, process=fresh, timeout_s=timeout_s)
     if time.time() >= deadline:
         raise DeadlineError("the time of the search was up before the bundle was verified")
@@ -165,16 +161,12 @@ def _verify(
 
 
 def _claims(
-    context: StageContext,
-    recipe: Recipe,
-    lineage: tuple[str, ...],
-    measurement: Measurement,
-    train_seconds: float,
-    request: FinalizationRequest,
+    context: StageContext, recipe: Recipe, model: Prefix, artifact: Entry, measurement: Measurement, request: FinalizationRequest
 ) -> Claims:
     task, price = context.task, request.price
-    values = values_of(measurement, request.reference, price, train_seconds)
-    untouched = values["usd_per_million"] * values["speedup"]
+    values = values_of(measurement, request.reference, price, model.train_seconds)
+    usd_per_million = values["usd_per_million"]
+    untouched = usd_per_million * values["speedup"]
     search_usd = price.usd_per_hour * request.search_seconds / 3600
     return Claims(
         task=task.name,
@@ -186,16 +178,16 @@ def _claims(
         command=request.command,
         seed=context.seed,
         trial=request.trial,
-        lineage=lineage,
+        lineage=(*model.lineage, artifact.key),
         economics=Economics(
             instance=price.instance,
             price_per_hour=price.usd_per_hour,
             price_date=price.date,
             utilization=price.utilization,
-            usd_per_million=values["usd_per_million"],
+            usd_per_million=usd_per_million,
             baseline_usd_per_million=untouched,
             search_usd=search_usd,
-            break_even_predictions=break_even_predictions(search_usd, untouched, values["usd_per_million"]),
+            break_even_predictions=break_even_predictions(search_usd, untouched, usd_per_million),
         ),
         machine_details=asdict(describe_machine()),
     )

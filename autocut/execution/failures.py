@@ -5,17 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 
-from autocut.errors import (
-    BundleError,
-    DeadlineError,
-    InfeasibleRecipeError,
-    InputError,
-    MissingDependencyError,
-    OutOfMemoryError,
-    StoppedEarlyError,
-    TrialError,
-    VerificationError,
-)
+from autocut import errors
 from autocut.recipe import Recipe
 from autocut.search.jobs import RecipeFailed
 
@@ -28,21 +18,21 @@ def failure_of(recipe: Recipe, action: Callable[[], object]) -> RecipeFailed | N
     """
     try:
         action()
-    except DeadlineError as error:
+    except errors.DeadlineError as error:
         return RecipeFailed(recipe, "interrupted", error.message)
-    except StoppedEarlyError as error:
+    except errors.StoppedEarlyError as error:
         return RecipeFailed(recipe, "stopped", error.message)
-    except (InfeasibleRecipeError, MissingDependencyError) as error:
+    except (errors.InfeasibleRecipeError, errors.MissingDependencyError) as error:
         return RecipeFailed(recipe, "infeasible", error.message)
-    except TrialError as error:
+    except errors.TrialError as error:
         return RecipeFailed(recipe, "failed", f"{type(error).__name__}: {error.message}")
-    except (BundleError, VerificationError) as error:
+    except (errors.BundleError, errors.VerificationError) as error:
         return RecipeFailed(recipe, "failed", error.message)
     except MemoryError:
-        return RecipeFailed(recipe, "failed", OutOfMemoryError("the worker process ran out of memory").message)
-    except InputError:
+        return RecipeFailed(recipe, "failed", errors.OutOfMemoryError("the worker process ran out of memory").message)
+    except errors.InputError:
         raise
     except Exception as error:
-        # The model is the user's and the libraries are young. An unexpected error is reported as a bug and ends one trial only.
+        # The model is the user's and the libraries are young: an unexpected error is reported as a bug, and ends one trial alone.
         return RecipeFailed(recipe, "bug", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
     return None

@@ -79,7 +79,7 @@ class _Worker:
 
     def baseline(self) -> None:
         """Build or train the untouched model and time it against itself. Without it there is no search."""
-        failure = failure_of(UNTOUCHED, self._measure_baseline)
+        failure = self._try(UNTOUCHED, self._measure_baseline)
         if failure is not None and failure.outcome != "interrupted":
             reason = failure.reason.partition("\n")[0]
             message = f"the untouched model must run and be measured, but is not: {reason}"
@@ -87,15 +87,16 @@ class _Worker:
 
     def measure(self) -> None:
         """Run the recipes in their order. Those of one prefix share it: the first pays for it, and they fail together."""
-        # If the untouched model must be trained again, its rungs belong to its own recipe.
-        failure_of(UNTOUCHED, lambda: self.pipeline.baseline)
         failures: dict[Recipe, RecipeFailed] = {}
+        # If the untouched model or a parent must be trained again, its rungs are its own. Its failure is reported by what needs it.
+        self._try(UNTOUCHED, lambda _: self.pipeline.baseline)
         for recipe in self.job.recipes:
             self._begin(recipe)
-            self._make_parent(recipe)
-            if recipe.prefix not in failures and (failed := failure_of(recipe, partial(self.pipeline.prefix, recipe))):
+            if recipe.parent is not None:
+                self._try(recipe.parent, self.pipeline.prefix)
+            if recipe.prefix not in failures and (failed := self._try(recipe, self.pipeline.prefix)):
                 failures[recipe.prefix] = failed
-            failure = failures.get(recipe.prefix) or failure_of(recipe, partial(self._measure_one, recipe))
+            failure = failures.get(recipe.prefix) or self._try(recipe, self._measure_one)
             if failure:
                 self.report(replace(failure, recipe=recipe))
             gc.collect()
@@ -104,21 +105,20 @@ class _Worker:
         """Export the recipes, measure them on the locked test split, verify them in a fresh process; one after the other."""
         for recipe, trial in zip(self.job.recipes, self.job.trials, strict=True):
             self._begin(recipe)
-            if failure := failure_of(recipe, partial(self._finalize_one, recipe, trial)):
+            if failure := self._try(recipe, partial(self._finalize_one, trial=trial)):
                 self.report(failure)
             gc.collect()
 
-    def _measure_baseline(self) -> None:
+    def _measure_baseline(self, recipe: Recipe) -> None:
         from autocut.measure.machine import describe_machine
 
-        baseline = self.pipeline.baseline
-        entry = self.pipeline.runner.cache.find(baseline.key)
+        entry = self.pipeline.runner.cache.find(self.pipeline.baseline.key)
         facts = entry.facts if entry else {}
-        measured = self.pipeline.measure(UNTOUCHED)
-        machine = asdict(describe_machine())
+        measured = self.pipeline.measure(recipe)
         cost, accuracy = measured.measurement.cost, measured.measurement.accuracy
-        self.report(BaselineReady(cost, accuracy, machine, facts.get("train_seconds", 0.0), facts.get("samples_seen", 0)))
-        self.report(RecipeMeasured(UNTOUCHED, measured))
+        train_seconds, samples_seen = facts.get("train_seconds", 0.0), facts.get("samples_seen", 0)
+        self.report(BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen))
+        self.report(RecipeMeasured(recipe, measured))
 
     def _measure_one(self, recipe: Recipe) -> None:
         self.report(RecipeMeasured(recipe, self.pipeline.measure(recipe)))
@@ -138,39 +138,30 @@ class _Worker:
         self.report(RecipeFinalized(recipe, done.measurement, str(done.folder), done.digest, done.refusal))
 
     def _begin(self, recipe: Recipe) -> None:
-        """Report that `recipe` starts: if the process dies from now on, it has died of it. Kill a compiler that hangs."""
-        self.recipe = recipe
+        """Report that `recipe` starts: if the process dies from now on, it has died of it. A compiler that hangs will be killed."""
         _kill_in(min(self.job.patience_s, self.job.deadline - time.time() + _KILL_AFTER_S))
         self.report(RecipeStarted(recipe))
 
-    def _make_parent(self, recipe: Recipe) -> None:
-        """Make the parent of an iteratively pruned child: if it must be trained again, its rungs belong to its own recipe.
-
-        If it fails, the child will fail for the same reason, and report it.
-        """
-        if recipe.parent is not None:
-            self.recipe = recipe.parent
-            failure_of(recipe.parent, partial(self.pipeline.prefix, recipe.parent))
-            self.recipe = recipe
+    def _try(self, recipe: Recipe, action: Callable[[Recipe], object]) -> RecipeFailed | None:
+        """Run `action(recipe)`; rungs belong to `recipe` meanwhile."""
+        self.recipe = recipe
+        return failure_of(recipe, partial(action, recipe))
 
     def _on_event(self, event: PipelineEvent) -> None:
-        if isinstance(event, Rung):
-            self._on_rung(event)
-        else:
-            self.report(event)
-
-    def _on_rung(self, rung: Rung) -> None:
-        """Report the rung, and end a training that cannot reach the front any more.
+        """Report the event; after a rung, end a training that cannot reach the front any more.
 
         Raises:
             StoppedEarlyError: the metric is below the job's floor for this rung.
         """
-        self.report(RungReached(self.recipe, rung))
-        floor = self.job.floor(self.recipe, rung)
-        if rung.metric < floor:
+        if not isinstance(event, Rung):
+            self.report(event)
+            return
+        self.report(RungReached(self.recipe, event))
+        floor = self.job.floor(self.recipe, event)
+        if event.metric < floor:
             raise StoppedEarlyError(
-                f"stopped after epoch {rung.epoch} of {rung.epochs}: at its cost the front needs {floor:.4g} by then, "
-                f"got {rung.metric:.4g}"
+                f"stopped after epoch {event.epoch} of {event.epochs}: at its cost the front needs {floor:.4g} by then, "
+                f"got {event.metric:.4g}"
             )
 
 

@@ -8,6 +8,7 @@ compile_stage    the saved, runnable form
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Stage, StageRunner
@@ -52,15 +53,12 @@ def compile_stage(runner: StageRunner, model: Prefix, dtype: str, mode: str) -> 
     batch_sizes = list(runner.context.task.serving_batch_sizes)
     settings = {"dtype": dtype, "mode": mode, "batch_sizes": batch_sizes}
     key = runner.key(model.key, "compile", settings, method=lowering.method_versions(dtype, mode))
+    begin = convert_stage if lowering.converts(mode) else graph_stage
+    start: Stage[Any] = begin(runner, model, dtype, mode)
 
-    def prepare() -> Entry:
-        if lowering.converts(mode):
-            return runner.run(convert_stage(runner, model, dtype, mode))
-        return runner.run(graph_stage(runner, model, dtype, mode))
-
-    def make(folder: Path, start: Entry) -> None:
+    def make(folder: Path, begun: Entry) -> None:
         with runner.working():
             calibration = runner.context.samples.calibration
-            lowering.compile_graph(start.folder, dtype, mode, calibration, folder, batch_sizes=batch_sizes)
+            lowering.compile_graph(begun.folder, dtype, mode, calibration, folder, batch_sizes=batch_sizes)
 
-    return Stage("compile", f"{dtype}/{mode}", "compiling", key, prepare, make)
+    return Stage("compile", f"{dtype}/{mode}", "compiling", key, lambda: runner.run(start), make)

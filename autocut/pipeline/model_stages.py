@@ -9,14 +9,14 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from autocut.measurement import Rung
-from autocut.pipeline.scoring import run_eagerly, score
+from autocut.pipeline.measuring_stages import run_eagerly, score
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
 from autocut.pipeline.teacher_outputs import TeacherOutputs, TeacherStages, order_of
 from autocut.recipe import Recipe, Value
 from autocut.stages.model_files import Prefix, restore_model, save_model, structure_of
 from autocut.stages.prune import PruneData, pruners
-from autocut.stages.train import Epoch, Trained, curricula, distillations, train_model
+from autocut.stages.train import Epoch, curricula, distillations, train_model
 from autocut.stages.train.plan import TRAINER_VERSION
 from autocut.task.batches import take
 
@@ -27,25 +27,27 @@ _PRUNE_BATCHES = 8
 def untouched_stage(runner: StageRunner) -> Stage[None]:
     """Return the stage that makes the untouched model: with the task's own weights, or trained where the task brings none."""
     task = runner.context.task
-    if task.is_pretrained:
-        key = runner.key("", "baseline", {}, method=0)
-        return Stage(
-            "baseline", "build", "training", key, _nothing, partial(_build, runner, {"samples_seen": 0, "train_seconds": 0.0})
-        )
-    settings: dict[str, Value] = {"train.epochs": task.epochs}
-    key = runner.key("", "baseline", settings, method=TRAINER_VERSION)
+    trains = not task.is_pretrained
+    settings: dict[str, Value] = {"train.epochs": task.epochs} if trains else {}
+    key = runner.key("", "baseline", settings, method=TRAINER_VERSION if trains else 0)
 
     def make(folder: Path, _: None) -> Facts:
-        trained = _train(runner, key, task.build_model(), settings, {}, TeacherOutputs())
-        save_model(folder, trained.model, {})
-        return _facts(trained)
+        model = task.build_model()
+        if trains:
+            return _train(runner, key, model, {}, settings, TeacherOutputs(), folder)
+        save_model(folder, model, {})
+        return {"samples_seen": 0, "train_seconds": 0.0}
 
-    return Stage("baseline", "train", "training", key, _nothing, make)
+    return Stage("baseline", "train" if trains else "build", "training", key, _nothing, make)
 
 
 def scratch_stage(runner: StageRunner) -> Stage[None]:
     """Return the stage that builds the task's model before any training."""
-    return Stage("scratch", "build", "training", runner.key("", "scratch", {}), _nothing, partial(_build, runner, {}))
+
+    def make(folder: Path, _: None) -> None:
+        save_model(folder, runner.context.task.build_model(), {})
+
+    return Stage("scratch", "build", "training", runner.key("", "scratch", {}), _nothing, make)
 
 
 def prune_stage(runner: StageRunner, parent: Prefix, recipe: Recipe, original: nn.Module) -> Stage[None]:
@@ -74,11 +76,10 @@ def train_stage(runner: StageRunner, teacher: TeacherStages, parent: Prefix, rec
     key = runner.key(parent.key, "train", settings, method=versions, teacher=teacher.own_teacher_of(recipe))
 
     def make(folder: Path, outputs: TeacherOutputs) -> Facts:
-        trained = _train(runner, key, parent.model, settings, parent.masks, outputs)
-        save_model(folder, trained.model, parent.masks)
-        return {**_facts(trained), "train_seconds": trained.seconds + outputs.seconds}
+        return _train(runner, key, parent.model, parent.masks, settings, outputs, folder)
 
-    return Stage("train", f"{schedule.name}/{loss.name}", "training", key, lambda: teacher.outputs_for(recipe, parent.model), make)
+    prepare = partial(teacher.outputs_for, recipe, parent.model)
+    return Stage("train", f"{schedule.name}/{loss.name}", "training", key, prepare, make)
 
 
 def read_model(runner: StageRunner, entry: Entry, parent: Prefix | None = None) -> Prefix:
@@ -92,24 +93,18 @@ def read_model(runner: StageRunner, entry: Entry, parent: Prefix | None = None) 
         return Prefix(model, masks, (*lineage, entry.key), seconds, samples, structure_of(model))
 
 
-def _build(runner: StageRunner, facts: Facts, folder: Path, _: None) -> Facts:
-    save_model(folder, runner.context.task.build_model(), {})
-    return facts
-
-
 def _train(
-    runner: StageRunner,
-    key: str,
-    model: nn.Module,
-    settings: Mapping[str, Value],
-    masks: Mapping[str, Tensor],
-    outputs: TeacherOutputs,
-) -> Trained:
+    runner: StageRunner, key: str, model: nn.Module, masks: Mapping[str, Tensor], settings: Mapping[str, Value],
+    outputs: TeacherOutputs, folder: Path,
+) -> Facts:  # fmt: skip
     context = runner.context
-    return train_model(
+    trained = train_model(
         model, context.task, settings, masks=masks, teacher=outputs.teacher, difficulty=outputs.difficulty, seed=context.seed,
         checkpoint=runner.cache.checkpoint(key), on_epoch=partial(_report_rung, runner), gate=runner.working, stop=context.stop,
     )  # fmt: skip
+    save_model(folder, trained.model, masks)
+    fresh = trained.samples_seen - trained.resumed_samples
+    return {"samples_seen": trained.samples_seen, "train_seconds": trained.seconds + outputs.seconds, "fresh_samples": fresh}
 
 
 def _report_rung(runner: StageRunner, epoch: Epoch) -> None:
@@ -117,14 +112,6 @@ def _report_rung(runner: StageRunner, epoch: Epoch) -> None:
     with runner.working():
         scores = score(run_eagerly(epoch.model), task, task.validation_data)
     runner.report(Rung(epoch.number, epoch.epochs, float(task.metric_kind.summarize(scores.scores, scores.targets))))
-
-
-def _facts(trained: Trained) -> Facts:
-    return {
-        "samples_seen": trained.samples_seen,
-        "train_seconds": trained.seconds,
-        "fresh_samples": trained.samples_seen - trained.resumed_samples,
-    }
 
 
 def _nothing() -> None:

@@ -20,20 +20,16 @@ from autocut.errors import InfeasibleRecipeError
 from autocut.measure.accuracy import Scores, to_accuracy
 from autocut.measurement import Accuracy, Cost, Measured, Measurement
 from autocut.pipeline.lowering_stages import compile_stage
+from autocut.pipeline.measuring_stages import SAMPLES, Timing, cost_stage, read_cost, read_scores, run_eagerly, scores_stage
 from autocut.pipeline.model_stages import prune_stage, read_model, scratch_stage, train_stage, untouched_stage
-from autocut.pipeline.scoring import read_scores, run_eagerly, scores_stage
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Report, Stage, StageContext, StageRunner
 from autocut.pipeline.teacher_outputs import TeacherStages
-from autocut.pipeline.timing import SAMPLES, Timing, cost_stage, read_cost
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import ModelLoaded
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.stages.model_files import Prefix
-
-StageAfter = Callable[[Prefix], Stage[Any]]
-"""A stage as a function of the model that it starts from."""
 
 
 class Pipeline:
@@ -71,8 +67,11 @@ class Pipeline:
             model = read_model(self.runner, self.runner.run(stage_after(model)), model)
         return model
 
-    def _model_stages(self, recipe: Recipe, original: nn.Module) -> list[StageAfter]:
-        """List the stages from the model `original` to that of `recipe`; an iteratively pruned child goes on after its parent."""
+    def _model_stages(self, recipe: Recipe, original: nn.Module) -> list[Callable[[Prefix], Stage[Any]]]:
+        """List the stages from `original` to the model of `recipe`, each as a function of the model that it starts from.
+
+        An iteratively pruned child goes on after the stages of its parent.
+        """
         stages = [] if recipe.parent is None else self._model_stages(recipe.parent, original)
         if recipe.changes("prune.method"):
             stages.append(lambda model: prune_stage(self.runner, model, recipe, original))
@@ -89,6 +88,17 @@ class Pipeline:
         return self.runner.run(compile_stage(self.runner, model, dtype, mode))
 
     # ---- measuring ----------------------------------------
+
+    def load(self, model: Prefix, dtype: str, mode: str) -> Predict:
+        """Return what runs `model` in `dtype` under `mode` to be scored; it is compiled only if that changes its numbers."""
+        if dtype == UNTOUCHED.lowering[0] and lowering.numerics(dtype, mode) == lowering.numerics(*UNTOUCHED.lowering):
+            return run_eagerly(model.model)
+        artifact = self.artifact(model, dtype, mode)
+        with self.runner.working():  # some modes compile while loading
+            started = time.perf_counter()
+            predict = lowering.load(artifact.folder, mode, self.runner.context.threads)
+            self.runner.report(ModelLoaded(f"{dtype}/{mode}", time.perf_counter() - started))
+        return predict
 
     def measure(self, recipe: Recipe) -> Measured:
         """Run `recipe` and measure it on the validation split."""
@@ -115,14 +125,11 @@ class Pipeline:
             return artifact
 
         def measure(artifact: Entry) -> Cost:
-            return self.time_untouched() if is_reference else self.time_artifact(artifact.folder, mode)
+            if is_reference:
+                return self._timing.time_untouched(self.artifact(self.baseline, dtype, mode).folder)
+            return self.time_artifact(artifact.folder, mode)
 
-        stage = cost_stage(self.runner, model.structure, dtype, mode, prepare=prepare, measure=measure)
-        return read_cost(self.runner.run(stage))
-
-    def time_untouched(self) -> Cost:
-        """Time the untouched model as the user runs it: an eager module against itself, sized in its exported form."""
-        return self._timing.time_untouched(self.artifact(self.baseline, *UNTOUCHED.lowering).folder)
+        return read_cost(self.runner.run(cost_stage(self.runner, model.structure, dtype, mode, prepare, measure)))
 
     def time_artifact(self, folder: Path, mode: str, samples: int = SAMPLES) -> Cost:
         """Time the model in `folder` against the untouched model, alone on this machine."""
@@ -140,23 +147,6 @@ class Pipeline:
 
     def _scores(self, model: Prefix, dtype: str, mode: str) -> Scores:
         numerics, task = lowering.numerics(dtype, mode), self.runner.context.task
-        stage = scores_stage(
-            self.runner,
-            model.key,
-            numerics,
-            {"numerics": numerics, "split": "validation"},
-            load=partial(self.load, model, dtype, mode),
-            examples=lambda: task.validation_data,
-        )
-        return read_scores(self.runner.run(stage))
-
-    def load(self, model: Prefix, dtype: str, mode: str) -> Predict:
-        """Return what runs `model` in `dtype` under `mode` to be scored; it is compiled only if that changes its numbers."""
-        if dtype == UNTOUCHED.lowering[0] and lowering.numerics(dtype, mode) == lowering.numerics(*UNTOUCHED.lowering):
-            return run_eagerly(model.model)
-        artifact = self.artifact(model, dtype, mode)
-        with self.runner.working():  # some modes compile while loading
-            started = time.perf_counter()
-            predict = lowering.load(artifact.folder, mode, self.runner.context.threads)
-            self.runner.report(ModelLoaded(f"{dtype}/{mode}", time.perf_counter() - started))
-        return predict
+        settings = {"numerics": numerics, "split": "validation"}
+        load, examples = partial(self.load, model, dtype, mode), lambda: task.validation_data
+        return read_scores(self.runner.run(scores_stage(self.runner, model.key, settings, numerics, load, examples)))

@@ -35,10 +35,9 @@ T = TypeVar("T")
 class Stage(Generic[T]):
     """One step of a recipe, whose output is stored under `key`.
 
-    `name` and `method` are its names in the study's tables, `category` is its line in the ledger. `prepare()` returns what the stage
-    starts from, and makes it by stages of its own where needed. It runs only if the stage must be made, and ends before the stage
-    begins: so no second is counted twice, and no process waits for a lock of its own. `make(folder, prepared)` writes the output
-    to `folder` and returns facts about it, all JSON.
+    `name` and `method` are its names in the study's tables, `category` its line in the ledger. `prepare()` returns what the stage
+    starts from, made by stages of its own. It is called only if the stage must be made, and ends before the stage begins, so no
+    second is counted twice. `make(folder, prepared)` writes the output to `folder` and returns facts about it, all of them JSON.
     """
 
     name: str
@@ -71,10 +70,9 @@ class StageContext:
 
 
 class StageRunner:
-    """Finds or makes stages, and calls `report` with one event for each.
+    """Finds or makes stages. `report` gets a `StageRan` for each, or a `StageBroke` where a stage ended without an output.
 
-    An event is a `StageRan` for a stage that was found or made, a `StageBroke` for one that ended without an output. What runs in
-    stages reports through it too: a `Rung` after each epoch, a `ModelLoaded` for each model that was loaded.
+    Stages report to it too: a `Rung` after each epoch of a training, a `ModelLoaded` when a model was loaded to be scored.
     """
 
     def __init__(self, context: StageContext, report: Report = lambda _: None) -> None:
@@ -94,11 +92,7 @@ class StageRunner:
         return stage_key(parent, name, settings, task=task, libraries=library_versions(), seed=seed, **versions)
 
     def run(self, stage: Stage[T]) -> Entry:
-        """Return the output of `stage`, made now if the cache does not have it.
-
-        Raises:
-            TrialError: the stage, or one that it starts from, cannot be made.
-        """
+        """Return the output of `stage`, made now if the cache does not have it. Errors of its `prepare` and `make` pass through."""
         entry = self.cache.find(stage.key) or self._make(stage, stage.prepare())
         samples = int(entry.facts.get("fresh_samples", 0))
         self.report(StageRan(entry.key, entry.stage, entry.method, entry.seconds, entry.cached, stage.category, samples))
@@ -110,11 +104,7 @@ class StageRunner:
         return self._holding(self.context.quiet.shared())
 
     def alone(self) -> AbstractContextManager[None]:
-        """Have the machine alone, to time something.
-
-        Raises:
-            DeadlineError: on entering, if `stop()` turned true before the others ended their work.
-        """
+        """Have the machine alone, to time something. `DeadlineError` if `stop()` turned true while this process waited for it."""
         return self._holding(self.context.quiet.exclusive(stop=self.context.stop))
 
     def _make(self, stage: Stage[T], prepared: T) -> Entry:

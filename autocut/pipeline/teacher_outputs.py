@@ -27,6 +27,8 @@ from autocut.stages.train.registries import Order
 from autocut.task.batches import call
 from autocut.task.task import seeded
 
+_LOGITS, _DIFFICULTY = "logits.pt", "difficulty.npy"
+
 
 @dataclass(frozen=True)
 class TeacherOutputs:
@@ -57,15 +59,18 @@ class TeacherStages:
         Raises:
             InfeasibleRecipeError: the distillation cannot mean anything here. Checked before the teacher runs.
         """
-        distills, ranks = recipe.changes("distill.loss"), _ranks(recipe)
+        distills, ranks, task = recipe.changes("distill.loss"), _ranks(recipe), self._runner.context.task
         if distills:
-            self._check_distillation(student, str(recipe["distill.loss"]))
+            with self._runner.working(), torch.inference_mode():
+                outputs = call(student, self._runner.context.samples.serving_inputs(2))
+                check_distillation(str(recipe["distill.loss"]), task.kind, outputs)
         if not distills and not ranks:
             return TeacherOutputs()
         seconds = self.logits.seconds + (self._ranking.seconds if ranks else 0.0)
-        if recipe.changes("train.start") and self._runner.context.task.teacher is None:
+        if recipe.changes("train.start") and task.teacher is None:
             seconds += self._untouched().train_seconds  # the training itself does without it: nothing else pays for it
-        return TeacherOutputs(self._teacher if distills else None, self._difficulty if ranks else None, seconds)
+        difficulty = np.load(self._ranking.folder / _DIFFICULTY, allow_pickle=False) if ranks else None
+        return TeacherOutputs(self._teacher if distills else None, difficulty, seconds)
 
     @cached_property
     def logits(self) -> Entry:
@@ -77,7 +82,7 @@ class TeacherStages:
             with seeded(context.seed):
                 logits = teacher_logits(self._model, context.task, gate=self._runner.working, stop=context.stop)
             if logits is not None:
-                torch.save(logits, folder / "logits.pt")
+                torch.save(logits, folder / _LOGITS)
 
         return self._runner.run(Stage("teacher", "logits", "training", key, lambda: None, make))
 
@@ -88,7 +93,7 @@ class TeacherStages:
 
         def make(folder: Path, teacher: Teacher) -> None:
             with self._runner.working(), seeded(context.seed):
-                np.save(folder / "difficulty.npy", score_difficulty(teacher, context.task))
+                np.save(folder / _DIFFICULTY, score_difficulty(teacher, context.task))
 
         return self._runner.run(Stage("difficulty", "teacher loss", "training", key, lambda: self._teacher, make))
 
@@ -104,17 +109,8 @@ class TeacherStages:
 
     @cached_property
     def _teacher(self) -> Teacher:
-        saved = self.logits.folder / "logits.pt"
+        saved = self.logits.folder / _LOGITS
         return Teacher(self._model, torch.load(saved, weights_only=True) if saved.exists() else None)
-
-    @cached_property
-    def _difficulty(self) -> NDArray[np.float64]:
-        return np.load(self._ranking.folder / "difficulty.npy", allow_pickle=False)  # type: ignore[no-any-return]
-
-    def _check_distillation(self, student: nn.Module, loss: str) -> None:
-        context = self._runner.context
-        with self._runner.working(), torch.inference_mode():
-            check_distillation(loss, context.task.kind, call(student, context.samples.serving_inputs(2)))
 
 
 def order_of(recipe: Recipe) -> Method[Order]:

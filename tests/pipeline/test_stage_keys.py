@@ -6,7 +6,7 @@ from autocut.deploy.finalize import measure_untouched
 from autocut.errors import InfeasibleRecipeError
 from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
-from autocut.pipeline import stage_runner, timing
+from autocut.pipeline import measuring_stages, stage_runner
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
@@ -82,7 +82,7 @@ def told():
 def pipeline(small_task_file, tmp_path, monkeypatch, told):
     """A pipeline whose task, machine and libraries have identities that never change."""
     monkeypatch.setattr(stage_runner, "library_versions", lambda: {"torch": "1"})
-    monkeypatch.setattr(timing, "machine_fingerprint", lambda: "machine")
+    monkeypatch.setattr(measuring_stages, "machine_fingerprint", lambda: "machine")
     monkeypatch.setattr(lowering, "method_versions", lambda dtype, mode: f"{dtype} {mode}")
     monkeypatch.setattr(lowering, "conversion_version", lambda mode: mode)
     monkeypatch.setattr(lowering, "numerics", lambda dtype, mode: dtype)
