@@ -33,6 +33,13 @@ def refuse(folder):
     raise RuntimeError("made twice")
 
 
+def size_bytes(cache):
+    """Bytes of all files that the cache may evict."""
+    return sum(
+        path.stat().st_size for kind in ("entries", "checkpoints") for path in (cache.folder / kind).rglob("*") if path.is_file()
+    )
+
+
 def test_a_stage_is_made_once_and_found_after(tmp_path):
     """The second request gets the files, facts and seconds of the first."""
     cache = StageCache(tmp_path)
@@ -141,7 +148,7 @@ def test_the_longest_unused_entries_are_evicted(tmp_path):
 
     assert removed == keys[1:3]
     assert cache.find(keys[0]) is not None
-    assert cache.size_bytes() <= cache.limit_bytes
+    assert size_bytes(cache) <= cache.limit_bytes
 
 
 def test_entries_are_not_listed_after_every_stage(tmp_path):
@@ -178,7 +185,7 @@ def test_waiting_for_another_process_is_counted_as_waiting(tmp_path):
     assert second.waited_s > 0.1 > first.waited_s
 
 
-def test_a_checkpoint_that_nobody_goes_on_with_is_evicted_like_an_entry(tmp_path):
+def test_an_abandoned_checkpoint_is_evicted_like_an_entry(tmp_path):
     """Trainings that were stopped early leave theirs; one that is being trained is locked."""
     cache = StageCache(tmp_path, limit_bytes=0, in_use_s=0.0)
     keys = [stage_key("", "train", {"n": n}) for n in range(3)]
@@ -188,7 +195,7 @@ def test_a_checkpoint_that_nobody_goes_on_with_is_evicted_like_an_entry(tmp_path
     with cache._locked(keys[1]):
         assert cache.evict() == [keys[0]]
     assert not cache.checkpoint(keys[0]).exists()
-    assert cache.size_bytes() == 2000
+    assert size_bytes(cache) == 2000
 
 
 def test_an_unreadable_record_counts_as_no_entry(tmp_path):
@@ -223,7 +230,7 @@ def test_sweeping_spares_what_is_being_made(tmp_path):
 
 
 def test_an_error_on_a_full_disk_is_the_disks_whatever_a_library_calls_it(tmp_path, monkeypatch):
-    """`torch.save` says RuntimeError, a compiler something else: neither is a verdict on the recipe."""
+    """`torch.save` raises RuntimeError, a compiler another error: neither says anything about the recipe."""
     monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=4096))
     with pytest.raises(InputError, match="must have room"):
         StageCache(tmp_path).get_or_make(KEY, "train", "linear", refuse)

@@ -1,0 +1,131 @@
+"""Keys and events of every stage: the cache and the tables of an older study must stay readable."""
+
+import pytest
+
+from autocut.deploy.finalize import measure_untouched
+from autocut.errors import InfeasibleRecipeError
+from autocut.measure.quiet import QuietLock
+from autocut.measurement import Rung
+from autocut.pipeline import measuring_stages, stage_runner
+from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.stage_cache import StageCache
+from autocut.pipeline.stage_runner import StageContext
+from autocut.recipe import Recipe
+from autocut.search.jobs import ModelLoaded, StageBroke, StageRan
+from autocut.stages import lowering
+from autocut.task.task import load_task
+
+PRUNED = {"prune.method": "structured", "prune.ratio": 0.5}
+DISTILLED = Recipe({**PRUNED, "train.epochs": 1, "distill.loss": "kl", "curriculum.schedule": "linear"})
+CHILD = Recipe({**PRUNED, "train.epochs": 1, "prune.ratio": 0.6, "prune.parent_ratio": 0.5})
+FROM_SCRATCH = Recipe({"train.epochs": 1, "train.start": "scratch", "distill.loss": "kl"})
+TOO_LITTLE = Recipe({**PRUNED, "prune.ratio": 0.01})
+
+MEASURED = [
+    "rung 1/4",
+    "rung 2/4",
+    "rung 3/4",
+    "rung 4/4",
+    "made baseline train training 066be92e",
+    "made prune structured training 4c151c07",
+    "made teacher logits training ba380ea2",
+    "made difficulty teacher loss training 5fc6abfe",
+    "rung 1/1",
+    "made train linear/kl training e00cf269",
+    "made quantize fp32 compiling 42ee678d",
+    "made convert fp32/onnxruntime compiling 281d4881",
+    "made compile int8_dynamic/onnxruntime compiling c3b69efa",
+    "loaded int8_dynamic/onnxruntime",
+    "made accuracy int8_dynamic measuring ac02759c",
+    "made accuracy fp32 measuring 9ac5763b",
+    "found compile int8_dynamic/onnxruntime compiling c3b69efa",
+    "made quantize fp32 compiling 5ff34e9f",
+    "made compile fp32/eager compiling 4eb39343",
+    "found compile fp32/eager compiling 4eb39343",
+    "made cost fp32/eager measuring 4165d267",
+    "found cost fp32/eager measuring 4165d267",
+    "made cost int8_dynamic/onnxruntime measuring d44c0b8b",
+]
+MEASURED_AGAIN = [
+    "found prune structured training 4c151c07",
+    "found train linear/kl training e00cf269",
+    "found accuracy int8_dynamic measuring ac02759c",
+    "found accuracy fp32 measuring 9ac5763b",
+    "found cost int8_dynamic/onnxruntime measuring d44c0b8b",
+]
+UNTOUCHED_ON_THE_TEST_SPLIT = [
+    "made accuracy untouched/test measuring 4044336a",
+    "found cost fp32/eager measuring 4165d267",
+]
+ITERATIVELY_PRUNED = [
+    "found prune structured training 4c151c07",
+    "rung 1/1",
+    "made train none/none training d6f84b3c",
+    "made prune structured training 089a0500",
+    "rung 1/1",
+    "made train none/none training 98b0aa5e",
+]
+TRAINED_FROM_SCRATCH = [
+    "made scratch build training 470abc39",
+    "rung 1/1",
+    "made train none/kl training 93e55ae6",
+]
+
+
+@pytest.fixture
+def reported():
+    """The events of the pipeline, a line each."""
+    return []
+
+
+@pytest.fixture
+def pipeline(small_task_file, tmp_path, monkeypatch, reported):
+    """A pipeline whose task, machine and libraries have identities that never change."""
+    monkeypatch.setattr(stage_runner, "library_versions", lambda: {"torch": "1"})
+    monkeypatch.setattr(measuring_stages, "machine_fingerprint", lambda: "machine")
+    monkeypatch.setattr(lowering, "method_versions", lambda dtype, mode: f"{dtype} {mode}")
+    monkeypatch.setattr(lowering, "conversion_version", lambda mode: mode)
+    monkeypatch.setattr(lowering, "numerics", lambda dtype, mode: dtype)
+    task = load_task(small_task_file)
+    vars(task)["fingerprint"] = "task"
+    context = StageContext(task, StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))
+    return Pipeline(context, lambda event: reported.append(line(event)))
+
+
+def line(event):
+    """One line for an event of the pipeline."""
+    match event:
+        case StageRan():
+            return f"{'found' if event.cached else 'made'} {event.stage} {event.method} {event.category} {event.key[:8]}"
+        case StageBroke():
+            return f"broke {event.category}"
+        case ModelLoaded():
+            return f"loaded {event.method}"
+        case Rung():
+            return f"rung {event.epoch}/{event.epochs}"
+
+
+def test_stages_keep_their_keys_their_categories_and_their_order(pipeline, reported):
+    """A key that changes makes every user train again; a changed order or category changes ledgers."""
+
+    def events_of(run, *arguments):
+        reported.clear()
+        run(*arguments)
+        return reported
+
+    lowered = DISTILLED.with_lowering("int8_dynamic", "onnxruntime")
+    assert events_of(pipeline.measure, lowered) == MEASURED
+    assert events_of(pipeline.measure, lowered) == MEASURED_AGAIN
+    assert events_of(measure_untouched, pipeline) == UNTOUCHED_ON_THE_TEST_SPLIT
+    assert events_of(pipeline.prefix, CHILD) == ITERATIVELY_PRUNED
+    assert events_of(pipeline.prefix, FROM_SCRATCH) == TRAINED_FROM_SCRATCH
+
+
+def test_a_stage_that_breaks_is_reported_with_its_category(pipeline, reported):
+    """Its seconds were worked all the same."""
+    _ = pipeline.baseline
+    reported.clear()
+    with pytest.raises(InfeasibleRecipeError):
+        pipeline.prefix(TOO_LITTLE)
+
+    assert reported == ["broke training"]
