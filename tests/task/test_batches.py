@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocut.task.batches import batch_length, call, from_numpy, output_tensor, pad, take, tensor_bytes, to_numpy
+from autocut.task.batches import batch_length, call, from_numpy, output_tensor, pad, take, tensor_bytes, tensor_identity, to_numpy
 
 FORMS = {
     "tensor": torch.arange(6.0).reshape(3, 2),
@@ -73,6 +73,15 @@ def test_bytes_of_a_tensor_tell_values_of_every_dtype():
     for dtype in (torch.bfloat16, torch.float32, torch.int8):
         assert tensor_bytes(values.to(dtype)) == tensor_bytes(values.T.contiguous().to(dtype).T)
         assert tensor_bytes(values.to(dtype)) != tensor_bytes(values.to(dtype).flip(0))
+
+
+def test_the_identity_of_a_tensor_depends_on_name_dtype_shape_and_values():
+    """Equal bytes under another name, dtype or shape are another tensor."""
+    values = torch.arange(6)
+    others = [("b", values), ("a", values.double().view(torch.int64)), ("a", values.view(2, 3)), ("a", values.view(torch.float64))]
+
+    assert tensor_identity("a", values) == tensor_identity("a", values.clone())
+    assert tensor_identity("a", values) not in {tensor_identity(name, tensor) for name, tensor in others}
 
 
 def test_numpy_and_back_keeps_form_names_and_values(inputs):
