@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from autocut.deploy.bundle import copy_bundle, hand_out, told_as_bundle_error
-from autocut.deploy.finalize import Order, finalize
+from autocut.deploy.finalize import FinalizationRequest, finalize
 from autocut.errors import NoResultError, StudyError, TrialError, VerificationError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
+from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price
 from autocut.study import Study, TrialRecord, open_study
 from autocut.task.task import load_task
@@ -80,12 +81,11 @@ def _make(study: Study, record: TrialRecord, command: str, to: Path) -> None:
         )
     # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.
     torch.set_num_threads(int(facts["threads"]))
-    pipeline = Pipeline(
-        task, StageCache(study.stages_dir, sys.maxsize), QuietLock(), seed=study.seed, threads=int(facts["threads"])
-    )
-    order = Order(to, record.trial, Price(**facts["price"]), reference, study.spent_s(), command)
+    cache = StageCache(study.stages_dir, sys.maxsize)
+    context = StageContext(task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]))
+    request = FinalizationRequest(to, record.trial, Price(**facts["price"]), reference, study.spent_s(), command)
     try:
-        done = finalize(pipeline, record.recipe, order)
+        done = finalize(Pipeline(context), record.recipe, request)
     except TrialError as error:
         raise NoResultError(f"trial {record.trial} must be exportable, but is not any more: {error.message}", error.hint) from error
     if done.refusal is not None:

@@ -1,6 +1,6 @@
-"""What runs in a worker process: one job, in a fresh process, with every result reported as soon as it is known.
+"""Runs one job in a worker process, and reports each result as soon as it is known.
 
-A fresh process each job keeps a crash, a leak or a hang from reaching the next one. A hang ends by the clock: `faulthandler`
+Every job has a fresh process, so a crash, a leak or a hang cannot reach the next job. A hang ends by the clock: `faulthandler`
 kills the process from a C thread, which works even while a library holds the interpreter lock.
 """
 
@@ -11,25 +11,15 @@ import gc
 import logging
 import os
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autocut.errors import (
-    BundleError,
-    DeadlineError,
-    InfeasibleRecipeError,
-    InputError,
-    MissingDependencyError,
-    OutOfMemoryError,
-    StoppedEarlyError,
-    StudyError,
-    TrialError,
-    VerificationError,
-)
+from autocut.errors import InputError, StoppedEarlyError, StudyError
+from autocut.execution.failures import failure_of
 from autocut.measurement import Rung
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import (
@@ -37,27 +27,28 @@ from autocut.search.jobs import (
     Event,
     Job,
     JobEnded,
-    ModelLoaded,
     RecipeFailed,
     RecipeFinalized,
     RecipeMeasured,
     RecipeStarted,
     RungReached,
     Setting,
-    StageBroke,
-    StageRan,
     WorkerFault,
     WorkerUp,
 )
+
+if TYPE_CHECKING:
+    from autocut.pipeline.pipeline import Pipeline
+    from autocut.pipeline.stage_runner import PipelineEvent
 
 _KILL_AFTER_S = 2.0
 """Grace between the deadline, which a worker keeps by itself, and the kill."""
 
 
 def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
-    """Run `job`, reporting events as they happen.
+    """Run `job`, and report events as they happen.
 
-    Whatever is wrong with a recipe is reported as `RecipeFailed`, and what no other recipe would survive either as `WorkerFault`.
+    A recipe that cannot be measured is reported as `RecipeFailed`, an error that no other recipe would survive as `WorkerFault`.
     """
     started = time.perf_counter()
     left_s = job.deadline - time.time()
@@ -69,7 +60,7 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
     try:
         worker = _Worker(job, setting, report)
         {"baseline": worker.baseline, "measure": worker.measure, "finalize": worker.finalize}[job.kind]()
-        report(JobEnded(worker.pipeline.waited_s, time.perf_counter() - started))
+        report(JobEnded(worker.pipeline.runner.waited_s, time.perf_counter() - started))
     except InputError as error:
         report(WorkerFault(error.message, error.hint))
     finally:
@@ -77,165 +68,131 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
 
 
 class _Worker:
-    """One job's pipeline and the recipe that it is working on."""
+    """One job's pipeline, and the recipe that it works on."""
 
     def __init__(self, job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
-        _keep_libraries_quiet()
-        folder = Path(setting.folder)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "stages" / "inductor"))
-        import torch
-
-        from autocut.measure.quiet import QuietLock
-        from autocut.pipeline.pipeline import Pipeline
-        from autocut.pipeline.stage_cache import StageCache
-        from autocut.task.task import load_task
-
-        torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
-        quiet = QuietLock()
-        task = load_task(setting.task_path)
-        # Before asking for the machine: until now the driver has held it for us, and somebody may be waiting to be alone.
-        report(WorkerUp())
-        with quiet.shared():
-            # Reads and hashes data, unless the process that this one was forked from has read it: not while somebody times.
-            _ = task.fingerprint
-        torch.set_num_threads(setting.threads)  # whatever the task has set: every claim names this number
-        _require_same_machine(job)
         self.job = job
         self.setting = setting
         self.report = report
         self.recipe = UNTOUCHED
-        self.pipeline = Pipeline(
-            task,
-            StageCache(folder / "stages", setting.cache_bytes),
-            quiet,
-            seed=setting.seed,
-            threads=setting.threads,
-            observe=lambda entry, category: report(
-                StageRan(
-                    entry.key,
-                    entry.stage,
-                    entry.method,
-                    entry.seconds,
-                    entry.cached,
-                    category,
-                    int(entry.facts.get("fresh_samples", 0)),
-                )
-            ),
-            on_broken=lambda seconds, category: report(StageBroke(seconds, category)),
-            on_loaded=lambda method, seconds: report(ModelLoaded(method, seconds)),
-            on_rung=self._on_rung,
-            stop=lambda: time.time() >= job.deadline,
-        )
+        self.pipeline = _open_pipeline(job, setting, report, self._on_event)
 
     def baseline(self) -> None:
-        """Build or train the untouched model and time it against itself; without it there is no search."""
-        failure = self._guarded(UNTOUCHED, self._measure_baseline)
+        """Build or train the untouched model and time it against itself. Without it there is no search."""
+        failure = self._try(UNTOUCHED, self._measure_baseline)
         if failure is not None and failure.outcome != "interrupted":
             reason = failure.reason.partition("\n")[0]
             message = f"the untouched model must run and be measured, but is not: {reason}"
             self.report(WorkerFault(message, "find out more with: autocut check"))
 
-    def _measure_baseline(self) -> None:
-        from autocut.measure.machine import describe_machine
-
-        baseline = self.pipeline.baseline
-        entry = self.pipeline.cache.find(baseline.key)
-        facts = entry.facts if entry else {}
-        recipe = UNTOUCHED
-        measured = self.pipeline.measure(recipe)
-        machine = asdict(describe_machine())
-        cost, accuracy = measured.measurement.cost, measured.measurement.accuracy
-        self.report(BaselineReady(cost, accuracy, machine, facts.get("train_seconds", 0.0), facts.get("samples_seen", 0)))
-        self.report(RecipeMeasured(recipe, measured))
-
     def measure(self) -> None:
-        """Run the recipes in their order; those of one prefix share it: the first pays for it, and they fail together."""
-        # Should it have to be trained again, its rungs are its own and nobody else's.
-        self._guarded(UNTOUCHED, lambda: self.pipeline.baseline)
+        """Run the recipes in their order. Those of one prefix share it: the first pays for it, and they fail together."""
         failures: dict[Recipe, RecipeFailed] = {}
+        # If the untouched model or a parent must be trained again, its rungs are its own. Its failure is reported by what needs it.
+        self._try(UNTOUCHED, lambda _: self.pipeline.baseline)
         for recipe in self.job.recipes:
             self._begin(recipe)
-            self._make_parent(recipe)
-            if recipe.prefix not in failures and (broken := self._guarded(recipe, partial(self.pipeline.prefix, recipe))):
-                failures[recipe.prefix] = broken
-            failure = failures.get(recipe.prefix) or self._guarded(recipe, partial(self._measure_one, recipe))
+            if recipe.parent is not None:
+                self._try(recipe.parent, self.pipeline.prefix)
+            if recipe.prefix not in failures and (failed := self._try(recipe, self.pipeline.prefix)):
+                failures[recipe.prefix] = failed
+            failure = failures.get(recipe.prefix) or self._try(recipe, self._measure_one)
             if failure:
                 self.report(replace(failure, recipe=recipe))
             gc.collect()
 
-    def _make_parent(self, recipe: Recipe) -> None:
-        """Should the parent have to be trained again, its rungs are its own; what goes wrong with it, the heir will tell."""
-        if recipe.parent is not None:
-            self.recipe = recipe.parent
-            self._guarded(recipe.parent, partial(self.pipeline.prefix, recipe.parent))
-            self.recipe = recipe
+    def finalize(self) -> None:
+        """Export the recipes, measure them on the locked test split, verify them in a fresh process; one after the other."""
+        for recipe, trial in zip(self.job.recipes, self.job.trials, strict=True):
+            self._begin(recipe)
+            if failure := self._try(recipe, partial(self._finalize_one, trial=trial)):
+                self.report(failure)
+            gc.collect()
 
-    def _on_rung(self, rung: Rung) -> None:
-        """Report the rung, and end a training that cannot reach the front any more.
+    def _measure_baseline(self, recipe: Recipe) -> None:
+        from autocut.measure.machine import describe_machine
 
-        Raises:
-            StoppedEarlyError: the metric is below the job's floor for this rung.
-        """
-        self.report(RungReached(self.recipe, rung))
-        floor = self.job.floor(self.recipe, rung)
-        if rung.metric < floor:
-            raise StoppedEarlyError(
-                f"stopped after epoch {rung.epoch} of {rung.epochs}: at its cost the front needs {floor:.4g} by then, "
-                f"got {rung.metric:.4g}"
-            )
+        entry = self.pipeline.runner.cache.find(self.pipeline.baseline.key)
+        facts = entry.facts if entry else {}
+        measured = self.pipeline.measure(recipe)
+        cost, accuracy = measured.measurement.cost, measured.measurement.accuracy
+        train_seconds, samples_seen = facts.get("train_seconds", 0.0), facts.get("samples_seen", 0)
+        self.report(BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen))
+        self.report(RecipeMeasured(recipe, measured))
 
     def _measure_one(self, recipe: Recipe) -> None:
         self.report(RecipeMeasured(recipe, self.pipeline.measure(recipe)))
 
-    def finalize(self) -> None:
-        """Export, re-measure on the locked test split, verify in a fresh process; one recipe after the other."""
-        for recipe, trial in zip(self.job.recipes, self.job.trials, strict=True):
-            self._begin(recipe)
-            if failure := self._guarded(recipe, partial(self._finalize_one, recipe, trial)):
-                self.report(failure)
-            gc.collect()
-
     def _finalize_one(self, recipe: Recipe, trial: int) -> None:
-        from autocut.deploy.finalize import Order, finalize, measure_untouched
+        from autocut.deploy.finalize import FinalizationRequest, finalize, measure_untouched
 
-        job = self.job
+        job, setting = self.job, self.setting
         if job.reference is None:
             raise RuntimeError("a point was finalized before the untouched model was measured")
         if recipe == UNTOUCHED:
             self.report(RecipeFinalized(recipe, measure_untouched(self.pipeline), None, None, None))
             return
-        to = Path(self.setting.folder) / "bundles" / f"trial-{trial:04d}"
-        order = Order(to, trial, self.setting.price, job.reference, job.search_seconds, self.setting.command, job.deadline)
-        done = finalize(self.pipeline, recipe, order)
+        to = Path(setting.folder) / "bundles" / f"trial-{trial:04d}"
+        request = FinalizationRequest(to, trial, setting.price, job.reference, job.search_seconds, setting.command, job.deadline)
+        done = finalize(self.pipeline, recipe, request)
         self.report(RecipeFinalized(recipe, done.measurement, str(done.folder), done.digest, done.refusal))
 
     def _begin(self, recipe: Recipe) -> None:
-        """From here on, should the process die, it has died of `recipe`; a compiler that hangs is killed when patience ends."""
-        self.recipe = recipe
+        """Report that `recipe` starts: if the process dies from now on, it has died of it. A compiler that hangs will be killed."""
         _kill_in(min(self.job.patience_s, self.job.deadline - time.time() + _KILL_AFTER_S))
         self.report(RecipeStarted(recipe))
 
-    def _guarded(self, recipe: Recipe, action: Callable[[], object]) -> RecipeFailed | None:
-        try:
-            action()
-        except DeadlineError as error:
-            return RecipeFailed(recipe, "interrupted", error.message)
-        except StoppedEarlyError as error:
-            return RecipeFailed(recipe, "stopped", error.message)
-        except (InfeasibleRecipeError, MissingDependencyError) as error:
-            return RecipeFailed(recipe, "infeasible", error.message)
-        except TrialError as error:
-            return RecipeFailed(recipe, "failed", f"{type(error).__name__}: {error.message}")
-        except (BundleError, VerificationError) as error:
-            return RecipeFailed(recipe, "failed", error.message)
-        except MemoryError:
-            return RecipeFailed(recipe, "failed", OutOfMemoryError("the worker process ran out of memory").message)
-        except InputError:
-            raise
-        except Exception as error:
-            # The model is the user's and the libraries are young: what nobody expected ends one trial, told as a bug, not a night.
-            return RecipeFailed(recipe, "bug", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-        return None
+    def _try(self, recipe: Recipe, action: Callable[[Recipe], object]) -> RecipeFailed | None:
+        """Run `action(recipe)`; rungs belong to `recipe` meanwhile."""
+        self.recipe = recipe
+        return failure_of(recipe, partial(action, recipe))
+
+    def _on_event(self, event: PipelineEvent) -> None:
+        """Report the event; after a rung, end a training that cannot reach the front any more.
+
+        Raises:
+            StoppedEarlyError: the metric is below the job's floor for this rung.
+        """
+        if not isinstance(event, Rung):
+            self.report(event)
+            return
+        self.report(RungReached(self.recipe, event))
+        floor = self.job.floor(self.recipe, event)
+        if event.metric < floor:
+            raise StoppedEarlyError(
+                f"stopped after epoch {event.epoch} of {event.epochs}: at its cost the front needs {floor:.4g} by then, "
+                f"got {event.metric:.4g}"
+            )
+
+
+def _open_pipeline(
+    job: Job, setting: Setting, report: Callable[[Event], None], on_event: Callable[[PipelineEvent], None]
+) -> Pipeline:
+    """Import what every job needs, load the task, and report that this worker is up; the pipeline reports to `on_event`."""
+    _keep_libraries_quiet()
+    folder = Path(setting.folder)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "stages" / "inductor"))
+    import torch
+
+    from autocut.measure.quiet import QuietLock
+    from autocut.pipeline.pipeline import Pipeline
+    from autocut.pipeline.stage_cache import StageCache
+    from autocut.pipeline.stage_runner import StageContext
+    from autocut.task.task import load_task
+
+    torch.set_num_threads(1)  # as everywhere a task is loaded: the last bits of what it computes may depend on it
+    quiet = QuietLock()
+    task = load_task(setting.task_path)
+    # Before this process asks for the machine: until now the driver has held it for us, and another may wait to be alone.
+    report(WorkerUp())
+    with quiet.shared():
+        # Reads and hashes data, unless the process that this one was forked from has read it: not while another process times.
+        _ = task.fingerprint
+    torch.set_num_threads(setting.threads)  # whatever number the task has set: every claim names this one
+    _require_same_machine(job)
+    cache = StageCache(folder / "stages", setting.cache_bytes)
+    context = StageContext(task, cache, quiet, setting.seed, setting.threads, stop=lambda: time.time() >= job.deadline)
+    return Pipeline(context, on_event)
 
 
 def _require_same_machine(job: Job) -> None:

@@ -1,6 +1,6 @@
-"""Training inputs for whatever needs a few of them: pruning, calibration, timing.
+"""A few training examples for pruning, calibration and timing.
 
-They are the same in every process, and drawn from all over the training split: data files are often sorted by class.
+They are the same in every process, and drawn from all over the training split, because data files are often sorted by class.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Content-addressed outputs of stages: the reason why no stage is ever done twice.
 
-An entry is a folder named by its key, written elsewhere and renamed into place, so that a reader sees all of it or nothing,
-even after `kill -9`. Its `entry.json` holds the checksum of every file of `output/`; an entry that does not match its checksums
-is dropped and made again. Workers share one cache: a lock a key keeps two of them from making the same entry, and the kernel
-releases it when its holder dies. Above `limit_bytes` what was unused for longest is evicted: entries, and checkpoints that nobody
-went on with.
+An entry is a folder named by its key. It is written elsewhere and renamed into place, so that a reader sees all of it or nothing,
+even after `kill -9`. Its `entry.json` holds the checksum of every file in `output/`. An entry that does not match its checksums is
+dropped and made again. Workers share one cache: each key has a lock, so no two workers make the same entry, and the kernel releases
+it when its holder dies. Above `limit_bytes` the cache evicts what was unused for longest: entries, and checkpoints of trainings
+that did not go on.
 """
 
 from __future__ import annotations
@@ -21,30 +21,29 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autocut.errors import InputError
 
-Gate = Callable[[], contextlib.AbstractContextManager[object]]
-
 _KEY_LENGTH = 64
 _LITTLE_BYTES = 8 * 2**20
-"""A disk with less room than this is full: no stage fits."""
+"""A disk with less room than this counts as full: no stage fits."""
 DEFAULT_LIMIT_BYTES = 10 * 2**30
 IN_USE_S = 1800.0
-"""An entry read within this time may still be in use, and is not evicted even if the limit is passed for a while."""
+"""An entry that was read within this time may still be in use. It is not evicted, even if the cache is above its limit."""
 _RECORD = "entry.json"
 _OUTPUT = "output"
 _EVICTING_SHARE = 0.02
-"""Of the time may be spent on looking for what to evict; meanwhile the cache may grow beyond its limit."""
+"""The share of time spent on looking for what to evict. Between two looks the cache may grow beyond its limit."""
 _LONGEST_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One stage output on disk. `seconds` is what making it took, told again unchanged when it comes from the cache."""
+    """One stage output on disk. `seconds` is what making it took, also where it was `cached`."""
 
     key: str
     stage: str
@@ -67,23 +66,18 @@ def stage_key(parent: str, stage: str, settings: Mapping[str, Any], **context: A
 class StageCache:
     """Stage outputs under `folder`, shared by every process that opens the same folder."""
 
-    def __init__(
-        self,
-        folder: Path,
-        limit_bytes: int = DEFAULT_LIMIT_BYTES,
-        in_use_s: float = IN_USE_S,
-    ) -> None:
+    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES, in_use_s: float = IN_USE_S) -> None:
         self.folder = folder
-        self._gate: Gate = contextlib.nullcontext
+        self._gate: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
         self.waited_s = 0.0
-        """Seconds that this process has waited for others who were making what it wanted."""
+        """Seconds that this process has waited while another one made the same entry."""
         self.limit_bytes = limit_bytes
         self.in_use_s = in_use_s
         for name in ("entries", "building", "checkpoints", "locks"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-    def gated(self, gate: Gate) -> StageCache:
-        """Return the same cache, entering `gate()` around whatever takes a processor: checksums, and looking for what to evict."""
+    def gated(self, gate: Callable[[], AbstractContextManager[object]]) -> StageCache:
+        """Return the same cache, which enters `gate()` for all that takes a processor: checksums, and looking for what to evict."""
         cache = copy.copy(self)
         cache._gate = gate
         return cache
@@ -96,7 +90,7 @@ class StageCache:
             with self._gate():
                 whole = all(_checksum(folder / _OUTPUT / name) == digest for name, digest in record["files"].items())
         except FileNotFoundError:
-            return None  # not there, or just being evicted or replaced: nothing of it is ours to remove
+            return None  # not there, or another process evicts or replaces it now: there is nothing to remove
         except (ValueError, KeyError):
             whole = False
         if not whole:
@@ -121,7 +115,7 @@ class StageCache:
         """Return the entry of `key`; where there is none, `make(folder)` writes its files and returns facts about them.
 
         `clock` counts the seconds that are charged to the stage, so that a caller can leave out the time spent waiting.
-        What `make` raises leaves nothing behind.
+        If `make` raises, nothing is left behind.
 
         Raises:
             InputError: the disk is full.
@@ -140,7 +134,7 @@ class StageCache:
                 with self._gate():
                     self._publish(building, key, stage, method, seconds, facts)
             except Exception as error:
-                # Libraries and compilers wrap a full disk into errors of their own, which would be held against the recipe.
+                # Libraries and compilers turn a full disk into errors of their own, for which the recipe would get the blame.
                 if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or _is_full(self.folder):
                     raise disk_full(self.folder) from error
                 raise
@@ -155,30 +149,26 @@ class StageCache:
         return replace(entry, cached=False)
 
     def checkpoint(self, key: str) -> Path:
-        """File where the stage `key` may keep what it has done so far, while it has no entry."""
+        """Return the file where the stage `key` may keep what it has done so far, while it has no entry."""
         return self.folder / "checkpoints" / f"{key}.pt"
 
-    def size_bytes(self) -> int:
-        """Bytes of all entries and checkpoints."""
-        return sum(size for _, size, _ in self._entries())
-
     def evict(self) -> list[str]:
-        """Remove entries and checkpoints, the longest unused first, until the cache is within its limit; return their keys."""
+        """Remove entries and checkpoints, the longest unused first, until the cache is within its limit. Return their keys."""
         entries = sorted(self._entries())
         excess = sum(size for _, size, _ in entries) - self.limit_bytes
         removed = []
-        for used, size, path in entries[:-1]:  # the newest stays: somebody is about to read it
+        for used, size, path in entries[:-1]:  # the newest stays: its maker is about to read it
             if excess <= 0 or time.time() - used < self.in_use_s:
                 break
             with self._try_locked(path.stem) as free:
-                if free and _last_use(path) == used:  # nobody has found it since it was listed
+                if free and _last_use(path) == used:  # it was not found since it was listed
                     _remove(path)
                     removed.append(path.stem)
                     excess -= size
         return removed
 
     def _evict_now_and_then(self) -> None:
-        """Evict, unless somebody has just done so: listing thousands of entries after every stage would take longer than stages."""
+        """Evict, unless a process has just done so: listing thousands of entries after every stage takes longer than stages."""
         due_file = self.folder / "evict-next"
         try:
             due = float(due_file.read_text())
@@ -191,11 +181,11 @@ class StageCache:
             started = time.perf_counter()
             self.evict()
             pause_s = min(_LONGEST_PAUSE_S, (time.perf_counter() - started) / _EVICTING_SHARE)
-        with contextlib.suppress(OSError):  # a full disk is told where something is made
+        with contextlib.suppress(OSError):  # a full disk is reported where a stage is made
             due_file.write_text(str(time.time() + pause_s))
 
     def sweep(self) -> None:
-        """Remove what killed processes left half made; what somebody is making right now stays."""
+        """Remove what killed processes left half made. What a process makes right now stays."""
         left = [*(self.folder / "building").iterdir(), *(self.folder / "checkpoints").glob("*.tmp")]
         for path in left:
             with self._try_locked(path.name[:_KEY_LENGTH]) as free:
@@ -204,14 +194,9 @@ class StageCache:
 
     def _publish(self, building: Path, key: str, stage: str, method: str, seconds: float, facts: dict[str, Any]) -> None:
         output = building / _OUTPUT
-        files = sorted(path for path in output.rglob("*") if path.is_file())
-        record = {
-            "stage": stage,
-            "method": method,
-            "seconds": seconds,
-            "facts": facts,
-            "files": {path.relative_to(output).as_posix(): _checksum(path) for path in files},
-        }
+        paths = sorted(path for path in output.rglob("*") if path.is_file())
+        files = {path.relative_to(output).as_posix(): _checksum(path) for path in paths}
+        record = {"stage": stage, "method": method, "seconds": seconds, "facts": facts, "files": files}
         with (building / _RECORD).open("w") as stream:
             json.dump(record, stream)
             stream.flush()
@@ -248,7 +233,7 @@ class StageCache:
 
 
 def _last_use(path: Path) -> float:
-    """When an entry was last found, or a checkpoint last written."""
+    """Return when an entry was last found, or a checkpoint last written."""
     try:
         return (path / _RECORD if path.is_dir() else path).stat().st_mtime
     except FileNotFoundError:

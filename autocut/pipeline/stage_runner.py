@@ -1,7 +1,7 @@
-"""Where one worker process makes its stages: under keys, through the stage cache, on a machine that it shares with others.
+"""Finds or makes the stages of one worker process, through the stage cache, on a machine that it shares with other processes.
 
-Whoever works holds the shared side of the quiet lock, whoever times its exclusive side. What a process waits for either of them
-is charged to no stage.
+Work holds the shared side of the quiet lock, timing holds its exclusive side. The time that a process waits for either is charged
+to no stage.
 """
 
 from __future__ import annotations
@@ -9,82 +9,118 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from autocut.errors import TrialError
 from autocut.measure.quiet import QuietLock
+from autocut.measurement import Rung
+from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
+from autocut.search.jobs import ModelLoaded, StageBroke, StageRan
 from autocut.stages.libraries import library_versions
 from autocut.task.task import Task
 
-Observe = Callable[[Entry, str], None]
-OnBroken = Callable[[float, str], None]
-Make = Callable[[Path], Mapping[str, Any] | None]
+PipelineEvent = StageRan | StageBroke | ModelLoaded | Rung
+Report = Callable[[PipelineEvent], None]
+Facts = Mapping[str, Any]
+
+T = TypeVar("T")
 
 
-class Workshop:
-    """Makes stages of `task`.
+@dataclass(frozen=True)
+class Stage(Generic[T]):
+    """One step of a recipe, whose output is stored under `key`.
 
-    `observe(entry, category)` is called for every stage that was made or found, `on_broken(seconds, category)` for one that ended
-    without an output; `stop()` turning true ends work soon.
+    `name` and `method` are its names in the study's tables, `category` its line in the ledger. `prepare()` returns what the stage
+    starts from, made by stages of its own. It is called only if the stage must be made, and ends before the stage begins, so no
+    second is counted twice. `make(folder, prepared)` writes the output to `folder` and returns facts about it, all of them JSON.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        cache: StageCache,
-        quiet: QuietLock,
-        *,
-        seed: int,
-        observe: Observe,
-        on_broken: OnBroken,
-        stop: Callable[[], bool],
-    ) -> None:
-        self.task = task
-        self.cache = cache.gated(self.working)
-        self.seed = seed
-        self.stop = stop
+    name: str
+    method: str
+    category: str
+    key: str
+    prepare: Callable[[], T]
+    make: Callable[[Path, T], Facts | None]
+
+
+@dataclass(frozen=True, eq=False)
+class StageContext:
+    """What all stages of one worker process share.
+
+    `seed` decides all training, `threads` is the number that models are timed with. When `stop()` turns true, work ends at the next
+    batch boundary with `DeadlineError`.
+    """
+
+    task: Task
+    cache: StageCache
+    quiet: QuietLock
+    seed: int = 0
+    threads: int = 1
+    stop: Callable[[], bool] = lambda: False
+
+    @cached_property
+    def samples(self) -> Samples:
+        """A few batches of the training split."""
+        return Samples(self.task, self.seed)
+
+
+class StageRunner:
+    """Finds or makes stages. `report` gets a `StageRan` for each, or a `StageBroke` where a stage ended without an output.
+
+    Stages report to it too: a `Rung` after each epoch of a training, a `ModelLoaded` when a model was loaded to be scored.
+    """
+
+    def __init__(self, context: StageContext, report: Report = lambda _: None) -> None:
+        self.context = context
+        self.report = report
+        self.cache = context.cache.gated(self.working)
         self._waited_s = 0.0
-        self._quiet = quiet
-        self._observe = observe
-        self._on_broken = on_broken
 
     @property
     def waited_s(self) -> float:
-        """Seconds spent waiting: for the machine, and for others who were making the same stage."""
+        """Seconds spent waiting: for the machine, and for other processes that were making the same stage."""
         return self._waited_s + self.cache.waited_s
 
-    def key(self, parent: str, stage: str, settings: Mapping[str, Any], **context: Any) -> str:
-        """Key of a stage of this task, seed and these library versions."""
-        return stage_key(
-            parent, stage, settings, task=self.task.fingerprint, libraries=library_versions(), seed=self.seed, **context
-        )
+    def key(self, parent: str, name: str, settings: Mapping[str, Any], **versions: Any) -> str:
+        """Return the key of the stage `name` after the stage `parent`, for this task and seed and these library versions."""
+        task, seed = self.context.task.fingerprint, self.context.seed
+        return stage_key(parent, name, settings, task=task, libraries=library_versions(), seed=seed, **versions)
 
-    def stage(self, key: str, stage: str, method: str, make: Make, category: str) -> Entry:
-        """Return the entry of `key`, made by `make` where there is none, and tell the observer."""
-        started = self._work_clock()
-        try:
-            entry = self.cache.get_or_make(key, stage, method, make, clock=self._work_clock)
-        except TrialError:
-            self._on_broken(self._work_clock() - started, category)
-            raise
-        self._observe(entry, category)
+    def run(self, stage: Stage[T]) -> Entry:
+        """Return the output of `stage`, made now if the cache does not have it. Errors of its `prepare` and `make` pass through."""
+        entry = self.cache.find(stage.key) or self._make(stage, stage.prepare())
+        samples = int(entry.facts.get("fresh_samples", 0))
+        self.report(StageRan(entry.key, entry.stage, entry.method, entry.seconds, entry.cached, stage.category, samples))
+        self.cache.checkpoint(stage.key).unlink(missing_ok=True)  # only now is the output safe
         return entry
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        """Hold the machine together with others who work; nobody times meanwhile."""
-        started = time.perf_counter()
-        with self._quiet.shared():
-            self._waited_s += time.perf_counter() - started
-            yield
+    def working(self) -> AbstractContextManager[None]:
+        """Share the machine with others that work. Nothing is timed meanwhile."""
+        return self._holding(self.context.quiet.shared())
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Have the machine alone, to time something. `DeadlineError` if `stop()` turned true while this process waited for it."""
+        return self._holding(self.context.quiet.exclusive(stop=self.context.stop))
+
+    def _make(self, stage: Stage[T], prepared: T) -> Entry:
+        started = self._work_clock()
+        try:
+            return self.cache.get_or_make(
+                stage.key, stage.name, stage.method, lambda folder: stage.make(folder, prepared), clock=self._work_clock
+            )
+        except TrialError:
+            self.report(StageBroke(self._work_clock() - started, stage.category))
+            raise
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the machine alone, to time something."""
+    def _holding(self, lock: AbstractContextManager[None]) -> Iterator[None]:
         started = time.perf_counter()
-        with self._quiet.exclusive(stop=self.stop):
+        with lock:
             self._waited_s += time.perf_counter() - started
             yield
 

@@ -1,11 +1,12 @@
-"""What a training gets from its teacher: logits to distill from, an order of its examples, and the bill for both.
+"""What a training needs of its teacher: logits to distill from, difficulties that order its examples, and the seconds of both.
 
-The teacher is the task's own or the untouched model. It is run once for all trainings; ranking by it is a stage of its own.
+The teacher is the task's own or the untouched model. It runs once for all trainings, in a stage of its own; so does the ranking of
+the examples by its loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,113 +16,108 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry
-from autocut.pipeline.stage_runner import Workshop
-from autocut.recipe import Value
+from autocut.pipeline.stage_runner import Stage, StageRunner
+from autocut.recipe import Recipe
+from autocut.registry import Method
 from autocut.stages.model_files import Prefix
 from autocut.stages.train import Teacher, check_distillation, orders, score_difficulty, teacher_logits
 from autocut.stages.train.plan import DEFAULTS
+from autocut.stages.train.registries import Order
 from autocut.task.batches import call
 from autocut.task.task import seeded
 
+_LOGITS, _DIFFICULTY = "logits.pt", "difficulty.npy"
+
 
 @dataclass(frozen=True)
-class Lesson:
-    """What one training is taught by: nothing, where it asks for nothing. `seconds` is what it owes for that."""
+class TeacherOutputs:
+    """What one training gets of its teacher; None where it needs none. `seconds` is what the training owes for it.
+
+    `difficulty` is the teacher's loss on each training example, shape (n,).
+    """
 
     teacher: Teacher | None = None
     difficulty: NDArray[np.float64] | None = None
     seconds: float = 0.0
 
 
-class Teaching:
-    """Runs the teacher in `workshop`; `untouched()` makes the untouched model, and is asked only where something is taught."""
+class TeacherStages:
+    """Runs the teacher; `untouched()` returns the untouched model, and is called only when a training needs a teacher."""
 
-    def __init__(self, workshop: Workshop, samples: Samples, untouched: Callable[[], Prefix]) -> None:
-        self._workshop = workshop
-        self._samples = samples
+    def __init__(self, runner: StageRunner, untouched: Callable[[], Prefix]) -> None:
+        self._runner = runner
         self._untouched = untouched
 
-    def teacher_of(self, settings: Mapping[str, Value]) -> str | None:
-        """Hash of the task's own teacher where a training with `settings` is taught by it: part of the training's key."""
-        return self._own_teacher if _distills(settings) or _ranks(settings) else None
+    def own_teacher_of(self, recipe: Recipe) -> str | None:
+        """Return the hash of the task's own teacher if the training of `recipe` needs a teacher: a part of the training's key."""
+        return self._own_teacher if recipe.changes("distill.loss") or _ranks(recipe) else None
 
-    def lesson(self, settings: Mapping[str, Value], student: nn.Module) -> Lesson:
-        """Return what a training of `student` with `settings` needs.
+    def outputs_for(self, recipe: Recipe, student: nn.Module) -> TeacherOutputs:
+        """Return what training `student` as `recipe` says needs of the teacher.
 
         Raises:
-            InfeasibleRecipeError: a distillation cannot mean anything here; told before a teacher is run or an epoch paid for.
+            InfeasibleRecipeError: the distillation cannot mean anything here. Checked before the teacher runs.
         """
-        distills, ranks = _distills(settings), _ranks(settings)
+        distills, ranks, task = recipe.changes("distill.loss"), _ranks(recipe), self._runner.context.task
         if distills:
-            self._check_distillation(student, str(settings["distill.loss"]))
+            with self._runner.working(), torch.inference_mode():
+                outputs = call(student, self._runner.context.samples.serving_inputs(2))
+                check_distillation(str(recipe["distill.loss"]), task.kind, outputs)
         if not distills and not ranks:
-            return Lesson()
-        teacher = self._teacher if distills else None
-        difficulty = self._difficulty if ranks else None
-        return Lesson(teacher, difficulty, self._seconds(settings, ranks=ranks))
+            return TeacherOutputs()
+        seconds = self.logits.seconds + (self._ranking.seconds if ranks else 0.0)
+        if recipe.changes("train.start") and task.teacher is None:
+            seconds += self._untouched().train_seconds  # the training itself does without it: nothing else pays for it
+        difficulty = np.load(self._ranking.folder / _DIFFICULTY, allow_pickle=False) if ranks else None
+        return TeacherOutputs(self._teacher if distills else None, difficulty, seconds)
 
     @cached_property
     def logits(self) -> Entry:
-        """The stage that ran the teacher."""
-        key = self._workshop.key(self._untouched().key, "teacher", {"own": self._own_teacher})
+        """Output of the stage that runs the teacher."""
+        context = self._runner.context
+        key = self._runner.key(self._untouched().key, "teacher", {"own": self._own_teacher})
 
-        def make(folder: Path) -> None:
-            workshop = self._workshop
-            with seeded(workshop.seed):
-                logits = teacher_logits(self._model, workshop.task, gate=workshop.working, stop=workshop.stop)
+        def make(folder: Path, _: None) -> None:
+            with seeded(context.seed):
+                logits = teacher_logits(self._model, context.task, gate=self._runner.working, stop=context.stop)
             if logits is not None:
-                torch.save(logits, folder / "logits.pt")
+                torch.save(logits, folder / _LOGITS)
 
-        return self._workshop.stage(key, "teacher", "logits", make, "training")
-
-    def _check_distillation(self, student: nn.Module, loss: str) -> None:
-        with self._workshop.working(), torch.inference_mode():
-            check_distillation(loss, self._workshop.task.kind, call(student, self._samples.serving_inputs(2)))
-
-    def _seconds(self, settings: Mapping[str, Value], *, ranks: bool) -> float:
-        """What a training owes to its teacher: running it, ranking by it and, where nothing else paid for it, training it."""
-        seconds = self.logits.seconds + (self._ranking.seconds if ranks else 0.0)
-        untrained_teacher = settings.get("train.start") == "scratch" and self._workshop.task.teacher is None
-        return seconds + (self._untouched().train_seconds if untrained_teacher else 0.0)
-
-    @cached_property
-    def _own_teacher(self) -> str | None:
-        with self._workshop.working():
-            return self._workshop.task.teacher_hash
-
-    @cached_property
-    def _model(self) -> nn.Module:
-        with self._workshop.working():
-            return self._workshop.task.build_teacher() or self._untouched().model
-
-    @cached_property
-    def _teacher(self) -> Teacher:
-        saved = self.logits.folder / "logits.pt"
-        return Teacher(self._model, torch.load(saved, weights_only=True) if saved.exists() else None)
+        return self._runner.run(Stage("teacher", "logits", "training", key, lambda: None, make))
 
     @cached_property
     def _ranking(self) -> Entry:
-        teacher = self._teacher
-        key = self._workshop.key(self._untouched().key, "difficulty", {"own": self._own_teacher})
+        context = self._runner.context
+        key = self._runner.key(self._untouched().key, "difficulty", {"own": self._own_teacher})
 
-        def make(folder: Path) -> None:
-            with self._workshop.working(), seeded(self._workshop.seed):
-                np.save(folder / "difficulty.npy", score_difficulty(teacher, self._workshop.task))
+        def make(folder: Path, teacher: Teacher) -> None:
+            with self._runner.working(), seeded(context.seed):
+                np.save(folder / _DIFFICULTY, score_difficulty(teacher, context.task))
 
-        return self._workshop.stage(key, "difficulty", "teacher loss", make, "training")
+        return self._runner.run(Stage("difficulty", "teacher loss", "training", key, lambda: self._teacher, make))
 
     @cached_property
-    def _difficulty(self) -> NDArray[np.float64]:
-        return np.load(self._ranking.folder / "difficulty.npy", allow_pickle=False)  # type: ignore[no-any-return]
+    def _own_teacher(self) -> str | None:
+        with self._runner.working():
+            return self._runner.context.task.teacher_hash
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        with self._runner.working():
+            return self._runner.context.task.build_teacher() or self._untouched().model
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        saved = self.logits.folder / _LOGITS
+        return Teacher(self._model, torch.load(saved, weights_only=True) if saved.exists() else None)
 
 
-def _distills(settings: Mapping[str, Value]) -> bool:
-    return settings["distill.loss"] != "none"
+def order_of(recipe: Recipe) -> Method[Order]:
+    """Return the order in which examples come into use in the training of `recipe`."""
+    return orders.method(str(recipe.get("curriculum.order", DEFAULTS["curriculum.order"])))
 
 
-def _ranks(settings: Mapping[str, Value]) -> bool:
-    """Whether the training's curriculum orders examples by the teacher's loss."""
-    order = orders.method(str(settings.get("curriculum.order", DEFAULTS["curriculum.order"])))
-    return settings["curriculum.schedule"] != "none" and bool(order.options["needs_difficulty"])
+def _ranks(recipe: Recipe) -> bool:
+    """Whether the curriculum of `recipe` orders examples by the teacher's loss."""
+    return recipe.changes("curriculum.schedule") and bool(order_of(recipe).options["needs_difficulty"])

@@ -37,6 +37,7 @@ from autocut.errors import TrialError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
+from autocut.pipeline.stage_runner import StageContext
 from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.search.proposals import suggest
@@ -151,7 +152,7 @@ def _plain_worker(task_name: str, space_path: Path, seed: int, folder: Path, sta
     task, space, quiet = load_task(TASKS[task_name]), load_space(str(space_path), known_methods()), QuietLock()
     start.wait(_START_S)
     common = folder / "untouched"
-    untouched = Pipeline(task, StageCache(common, CACHE_BYTES), quiet, seed=seed)
+    untouched = Pipeline(StageContext(task, StageCache(common, CACHE_BYTES), quiet, seed))
     reference = untouched.cost(untouched.baseline, "fp32", "eager")
     study = _plain_study(folder, space, optuna.samplers.TPESampler(seed=WORKERS * seed + number))
 
@@ -159,7 +160,7 @@ def _plain_worker(task_name: str, space_path: Path, seed: int, folder: Path, sta
         own = folder / f"trial-{number}"
         shutil.rmtree(own, ignore_errors=True)
         shutil.copytree(common, own)
-        measured = Pipeline(task, StageCache(own, CACHE_BYTES), quiet, seed=seed).measure(recipe)
+        measured = Pipeline(StageContext(task, StageCache(own, CACHE_BYTES), quiet, seed)).measure(recipe)
         return dict(values_of(measured.measurement, reference, PRICE, measured.train_seconds))
 
     if number == 0:

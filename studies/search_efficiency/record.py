@@ -29,9 +29,12 @@ from torch import Tensor
 from autocut.errors import TrialError
 from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
+from autocut.pipeline.lowering_stages import graph_stage
 from autocut.pipeline.pipeline import Pipeline
-from autocut.pipeline.stage_cache import Entry, StageCache
-from autocut.recipe import PARENT_RATIO, Recipe
+from autocut.pipeline.stage_cache import StageCache
+from autocut.pipeline.stage_runner import PipelineEvent, StageContext
+from autocut.recipe import PARENT_RATIO, UNTOUCHED, Recipe
+from autocut.search.jobs import StageRan
 from autocut.space import every_recipe, load_space
 from autocut.stages.compile import modes
 from autocut.stages.graph import Signature, load_graph
@@ -57,14 +60,15 @@ class RecordingPipeline(Pipeline):
     Inductor compiles; `spot_check` says on how many recipes its compiled form was scored too, and how far it was off.
     """
 
-    def _predict(self, prefix: Prefix, dtype: str, mode: str) -> Callable[[Inputs], Tensor]:
+    def load(self, prefix: Prefix, dtype: str, mode: str) -> Callable[[Inputs], Tensor]:
+        """Load as the search does, but for int8 graphs of Inductor."""
         if mode != "aot_inductor" or dtype in ("fp32", "bf16"):
-            return super()._predict(prefix, dtype, mode)
+            return super().load(prefix, dtype, mode)
         return self.reference_kernels(prefix, dtype, mode)
 
     def reference_kernels(self, prefix: Prefix, dtype: str, mode: str) -> Callable[[Inputs], Tensor]:
         """The quantized graph of a prefix, run operator by operator."""
-        folder = self.graph(prefix, dtype, mode).folder
+        folder = self.runner.run(graph_stage(self.runner, prefix, dtype, mode)).folder
         module, signature = load_graph(folder).module(check_guards=False), Signature.read(folder)
         return lambda inputs: module(*signature.positional(inputs))
 
@@ -99,11 +103,8 @@ class Recorder:
         self.rungs: list[Rung] = []
         self.shared: dict[str, float] = {}
         self.cache = StageCache(out / "stages", CACHE_BYTES)
-        self.pipeline = RecordingPipeline(
-            load_task(TASKS[name]), self.cache, QuietLock(), seed=SEED,
-            observe=self._observe, on_rung=self.rungs.append,
-        )  # fmt: skip
-        self.pipeline.cost(self.pipeline.baseline, "fp32", "eager")
+        self.pipeline = RecordingPipeline(StageContext(load_task(TASKS[name]), self.cache, QuietLock(), SEED), self._report)
+        self.pipeline.cost(self.pipeline.baseline, *UNTOUCHED.lowering)
 
     def record(self, prefix: Recipe, lowerings: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Make one prefix and measure all its lowerings; what it gives is one plain document."""
@@ -138,12 +139,13 @@ class Recorder:
             "stages": list(self.stages),
         }
 
-    def _observe(self, entry: Entry, category: str) -> None:
-        if entry.stage in ("baseline", "teacher", "difficulty"):
-            self.shared[entry.stage] = entry.seconds
-        self.stages.append(
-            {"key": entry.key, "stage": entry.stage, "method": entry.method, "seconds": entry.seconds, "category": category}
-        )
+    def _report(self, event: PipelineEvent) -> None:
+        if isinstance(event, Rung):
+            self.rungs.append(event)
+        elif isinstance(event, StageRan):
+            if event.stage in ("baseline", "teacher", "difficulty"):
+                self.shared[event.stage] = event.seconds
+            self.stages.append({name: getattr(event, name) for name in ("key", "stage", "method", "seconds", "category")})
 
     def _forget(self) -> None:
         self.stages.clear()
@@ -184,7 +186,8 @@ def spot_check(name: str, space_path: Path, out: Path, count: int = 4) -> list[d
         made = pipeline.prefix(prefix)
         compiled = load(pipeline.artifact(made, dtype, "aot_inductor").folder, "aot_inductor")
         graph = pipeline.reference_kernels(made, dtype, "aot_inductor")
-        loader = list(pipeline.task.loader(pipeline.task.validation_data, pipeline.task.batch_size))
+        task = pipeline.runner.context.task
+        loader = list(task.loader(task.validation_data, task.batch_size))
         same = sum(int((compiled(inputs).argmax(1) == graph(inputs).argmax(1)).sum()) for inputs, _ in loader)
         examples = sum(len(targets) for _, targets in loader)
         rows.append({"recipe": prefix.describe(), "dtype": dtype, "same_prediction": same, "of": examples})

@@ -10,9 +10,12 @@ import torch
 
 from autocut.errors import DeadlineError, InfeasibleRecipeError, StoppedEarlyError
 from autocut.measure.quiet import QuietLock
+from autocut.measurement import Rung
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
+from autocut.pipeline.stage_runner import StageContext
 from autocut.recipe import Recipe
+from autocut.search.jobs import StageRan
 from autocut.stages import lowering
 from autocut.task.task import load_task
 
@@ -36,16 +39,17 @@ ORT = ("fp32", "onnxruntime")
 def make_pipeline(small_task_file, tmp_path):
     """Pipelines that share one cache, as workers do; `made` lists the stages that were not found."""
 
-    def make(**options):
+    def make(on_rung=lambda rung: None, **changes):
         made = []
-        pipeline = Pipeline(
-            load_task(small_task_file),
-            StageCache(tmp_path / "stages"),
-            QuietLock(tmp_path / "locks"),
-            observe=lambda entry, category: made.append(entry.stage) if not entry.cached else None,
-            **options,
-        )
-        return pipeline, made
+
+        def report(event):
+            if isinstance(event, Rung):
+                on_rung(event)
+            elif isinstance(event, StageRan) and not event.cached:
+                made.append(event.stage)
+
+        context = StageContext(load_task(small_task_file), StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))
+        return Pipeline(dataclasses.replace(context, **changes), report), made
 
     return make
 
@@ -98,7 +102,7 @@ def test_lowerings_of_a_mode_share_what_it_makes_of_the_graph(make_pipeline):
     assert made == ["baseline", "quantize", "convert", "compile", "compile", "compile"]
 
     again, made = make_pipeline()
-    shutil.rmtree(again.cache.folder / "entries" / again.artifact(again.baseline, *ORT).key)
+    shutil.rmtree(again.runner.cache.folder / "entries" / again.artifact(again.baseline, *ORT).key)
     again.artifact(again.baseline, *ORT)
     assert made == ["compile"]
 
@@ -108,10 +112,10 @@ def test_no_second_of_a_shared_step_is_counted_twice(make_pipeline, monkeypatch)
     pipeline, _ = make_pipeline()
     _ = pipeline.baseline
     told, at_work = [], []
-    monkeypatch.setattr(pipeline._workshop, "_observe", lambda entry, category: told.append((entry.stage, category)))
+    monkeypatch.setattr(pipeline.runner, "report", lambda event: told.append((event.stage, event.category)))
 
     def spied(step, *args, **options):
-        at_work.append(len(list((pipeline.cache.folder / "building").iterdir())))
+        at_work.append(len(list((pipeline.runner.cache.folder / "building").iterdir())))
         step(*args, **options)
 
     for name in ("lower_graph", "convert_graph", "compile_graph"):
@@ -211,30 +215,29 @@ def test_a_training_pays_for_the_model_that_it_starts_from_and_for_its_teacher(m
     plain = pipeline.prefix(Recipe({"train.epochs": 1}))
     taught = pipeline.prefix(Recipe({"train.epochs": 1, "distill.loss": "kl"}))
     untouched = pipeline.baseline.train_seconds
-    trained = {prefix.key: pipeline.cache.find(prefix.key) for prefix in (plain, taught)}
+    trained = {prefix.key: pipeline.runner.cache.find(prefix.key) for prefix in (plain, taught)}
 
     assert untouched > 0
     assert plain.train_seconds == untouched + trained[plain.key].facts["train_seconds"]
-    assert taught.train_seconds > untouched + pipeline.teaching.logits.seconds
+    assert taught.train_seconds > untouched + pipeline.teacher.logits.seconds
 
 
-def test_a_training_lost_after_it_was_found_is_taught_all_the_same(make_pipeline, monkeypatch):
-    """Another worker may evict an entry between two looks at it: the training made in its place has the same teacher."""
+def test_a_training_lost_before_it_was_found_is_taught_all_the_same(make_pipeline, monkeypatch):
+    """Another worker may evict an entry just before the one look at it: the training made in its place has the same teacher."""
     pipeline, _ = make_pipeline()
     recipe = Recipe({"train.epochs": 1, "distill.loss": "kl"})
     before = pipeline.prefix(recipe)
 
     again, made = make_pipeline()
-    find = again.cache.find
+    find = again.runner.cache.find
 
-    def find_and_lose(key):
-        found = find(key)
+    def lose_and_find(key):
         if key == before.key and not made:
             made.append("lost")
-            shutil.rmtree(found.folder.parent)
-        return found
+            shutil.rmtree(find(key).folder.parent)
+        return find(key)
 
-    monkeypatch.setattr(again.cache, "find", find_and_lose)
+    monkeypatch.setattr(again.runner.cache, "find", lose_and_find)
     torch.testing.assert_close(again.prefix(recipe).model.state_dict(), before.model.state_dict())
     assert made == ["lost", "train"]
 
@@ -249,10 +252,9 @@ def test_a_training_from_scratch_does_without_the_untouched_models_training(make
     assert alone.train_seconds < pipeline.baseline.train_seconds < taught.train_seconds
 
 
-def test_a_pretrained_task_has_no_scratch(make_pipeline):
+def test_a_pretrained_task_has_no_scratch(make_pipeline, small_task_file):
     """Its weights are the user's; autocut does not know how they were made."""
-    pipeline, _ = make_pipeline()
-    pipeline.task = dataclasses.replace(pipeline.task, pretrained=True)
+    pipeline, _ = make_pipeline(task=dataclasses.replace(load_task(small_task_file), pretrained=True))
     with pytest.raises(InfeasibleRecipeError, match="brings trained weights"):
         pipeline.prefix(Recipe({"train.epochs": 1, "train.start": "scratch"}))
 
@@ -268,11 +270,12 @@ def test_a_random_order_needs_no_teacher(make_pipeline):
 def test_calibration_sees_all_of_the_training_split(make_pipeline):
     """Files sorted by class would otherwise calibrate on one class."""
     pipeline, _ = make_pipeline()
-    first = next(iter(pipeline.task.loader(pipeline.task.train_data, pipeline.task.batch_size)))[0]
+    task, samples = pipeline.runner.context.task, pipeline.runner.context.samples
+    first = next(iter(task.loader(task.train_data, task.batch_size)))[0]
     again, _ = make_pipeline()
 
-    assert not torch.equal(pipeline.calibration[0], first)
-    assert torch.equal(pipeline.calibration[0], again.calibration[0])
+    assert not torch.equal(samples.calibration[0], first)
+    assert torch.equal(samples.calibration[0], again.runner.context.samples.calibration[0])
 
 
 @pytest.mark.timeout(60)
@@ -285,14 +288,14 @@ def test_a_model_of_the_untouched_structure_needs_no_cost_made_before(make_pipel
     assert made.count("cost") == 1
 
 
-def test_an_heir_starts_from_its_parents_weights_and_pays_for_them(make_pipeline):
+def test_a_child_starts_from_its_parents_weights_and_pays_for_them(make_pipeline):
     """Pruned and trained, pruned on and trained again: as wide as pruned at once, and its parent is trained once."""
     parent = Recipe({"prune.method": "structured", "prune.ratio": 0.3, "train.epochs": 1})
     child = Recipe({**parent, "prune.ratio": 0.6})
     pipeline, _ = make_pipeline()
-    heir = pipeline.prefix(Recipe({**child, "prune.parent_ratio": 0.3}))
+    iterative = pipeline.prefix(Recipe({**child, "prune.parent_ratio": 0.3}))
     first, alone = pipeline.prefix(parent), pipeline.prefix(child)
 
-    assert heir.structure == alone.structure
-    assert heir.lineage[: len(first.lineage)] == first.lineage
-    assert heir.samples_seen == first.samples_seen + alone.samples_seen - pipeline.baseline.samples_seen
+    assert iterative.structure == alone.structure
+    assert iterative.lineage[: len(first.lineage)] == first.lineage
+    assert iterative.samples_seen == first.samples_seen + alone.samples_seen - pipeline.baseline.samples_seen

@@ -5,11 +5,13 @@ import pytest
 from autocut.deploy.finalize import measure_untouched
 from autocut.errors import InfeasibleRecipeError
 from autocut.measure.quiet import QuietLock
-from autocut.pipeline import pipeline as pipeline_module
-from autocut.pipeline import stage_runner
+from autocut.measurement import Rung
+from autocut.pipeline import measuring_stages, stage_runner
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
+from autocut.pipeline.stage_runner import StageContext
 from autocut.recipe import Recipe
+from autocut.search.jobs import ModelLoaded, StageBroke, StageRan
 from autocut.stages import lowering
 from autocut.task.task import load_task
 
@@ -80,23 +82,27 @@ def told():
 def pipeline(small_task_file, tmp_path, monkeypatch, told):
     """A pipeline whose task, machine and libraries have identities that never change."""
     monkeypatch.setattr(stage_runner, "library_versions", lambda: {"torch": "1"})
-    monkeypatch.setattr(pipeline_module, "machine_fingerprint", lambda: "machine")
+    monkeypatch.setattr(measuring_stages, "machine_fingerprint", lambda: "machine")
     monkeypatch.setattr(lowering, "method_versions", lambda dtype, mode: f"{dtype} {mode}")
     monkeypatch.setattr(lowering, "conversion_version", lambda mode: mode)
     monkeypatch.setattr(lowering, "numerics", lambda dtype, mode: dtype)
     task = load_task(small_task_file)
     vars(task)["fingerprint"] = "task"
-    return Pipeline(
-        task,
-        StageCache(tmp_path / "stages"),
-        QuietLock(tmp_path / "locks"),
-        observe=lambda entry, category: told.append(
-            f"{'found' if entry.cached else 'made'} {entry.stage} {entry.method} {category} {entry.key[:8]}"
-        ),
-        on_broken=lambda seconds, category: told.append(f"broke {category}"),
-        on_loaded=lambda method, seconds: told.append(f"loaded {method}"),
-        on_rung=lambda rung: told.append(f"rung {rung.epoch}/{rung.epochs}"),
-    )
+    context = StageContext(task, StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))
+    return Pipeline(context, lambda event: told.append(line(event)))
+
+
+def line(event):
+    """One line for an event of the pipeline."""
+    match event:
+        case StageRan():
+            return f"{'found' if event.cached else 'made'} {event.stage} {event.method} {event.category} {event.key[:8]}"
+        case StageBroke():
+            return f"broke {event.category}"
+        case ModelLoaded():
+            return f"loaded {event.method}"
+        case Rung():
+            return f"rung {event.epoch}/{event.epochs}"
 
 
 def test_stages_keep_their_keys_their_categories_and_their_order(pipeline, told):

@@ -1,0 +1,137 @@
+"""The stages that measure: scores of a model on a whole split, latency and size of a structure alone on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autocut.measure.accuracy import Scores, score_model
+from autocut.measure.footprint import size_of
+from autocut.measure.latency import measure_latency, measure_undisturbed
+from autocut.measure.machine import machine_fingerprint
+from autocut.measurement import Cost, Latency, cost_from_json
+from autocut.pipeline.stage_cache import Entry
+from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
+from autocut.stages import lowering
+from autocut.stages.lowering import Predict
+from autocut.task.batches import Inputs, call
+from autocut.task.splits import Examples
+from autocut.task.task import Task
+
+SAMPLES = 64
+"""Timed calls of a model at each batch size."""
+_REFERENCE_TRIES = 3
+_SCORES = "scores.npz"
+
+
+def scores_stage(
+    runner: StageRunner,
+    parent: str,
+    settings: Mapping[str, Any],
+    method: str,
+    load: Callable[[], Predict],
+    examples: Callable[[], Examples],
+) -> Stage[Predict]:
+    """Return the stage that scores the model of stage `parent` on `examples()`.
+
+    `load()` returns what runs the model. It ends before the stage begins: compiling is not charged to measuring.
+    """
+
+    def make(folder: Path, predict: Predict) -> None:
+        with runner.working():
+            scores = score(predict, runner.context.task, examples())
+        np.savez(folder / _SCORES, scores=scores.scores, targets=scores.targets)
+
+    return Stage("accuracy", method, "measuring", runner.key(parent, "accuracy", settings), load, make)
+
+
+def read_scores(entry: Entry) -> Scores:
+    """Read what a scores stage wrote."""
+    with np.load(entry.folder / _SCORES, allow_pickle=False) as saved:
+        return Scores(saved["scores"], saved["targets"])
+
+
+def score(predict: Predict, task: Task, examples: Examples) -> Scores:
+    """Score every one of `examples`; raises what `score_model` raises."""
+    return score_model(predict, task.loader(examples, task.batch_size), task.metric_kind)
+
+
+def run_eagerly(model: nn.Module) -> Predict:
+    """Return the function that runs `model` operator by operator."""
+
+    def predict(inputs: Inputs) -> Tensor:
+        with torch.inference_mode():
+            return call(model, inputs)
+
+    return predict
+
+
+def cost_stage(
+    runner: StageRunner, structure: str, dtype: str, mode: str, prepare: Callable[[], Entry], measure: Callable[[Entry], Cost]
+) -> Stage[Entry]:
+    """Return the stage that times `structure` in `dtype` under `mode`, once for all weights: `measure` gets what `prepare` made."""
+    batches, threads = list(runner.context.task.serving_batch_sizes), runner.context.threads
+    settings = {"structure": structure, "dtype": dtype, "mode": mode, "batches": batches, "threads": threads}
+    method = lowering.method_versions(dtype, mode)
+    key = runner.key("", "cost", settings, method=method, machine=machine_fingerprint())
+
+    def make(folder: Path, artifact: Entry) -> Facts:  # noqa: ARG001 -- the cost is small enough to be a fact of the entry
+        return {"cost": asdict(measure(artifact))}
+
+    return Stage("cost", f"{dtype}/{mode}", "measuring", key, prepare, make)
+
+
+def read_cost(entry: Entry) -> Cost:
+    """Read what a cost stage stored."""
+    return cost_from_json(entry.facts["cost"])
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times models with `runner`; every speed-up refers to `untouched`, the untouched model as the user runs it."""
+
+    runner: StageRunner
+    untouched: Predict
+
+    def time_untouched(self, folder: Path) -> Cost:
+        """Time the untouched model against itself; its size is that of its exported form in `folder`."""
+        with self.runner.alone():
+            latencies = tuple(self._least_disturbed(size) for size in self.runner.context.task.serving_batch_sizes)
+        return self._cost(latencies, folder, 0.0)
+
+    def time_artifact(self, folder: Path, mode: str, references: Sequence[Latency], samples: int) -> Cost:
+        """Time the model in `folder`, with `samples` calls at each batch size; `references` are the untouched model's latencies."""
+        context = self.runner.context
+        first = context.samples.serving_inputs(references[0].batch_size)
+        with self.runner.alone():
+            started = time.perf_counter()
+            candidate = lowering.load(folder, mode, context.threads)
+            candidate(first)
+            cold_start_ms = (time.perf_counter() - started) * 1e3
+            latencies = tuple(
+                measure_undisturbed(partial(self._latency, candidate, reference.batch_size, samples), reference, context.stop)
+                for reference in references
+            )
+        return self._cost(latencies, folder, cold_start_ms)
+
+    def _least_disturbed(self, batch_size: int) -> Latency:
+        """Time the untouched model a few times. Every disturbance makes it slower, so the fastest try was disturbed least."""
+        tries = [self._latency(self.untouched, batch_size, SAMPLES) for _ in range(_REFERENCE_TRIES)]
+        return min(tries, key=lambda found: found.p50_ms.value)
+
+    def _latency(self, candidate: Predict, batch_size: int, samples: int) -> Latency:
+        inputs = self.runner.context.samples.serving_inputs(batch_size)
+        return measure_latency(candidate, self.untouched, inputs, samples=samples)
+
+    def _cost(self, latencies: tuple[Latency, ...], folder: Path, cold_start_ms: float) -> Cost:
+        with self.runner.working():  # compressing takes seconds
+            size, compressed = size_of(folder)
+        return Cost(latencies, size, compressed, self.runner.context.threads, cold_start_ms, machine_fingerprint())

@@ -1,0 +1,118 @@
+"""The stages that make a model's weights: build or train the untouched model, prune, train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from autocut.measurement import Rung
+from autocut.pipeline.measuring_stages import run_eagerly, score
+from autocut.pipeline.stage_cache import Entry
+from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
+from autocut.pipeline.teacher_outputs import TeacherOutputs, TeacherStages, order_of
+from autocut.recipe import Recipe, Value
+from autocut.stages.model_files import Prefix, restore_model, save_model, structure_of
+from autocut.stages.prune import PruneData, pruners
+from autocut.stages.train import Epoch, curricula, distillations, train_model
+from autocut.stages.train.plan import TRAINER_VERSION
+from autocut.task.batches import take
+
+_PRUNE = "prune"
+_PRUNE_BATCHES = 8
+
+
+def untouched_stage(runner: StageRunner) -> Stage[None]:
+    """Return the stage that makes the untouched model: with the task's own weights, or trained where the task brings none."""
+    task = runner.context.task
+    trains = not task.is_pretrained
+    settings: dict[str, Value] = {"train.epochs": task.epochs} if trains else {}
+    key = runner.key("", "baseline", settings, method=TRAINER_VERSION if trains else 0)
+
+    def make(folder: Path, _: None) -> Facts:
+        model = task.build_model()
+        if trains:
+            return _train(runner, key, model, {}, settings, TeacherOutputs(), folder)
+        save_model(folder, model, {})
+        return {"samples_seen": 0, "train_seconds": 0.0}
+
+    return Stage("baseline", "train" if trains else "build", "training", key, _nothing, make)
+
+
+def scratch_stage(runner: StageRunner) -> Stage[None]:
+    """Return the stage that builds the task's model before any training."""
+
+    def make(folder: Path, _: None) -> None:
+        save_model(folder, runner.context.task.build_model(), {})
+
+    return Stage("scratch", "build", "training", runner.key("", "scratch", {}), _nothing, make)
+
+
+def prune_stage(runner: StageRunner, parent: Prefix, recipe: Recipe, original: nn.Module) -> Stage[None]:
+    """Return the stage that prunes `parent` as `recipe` says; its ratio counts from the model `original`."""
+    settings = {name: recipe[name] for name in ("prune.method", "prune.ratio")}
+    method = pruners.method(str(recipe["prune.method"]))
+
+    def make(folder: Path, _: None) -> None:
+        task = runner.context.task
+        with runner.working():
+            batches = runner.context.samples.batches(_PRUNE_BATCHES, task.batch_size)
+            data = PruneData(take(batches[0][0], 2), batches, task.metric_kind.loss, original)
+            pruned = pruners[method.name](parent.model, float(recipe["prune.ratio"]), data)
+            save_model(folder, pruned.model, pruned.masks)
+
+    key = runner.key(parent.key, _PRUNE, settings, method=method.version)
+    return Stage(_PRUNE, method.name, "training", key, _nothing, make)
+
+
+def train_stage(runner: StageRunner, teacher: TeacherStages, parent: Prefix, recipe: Recipe) -> Stage[TeacherOutputs]:
+    """Return the stage that trains `parent` as `recipe` says, with what it needs of `teacher`."""
+    settings = recipe.settings("train", "curriculum", "distill")
+    schedule = curricula.method(str(recipe["curriculum.schedule"]))
+    loss = distillations.method(str(recipe["distill.loss"]))
+    versions = [TRAINER_VERSION, schedule.version, order_of(recipe).version, loss.version]
+    key = runner.key(parent.key, "train", settings, method=versions, teacher=teacher.own_teacher_of(recipe))
+
+    def make(folder: Path, outputs: TeacherOutputs) -> Facts:
+        return _train(runner, key, parent.model, parent.masks, settings, outputs, folder)
+
+    prepare = partial(teacher.outputs_for, recipe, parent.model)
+    return Stage("train", f"{schedule.name}/{loss.name}", "training", key, prepare, make)
+
+
+def read_model(runner: StageRunner, entry: Entry, parent: Prefix | None = None) -> Prefix:
+    """Read the model of a finished stage of this file; `parent` is the model that the stage started from."""
+    lineage, seconds, samples = (parent.lineage, parent.train_seconds, parent.samples_seen) if parent else ((), 0.0, 0)
+    # Pruning counts as training, and its own seconds are all that it takes.
+    seconds += entry.seconds if entry.stage == _PRUNE else entry.facts.get("train_seconds", 0.0)
+    samples += entry.facts.get("samples_seen", 0)
+    with runner.working():
+        model, masks = restore_model(entry.folder)
+        return Prefix(model, masks, (*lineage, entry.key), seconds, samples, structure_of(model))
+
+
+def _train(
+    runner: StageRunner, key: str, model: nn.Module, masks: Mapping[str, Tensor], settings: Mapping[str, Value],
+    outputs: TeacherOutputs, folder: Path,
+) -> Facts:  # fmt: skip
+    context = runner.context
+    trained = train_model(
+        model, context.task, settings, masks=masks, teacher=outputs.teacher, difficulty=outputs.difficulty, seed=context.seed,
+        checkpoint=runner.cache.checkpoint(key), on_epoch=partial(_report_rung, runner), gate=runner.working, stop=context.stop,
+    )  # fmt: skip
+    save_model(folder, trained.model, masks)
+    fresh = trained.samples_seen - trained.resumed_samples
+    return {"samples_seen": trained.samples_seen, "train_seconds": trained.seconds + outputs.seconds, "fresh_samples": fresh}
+
+
+def _report_rung(runner: StageRunner, epoch: Epoch) -> None:
+    task = runner.context.task
+    with runner.working():
+        scores = score(run_eagerly(epoch.model), task, task.validation_data)
+    runner.report(Rung(epoch.number, epoch.epochs, float(task.metric_kind.summarize(scores.scores, scores.targets))))
+
+
+def _nothing() -> None:
+    """Prepare nothing: the stage starts from what is in memory."""
