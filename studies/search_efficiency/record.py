@@ -47,8 +47,8 @@ from autocut.task.task import load_task
 
 HERE = Path(__file__).parent
 TASKS = {"digits": None, "digits_training": None, "fashion_mnist": str(HERE.parent / "fashion_mnist" / "task.py")}
-HEIRS = {"digits": 3, "digits_training": 0, "fashion_mnist": 0}
-"""Parents of each trained prefix that are recorded too, for weight inheritance; none where that would take hours."""
+CHILDREN = {"digits": 3, "digits_training": 0, "fashion_mnist": 0}
+"""How many parents of each trained prefix are recorded for iterative pruning; none where that would take hours."""
 SEED = 0
 CACHE_BYTES = 8 * 2**30
 
@@ -81,11 +81,11 @@ def prefixes_of(space_path: Path) -> tuple[list[Recipe], list[tuple[str, str]]]:
     lowerings = [
         lowering for lowering in dict.fromkeys(recipe.lowering for recipe in recipes) if infeasible_reason(*lowering) is None
     ]
-    return prefixes + heirs_of(prefixes, HEIRS[space_path.stem]), lowerings
+    return prefixes + children_of(prefixes, CHILDREN[space_path.stem]), lowerings
 
 
-def heirs_of(prefixes: Sequence[Recipe], steps: int) -> list[Recipe]:
-    """Every trained, structurally pruned prefix as the heir of its next `steps` less pruned parents."""
+def children_of(prefixes: Sequence[Recipe], steps: int) -> list[Recipe]:
+    """Every trained, structurally pruned prefix as the child of its next `steps` less pruned parents."""
     ratios = sorted({float(prefix["prune.ratio"]) for prefix in prefixes if "prune.ratio" in prefix})
     return [
         Recipe({**prefix, PARENT_RATIO: parent})
@@ -96,7 +96,7 @@ def heirs_of(prefixes: Sequence[Recipe], steps: int) -> list[Recipe]:
 
 
 class Recorder:
-    """Runs prefixes with all their lowerings, and keeps what the pipeline tells meanwhile."""
+    """Runs prefixes with all their lowerings, and keeps what the pipeline reports meanwhile."""
 
     def __init__(self, name: str, out: Path) -> None:
         self.stages: list[dict[str, Any]] = []
@@ -113,7 +113,7 @@ class Recorder:
         self._forget()
         made = self.pipeline.prefix(prefix)
         if len(self.rungs) != prefix["train.epochs"]:
-            self._forget_training()  # an earlier recording was stopped in the middle: its first rungs were told to nobody
+            self._forget_training()  # an earlier recording was stopped in the middle: its first rungs were not kept
             made = self.pipeline.prefix(prefix)
         document: dict[str, Any] = {
             "recipe": dict(prefix),

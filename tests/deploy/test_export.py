@@ -60,7 +60,7 @@ def test_the_folder_one_stands_in_becomes_the_bundle(study, tmp_path, monkeypatc
     assert Path().samefile(here)
 
 
-def test_a_file_in_the_way_is_told(study, tmp_path):
+def test_a_file_in_the_way_is_refused(study, tmp_path):
     """At every depth, before anything is made."""
     (tmp_path / "afile").write_text("x")
     for to in ("afile", "afile/x", "afile/x/y"):
@@ -70,7 +70,7 @@ def test_a_file_in_the_way_is_told(study, tmp_path):
 
 
 def test_a_folder_with_something_in_it_is_left_alone(study, tmp_path):
-    """Nobody wants his files mixed with ours."""
+    """Files of the user are never mixed with files of a bundle."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("x")
 
@@ -129,7 +129,7 @@ def test_a_copy_that_came_out_otherwise_is_not_handed_out(bundle, tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_trial_is_told_with_the_known_ones(study, tmp_path):
+def test_an_unknown_trial_is_refused_with_the_known_ones(study, tmp_path):
     """Exit code 2, nothing made."""
     with pytest.raises(StudyError, match=r"\(0 to 0\), got 7"):
         export_trial(study, 7, tmp_path / "out")

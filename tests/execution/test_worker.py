@@ -1,4 +1,4 @@
-"""A worker: whatever happens to a recipe is told, and ends that recipe alone."""
+"""A worker: each failure of a recipe is reported, and ends that recipe alone."""
 
 import time
 from dataclasses import replace
@@ -45,7 +45,7 @@ def job(kind, *recipes, left_s=300.0):
     return Job(1, kind, recipes, time.time() + left_s, "test")
 
 
-def test_the_baseline_job_tells_the_reference_and_the_first_trial(setting):
+def test_the_baseline_job_reports_the_reference_and_the_first_trial(setting):
     """Every stage is reported with its seconds, and the last word is what was spent waiting."""
     events = run(job("baseline", Recipe()), setting)
     kinds = [type(event) for event in events]
@@ -59,11 +59,11 @@ def test_the_baseline_job_tells_the_reference_and_the_first_trial(setting):
     [
         (DivergedError("loss must be finite, got nan"), "failed"),
         (MemoryError(), "failed"),
-        (ZeroDivisionError("what nobody expected"), "bug"),
+        (ZeroDivisionError("unexpected"), "bug"),
     ],
 )
 def test_an_error_ends_its_recipe_and_the_next_one_runs(setting, monkeypatch, error, outcome):
-    """NaN, out of memory, an exception that nobody expected."""
+    """NaN, out of memory, an unexpected exception."""
     whole = Pipeline.measure
 
     def measure(self, recipe):
@@ -91,14 +91,14 @@ def test_recipes_of_a_prefix_that_cannot_be_fail_together(setting):
 
 
 def test_a_job_whose_time_is_up_does_nothing(setting):
-    """Its recipes are told as interrupted, so that a longer budget runs them."""
+    """Its recipes are reported as interrupted, so that a longer budget runs them."""
     events = run(job("measure", ORT, left_s=-1.0), setting)
 
     assert [event.outcome for event in events if isinstance(event, RecipeFailed)] == ["interrupted"]
     assert not [event for event in events if isinstance(event, RecipeStarted)]
 
 
-def test_what_no_recipe_would_survive_is_told_as_a_fault(setting, monkeypatch):
+def test_what_no_recipe_would_survive_is_reported_as_a_fault(setting, monkeypatch):
     """A full disk ends the search with its hint, not trial after trial."""
 
     def measure(self, recipe):

@@ -73,7 +73,7 @@ def test_a_recipe_is_pruned_trained_lowered_and_measured(make_pipeline):
 
 
 def test_a_second_worker_does_none_of_it_again(make_pipeline):
-    """The stage tree is shared, and told as found."""
+    """The stage tree is shared, and its stages are reported as found."""
     first, _ = make_pipeline()
     before = first.measure(TRAINED.with_lowering(*ORT))
     second, made = make_pipeline()
@@ -108,11 +108,11 @@ def test_lowerings_of_a_mode_share_what_it_makes_of_the_graph(make_pipeline):
 
 
 def test_no_second_of_a_shared_step_is_counted_twice(make_pipeline, monkeypatch):
-    """Each step is a stage of its own, told as compiling, and over before the one that needs it begins."""
+    """Each step is a stage of its own, reported as compiling. It ends before the stage that needs it begins."""
     pipeline, _ = make_pipeline()
     _ = pipeline.baseline
-    told, at_work = [], []
-    monkeypatch.setattr(pipeline.runner, "report", lambda event: told.append((event.stage, event.category)))
+    reported, at_work = [], []
+    monkeypatch.setattr(pipeline.runner, "report", lambda event: reported.append((event.stage, event.category)))
 
     def spied(step, *args, **options):
         at_work.append(len(list((pipeline.runner.cache.folder / "building").iterdir())))
@@ -122,7 +122,7 @@ def test_no_second_of_a_shared_step_is_counted_twice(make_pipeline, monkeypatch)
         monkeypatch.setattr(lowering, name, partial(spied, getattr(lowering, name)))
     pipeline.artifact(pipeline.baseline, "int8_static", "onnxruntime")
 
-    assert told == [("quantize", "compiling"), ("convert", "compiling"), ("compile", "compiling")]
+    assert reported == [("quantize", "compiling"), ("convert", "compiling"), ("compile", "compiling")]
     assert at_work == [1, 1, 1]
 
 
@@ -213,16 +213,16 @@ def test_a_training_pays_for_the_model_that_it_starts_from_and_for_its_teacher(m
     """`train_usd` is what making this model takes, nothing cached: on top of the untouched model's own training."""
     pipeline, _ = make_pipeline()
     plain = pipeline.prefix(Recipe({"train.epochs": 1}))
-    taught = pipeline.prefix(Recipe({"train.epochs": 1, "distill.loss": "kl"}))
+    distilled = pipeline.prefix(Recipe({"train.epochs": 1, "distill.loss": "kl"}))
     untouched = pipeline.baseline.train_seconds
-    trained = {prefix.key: pipeline.runner.cache.find(prefix.key) for prefix in (plain, taught)}
+    trained = {prefix.key: pipeline.runner.cache.find(prefix.key) for prefix in (plain, distilled)}
 
     assert untouched > 0
     assert plain.train_seconds == untouched + trained[plain.key].facts["train_seconds"]
-    assert taught.train_seconds > untouched + pipeline.teacher.logits.seconds
+    assert distilled.train_seconds > untouched + pipeline.teacher.logits.seconds
 
 
-def test_a_training_lost_before_it_was_found_is_taught_all_the_same(make_pipeline, monkeypatch):
+def test_a_training_lost_before_it_was_found_has_its_teacher_all_the_same(make_pipeline, monkeypatch):
     """Another worker may evict an entry just before the one look at it: the training made in its place has the same teacher."""
     pipeline, _ = make_pipeline()
     recipe = Recipe({"train.epochs": 1, "distill.loss": "kl"})
@@ -246,10 +246,10 @@ def test_a_training_from_scratch_does_without_the_untouched_models_training(make
     """That is how a curriculum can cut the training bill; one that distills pays for its teacher all the same."""
     pipeline, _ = make_pipeline()
     scratch = {"train.epochs": 1, "train.start": "scratch"}
-    alone, taught = pipeline.prefix(Recipe(scratch)), pipeline.prefix(Recipe({**scratch, "distill.loss": "kl"}))
+    alone, distilled = pipeline.prefix(Recipe(scratch)), pipeline.prefix(Recipe({**scratch, "distill.loss": "kl"}))
 
     assert alone.samples_seen == 700
-    assert alone.train_seconds < pipeline.baseline.train_seconds < taught.train_seconds
+    assert alone.train_seconds < pipeline.baseline.train_seconds < distilled.train_seconds
 
 
 def test_a_pretrained_task_has_no_scratch(make_pipeline, small_task_file):

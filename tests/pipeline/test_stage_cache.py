@@ -185,7 +185,7 @@ def test_waiting_for_another_process_is_counted_as_waiting(tmp_path):
     assert second.waited_s > 0.1 > first.waited_s
 
 
-def test_a_checkpoint_that_nobody_goes_on_with_is_evicted_like_an_entry(tmp_path):
+def test_an_abandoned_checkpoint_is_evicted_like_an_entry(tmp_path):
     """Trainings that were stopped early leave theirs; one that is being trained is locked."""
     cache = StageCache(tmp_path, limit_bytes=0, in_use_s=0.0)
     keys = [stage_key("", "train", {"n": n}) for n in range(3)]
@@ -230,7 +230,7 @@ def test_sweeping_spares_what_is_being_made(tmp_path):
 
 
 def test_an_error_on_a_full_disk_is_the_disks_whatever_a_library_calls_it(tmp_path, monkeypatch):
-    """`torch.save` says RuntimeError, a compiler something else: neither is a verdict on the recipe."""
+    """`torch.save` raises RuntimeError, a compiler another error: neither says anything about the recipe."""
     monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=4096))
     with pytest.raises(InputError, match="must have room"):
         StageCache(tmp_path).get_or_make(KEY, "train", "linear", refuse)

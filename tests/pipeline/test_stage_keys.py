@@ -16,7 +16,7 @@ from autocut.stages import lowering
 from autocut.task.task import load_task
 
 PRUNED = {"prune.method": "structured", "prune.ratio": 0.5}
-TAUGHT = Recipe({**PRUNED, "train.epochs": 1, "distill.loss": "kl", "curriculum.schedule": "linear"})
+DISTILLED = Recipe({**PRUNED, "train.epochs": 1, "distill.loss": "kl", "curriculum.schedule": "linear"})
 CHILD = Recipe({**PRUNED, "train.epochs": 1, "prune.ratio": 0.6, "prune.parent_ratio": 0.5})
 FROM_SCRATCH = Recipe({"train.epochs": 1, "train.start": "scratch", "distill.loss": "kl"})
 TOO_LITTLE = Recipe({**PRUNED, "prune.ratio": 0.01})
@@ -73,13 +73,13 @@ TRAINED_FROM_SCRATCH = [
 
 
 @pytest.fixture
-def told():
-    """What the pipeline has reported since it was last asked, a line an event."""
+def reported():
+    """The events of the pipeline, a line each."""
     return []
 
 
 @pytest.fixture
-def pipeline(small_task_file, tmp_path, monkeypatch, told):
+def pipeline(small_task_file, tmp_path, monkeypatch, reported):
     """A pipeline whose task, machine and libraries have identities that never change."""
     monkeypatch.setattr(stage_runner, "library_versions", lambda: {"torch": "1"})
     monkeypatch.setattr(measuring_stages, "machine_fingerprint", lambda: "machine")
@@ -89,7 +89,7 @@ def pipeline(small_task_file, tmp_path, monkeypatch, told):
     task = load_task(small_task_file)
     vars(task)["fingerprint"] = "task"
     context = StageContext(task, StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))
-    return Pipeline(context, lambda event: told.append(line(event)))
+    return Pipeline(context, lambda event: reported.append(line(event)))
 
 
 def line(event):
@@ -105,27 +105,27 @@ def line(event):
             return f"rung {event.epoch}/{event.epochs}"
 
 
-def test_stages_keep_their_keys_their_categories_and_their_order(pipeline, told):
+def test_stages_keep_their_keys_their_categories_and_their_order(pipeline, reported):
     """A key that changes makes every user train again; a changed order or category changes ledgers."""
 
-    def reported(run, *arguments):
-        told.clear()
+    def events_of(run, *arguments):
+        reported.clear()
         run(*arguments)
-        return told
+        return reported
 
-    lowered = TAUGHT.with_lowering("int8_dynamic", "onnxruntime")
-    assert reported(pipeline.measure, lowered) == MEASURED
-    assert reported(pipeline.measure, lowered) == MEASURED_AGAIN
-    assert reported(measure_untouched, pipeline) == UNTOUCHED_ON_THE_TEST_SPLIT
-    assert reported(pipeline.prefix, CHILD) == ITERATIVELY_PRUNED
-    assert reported(pipeline.prefix, FROM_SCRATCH) == TRAINED_FROM_SCRATCH
+    lowered = DISTILLED.with_lowering("int8_dynamic", "onnxruntime")
+    assert events_of(pipeline.measure, lowered) == MEASURED
+    assert events_of(pipeline.measure, lowered) == MEASURED_AGAIN
+    assert events_of(measure_untouched, pipeline) == UNTOUCHED_ON_THE_TEST_SPLIT
+    assert events_of(pipeline.prefix, CHILD) == ITERATIVELY_PRUNED
+    assert events_of(pipeline.prefix, FROM_SCRATCH) == TRAINED_FROM_SCRATCH
 
 
-def test_a_stage_that_breaks_is_told_with_its_category(pipeline, told):
+def test_a_stage_that_breaks_is_reported_with_its_category(pipeline, reported):
     """Its seconds were worked all the same."""
     _ = pipeline.baseline
-    told.clear()
+    reported.clear()
     with pytest.raises(InfeasibleRecipeError):
         pipeline.prefix(TOO_LITTLE)
 
-    assert told == ["broke training"]
+    assert reported == ["broke training"]
