@@ -88,7 +88,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     artifact = pipeline.artifact(model, dtype, mode)
     test = task.locked_test.open(issue_finalization_key("finalization"))
     with runner.working():
-        fresh.start()  # it imports while others may work, and not where it verifies, alone on this machine
+        fresh.start()  # it imports now, while others may work, and later verifies alone on this machine
         predict = lowering.load(artifact.folder, mode, runner.context.threads)
         scores = score(predict, task, test)
         fresh.wait_until_ready(min(TIMEOUT_S, request.deadline - time.time()))

@@ -1,4 +1,4 @@
-"""Turns what an action on a recipe raises into the recipe's outcome."""
+"""Turns the error of an action on a recipe into the outcome of the recipe."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from autocut.recipe import Recipe
 from autocut.search.jobs import RecipeFailed
 
 
-def failure_of(recipe: Recipe, action: Callable[[], object]) -> RecipeFailed | None:
-    """Run `action`; return how it made `recipe` fail, or None where it did not.
+def catch_failure(recipe: Recipe, action: Callable[[], object]) -> RecipeFailed | None:
+    """Run `action`. Return how `recipe` failed by it, or None if it did not fail.
 
     Raises:
         InputError: something that no other recipe would survive either, such as a full disk.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autocut.errors import InputError, StoppedEarlyError, StudyError
-from autocut.execution.failures import failure_of
+from autocut.execution.failures import catch_failure
 from autocut.measurement import Rung
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import (
@@ -145,7 +145,7 @@ class _Worker:
     def _try(self, recipe: Recipe, action: Callable[[Recipe], object]) -> RecipeFailed | None:
         """Run `action(recipe)`; rungs belong to `recipe` meanwhile."""
         self.recipe = recipe
-        return failure_of(recipe, partial(action, recipe))
+        return catch_failure(recipe, partial(action, recipe))
 
     def _on_event(self, event: PipelineEvent) -> None:
         """Report the event; after a rung, end a training that cannot reach the front any more.

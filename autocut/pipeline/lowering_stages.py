@@ -20,7 +20,7 @@ from autocut.stages.model_files import Prefix
 def graph_stage(runner: StageRunner, model: Prefix, dtype: str, mode: str) -> Stage[None]:
     """Return the stage that exports the graph of `model` from which `mode` runs `dtype`."""
     graph_dtype = lowering.graph_dtype(dtype, mode)
-    # The graph belongs to no mode: its key has always named the untouched model's.
+    # The graph belongs to no mode. Its key names the untouched model's mode, as in every older study.
     version = lowering.method_versions(graph_dtype, UNTOUCHED.lowering[1])
     key = runner.key(model.key, "quantize", {"dtype": graph_dtype}, method=version)
 
@@ -56,9 +56,9 @@ def compile_stage(runner: StageRunner, model: Prefix, dtype: str, mode: str) -> 
     begin = convert_stage if lowering.converts(mode) else graph_stage
     start: Stage[Any] = begin(runner, model, dtype, mode)
 
-    def make(folder: Path, begun: Entry) -> None:
+    def make(folder: Path, source: Entry) -> None:
         with runner.working():
             calibration = runner.context.samples.calibration
-            lowering.compile_graph(begun.folder, dtype, mode, calibration, folder, batch_sizes=batch_sizes)
+            lowering.compile_graph(source.folder, dtype, mode, calibration, folder, batch_sizes=batch_sizes)
 
     return Stage("compile", f"{dtype}/{mode}", "compiling", key, lambda: runner.run(start), make)

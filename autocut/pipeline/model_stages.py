@@ -68,7 +68,7 @@ def prune_stage(runner: StageRunner, parent: Prefix, recipe: Recipe, original: n
 
 
 def train_stage(runner: StageRunner, teacher: TeacherStages, parent: Prefix, recipe: Recipe) -> Stage[TeacherOutputs]:
-    """Return the stage that trains `parent` as `recipe` says, with what it needs of `teacher`."""
+    """Return the stage that trains `parent` as `recipe` says, with what it needs from `teacher`."""
     settings = recipe.settings("train", "curriculum", "distill")
     schedule = curricula.method(str(recipe["curriculum.schedule"]))
     loss = distillations.method(str(recipe["distill.loss"]))

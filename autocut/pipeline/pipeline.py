@@ -23,7 +23,7 @@ from autocut.pipeline.lowering_stages import compile_stage
 from autocut.pipeline.measuring_stages import SAMPLES, Timing, cost_stage, read_cost, read_scores, run_eagerly, scores_stage
 from autocut.pipeline.model_stages import prune_stage, read_model, scratch_stage, train_stage, untouched_stage
 from autocut.pipeline.stage_cache import Entry
-from autocut.pipeline.stage_runner import Report, Stage, StageContext, StageRunner
+from autocut.pipeline.stage_runner import EventSink, Stage, StageContext, StageRunner
 from autocut.pipeline.teacher_outputs import TeacherStages
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import ModelLoaded
@@ -35,7 +35,7 @@ from autocut.stages.model_files import Prefix
 class Pipeline:
     """Runs recipes in this process; `report` gets an event for each stage, epoch and loaded model (see `StageRunner`)."""
 
-    def __init__(self, context: StageContext, report: Report = lambda _: None) -> None:
+    def __init__(self, context: StageContext, report: EventSink = lambda _: None) -> None:
         self.runner = StageRunner(context, report)
         self.teacher = TeacherStages(self.runner, lambda: self.baseline)
 
@@ -86,8 +86,6 @@ class Pipeline:
             TrialError: the pair cannot be real on this machine or with this model, or a compiler refused the model.
         """
         return self.runner.run(compile_stage(self.runner, model, dtype, mode))
-
-    # ---- measuring ----------------------------------------
 
     def load(self, model: Prefix, dtype: str, mode: str) -> Predict:
         """Return what runs `model` in `dtype` under `mode` to be scored; it is compiled only if that changes its numbers."""

@@ -77,7 +77,7 @@ class StageCache:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def gated(self, gate: Callable[[], AbstractContextManager[object]]) -> StageCache:
-        """Return the same cache, which enters `gate()` for all that takes a processor: checksums, and looking for what to evict."""
+        """Return the same cache, which enters `gate()` for work that takes a processor: checksums and eviction."""
         cache = copy.copy(self)
         cache._gate = gate
         return cache

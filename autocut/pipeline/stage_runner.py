@@ -25,7 +25,7 @@ from autocut.stages.libraries import library_versions
 from autocut.task.task import Task
 
 PipelineEvent = StageRan | StageBroke | ModelLoaded | Rung
-Report = Callable[[PipelineEvent], None]
+EventSink = Callable[[PipelineEvent], None]
 Facts = Mapping[str, Any]
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class StageRunner:
     Stages report to it too: a `Rung` after each epoch of a training, a `ModelLoaded` when a model was loaded to be scored.
     """
 
-    def __init__(self, context: StageContext, report: Report = lambda _: None) -> None:
+    def __init__(self, context: StageContext, report: EventSink = lambda _: None) -> None:
         self.context = context
         self.report = report
         self.cache = context.cache.gated(self.working)

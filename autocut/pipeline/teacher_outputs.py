@@ -1,4 +1,4 @@
-"""What a training needs of its teacher: logits to distill from, difficulties that order its examples, and the seconds of both.
+"""What a training needs from its teacher: logits to distill from, difficulties that order its examples, and the seconds of both.
 
 The teacher is the task's own or the untouched model. It runs once for all trainings, in a stage of its own; so does the ranking of
 the examples by its loss.
@@ -32,7 +32,7 @@ _LOGITS, _DIFFICULTY = "logits.pt", "difficulty.npy"
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """What one training gets of its teacher; None where it needs none. `seconds` is what the training owes for it.
+    """What one training gets from its teacher; None where it needs nothing. `seconds` is what the training owes for it.
 
     `difficulty` is the teacher's loss on each training example, shape (n,).
     """
@@ -54,7 +54,7 @@ class TeacherStages:
         return self._own_teacher if recipe.changes("distill.loss") or _ranks(recipe) else None
 
     def outputs_for(self, recipe: Recipe, student: nn.Module) -> TeacherOutputs:
-        """Return what training `student` as `recipe` says needs of the teacher.
+        """Return what the training of `student` as in `recipe` needs from the teacher.
 
         Raises:
             InfeasibleRecipeError: the distillation cannot mean anything here. Checked before the teacher runs.

@@ -1,0 +1,103 @@
+"""The stage runner: it finds or makes a stage, charges it for its own work alone, and reports one event."""
+
+import threading
+import types
+
+import pytest
+
+from autocut.errors import CompilerError
+from autocut.measure.quiet import QuietLock
+from autocut.pipeline.stage_cache import StageCache
+from autocut.pipeline.stage_runner import Stage, StageContext, StageRunner
+from autocut.search.jobs import StageBroke, StageRan
+
+
+@pytest.fixture
+def context(tmp_path):
+    """What workers share, without a model."""
+    task = types.SimpleNamespace(fingerprint="task")
+    return StageContext(task, StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))
+
+
+def stage(runner, prepare=lambda: "start", make=lambda folder, start: {"start": start}, name="prune"):
+    """A stage that keeps what it started from as a fact."""
+    return Stage(name, "method", "training", runner.key("", name, {}), prepare, make)
+
+
+def test_a_stage_is_made_from_what_it_prepares_and_found_after(context):
+    """One event each time; a stage that is found prepares nothing."""
+    events, prepared = [], []
+    runner = StageRunner(context, events.append)
+    made = runner.run(stage(runner, prepare=lambda: prepared.append("once") or "start"))
+    found = runner.run(stage(runner, prepare=lambda: pytest.fail("prepared again")))
+
+    assert made.facts == found.facts == {"start": "start"}
+    assert [(event.stage, event.category, event.cached) for event in events] == [
+        ("prune", "training", False),
+        ("prune", "training", True),
+    ]
+    assert prepared == ["once"]
+
+
+def test_what_a_stage_starts_from_is_a_stage_of_its_own_and_ends_before_it(context):
+    """So no second is counted twice, and no process holds two locks."""
+    at_work, events = [], []
+    runner = StageRunner(context, events.append)
+
+    def make(folder, start):
+        at_work.append(len(list((runner.cache.folder / "building").iterdir())))
+
+    first = stage(runner, make=make, name="quantize")
+    runner.run(stage(runner, prepare=lambda: runner.run(first), make=make, name="compile"))
+
+    assert [event.stage for event in events] == ["quantize", "compile"]
+    assert at_work == [1, 1]
+
+
+def test_a_stage_that_breaks_is_reported_with_its_seconds(context):
+    """They were worked all the same; what it starts from was made, and is kept."""
+    events = []
+    runner = StageRunner(context, events.append)
+
+    def refuse(folder, start):
+        raise CompilerError("refused")
+
+    with pytest.raises(CompilerError):
+        runner.run(stage(runner, prepare=lambda: runner.run(stage(runner, name="quantize")), make=refuse))
+
+    assert [type(event) for event in events] == [StageRan, StageBroke]
+    assert events[1].seconds > 0
+    assert events[1].category == "training"
+
+
+def test_a_checkpoint_is_dropped_when_the_output_is_safe(context):
+    """Also one that a killed process left behind after the output was there."""
+    runner = StageRunner(context)
+    checkpoint = runner.cache.checkpoint(stage(runner).key)
+    for _ in range(2):
+        checkpoint.write_text("epoch 1")
+        runner.run(stage(runner))
+        assert not checkpoint.exists()
+
+
+def test_no_stage_is_charged_for_waiting(context):
+    """While another process times, a stage waits for the machine; the ledger counts that as waiting."""
+    runner, is_alone, may_end = StageRunner(context), threading.Event(), threading.Event()
+
+    def time_something():
+        with StageRunner(context).alone():
+            is_alone.set()
+            may_end.wait(30)
+
+    def make(folder, start):
+        threading.Timer(0.3, may_end.set).start()
+        with runner.working():
+            pass
+
+    timing = threading.Thread(target=time_something)
+    timing.start()
+    is_alone.wait(30)
+    entry = runner.run(stage(runner, make=make))
+    timing.join()
+
+    assert runner.waited_s > 0.2 > entry.seconds
