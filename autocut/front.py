@@ -85,7 +85,7 @@ def reference_point(points: Sequence[FrontPoint], objectives: Objectives) -> dic
         raise NoResultError("a reference needs at least one point, got none")
     best, worst = losses.min(axis=0), losses.max(axis=0)
     span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1.0))
-    return dict(zip(objectives, (_signs(objectives) * (worst + _MARGIN * span)).tolist(), strict=True))
+    return dict(zip(objectives, (objective_signs(objectives) * (worst + _MARGIN * span)).tolist(), strict=True))
 
 
 def hypervolume(points: Sequence[FrontPoint], objectives: Objectives, reference: Mapping[str, float]) -> float:
@@ -94,7 +94,7 @@ def hypervolume(points: Sequence[FrontPoint], objectives: Objectives, reference:
     Points that are not better than `reference` on every objective add nothing.
     """
     _, losses = _finite(points, objectives)
-    corner = _signs(objectives) * np.array([reference[name] for name in objectives], dtype=np.float64)
+    corner = objective_signs(objectives) * np.array([reference[name] for name in objectives], dtype=np.float64)
     inside = losses[(losses < corner).all(axis=1)] if len(losses) else losses
     return float(moocore.hypervolume(inside, ref=corner)) if len(inside) else 0.0
 
@@ -108,7 +108,7 @@ def hypervolume_contributions(points: Sequence[FrontPoint], objectives: Objectiv
     finite, losses = _finite(points, objectives)
     contributions = {point.trial: 0.0 for point in points}
     if finite:
-        reference = _signs(objectives) * np.array(list(reference_point(finite, objectives).values()))
+        reference = objective_signs(objectives) * np.array(list(reference_point(finite, objectives).values()))
         best = losses.min(axis=0)
         unit = (losses - best) / (reference - best)
         alone = moocore.hv_contributions(unit, ref=np.ones(len(objectives)), ignore_dominated=False)
@@ -141,16 +141,17 @@ def knee(points: Sequence[FrontPoint], objectives: Objectives) -> FrontPoint:
     return front[order[0]]
 
 
+def objective_signs(objectives: Objectives) -> Losses:
+    """Return what turns the value of each objective into a loss: -1 where it is maximized, 1 where it is minimized."""
+    return np.array([-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()])
+
+
 def _finite(points: Sequence[FrontPoint], objectives: Objectives) -> tuple[list[FrontPoint], Losses]:
     values = np.array([[point.values[name] for name in objectives] for point in points], dtype=np.float64).reshape(
         len(points), len(objectives)
     )
     usable = np.asarray(np.isfinite(values).all(axis=1))
-    return [point for point, kept in zip(points, usable, strict=True) if kept], values[usable] * _signs(objectives)
-
-
-def _signs(objectives: Objectives) -> Losses:
-    return np.array([-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()])
+    return [point for point, kept in zip(points, usable, strict=True) if kept], values[usable] * objective_signs(objectives)
 
 
 def _tied_accuracy(points: Sequence[FrontPoint]) -> NDArray[np.bool_]:

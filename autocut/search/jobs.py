@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,21 +13,60 @@ from autocut.price import Price
 from autocut.recipe import Recipe
 
 
+class JobKind(enum.StrEnum):
+    """What a worker does with the recipes of a job."""
+
+    BASELINE = "baseline"
+    """Build or train the untouched model, and time it."""
+    MEASURE = "measure"
+    """Measure lowerings of one prefix, or of several cheap ones."""
+    FINALIZE = "finalize"
+    """Export recipes, measure them again on the locked test split and verify them, one after the other."""
+
+
+class Purpose(enum.Enum):
+    """Why the search wants a job."""
+
+    BASELINE = enum.auto()
+    QUICK_LOWERINGS = enum.auto()
+    COST_FIRST = enum.auto()
+    USER_RECIPE = enum.auto()
+    ANCHOR = enum.auto()
+    PROPOSAL = enum.auto()
+    SLOW_LOWERING = enum.auto()
+    FINALIZATION = enum.auto()
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """Recipes that wait for a worker.
+
+    `why` tells people the reason. `may_skip` lets the agent drop recipes that were beaten meanwhile.
+    """
+
+    recipes: tuple[Recipe, ...]
+    purpose: Purpose
+    why: str
+    may_skip: bool = True
+
+
 @dataclass(frozen=True)
 class Job:
     """Work for one fresh worker process.
 
-    `kind` is "baseline" (build or train the untouched model), "measure" (recipes: lowerings of one prefix, or of several cheap
-    ones) or "finalize" (export, re-measure and verify recipes on the locked test split, one after the other). `deadline` is a
-    reading of `time.time()`; at it the worker stops at the next batch boundary, and shortly after it the worker is killed. A
-    recipe that takes longer than `patience_s` hangs: its worker is killed too, and the recipe has failed. `trials` (numbers of
-    the recipes that are finalized), `reference` (cost of the untouched model) and `search_seconds` are what bundles say about
-    themselves. `may_skip`: what was beaten meanwhile need not be run again. `floors`: by prefix, what its metric must be after each
-    epoch before the last for its training to go on.
+    Attributes:
+        deadline: Reading of `time.time()`. The worker stops at the next batch boundary after it, and is killed shortly later.
+        why: The reason, for people.
+        trials: Trial numbers of the recipes that are finalized; a bundle tells its own.
+        reference: Cost of the untouched model, for bundles.
+        search_seconds: Length of the search, for bundles.
+        patience_s: A recipe that takes longer hangs: its worker is killed, and the recipe has failed.
+        may_skip: Whether recipes that were beaten meanwhile need not run again.
+        floors: By prefix, the metric after each epoch before the last that its training needs to go on.
     """
 
     number: int
-    kind: str
+    kind: JobKind
     recipes: tuple[Recipe, ...]
     deadline: float
     why: str

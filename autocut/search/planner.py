@@ -31,7 +31,7 @@ _SECOND_WORKER = 0.5
 """What another worker adds to finalization, most of which holds the machine alone."""
 _FINALIZE_SHARE = 0.4
 _DRIVER_END_S = 3.0
-_REFERENCE = ("cost", "fp32/eager")
+_REFERENCE = ("cost", "/".join(UNTOUCHED.lowering))
 _PACKED_FINALISTS = 3
 """Points that one process finalizes at most, one after the other, where starting it takes longer than `_SLOW_START_S`."""
 _SLOW_START_S = 1.0
@@ -128,7 +128,8 @@ class Planner:
     def _sample_s(self, recipe: Recipe) -> float:
         method, ratio = _cut(recipe)
         if method not in self._pace:
-            known = {at: seen.median(0.0) for (name, at), seen in self._per_sample.items() if name in (method, "none")}
+            methods = (method, UNTOUCHED["prune.method"])
+            known = {at: seen.median(0.0) for (name, at), seen in self._per_sample.items() if name in methods}
             self._pace[method] = sorted(known), [known[at] for at in sorted(known)]
         ratios, seconds = self._pace[method]
         return float(np.interp(ratio, ratios, seconds)) if ratios else self._training.median(_SECONDS_PER_SAMPLE)

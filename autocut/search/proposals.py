@@ -19,6 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from autocut.errors import unknown_name
+from autocut.front import objective_signs
 from autocut.recipe import PARENT_RATIO, Recipe, Value
 from autocut.space import Axis, Space
 
@@ -76,7 +77,7 @@ class Proposer:
     def _on_front(self, told: Sequence[optuna.trial.FrozenTrial]) -> set[int]:
         """Numbers of the trials that break no limit and that none other beats; `Study.best_trials` copies everything first."""
         feasible = [trial for trial in told if trial.values and all(value <= 0 for value in trial.constraints.values())]
-        signs = [-1.0 if direction == "maximize" else 1.0 for direction in self._space.objectives.values()]
+        signs = objective_signs(self._space.objectives)
         losses = np.array([trial.values for trial in feasible], dtype=np.float64).reshape(-1, len(signs)) * signs
         return {trial.number for trial, kept in zip(feasible, moocore.is_nondominated(losses), strict=True) if kept}
 

@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from autocut.front import FrontPoint
 from autocut.recipe import Recipe, changed_settings
-from autocut.search.jobs import BaselineReady, Job, JobEnded, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
+from autocut.search.jobs import BaselineReady, Job, JobEnded, JobKind, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
 from autocut.search.proposals import Proposer
 from autocut.study import Session, Study
 from autocut.study.records import StageRun
@@ -23,7 +23,7 @@ from autocut.study.records import StageRun
 _INTERRUPTED = "interrupted: the search was stopped before this trial ended; the same command runs it again"
 
 
-class Book(Protocol):
+class TrialStore(Protocol):
     """What the agent needs of a study: where it records every outcome."""
 
     def begin(self, recipe: Recipe) -> Any:
@@ -87,7 +87,7 @@ class Book(Protocol):
         ...
 
 
-class StudyBook:
+class StudyTrialStore:
     """Writes every outcome of a search into `study`, as soon as it is known."""
 
     def __init__(self, study: Study, proposer: Proposer, session: Session) -> None:
@@ -206,7 +206,7 @@ class StudyBook:
         self._charge(job, category, seconds)
 
     def _charge(self, job: Job, category: str, seconds: float) -> None:
-        if job.kind != "finalize":
+        if job.kind != JobKind.FINALIZE:
             self._stage_seconds[job.number] += seconds
             self._session.charge(category, seconds)
 
@@ -214,7 +214,7 @@ class StudyBook:
         """Charge what a worker's life was spent on besides its stages."""
         self._session.charge("waiting", ended.waited_s)
         working = max(0.0, ended.seconds - ended.waited_s)
-        if job.kind == "finalize":
+        if job.kind == JobKind.FINALIZE:
             self._session.charge("finalizing", working)
         else:
             self._session.charge("overhead", max(0.0, working - self._stage_seconds.pop(job.number, 0.0)))

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import moocore
 import numpy as np
-from numpy.typing import NDArray
+
+from autocut.front import Losses, Objectives, objective_signs
 
 ACCURACY_RANGE = 0.1
 """Loss of the untouched model's metric, as a share of it, at which a model adds nothing any more."""
@@ -22,31 +23,27 @@ ACCURACY_RANGE = 0.1
 _BEYOND = 1.5
 """Where the untouched model costs nothing, the corner is the dearest cost seen times this."""
 
-Losses = NDArray[np.float64]
-
 
 class Volume:
     """Hypervolume relative to the untouched model; in units of (a tenth of its metric) x (factors of e in each cost).
 
-    `seen` are values of known points: they say how dear a cost can be that the untouched model has none of.
+    `seen` are values of known points: where the untouched model costs nothing, the largest cost among them sets the corner.
     """
 
-    def __init__(
-        self, objectives: Mapping[str, str], untouched: Mapping[str, float], seen: Iterable[Mapping[str, float]] = ()
-    ) -> None:
-        self._objectives = dict(objectives)
+    def __init__(self, objectives: Objectives, untouched: Mapping[str, float], seen: Iterable[Mapping[str, float]] = ()) -> None:
+        self._signs = dict(zip(objectives, objective_signs(objectives).tolist(), strict=True))
         self._untouched = dict(untouched)
         self._covered = moocore.Hypervolume(ref=np.zeros(len(objectives)))
-        free = [name for name, way in objectives.items() if way == "minimize" and untouched[name] == 0]
+        free = [name for name, sign in self._signs.items() if sign > 0 and untouched[name] == 0]
         self._dearest = {name: _BEYOND * max([values[name] for values in seen], default=0.0) for name in free}
 
     def losses(self, values: Mapping[str, float]) -> list[float]:
         """Where a point lies, each objective minimized, the corner at 0."""
-        return [self._loss(name, values[name]) for name in self._objectives]
+        return [self._loss(name, values[name]) for name in self._signs]
 
     def losses_of(self, points: Sequence[Mapping[str, float]]) -> Losses:
         """Where several points lie, shape (points, objectives)."""
-        return np.array([self.losses(values) for values in points], dtype=np.float64).reshape(-1, len(self._objectives))
+        return np.array([self.losses(values) for values in points], dtype=np.float64).reshape(-1, len(self._signs))
 
     def losses_by_accuracy(self, costs: Sequence[Mapping[str, float]], accuracies: Losses) -> Losses:
         """Losses of points of known `costs` for several guesses of their accuracies.
@@ -58,8 +55,8 @@ class Volume:
         Returns:
             Shape (guesses, points, objectives).
         """
-        losses = np.empty((*accuracies.shape, len(self._objectives)))
-        for column, name in enumerate(self._objectives):
+        losses = np.empty((*accuracies.shape, len(self._signs)))
+        for column, name in enumerate(self._signs):
             if name == "accuracy":
                 corner, scale = self._corner(name)
                 losses[:, :, column] = (corner - accuracies) / scale
@@ -73,7 +70,7 @@ class Volume:
 
     def inside(self, losses: Sequence[Sequence[float]] | Losses) -> Losses:
         """Those of the points that lie inside the corner, shape (points, objectives)."""
-        points = np.asarray(losses, dtype=np.float64).reshape(-1, len(self._objectives))
+        points = np.asarray(losses, dtype=np.float64).reshape(-1, len(self._signs))
         inside: Losses = points[(points < 0).all(axis=1)]
         return inside
 
@@ -83,7 +80,7 @@ class Volume:
 
     def contributions(self, losses: Sequence[Sequence[float]]) -> list[float]:
         """What would be lost without each point; 0 where it adds nothing."""
-        points = np.minimum(np.asarray(losses, dtype=np.float64).reshape(-1, len(self._objectives)), 0.0)
+        points = np.minimum(np.asarray(losses, dtype=np.float64).reshape(-1, len(self._signs)), 0.0)
         alone = moocore.hv_contributions(points, ref=np.zeros(points.shape[1]), ignore_dominated=False)
         return [float(share) for share in alone]
 
@@ -95,7 +92,7 @@ class Volume:
 
     def _loss(self, name: str, value: float) -> float:
         start = self._untouched[name]
-        if self._objectives[name] == "maximize":
+        if self._signs[name] < 0:
             corner, scale = self._corner(name)
             return (corner - value) / scale
         if name in self._dearest:

@@ -44,7 +44,7 @@ from autocut.task.task import load_task
 
 HERE = Path(__file__).parent
 TASKS = {"digits": None, "digits_training": None, "fashion_mnist": str(HERE.parent / "fashion_mnist" / "task.py")}
-HEIRS = {"digits": 3, "digits_training": 0, "fashion_mnist": 0}
+CHILDREN = {"digits": 3, "digits_training": 0, "fashion_mnist": 0}
 """Parents of each trained prefix that are recorded too, for weight inheritance; none where that would take hours."""
 SEED = 0
 CACHE_BYTES = 8 * 2**30
@@ -77,11 +77,11 @@ def prefixes_of(space_path: Path) -> tuple[list[Recipe], list[tuple[str, str]]]:
     lowerings = [
         lowering for lowering in dict.fromkeys(recipe.lowering for recipe in recipes) if infeasible_reason(*lowering) is None
     ]
-    return prefixes + heirs_of(prefixes, HEIRS[space_path.stem]), lowerings
+    return prefixes + children_of(prefixes, CHILDREN[space_path.stem]), lowerings
 
 
-def heirs_of(prefixes: Sequence[Recipe], steps: int) -> list[Recipe]:
-    """Every trained, structurally pruned prefix as the heir of its next `steps` less pruned parents."""
+def children_of(prefixes: Sequence[Recipe], steps: int) -> list[Recipe]:
+    """Every trained, structurally pruned prefix as the child of its next `steps` less pruned parents."""
     ratios = sorted({float(prefix["prune.ratio"]) for prefix in prefixes if "prune.ratio" in prefix})
     return [
         Recipe({**prefix, PARENT_RATIO: parent})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocut.recipe import Recipe
-from autocut.search.cost_first import CostModel, cheapest_modes, dominates
+from autocut.search.cost_model import CostModel, cheapest_modes, dominates
 
 ORT = ("fp32", "onnxruntime")
 

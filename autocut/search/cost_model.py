@@ -12,13 +12,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autocut.recipe import Lowering, Recipe
+from autocut.recipe import UNTOUCHED, Lowering, Recipe
 
 COST_METRICS = ("usd_per_million", "latency_ms", "size_bytes", "compressed_size_bytes")
 _INTERPOLATION_MARGIN = 0.9
 """An interpolated cost is taken to be this much lower than it looks, before a recipe is dropped for it."""
 
-_FULL_PRECISION = "fp32"
+_FULL_PRECISION, _ = UNTOUCHED.lowering
+_NOT_PRUNED = str(UNTOUCHED["prune.method"])
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class CostModel:
         self._known[method, recipe.lowering][ratio] = cost
         self._curves.clear()
         for (other, lowering), curve in list(self._known.items()):
-            if other not in (method, "none") and lowering == recipe.lowering and method != "none" and curve.get(ratio) == cost:
+            is_other_pruner = _NOT_PRUNED not in (method, other) and other != method
+            if is_other_pruner and lowering == recipe.lowering and curve.get(ratio) == cost:
                 self._methods[method].add(other)
                 self._methods[other].add(method)
 
@@ -79,12 +81,12 @@ class CostModel:
 
     def scaled(self, recipe: Recipe) -> dict[str, float] | None:
         """Guess the costs of `recipe` from another lowering of its structure: what it saves there, it saves here too."""
-        untouched = self._known.get(("none", recipe.lowering), {}).get(0.0)
+        untouched = self._known.get((_NOT_PRUNED, recipe.lowering), {}).get(0.0)
         for dtype, mode in sorted(
             {lowering for _, lowering in self._known}, key=lambda lowering: lowering[0] != recipe.lowering[0]
         ):
             other = self.predict(recipe.with_lowering(dtype, mode))
-            before = self._known.get(("none", (dtype, mode)), {}).get(0.0)
+            before = self._known.get((_NOT_PRUNED, (dtype, mode)), {}).get(0.0)
             if untouched and other and before:
                 return {name: untouched[name] * other[name] / before[name] for name in untouched if before.get(name)}
         return None
@@ -97,7 +99,7 @@ class CostModel:
     def _curve(self, recipe: Recipe) -> _Curve:
         method, lowering = str(recipe["prune.method"]), recipe.lowering
         if (method, lowering) not in self._curves:
-            parts = [self._known.get((name, lowering), {}) for name in ("none", *self._methods[method], method)]
+            parts = [self._known.get((name, lowering), {}) for name in (_NOT_PRUNED, *self._methods[method], method)]
             costs = {ratio: cost for part in parts for ratio, cost in part.items()}
             self._curves[method, lowering] = _Curve(costs, sorted(costs))
         return self._curves[method, lowering]

@@ -1,0 +1,57 @@
+"""What stays fixed during a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from autocut.price import Price
+from autocut.recipe import Lowering, Recipe
+from autocut.score import Limit
+from autocut.search.cost_model import COST_METRICS
+from autocut.search.tactics import EVERYTHING, Tactics
+from autocut.space import Space
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What a search explores, and under which conditions.
+
+    Attributes:
+        space: What is explored.
+        graphs: The lowerings that this machine can run, each with the name of the quantized graph on which its accuracy depends.
+        budget_s: The whole budget; it decides which lowerings are affordable.
+        price: Of the machine that serves.
+        limits: Bounds that every model must keep; a recipe that breaks one on cost is not run.
+        user_recipes: Recipes that the user asked for, and recipes that an earlier session left unfinished. They always run.
+        tactics: What the search may use.
+        workers: Jobs at a time.
+    """
+
+    space: Space
+    graphs: Mapping[Lowering, str]
+    budget_s: float
+    price: Price
+    limits: tuple[Limit, ...] = ()
+    user_recipes: tuple[Recipe, ...] = ()
+    tactics: Tactics = EVERYTHING
+    workers: int = 1
+
+    @property
+    def objectives(self) -> Mapping[str, str]:
+        """Names of the objectives with "maximize" or "minimize"."""
+        return self.space.objectives
+
+    @cached_property
+    def cost_metrics(self) -> tuple[str, ...]:
+        """Objectives that are costs of a lowered model."""
+        return tuple(name for name in self.objectives if name in COST_METRICS)
+
+    def graph(self, recipe: Recipe) -> str:
+        """Name what the accuracy of `recipe` depends on besides its prefix."""
+        return self.graphs.get(recipe.lowering, recipe.lowering[0])
+
+    def objective_values(self, values: Mapping[str, float]) -> list[float]:
+        """Return the objective values in the order of the space."""
+        return [values[name] for name in self.objectives]
