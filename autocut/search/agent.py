@@ -33,7 +33,7 @@ from autocut.search.opening import opening
 from autocut.search.progress import Progress
 from autocut.search.proposing import Proposing
 from autocut.search.results import Results
-from autocut.search.screening import blamed, is_affordable, late_line, screen, slow_lowering_line, why_infeasible
+from autocut.search.screening import blamed, is_affordable, screen
 from autocut.search.slow_lowerings import SlowLowerings
 from autocut.search.state import OpenTrial, Phase, RunningJob, SearchState
 
@@ -262,7 +262,7 @@ class Agent:
     def on_job_end(self, job: Job, error: str | None) -> None:
         """Take in that a worker process is gone; `error` says how it died, None that it ended by itself."""
         now = self.budget.clock()
-        ended = self.state.end(job)
+        ended = self.state.running.pop(job.number, None)
         unfinished = [recipe for recipe in job.recipes if not self.state.is_settled(recipe)]
         if ended is None:
             return
@@ -318,13 +318,17 @@ class Agent:
         for recipe in recipes:
             if recipe not in self.state.settings.user_recipes or self.state.is_settled(recipe) or is_affordable(self.state, recipe):
                 continue
-            if reason := why_infeasible(self.state, recipe):
-                self._fail(RecipeFailed(recipe, "infeasible", reason))
+            dtype, mode = recipe.lowering
+            if recipe.lowering in self.state.settings.graphs:
+                takes = f"{mode} takes {self.state.planner.lowering_s(recipe.lowering):.0f} s"
+                self.progress.lines.append(f"not run: {recipe.describe()}: {takes}, too long for this budget")
             else:
-                self.progress.lines.append(slow_lowering_line(self.state, recipe))
+                reason = f"{dtype} with {mode} cannot run on this machine; see: autocut methods"
+                self._fail(RecipeFailed(recipe, "infeasible", reason))
 
     def _tell_too_long(self, recipes: Sequence[Recipe]) -> None:
         for recipe in recipes:
             if recipe in self.state.settings.user_recipes and recipe not in self._told_too_long:
                 self._told_too_long.add(recipe)
-                self.progress.lines.append(late_line(self.state, recipe, self._left_s()))
+                takes, left = format_duration(recipe_s(self.state, recipe)), format_duration(max(0.0, self._left_s()))
+                self.progress.lines.append(f"not run: {recipe.describe()}: it takes about {takes}, and {left} is left")

@@ -1,4 +1,4 @@
-"""What the agent sends to a worker process, and what comes back. Plain records, so that the driver never needs torch."""
+"""What the agent plans and sends to a worker process, and what comes back. Plain records: the driver never needs torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,9 @@ from autocut.recipe import Recipe
 class JobKind(enum.StrEnum):
     """What a worker does with the recipes of a job."""
 
-    BASELINE = "baseline"
-    """Build or train the untouched model, and time it."""
-    MEASURE = "measure"
-    """Measure lowerings of one prefix, or of several cheap ones."""
-    FINALIZE = "finalize"
-    """Export recipes, measure them again on the locked test split and verify them, one after the other."""
+    BASELINE = "baseline"  # build or train the untouched model, and time it
+    MEASURE = "measure"  # lowerings of one prefix, or of several cheap ones
+    FINALIZE = "finalize"  # export, measure on the locked test split and verify, one recipe after the other
 
 
 class Purpose(enum.Enum):
@@ -39,10 +36,7 @@ class Purpose(enum.Enum):
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """Recipes that wait for a worker.
-
-    `why` tells people the reason. `may_skip` lets the agent drop recipes that were beaten meanwhile.
-    """
+    """Recipes that wait for a worker. `why` is for people; `may_skip` lets the agent drop recipes that were beaten meanwhile."""
 
     recipes: tuple[Recipe, ...]
     purpose: Purpose
@@ -98,14 +92,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class WorkerUp:
-    """First word of a worker: its process has started and imported everything, and now asks for the machine like any other."""
+    """First word of a worker: its process has started and imported everything. Now it waits for the machine."""
 
 
 @dataclass(frozen=True)
 class StageRan:
-    """A stage was made (or found: `cached`); `seconds` is what making it took, whenever that was.
+    """A stage was made, or found in the cache (`cached`); `seconds` is what making it took at that time.
 
-    `samples_seen` are the training examples of just these seconds: what an earlier, interrupted process trained is in neither.
+    `samples_seen` are the training examples of these seconds. Both leave out what an earlier, interrupted process trained.
     """
 
     key: str
@@ -119,7 +113,7 @@ class StageRan:
 
 @dataclass(frozen=True)
 class StageBroke:
-    """A stage ended without an output, after seconds that were worked all the same."""
+    """A stage ended without an output; its seconds count as work."""
 
     seconds: float
     category: str
@@ -127,7 +121,7 @@ class StageBroke:
 
 @dataclass(frozen=True)
 class ModelLoaded:
-    """A lowered model was loaded to be scored, which some modes compile it for; `method` is its dtype and mode."""
+    """A lowered model was loaded to be scored; some modes compile it then. `method` is its dtype and mode."""
 
     method: str
     seconds: float
@@ -146,7 +140,7 @@ class BaselineReady:
 
 @dataclass(frozen=True)
 class RecipeStarted:
-    """The worker now works on `recipe`: should it die, this is the recipe that it died of."""
+    """The worker now works on `recipe`: if its process dies, this recipe is blamed."""
 
     recipe: Recipe
 
@@ -196,7 +190,7 @@ class RecipeFinalized:
 
 @dataclass(frozen=True)
 class WorkerFault:
-    """Something that no other trial would survive either: the disk is full, the task cannot be loaded. It ends the search."""
+    """A fault that would end every other trial too: the disk is full, the task cannot be loaded. It ends the search."""
 
     message: str
     hint: str | None
@@ -211,16 +205,6 @@ class JobEnded:
 
 
 Event = (
-    WorkerUp
-    | StageRan
-    | StageBroke
-    | ModelLoaded
-    | BaselineReady
-    | RecipeStarted
-    | RungReached
-    | RecipeMeasured
-    | RecipeFailed
-    | RecipeFinalized
-    | WorkerFault
-    | JobEnded
-)
+    WorkerUp | StageRan | StageBroke | ModelLoaded | BaselineReady | RecipeStarted | RungReached | RecipeMeasured | RecipeFailed
+    | RecipeFinalized | WorkerFault | JobEnded
+)  # fmt: skip

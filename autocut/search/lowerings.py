@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Mapping
 
 from autocut.recipe import UNTOUCHED, Lowering, Recipe, Value
-from autocut.search.children import is_as_wide_as_its_parent
 from autocut.search.cost_model import cheapest_modes
 from autocut.search.dominance import is_beaten
 from autocut.search.epochs import too_long
@@ -50,6 +49,14 @@ def _runnable(state: SearchState) -> list[Lowering]:
     return [lowering for lowering in wanted if lowering in graphs]
 
 
+def _is_as_wide_as_its_parent(state: SearchState, recipe: Recipe) -> bool:
+    """Whether an iteratively pruned child has the structure of its parent, because ratios are rounded to whole channels."""
+    if recipe.parent is None:
+        return False
+    pairs = [(recipe.with_lowering(*lowering), recipe.parent.with_lowering(*lowering)) for lowering in state.settings.graphs]
+    return any(state.costs.is_known(own) and state.costs.predict(own) == state.costs.predict(parent) for own, parent in pairs)
+
+
 class LoweringChoice:
     """Chooses lowerings for prefixes. It remembers the ranking of each structure until the state has a new result."""
 
@@ -82,7 +89,7 @@ class LoweringChoice:
         state = self._state
         if not state.settings.tactics.fan_out:
             return () if is_beaten(state, recipe) or recipe.lowering not in affordable_lowerings(state) else (recipe,)
-        if int(recipe["train.epochs"]) in too_long(state) or is_as_wide_as_its_parent(state, recipe):
+        if int(recipe["train.epochs"]) in too_long(state) or _is_as_wide_as_its_parent(state, recipe):
             return ()
         siblings = [recipe.prefix.with_lowering(*lowering) for lowering in self.promising(recipe.prefix)]
         left = [sibling for sibling in siblings if not is_beaten(state, sibling)]

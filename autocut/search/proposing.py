@@ -14,17 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autocut.budget import Clock
-from autocut.recipe import UNTOUCHED, Recipe
+from autocut.recipe import PARENT_RATIO, UNTOUCHED, Recipe
 from autocut.search.accuracy_surrogate import AccuracySurrogate
 from autocut.search.acquisition import Acquisition, Choice
-from autocut.search.children import child_of_known
 from autocut.search.dominance import is_beaten
 from autocut.search.durations import fitting, recipe_s, seconds_each, total_s, training_s
 from autocut.search.expected_cost import ExpectedCost
 from autocut.search.jobs import PlannedJob, Purpose
 from autocut.search.lowerings import LoweringChoice
 from autocut.search.proposals import Proposer
-from autocut.search.state import SearchState
+from autocut.search.state import SearchState, family
 from autocut.search.volume import Volume
 
 _ASKS = 60
@@ -198,7 +197,7 @@ class Proposing:
         places = [front[at % len(front)] for at in self._proposer.places(_VARIATIONS)] if front else []
         # A new prefix keeps the lowering of its front point: only the most promising ones are judged with all lowerings.
         varied = [self._with_lowering_of(place, self._proposer.vary(place)) for place in places]
-        children = [child_of_known(state, recipe) for recipe in (*proposed, *varied)]
+        children = [_child(state, recipe) for recipe in (*proposed, *varied)]
         if state.settings.tactics.inheritance:
             children += [self._proposer.prune_more(place) for place in places]
         recipes = dict.fromkeys([*varied, *(child for child in children if child is not None)])
@@ -238,3 +237,12 @@ class Proposing:
             for sibling in self._choice.fan_out(recipe)
             if not state.is_settled(sibling) and sibling not in taken and not state.is_running(sibling)
         )
+
+
+def _child(state: SearchState, recipe: Recipe) -> Recipe | None:
+    """Return `recipe` as a child of the most pruned prefix that is trained and differs only in its ratio; None without one."""
+    inheritance = state.settings.tactics.inheritance
+    if not inheritance or recipe.parent is not None or "prune.ratio" not in recipe or not recipe.is_trained:
+        return None
+    smaller = [ratio for ratio in state.trained_ratios.get(family(recipe.prefix), ()) if ratio < float(recipe["prune.ratio"])]
+    return Recipe({**recipe, PARENT_RATIO: max(smaller)}) if smaller else None

@@ -6,20 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autocut.recipe import UNTOUCHED
-from autocut.search.jobs import (
-    BaselineReady,
-    Event,
-    Job,
-    JobEnded,
-    JobKind,
-    ModelLoaded,
-    RecipeFailed,
-    RecipeFinalized,
-    RecipeMeasured,
-    RecipeStarted,
-    StageBroke,
-    StageRan,
-)
+from autocut.search import jobs
+from autocut.search.jobs import Event, Job, JobKind, RecipeFailed, RecipeFinalized, RecipeMeasured
 from autocut.search.progress import Progress, headline
 from autocut.search.state import OpenTrial, SearchState
 
@@ -40,26 +28,26 @@ class Results:
     def record(self, job: Job, event: Event) -> None:
         """Record what a worker reported of `job`."""
         match event:
-            case StageRan():
+            case jobs.StageRan():
                 self._store.record_stage(event, job, self._state.recipe_of(job))
                 self._progress.stage = f"{event.stage} {event.method}"
-            case StageBroke():
+            case jobs.StageBroke():
                 self._store.record_work(event.seconds, event.category, job)
-            case ModelLoaded():
+            case jobs.ModelLoaded():
                 self._store.record_work(event.seconds, "compiling", job)
-            case BaselineReady():
+            case jobs.BaselineReady():
                 self._store.set_baseline(event)
-            case RecipeStarted():
+            case jobs.RecipeStarted():
                 self._store.start(event.recipe)
-            case RecipeMeasured():
+            case jobs.RecipeMeasured():
                 self._record_measured(event)
-            case RecipeFailed() if job.kind == JobKind.FINALIZE:
+            case jobs.RecipeFailed() if job.kind == JobKind.FINALIZE:
                 self._record_not_finalized(event)
-            case RecipeFailed():
+            case jobs.RecipeFailed():
                 self.record_failed(event)
-            case RecipeFinalized():
+            case jobs.RecipeFinalized():
                 self._record_finalized(event)
-            case JobEnded():
+            case jobs.JobEnded():
                 self._store.end_job(job, event)
 
     def _record_measured(self, event: RecipeMeasured) -> None:
@@ -67,7 +55,7 @@ class Results:
         values = state.values(event.measured.measurement, event.measured.train_seconds)
         violations, objectives = state.violations(values), state.settings.objective_values(values)
         trial = state.open.get(recipe, OpenTrial())
-        number = self._store.complete(trial.stored, recipe, values, event, violations, state.curve(recipe))
+        number = self._store.complete(trial.stored, event, values, violations, state.curve(recipe))
         if trial.sampled is not None:
             self._proposer.tell(trial.sampled, objectives, violations)
         else:
@@ -82,7 +70,7 @@ class Results:
         if is_stopped and recipe.prefix in state.stopped and recipe not in state.open:
             return  # one trial tells that the training was stopped; the other lowerings of its prefix get none
         trial = state.open.get(recipe, OpenTrial())
-        number = self._store.fail(trial.stored, recipe, event, state.curve(recipe))
+        number = self._store.fail(trial.stored, event, state.curve(recipe))
         if trial.sampled is not None:
             (self._proposer.forget if is_interrupted else self._proposer.reject)(trial.sampled)
         self._progress.bugs += event.outcome == "bug"
@@ -102,7 +90,7 @@ class Results:
         broken = self._state.broken_limits(values)
         if broken and event.recipe != UNTOUCHED:
             event = replace(event, refusal=f"{broken[0]} does not hold on the test split")
-        self._store.finalize(event.recipe, values, event)
+        self._store.finalize(event, values)
         done = "verified" if event.bundle else "measured"
         told = f"refused: {event.refusal}" if event.refusal else f"{done}, {headline(values)} on the locked test split"
         self._progress.lines.append(f"bundle: {event.recipe.describe()}: {told}")

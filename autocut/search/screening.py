@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autocut.budget import format_duration
 from autocut.recipe import Recipe
 from autocut.search.dominance import is_beaten
-from autocut.search.durations import fitting, recipe_s
+from autocut.search.durations import fitting
 from autocut.search.jobs import PlannedJob
 from autocut.search.lowerings import affordable_lowerings
 from autocut.search.state import RunningJob, SearchState
@@ -38,26 +37,6 @@ def screen(state: SearchState, planned: PlannedJob, left_s: float) -> Screened:
 def is_affordable(state: SearchState, recipe: Recipe) -> bool:
     """Whether the lowering of `recipe` runs here and does not take too much of the budget."""
     return recipe.lowering in affordable_lowerings(state)
-
-
-def why_infeasible(state: SearchState, recipe: Recipe) -> str | None:
-    """Say why this machine cannot run the lowering of `recipe`; None where it can."""
-    if recipe.lowering in state.settings.graphs:
-        return None
-    dtype, mode = recipe.lowering
-    return f"{dtype} with {mode} cannot run on this machine; see: autocut methods"
-
-
-def slow_lowering_line(state: SearchState, recipe: Recipe) -> str:
-    """Say that the lowering of a user's recipe takes too much of the budget."""
-    takes = f"{recipe.lowering[1]} takes {state.planner.lowering_s(recipe.lowering):.0f} s"
-    return f"not run: {recipe.describe()}: {takes}, too long for this budget"
-
-
-def late_line(state: SearchState, recipe: Recipe, left_s: float) -> str:
-    """Say that a user's recipe does not fit into the time that is left."""
-    takes = format_duration(recipe_s(state, recipe))
-    return f"not run: {recipe.describe()}: it takes about {takes}, and {format_duration(max(0.0, left_s))} is left"
 
 
 def blamed(state: SearchState, ended: RunningJob, unfinished: list[Recipe]) -> list[Recipe]:

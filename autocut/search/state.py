@@ -11,22 +11,9 @@ from typing import Any
 from autocut.measurement import Cost, Measurement
 from autocut.recipe import Recipe, Value
 from autocut.score import Limit, values_of
+from autocut.search import jobs
 from autocut.search.cost_model import CostModel
-from autocut.search.jobs import (
-    BaselineReady,
-    Event,
-    Job,
-    JobKind,
-    ModelLoaded,
-    Purpose,
-    RecipeFailed,
-    RecipeFinalized,
-    RecipeMeasured,
-    RecipeStarted,
-    RungReached,
-    StageRan,
-    WorkerUp,
-)
+from autocut.search.jobs import Event, Job, JobKind, Purpose, RecipeFailed, RecipeFinalized
 from autocut.search.learning_curves import LearningCurves
 from autocut.search.live_front import LiveFront
 from autocut.search.planner import Planner
@@ -72,24 +59,16 @@ class SearchState:
     """What one search knows.
 
     Attributes:
-        phase: How far the search has come.
-        reference: Cost of the untouched model; None before it was measured.
         finished: Measured recipes with their values, in the order in which they were measured.
         infeasible: Recipes that failed here; they never run again.
         given_up: Recipes whose training was stopped; they may run again once the search is relaxed.
         refused: Measured recipes that cannot be deployed.
-        finalized: Recipes that finalization has dealt with.
         trained: Prefixes of measured recipes: their training is done.
         trained_on_disk: Prefixes whose training ended in this session, measured or not.
-        trained_ratios: Prune ratios of trained prefixes without a parent, by what they have in common.
+        trained_ratios: Prune ratios of trained prefixes without a parent, by what these prefixes have in common.
         stopped: Prefixes whose training was stopped.
-        running: Jobs by their number.
         open: Proposed recipes that are running trials of the study.
-        front: Finished recipes within the limits that no other one beats.
         best_seen: The best accuracy and the best speed-up of all finished recipes.
-        costs: Costs by structure and lowering.
-        curves: Learning curves of finished trainings.
-        planner: Seconds that stages took.
         is_relaxed: Whether the search now also runs what it expected nothing of before, and lets every training end.
         is_rehearsed: Whether one point was chosen for an early finalization.
         revision: Grows with every finished and every infeasible recipe.
@@ -128,30 +107,30 @@ class SearchState:
     def apply(self, job: Job, event: Event, now: float) -> None:
         """Take in what a worker reported of `job`; `now` is a reading of the budget's clock."""
         match event:
-            case StageRan():
+            case jobs.StageRan():
                 self.planner.observe(event, self.recipe_of(job))
                 if event.stage == "train":
                     self.trained_on_disk.add(self.recipe_of(job).prefix)
-            case ModelLoaded():
+            case jobs.ModelLoaded():
                 self.planner.observe_loading(event)
-            case BaselineReady():
+            case jobs.BaselineReady():
                 self.reference = event.reference
                 self.set_baseline(event.accuracy.metric.value)
-            case WorkerUp() if job.number in self.running:
+            case jobs.WorkerUp() if job.number in self.running:
                 self.running[job.number].is_up = True
-            case RecipeStarted():
+            case jobs.RecipeStarted():
                 self._begin(self.running[job.number], event.recipe, now)
-            case RungReached():
+            case jobs.RungReached():
                 self._rungs.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
-            case RecipeMeasured():
+            case jobs.RecipeMeasured():
                 values = self.values(event.measured.measurement, event.measured.train_seconds)
                 self.finish(event.recipe, values, event.measured.train_seconds, self.curve(event.recipe))
-            case RecipeFailed() if job.kind == JobKind.FINALIZE:
+            case jobs.RecipeFailed() if job.kind == JobKind.FINALIZE:
                 if event.outcome != "interrupted":
                     self.finish_finalization(event.recipe, is_refused=True)
-            case RecipeFailed():
+            case jobs.RecipeFailed():
                 self.fail(event)
-            case RecipeFinalized():
+            case jobs.RecipeFinalized():
                 if event.bundle is not None:
                     self.planner.observe_finalization(now - (self.running[job.number].recipe_started or now))
                 self._finalize(event)
@@ -159,10 +138,6 @@ class SearchState:
     def start(self, job: Job, purpose: Purpose, now: float) -> None:
         """Take in that a worker gets `job`."""
         self.running[job.number] = RunningJob(job, purpose, now)
-
-    def end(self, job: Job) -> RunningJob | None:
-        """Take in that the worker of `job` is gone; return the last entry of the job."""
-        return self.running.pop(job.number, None)
 
     def _begin(self, running: RunningJob, recipe: Recipe, now: float) -> None:
         # The first workers also wait for what starts only once: Ray, and the process that workers are forked from.

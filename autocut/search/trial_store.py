@@ -20,6 +20,7 @@ from autocut.search.proposals import Proposer
 from autocut.study import Session, Study
 from autocut.study.records import StageRun
 
+Values = Mapping[str, float]
 _INTERRUPTED = "interrupted: the search was stopped before this trial ended; the same command runs it again"
 
 
@@ -27,64 +28,43 @@ class TrialStore(Protocol):
     """What the agent needs of a study: where it records every outcome."""
 
     def begin(self, recipe: Recipe) -> Any:
-        """Make a proposed recipe a running trial; what comes back is given to `complete` or `fail`."""
-        ...
+        """Make a proposed recipe a running trial; the agent passes the returned handle to `complete` or `fail`."""
 
     def start(self, recipe: Recipe) -> None:
-        """Note that work on a recipe begins now, and not when it was proposed or queued."""
-        ...
+        """Note that work on a recipe begins now; it may have been proposed or queued earlier."""
 
-    def complete(
-        self,
-        handle: Any,
-        recipe: Recipe,
-        values: Mapping[str, float],
-        event: RecipeMeasured,
-        violations: Mapping[str, float],
-        curve: Sequence[float],
-    ) -> int:
+    def complete(self, handle: Any, event: RecipeMeasured, values: Values, violations: Values, curve: Sequence[float]) -> int:
         """Record a measured recipe; return its trial number."""
-        ...
 
-    def fail(self, handle: Any, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:
+    def fail(self, handle: Any, failure: RecipeFailed, curve: Sequence[float]) -> int:
         """Record a recipe without a measurement; return its trial number."""
-        ...
 
-    def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:
-        """Record test numbers and bundle of a recipe."""
-        ...
+    def finalize(self, finalized: RecipeFinalized, values: Values) -> None:
+        """Record the numbers of the locked test split, and the bundle, of a recipe."""
 
     def refuse(self, recipe: Recipe, reason: str) -> None:
-        """Take a recipe off the front."""
-        ...
+        """Take a recipe off the front, because it could not be finalized."""
 
     def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
-        """Record a stage run of a recipe and charge it."""
-        ...
+        """Record a stage run of a recipe, and charge its seconds if the stage was really made."""
 
     def record_work(self, seconds: float, category: str, job: Job) -> None:
-        """Charge work that left no stage output."""
-        ...
+        """Charge work that left no stage output: a stage that broke, a model that was loaded."""
 
     def end_job(self, job: Job, ended: JobEnded) -> None:
         """Charge the rest of a worker's time."""
-        ...
 
     def set_baseline(self, ready: BaselineReady) -> None:
         """Keep what every speed-up refers to."""
-        ...
 
     def candidates(self) -> list[FrontPoint]:
-        """Everything measured that may be handed over, by validation numbers: within the limits and not refused."""
-        ...
+        """Everything measured that may be deployed, by validation numbers: within the limits and not refused."""
 
     def front(self) -> list[FrontPoint]:
-        """The candidates that none other beats."""
-        ...
+        """The candidates that no other one beats."""
 
     def trial_number(self, recipe: Recipe) -> int | None:
         """Number of the completed trial of a recipe."""
-        ...
 
 
 class StudyTrialStore:
@@ -129,17 +109,11 @@ class StudyTrialStore:
         return [recipe for recipe in dict.fromkeys([*recipes, *told]) if recipe not in settled]
 
     def complete(
-        self,
-        handle: optuna.Trial | None,
-        recipe: Recipe,
-        values: Mapping[str, float],
-        event: RecipeMeasured,
-        violations: Mapping[str, float],
-        curve: Sequence[float],
+        self, handle: optuna.Trial | None, event: RecipeMeasured, values: Values, violations: Values, curve: Sequence[float]
     ) -> int:
-        """Record a measured recipe; return its trial number."""
+        """See `TrialStore`."""
+        recipe, measured = event.recipe, event.measured
         params, distributions = self._proposer.parameters(recipe)
-        measured = event.measured
         number = self.study.complete(
             handle,
             recipe,
@@ -161,8 +135,9 @@ class StudyTrialStore:
         self._numbers[recipe] = number
         return number
 
-    def fail(self, handle: optuna.Trial | None, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:
-        """Record a recipe that ended without a measurement; return its trial number."""
+    def fail(self, handle: optuna.Trial | None, failure: RecipeFailed, curve: Sequence[float]) -> int:
+        """See `TrialStore`."""
+        recipe = failure.recipe
         params, distributions = self._proposer.parameters(recipe)
         retry = failure.outcome == "interrupted"
         reason = _INTERRUPTED if retry else f"{failure.outcome}: {failure.reason}"
@@ -170,10 +145,10 @@ class StudyTrialStore:
         started = self._started.pop(recipe, None)
         return self.study.fail(handle, recipe, params, distributions, reason, state, curve=curve, retry=retry, started=started)
 
-    def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:
-        """Record the numbers of the locked test split and what became of the bundle."""
+    def finalize(self, finalized: RecipeFinalized, values: Values) -> None:
+        """See `TrialStore`."""
         self.study.record_final(
-            self._numbers[recipe],
+            self._numbers[finalized.recipe],
             finalized.measurement,
             values,
             bundle=Path(finalized.bundle) if finalized.bundle else None,

@@ -101,7 +101,7 @@ def main() -> None:
             values = values_of(measurement, reference, price, 30.0)
             event = RecipeMeasured(recipe, Measured(measurement, 30.0, 10_000, ("a" * 64, "b" * 64), "c" * 16))
             started = time.perf_counter()
-            store.complete(store.begin(recipe), recipe, values, event, {}, [float(x) for x in rng.uniform(0.9, 1, EPOCHS)])
+            store.complete(store.begin(recipe), event, values, {}, [float(x) for x in rng.uniform(0.9, 1, EPOCHS)])
             proposer.tell(trial, [values[name] for name in OBJECTIVES], {})
             timed("record", started)
             started = time.perf_counter()

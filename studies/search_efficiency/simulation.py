@@ -312,13 +312,13 @@ class MemoryTrialStore:
     def complete(
         self,
         handle: Any,  # noqa: ARG002
-        recipe: Recipe,
-        values: Mapping[str, float],
         event: RecipeMeasured,
+        values: Mapping[str, float],
         violations: Mapping[str, float],
         curve: Sequence[float],  # noqa: ARG002
     ) -> int:
         """See `TrialStore`."""
+        recipe = event.recipe
         point = FrontPoint(next(self._numbers), recipe, values, event.measured.measurement, is_baseline(recipe), None)
         self.points[recipe] = point
         if any(violation > 0 for violation in violations.values()):
@@ -326,14 +326,14 @@ class MemoryTrialStore:
         self._front = None
         return point.trial
 
-    def fail(self, handle: Any, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:  # noqa: ARG002
+    def fail(self, handle: Any, failure: RecipeFailed, curve: Sequence[float]) -> int:  # noqa: ARG002
         """See `TrialStore`."""
         self.failures.append(failure)
         return next(self._numbers)
 
-    def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:  # noqa: ARG002
+    def finalize(self, finalized: RecipeFinalized, values: Mapping[str, float]) -> None:
         """See `TrialStore`."""
-        self.finals[recipe] = values
+        self.finals[finalized.recipe] = values
 
     def refuse(self, recipe: Recipe, reason: str) -> None:  # noqa: ARG002
         """See `TrialStore`."""

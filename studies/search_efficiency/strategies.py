@@ -22,9 +22,8 @@ from autocut.search.agent import Agent
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, RecipeFailed, RecipeMeasured
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
-from autocut.search.settings import SearchSettings
+from autocut.search.settings import EVERYTHING, SearchSettings, Tactics
 from autocut.search.state import SearchState
-from autocut.search.tactics import EVERYTHING, Tactics
 from autocut.space import Space
 
 PRICE = Price("c7i.large", 0.08925, "2026-11")

@@ -12,9 +12,8 @@ from autocut.price import Price
 from autocut.search.agent import Agent
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
-from autocut.search.settings import SearchSettings
+from autocut.search.settings import EVERYTHING, SearchSettings
 from autocut.search.state import SearchState
-from autocut.search.tactics import EVERYTHING
 from autocut.space import load_space
 
 METHODS = {

@@ -12,7 +12,7 @@ from autocut.search.jobs import Job, RecipeFailed
 from autocut.search.learning_curves import FEWEST_CURVES, LearningCurves
 from autocut.search.proposals import Proposer
 from autocut.search.recall import EarlierTrial, recall_trial
-from autocut.search.tactics import Tactics
+from autocut.search.settings import Tactics
 
 UNWEIGHED = Tactics(gain_per_second=False)
 """Proposals as the sampler makes them: weighed, those of this world are too good to be stopped."""
