@@ -1,7 +1,7 @@
 """The search: what decides. It knows no torch, no Ray and no process.
 
 `state` holds everything that a search has learned, `settings` what stays fixed. Small policies read both and return decisions:
-what runs without being proposed (`opening`, `slow_lowerings`), which ideas of the sampler run (`proposing`, `acquisition`), and
-judgements about recipes (`lowerings`, `dominance`, `durations` and others). `agent` asks the policies in order; `results` tells the
-study, the sampler and the user how each recipe ended.
+what runs without being proposed (`opening`), which ideas of the sampler run (`proposing`, `acquisition`), and judgements about
+recipes (`lowerings`, `dominance`, `durations`, `early_stopping`, `finalists`). `agent` asks the policies in order; `results` tells
+the study, the sampler and the user how each recipe ended.
 """

@@ -29,9 +29,9 @@ Offer = Sequence[Recipe]
 
 @dataclass(frozen=True)
 class Choice:
-    """The best offer by its number, and those of its recipes that are worth their seconds.
+    """The best offer by its number, its recipes that are worth their seconds, and their expected hypervolume per second.
 
-    `rate` is the hypervolume per second that is expected of them; infinite where nothing is known.
+    `rate` is infinite where nothing is known.
     """
 
     offer: int
@@ -40,7 +40,7 @@ class Choice:
 
 
 class Acquisition:
-    """Picks the offer, and of its lowerings those, that promise most hypervolume per predicted second."""
+    """Picks the offer, and the lowerings of it, that promise the most hypervolume per predicted second."""
 
     def __init__(self, surrogate: AccuracySurrogate, costs: Costs) -> None:
         self._surrogate = surrogate
@@ -54,14 +54,14 @@ class Acquisition:
         front: Sequence[Mapping[str, float]],
         volume: Volume,
     ) -> Choice:
-        """Return the best offer; the first one, whole, while too little is known, or nothing is expected of any.
+        """Return the best offer; the whole first one while too little is known, or if no offer has an expected gain.
 
         Args:
             offers: Recipes of each.
             seconds: Predicted seconds of each recipe of each offer.
-            shared_s: Seconds of each offer besides, however many of its recipes are run: its training.
+            shared_s: Seconds of each offer that all its recipes share: its training.
             front: Values of the finished points that none other beats.
-            volume: What is to grow.
+            volume: The hypervolume that should grow.
         """
         if not self._surrogate.is_ready():
             return Choice(0, tuple(offers[0]), math.inf)
@@ -91,7 +91,7 @@ class Acquisition:
         front: Sequence[Mapping[str, float]],
         volume: Volume,
     ) -> list[int]:
-        """Places of the `count` of `recipes` that promise most hypervolume per second; fewer where of fewer any is expected."""
+        """Return the places of the `count` recipes with the most expected hypervolume per second; fewer where fewer expect any."""
         points, growth = self._points(recipes, volume), Growth(front, volume)
         most = growth.at_most(points)
         promised, rates = most.mean(axis=0) / seconds, dict[int, float]()
@@ -107,7 +107,7 @@ class Acquisition:
 
 
 class Growth:
-    """By how much guessed points would enlarge the hypervolume of a front."""
+    """How much guessed points would enlarge the hypervolume of a front."""
 
     def __init__(self, front: Sequence[Mapping[str, float]], volume: Volume) -> None:
         self._volume = volume
@@ -115,9 +115,9 @@ class Growth:
         self._before = volume.of_inside(self._known)
 
     def at_most(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What each guess adds at most: its box, less what it shares with the known point that shares most; shape (trees, recipes).
+        """Return what each guess adds at most, shape (trees, recipes): its box without the largest share that a known point covers.
 
-        0 where it lies outside the corner, or a known point is nowhere worse.
+        0 where the guess lies outside the corner, or a known point is nowhere worse.
         """
         own = np.prod(np.maximum(-points, 0.0), axis=2)
         shared = np.prod(np.maximum(-np.maximum(points[:, :, np.newaxis, :], self._known), 0.0), axis=3)
@@ -125,7 +125,7 @@ class Growth:
         return left
 
     def mean(self, points: NDArray[np.float64], adds: NDArray[np.bool_]) -> float:
-        """Growth by all recipes together, of each guess those that add something; the mean over the trees."""
+        """Return the mean growth over the trees by all recipes together; `adds` marks the guesses that add something."""
         return math.fsum(self._grown(guess[new]) for guess, new in zip(points, adds, strict=True)) / len(points)
 
     def _grown(self, added: NDArray[np.float64]) -> float:
@@ -133,6 +133,6 @@ class Growth:
 
 
 def _by_rate(most: NDArray[np.float64], seconds: Sequence[float]) -> list[tuple[int, float]]:
-    """Recipes that may add something, with what each can add at most per second of its own: the most first."""
+    """Recipes that may add something, each with the most that it can add per second of its own; the best first."""
     rates = most.mean(axis=0) / np.maximum(seconds, 1e-3)
     return [(int(lowering), float(rates[lowering])) for lowering in np.argsort(-rates) if rates[lowering] > 0]

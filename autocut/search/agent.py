@@ -25,16 +25,15 @@ from typing import TYPE_CHECKING
 from autocut.budget import Budget, format_duration
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search import early_stopping, finalists, plan
-from autocut.search.durations import recipe_s
+from autocut.search.dominance import is_beaten
+from autocut.search.durations import fitting, recipe_s
 from autocut.search.early_stopping import StoppingRule
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
-from autocut.search.lowerings import LoweringChoice
-from autocut.search.opening import opening
+from autocut.search.lowerings import LoweringChoice, affordable_lowerings
+from autocut.search.opening import SlowLowerings, opening
 from autocut.search.progress import Progress
 from autocut.search.proposing import Proposing
 from autocut.search.results import Results
-from autocut.search.screening import blamed, is_affordable, screen
-from autocut.search.slow_lowerings import SlowLowerings
 from autocut.search.state import OpenTrial, Phase, RunningJob, SearchState
 
 if TYPE_CHECKING:
@@ -167,13 +166,22 @@ class Agent:
     def _still_worth(self, planned: PlannedJob) -> PlannedJob | None:
         if not planned.may_skip:
             self._tell_impossible(planned.recipes)
-        screened = screen(self.state, planned, self._left_s())
-        if screened.late:
-            self._tell_too_long(screened.late)
-            self._postponed.append(replace(planned, recipes=screened.late))
-        dropped = [recipe for recipe in planned.recipes if recipe not in screened.fitting]
-        self._interrupt([recipe for recipe in dropped if not self.state.is_running(recipe)])
-        return replace(planned, recipes=screened.fitting) if screened.fitting else None
+        recipes = tuple(recipe for recipe in planned.recipes if self._is_worth(recipe, may_skip=planned.may_skip))
+        fits = fitting(self.state, recipes, self._left_s())
+        if late := tuple(recipe for recipe in recipes if recipe not in fits):
+            self._tell_too_long(late)
+            self._postponed.append(replace(planned, recipes=late))
+        self._interrupt([recipe for recipe in planned.recipes if recipe not in fits and not self.state.is_running(recipe)])
+        return replace(planned, recipes=fits) if fits else None
+
+    def _is_worth(self, recipe: Recipe, *, may_skip: bool) -> bool:
+        """Whether `recipe` is new, affordable, and not beaten where beaten recipes may be skipped."""
+        if self.state.is_settled(recipe) or self.state.is_running(recipe) or not self._is_affordable(recipe):
+            return False
+        return not (may_skip and is_beaten(self.state, recipe))
+
+    def _is_affordable(self, recipe: Recipe) -> bool:
+        return recipe.lowering in affordable_lowerings(self.state)
 
     def _is_explored(self) -> bool:
         """Whether nothing is worth running, and the running jobs will hardly change that."""
@@ -296,7 +304,7 @@ class Agent:
         if job.kind == JobKind.FINALIZE and current is not None and current not in self.state.finalized:
             self.on_event(job, RecipeFailed(current, "failed", error))
         if job.kind == JobKind.MEASURE:
-            failed = blamed(self.state, ended, unfinished)
+            failed = _blamed(self.state, ended, unfinished)
             for recipe in failed:
                 self._fail(RecipeFailed(recipe, "failed", error))
             if again := tuple(recipe for recipe in unfinished if recipe not in failed):
@@ -316,7 +324,7 @@ class Agent:
     def _tell_impossible(self, recipes: Sequence[Recipe]) -> None:
         """Tell which user recipes cannot run; one that is only too slow for this budget may be asked for again."""
         for recipe in recipes:
-            if recipe not in self.state.settings.user_recipes or self.state.is_settled(recipe) or is_affordable(self.state, recipe):
+            if recipe not in self.state.settings.user_recipes or self.state.is_settled(recipe) or self._is_affordable(recipe):
                 continue
             dtype, mode = recipe.lowering
             if recipe.lowering in self.state.settings.graphs:
@@ -332,3 +340,15 @@ class Agent:
                 self._told_too_long.add(recipe)
                 takes, left = format_duration(recipe_s(self.state, recipe)), format_duration(max(0.0, self._left_s()))
                 self.progress.lines.append(f"not run: {recipe.describe()}: it takes about {takes}, and {left} is left")
+
+
+def _blamed(state: SearchState, ended: RunningJob, unfinished: list[Recipe]) -> list[Recipe]:
+    """Return the recipes of a dead worker that must not run again: the one that it worked on, and those that share its training.
+
+    If the worker died during a training, every recipe that needs this training would end in the same way.
+    """
+    current = ended.recipe
+    if current is None:
+        return []
+    in_training = current.is_trained and current.prefix not in state.trained and current.prefix not in state.trained_on_disk
+    return [recipe for recipe in unfinished if recipe == current or (in_training and recipe.prefix == current.prefix)]

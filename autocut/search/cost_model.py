@@ -1,7 +1,7 @@
-"""Cost is known before training: predict it, and do not train what is already beaten.
+"""Costs are known before training: a model of them.
 
-Latency and size follow from the structure, not from the weights. Every measured recipe therefore tells the cost of all recipes
-with the same pruning and the same lowering; between measured prune ratios the cost is interpolated in its logarithm.
+Latency and size follow from the structure, not from the weights. So every measured recipe tells the cost of all recipes with the
+same pruning and the same lowering. Between measured prune ratios the logarithm of the cost is interpolated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autocut.recipe import UNTOUCHED, Lowering, Recipe
 
 COST_METRICS = ("usd_per_million", "latency_ms", "size_bytes", "compressed_size_bytes")
 _INTERPOLATION_MARGIN = 0.9
-"""An interpolated cost is taken to be this much lower than it looks, before a recipe is dropped for it."""
+"""An interpolated cost is multiplied by this before a recipe is dropped for it."""
 
 _FULL_PRECISION, _ = UNTOUCHED.lowering
 _NOT_PRUNED = str(UNTOUCHED["prune.method"])
@@ -41,8 +41,7 @@ class CostModel:
     def learn(self, recipe: Recipe, values: Mapping[str, float]) -> None:
         """Remember what `recipe` cost.
 
-        Methods that gave the very same structure once (they remove as many channels, only others) are taken to do so at every
-        ratio.
+        Two methods that gave the same costs once (they remove equally many channels, but others) count as twins at every ratio.
         """
         method, ratio = str(recipe["prune.method"]), _ratio(recipe)
         cost = {name: values[name] for name in COST_METRICS if name in values}
@@ -59,11 +58,11 @@ class CostModel:
         return frozenset(self._methods[method])
 
     def is_known(self, recipe: Recipe) -> bool:
-        """Whether the very structure of `recipe` was timed with this lowering."""
+        """Whether the structure of `recipe` was timed with this lowering."""
         return _ratio(recipe) in self._curve(recipe).costs
 
     def predict(self, recipe: Recipe) -> dict[str, float] | None:
-        """Return the expected costs of `recipe`; None outside what was measured, where nothing can be said."""
+        """Return the expected costs of `recipe`; None outside the measured ratios."""
         curve = self._curve(recipe)
         costs, ratio = curve.costs, _ratio(recipe)
         if ratio in costs:
@@ -80,7 +79,7 @@ class CostModel:
         }
 
     def scaled(self, recipe: Recipe) -> dict[str, float] | None:
-        """Guess the costs of `recipe` from another lowering of its structure: what it saves there, it saves here too."""
+        """Guess the costs of `recipe` from another lowering of its structure, as if both saved the same share."""
         untouched = self._known.get((_NOT_PRUNED, recipe.lowering), {}).get(0.0)
         for dtype, mode in sorted(
             {lowering for _, lowering in self._known}, key=lambda lowering: lowering[0] != recipe.lowering[0]
@@ -113,13 +112,13 @@ def cheapest_modes(
 ) -> list[Lowering]:
     """Drop the lowerings that cannot win: another one is nowhere dearer, somewhere cheaper, and no less accurate.
 
-    No less accurate are lowerings of the same quantized graph, and those of full precision: a dtype that costs more than fp32 has
-    nothing to offer.
+    A lowering is no less accurate if it has the same quantized graph or full precision: a dtype that costs more than full precision
+    has nothing to offer.
 
     Args:
-        lowerings: Candidates; those without an entry in `costs` are kept, because nothing is known against them.
+        lowerings: Candidates; those without an entry in `costs` are kept.
         costs: Costs of the lowerings on one structure.
-        graphs: What each lowering's accuracy depends on; lowerings of one graph give the same accuracy.
+        graphs: The quantized graph of each lowering; lowerings of one graph give the same accuracy.
         metrics: Cost metrics that the search minimizes.
     """
     candidates = list(lowerings)

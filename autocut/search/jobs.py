@@ -46,30 +46,21 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Job:
-    """Work for one fresh worker process.
-
-    Attributes:
-        deadline: Reading of `time.time()`. The worker stops at the next batch boundary after it, and is killed shortly later.
-        why: The reason, for people.
-        trials: Trial numbers of the recipes that are finalized; a bundle tells its own.
-        reference: Cost of the untouched model, for bundles.
-        search_seconds: Length of the search, for bundles.
-        patience_s: A recipe that takes longer hangs: its worker is killed, and the recipe has failed.
-        may_skip: Whether recipes that were beaten meanwhile need not run again.
-        floors: By prefix, the metric after each epoch before the last that its training needs to go on.
-    """
+    """Work for one fresh worker process."""
 
     number: int
     kind: JobKind
     recipes: tuple[Recipe, ...]
     deadline: float
+    """Reading of `time.time()`. The worker stops at the next batch boundary after it, and is killed shortly later."""
     why: str
-    trials: tuple[int, ...] = ()
-    reference: Cost | None = None
+    trials: tuple[int, ...] = ()  # numbers of the recipes that are finalized; bundles tell these and the next two
+    reference: Cost | None = None  # of the untouched model
     search_seconds: float = 0.0
-    patience_s: float = 3600.0
-    may_skip: bool = True
+    patience_s: float = 3600.0  # a recipe that takes longer hangs: its worker is killed, and the recipe has failed
+    may_skip: bool = True  # what was beaten meanwhile need not run again
     floors: Mapping[Recipe, tuple[float, ...]] = field(default_factory=dict)
+    """By prefix, the metric after each epoch before the last that its training needs to go on."""
 
     def floor(self, recipe: Recipe, rung: Rung) -> float:
         """What the metric of `recipe` must be at `rung` for its training to go on."""

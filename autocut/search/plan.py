@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autocut.budget import Budget, format_duration
 from autocut.recipe import UNTOUCHED
-from autocut.search.epochs import ladder, too_long
+from autocut.search.durations import ladder, too_long
 from autocut.search.lowerings import lowerings_by_seconds, unaffordable_lowerings
 from autocut.search.state import SearchState
 

@@ -14,24 +14,14 @@ from autocut.study import Study
 
 @dataclass(frozen=True)
 class EarlierTrial:
-    """The last trial of a recipe in an earlier session.
-
-    Attributes:
-        recipe: Of the trial.
-        values: What it gave; None where it was infeasible, failed, or was `stopped`.
-        train_seconds: That its model took to train.
-        tested: What it gave on the test split; None where it was not finalized.
-        is_refused: Whether its bundle was not accepted.
-        is_stopped: Whether its training was stopped early.
-        curve: Validation metric after each epoch.
-    """
+    """The last trial of a recipe in an earlier session."""
 
     recipe: Recipe
-    values: Mapping[str, float] | None
+    values: Mapping[str, float] | None  # None: infeasible, failed, or stopped
     train_seconds: float = 0.0
-    tested: Mapping[str, float] | None = None
-    is_refused: bool = False
-    is_stopped: bool = False
+    tested: Mapping[str, float] | None = None  # values on the test split, where it was finalized
+    is_refused: bool = False  # its bundle was not accepted
+    is_stopped: bool = False  # its training was stopped early
     curve: Sequence[float] = ()
 
 

@@ -15,14 +15,14 @@ from autocut.space import Space
 
 @dataclass(frozen=True)
 class Tactics:
-    """What the agent may use. A search uses all of it; ablations switch one part off (studies/search_efficiency).
+    """What makes a search fast. A search uses all of it; ablations switch one part off (studies/search_efficiency).
 
     Attributes:
         fan_out: A trained prefix is measured with every promising lowering, not only with the proposed one.
-        cost_first: Costs are measured before training, and what they already beat is not trained.
+        cost_first: Costs are measured before training, and a recipe that is beaten on cost is not trained.
         early_stopping: A training ends at a rung where even an optimistic end would not reach the front.
         inheritance: A more pruned child may start from its less pruned trained parent.
-        gain_per_second: Of several proposals that one is run which promises most hypervolume per predicted second.
+        gain_per_second: Of several proposals the one runs that promises the most hypervolume per predicted second.
     """
 
     fan_out: bool = True
@@ -37,25 +37,16 @@ EVERYTHING = Tactics()
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What a search explores, and under which conditions.
-
-    Attributes:
-        space: What is explored.
-        graphs: The lowerings that this machine can run, each with the name of the quantized graph on which its accuracy depends.
-        budget_s: The whole budget; it decides which lowerings are affordable.
-        price: Of the machine that serves.
-        limits: Bounds that every model must keep; a recipe that breaks one on cost is not run.
-        user_recipes: Recipes that the user asked for, and recipes that an earlier session left unfinished. They always run.
-        tactics: What the search may use.
-        workers: Jobs at a time.
-    """
+    """What a search explores, and under which conditions."""
 
     space: Space
     graphs: Mapping[Lowering, str]
+    """The lowerings that this machine can run, each with the name of the quantized graph on which its accuracy depends."""
     budget_s: float
     price: Price
     limits: tuple[Limit, ...] = ()
     user_recipes: tuple[Recipe, ...] = ()
+    """What the user asked for, and what an earlier session left unfinished. They always run."""
     tactics: Tactics = EVERYTHING
     workers: int = 1
 

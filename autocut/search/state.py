@@ -13,7 +13,7 @@ from autocut.recipe import Recipe, Value
 from autocut.score import Limit, values_of
 from autocut.search import jobs
 from autocut.search.cost_model import CostModel
-from autocut.search.jobs import Event, Job, JobKind, Purpose, RecipeFailed, RecipeFinalized
+from autocut.search.jobs import Event, Job, JobKind, Purpose, RecipeFailed
 from autocut.search.learning_curves import LearningCurves
 from autocut.search.live_front import LiveFront
 from autocut.search.planner import Planner
@@ -56,48 +56,32 @@ class OpenTrial:
 
 
 class SearchState:
-    """What one search knows.
-
-    Attributes:
-        finished: Measured recipes with their values, in the order in which they were measured.
-        infeasible: Recipes that failed here; they never run again.
-        given_up: Recipes whose training was stopped; they may run again once the search is relaxed.
-        refused: Measured recipes that cannot be deployed.
-        trained: Prefixes of measured recipes: their training is done.
-        trained_on_disk: Prefixes whose training ended in this session, measured or not.
-        trained_ratios: Prune ratios of trained prefixes without a parent, by what these prefixes have in common.
-        stopped: Prefixes whose training was stopped.
-        open: Proposed recipes that are running trials of the study.
-        best_seen: The best accuracy and the best speed-up of all finished recipes.
-        is_relaxed: Whether the search now also runs what it expected nothing of before, and lets every training end.
-        is_rehearsed: Whether one point was chosen for an early finalization.
-        revision: Grows with every finished and every infeasible recipe.
-    """
+    """What one search knows."""
 
     def __init__(self, settings: SearchSettings, planner: Planner) -> None:
         self.settings = settings
         self.planner = planner
         self.phase = Phase.BASELINES
-        self.reference: Cost | None = None
-        self.finished: dict[Recipe, dict[str, float]] = {}
-        self.infeasible: set[Recipe] = set()
-        self.given_up: set[Recipe] = set()
-        self.refused: set[Recipe] = set()
+        self.is_relaxed = False  # relaxed: it also runs what it expected nothing of, and lets every training end
+        self.is_rehearsed = False  # one point was chosen for an early finalization
+        self.reference: Cost | None = None  # of the untouched model
+        self.finished: dict[Recipe, dict[str, float]] = {}  # measured, with values, in the order of the measurements
+        self.infeasible: set[Recipe] = set()  # they failed here and never run again
+        self.given_up: set[Recipe] = set()  # their training was stopped; they may run again once the search is relaxed
+        self.refused: set[Recipe] = set()  # measured, but cannot be deployed
         self.finalized: set[Recipe] = set()
-        self.trained: set[Recipe] = set()
-        self.trained_on_disk: set[Recipe] = set()
-        self.trained_ratios: dict[Family, set[float]] = defaultdict(set)
-        self.stopped: set[Recipe] = set()
+        self.running: dict[int, RunningJob] = {}  # by the job's number
+        self.open: dict[Recipe, OpenTrial] = {}  # proposed recipes that are running trials of the study
+        self.trained: set[Recipe] = set()  # prefixes of measured recipes
+        self.trained_on_disk: set[Recipe] = set()  # prefixes whose training ended in this session, measured or not
+        self.trained_ratios: dict[Family, set[float]] = defaultdict(set)  # of trained prefixes without a parent
+        self.stopped: set[Recipe] = set()  # prefixes whose training was stopped
         self.stopped_in_a_row = 0
-        self.running: dict[int, RunningJob] = {}
-        self.open: dict[Recipe, OpenTrial] = {}
         self.front = LiveFront(settings.objectives, settings.limits)
-        self.best_seen: dict[str, float] = {}
+        self.best_seen: dict[str, float] = {}  # accuracy and speed-up, each over all finished recipes
         self.costs = CostModel()
         self.curves = LearningCurves()
-        self.is_relaxed = False
-        self.is_rehearsed = False
-        self.revision = 0
+        self.revision = 0  # grows with every finished and every infeasible recipe
         self._limits = settings.limits
         self._train_seconds: dict[Recipe, float] = {}
         self._rungs: dict[Recipe, dict[int, float]] = {}
@@ -133,7 +117,10 @@ class SearchState:
             case jobs.RecipeFinalized():
                 if event.bundle is not None:
                     self.planner.observe_finalization(now - (self.running[job.number].recipe_started or now))
-                self._finalize(event)
+                # A limit that breaks on the test split counts nothing here: the next recipe must not depend on the test split.
+                values = self.values(event.measurement, self.train_seconds(event.recipe))
+                is_refused = event.refusal is not None and not self.broken_limits(values)
+                self.finish_finalization(event.recipe, is_refused=is_refused)
 
     def start(self, job: Job, purpose: Purpose, now: float) -> None:
         """Take in that a worker gets `job`."""
@@ -209,11 +196,6 @@ class SearchState:
         """From now on expect a little more than the best accuracy seen, and let every training end; stopped ones may go on."""
         self.is_relaxed = True
         self.given_up.clear()
-
-    def _finalize(self, event: RecipeFinalized) -> None:
-        """A limit that breaks on the test split does not count: what the search tries next must not depend on the test split."""
-        values = self.values(event.measurement, self.train_seconds(event.recipe))
-        self.finish_finalization(event.recipe, is_refused=event.refusal is not None and not self.broken_limits(values))
 
     # ---- policies read it ----------------------------------------
 

@@ -94,11 +94,11 @@ class StudyTrialStore:
         return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=running))
 
     def start(self, recipe: Recipe) -> None:
-        """Note when work on `recipe` begins: the dashboard's timeline shows it for trials that nobody asked for."""
+        """See `TrialStore`: the dashboard's timeline shows the time for trials that were not proposed."""
         self._started[recipe] = dt.datetime.now(dt.UTC)
 
     def close_interrupted(self) -> list[Recipe]:
-        """Close the trials that a killed search left running; return the interrupted recipes that have no verdict yet."""
+        """Close the trials that a killed search left running; return the interrupted recipes that have no result yet."""
         recipes = []
         for trial in self.study.running():
             recipe = Recipe(json.loads(trial.user_attrs["recipe"]))
@@ -186,7 +186,7 @@ class StudyTrialStore:
             self._session.charge(category, seconds)
 
     def end_job(self, job: Job, ended: JobEnded) -> None:
-        """Charge what a worker's life was spent on besides its stages."""
+        """Charge the time of a worker that it spent besides its stages."""
         self._session.charge("waiting", ended.waited_s)
         working = max(0.0, ended.seconds - ended.waited_s)
         if job.kind == JobKind.FINALIZE:
@@ -216,6 +216,6 @@ class StudyTrialStore:
 
 
 def is_baseline(recipe: Recipe) -> bool:
-    """Whether a recipe is one that people would try by hand: no training, and at most one kind of cut besides the compile mode."""
+    """Whether people would try a recipe by hand: no training, and at most one kind of cut besides the compile mode."""
     knobs = {name.partition(".")[0] for name in changed_settings(recipe)} - {"compile"}
     return "train" not in knobs and len(knobs) <= 1

@@ -3,8 +3,7 @@
 import pytest
 
 from autocut.recipe import Recipe
-from autocut.search.durations import recipe_s, total_s
-from autocut.search.epochs import ladder, on_ladder
+from autocut.search.durations import ladder, on_ladder, recipe_s, total_s
 from autocut.search.jobs import StageRan
 from autocut.search.planner import Planner
 
