@@ -35,7 +35,7 @@ class CostModel:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, Lowering], dict[float, Mapping[str, float]]] = defaultdict(dict)
-        self._methods: dict[str, set[str]] = defaultdict(set)
+        self._methods: dict[str, dict[str, None]] = defaultdict(dict)  # ordered: a set of strings differs from run to run
         self._curves: dict[tuple[str, Lowering], _Curve] = {}
 
     def learn(self, recipe: Recipe, values: Mapping[str, float]) -> None:
@@ -50,8 +50,8 @@ class CostModel:
         for (other, lowering), curve in list(self._known.items()):
             is_other_pruner = _NOT_PRUNED not in (method, other) and other != method
             if is_other_pruner and lowering == recipe.lowering and curve.get(ratio) == cost:
-                self._methods[method].add(other)
-                self._methods[other].add(method)
+                self._methods[method][other] = None
+                self._methods[other][method] = None
 
     def twins(self, method: str) -> frozenset[str]:
         """Methods that give the same structures as `method`."""
@@ -82,7 +82,7 @@ class CostModel:
         """Guess the costs of `recipe` from another lowering of its structure, as if both saved the same share."""
         untouched = self._known.get((_NOT_PRUNED, recipe.lowering), {}).get(0.0)
         for dtype, mode in sorted(
-            {lowering for _, lowering in self._known}, key=lambda lowering: lowering[0] != recipe.lowering[0]
+            dict.fromkeys(lowering for _, lowering in self._known), key=lambda lowering: lowering[0] != recipe.lowering[0]
         ):
             other = self.predict(recipe.with_lowering(dtype, mode))
             before = self._known.get((_NOT_PRUNED, (dtype, mode)), {}).get(0.0)
