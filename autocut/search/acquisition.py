@@ -60,7 +60,7 @@ class Acquisition:
             offers: Recipes of each.
             seconds: Predicted seconds of each recipe of each offer.
             shared_s: Seconds of each offer that all its recipes share: its training.
-            front: Values of the finished points that none other beats.
+            front: Values of the finished points that no other one beats.
             volume: The hypervolume that should grow.
         """
         if not self._surrogate.is_ready():

@@ -110,7 +110,7 @@ def cheapest_modes(
     graphs: Mapping[Lowering, str],
     metrics: Sequence[str],
 ) -> list[Lowering]:
-    """Drop the lowerings that cannot win: another one is nowhere dearer, somewhere cheaper, and no less accurate.
+    """Drop the lowerings that cannot win: another one costs nowhere more, somewhere less, and is no less accurate.
 
     A lowering is no less accurate if it has the same quantized graph or full precision: a dtype that costs more than full precision
     has nothing to offer.

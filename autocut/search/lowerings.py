@@ -118,7 +118,7 @@ class LoweringChoice:
         return untouched in self._state.finished or is_cheap(self._state, lowering)
 
     def _is_second_best(self, lowering: Lowering, best: Lowering, costs: Mapping[Lowering, Mapping[str, float]]) -> bool:
-        """Whether another lowering of the same dtype is clearly cheaper, in nothing clearly dearer, and as accurate untouched."""
+        """Whether another lowering of the same dtype is clearly cheaper, never clearly costlier, and as accurate untouched."""
         metrics, finished = self._state.settings.cost_metrics, self._state.finished
         if lowering == best or lowering not in costs or best not in costs or not metrics:
             return False

@@ -102,7 +102,7 @@ class SearchState:
                 self.set_baseline(event.accuracy.metric.value)
             case jobs.WorkerUp() if job.number in self.running:
                 self.running[job.number].is_up = True
-            case jobs.RecipeStarted():
+            case jobs.RecipeStarted() if job.number in self.running:
                 self._begin(self.running[job.number], event.recipe, now)
             case jobs.RungReached():
                 self._rungs.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric

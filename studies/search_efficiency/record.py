@@ -112,7 +112,7 @@ class Recorder:
         self._forget()
         made = self.pipeline.prefix(prefix)
         if len(self.rungs) != prefix["train.epochs"]:
-            self._forget_training()  # an earlier recording was stopped in the middle: its first rungs were told to nobody
+            self._forget_training()  # an earlier recording was stopped in the middle: its first rungs were not recorded
             made = self.pipeline.prefix(prefix)
         document: dict[str, Any] = {
             "recipe": dict(prefix),

@@ -43,7 +43,7 @@ DIED = "died"
 
 
 class Clock:
-    """Seconds that pass only when somebody works."""
+    """Seconds that pass only while a worker works."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -96,7 +96,7 @@ class World(Protocol):
 
 
 class Searcher(Protocol):
-    """Whoever decides: the agent, or a strategy that it is compared with."""
+    """What decides: the agent, or a strategy that it is compared with."""
 
     def next_job(self) -> Job | None:
         """Return the next job, None to wait, or raise `StopIteration`."""
@@ -183,7 +183,7 @@ class Simulation:
         self._begin(worker)
 
     def _begin(self, worker: _Worker) -> None:
-        """The step begins now; whoever is alone makes the others wait."""
+        """The step begins now; a worker that is alone makes the others wait."""
         worker.at = self.clock.now + worker.step.seconds
         if worker.step.alone:
             for other in self._running:

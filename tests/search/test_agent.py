@@ -43,7 +43,7 @@ def test_every_budget_is_kept_and_ends_with_the_front_finalized(start, budget_s)
 
 
 def test_the_untouched_weights_are_finalized_in_their_cheapest_exact_form(start):
-    """Beaten on the validation split or not: whoever can give no accuracy away needs it."""
+    """Beaten on the validation split or not: users who can give no accuracy away need it."""
     machine = start()
     machine.run()
 
@@ -108,7 +108,7 @@ def test_a_slow_rehearsal_does_not_end_the_search_early(start):
 
 
 def test_a_user_recipe_that_did_not_fit_is_run_when_time_comes_back(start):
-    """Finalizing took less than was kept for it: what somebody asked for comes before new ideas."""
+    """Finalizing took less than was kept for it: what the user asked for comes before new ideas."""
     wanted = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 6, "train.lr_scale": 1.0}).with_lowering(
         *INT8
     )
@@ -201,7 +201,7 @@ def test_slow_compilers_wait_for_their_turn(start):
     assert begun_s[1] >= 2 * 30.0 / 0.05
 
 
-def test_slow_compilers_get_the_time_that_nobody_else_wants(start):
+def test_slow_compilers_get_the_time_that_nothing_else_needs(start):
     """A space without trainings is soon explored but for them."""
     machine = start(budget_s=600.0, space_name="deploy-only")
     machine.run()
@@ -212,7 +212,7 @@ def test_slow_compilers_get_the_time_that_nobody_else_wants(start):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_looked_beaten_comes_before_compilers_that_nobody_proposed(start, workers):
+def test_what_looked_beaten_comes_before_compilers_without_a_proposal(start, workers):
     """A training that was given up takes seconds and may be on the front; each compiler has had its share of the time by then."""
     machine, was_relaxed = start(budget_s=600.0, space_name="deploy-only", workers=workers), []
     next_job = machine.searcher.next_job
@@ -323,7 +323,7 @@ def test_a_budget_too_short_for_a_user_recipe_is_no_failure(start):
 
 
 def test_a_user_recipe_that_does_not_fit_is_told(start):
-    """Nothing that somebody asked for vanishes without a word."""
+    """Nothing that the user asked for vanishes without a word."""
     wanted = Recipe({"train.epochs": 8, "train.lr_scale": 0.5}).with_lowering("fp32", "onnxruntime")
     machine = start(budget_s=60.0, tries=(wanted,))
     machine.run()
@@ -333,7 +333,7 @@ def test_a_user_recipe_that_does_not_fit_is_told(start):
     assert "is left" in told[0] or "too long for this budget" in told[0]
 
 
-def test_a_refused_model_stands_in_nobodys_way(start):
+def test_a_refused_model_beats_no_other_one_any_more(start):
     """What only it had beaten may be run, and what it had displaced is on the front again."""
     state = start().searcher.state
     good, better = Recipe().with_lowering("fp32", "onnxruntime"), Recipe().with_lowering("int8_static", "onnxruntime")
@@ -454,7 +454,7 @@ def test_the_same_seed_decides_the_same(start):
 
 
 def test_a_fault_that_no_trial_would_survive_ends_the_search(start):
-    """A full disk is told once, with everything finished kept."""
+    """A full disk is reported once, and everything finished is kept."""
     from autocut.search.jobs import WorkerFault
 
     machine = start()

@@ -99,7 +99,7 @@ def test_trainings_that_were_stopped_go_on_when_nothing_else_is_left(start, monk
 
 
 def test_what_another_worker_stops_after_that_may_go_on_too(start):
-    """Its job began with the old floors; the prefix is told once more at most, and not given up."""
+    """Its job began with the old floors; the prefix is stopped once more at most, and not given up."""
     state = start(workers=2).searcher.state
     recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 8, "train.lr_scale": 0.5})
     state.relax()
@@ -160,9 +160,9 @@ def test_without_the_tactic_no_training_is_stopped(start):
 
 def test_what_the_user_asked_for_is_trained_to_its_end(start):
     """However bad it looks: `--try` is an order."""
-    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.95, "train.epochs": 8, "train.lr_scale": 0.7})
-    machine = start(tries=(wish,))
+    wanted = Recipe({"prune.method": "structured", "prune.ratio": 0.95, "train.epochs": 8, "train.lr_scale": 0.7})
+    machine = start(tries=(wanted,))
     machine.run()
-    job = next(job for job in machine.jobs if wish in job.recipes)
+    job = next(job for job in machine.jobs if wanted in job.recipes)
 
     assert job.floors == {}

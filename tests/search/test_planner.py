@@ -74,7 +74,7 @@ def test_recipes_are_brought_onto_the_ladder(start):
 
 
 def test_a_plan_tells_which_numbers_of_epochs_fit(start):
-    """What is left out is told with its seconds."""
+    """The plan names what is left out, with its seconds."""
     told = "\n".join(start(budget_s=60.0).searcher.plan_lines())
 
     assert "epochs: 1, 2, 4" in told

@@ -89,7 +89,7 @@ def test_a_variation_lies_in_the_space_and_is_another_recipe(space):
 
 
 def test_a_long_search_is_looked_at_in_part(space):
-    """The front and the latest trials stay; a trial that was asked for before is told all the same."""
+    """The front and the latest trials stay; a trial that was proposed before still gets its result."""
     proposer = Proposer(space, "random", 0)
     early, _ = proposer.propose()
     for index in range(400):
