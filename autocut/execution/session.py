@@ -30,11 +30,13 @@ from autocut.report.publish import Publisher
 from autocut.score import Limit, parse_limit
 from autocut.search.agent import Agent
 from autocut.search.jobs import Setting
-from autocut.search.knowledge import Knowledge
 from autocut.search.planner import Planner
 from autocut.search.progress import best_so_far
 from autocut.search.proposals import Proposer
-from autocut.search.trial_store import StudyBook
+from autocut.search.recall import recall
+from autocut.search.settings import SearchSettings
+from autocut.search.state import SearchState
+from autocut.search.trial_store import StudyTrialStore
 from autocut.space import Space, read_recipe
 from autocut.study import Study, create_study, without_password
 
@@ -110,24 +112,21 @@ class _Search:
         self.command = told_command(config)
         self.session = study.begin_session(self.command, versions(found.libraries))
         proposer = Proposer(space, config.sampler, config.seed, known_trials=len(study.trials()))
-        self.book = StudyBook(study, proposer, self.session)
-        interrupted = self.book.close_interrupted()
-        feasible = {lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None}
-        priors = {lowering: made.seconds for lowering, made in found.lowerings.items()}
-        known = Knowledge(
-            space, feasible, Planner(found.task.train_samples, priors), config.budget_s, limits, workers=config.workers
-        )
-        self.agent = Agent(
-            known=known,
-            book=self.book,
-            proposer=proposer,
-            budget=budget,
+        self.store = StudyTrialStore(study, proposer, self.session)
+        interrupted = self.store.close_interrupted()
+        settings = SearchSettings(
+            space,
+            graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
+            budget_s=config.budget_s,
             price=price,
             limits=limits,
-            tries=(*interrupted, *tries),
+            user_recipes=(*interrupted, *tries),
             workers=config.workers,
-            reference=study.reference,
         )
+        expected_s = {lowering: made.seconds for lowering, made in found.lowerings.items()}
+        state = SearchState(settings, Planner(found.task.train_samples, expected_s))
+        recall(study, state, proposer)
+        self.agent = Agent(state=state, store=self.store, proposer=proposer, budget=budget)
         self.setting = Setting(
             task_path=config.task_path,
             folder=str(study.folder.resolve()),
@@ -139,7 +138,6 @@ class _Search:
         )
         self.publisher = Publisher(study)
         self._next_beat = 0.0
-        self._recall()
 
     def run(self, console: Console, place: Workplace) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
@@ -174,7 +172,7 @@ class _Search:
         if now >= self._next_beat:
             self._next_beat = now + _BEAT_EVERY_S
             self.session.beat(self._worked_s())
-            front = self.book.front()
+            front = self.store.front()
             best = best_so_far(front)
             progress.update(
                 spent_s=self.budget.spent(), done=state.done, stopped=state.stopped, failed=state.failed, front=len(front),
@@ -197,23 +195,6 @@ class _Search:
 
     def _worked_s(self) -> float:
         return self.budget.clock() - self.budget.started
-
-    def _recall(self) -> None:
-        finals = self.study.finals()
-        if baseline := self.study.facts.get("baseline"):
-            self.agent.verdicts.set_floor(float(baseline["value"]))
-        for recipe, trial in self.study.results().items():
-            values = None if trial.measured is None else trial.measured.values
-            train_seconds = float(trial.extras.get("train_seconds", 0.0))
-            final = finals.get(trial.trial)
-            self.agent.verdicts.recall(
-                recipe, values, train_seconds=train_seconds, tested=None if final is None else final.values,
-                refused=final is not None and final.refusal is not None, stopped=trial.state == "PRUNED", curve=trial.curve,
-            )  # fmt: skip
-        recipes = {recipe.fingerprint: recipe for recipe in self.study.results()}
-        for run in self.study.stage_runs():
-            if run.fingerprint in recipes:
-                self.agent.recall_stage(run, recipes[run.fingerprint])
 
 
 def _check_same_conditions(study: Study, price: dict[str, object], config: SearchConfig) -> None:

@@ -1,6 +1,7 @@
-"""The search: an agent decides, Optuna proposes, Ray Tune runs, and the study database is the only truth.
+"""The search: what decides. It knows no torch, no Ray and no process.
 
-`agent` has every decision and no Ray, no torch and no clock of its own; `proposals` is the only room that talks to Optuna's
-samplers, `workplace` and `runner` the only ones that import Ray, `worker` what runs in each worker process, `run` joins them for
-one `autocut search`.
+`state` holds everything that a search has learned, `settings` what stays fixed. Small policies read both and return decisions:
+what runs without being proposed (`opening`), which ideas of the sampler run (`proposing`, `acquisition`), and judgements about
+recipes (`lowerings`, `dominance`, `durations`, `early_stopping`, `finalists`). `agent` asks the policies in order; `results` tells
+the study, the sampler and the user how each recipe ended.
 """

@@ -1,7 +1,8 @@
-"""What the agent sends to a worker process, and what comes back. Plain records, so that the driver never needs torch."""
+"""What the agent plans and sends to a worker process, and what comes back. Plain records: the driver never needs torch."""
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,30 +13,54 @@ from autocut.price import Price
 from autocut.recipe import Recipe
 
 
+class JobKind(enum.StrEnum):
+    """What a worker does with the recipes of a job."""
+
+    BASELINE = "baseline"  # build or train the untouched model, and time it
+    MEASURE = "measure"  # lowerings of one prefix, or of several cheap ones
+    FINALIZE = "finalize"  # export, measure on the locked test split and verify, one recipe after the other
+
+
+class Purpose(enum.Enum):
+    """Why the search wants a job."""
+
+    BASELINE = enum.auto()
+    QUICK_LOWERINGS = enum.auto()
+    COST_FIRST = enum.auto()
+    USER_RECIPE = enum.auto()
+    ANCHOR = enum.auto()
+    PROPOSAL = enum.auto()
+    SLOW_LOWERING = enum.auto()
+    FINALIZATION = enum.auto()
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """Recipes that wait for a worker. `why` is for people; `may_skip` lets the agent drop recipes that were beaten meanwhile."""
+
+    recipes: tuple[Recipe, ...]
+    purpose: Purpose
+    why: str
+    may_skip: bool = True
+
+
 @dataclass(frozen=True)
 class Job:
-    """Work for one fresh worker process.
-
-    `kind` is "baseline" (build or train the untouched model), "measure" (recipes: lowerings of one prefix, or of several cheap
-    ones) or "finalize" (export, re-measure and verify recipes on the locked test split, one after the other). `deadline` is a
-    reading of `time.time()`; at it the worker stops at the next batch boundary, and shortly after it the worker is killed. A
-    recipe that takes longer than `patience_s` hangs: its worker is killed too, and the recipe has failed. `trials` (numbers of
-    the recipes that are finalized), `reference` (cost of the untouched model) and `search_seconds` are what bundles say about
-    themselves. `may_skip`: what was beaten meanwhile need not be run again. `floors`: by prefix, what its metric must be after each
-    epoch before the last for its training to go on.
-    """
+    """Work for one fresh worker process."""
 
     number: int
-    kind: str
+    kind: JobKind
     recipes: tuple[Recipe, ...]
     deadline: float
+    """Reading of `time.time()`. The worker stops at the next batch boundary after it, and is killed shortly later."""
     why: str
-    trials: tuple[int, ...] = ()
-    reference: Cost | None = None
+    trials: tuple[int, ...] = ()  # numbers of the recipes that are finalized; bundles tell these and the next two
+    reference: Cost | None = None  # of the untouched model
     search_seconds: float = 0.0
-    patience_s: float = 3600.0
-    may_skip: bool = True
+    patience_s: float = 3600.0  # a recipe that takes longer hangs: its worker is killed, and the recipe has failed
+    may_skip: bool = True  # what was beaten meanwhile need not run again
     floors: Mapping[Recipe, tuple[float, ...]] = field(default_factory=dict)
+    """By prefix, the metric after each epoch before the last that its training needs to go on."""
 
     def floor(self, recipe: Recipe, rung: Rung) -> float:
         """What the metric of `recipe` must be at `rung` for its training to go on."""
@@ -58,14 +83,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class WorkerUp:
-    """First word of a worker: its process has started and imported everything, and now asks for the machine like any other."""
+    """First word of a worker: its process has started and imported everything. Now it waits for the machine."""
 
 
 @dataclass(frozen=True)
 class StageRan:
-    """A stage was made (or found: `cached`); `seconds` is what making it took, whenever that was.
+    """A stage was made, or found in the cache (`cached`); `seconds` is what making it took at that time.
 
-    `samples_seen` are the training examples of just these seconds: what an earlier, interrupted process trained is in neither.
+    `samples_seen` are the training examples of these seconds. Both leave out what an earlier, interrupted process trained.
     """
 
     key: str
@@ -79,7 +104,7 @@ class StageRan:
 
 @dataclass(frozen=True)
 class StageBroke:
-    """A stage ended without an output, after seconds that were worked all the same."""
+    """A stage ended without an output; its seconds count as work."""
 
     seconds: float
     category: str
@@ -87,7 +112,7 @@ class StageBroke:
 
 @dataclass(frozen=True)
 class ModelLoaded:
-    """A lowered model was loaded to be scored, which some modes compile it for; `method` is its dtype and mode."""
+    """A lowered model was loaded to be scored; some modes compile it then. `method` is its dtype and mode."""
 
     method: str
     seconds: float
@@ -106,7 +131,7 @@ class BaselineReady:
 
 @dataclass(frozen=True)
 class RecipeStarted:
-    """The worker now works on `recipe`: should it die, this is the recipe that it died of."""
+    """The worker now works on `recipe`: if its process dies, this recipe is blamed."""
 
     recipe: Recipe
 
@@ -156,7 +181,7 @@ class RecipeFinalized:
 
 @dataclass(frozen=True)
 class WorkerFault:
-    """Something that no other trial would survive either: the disk is full, the task cannot be loaded. It ends the search."""
+    """A fault that would end every other trial too: the disk is full, the task cannot be loaded. It ends the search."""
 
     message: str
     hint: str | None
@@ -171,16 +196,6 @@ class JobEnded:
 
 
 Event = (
-    WorkerUp
-    | StageRan
-    | StageBroke
-    | ModelLoaded
-    | BaselineReady
-    | RecipeStarted
-    | RungReached
-    | RecipeMeasured
-    | RecipeFailed
-    | RecipeFinalized
-    | WorkerFault
-    | JobEnded
-)
+    WorkerUp | StageRan | StageBroke | ModelLoaded | BaselineReady | RecipeStarted | RungReached | RecipeMeasured | RecipeFailed
+    | RecipeFinalized | WorkerFault | JobEnded
+)  # fmt: skip

@@ -1,7 +1,7 @@
-"""Seconds: what each stage took here, what the next one will take, and what has to be kept for finalization.
+"""Seconds: what each stage took here, what the next one will take, and what to keep for finalization.
 
 Predictions are medians of this study's own stages. Before the first measurement a method's registered `seconds` option is used,
-so that a short budget does not start with a compiler that eats it.
+so that a short budget does not spend itself on a slow compiler.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _TRAINING_SHARE = 1 / 12
 _TIMINGS = 3
 """A point is timed with more samples when it is finalized, and once more when its bundle is verified."""
 _SECOND_WORKER = 0.5
-"""What another worker adds to finalization, most of which holds the machine alone."""
+"""How much of a worker each further worker adds to finalization: most of a finalization holds the machine alone."""
 _FINALIZE_SHARE = 0.4
 _DRIVER_END_S = 3.0
-_REFERENCE = ("cost", "fp32/eager")
+_REFERENCE = ("cost", "/".join(UNTOUCHED.lowering))
 _PACKED_FINALISTS = 3
 """Points that one process finalizes at most, one after the other, where starting it takes longer than `_SLOW_START_S`."""
 _SLOW_START_S = 1.0
@@ -55,9 +55,9 @@ class Planner:
         self._process_s = _Recent()
 
     def observe(self, stage: StageRan, recipe: Recipe = UNTOUCHED) -> None:
-        """Learn from a stage of `recipe`; what came from the cache teaches nothing new."""
+        """Learn from a stage of `recipe`; a stage from the cache is left out."""
         if stage.cached or (stage.stage, stage.method) == _REFERENCE:
-            return  # the reference is timed several times over: it tells nothing of what a lowering takes
+            return  # the reference is timed several times: it says nothing about the seconds of a lowering
         _, _, mode = stage.method.rpartition("/")
         for recent in (self._by_method[stage.stage, stage.method], self._by_mode[stage.stage, mode], self._by_stage[stage.stage]):
             recent.add(stage.seconds)
@@ -85,7 +85,7 @@ class Planner:
     def compile_s(self, pair: tuple[str, str], is_converted: bool = False) -> float:
         """Seconds to lower a model to `pair`, a (dtype, mode).
 
-        The first lowering of a mode pays for what the mode makes of a prefix for all dtypes; with `is_converted` that is there.
+        Some modes convert a prefix once for all dtypes. The first lowering pays for it; with `is_converted` it is done already.
         """
         seen = self._by_method["compile", "/".join(pair)] or self._by_mode["compile", pair[1]]
         if not seen:
@@ -95,7 +95,7 @@ class Planner:
     def lowering_s(self, pair: tuple[str, str], cost_is_known: bool = False, is_converted: bool = False) -> float:
         """Seconds for one more lowering of a prefix: lower it, load and score it, and time it where its structure is new.
 
-        Modes that compile while loading show their compiler in the loading.
+        Some modes compile while they load: there the loading counts.
         """
         seen = self._by_method["cost", "/".join(pair)]
         measure = 0.0 if cost_is_known else (seen or self._by_stage["cost"]).median(_MEASURE_S)
@@ -106,7 +106,7 @@ class Planner:
     def train_s(self, recipe: Recipe) -> float:
         """Seconds to train the prefix of `recipe`, an upper bound where a curriculum uses fewer samples.
 
-        What was cut trains faster: a sample takes what it took at this ratio, or between the nearest ratios that were trained.
+        A pruned model trains faster: seconds per sample are known at this ratio, or interpolated between the trained ratios.
         """
         return self._sample_s(recipe) * int(recipe["train.epochs"]) * self._train_samples
 
@@ -128,7 +128,8 @@ class Planner:
     def _sample_s(self, recipe: Recipe) -> float:
         method, ratio = _cut(recipe)
         if method not in self._pace:
-            known = {at: seen.median(0.0) for (name, at), seen in self._per_sample.items() if name in (method, "none")}
+            methods = (method, UNTOUCHED["prune.method"])
+            known = {at: seen.median(0.0) for (name, at), seen in self._per_sample.items() if name in methods}
             self._pace[method] = sorted(known), [known[at] for at in sorted(known)]
         ratios, seconds = self._pace[method]
         return float(np.interp(ratio, ratios, seconds)) if ratios else self._training.median(_SECONDS_PER_SAMPLE)
@@ -141,7 +142,7 @@ class Planner:
         return min(starting_s + rounds * each * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
 
     def packed_finalists(self) -> int:
-        """Points for one process: one where it starts at once, so that the next one goes to whoever is free."""
+        """Points for one process: one where a process starts quickly, so that every free worker gets the next point."""
         return _PACKED_FINALISTS if self.process_s() > _SLOW_START_S else 1
 
     def finalize_s(self) -> float:
@@ -151,7 +152,7 @@ class Planner:
 
 
 class _Recent:
-    """The median of the latest seconds of something."""
+    """Median of the latest seconds of one kind."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -159,17 +160,17 @@ class _Recent:
         self._median = 0.0
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Whether there are seconds."""
         return self.count > 0
 
     def add(self, seconds: float) -> None:
-        """Take in one more."""
+        """Take in the next seconds."""
         self.count += 1
         self._latest.append(seconds)
         self._median = statistics.median(self._latest)
 
     def median(self, prior: float) -> float:
-        """Their median; `prior` where there are none."""
+        """Return the median, or `prior` before the first seconds."""
         return self._median if self.count else prior
 
 

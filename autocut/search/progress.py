@@ -1,4 +1,4 @@
-"""What a person watching a search is told."""
+"""What a person who watches a search reads."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from autocut.budget import format_usd
 from autocut.front import FrontPoint
 
 _CLOSE = 0.01
-"""What loses at most this much of the metric is told as the best so far: the drop that `autocut select` is shown with."""
+"""A point may lose this much of the metric to be the best so far: the drop in the examples of `autocut select`."""
 
 
 @dataclass
 class Progress:
-    """What a person watching wants to know; `stopped` are trainings that could not reach the front any more."""
+    """Counts and lines for the user; `stopped` are trainings that could not reach the front any more."""
 
     done: int = 0
     stopped: int = 0
@@ -26,13 +26,13 @@ class Progress:
 
 
 def headline(values: Mapping[str, float]) -> str:
-    """The numbers of one measured model in one phrase."""
+    """Return the numbers of one measured model in one phrase."""
     cost = f"{format_usd(values['usd_per_million'])} per million"
     return f"accuracy {values['accuracy']:.4f}, {cost}, {values['speedup']:.2f}x faster"
 
 
 def best_so_far(front: Iterable[FrontPoint]) -> str:
-    """One phrase about the cheapest point that loses at most a point of the metric; nothing where there is none."""
+    """Return one phrase about the cheapest point that loses at most a point of the metric; empty where there is none."""
     close = [point for point in front if (gap := point.measurement.accuracy.difference) is None or gap.value >= -_CLOSE]
     cheapest = min(close, key=lambda point: point.values["usd_per_million"], default=None)
     if cheapest is None:

@@ -1,8 +1,8 @@
 """Proposals: an Optuna sampler over the space, asked in memory.
 
-The study database holds every trial, but asking it costs a transaction a parameter, and a proposal that turns out to be a
-duplicate, infeasible or too long would leave a trace there. So the sampler works on an in-memory study which mirrors the
-finished trials; only a proposal that is really run becomes a trial in the database. Measured (FACTS section 3): an ask takes 17
+The study database holds every trial, but asking it costs a transaction for each parameter, and a proposal that is a duplicate,
+infeasible or too long would leave a trace there. So the sampler works on an in-memory study that mirrors the finished trials; only
+a proposal that really runs becomes a trial in the database. Measured (FACTS section 3): an ask takes 17
 ms in memory and 127 ms on SQLite at 100 trials.
 """
 
@@ -19,6 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from autocut.errors import unknown_name
+from autocut.front import objective_signs
 from autocut.recipe import PARENT_RATIO, Recipe, Value
 from autocut.space import Axis, Space
 
@@ -40,7 +41,7 @@ def sampler_names() -> tuple[str, ...]:
 
 
 class Proposer:
-    """Suggests recipes of `space`; learns from what is told.
+    """Suggests recipes of `space`, and learns from their results.
 
     The seed moves on with the number of trials already known, because an Optuna sampler is not stored: with the same seed a
     resumed search would repeat its first suggestions.
@@ -63,10 +64,8 @@ class Proposer:
         return optuna.create_study(directions=directions, sampler=self._sampler)
 
     def _renew(self) -> None:
-        """Forget most of what is beaten: a sampler's time grows with the trials that it looks at, and the front says the most."""
-        told = [
-            trial for trial in self._study.get_trials(deepcopy=False) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        ]
+        """Forget most of the beaten trials: a sampler's time grows with its trials, and the front tells it the most."""
+        told = self.trials()
         kept = self._on_front(told)
         rest = [trial for trial in told if trial.number not in kept][-_REMEMBERED:]
         self._study = self._new_study()
@@ -74,9 +73,9 @@ class Proposer:
         self._told = 0
 
     def _on_front(self, told: Sequence[optuna.trial.FrozenTrial]) -> set[int]:
-        """Numbers of the trials that break no limit and that none other beats; `Study.best_trials` copies everything first."""
+        """Numbers of the trials that break no limit and that no other one beats; `Study.best_trials` copies everything first."""
         feasible = [trial for trial in told if trial.values and all(value <= 0 for value in trial.constraints.values())]
-        signs = [-1.0 if direction == "maximize" else 1.0 for direction in self._space.objectives.values()]
+        signs = objective_signs(self._space.objectives)
         losses = np.array([trial.values for trial in feasible], dtype=np.float64).reshape(-1, len(signs)) * signs
         return {trial.number for trial, kept in zip(feasible, moocore.is_nondominated(losses), strict=True) if kept}
 
@@ -88,11 +87,11 @@ class Proposer:
         return trial, suggest(trial, self._space)
 
     def places(self, count: int) -> list[int]:
-        """Random numbers, for whoever picks something to vary."""
+        """Return random numbers, with which a caller picks what to vary."""
         return [int(place) for place in self._random.integers(2**31, size=count)]
 
     def prune_more(self, recipe: Recipe) -> Recipe | None:
-        """Return the trained `recipe` pruned on to a larger ratio of the space, as its heir; None where there is none."""
+        """Return the trained `recipe` pruned on to a larger ratio of the space, as its child; None where there is none."""
         axis = self._space.axis("prune.ratio")
         if axis is None or "prune.ratio" not in recipe or not recipe.is_trained or recipe.parent is not None:
             return None
@@ -122,7 +121,7 @@ class Proposer:
         self._told += 1
 
     def reject(self, trial: optuna.Trial) -> None:
-        """Report a proposal that failed, was beaten before it was trained, or cannot be real: counted as bad, without values."""
+        """Report a proposal that failed, was beaten before its training, or cannot run here: it counts as bad, without values."""
         if trial.study is not self._study:
             self.learn(Recipe(trial.params), None, {})
             return
@@ -130,7 +129,7 @@ class Proposer:
         self._told += 1
 
     def forget(self, trial: optuna.Trial) -> None:
-        """Drop a proposal that was never judged, such as a duplicate: it teaches nothing."""
+        """Drop a proposal without a result, such as a duplicate: the sampler learns nothing from it."""
         if trial.study is self._study:
             self._study.tell(trial, state=TrialState.FAIL)
 
@@ -155,7 +154,7 @@ class Proposer:
     def parameters(self, recipe: Recipe) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         """Express `recipe` in the space's parameters; empty where it lies outside the space, as some baselines do.
 
-        An heir is told as what it is besides: the space need not know that weights can be inherited.
+        A child is told without its parent: the space need not know that weights can be inherited.
         """
         params = self._settings(recipe)
         return params, {axis.name: distribution(axis) for axis in self._space.axes if axis.name in params}

@@ -15,79 +15,59 @@ from optuna.trial import TrialState, create_trial
 
 from autocut.front import FrontPoint
 from autocut.recipe import Recipe, changed_settings
-from autocut.search.jobs import BaselineReady, Job, JobEnded, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
+from autocut.search.jobs import BaselineReady, Job, JobEnded, JobKind, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
 from autocut.search.proposals import Proposer
 from autocut.study import Session, Study
 from autocut.study.records import StageRun
 
+Values = Mapping[str, float]
 _INTERRUPTED = "interrupted: the search was stopped before this trial ended; the same command runs it again"
 
 
-class Book(Protocol):
+class TrialStore(Protocol):
     """What the agent needs of a study: where it records every outcome."""
 
     def begin(self, recipe: Recipe) -> Any:
-        """Make a proposed recipe a running trial; what comes back is given to `complete` or `fail`."""
-        ...
+        """Make a proposed recipe a running trial; the agent passes the returned handle to `complete` or `fail`."""
 
     def start(self, recipe: Recipe) -> None:
-        """Note that work on a recipe begins now, and not when it was proposed or queued."""
-        ...
+        """Note that work on a recipe begins now; it may have been proposed or queued earlier."""
 
-    def complete(
-        self,
-        handle: Any,
-        recipe: Recipe,
-        values: Mapping[str, float],
-        event: RecipeMeasured,
-        violations: Mapping[str, float],
-        curve: Sequence[float],
-    ) -> int:
+    def complete(self, handle: Any, event: RecipeMeasured, values: Values, violations: Values, curve: Sequence[float]) -> int:
         """Record a measured recipe; return its trial number."""
-        ...
 
-    def fail(self, handle: Any, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:
+    def fail(self, handle: Any, failure: RecipeFailed, curve: Sequence[float]) -> int:
         """Record a recipe without a measurement; return its trial number."""
-        ...
 
-    def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:
-        """Record test numbers and bundle of a recipe."""
-        ...
+    def finalize(self, finalized: RecipeFinalized, values: Values) -> None:
+        """Record the numbers of the locked test split, and the bundle, of a recipe."""
 
     def refuse(self, recipe: Recipe, reason: str) -> None:
-        """Take a recipe off the front."""
-        ...
+        """Take a recipe off the front, because it could not be finalized."""
 
     def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
-        """Record a stage run of a recipe and charge it."""
-        ...
+        """Record a stage run of a recipe, and charge its seconds if the stage was really made."""
 
     def record_work(self, seconds: float, category: str, job: Job) -> None:
-        """Charge work that left no stage output."""
-        ...
+        """Charge work that left no stage output: a stage that broke, a model that was loaded."""
 
     def end_job(self, job: Job, ended: JobEnded) -> None:
         """Charge the rest of a worker's time."""
-        ...
 
     def set_baseline(self, ready: BaselineReady) -> None:
         """Keep what every speed-up refers to."""
-        ...
 
     def candidates(self) -> list[FrontPoint]:
-        """Everything measured that may be handed over, by validation numbers: within the limits and not refused."""
-        ...
+        """Everything measured that may be deployed, by validation numbers: within the limits and not refused."""
 
     def front(self) -> list[FrontPoint]:
-        """The candidates that none other beats."""
-        ...
+        """The candidates that no other one beats."""
 
     def trial_number(self, recipe: Recipe) -> int | None:
         """Number of the completed trial of a recipe."""
-        ...
 
 
-class StudyBook:
+class StudyTrialStore:
     """Writes every outcome of a search into `study`, as soon as it is known."""
 
     def __init__(self, study: Study, proposer: Proposer, session: Session) -> None:
@@ -114,11 +94,11 @@ class StudyBook:
         return optuna.Trial(study, study._storage.create_new_trial(study._study_id, template_trial=running))
 
     def start(self, recipe: Recipe) -> None:
-        """Note when work on `recipe` begins: the dashboard's timeline shows it for trials that nobody asked for."""
+        """See `TrialStore`: the dashboard's timeline shows the time for trials that were not proposed."""
         self._started[recipe] = dt.datetime.now(dt.UTC)
 
     def close_interrupted(self) -> list[Recipe]:
-        """Close the trials that a killed search left running; return the interrupted recipes that have no verdict yet."""
+        """Close the trials that a killed search left running; return the interrupted recipes that have no result yet."""
         recipes = []
         for trial in self.study.running():
             recipe = Recipe(json.loads(trial.user_attrs["recipe"]))
@@ -129,17 +109,11 @@ class StudyBook:
         return [recipe for recipe in dict.fromkeys([*recipes, *told]) if recipe not in settled]
 
     def complete(
-        self,
-        handle: optuna.Trial | None,
-        recipe: Recipe,
-        values: Mapping[str, float],
-        event: RecipeMeasured,
-        violations: Mapping[str, float],
-        curve: Sequence[float],
+        self, handle: optuna.Trial | None, event: RecipeMeasured, values: Values, violations: Values, curve: Sequence[float]
     ) -> int:
-        """Record a measured recipe; return its trial number."""
+        """See `TrialStore`."""
+        recipe, measured = event.recipe, event.measured
         params, distributions = self._proposer.parameters(recipe)
-        measured = event.measured
         number = self.study.complete(
             handle,
             recipe,
@@ -161,8 +135,9 @@ class StudyBook:
         self._numbers[recipe] = number
         return number
 
-    def fail(self, handle: optuna.Trial | None, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:
-        """Record a recipe that ended without a measurement; return its trial number."""
+    def fail(self, handle: optuna.Trial | None, failure: RecipeFailed, curve: Sequence[float]) -> int:
+        """See `TrialStore`."""
+        recipe = failure.recipe
         params, distributions = self._proposer.parameters(recipe)
         retry = failure.outcome == "interrupted"
         reason = _INTERRUPTED if retry else f"{failure.outcome}: {failure.reason}"
@@ -170,10 +145,10 @@ class StudyBook:
         started = self._started.pop(recipe, None)
         return self.study.fail(handle, recipe, params, distributions, reason, state, curve=curve, retry=retry, started=started)
 
-    def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:
-        """Record the numbers of the locked test split and what became of the bundle."""
+    def finalize(self, finalized: RecipeFinalized, values: Values) -> None:
+        """See `TrialStore`."""
         self.study.record_final(
-            self._numbers[recipe],
+            self._numbers[finalized.recipe],
             finalized.measurement,
             values,
             bundle=Path(finalized.bundle) if finalized.bundle else None,
@@ -206,15 +181,15 @@ class StudyBook:
         self._charge(job, category, seconds)
 
     def _charge(self, job: Job, category: str, seconds: float) -> None:
-        if job.kind != "finalize":
+        if job.kind != JobKind.FINALIZE:
             self._stage_seconds[job.number] += seconds
             self._session.charge(category, seconds)
 
     def end_job(self, job: Job, ended: JobEnded) -> None:
-        """Charge what a worker's life was spent on besides its stages."""
+        """Charge the time of a worker that it spent besides its stages."""
         self._session.charge("waiting", ended.waited_s)
         working = max(0.0, ended.seconds - ended.waited_s)
-        if job.kind == "finalize":
+        if job.kind == JobKind.FINALIZE:
             self._session.charge("finalizing", working)
         else:
             self._session.charge("overhead", max(0.0, working - self._stage_seconds.pop(job.number, 0.0)))
@@ -241,6 +216,6 @@ class StudyBook:
 
 
 def is_baseline(recipe: Recipe) -> bool:
-    """Whether a recipe is one that people would try by hand: no training, and at most one kind of cut besides the compile mode."""
+    """Whether people would try a recipe by hand: no training, and at most one kind of cut besides the compile mode."""
     knobs = {name.partition(".")[0] for name in changed_settings(recipe)} - {"compile"}
     return "train" not in knobs and len(knobs) <= 1

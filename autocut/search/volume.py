@@ -1,9 +1,9 @@
-"""The hypervolume that a search enlarges: accuracy that is kept, times costs that are saved, on scales that people read.
+"""The hypervolume that a search enlarges: kept accuracy times saved costs, on scales that people read.
 
-Costs count by their logarithm, because what is sold is "five times cheaper": from 1 to 1/2 is worth what from 1/5 to 1/10 is.
-Accuracy counts above a tenth below the untouched model. The corner is the untouched model's cost and that accuracy, so a point
-that is dearer than the untouched model, or loses more than a tenth, adds nothing. Where the untouched model costs nothing (the
-training of a model that came with its weights), everything is dearer; the corner then lies beyond the dearest point seen, and
+Costs count by their logarithm: from 1 to 1/2 is worth as much as from 1/5 to 1/10, because users want "five times cheaper".
+Accuracy counts from a tenth below the untouched model on. The corner is this accuracy and the untouched model's cost. So a point
+that costs more than the untouched model, or loses more than a tenth, adds nothing. Where the untouched model costs nothing (the
+training of a model that came with its weights), every point costs more. Then the corner lies beyond the largest cost seen, and
 costs count as shares of it.
 """
 
@@ -14,42 +14,39 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import moocore
 import numpy as np
-from numpy.typing import NDArray
+
+from autocut.front import Losses, Objectives, objective_signs
 
 ACCURACY_RANGE = 0.1
-"""Loss of the untouched model's metric, as a share of it, at which a model adds nothing any more."""
+"""A model that loses this share of the untouched model's metric adds nothing."""
 
 _BEYOND = 1.5
-"""Where the untouched model costs nothing, the corner is the dearest cost seen times this."""
-
-Losses = NDArray[np.float64]
+"""Where the untouched model costs nothing, the corner is the largest cost seen times this."""
 
 
 class Volume:
     """Hypervolume relative to the untouched model; in units of (a tenth of its metric) x (factors of e in each cost).
 
-    `seen` are values of known points: they say how dear a cost can be that the untouched model has none of.
+    `seen` are values of known points: where the untouched model costs nothing, the largest cost among them sets the corner.
     """
 
-    def __init__(
-        self, objectives: Mapping[str, str], untouched: Mapping[str, float], seen: Iterable[Mapping[str, float]] = ()
-    ) -> None:
-        self._objectives = dict(objectives)
+    def __init__(self, objectives: Objectives, untouched: Mapping[str, float], seen: Iterable[Mapping[str, float]] = ()) -> None:
+        self._signs = dict(zip(objectives, objective_signs(objectives).tolist(), strict=True))
         self._untouched = dict(untouched)
         self._covered = moocore.Hypervolume(ref=np.zeros(len(objectives)))
-        free = [name for name, way in objectives.items() if way == "minimize" and untouched[name] == 0]
+        free = [name for name, sign in self._signs.items() if sign > 0 and untouched[name] == 0]
         self._dearest = {name: _BEYOND * max([values[name] for values in seen], default=0.0) for name in free}
 
     def losses(self, values: Mapping[str, float]) -> list[float]:
-        """Where a point lies, each objective minimized, the corner at 0."""
-        return [self._loss(name, values[name]) for name in self._objectives]
+        """Return the position of a point: each objective is minimized, and the corner is 0."""
+        return [self._loss(name, values[name]) for name in self._signs]
 
     def losses_of(self, points: Sequence[Mapping[str, float]]) -> Losses:
-        """Where several points lie, shape (points, objectives)."""
-        return np.array([self.losses(values) for values in points], dtype=np.float64).reshape(-1, len(self._objectives))
+        """Return the positions of several points, shape (points, objectives)."""
+        return np.array([self.losses(values) for values in points], dtype=np.float64).reshape(-1, len(self._signs))
 
     def losses_by_accuracy(self, costs: Sequence[Mapping[str, float]], accuracies: Losses) -> Losses:
-        """Losses of points of known `costs` for several guesses of their accuracies.
+        """Return the losses of points of known `costs` for several guesses of their accuracies.
 
         Args:
             costs: Of each point.
@@ -58,8 +55,8 @@ class Volume:
         Returns:
             Shape (guesses, points, objectives).
         """
-        losses = np.empty((*accuracies.shape, len(self._objectives)))
-        for column, name in enumerate(self._objectives):
+        losses = np.empty((*accuracies.shape, len(self._signs)))
+        for column, name in enumerate(self._signs):
             if name == "accuracy":
                 corner, scale = self._corner(name)
                 losses[:, :, column] = (corner - accuracies) / scale
@@ -68,22 +65,22 @@ class Volume:
         return losses
 
     def of(self, losses: Sequence[Sequence[float]] | Losses) -> float:
-        """Hypervolume of points given by `losses`, shape (points, objectives)."""
+        """Return the hypervolume of points given by `losses`, shape (points, objectives)."""
         return self.of_inside(self.inside(losses))
 
     def inside(self, losses: Sequence[Sequence[float]] | Losses) -> Losses:
-        """Those of the points that lie inside the corner, shape (points, objectives)."""
-        points = np.asarray(losses, dtype=np.float64).reshape(-1, len(self._objectives))
+        """Return the points that lie inside the corner, shape (points, objectives)."""
+        points = np.asarray(losses, dtype=np.float64).reshape(-1, len(self._signs))
         inside: Losses = points[(points < 0).all(axis=1)]
         return inside
 
     def of_inside(self, losses: Losses) -> float:
-        """Hypervolume of points that all lie inside the corner."""
+        """Return the hypervolume of points that all lie inside the corner."""
         return float(self._covered(losses)) if len(losses) else 0.0
 
     def contributions(self, losses: Sequence[Sequence[float]]) -> list[float]:
-        """What would be lost without each point; 0 where it adds nothing."""
-        points = np.minimum(np.asarray(losses, dtype=np.float64).reshape(-1, len(self._objectives)), 0.0)
+        """Return what would be lost without each point; 0 where it adds nothing."""
+        points = np.minimum(np.asarray(losses, dtype=np.float64).reshape(-1, len(self._signs)), 0.0)
         alone = moocore.hv_contributions(points, ref=np.zeros(points.shape[1]), ignore_dominated=False)
         return [float(share) for share in alone]
 
@@ -95,7 +92,7 @@ class Volume:
 
     def _loss(self, name: str, value: float) -> float:
         start = self._untouched[name]
-        if self._objectives[name] == "maximize":
+        if self._signs[name] < 0:
             corner, scale = self._corner(name)
             return (corner - value) / scale
         if name in self._dearest:

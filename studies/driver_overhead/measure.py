@@ -29,7 +29,7 @@ from autocut.score import values_of
 from autocut.search.agent import Agent
 from autocut.search.jobs import RecipeMeasured
 from autocut.search.proposals import Proposer
-from autocut.search.trial_store import StudyBook
+from autocut.search.trial_store import StudyTrialStore
 from autocut.space import load_space
 from autocut.stages.methods import REGISTRIES
 from autocut.study import create_study
@@ -84,7 +84,7 @@ def main() -> None:
             objectives=OBJECTIVES, seed=0,
         )  # fmt: skip
         proposer = Proposer(space, SearchConfig.sampler, arguments.seed)
-        book = StudyBook(study, proposer, study.begin_session("measure.py", versions()))
+        store = StudyTrialStore(study, proposer, study.begin_session("measure.py", versions()))
         publisher = Publisher(study)
         reference = made_up(Recipe(), rng).cost
         seconds: dict[str, list[float]] = {"propose": [], "record": [], "front": [], "publish": []}
@@ -101,7 +101,7 @@ def main() -> None:
             values = values_of(measurement, reference, price, 30.0)
             event = RecipeMeasured(recipe, Measured(measurement, 30.0, 10_000, ("a" * 64, "b" * 64), "c" * 16))
             started = time.perf_counter()
-            book.complete(book.begin(recipe), recipe, values, event, {}, [float(x) for x in rng.uniform(0.9, 1, EPOCHS)])
+            store.complete(store.begin(recipe), event, values, {}, [float(x) for x in rng.uniform(0.9, 1, EPOCHS)])
             proposer.tell(trial, [values[name] for name in OBJECTIVES], {})
             timed("record", started)
             started = time.perf_counter()

@@ -22,10 +22,12 @@ from autocut.price import price_for
 from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.search.jobs import StageRan
-from autocut.search.knowledge import Knowledge
+from autocut.search.lowerings import LoweringChoice
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
 from autocut.search.proposing import Proposing
+from autocut.search.settings import SearchSettings
+from autocut.search.state import SearchState
 from autocut.space import load_space
 
 GRAPHS = {
@@ -44,33 +46,34 @@ def main() -> None:
     rng, space = np.random.default_rng(0), load_space("default", KNOWN)
     planner = Planner(10_000, dict.fromkeys(GRAPHS, 3.0))
     planner.observe(StageRan("key", "train", "none/none", 10.0, False, "training", samples_seen=10_000))
-    known, proposer = Knowledge(space, GRAPHS, planner, 1e6), Proposer(space, SearchConfig.sampler, 0)
-    proposing = Proposing(known, proposer, lambda recipe: recipe, lambda _: False, lambda _: False, time.perf_counter)
-    reference, price = made_up(Recipe(), rng).cost, price_for("c7i.large")
+    price = price_for("c7i.large")
+    state = SearchState(SearchSettings(space, GRAPHS, 1e6, price), planner)
+    proposer = Proposer(space, SearchConfig.sampler, 0)
+    proposing = Proposing(state, LoweringChoice(state), proposer, time.perf_counter)
+    reference = made_up(Recipe(), rng).cost
 
     def learn(recipe: Recipe) -> None:
         values = values_of(made_up(recipe, rng), reference, price, 30.0)
-        known.remember(recipe, values)
-        proposing.learn(recipe, values["accuracy"])
-        proposer.learn(recipe, known.objectives(values), {})
+        state.finish(recipe, values)
+        proposer.learn(recipe, state.settings.objective_values(values), {})
 
     for lowering in GRAPHS:
         learn(Recipe().with_lowering(*lowering))
     random = Proposer(space, "random", 0)
     print(f"{'trials':>7}  {'one request, median':>20}  {'longest':>10}  {'proposals in it':>16}  {'one proposal':>13}")
     for size in SIZES:
-        while len(known.done) < size:
+        while len(state.finished) < size:
             _, recipe = random.propose()
             if recipe.lowering in GRAPHS:
                 learn(recipe)
         seconds, proposals = [], []
         for _ in range(REQUESTS):
             started = time.perf_counter()
-            request = proposing.next_request(1e6, others_run=False)
+            proposed = proposing.next_job(1e6)
             seconds.append(time.perf_counter() - started)
-            proposals.append(len({recipe.prefix for recipe in request.recipes}) if request else 0)
-            for recipe in request.recipes if request else ():
-                proposing.open.pop(recipe, None)
+            recipes = proposed.planned.recipes if proposed else ()
+            proposals.append(len({recipe.prefix for recipe in recipes}))
+            for recipe in recipes:
                 learn(recipe)
         told = f"{size:7}  {1e3 * statistics.median(seconds):17.0f} ms  {1e3 * max(seconds):7.0f} ms"
         print(f"{told}  {statistics.fmean(proposals):16.1f}  {1e3 * sum(seconds) / sum(proposals):10.0f} ms", flush=True)

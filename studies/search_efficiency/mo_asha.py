@@ -19,35 +19,47 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from autocut.measurement import Rung
 from autocut.recipe import Recipe
-from autocut.search.early_stopping import Trainings
-from autocut.search.knowledge import Knowledge
+from autocut.search.agent import Agent
+from autocut.search.expected_cost import ExpectedCost
+from autocut.search.jobs import Event, Job, RungReached
 
 ETA = 3
 
 
-class MoAsha(Trainings):
-    """Trainings that are judged by their rank among those at the same rung."""
+class MoAsha:
+    """Our agent with another stopping rule: a training is judged by its rank among those that reached the same rung."""
 
-    def __init__(self, known: Knowledge) -> None:
-        super().__init__(known)
-        self._costs = [name for name in known.space.objectives if name != "accuracy"]
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._state = agent.state
+        self._expected_cost = ExpectedCost(agent.state)
+        self._costs = [name for name in agent.state.settings.objectives if name != "accuracy"]
         self._at_rungs: dict[tuple[int, int], dict[Recipe, list[float]]] = {}
+        agent.stopping_rule = lambda _, recipes: self.floors(recipes)
 
-    def reached(self, recipe: Recipe, rung: Rung) -> None:
-        """See `Trainings`; the losses at a rung are those of the recipe that is trained for."""
-        super().reached(recipe, rung)
-        losses = [-rung.metric, *self._cost(recipe)]
-        self._at_rungs.setdefault((rung.epochs, rung.epoch), {}).setdefault(recipe.prefix, losses)
+    def next_job(self) -> Job | None:
+        """See `Agent`."""
+        return self._agent.next_job()
+
+    def on_event(self, job: Job, event: Event) -> None:
+        """See `Agent`; the losses at a rung are those of the recipe that is trained for."""
+        self._agent.on_event(job, event)
+        if isinstance(event, RungReached):
+            losses = [-event.rung.metric, *self._cost(event.recipe)]
+            self._at_rungs.setdefault((event.rung.epochs, event.rung.epoch), {}).setdefault(event.recipe.prefix, losses)
+
+    def on_job_end(self, job: Job, error: str | None) -> None:
+        """See `Agent`."""
+        self._agent.on_job_end(job, error)
 
     def floors(self, recipes: Sequence[Recipe]) -> dict[Recipe, tuple[float, ...]]:
-        """See `Trainings`: the lowest metric with which a training would be among the best third at its rung."""
-        if self._known.is_hopeful:
+        """See `early_stopping`: the lowest metric with which a training would be among the best third at its rung."""
+        if self._state.is_relaxed:
             return {}
         first: dict[Recipe, Recipe] = {}
         for recipe in recipes:
-            if recipe.is_trained and not self._known.is_trained(recipe.prefix):
+            if recipe.is_trained and recipe.prefix not in self._state.trained:
                 first.setdefault(recipe.prefix, recipe)
         return {prefix: self._floors(recipe, int(prefix["train.epochs"])) for prefix, recipe in first.items()}
 
@@ -64,7 +76,7 @@ class MoAsha(Trainings):
         return float(metrics[at]) if at < len(metrics) else float(np.nextafter(metrics[-1], math.inf))
 
     def _cost(self, recipe: Recipe) -> list[float]:
-        cost = self._known.expected_cost(recipe)
+        cost = self._expected_cost(recipe)
         return [cost[name] for name in self._costs]
 
 

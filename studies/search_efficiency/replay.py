@@ -112,10 +112,10 @@ def _values(contest: Contest, recipe: Recipe) -> dict[str, float]:
     return values_of(measured.measurement, reference.measurement.cost, PRICE, measured.train_seconds)
 
 
-def best_of(contest: Contest, *, heirs: bool = True) -> float:
-    """Hypervolume of the whole table: what an endless search would reach; without `heirs`, one that inherits no weights."""
+def best_of(contest: Contest, *, children: bool = True) -> float:
+    """Hypervolume of the whole table: what an endless search would reach; without `children`, one that inherits no weights."""
     volume = volume_of(contest)
-    prefixes = [prefix for prefix in contest.table.prefixes if heirs or prefix.parent is None]
+    prefixes = [prefix for prefix in contest.table.prefixes if children or prefix.parent is None]
     recipes = [prefix.with_lowering(*lowering) for prefix in prefixes for lowering in contest.table.graphs]
     return volume.of([losses_of(contest, volume, recipe) for recipe in recipes if contest.table.measured(recipe)])
 
@@ -215,7 +215,7 @@ def main() -> None:
     budget_s, scale = parse_duration(arguments.budget), arguments.training_scale
     contest = load(arguments.task, budget_s)
     goal = best_of(contest)
-    grid = 100 * best_of(contest, heirs=False) / goal
+    grid = 100 * best_of(contest, children=False) / goal
     told = f"100 = the whole table's front, {grid:.1f} without inherited weights"
     told += "" if scale == 1 else f"; trainings take {scale:g} times as long as recorded"
     print(f"{arguments.task}, budget {format_duration(budget_s)}, {arguments.seeds} seeds; {told}", flush=True)

@@ -26,6 +26,7 @@ from autocut.search.jobs import (
     Event,
     Job,
     JobEnded,
+    JobKind,
     RecipeFailed,
     RecipeFinalized,
     RecipeMeasured,
@@ -42,7 +43,7 @@ DIED = "died"
 
 
 class Clock:
-    """Seconds that pass only when somebody works."""
+    """Seconds that pass only while a worker works."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -95,7 +96,7 @@ class World(Protocol):
 
 
 class Searcher(Protocol):
-    """Whoever decides: the agent, or a strategy that it is compared with."""
+    """What decides: the agent, or a strategy that it is compared with."""
 
     def next_job(self) -> Job | None:
         """Return the next job, None to wait, or raise `StopIteration`."""
@@ -182,7 +183,7 @@ class Simulation:
         self._begin(worker)
 
     def _begin(self, worker: _Worker) -> None:
-        """The step begins now; whoever is alone makes the others wait."""
+        """The step begins now; a worker that is alone makes the others wait."""
         worker.at = self.clock.now + worker.step.seconds
         if worker.step.alone:
             for other in self._running:
@@ -234,7 +235,7 @@ class Simulation:
             if outcome:
                 yield _Step(0.0, RecipeFailed(recipe, outcome, "simulated"))
                 continue
-            steps = self._finalizing(recipe) if job.kind == "finalize" else self._measuring(job, recipe)
+            steps = self._finalizing(recipe) if job.kind == JobKind.FINALIZE else self._measuring(job, recipe)
             for step in steps:
                 if self.clock.now + step.seconds > job.deadline:
                     yield _Step(max(0.0, job.deadline - self.clock.now), RecipeFailed(recipe, "interrupted", _TIME_IS_UP))
@@ -251,13 +252,13 @@ class Simulation:
         )
 
     def _measuring(self, job: Job, recipe: Recipe) -> Iterator[_Step]:
-        if job.kind == "baseline":
+        if job.kind == JobKind.BASELINE:
             yield from self._making(job, recipe, self.world.baseline())
         for stage in (self.world.prefix(recipe), *self.world.lowering(recipe)):
             if (yield from self._making(job, recipe, stage)):
                 return
         measured = self.world.measured(recipe)
-        if job.kind == "baseline":
+        if job.kind == JobKind.BASELINE:
             measurement = measured.measurement
             yield _Step(
                 0.0, BaselineReady(measurement.cost, measurement.accuracy, {}, measured.train_seconds, measured.samples_seen)
@@ -289,7 +290,7 @@ class Simulation:
         return False
 
 
-class MemoryBook:
+class MemoryTrialStore:
     """A study in memory, with the numbers of the validation split."""
 
     def __init__(self, objectives: Mapping[str, str]) -> None:
@@ -302,22 +303,22 @@ class MemoryBook:
         self._front: list[FrontPoint] | None = None
 
     def begin(self, recipe: Recipe) -> Recipe:
-        """See `Book`."""
+        """See `TrialStore`."""
         return recipe
 
     def start(self, recipe: Recipe) -> None:
-        """See `Book`."""
+        """See `TrialStore`."""
 
     def complete(
         self,
         handle: Any,  # noqa: ARG002
-        recipe: Recipe,
-        values: Mapping[str, float],
         event: RecipeMeasured,
+        values: Mapping[str, float],
         violations: Mapping[str, float],
         curve: Sequence[float],  # noqa: ARG002
     ) -> int:
-        """See `Book`."""
+        """See `TrialStore`."""
+        recipe = event.recipe
         point = FrontPoint(next(self._numbers), recipe, values, event.measured.measurement, is_baseline(recipe), None)
         self.points[recipe] = point
         if any(violation > 0 for violation in violations.values()):
@@ -325,42 +326,42 @@ class MemoryBook:
         self._front = None
         return point.trial
 
-    def fail(self, handle: Any, recipe: Recipe, failure: RecipeFailed, curve: Sequence[float]) -> int:  # noqa: ARG002
-        """See `Book`."""
+    def fail(self, handle: Any, failure: RecipeFailed, curve: Sequence[float]) -> int:  # noqa: ARG002
+        """See `TrialStore`."""
         self.failures.append(failure)
         return next(self._numbers)
 
-    def finalize(self, recipe: Recipe, values: Mapping[str, float], finalized: RecipeFinalized) -> None:  # noqa: ARG002
-        """See `Book`."""
-        self.finals[recipe] = values
+    def finalize(self, finalized: RecipeFinalized, values: Mapping[str, float]) -> None:
+        """See `TrialStore`."""
+        self.finals[finalized.recipe] = values
 
     def refuse(self, recipe: Recipe, reason: str) -> None:  # noqa: ARG002
-        """See `Book`."""
+        """See `TrialStore`."""
         self._refused.add(recipe)
         self._front = None
 
     def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
-        """See `Book`."""
+        """See `TrialStore`."""
 
     def record_work(self, seconds: float, category: str, job: Job) -> None:
-        """See `Book`."""
+        """See `TrialStore`."""
 
     def end_job(self, job: Job, ended: JobEnded) -> None:
-        """See `Book`."""
+        """See `TrialStore`."""
 
     def set_baseline(self, ready: BaselineReady) -> None:
-        """See `Book`."""
+        """See `TrialStore`."""
 
     def candidates(self) -> list[FrontPoint]:
-        """See `Book`."""
+        """See `TrialStore`."""
         return [point for recipe, point in self.points.items() if recipe not in self._refused]
 
     def front(self) -> list[FrontPoint]:
-        """See `Book`."""
+        """See `TrialStore`."""
         if self._front is None:
             self._front = non_dominated(self.candidates(), self.objectives)
         return self._front
 
     def trial_number(self, recipe: Recipe) -> int | None:
-        """See `Book`."""
+        """See `TrialStore`."""
         return self.points[recipe].trial if recipe in self.points else None

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mo_asha import MoAsha
-from simulation import Clock, MemoryBook, Searcher
+from simulation import Clock, MemoryTrialStore, Searcher
 from table import Table
 
 from autocut.budget import Budget
@@ -19,12 +19,11 @@ from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.search.agent import Agent
-from autocut.search.early_stopping import Trainings
-from autocut.search.jobs import BaselineReady, Event, Job, RecipeFailed, RecipeMeasured
-from autocut.search.knowledge import Knowledge
+from autocut.search.jobs import BaselineReady, Event, Job, JobKind, RecipeFailed, RecipeMeasured
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
-from autocut.search.tactics import EVERYTHING, Tactics
+from autocut.search.settings import EVERYTHING, SearchSettings, Tactics
+from autocut.search.state import SearchState
 from autocut.space import Space
 
 PRICE = Price("c7i.large", 0.08925, "2026-11")
@@ -78,17 +77,17 @@ class Plain:
             if self._begun:
                 return None
             self._begun = True
-            return self._job("baseline", Recipe())
+            return self._job(JobKind.BASELINE, Recipe())
         if self._budget.left() <= 0:
             raise StopIteration
         if self._waiting:
-            return self._job("measure", self._waiting.popleft())
+            return self._job(JobKind.MEASURE, self._waiting.popleft())
         for ask in range(_DRY):
             # A converged sampler proposes what it knows again and again; a person would add something random.
             proposer = self._proposer if ask < self._repeats else self._random
             trial, recipe = proposer.propose()
             if recipe.lowering in self._table.graphs and not (self._skips_known and recipe in self._begun_recipes):
-                job = self._job("measure", recipe)
+                job = self._job(JobKind.MEASURE, recipe)
                 if proposer is self._proposer:
                     self._asked[job.number] = trial
                 return job
@@ -115,7 +114,7 @@ class Plain:
     def on_job_end(self, job: Job, error: str | None) -> None:
         """Nothing is queued again."""
 
-    def _job(self, kind: str, recipe: Recipe) -> Job:
+    def _job(self, kind: JobKind, recipe: Recipe) -> Job:
         self._begun_recipes.add(recipe)
         return Job(next(self._numbers), kind, (recipe,), self._budget.deadline, "plain")
 
@@ -130,23 +129,29 @@ class Strategy:
     fresh_processes: bool = True
 
 
-def _agent(
-    tactics: Tactics = EVERYTHING, sampler: str = SearchConfig.sampler, trainings: Callable[[Knowledge], Trainings] = Trainings
-) -> Callable[[Contest, Clock, int], Searcher]:
-    def build(contest: Contest, clock: Clock, seed: int) -> Searcher:
-        table, space = contest.table, contest.space
-        inherits = tactics.inheritance and table.has_heirs
-        planner = Planner(int(table.document["train_samples"]), table.priors)
-        known = Knowledge(
-            space, table.graphs, planner, contest.budget_s, tactics=replace(tactics, inheritance=inherits), workers=WORKERS
-        )
-        proposer = Proposer(space, sampler, seed)
-        budget, book = Budget(contest.budget_s, clock=clock), MemoryBook(space.objectives)
+def _state(contest: Contest, tactics: Tactics) -> SearchState:
+    table = contest.table
+    inherits = tactics.inheritance and table.has_children
+    settings = SearchSettings(
+        contest.space, table.graphs, contest.budget_s, PRICE, tactics=replace(tactics, inheritance=inherits), workers=WORKERS
+    )
+    return SearchState(settings, Planner(int(table.document["train_samples"]), table.priors))
+
+
+def _agent(tactics: Tactics = EVERYTHING, sampler: str = SearchConfig.sampler) -> Callable[[Contest, Clock, int], Agent]:
+    def build(contest: Contest, clock: Clock, seed: int) -> Agent:
         return Agent(
-            known=known, book=book, proposer=proposer, budget=budget, price=PRICE, workers=WORKERS, trainings=trainings(known)
+            state=_state(contest, tactics),
+            store=MemoryTrialStore(contest.space.objectives),
+            proposer=Proposer(contest.space, sampler, seed),
+            budget=Budget(contest.budget_s, clock=clock),
         )
 
     return build
+
+
+def _mo_asha(contest: Contest, clock: Clock, seed: int) -> Searcher:
+    return MoAsha(_agent()(contest, clock, seed))
 
 
 def _plain(sampler: str, *, with_anchors: bool = False, skips_known: bool = True) -> Callable[[Contest, Clock, int], Searcher]:
@@ -179,7 +184,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy("autocut without early stopping", _agent(replace(EVERYTHING, early_stopping=False))),
             Strategy("autocut without inheritance", _agent(replace(EVERYTHING, inheritance=False))),
             Strategy("autocut without gain per second", _agent(replace(EVERYTHING, gain_per_second=False))),
-            Strategy("autocut, MO-ASHA's stopping rule", _agent(trainings=MoAsha)),
+            Strategy("autocut, MO-ASHA's stopping rule", _mo_asha),
             Strategy("autocut, tpe sampler", _agent(sampler="tpe")),
             Strategy("autocut, random sampler", _agent(sampler="random")),
         )

@@ -43,7 +43,7 @@ class Table:
         return {Recipe(prefix["recipe"]): prefix for prefix in self.document["prefixes"]}
 
     @cached_property
-    def has_heirs(self) -> bool:
+    def has_children(self) -> bool:
         """Whether prefixes with inherited weights were recorded."""
         return any(recipe.parent is not None for recipe in self.prefixes)
 

@@ -3,17 +3,17 @@
 from dataclasses import dataclass, field
 
 import pytest
-from simulation import DIED, Clock, MemoryBook, Simulation, Stage
+from simulation import DIED, Clock, MemoryTrialStore, Simulation, Stage
 
 from autocut.budget import Budget
 from autocut.config import SearchConfig
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measured, Measurement, Rung
 from autocut.price import Price
 from autocut.search.agent import Agent
-from autocut.search.knowledge import Knowledge
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
-from autocut.search.tactics import EVERYTHING
+from autocut.search.settings import EVERYTHING, SearchSettings
+from autocut.search.state import SearchState
 from autocut.space import load_space
 
 METHODS = {
@@ -104,17 +104,15 @@ def space():
 def start():
     """Make a simulation of a new agent: `start(budget_s=..., seed=...)`."""
 
-    def make(budget_s=600.0, seed=0, spent_s=0.0, space_name="default", tactics=EVERYTHING, workers=1, limits=(), **options):
+    def make(budget_s=600.0, seed=0, spent_s=0.0, space_name="default", tactics=EVERYTHING, workers=1, limits=(), tries=()):
         clock = Clock()
         space = load_space(space_name, METHODS)
         budget = Budget(budget_s, spent_s, clock=clock)
         priors = {lowering: SECONDS[lowering[1]] for lowering in GRAPHS}
-        known = Knowledge(space, GRAPHS, Planner(1000, priors), budget_s, limits, tactics, workers)
-        book = MemoryBook(space.objectives)
+        settings = SearchSettings(space, GRAPHS, budget_s, PRICE, limits, tuple(tries), tactics, workers)
+        state = SearchState(settings, Planner(1000, priors))
         proposer = Proposer(space, SearchConfig.sampler, seed)
-        agent = Agent(
-            known=known, book=book, proposer=proposer, budget=budget, price=PRICE, limits=limits, workers=workers, **options
-        )
+        agent = Agent(state=state, store=MemoryTrialStore(space.objectives), proposer=proposer, budget=budget)
         return Simulation(agent, MadeUp(), clock, workers)
 
     return make

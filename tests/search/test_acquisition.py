@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocut.recipe import Recipe
-from autocut.search.acquisition import FEWEST, Acquisition, Choice, Forest, Growth
+from autocut.search.accuracy_surrogate import FEWEST, AccuracySurrogate
+from autocut.search.acquisition import Acquisition, Choice, Growth
 from autocut.search.volume import Volume
 
 OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize"}
@@ -23,27 +24,27 @@ def pruned(ratio, epochs=4):
 
 
 @pytest.fixture
-def forest(space):
-    """A forest that has seen accuracy fall with the ratio."""
-    grown = Forest(space, lambda recipe: recipe.lowering[0], seed=0)
+def surrogate(space):
+    """A surrogate that has seen accuracy fall with the ratio."""
+    fitted = AccuracySurrogate(space, lambda recipe: recipe.lowering[0], seed=0)
     for ratio in np.linspace(0.1, 0.95, 18):
-        grown.learn(pruned(round(float(ratio), 2)), 0.9 - 0.3 * ratio**2)
-    return grown
+        fitted.learn(pruned(round(float(ratio), 2)), 0.9 - 0.3 * ratio**2)
+    return fitted
 
 
-def test_guesses_follow_what_was_measured(forest):
+def test_guesses_follow_what_was_measured(surrogate):
     """A gentle cut keeps more than a harsh one."""
-    gentle, harsh = forest.guesses([pruned(0.2), pruned(0.9)]).mean(axis=0)
+    gentle, harsh = surrogate.guesses([pruned(0.2), pruned(0.9)]).mean(axis=0)
 
     assert gentle > harsh
 
 
-def test_an_ungrown_forest_takes_the_first_offer(space):
+def test_a_surrogate_that_knows_too_little_takes_the_first_offer(space):
     """Nothing is known: the sampler's order stands."""
-    forest = Forest(space, lambda recipe: recipe.lowering[0], seed=0)
-    forest.learn(pruned(0.5), 0.9)
-    acquisition = Acquisition(forest, lambda _: {"usd_per_million": 0.1})
-    assert not forest.is_ready()
+    surrogate = AccuracySurrogate(space, lambda recipe: recipe.lowering[0], seed=0)
+    surrogate.learn(pruned(0.5), 0.9)
+    acquisition = Acquisition(surrogate, lambda _: {"usd_per_million": 0.1})
+    assert not surrogate.is_ready()
     choice = acquisition.best(
         [[pruned(0.2)], [pruned(0.4)]], [[1.0], [1.0]], [0.0, 0.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED)
     )
@@ -52,20 +53,20 @@ def test_an_ungrown_forest_takes_the_first_offer(space):
 
 
 @pytest.mark.parametrize(("seconds", "chosen"), [((10.0, 10.0), 1), ((1.0, 100.0), 0)])
-def test_gain_counts_by_the_second(forest, seconds, chosen):
+def test_gain_counts_by_the_second(surrogate, seconds, chosen):
     """The better offer wins, unless the other one costs so much less time."""
     costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.4): {"usd_per_million": 0.4}}
-    acquisition = Acquisition(forest, costs.__getitem__)
+    acquisition = Acquisition(surrogate, costs.__getitem__)
     offers = [[recipe] for recipe in costs]
     choice = acquisition.best(offers, [[1.0], [1.0]], seconds, [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
 
     assert choice.offer == chosen
 
 
-def test_a_lowering_that_is_not_worth_its_seconds_is_left_for_later(forest):
+def test_a_lowering_that_is_not_worth_its_seconds_is_left_for_later(surrogate):
     """Half a minute of compiler for what another mode gives as well."""
     cheap, dear = pruned(0.5).with_lowering("fp32", "onnxruntime"), pruned(0.5).with_lowering("fp32", "aot_inductor")
-    acquisition = Acquisition(forest, lambda recipe: {"usd_per_million": 0.4 if recipe == cheap else 0.39})
+    acquisition = Acquisition(surrogate, lambda recipe: {"usd_per_million": 0.4 if recipe == cheap else 0.39})
     choice = acquisition.best([[dear, cheap]], [[30.0, 2.0]], [10.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
 
     assert choice.recipes == (cheap,)
@@ -73,44 +74,44 @@ def test_a_lowering_that_is_not_worth_its_seconds_is_left_for_later(forest):
 
 def test_recipes_of_one_graph_are_one_measurement(space):
     """A mode that runs the same graph has the same accuracy: it tells nothing new."""
-    forest = Forest(space, lambda recipe: recipe.lowering[0], seed=0)
+    surrogate = AccuracySurrogate(space, lambda recipe: recipe.lowering[0], seed=0)
     for mode in ("eager", "onnxruntime", "aot_inductor") * FEWEST:
-        forest.learn(pruned(0.5).with_lowering("fp32", mode), 0.9)
+        surrogate.learn(pruned(0.5).with_lowering("fp32", mode), 0.9)
 
-    assert not forest.is_ready()
+    assert not surrogate.is_ready()
 
 
 def test_a_graph_that_is_new_late_in_a_search_is_learned_at_once(space):
     """It has a feature of its own: what was fitted without it cannot be asked about it."""
-    forest = Forest(space, lambda recipe: recipe.lowering[0], seed=0)
+    surrogate = AccuracySurrogate(space, lambda recipe: recipe.lowering[0], seed=0)
     for step in range(200):
-        forest.learn(pruned(round(0.1 + 0.004 * step, 3)), 0.9)
-    forest.guesses([pruned(0.5)])
-    forest.learn(pruned(0.5).with_lowering("int8_static", "onnxruntime"), 0.7)
+        surrogate.learn(pruned(round(0.1 + 0.004 * step, 3)), 0.9)
+    surrogate.guesses([pruned(0.5)])
+    surrogate.learn(pruned(0.5).with_lowering("int8_static", "onnxruntime"), 0.7)
 
-    assert forest.guesses([pruned(0.51), pruned(0.51).with_lowering("int8_static", "onnxruntime")]).shape[1] == 2
+    assert surrogate.guesses([pruned(0.51), pruned(0.51).with_lowering("int8_static", "onnxruntime")]).shape[1] == 2
 
 
 def test_a_setting_that_helped_at_some_ratios_is_expected_to_help_at_another(space):
     """Settings add up: a few trainings with and without say what one brings where it was never tried."""
-    forest = Forest(space, lambda recipe: recipe.lowering[0], seed=0)
+    surrogate = AccuracySurrogate(space, lambda recipe: recipe.lowering[0], seed=0)
 
     def trained(ratio, loss):
         return Recipe({"prune.method": "structured", "prune.ratio": ratio, "train.epochs": 2, "distill.loss": loss})
 
     for ratio in (0.1, 0.2, 0.3, 0.4):
-        forest.learn(trained(ratio, "none"), 0.95 - 0.1 * ratio)
-        forest.learn(trained(ratio, "kl"), 0.95 - 0.1 * ratio + 0.02)
-    plain, taught = forest.guesses([trained(0.6, "none"), trained(0.6, "kl")]).mean(axis=0)
+        surrogate.learn(trained(ratio, "none"), 0.95 - 0.1 * ratio)
+        surrogate.learn(trained(ratio, "kl"), 0.95 - 0.1 * ratio + 0.02)
+    plain, taught = surrogate.guesses([trained(0.6, "none"), trained(0.6, "kl")]).mean(axis=0)
 
     assert taught - plain == pytest.approx(0.02, abs=0.01)
     assert plain == pytest.approx(0.89, abs=0.02)
 
 
-def test_of_many_variations_only_those_that_promise_something_are_judged(forest):
+def test_of_many_variations_only_those_that_promise_something_are_judged(surrogate):
     """The most hypervolume per second first; what lies behind the front is left out."""
     costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.3): {"usd_per_million": 0.4}, pruned(0.4): {"usd_per_million": 3.0}}
-    acquisition = Acquisition(forest, costs.__getitem__)
+    acquisition = Acquisition(surrogate, costs.__getitem__)
     volume = Volume(OBJECTIVES, UNTOUCHED)
 
     assert acquisition.most_promising(list(costs), [10.0, 10.0, 1.0], 8, [UNTOUCHED], volume) == [1, 0]

@@ -6,8 +6,12 @@ import pytest
 
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import Limit
+from autocut.search.expected_cost import ExpectedCost
 from autocut.search.finalists import finalists
-from autocut.search.jobs import RecipeFinalized, RecipeStarted, StageRan, WorkerUp
+from autocut.search.jobs import JobKind, RecipeFinalized, RecipeStarted, StageRan, WorkerUp
+from autocut.search.lowerings import affordable_lowerings
+from autocut.search.proposals import Proposer
+from autocut.search.recall import EarlierTrial, recall_trial
 
 from .conftest import GRAPHS
 
@@ -32,18 +36,18 @@ def test_every_budget_is_kept_and_ends_with_the_front_finalized(start, budget_s)
     machine.run()
 
     assert machine.searcher.budget.spent() <= budget_s + 1
-    assert machine.searcher.book.finals
+    assert machine.searcher.store.finals
     if budget_s >= 300:
-        front = {point.recipe for point in machine.searcher.book.front()}
-        assert len(front & set(machine.searcher.book.finals)) >= min(len(front), 5)
+        front = {point.recipe for point in machine.searcher.store.front()}
+        assert len(front & set(machine.searcher.store.finals)) >= min(len(front), 5)
 
 
 def test_the_untouched_weights_are_finalized_in_their_cheapest_exact_form(start):
-    """Beaten on the validation split or not: whoever can give no accuracy away needs it."""
+    """Beaten on the validation split or not: users who can give no accuracy away need it."""
     machine = start()
     machine.run()
 
-    assert machine.searcher.book.finals.keys() >= {Recipe(), Recipe().with_lowering("fp32", "onnxruntime")}
+    assert machine.searcher.store.finals.keys() >= {Recipe(), Recipe().with_lowering("fp32", "onnxruntime")}
 
 
 def test_one_point_is_finalized_after_a_quarter_of_the_budget(start):
@@ -78,7 +82,7 @@ def test_time_that_finalizing_did_not_need_goes_back_to_the_search(start):
     assert "measure" in kinds[first:]
     assert kinds[-1] == "finalize"
     assert machine.searcher.budget.left() < 20
-    assert {point.recipe for point in machine.searcher.book.front()} <= set(machine.searcher.book.finals)
+    assert {point.recipe for point in machine.searcher.store.front()} <= set(machine.searcher.store.finals)
 
 
 def test_a_slow_rehearsal_does_not_end_the_search_early(start):
@@ -88,7 +92,7 @@ def test_a_slow_rehearsal_does_not_end_the_search_early(start):
     next_job = machine.searcher.next_job
 
     def hurry_after_the_rehearsal():
-        if machine.searcher.finalization.done:
+        if machine.searcher.state.finalized:
             machine.world.finalize_s = 10.0
         return next_job()
 
@@ -100,19 +104,21 @@ def test_a_slow_rehearsal_does_not_end_the_search_early(start):
     assert kinds[:last_search].count("finalize") >= 3
     assert kinds[last_search:].count("finalize") >= 3
     assert machine.searcher.budget.left() < 30
-    assert set(finalists(machine.searcher.book, machine.searcher.space.objectives)) <= set(machine.searcher.book.finals)
+    assert set(finalists(machine.searcher.store, machine.searcher.state.settings.objectives)) <= set(machine.searcher.store.finals)
 
 
-def test_a_wish_that_did_not_fit_is_run_when_time_comes_back(start):
-    """Finalizing took less than was kept for it: what somebody asked for comes before new ideas."""
-    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 6, "train.lr_scale": 1.0}).with_lowering(*INT8)
-    machine = start(budget_s=135.0, tries=[wish])
+def test_a_user_recipe_that_did_not_fit_is_run_when_time_comes_back(start):
+    """Finalizing took less than was kept for it: what the user asked for comes before new ideas."""
+    wanted = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 6, "train.lr_scale": 1.0}).with_lowering(
+        *INT8
+    )
+    machine = start(budget_s=135.0, tries=[wanted])
     machine.world.finalize_s = 1.0
     machine.run()
     told = [line for line in machine.searcher.progress.lines if line.startswith("not run")]
 
     assert told
-    assert wish in machine.searcher.book.points
+    assert wanted in machine.searcher.store.points
 
 
 def test_a_limit_that_breaks_on_the_test_split_does_not_steer_the_search(start):
@@ -121,24 +127,25 @@ def test_a_limit_that_breaks_on_the_test_split_does_not_steer_the_search(start):
     machine.run(most_jobs=3)
     agent = machine.searcher
     recipe = UNTOUCHED.with_lowering(*INT8)
-    rivals = dict.fromkeys(agent.known.front_recipes())
+    front = list(agent.state.front.values)
     poor = machine.world.measured(Recipe({"prune.method": "structured", "prune.ratio": 0.9})).measurement
-    agent.verdicts.finalized(RecipeFinalized(recipe, poor, None, None, None), agent.reference)
+    finalizing = replace(machine.jobs[-1], kind=JobKind.FINALIZE)
+    agent.on_event(finalizing, RecipeFinalized(recipe, poor, None, None, None))
 
-    assert recipe in rivals
-    assert agent.known.front_recipes() == list(rivals)
+    assert recipe in front
+    assert list(agent.state.front.values) == front
 
 
 def test_time_that_is_left_finalizes_runners_up(start):
     """On the test split some of them may be ahead of the front; nothing is begun that cannot end."""
     machine = start(space_name="deploy-only")
     machine.run()
-    front = {point.recipe for point in machine.searcher.book.front()}
-    behind = set(machine.searcher.book.finals) - front - {Recipe(), Recipe().with_lowering("fp32", "onnxruntime")}
+    front = {point.recipe for point in machine.searcher.store.front()}
+    behind = set(machine.searcher.store.finals) - front - {Recipe(), Recipe().with_lowering("fp32", "onnxruntime")}
 
-    assert front <= set(machine.searcher.book.finals)
+    assert front <= set(machine.searcher.store.finals)
     assert behind
-    assert not [failure for failure in machine.searcher.book.failures if failure.outcome == "interrupted"]
+    assert not [failure for failure in machine.searcher.store.failures if failure.outcome == "interrupted"]
 
 
 def test_no_recipe_is_ever_run_twice(start):
@@ -194,7 +201,7 @@ def test_slow_compilers_wait_for_their_turn(start):
     assert begun_s[1] >= 2 * 30.0 / 0.05
 
 
-def test_slow_compilers_get_the_time_that_nobody_else_wants(start):
+def test_slow_compilers_get_the_time_that_nothing_else_needs(start):
     """A space without trainings is soon explored but for them."""
     machine = start(budget_s=600.0, space_name="deploy-only")
     machine.run()
@@ -205,21 +212,21 @@ def test_slow_compilers_get_the_time_that_nobody_else_wants(start):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_looked_hopeless_comes_before_compilers_that_nobody_proposed(start, workers):
+def test_what_looked_beaten_comes_before_compilers_without_a_proposal(start, workers):
     """A training that was given up takes seconds and may be on the front; each compiler has had its share of the time by then."""
-    machine, was_hopeful = start(budget_s=600.0, space_name="deploy-only", workers=workers), []
+    machine, was_relaxed = start(budget_s=600.0, space_name="deploy-only", workers=workers), []
     next_job = machine.searcher.next_job
 
     def watch():
         job = next_job()
         if job is not None and job.kind == "measure" and any(recipe.lowering[1] == "aot_inductor" for recipe in job.recipes):
-            was_hopeful.append(machine.searcher.known.is_hopeful)
+            was_relaxed.append(machine.searcher.state.is_relaxed)
         return job
 
     machine.searcher.next_job = watch
     machine.run()
 
-    assert was_hopeful == [True, True]
+    assert was_relaxed == [True, True]
 
 
 def test_a_failed_recipe_ends_alone_and_is_not_tried_again(start):
@@ -229,9 +236,9 @@ def test_a_failed_recipe_ends_alone_and_is_not_tried_again(start):
     machine.world.broken[bad] = "infeasible"
     machine.run()
 
-    assert [failure.recipe for failure in machine.searcher.book.failures].count(bad) == 1
+    assert [failure.recipe for failure in machine.searcher.store.failures].count(bad) == 1
     assert bad not in [recipe for _, recipe in machine.log]
-    assert machine.searcher.book.finals
+    assert machine.searcher.store.finals
 
 
 def test_a_dead_worker_costs_one_recipe_and_the_others_are_run_again(start):
@@ -241,7 +248,7 @@ def test_a_dead_worker_costs_one_recipe_and_the_others_are_run_again(start):
     machine.world.deadly.add(deadly)
     machine.run(most_jobs=6)
 
-    assert [failure.recipe for failure in machine.searcher.book.failures] == [deadly]
+    assert [failure.recipe for failure in machine.searcher.store.failures] == [deadly]
     assert {recipe.lowering for _, recipe in machine.log} >= {("fp32", "onnxruntime"), ("bf16", "eager")}
 
 
@@ -251,7 +258,7 @@ def test_a_training_that_kills_its_process_is_tried_once(start):
     machine = start(budget_s=1200.0, tries=[deadly.with_lowering(*INT8)])
     machine.world.deadly |= {deadly.with_lowering(*lowering) for lowering in GRAPHS}
     machine.run(most_jobs=12)
-    blamed = [failure.recipe for failure in machine.searcher.book.failures if failure.recipe.prefix == deadly]
+    blamed = [failure.recipe for failure in machine.searcher.store.failures if failure.recipe.prefix == deadly]
 
     assert len(blamed) > 1
     assert sum(any(recipe.prefix == deadly for recipe in job.recipes) for job in machine.jobs) == 1
@@ -270,22 +277,24 @@ def test_an_untouched_model_that_kills_its_process_is_told(start):
 
 
 def test_user_recipes_are_tried_before_any_proposal(start):
-    """`--try` is not a wish but an order."""
-    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.3, "train.epochs": 1, "train.lr_scale": 0.7}).with_lowering(*INT8)
-    machine = start(tries=(wish,))
+    """`--try` is an order."""
+    wanted = Recipe({"prune.method": "structured", "prune.ratio": 0.3, "train.epochs": 1, "train.lr_scale": 0.7}).with_lowering(
+        *INT8
+    )
+    machine = start(tries=(wanted,))
     machine.run()
     trained = [recipe for what, recipe in machine.log if what == "measure" and recipe.is_trained]
 
-    assert trained[0] == wish
+    assert trained[0] == wanted
 
 
 def test_an_asked_for_recipe_that_cannot_run_is_told(start):
     """It would otherwise vanish without a word."""
-    wish = Recipe({"quantize.dtype": "bf16", "compile.mode": "onnxruntime"})
-    machine = start(tries=(wish,))
+    wanted = Recipe({"quantize.dtype": "bf16", "compile.mode": "onnxruntime"})
+    machine = start(tries=(wanted,))
     machine.run()
 
-    assert [failure.reason for failure in machine.searcher.book.failures if failure.recipe == wish] == [
+    assert [failure.reason for failure in machine.searcher.store.failures if failure.recipe == wanted] == [
         "bf16 with onnxruntime cannot run on this machine; see: autocut methods"
     ]
 
@@ -300,53 +309,54 @@ def test_a_recipe_that_hangs_is_called_hanging(start):
     machine.searcher.budget = replace(machine.searcher.budget, total_s=1e6)
     machine.searcher.on_job_end(replace(job, deadline=1e9), "the worker process died")
 
-    assert machine.searcher.book.failures[-1].reason.startswith("it hung")
+    assert machine.searcher.store.failures[-1].reason.startswith("it hung")
 
 
-def test_a_budget_too_short_for_a_wish_is_no_verdict(start):
+def test_a_budget_too_short_for_a_user_recipe_is_no_failure(start):
     """With a longer budget the same recipe can be asked for again."""
-    wish = Recipe({"quantize.dtype": "int8_static", "compile.mode": "aot_inductor"})
-    short = start(budget_s=200.0, tries=(wish,))
+    wanted = Recipe({"quantize.dtype": "int8_static", "compile.mode": "aot_inductor"})
+    short = start(budget_s=200.0, tries=(wanted,))
     short.run()
 
-    assert wish not in short.searcher.known.dead
+    assert wanted not in short.searcher.state.infeasible
     assert any(line.startswith("not run:") and "too long for this budget" in line for line in short.searcher.progress.lines)
 
 
-def test_a_wish_that_does_not_fit_is_told(start):
-    """Nothing that somebody asked for vanishes without a word."""
-    wish = Recipe({"train.epochs": 8, "train.lr_scale": 0.5}).with_lowering("fp32", "onnxruntime")
-    machine = start(budget_s=60.0, tries=(wish,))
+def test_a_user_recipe_that_does_not_fit_is_told(start):
+    """Nothing that the user asked for vanishes without a word."""
+    wanted = Recipe({"train.epochs": 8, "train.lr_scale": 0.5}).with_lowering("fp32", "onnxruntime")
+    machine = start(budget_s=60.0, tries=(wanted,))
     machine.run()
-    told = [line for line in machine.searcher.progress.lines if wish.describe() in line]
+    told = [line for line in machine.searcher.progress.lines if wanted.describe() in line]
 
     assert len(told) == 1
     assert "is left" in told[0] or "too long for this budget" in told[0]
 
 
-def test_a_refused_model_stands_in_nobodys_way(start):
+def test_a_refused_model_beats_no_other_one_any_more(start):
     """What only it had beaten may be run, and what it had displaced is on the front again."""
-    known = start().searcher.known
+    state = start().searcher.state
     good, better = Recipe().with_lowering("fp32", "onnxruntime"), Recipe().with_lowering("int8_static", "onnxruntime")
-    known.remember(good, {"accuracy": 0.9, "usd_per_million": 0.5, "size_bytes": 1e6, "speedup": 2.0})
-    known.remember(better, {"accuracy": 0.9, "usd_per_million": 0.3, "size_bytes": 1e5, "speedup": 3.0})
-    assert known.front_recipes() == [better]
+    state.finish(good, {"accuracy": 0.9, "usd_per_million": 0.5, "size_bytes": 1e6, "speedup": 2.0})
+    state.finish(better, {"accuracy": 0.9, "usd_per_million": 0.3, "size_bytes": 1e5, "speedup": 3.0})
+    assert list(state.front.values) == [better]
 
-    known.refuse(better)
-    assert known.front_recipes() == [good]
-    assert known.is_settled(better)
+    state.refuse(better)
+    assert list(state.front.values) == [good]
+    assert state.is_settled(better)
 
 
 def test_what_training_costs_counts_the_untouched_models_own(start):
     """A recipe that starts from it pays for it too; one from scratch does not."""
-    known = start(space_name="training-only").searcher.known
-    known.planner.observe(StageRan("key", "train", "none/none", 2.0, False, "training", samples_seen=1000))
+    state = start(space_name="training-only").searcher.state
+    expected_cost = ExpectedCost(state)
+    state.planner.observe(StageRan("key", "train", "none/none", 2.0, False, "training", samples_seen=1000))
     values = {"accuracy": 0.9, "usd_per_million": 0.5, "size_bytes": 1e6, "speedup": 1.0}
-    known.remember(Recipe(), {**values, "train_usd": 10.0})
-    known.remember(Recipe({"train.epochs": 2}), {**values, "train_usd": 14.0})
+    state.finish(Recipe(), {**values, "train_usd": 10.0})
+    state.finish(Recipe({"train.epochs": 2}), {**values, "train_usd": 14.0})
 
-    assert known.expected_cost(Recipe({"train.epochs": 4}))["train_usd"] == pytest.approx(18.0)
-    assert known.expected_cost(Recipe({"train.epochs": 4, "train.start": "scratch"}))["train_usd"] == pytest.approx(8.0)
+    assert expected_cost(Recipe({"train.epochs": 4}))["train_usd"] == pytest.approx(18.0)
+    assert expected_cost(Recipe({"train.epochs": 4, "train.start": "scratch"}))["train_usd"] == pytest.approx(8.0)
 
 
 def test_two_workers_never_train_the_same_prefix(start):
@@ -359,7 +369,7 @@ def test_two_workers_never_train_the_same_prefix(start):
         nonlocal side_by_side
         job = run()
         if job is not None and job.kind == "measure":
-            trained = {recipe.prefix for recipe in job.recipes if recipe.is_trained} - machine.searcher.known._trained
+            trained = {recipe.prefix for recipe in job.recipes if recipe.is_trained} - machine.searcher.state.trained
             others = {recipe.prefix for other in machine._running for recipe in other.job.recipes}
             doubles.extend(trained & others)
             side_by_side += bool(trained) and any(prefix.is_trained for prefix in others)
@@ -382,8 +392,8 @@ def test_a_death_while_finalizing_costs_one_point(start):
     machine.run()
 
     assert packed.recipes in [job.recipes for job in machine.jobs]
-    assert dead not in machine.searcher.book.finals
-    assert set(packed.recipes) - {dead} <= set(machine.searcher.book.finals)
+    assert dead not in machine.searcher.store.finals
+    assert set(packed.recipes) - {dead} <= set(machine.searcher.store.finals)
 
 
 @pytest.mark.parametrize("name", ["default", "quick", "training-only"])
@@ -400,7 +410,7 @@ def test_a_model_that_lost_half_of_its_accuracy_is_not_on_the_front(start):
     machine = start()
     machine.run()
 
-    assert all(point.values["accuracy"] >= 0.49 for point in machine.searcher.book.front())
+    assert all(point.values["accuracy"] >= 0.49 for point in machine.searcher.store.front())
 
 
 def test_a_limit_keeps_points_off_the_front(start):
@@ -408,21 +418,25 @@ def test_a_limit_keeps_points_off_the_front(start):
     machine = start(limits=(Limit("accuracy", ">=", 0.97),))
     machine.run()
 
-    assert machine.searcher.book.front()
-    assert all(point.values["accuracy"] >= 0.97 for point in machine.searcher.book.front())
+    assert machine.searcher.store.front()
+    assert all(point.values["accuracy"] >= 0.97 for point in machine.searcher.store.front())
 
 
 def test_what_an_earlier_session_found_is_not_repeated(start):
     """The same command again goes on; a longer budget extends."""
     first = start(budget_s=300.0)
     first.run()
-    second = start(budget_s=900.0, spent_s=first.searcher.budget.spent(), reference=first.searcher.reference)
+    second = start(budget_s=900.0, spent_s=first.searcher.budget.spent())
+    second.searcher.state.reference, store = first.searcher.state.reference, second.searcher.store
     for what, recipe in first.log:
         if what == "measure":
-            values = first.searcher.known.done[recipe]
-            second.searcher.verdicts.recall(recipe, values, tested=first.searcher.book.finals.get(recipe))
-            second.searcher.book.points[recipe] = first.searcher.book.points.get(recipe) or second.searcher.book.points.get(recipe)
-    second.searcher.book.points = {recipe: point for recipe, point in second.searcher.book.points.items() if point}
+            values = first.searcher.state.finished[recipe]
+            earlier = EarlierTrial(recipe, values, tested=first.searcher.store.finals.get(recipe))
+            recall_trial(earlier, second.searcher.state, Proposer(second.searcher.state.settings.space, "random", 0))
+            second.searcher.store.points[recipe] = first.searcher.store.points.get(recipe) or second.searcher.store.points.get(
+                recipe
+            )
+    store.points = {recipe: point for recipe, point in store.points.items() if point}
     second.run()
 
     done = {recipe for what, recipe in first.log if what == "measure"}
@@ -440,7 +454,7 @@ def test_the_same_seed_decides_the_same(start):
 
 
 def test_a_fault_that_no_trial_would_survive_ends_the_search(start):
-    """A full disk is told once, with everything finished kept."""
+    """A full disk is reported once, and everything finished is kept."""
     from autocut.search.jobs import WorkerFault
 
     machine = start()
@@ -454,18 +468,18 @@ def test_a_fault_that_no_trial_would_survive_ends_the_search(start):
 def test_a_slow_reference_does_not_make_every_lowering_look_slow(start):
     """The untouched model is timed several times; a lowering is timed once."""
     machine = start(budget_s=200.0)
-    lowerings = machine.searcher.known.affordable_lowerings()
-    machine.searcher.planner.observe(StageRan("key", "cost", "fp32/eager", 40.0, False, "measuring"))
+    lowerings = affordable_lowerings(machine.searcher.state)
+    machine.searcher.state.planner.observe(StageRan("key", "cost", "fp32/eager", 40.0, False, "measuring"))
 
-    assert machine.searcher.known.affordable_lowerings() == lowerings
+    assert affordable_lowerings(machine.searcher.state) == lowerings
 
 
-def test_with_time_left_it_hopes_for_more_than_the_best_accuracy_seen(start):
+def test_with_time_left_it_expects_more_than_the_best_accuracy_seen(start):
     """A space that counts as explored is looked at once more, before the search ends early."""
     machine = start(budget_s=100_000.0, space_name="deploy-only")
     machine.run()
 
-    assert machine.searcher.known.hope() is False
+    assert machine.searcher.state.is_relaxed
     assert machine.searcher.budget.left() > 1000
     assert [line for line in machine.searcher.progress.lines if "counts as explored" in line and "of its time left" in line]
 
@@ -474,13 +488,13 @@ def test_a_space_is_not_explored_where_anything_worth_running_only_lacks_the_tim
     """However many other ideas are beaten: the search goes on with it when finalizing gives time back."""
     machine = start()
     machine.run(most_jobs=30)
-    agent, fan_out = machine.searcher, machine.searcher.known.fan_out
-    monkeypatch.setattr(agent.known, "fan_out", lambda recipe: fan_out(recipe) if int(recipe.fingerprint, 16) % 5 == 0 else ())
+    agent, fan_out = machine.searcher, machine.searcher.choice.fan_out
+    monkeypatch.setattr(agent.choice, "fan_out", lambda recipe: fan_out(recipe) if int(recipe.fingerprint, 16) % 5 == 0 else ())
 
-    assert agent.proposing.next_request(0.5, others_run=False) is None
+    assert agent.proposing.next_job(0.5) is None
     assert agent.proposing.is_dry
     assert agent.proposing.is_short_of_time
-    assert agent.proposing.next_request(600.0, others_run=False) is not None
+    assert agent.proposing.next_job(600.0) is not None
     assert not agent.proposing.is_dry
 
 
@@ -489,5 +503,5 @@ def test_a_search_whose_time_is_up_does_not_say_that_the_space_is_explored(start
     machine = start(budget_s=300.0)
     machine.run()
 
-    assert not machine.searcher.known.is_hopeful
+    assert not machine.searcher.state.is_relaxed
     assert not [line for line in machine.searcher.progress.lines if "explored" in line]

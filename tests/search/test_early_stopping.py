@@ -7,9 +7,12 @@ import math
 import pytest
 
 from autocut.recipe import Recipe
-from autocut.search.early_stopping import FEWEST_CURVES, LearningCurves
-from autocut.search.jobs import Job
-from autocut.search.tactics import Tactics
+from autocut.search.early_stopping import are_in_vain
+from autocut.search.jobs import Job, RecipeFailed
+from autocut.search.learning_curves import FEWEST_CURVES, LearningCurves
+from autocut.search.proposals import Proposer
+from autocut.search.recall import EarlierTrial, recall_trial
+from autocut.search.settings import Tactics
 
 UNWEIGHED = Tactics(gain_per_second=False)
 """Proposals as the sampler makes them: weighed, those of this world are too good to be stopped."""
@@ -56,12 +59,17 @@ def test_trainings_of_one_epoch_teach_nothing():
     assert curves.optimistic_gain(0.5) == math.inf
 
 
+def stopped(recipe):
+    """The event of a training that was stopped."""
+    return RecipeFailed(recipe, "stopped", "simulated")
+
+
 def stopped_prefixes(machine):
     """Prefixes of the trials that were stopped early, in their order."""
-    return [failure.recipe.prefix for failure in machine.searcher.book.failures if failure.outcome == "stopped"]
+    return [failure.recipe.prefix for failure in machine.searcher.store.failures if failure.outcome == "stopped"]
 
 
-def test_a_hopeless_training_ends_at_a_rung_and_is_told_once(start, monkeypatch):
+def test_a_training_that_cannot_reach_the_front_ends_at_a_rung_and_is_told_once(start, monkeypatch):
     """It stays visible, with its reason, and what its lowerings would have cost is saved."""
     monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 1000)
     machine = start(budget_s=1800.0, tactics=UNWEIGHED)
@@ -82,37 +90,40 @@ def test_trainings_that_were_stopped_go_on_when_nothing_else_is_left(start, monk
     machine.run()
     stopped = stopped_prefixes(machine)
     last = max(at for at, job in enumerate(machine.jobs) if job.floors)
-    reached = machine.searcher.known.done.keys() & {recipe for job in machine.jobs[last + 1 :] for recipe in job.recipes}
+    reached = machine.searcher.state.finished.keys() & {recipe for job in machine.jobs[last + 1 :] for recipe in job.recipes}
 
     assert stopped
-    assert machine.searcher.known.is_hopeful
-    assert not machine.searcher.known.given_up
+    assert machine.searcher.state.is_relaxed
+    assert not machine.searcher.state.given_up
     assert reached
 
 
 def test_what_another_worker_stops_after_that_may_go_on_too(start):
-    """Its job began with the old floors; the prefix is told once more at most, and not given up."""
-    agent = start(workers=2).searcher
+    """Its job began with the old floors; the prefix is stopped once more at most, and not given up."""
+    state = start(workers=2).searcher.state
     recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 8, "train.lr_scale": 0.5})
-    assert agent.known.hope()
+    state.relax()
 
-    assert agent.trainings.stop(recipe)
-    assert not agent.known.is_settled(recipe)
-    assert not agent.trainings.stop(recipe)
+    state.fail(stopped(recipe))
+    assert recipe.prefix in state.stopped
+    assert not state.is_settled(recipe)
+    state.fail(stopped(recipe))
+    assert state.stopped_in_a_row == 1
 
 
 def test_only_trainings_end_a_row_of_stopped_ones(start, monkeypatch):
     """A pruned model that was not trained says nothing of what trainings reach."""
     monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 2)
-    trainings = start().searcher.trainings
+    state = start().searcher.state
+    values = {"accuracy": 0.9, "usd_per_million": 0.5, "size_bytes": 1e6, "speedup": 1.0}
     recipes = [Recipe({"train.epochs": 8, "train.lr_scale": scale}) for scale in (0.2, 0.3, 0.4)]
-    trainings.stop(recipes[0])
-    trainings.finished(Recipe({"prune.method": "structured", "prune.ratio": 0.5}), ())
-    trainings.stop(recipes[1])
-    assert trainings.are_in_vain
+    state.fail(stopped(recipes[0]))
+    state.finish(Recipe({"prune.method": "structured", "prune.ratio": 0.5}), values)
+    state.fail(stopped(recipes[1]))
+    assert are_in_vain(state)
 
-    trainings.finished(recipes[2], (0.1, 0.2))
-    assert not trainings.are_in_vain
+    state.finish(recipes[2], values, curve=(0.1, 0.2))
+    assert not are_in_vain(state)
 
 
 def test_a_training_that_goes_on_pays_only_for_its_rest(start):
@@ -131,12 +142,12 @@ def test_what_an_earlier_session_stopped_may_go_on_in_this_one(start):
     """With more budget there may be nothing better to do."""
     machine = start()
     recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 8, "train.lr_scale": 0.5})
-    known = machine.searcher.known
-    machine.searcher.verdicts.recall(recipe, None, stopped=True)
+    state = machine.searcher.state
+    recall_trial(EarlierTrial(recipe, None, is_stopped=True), state, Proposer(state.settings.space, "random", 0))
 
-    assert known.is_settled(recipe)
-    assert known.hope()
-    assert not known.is_settled(recipe)
+    assert state.is_settled(recipe)
+    state.relax()
+    assert not state.is_settled(recipe)
 
 
 def test_without_the_tactic_no_training_is_stopped(start):
@@ -144,14 +155,14 @@ def test_without_the_tactic_no_training_is_stopped(start):
     machine = start(budget_s=600.0, tactics=Tactics(early_stopping=False, gain_per_second=False))
     machine.run()
 
-    assert not [failure for failure in machine.searcher.book.failures if failure.outcome == "stopped"]
+    assert not [failure for failure in machine.searcher.store.failures if failure.outcome == "stopped"]
 
 
 def test_what_the_user_asked_for_is_trained_to_its_end(start):
     """However bad it looks: `--try` is an order."""
-    wish = Recipe({"prune.method": "structured", "prune.ratio": 0.95, "train.epochs": 8, "train.lr_scale": 0.7})
-    machine = start(tries=(wish,))
+    wanted = Recipe({"prune.method": "structured", "prune.ratio": 0.95, "train.epochs": 8, "train.lr_scale": 0.7})
+    machine = start(tries=(wanted,))
     machine.run()
-    job = next(job for job in machine.jobs if wish in job.recipes)
+    job = next(job for job in machine.jobs if wanted in job.recipes)
 
     assert job.floors == {}

@@ -3,6 +3,7 @@
 import pytest
 
 from autocut.recipe import Recipe
+from autocut.search.durations import ladder, on_ladder, recipe_s, total_s
 from autocut.search.jobs import StageRan
 from autocut.search.planner import Planner
 
@@ -40,17 +41,17 @@ def test_a_mode_that_shares_nothing_is_not_charged_for_another(planner):
 
 def test_lowerings_of_a_prefix_count_what_they_share_once(start):
     """Five seconds to convert, one to compile: three lowerings of one prefix and one of another."""
-    known = start().searcher.known
+    state = start().searcher.state
     other = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
     lowerings = [Recipe().with_lowering(*ORT), Recipe().with_lowering(*INT8), Recipe(), other.with_lowering(*ORT)]
     for dtype in ("fp32", "int8_static"):
-        observe(known.planner, "compile", f"{dtype}/onnxruntime", 1.0)
-        observe(known.planner, "cost", f"{dtype}/onnxruntime", 0.0)
-    before = known.total_s(lowerings)
-    observe(known.planner, "convert", "fp32/onnxruntime", 5.0)
+        observe(state.planner, "compile", f"{dtype}/onnxruntime", 1.0)
+        observe(state.planner, "cost", f"{dtype}/onnxruntime", 0.0)
+    before = total_s(state, lowerings)
+    observe(state.planner, "convert", "fp32/onnxruntime", 5.0)
 
-    assert known.total_s(lowerings) == pytest.approx(before + 2 * 5.0)
-    assert known.seconds(lowerings[1]) == pytest.approx(known.seconds(lowerings[0]))
+    assert total_s(state, lowerings) == pytest.approx(before + 2 * 5.0)
+    assert recipe_s(state, lowerings[1]) == pytest.approx(recipe_s(state, lowerings[0]))
 
 
 @pytest.mark.parametrize(("total_s", "expected"), [(60.0, (1,)), (300.0, (1, 2, 4)), (10.0, (1,)), (86_400.0, (1, 2, 4, 8))])
@@ -64,16 +65,16 @@ def test_the_ladder_of_epochs_follows_the_budget(total_s, expected):
 
 def test_recipes_are_brought_onto_the_ladder(start):
     """An anchor with more epochs than fit is tried with as many as do; a proposal is not run."""
-    known = start(budget_s=60.0).searcher.known
+    agent = start(budget_s=60.0).searcher
     long = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 8, "train.lr_scale": 1.0})
 
-    assert known.ladder() == (1, 2, 4)
-    assert known.on_ladder(long)["train.epochs"] == 4
-    assert known.fan_out(long) == ()
+    assert ladder(agent.state) == (1, 2, 4)
+    assert on_ladder(agent.state, long)["train.epochs"] == 4
+    assert agent.choice.fan_out(long) == ()
 
 
 def test_a_plan_tells_which_numbers_of_epochs_fit(start):
-    """What is left out is told with its seconds."""
+    """The plan names what is left out, with its seconds."""
     told = "\n".join(start(budget_s=60.0).searcher.plan_lines())
 
     assert "epochs: 1, 2, 4" in told

@@ -59,7 +59,7 @@ def test_an_unknown_sampler_is_told_with_the_nearest_name(space):
     assert "tpe" in (caught.value.hint or "")
 
 
-def test_an_heir_is_told_to_the_sampler_as_what_it_is_besides(space):
+def test_a_child_is_told_to_the_sampler_without_its_parent(space):
     """The space need not know that weights can be inherited."""
     trained = Recipe({"prune.method": "structured", "prune.ratio": 0.7, "train.epochs": 2, "train.lr_scale": 0.3})
     proposer = Proposer(space, "tpe", 0)
@@ -68,13 +68,13 @@ def test_an_heir_is_told_to_the_sampler_as_what_it_is_besides(space):
 
 
 def test_a_pruned_and_trained_recipe_can_be_pruned_on(space):
-    """Its heir is trained in the same way, from its weights."""
+    """Its child is trained in the same way, from its weights."""
     parent = Recipe({"prune.method": "structured", "prune.ratio": 0.1, "train.epochs": 2, "train.lr_scale": 0.3})
     proposer = Proposer(space, "tpe", 0)
-    heirs = [heir for _ in range(10) if (heir := proposer.prune_more(parent))]
+    children = [child for _ in range(10) if (child := proposer.prune_more(parent))]
 
-    assert heirs
-    assert {heir.parent for heir in heirs} == {parent}
+    assert children
+    assert {child.parent for child in children} == {parent}
     assert proposer.prune_more(Recipe()) is None
 
 
@@ -89,7 +89,7 @@ def test_a_variation_lies_in_the_space_and_is_another_recipe(space):
 
 
 def test_a_long_search_is_looked_at_in_part(space):
-    """The front and the latest trials stay; a trial that was asked for before is told all the same."""
+    """The front and the latest trials stay; a trial that was proposed before still gets its result."""
     proposer = Proposer(space, "random", 0)
     early, _ = proposer.propose()
     for index in range(400):

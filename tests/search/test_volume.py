@@ -26,11 +26,11 @@ def test_one_point_covers_its_rectangle(volume):
 
 
 def test_what_is_no_alternative_adds_nothing(volume):
-    """Dearer than the untouched model, or a tenth of its metric behind it."""
-    dearer = volume.losses({"accuracy": 0.9, "usd_per_million": 2.5})
+    """More expensive than the untouched model, or a tenth of its metric behind it."""
+    costlier = volume.losses({"accuracy": 0.9, "usd_per_million": 2.5})
     worse = volume.losses({"accuracy": 0.8 * (1 - ACCURACY_RANGE), "usd_per_million": 0.1})
 
-    assert volume.of([dearer, worse]) == pytest.approx(0, abs=1e-9)
+    assert volume.of([costlier, worse]) == pytest.approx(0, abs=1e-9)
 
 
 def test_where_the_untouched_model_costs_nothing_the_dearest_seen_is_the_corner():

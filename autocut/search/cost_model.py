@@ -1,7 +1,7 @@
-"""Cost is known before training: predict it, and do not train what is already beaten.
+"""Costs are known before training: a model of them.
 
-Latency and size follow from the structure, not from the weights. Every measured recipe therefore tells the cost of all recipes
-with the same pruning and the same lowering; between measured prune ratios the cost is interpolated in its logarithm.
+Latency and size follow from the structure, not from the weights. So every measured recipe tells the cost of all recipes with the
+same pruning and the same lowering. Between measured prune ratios the logarithm of the cost is interpolated.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autocut.recipe import Lowering, Recipe
+from autocut.recipe import UNTOUCHED, Lowering, Recipe
 
 COST_METRICS = ("usd_per_million", "latency_ms", "size_bytes", "compressed_size_bytes")
 _INTERPOLATION_MARGIN = 0.9
-"""An interpolated cost is taken to be this much lower than it looks, before a recipe is dropped for it."""
+"""An interpolated cost is multiplied by this before a recipe is dropped for it."""
 
-_FULL_PRECISION = "fp32"
+_FULL_PRECISION, _ = UNTOUCHED.lowering
+_NOT_PRUNED = str(UNTOUCHED["prune.method"])
 
 
 @dataclass(frozen=True)
@@ -34,34 +35,34 @@ class CostModel:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, Lowering], dict[float, Mapping[str, float]]] = defaultdict(dict)
-        self._methods: dict[str, set[str]] = defaultdict(set)
+        self._methods: dict[str, dict[str, None]] = defaultdict(dict)  # ordered: a set of strings differs from run to run
         self._curves: dict[tuple[str, Lowering], _Curve] = {}
 
     def learn(self, recipe: Recipe, values: Mapping[str, float]) -> None:
         """Remember what `recipe` cost.
 
-        Methods that gave the very same structure once (they remove as many channels, only others) are taken to do so at every
-        ratio.
+        Two methods that gave the same costs once (they remove equally many channels, but others) count as twins at every ratio.
         """
         method, ratio = str(recipe["prune.method"]), _ratio(recipe)
         cost = {name: values[name] for name in COST_METRICS if name in values}
         self._known[method, recipe.lowering][ratio] = cost
         self._curves.clear()
         for (other, lowering), curve in list(self._known.items()):
-            if other not in (method, "none") and lowering == recipe.lowering and method != "none" and curve.get(ratio) == cost:
-                self._methods[method].add(other)
-                self._methods[other].add(method)
+            is_other_pruner = _NOT_PRUNED not in (method, other) and other != method
+            if is_other_pruner and lowering == recipe.lowering and curve.get(ratio) == cost:
+                self._methods[method][other] = None
+                self._methods[other][method] = None
 
     def twins(self, method: str) -> frozenset[str]:
         """Methods that give the same structures as `method`."""
         return frozenset(self._methods[method])
 
     def is_known(self, recipe: Recipe) -> bool:
-        """Whether the very structure of `recipe` was timed with this lowering."""
+        """Whether the structure of `recipe` was timed with this lowering."""
         return _ratio(recipe) in self._curve(recipe).costs
 
     def predict(self, recipe: Recipe) -> dict[str, float] | None:
-        """Return the expected costs of `recipe`; None outside what was measured, where nothing can be said."""
+        """Return the expected costs of `recipe`; None outside the measured ratios."""
         curve = self._curve(recipe)
         costs, ratio = curve.costs, _ratio(recipe)
         if ratio in costs:
@@ -78,13 +79,13 @@ class CostModel:
         }
 
     def scaled(self, recipe: Recipe) -> dict[str, float] | None:
-        """Guess the costs of `recipe` from another lowering of its structure: what it saves there, it saves here too."""
-        untouched = self._known.get(("none", recipe.lowering), {}).get(0.0)
+        """Guess the costs of `recipe` from another lowering of its structure, as if both saved the same share."""
+        untouched = self._known.get((_NOT_PRUNED, recipe.lowering), {}).get(0.0)
         for dtype, mode in sorted(
-            {lowering for _, lowering in self._known}, key=lambda lowering: lowering[0] != recipe.lowering[0]
+            dict.fromkeys(lowering for _, lowering in self._known), key=lambda lowering: lowering[0] != recipe.lowering[0]
         ):
             other = self.predict(recipe.with_lowering(dtype, mode))
-            before = self._known.get(("none", (dtype, mode)), {}).get(0.0)
+            before = self._known.get((_NOT_PRUNED, (dtype, mode)), {}).get(0.0)
             if untouched and other and before:
                 return {name: untouched[name] * other[name] / before[name] for name in untouched if before.get(name)}
         return None
@@ -97,7 +98,7 @@ class CostModel:
     def _curve(self, recipe: Recipe) -> _Curve:
         method, lowering = str(recipe["prune.method"]), recipe.lowering
         if (method, lowering) not in self._curves:
-            parts = [self._known.get((name, lowering), {}) for name in ("none", *self._methods[method], method)]
+            parts = [self._known.get((name, lowering), {}) for name in (_NOT_PRUNED, *self._methods[method], method)]
             costs = {ratio: cost for part in parts for ratio, cost in part.items()}
             self._curves[method, lowering] = _Curve(costs, sorted(costs))
         return self._curves[method, lowering]
@@ -109,15 +110,15 @@ def cheapest_modes(
     graphs: Mapping[Lowering, str],
     metrics: Sequence[str],
 ) -> list[Lowering]:
-    """Drop the lowerings that cannot win: another one is nowhere dearer, somewhere cheaper, and no less accurate.
+    """Drop the lowerings that cannot win: another one costs nowhere more, somewhere less, and is no less accurate.
 
-    No less accurate are lowerings of the same quantized graph, and those of full precision: a dtype that costs more than fp32 has
-    nothing to offer.
+    A lowering is no less accurate if it has the same quantized graph or full precision: a dtype that costs more than full precision
+    has nothing to offer.
 
     Args:
-        lowerings: Candidates; those without an entry in `costs` are kept, because nothing is known against them.
+        lowerings: Candidates; those without an entry in `costs` are kept.
         costs: Costs of the lowerings on one structure.
-        graphs: What each lowering's accuracy depends on; lowerings of one graph give the same accuracy.
+        graphs: The quantized graph of each lowering; lowerings of one graph give the same accuracy.
         metrics: Cost metrics that the search minimizes.
     """
     candidates = list(lowerings)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocut.recipe import Recipe
-from autocut.search.cost_first import CostModel, cheapest_modes, dominates
+from autocut.search.cost_model import CostModel, cheapest_modes, dominates
 
 ORT = ("fp32", "onnxruntime")
 
@@ -39,7 +39,7 @@ def test_between_two_ratios_the_cost_is_a_geometric_mean_less_a_margin():
 
 @pytest.mark.parametrize("ratio", [0.6, 0.9])
 def test_outside_what_was_measured_nothing_is_said(ratio):
-    """Extrapolation would drop recipes for a cost that nobody measured."""
+    """Extrapolation would drop recipes for a cost that was never measured."""
     model = CostModel()
     model.learn(Recipe().with_lowering(*ORT), {"usd_per_million": 8.0})
     model.learn(structured(0.5), {"usd_per_million": 2.0})
@@ -49,7 +49,7 @@ def test_outside_what_was_measured_nothing_is_said(ratio):
 
 
 def test_modes_of_one_graph_keep_the_cheapest_only():
-    """Two modes that run the same quantized graph have one accuracy: the dearer one can never be on the front."""
+    """Two modes that run the same quantized graph have one accuracy: the more expensive one can never be on the front."""
     lowerings = [("fp32", "eager"), ("fp32", "aot_inductor"), ("int8_static", "onnxruntime"), ("bf16", "eager")]
     graphs = {lowerings[0]: "fp32", lowerings[1]: "fp32", lowerings[2]: "ort int8", lowerings[3]: "bf16"}
     costs = {lowerings[0]: {"usd_per_million": 5.0}, lowerings[1]: {"usd_per_million": 3.0}, lowerings[2]: {"usd_per_million": 2.0}}

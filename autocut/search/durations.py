@@ -1,0 +1,76 @@
+"""Seconds that recipes will take, with everything counted once that they share; and the numbers of epochs that fit the budget."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from autocut.recipe import Recipe
+from autocut.search.state import SearchState
+from autocut.space import axis_values
+
+
+def recipe_s(state: SearchState, recipe: Recipe) -> float:
+    """Seconds that `recipe` will take by itself; a prefix that is trained already costs nothing."""
+    return training_s(state, recipe) + state.planner.lowering_s(recipe.lowering, state.costs.is_known(recipe))
+
+
+def training_s(state: SearchState, recipe: Recipe) -> float:
+    """Seconds until the prefix of `recipe` and its parent are trained; 0 where they are."""
+    train_s = state.planner.train_s(recipe) if recipe.is_trained and recipe.prefix not in state.trained else 0.0
+    if recipe.parent is not None and recipe.parent not in state.trained:
+        train_s += state.planner.train_s(recipe.parent)
+    return train_s
+
+
+def seconds_each(state: SearchState, recipes: Sequence[Recipe]) -> list[float]:
+    """Seconds of each of `recipes`, run one after the other.
+
+    The first recipe of a prefix pays for its training, the first of a mode for the conversion that the mode's dtypes share.
+    """
+    modes: dict[Recipe, set[str]] = {}
+    seconds = []
+    for recipe in recipes:
+        mode = recipe.lowering[1]
+        if (seen := modes.get(recipe.prefix)) is None:
+            seconds.append(recipe_s(state, recipe))
+        else:
+            cost_is_known = state.costs.is_known(recipe)
+            seconds.append(state.planner.lowering_s(recipe.lowering, cost_is_known, is_converted=mode in seen))
+        modes.setdefault(recipe.prefix, set()).add(mode)
+    return seconds
+
+
+def total_s(state: SearchState, recipes: Sequence[Recipe]) -> float:
+    """Seconds that `recipes` take one after the other."""
+    return math.fsum(seconds_each(state, recipes))
+
+
+def fitting(state: SearchState, recipes: Sequence[Recipe], left_s: float) -> tuple[Recipe, ...]:
+    """Return the first of `recipes` that fit into `left_s` seconds; none if the first one does not fit."""
+    ends = itertools.accumulate(seconds_each(state, recipes))
+    return tuple(recipe for recipe, end in zip(recipes, ends, strict=True) if end < left_s)
+
+
+def ladder(state: SearchState) -> tuple[int, ...]:
+    """Return the space's numbers of epochs that fit the budget."""
+    return state.planner.ladder(_of_space(state), state.settings.budget_s, state.settings.workers)
+
+
+def too_long(state: SearchState) -> tuple[int, ...]:
+    """Return the space's numbers of epochs that do not fit the budget."""
+    fitting = ladder(state)
+    return tuple(epochs for epochs in _of_space(state) if epochs > 0 and epochs not in fitting)
+
+
+def on_ladder(state: SearchState, recipe: Recipe) -> Recipe:
+    """Return `recipe`; if its training is too long, with the most epochs that fit."""
+    if int(recipe["train.epochs"]) not in too_long(state):
+        return recipe
+    return Recipe({**recipe, "train.epochs": max(ladder(state))})
+
+
+def _of_space(state: SearchState) -> tuple[int, ...]:
+    axis = state.settings.space.axis("train.epochs")
+    return tuple(sorted(int(value) for value in axis_values(axis))) if axis else ()

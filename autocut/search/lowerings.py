@@ -1,0 +1,127 @@
+"""Which lowerings (dtype, compile mode) a trained prefix is measured with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from autocut.recipe import UNTOUCHED, Lowering, Recipe, Value
+from autocut.search.cost_model import cheapest_modes
+from autocut.search.dominance import is_beaten
+from autocut.search.durations import too_long
+from autocut.search.state import SearchState
+
+_EXPENSIVE_SHARE = 0.1
+"""A lowering that takes more than this share of the budget is not tried: a short budget spends its time on the cheap ones."""
+_CHEAP_S = 12.0
+"""A lowering of at most this many seconds is tried before its result on the untouched model is known."""
+_SECOND_BEST = 1.1
+"""A prefix does not get a lowering that costs this many times as much as another one of the same dtype..."""
+_AS_ACCURATE = 0.002
+"""... unless it was more accurate by this much on the untouched model."""
+
+
+def affordable_lowerings(state: SearchState) -> list[Lowering]:
+    """Return the lowerings of the space that run here and do not take too much of the budget."""
+    limit_s = _EXPENSIVE_SHARE * state.settings.budget_s
+    return [lowering for lowering in _runnable(state) if state.planner.lowering_s(lowering) <= limit_s]
+
+
+def unaffordable_lowerings(state: SearchState) -> dict[Lowering, float]:
+    """Return the lowerings of the space that run here but take too long to make, with their seconds."""
+    affordable = affordable_lowerings(state)
+    return {lowering: state.planner.lowering_s(lowering) for lowering in _runnable(state) if lowering not in affordable}
+
+
+def lowerings_by_seconds(state: SearchState) -> list[Lowering]:
+    """Return the affordable lowerings, the quickest first."""
+    return sorted(affordable_lowerings(state), key=state.planner.lowering_s)
+
+
+def is_cheap(state: SearchState, lowering: Lowering) -> bool:
+    """Whether making the lowering takes seconds, not a good part of a minute."""
+    return state.planner.lowering_s(lowering) <= _CHEAP_S
+
+
+def _runnable(state: SearchState) -> list[Lowering]:
+    space, graphs = state.settings.space, state.settings.graphs
+    wanted = itertools.product(space.methods("quantize.dtype"), space.methods("compile.mode"))
+    return [lowering for lowering in wanted if lowering in graphs]
+
+
+def _is_as_wide_as_its_parent(state: SearchState, recipe: Recipe) -> bool:
+    """Whether an iteratively pruned child has the structure of its parent, because ratios are rounded to whole channels."""
+    if recipe.parent is None:
+        return False
+    pairs = [(recipe.with_lowering(*lowering), recipe.parent.with_lowering(*lowering)) for lowering in state.settings.graphs]
+    return any(state.costs.is_known(own) and state.costs.predict(own) == state.costs.predict(parent) for own, parent in pairs)
+
+
+class LoweringChoice:
+    """Chooses lowerings for prefixes. It remembers the ranking of each structure until the state has a new result."""
+
+    def __init__(self, state: SearchState) -> None:
+        self._state = state
+        self._ranked: dict[tuple[Value, Value | None], list[Lowering]] = {}
+        self._ranked_at = state.revision
+
+    def promising(self, prefix: Recipe) -> list[Lowering]:
+        """Return the lowerings of `prefix` that no other lowering is known to beat, the cheapest first."""
+        if self._ranked_at != self._state.revision:
+            self._ranked.clear()
+            self._ranked_at = self._state.revision
+        cut = (prefix["prune.method"], prefix.get("prune.ratio"))
+        if cut not in self._ranked:
+            self._ranked[cut] = self._rank(prefix)
+        infeasible = self._state.infeasible
+        return [lowering for lowering in self._ranked[cut] if prefix.with_lowering(*lowering) not in infeasible]
+
+    def with_siblings(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """Return `recipe`, then its prefix with every other lowering that is promising, cheap and not beaten.
+
+        Lowerings that take long to make are proposed later, where they promise enough for their seconds.
+        """
+        siblings = [one for one in self.fan_out(recipe) if one != recipe and is_cheap(self._state, one.lowering)]
+        return (recipe, *siblings)
+
+    def fan_out(self, recipe: Recipe) -> tuple[Recipe, ...]:
+        """Return the prefix of `recipe` with every promising lowering that is not beaten, its own lowering first."""
+        state = self._state
+        if not state.settings.tactics.fan_out:
+            return () if is_beaten(state, recipe) or recipe.lowering not in affordable_lowerings(state) else (recipe,)
+        if int(recipe["train.epochs"]) in too_long(state) or _is_as_wide_as_its_parent(state, recipe):
+            return ()
+        siblings = [recipe.prefix.with_lowering(*lowering) for lowering in self.promising(recipe.prefix)]
+        left = [sibling for sibling in siblings if not is_beaten(state, sibling)]
+        return tuple(sorted(left, key=lambda sibling: sibling != recipe))
+
+    def _rank(self, prefix: Recipe) -> list[Lowering]:
+        state, metrics = self._state, self._state.settings.cost_metrics
+        lowerings = [lowering for lowering in affordable_lowerings(state) if self._may_be_given(lowering)]
+        predict = state.costs.predict
+        predicted = {one: predict(prefix.with_lowering(*one)) or predict(UNTOUCHED.with_lowering(*one)) for one in lowerings}
+        costs = {lowering: cost for lowering, cost in predicted.items() if cost}
+        first = metrics[0] if metrics else "usd_per_million"
+        ranked = sorted(
+            cheapest_modes(lowerings, costs, state.settings.graphs, metrics),
+            key=lambda lowering: costs.get(lowering, {}).get(first, float("inf")),
+        )
+        cheapest: dict[str, Lowering] = {}
+        for lowering in ranked:
+            cheapest.setdefault(lowering[0], lowering)
+        return [lowering for lowering in ranked if not self._is_second_best(lowering, cheapest[lowering[0]], costs)]
+
+    def _may_be_given(self, lowering: Lowering) -> bool:
+        untouched = UNTOUCHED.with_lowering(*lowering)
+        if untouched in self._state.infeasible:
+            return False
+        return untouched in self._state.finished or is_cheap(self._state, lowering)
+
+    def _is_second_best(self, lowering: Lowering, best: Lowering, costs: Mapping[Lowering, Mapping[str, float]]) -> bool:
+        """Whether another lowering of the same dtype is clearly cheaper, never clearly costlier, and as accurate untouched."""
+        metrics, finished = self._state.settings.cost_metrics, self._state.finished
+        if lowering == best or lowering not in costs or best not in costs or not metrics:
+            return False
+        accuracy, rival = (finished.get(UNTOUCHED.with_lowering(*one), {}).get("accuracy", 0.0) for one in (lowering, best))
+        first, *others = (costs[lowering][name] / costs[best][name] for name in metrics)
+        return first > _SECOND_BEST and all(other > 1 / _SECOND_BEST for other in others) and rival >= accuracy - _AS_ACCURATE

@@ -1,0 +1,168 @@
+"""What runs without being proposed: baselines, each pruning method once, user recipes, anchors, more ratios; slow compilers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from autocut.recipe import UNTOUCHED, Lowering, Recipe
+from autocut.search.durations import on_ladder
+from autocut.search.jobs import PlannedJob, Purpose
+from autocut.search.lowerings import LoweringChoice, is_cheap, lowerings_by_seconds
+from autocut.search.state import Phase, SearchState
+from autocut.space import Axis
+
+_SKELETON_LOWERINGS = 3
+_COMPILING_SHARE = 0.05
+"""Share of the time so far that slow lowerings without a proposal may have had."""
+_SAVES_LITTLE = 0.9
+"""Cost of a pruned model, as a share of the untouched one's, from which on it counts as noise: a busy neighbour changes 5%."""
+
+Steps = Iterator[PlannedJob | None]
+"""Jobs of one phase; None while the next job depends on jobs that still run."""
+
+
+def opening(state: SearchState, choice: LoweringChoice) -> Iterator[tuple[Phase, PlannedJob | None]]:
+    """Yield the phase and its next job until the search proposes; None while that job depends on jobs that still run."""
+    phases: dict[Phase, Callable[[SearchState, LoweringChoice], Steps]] = {
+        Phase.BASELINES: baselines,
+        Phase.COST_FIRST: methods,
+        Phase.USER_RECIPES: user_recipes,
+        Phase.RATIOS: ratios,
+    }
+    for phase, steps in phases.items():
+        if state.settings.tactics.cost_first or phase not in (Phase.COST_FIRST, Phase.RATIOS):
+            yield from ((phase, planned) for planned in steps(state, choice))
+
+
+def baselines(state: SearchState, _: LoweringChoice) -> Steps:
+    """The untouched model with every quick lowering; each worker gets its share."""
+    workers = state.settings.workers
+    quick = [lowering for lowering in lowerings_by_seconds(state) if is_cheap(state, lowering)]
+    for group in [quick[first::workers] for first in range(workers)]:
+        if group:
+            recipes = tuple(UNTOUCHED.with_lowering(*lowering) for lowering in group)
+            why = f"baselines: the untouched model in {len(group)} more forms"
+            yield PlannedJob(recipes, Purpose.QUICK_LOWERINGS, why, may_skip=False)
+
+
+def methods(state: SearchState, choice: LoweringChoice) -> Steps:
+    """Each pruning method once without training: does it save anything here?"""
+    while state.runs(Purpose.QUICK_LOWERINGS):
+        yield None  # the best lowerings are not known yet
+    if ratio_axis := state.settings.space.axis("prune.ratio"):
+        for method in _pruning_methods(state):
+            yield _skeleton(state, choice, method, [nearest_value(ratio_axis, 0.5)])
+
+
+def user_recipes(state: SearchState, choice: LoweringChoice) -> Steps:
+    """The user's recipes, which run however bad they look; then the anchors with a quick lowering. Each with its siblings."""
+    for recipe in state.settings.user_recipes:
+        why = f"asked for: {recipe.prefix.describe()}"
+        yield PlannedJob(choice.with_siblings(recipe), Purpose.USER_RECIPE, why, may_skip=False)
+    yield from (planned for planned in anchors(state, choice) if is_cheap(state, planned.recipes[0].lowering))
+
+
+def ratios(state: SearchState, choice: LoweringChoice) -> Steps:
+    """Each pruning method that saves something, at more ratios and without training: this prices what is trained later.
+
+    Recipes whose cost is known already are left out.
+    """
+    while state.runs(Purpose.COST_FIRST):
+        yield None  # which methods are worth more ratios is not known yet
+    every = _pruning_methods(state)
+    for at, method in enumerate(every):
+        has_earlier_twin = not state.costs.twins(method).isdisjoint(every[:at])
+        axis = state.settings.space.axis("prune.ratio")
+        if axis and not _saves_little(state, method) and not has_earlier_twin:
+            # The ends of the axis too: between them every cost can be interpolated.
+            yield _skeleton(state, choice, method, dict.fromkeys(nearest_value(axis, wanted) for wanted in (1.0, 0.75, 0.25)))
+
+
+def anchors(state: SearchState, choice: LoweringChoice) -> Iterator[PlannedJob]:
+    """The space's anchors, with as many epochs as fit the budget."""
+    for recipe in dict.fromkeys(on_ladder(state, anchor) for anchor in state.settings.space.anchors):
+        yield PlannedJob(choice.with_siblings(recipe), Purpose.ANCHOR, f"anchor: {recipe.prefix.describe()}")
+
+
+class SlowLowerings:
+    """What needs a slow compiler: anchors of the space, then the untouched model, each mode once before any with another dtype.
+
+    They are rationed, because early in a search a worker finds more with the quick lowerings. A slow one gets its turn when all
+    of them together have had less than a share of the time so far.
+    """
+
+    def __init__(self, state: SearchState, choice: LoweringChoice) -> None:
+        self._state = state
+        self._choice = choice
+        self._waiting: deque[PlannedJob] | None = None
+        self._given_s = 0.0
+
+    def next(self, spent_s: float) -> PlannedJob | None:
+        """Return the next one after `spent_s` seconds of all workers; None where none is left, or its turn has not come.
+
+        With infinite seconds every turn has come: for a worker that has nothing else to do.
+        """
+        if self._waiting is None:
+            self._waiting = deque(self._planned())
+        while self._waiting:
+            recipe = self._waiting[0].recipes[0]
+            if self._state.is_settled(recipe):
+                self._waiting.popleft()
+                continue
+            given_s = self._given_s + self._state.planner.lowering_s(recipe.lowering)
+            if given_s > _COMPILING_SHARE * spent_s:
+                return None
+            self._given_s = given_s
+            return self._waiting.popleft()
+        return None
+
+    def _planned(self) -> Iterable[PlannedJob]:
+        state = self._state
+        slow = [lowering for lowering in lowerings_by_seconds(state) if not is_cheap(state, lowering)]
+        of_anchors = anchors(state, self._choice)
+        planned = {one.recipes[0]: one for one in of_anchors if one.recipes[0].lowering in slow}
+        of_mode = {mode: [lowering for lowering in slow if lowering[1] == mode] for _, mode in slow}
+        for dtype, mode in sorted(slow, key=lambda lowering: of_mode[lowering[1]].index(lowering)):
+            why = f"compilers: the untouched model, {dtype} by {mode}"
+            untouched = UNTOUCHED.with_lowering(dtype, mode)
+            planned.setdefault(untouched, PlannedJob((untouched,), Purpose.SLOW_LOWERING, why, may_skip=False))
+        return planned.values()
+
+
+def nearest_value(axis: Axis, wanted: float) -> float:
+    """Return the value of a numeric `axis` that is nearest to `wanted`."""
+    if axis.choices:
+        return min((float(choice) for choice in axis.choices), key=lambda choice: abs(choice - wanted))
+    low, high = float(axis.low or 0.0), float(axis.high or 0.0)
+    inside = min(max(wanted, low), high)
+    return round(low + round((inside - low) / axis.step) * axis.step, 10) if axis.step else inside
+
+
+def _pruning_methods(state: SearchState) -> list[str]:
+    axis = state.settings.space.axis("prune.method")
+    return [str(method) for method in axis.choices if method != UNTOUCHED["prune.method"]] if axis else []
+
+
+def _saves_little(state: SearchState, method: str) -> bool:
+    """Whether pruning by `method` was measured and saved little everywhere, as zeros do without a kernel for them."""
+    ratios = [
+        values["usd_per_million"] / untouched["usd_per_million"]
+        for recipe, values in state.finished.items()
+        if recipe["prune.method"] == method and (untouched := state.finished.get(UNTOUCHED.with_lowering(*recipe.lowering)))
+    ]
+    return bool(ratios) and min(ratios) > _SAVES_LITTLE
+
+
+def _skeleton(state: SearchState, choice: LoweringChoice, method: str, ratios: Iterable[float]) -> PlannedJob:
+    prefixes = [Recipe({"prune.method": method, "prune.ratio": ratio}) for ratio in ratios]
+    lowered = (prefix.with_lowering(*lowering) for prefix in prefixes for lowering in _pricing_lowerings(state, choice, prefix))
+    recipes = tuple(recipe for recipe in lowered if not state.costs.is_known(recipe))
+    why = f"cost first: {method} {', '.join(f'{ratio:g}' for ratio in ratios)} without training"
+    return PlannedJob(recipes, Purpose.COST_FIRST, why, may_skip=False)
+
+
+def _pricing_lowerings(state: SearchState, choice: LoweringChoice, prefix: Recipe) -> list[Lowering]:
+    """The cheapest lowerings: what a structure saves with them, it saves about with the slow ones too."""
+    lowerings = choice.promising(prefix)
+    return ([lowering for lowering in lowerings if is_cheap(state, lowering)] or lowerings)[:_SKELETON_LOWERINGS]

@@ -1,0 +1,66 @@
+"""What earlier sessions of a study found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from autocut.recipe import Recipe
+from autocut.search.jobs import StageRan
+from autocut.search.proposals import Proposer
+from autocut.search.state import SearchState
+from autocut.study import Study
+
+
+@dataclass(frozen=True)
+class EarlierTrial:
+    """The last trial of a recipe in an earlier session."""
+
+    recipe: Recipe
+    values: Mapping[str, float] | None  # None: infeasible, failed, or stopped
+    train_seconds: float = 0.0
+    tested: Mapping[str, float] | None = None  # values on the test split, where it was finalized
+    is_refused: bool = False  # its bundle was not accepted
+    is_stopped: bool = False  # its training was stopped early
+    curve: Sequence[float] = ()
+
+
+def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
+    """Take over the untouched model, the trials and the stages of earlier sessions into `state` and the sampler."""
+    state.reference = study.reference
+    if baseline := study.facts.get("baseline"):
+        state.set_baseline(float(baseline["value"]))
+    finals, settled = study.finals(), study.results()
+    for recipe, trial in settled.items():
+        final = finals.get(trial.trial)
+        earlier = EarlierTrial(
+            recipe,
+            None if trial.measured is None else trial.measured.values,
+            train_seconds=float(trial.extras.get("train_seconds", 0.0)),
+            tested=None if final is None else final.values,
+            is_refused=final is not None and final.refusal is not None,
+            is_stopped=trial.state == "PRUNED",
+            curve=trial.curve,
+        )
+        recall_trial(earlier, state, proposer)
+    recipes = {recipe.fingerprint: recipe for recipe in settled}
+    for run in study.stage_runs():
+        if run.fingerprint in recipes:
+            ran = StageRan(run.key, run.stage, run.method, run.seconds, run.cached, "", run.samples_seen)
+            state.planner.observe(ran, recipes[run.fingerprint])
+
+
+def recall_trial(trial: EarlierTrial, state: SearchState, proposer: Proposer) -> None:
+    """Take over one trial. An early stop does not count against a recipe that the user asked for."""
+    recipe, values = trial.recipe, trial.values
+    if values is None:
+        proposer.learn(recipe, None, {})
+        if not trial.is_stopped:
+            state.mark_infeasible(recipe)
+        elif recipe not in state.settings.user_recipes:
+            state.recall_stopped(recipe)
+        return
+    state.finish(recipe, values, trial.train_seconds, trial.curve)
+    proposer.learn(recipe, state.settings.objective_values(values), state.violations(values))
+    if trial.tested is not None:
+        state.finish_finalization(recipe, is_refused=trial.is_refused and not state.broken_limits(trial.tested))

@@ -1,0 +1,255 @@
+"""Everything that a search has learned. Events change it, policies read it. It decides nothing."""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autocut.measurement import Cost, Measurement
+from autocut.recipe import Recipe, Value
+from autocut.score import Limit, values_of
+from autocut.search import jobs
+from autocut.search.cost_model import CostModel
+from autocut.search.jobs import Event, Job, JobKind, Purpose, RecipeFailed
+from autocut.search.learning_curves import LearningCurves
+from autocut.search.live_front import LiveFront
+from autocut.search.planner import Planner
+from autocut.search.settings import SearchSettings
+
+_FLOOR = 0.5
+"""A model that keeps less than this share of the untouched model's metric is no alternative to it: not on the front."""
+
+Family = tuple[tuple[str, Value], ...]
+
+
+class Phase(enum.StrEnum):
+    """How far a search has come. Finalizing is no phase: it may begin in each of them, and the search may go on after it."""
+
+    BASELINES = "baselines"
+    COST_FIRST = "cost first"
+    USER_RECIPES = "user recipes"
+    RATIOS = "ratios"
+    PROPOSALS = "proposals"
+
+
+@dataclass
+class RunningJob:
+    """A job that a worker has, with readings of the budget's clock. `recipe` is the one that the worker works on."""
+
+    job: Job
+    purpose: Purpose
+    started: float
+    is_up: bool = False
+    recipe: Recipe | None = None
+    recipe_started: float | None = None
+
+
+@dataclass(frozen=True)
+class OpenTrial:
+    """A running trial: its handle in the study, and the sampler's trial; None where the sampler did not propose it."""
+
+    stored: Any = None
+    sampled: Any = None
+
+
+class SearchState:
+    """What one search knows."""
+
+    def __init__(self, settings: SearchSettings, planner: Planner) -> None:
+        self.settings = settings
+        self.planner = planner
+        self.phase = Phase.BASELINES
+        self.is_relaxed = False  # relaxed: it also runs what it expected nothing of, and lets every training end
+        self.is_rehearsed = False  # one point was chosen for an early finalization
+        self.reference: Cost | None = None  # of the untouched model
+        self.finished: dict[Recipe, dict[str, float]] = {}  # measured, with values, in the order of the measurements
+        self.infeasible: set[Recipe] = set()  # they failed here and never run again
+        self.given_up: set[Recipe] = set()  # their training was stopped; they may run again once the search is relaxed
+        self.refused: set[Recipe] = set()  # measured, but cannot be deployed
+        self.finalized: set[Recipe] = set()
+        self.running: dict[int, RunningJob] = {}  # by the job's number
+        self.open: dict[Recipe, OpenTrial] = {}  # proposed recipes that are running trials of the study
+        self.trained: set[Recipe] = set()  # prefixes of measured recipes
+        self.trained_on_disk: set[Recipe] = set()  # prefixes whose training ended in this session, measured or not
+        self.trained_ratios: dict[Family, set[float]] = defaultdict(set)  # of trained prefixes without a parent
+        self.stopped: set[Recipe] = set()  # prefixes whose training was stopped
+        self.stopped_in_a_row = 0
+        self.front = LiveFront(settings.objectives, settings.limits)
+        self.best_seen: dict[str, float] = {}  # accuracy and speed-up, each over all finished recipes
+        self.costs = CostModel()
+        self.curves = LearningCurves()
+        self.revision = 0  # grows with every finished and every infeasible recipe
+        self._limits = settings.limits
+        self._train_seconds: dict[Recipe, float] = {}
+        self._rungs: dict[Recipe, dict[int, float]] = {}
+
+    # ---- events change the state ----------------------------------------
+
+    def apply(self, job: Job, event: Event, now: float) -> None:
+        """Take in what a worker reported of `job`; `now` is a reading of the budget's clock."""
+        match event:
+            case jobs.StageRan():
+                self.planner.observe(event, self.recipe_of(job))
+                if event.stage == "train":
+                    self.trained_on_disk.add(self.recipe_of(job).prefix)
+            case jobs.ModelLoaded():
+                self.planner.observe_loading(event)
+            case jobs.BaselineReady():
+                self.reference = event.reference
+                self.set_baseline(event.accuracy.metric.value)
+            case jobs.WorkerUp() if job.number in self.running:
+                self.running[job.number].is_up = True
+            case jobs.RecipeStarted() if job.number in self.running:
+                self._begin(self.running[job.number], event.recipe, now)
+            case jobs.RungReached():
+                self._rungs.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
+            case jobs.RecipeMeasured():
+                values = self.values(event.measured.measurement, event.measured.train_seconds)
+                self.finish(event.recipe, values, event.measured.train_seconds, self.curve(event.recipe))
+            case jobs.RecipeFailed() if job.kind == JobKind.FINALIZE:
+                if event.outcome != "interrupted":
+                    self.finish_finalization(event.recipe, is_refused=True)
+            case jobs.RecipeFailed():
+                self.fail(event)
+            case jobs.RecipeFinalized():
+                if event.bundle is not None:
+                    self.planner.observe_finalization(now - (self.running[job.number].recipe_started or now))
+                # A limit that breaks on the test split counts nothing here: the next recipe must not depend on the test split.
+                values = self.values(event.measurement, self.train_seconds(event.recipe))
+                is_refused = event.refusal is not None and not self.broken_limits(values)
+                self.finish_finalization(event.recipe, is_refused=is_refused)
+
+    def start(self, job: Job, purpose: Purpose, now: float) -> None:
+        """Take in that a worker gets `job`."""
+        self.running[job.number] = RunningJob(job, purpose, now)
+
+    def _begin(self, running: RunningJob, recipe: Recipe, now: float) -> None:
+        # The first workers also wait for what starts only once: Ray, and the process that workers are forked from.
+        if running.recipe is None and running.job.number > self.settings.workers:
+            self.planner.observe_process(now - running.started)
+        running.recipe, running.recipe_started = recipe, now
+
+    def set_baseline(self, accuracy: float) -> None:
+        """Add the limit that keeps useless models off the front; none where the untouched model's metric is not above 0."""
+        floor = (Limit("accuracy", ">=", _FLOOR * accuracy),) if accuracy > 0 else ()
+        self._limits = (*self.settings.limits, *floor)
+
+    def finish(self, recipe: Recipe, values: Mapping[str, float], train_seconds: float = 0.0, curve: Sequence[float] = ()) -> None:
+        """Take in a measured recipe; the curve of a prefix counts once, and the untouched model's own curve does not count."""
+        if recipe.is_trained and recipe.prefix not in self.trained:
+            self.curves.learn(curve)
+            self.stopped_in_a_row = 0
+        self.finished[recipe] = dict(values)
+        self.given_up.discard(recipe)
+        self.open.pop(recipe, None)
+        for name in ("accuracy", "speedup"):
+            self.best_seen[name] = max(self.best_seen.get(name, values[name]), values[name])
+        self.front.add(recipe, self.finished[recipe])
+        if recipe.prefix not in self.trained:
+            self.trained.add(recipe.prefix)
+            if "prune.ratio" in recipe and recipe.parent is None:
+                self.trained_ratios[family(recipe.prefix)].add(float(recipe["prune.ratio"]))
+        self.costs.learn(recipe, values)
+        self._train_seconds[recipe] = train_seconds
+        self.revision += 1
+
+    def fail(self, failure: RecipeFailed) -> None:
+        """Take in a recipe that ended without a measurement; an interrupted one may be run again."""
+        if failure.outcome == "stopped":
+            self.stopped_in_a_row += failure.recipe.prefix not in self.stopped
+            self.stopped.add(failure.recipe.prefix)
+            if not self.is_relaxed:
+                self.given_up.add(failure.recipe)
+        elif failure.outcome != "interrupted":
+            self.mark_infeasible(failure.recipe)
+        self.open.pop(failure.recipe, None)
+
+    def recall_stopped(self, recipe: Recipe) -> None:
+        """Take over that an earlier session stopped the training of `recipe`; it does not count as stopped in a row."""
+        self.given_up.add(recipe)
+        self.stopped.add(recipe.prefix)
+
+    def mark_infeasible(self, recipe: Recipe) -> None:
+        """Take in a recipe that cannot run here, or failed: it never runs again."""
+        self.infeasible.add(recipe)
+        self.revision += 1
+
+    def finish_finalization(self, recipe: Recipe, *, is_refused: bool) -> None:
+        """Take in that finalization has dealt with `recipe`."""
+        self.finalized.add(recipe)
+        if is_refused:
+            self.refuse(recipe)
+
+    def refuse(self, recipe: Recipe) -> None:
+        """Take in that a measured recipe cannot be deployed: it beats no other recipe any more."""
+        self.refused.add(recipe)
+        if recipe in self.front.values:
+            self.front = LiveFront(self.settings.objectives, self.settings.limits)
+            for other, values in self.finished.items():
+                if other not in self.refused:
+                    self.front.add(other, values)
+
+    def relax(self) -> None:
+        """From now on expect a little more than the best accuracy seen, and let every training end; stopped ones may go on."""
+        self.is_relaxed = True
+        self.given_up.clear()
+
+    # ---- policies read it ----------------------------------------
+
+    def is_settled(self, recipe: Recipe) -> bool:
+        """Whether `recipe` has a result: measured, infeasible, or stopped."""
+        return recipe in self.finished or recipe in self.infeasible or recipe in self.given_up
+
+    def runs(self, purpose: Purpose) -> bool:
+        """Whether a job with this purpose runs."""
+        return any(running.purpose is purpose for running in self.running.values())
+
+    def is_running(self, recipe: Recipe) -> bool:
+        """Whether a running job has `recipe`."""
+        return any(recipe in running.job.recipes for running in self.running.values())
+
+    def is_in_training(self, prefix: Recipe) -> bool:
+        """Whether a running job trains `prefix`; a recipe that needs the prefix waits until it is trained."""
+        return prefix not in self.trained and any(
+            prefix in (recipe.prefix, recipe.parent) for running in self.running.values() for recipe in running.job.recipes
+        )
+
+    def recipe_of(self, job: Job) -> Recipe:
+        """Return the recipe that the worker of `job` works on; the first one before it begins."""
+        running = self.running.get(job.number)
+        return job.recipes[0] if running is None or running.recipe is None else running.recipe
+
+    def curve(self, recipe: Recipe) -> tuple[float, ...]:
+        """Metric after each epoch; empty where an earlier session saw the first epochs of a resumed training."""
+        rungs = self._rungs.get(recipe.prefix, {})
+        return tuple(rungs[epoch] for epoch in sorted(rungs)) if 1 in rungs else ()
+
+    def train_seconds(self, recipe: Recipe) -> float:
+        """Seconds that the model of a finished recipe took to train."""
+        return self._train_seconds.get(recipe, 0.0)
+
+    def values(self, measurement: Measurement, train_seconds: float) -> dict[str, float]:
+        """Return the values of a measurement.
+
+        Raises:
+            RuntimeError: the untouched model was not measured yet.
+        """
+        if self.reference is None:
+            raise RuntimeError("a recipe was measured before the untouched model")
+        return values_of(measurement, self.reference, self.settings.price, train_seconds)
+
+    def violations(self, values: Mapping[str, float]) -> dict[str, float]:
+        """By how much `values` break each limit; 0 or less where they keep it."""
+        return {str(limit): limit.violation(values) for limit in self._limits}
+
+    def broken_limits(self, values: Mapping[str, float]) -> list[str]:
+        """Return the limits that `values` break."""
+        return [name for name, violation in self.violations(values).items() if violation > 0]
+
+
+def family(prefix: Recipe) -> Family:
+    """Return what prefixes have in common that differ only in their prune ratio."""
+    return tuple((name, value) for name, value in prefix.items() if name != "prune.ratio")
