@@ -85,7 +85,7 @@ def python(code, *arguments):
 def server(tmp_path_factory):
     """A running server of the stub's jobs."""
     with ServerProcess(tmp_path_factory.mktemp("fork"), command=(sys.executable, str(STUB))) as process:
-        process.go_on()
+        process.prepare_rest()
         process.start()
         assert wait_for(lambda: process.is_running and process.is_ready)
         yield process
@@ -167,7 +167,7 @@ def test_what_is_needed_later_is_imported_while_the_first_job_works(tmp_path):
         assert told(process.address, "chatter")
         assert wait_for(lambda: process.is_running and process.is_idle)
         assert not wait_for(lambda: process.is_running and process.is_ready, seconds=1.0)
-        process.go_on()
+        process.prepare_rest()
         assert not process.is_idle
         assert len(told(process.address, "tell_numbers")) == 1
         assert process.is_running
@@ -234,7 +234,7 @@ def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, t
     with ServerProcess(tmp_path / "fork", [str(small_task_file)]) as process:
         process.start()
         run_in_fork(process.address, partial(run_job, jobs[0], setting), events.append)
-        process.go_on()
+        process.prepare_rest()
         assert wait_for(lambda: process.is_running and process.is_ready, seconds=100)
         run_in_fork(process.address, partial(run_job, jobs[1], setting), events.append)
 
