@@ -33,7 +33,7 @@ class Executor(Protocol):
         """Begin; until `stop`, `sys.stdout` and `sys.stderr` may lead nowhere."""
 
     def reserve(self) -> bool:
-        """Hold a free worker for the next job; False while there is none, or while anyone measures time on this machine.
+        """Hold a free worker for the next job; False while there is none, or while a search measures time on this machine.
 
         No measurement begins before `submit` or `leave_free`, nor before the process of a submitted job has started.
         """

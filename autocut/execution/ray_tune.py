@@ -30,7 +30,7 @@ from autocut.execution.worker_pool import WorkerPool, quiet_ray
 from autocut.search.jobs import Event, Job, Setting
 
 _NEXT = "the next job"
-_WARM_UP = "a process for a later job"
+_WARM_UP = "the process for a later job"
 _ASKS = "Tune asks for a job"
 _LEAVE_S = 5.0
 """Tune's thread leaves at its next step, which comes within 0.1 s. Ray is ended after this time in any case."""
@@ -48,7 +48,7 @@ class TuneExecutor:
     def __init__(self, setting: Setting, pool: WorkerPool, tell: Callable[[str], None]) -> None:
         self._pool = pool
         self._tell = tell
-        self._channel = Channel()
+        self._channel = _Channel()
         self._is_asked = False
         self._running: set[str] = set()
         # Ray's process for a second job takes seconds to start. It can be kept for later only where it runs no job itself.
@@ -131,7 +131,7 @@ class TuneExecutor:
         self._answer({"job": job})
 
     def _answer(self, trial: dict[str, Any] | None) -> None:
-        """Give Tune what it has asked for. Where nothing runs it would ask again after a second only, so it waits for a job."""
+        """Give Tune the trial that it asked for, or none. Where nothing runs, Tune would ask again after a second: let it wait."""
         if trial is not None or self._running:
             self._is_asked = False
             self._channel.answers.put(trial)
@@ -142,11 +142,11 @@ def _name(job: Job | None) -> str:
 
 
 @dataclass
-class Channel:
-    """Between the driver's thread and Tune's, which calls the methods."""
+class _Channel:
+    """Between the driver's thread and Tune's. Tune's calls the methods."""
 
     messages: queue.SimpleQueue[tuple[Job | None, Any]] = field(default_factory=queue.SimpleQueue)
-    """What happened to a job, or without one: that Tune asks for one, or the error that it ended with."""
+    """An event of a job; without a job: `_ASKS`, or the error that Tune ended with."""
     answers: queue.SimpleQueue[dict[str, Any] | None] = field(default_factory=queue.SimpleQueue)
     is_closed: bool = False
 
@@ -166,24 +166,24 @@ class Channel:
         """End this thread when the search is over.
 
         Raises:
-            SystemExit: it is. That is Python's own way to end a thread, and it passes Tune's handlers, which catch every `Exception` and then
-                wait up to ten seconds for workers (2.60). It can go once a run of Tune can be ended without that wait.
+            SystemExit: it is. Python ends a thread with it, and it passes Tune's handlers. Those catch every `Exception`, and then
+                wait up to ten seconds for workers (2.60). It can go once Tune can be ended without that wait.
         """
         if self.is_closed:
             raise SystemExit
 
 
-def _run_tune(channel: Channel, setting: Setting, pool: WorkerPool) -> None:
+def _run_tune(channel: _Channel, setting: Setting, pool: WorkerPool) -> None:
     try:
         _tuner(channel, setting, pool).fit()
         raise RuntimeError("Ray Tune must run until the search is over, but ended by itself")
     except SystemExit:
-        return  # see `Channel.leave_if_closed`
+        return  # see `_Channel.leave_if_closed`
     except Exception as error:
         channel.messages.put((None, error))
 
 
-def _tuner(channel: Channel, setting: Setting, pool: WorkerPool) -> tune.Tuner:
+def _tuner(channel: _Channel, setting: Setting, pool: WorkerPool) -> tune.Tuner:
     address = pool.fork_server.address if pool.fork_server else None
 
     # Not at the top of the module: it would be pickled by its name, and Ray's processes would import all of this.
@@ -228,7 +228,7 @@ def _not_stored(self: object) -> tuple[type[str], tuple[str]]:
 class _JobSearcher(Searcher):
     """Asks the driver for jobs, and sends it what Tune says of them."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: _Channel) -> None:
         super().__init__(metric="seconds", mode="min")
         self._channel = channel
         self._jobs: dict[str, Job | None] = {}
@@ -263,7 +263,7 @@ class _KeepingScheduler(FIFOScheduler):
     and nothing else. An option to keep as many processes as `max_concurrent_trials` would let this go.
     """
 
-    def __init__(self, channel: Channel, workers: int) -> None:
+    def __init__(self, channel: _Channel, workers: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's own __init__ has no types
         self._channel = channel
         self._workers = workers

@@ -67,7 +67,7 @@ class WorkerPool:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> WorkerPool:
-        """Begin to start the fork server; until `open`, nobody measures time on this machine."""
+        """Begin to start the fork server; until `open`, no search measures time on this machine."""
         _prepare_environment(self._threads)
         with contextlib.ExitStack() as stack:
             self.scratch = Path(
@@ -100,7 +100,7 @@ class WorkerPool:
     def prepare_rest(self, name: str) -> None:
         """Have the fork server prepare for what jobs need later, under the hold `name`, whose process does not need it any more.
 
-        The first call counts. No new hold is taken: a search that waits to time waits for all holds and lets nobody take another.
+        Only the first call counts. No new hold is taken: while a search waits to time, none is given out.
         """
         if self.fork_server is not None and not self._prepares_rest:
             self._prepares_rest = True
@@ -108,7 +108,7 @@ class WorkerPool:
             self.fork_server.prepare_rest()
 
     def look_after(self) -> str | None:
-        """Let others time while the fork server does nothing. If it has died, start it again as soon as nobody times.
+        """Let others time while the fork server does nothing. If it has died, start it again as soon as no search times.
 
         Its jobs have died with it, and each of them reports its own end.
 
@@ -198,7 +198,7 @@ def _load_as_worker(folder: Path, path: str | None, report: Report) -> None:
 
 
 class StartHolds:
-    """Holds the quiet lock's shared side for every process that starts: nobody measures time meanwhile.
+    """Holds the quiet lock's shared side for every process that starts: no search measures time meanwhile.
 
     A process that has started works under its own hold. Holds are named after what they are for.
     """
@@ -207,7 +207,7 @@ class StartHolds:
         self._held: dict[str, contextlib.ExitStack] = {}
 
     def take(self, name: str, timeout_s: float | None = _TRY_S) -> bool:
-        """Take a hold; False while someone times, or waits to time. `timeout_s`: how long to wait for it, None is forever."""
+        """Take a hold; False if a search times, or waits to time, for the next `timeout_s` seconds (None: wait for its end)."""
         stack = contextlib.ExitStack()
         try:
             # A lock of its own each time: within one `QuietLock` a second hold ends with the first.

@@ -18,7 +18,7 @@ from autocut.measure.quiet import QuietLock
 
 
 class Server:
-    """A fork server that comes up, or ends, when told to."""
+    """A fork server that comes up, or ends, when the test says so."""
 
     address = "nowhere"
 
@@ -115,7 +115,7 @@ def can_time(lock):
 
 
 def test_nothing_is_timed_while_the_fork_server_imports(pool, server, lock):
-    """It keeps a core busy for seconds, twice; in between it does nothing, and holds no one up."""
+    """It keeps a core busy for seconds, twice; in between it does nothing, and holds up no search."""
     tune = Tune(pool)
     assert not can_time(lock)
 
@@ -136,7 +136,7 @@ def test_nothing_is_timed_while_the_fork_server_imports(pool, server, lock):
 
 
 def test_a_search_that_wants_to_time_while_another_starts_gets_to(pool, server, lock):
-    """It waits for the hold of the start, and lets no one take another: the hold must end without one."""
+    """It waits for the hold of the start, and no other hold is given out: the hold must end without one."""
     tune, timed = Tune(pool), threading.Event()
 
     def time_something():
@@ -174,7 +174,7 @@ def test_jobs_and_events_go_between_tune_and_the_driver(pool):
 
 
 def test_tune_waits_for_a_job_where_nothing_runs(pool, server, lock):
-    """It would look again after a second only; while something runs, it is told at once that there is no job."""
+    """It would look again after a second only; while something runs, the answer is at once that there is no job."""
     tune = Tune(pool)
     server.is_idle = True
     tune.ask()
@@ -270,7 +270,7 @@ def test_leaving_a_pool_lets_go_of_the_machine(lock, server, monkeypatch):
     assert can_time(lock)
 
 
-def test_the_fork_server_does_not_start_again_while_somebody_times(pool, server, lock):
+def test_the_fork_server_does_not_start_again_while_a_search_times(pool, server, lock):
     """The next tick tries again."""
     server.is_idle = True
     pool.look_after()
