@@ -4,8 +4,8 @@ The study database is the only truth and Tune's own state is disposable: it goes
 a fresh `Tuner`. Each job is a Tune trial. `TuneConfig.time_budget_s` is not used: it overshoots by ten seconds (FACTS section 4).
 
 Tune has a thread of its own, where no code of the agent runs: it sends events, asks for a job when a worker is free, and waits for
-the answer. A trivial job starts 41 ms (median of 50) after the end of the one before it, 90% within 57 ms. When Tune called the
-agent itself it was 41 and 52 ms (2026-11-28, two shared cores).
+the answer. A trivial job starts 52 to 60 ms after the end of the one before it, 90% within 64 to 83 ms. When Tune called the agent
+itself it was 55 to 56 ms, 90% within 66 ms (2026-11-28, medians of 50 jobs, two workers, two busy cores, by turns).
 """
 
 from __future__ import annotations
