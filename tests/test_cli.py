@@ -88,7 +88,7 @@ class FakeStudy:
         )
 
 
-class FakeWorkplace(contextlib.nullcontext):
+class FakePool(contextlib.nullcontext):
     """Starts nothing."""
 
     ask = None
@@ -123,7 +123,7 @@ def searches(room, monkeypatch, tmp_path):
     )
     monkeypatch.setattr("autocut.stages.methods.known_methods", lambda: KNOWN)
     monkeypatch.setattr("autocut.task.file.compile_task_file", lambda path: None)
-    room("autocut.execution.worker_pool", Workplace=FakeWorkplace)
+    room("autocut.execution.worker_pool", WorkerPool=FakePool)
     room("autocut.execution.session", run_search=lambda config, space, *others: seen.append((config, space)) or 0)
     room("autocut.study", open_study=lambda folder: FakeStudy())
     room("autocut.task.check", check_task=lambda path: [])
@@ -254,13 +254,13 @@ def test_wrong_use_exits_with_two_and_says_what_to_type(searches, capsys, words,
 )
 def test_what_needs_no_task_is_told_before_anything_starts(searches, room, words):
     """A slip of the keyboard costs no waiting for processes and imports."""
-    room("autocut.execution.worker_pool", Workplace=lambda *_, **__: pytest.fail("something was started"))
+    room("autocut.execution.worker_pool", WorkerPool=lambda *_, **__: pytest.fail("something was started"))
     assert cli.main(["search", "--budget", "8h", *words.split()]) == 2
 
 
 def test_an_unknown_sampler_is_told_before_ray_starts(searches, monkeypatch):
     """Its names need Optuna, not Ray."""
-    monkeypatch.setattr(FakeWorkplace, "start_ray", lambda self: pytest.fail("Ray was started"))
+    monkeypatch.setattr(FakePool, "start_ray", lambda self: pytest.fail("Ray was started"))
     assert cli.main(["search", "--budget", "8h", "--sampler", "tp"]) == 2
 
 

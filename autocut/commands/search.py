@@ -18,7 +18,7 @@ from autocut.console import Console
 from autocut.errors import Fault, FaultsError, InputError, unknown_name
 
 if TYPE_CHECKING:
-    from autocut.execution.worker_pool import Workplace
+    from autocut.execution.worker_pool import WorkerPool
     from autocut.space import Space
 
 _DEFAULTS = SearchConfig(task=None, budget_s=0)
@@ -38,47 +38,28 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 )
 @click.argument("task", required=False, metavar="[TASK]")
 @click.option("--budget", type=DURATION, required=True, help="Wall-clock time for everything, with its unit: 8h, 30m, 1h30m.")
-@click.option(
-    "--space",
-    default=_DEFAULTS.space,
-    show_default=True,
-    help="A shipped space (default, quick, training-only, ...) or a TOML file.",
-)
+@click.option("--space", default=_DEFAULTS.space, show_default=True,
+              help="A shipped space (default, quick, training-only, ...) or a TOML file.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Study folder.  [default: studies/<task name>]")
-@click.option(
-    "--storage", metavar="URL", help="Database of the study, such as postgresql://...  [default: SQLite in the study folder]"
-)
+@click.option("--storage", metavar="URL",
+              help="Database of the study, such as postgresql://...  [default: SQLite in the study folder]")  # fmt: skip
 @click.option("--ray-address", metavar="ADDRESS", help="An existing Ray cluster.  [default: a local Ray of its own]")
 @click.option("--workers", type=click.IntRange(1), default=cpu_count, show_default="processors here", help="Trials at a time.")
 @click.option("--threads", type=click.IntRange(1), default=_DEFAULTS.threads, show_default=True, help="Threads of a served model.")
 @click.option("--sampler", default=_DEFAULTS.sampler, show_default=True, help="Optuna sampler that proposes recipes.")
 @click.option("--seed", type=click.IntRange(0), default=_DEFAULTS.seed, show_default=True, help="Seed of everything random.")
-@click.option(
-    "--instance", default=_DEFAULTS.instance, show_default=True, help="Instance of the price sheet that the money is counted for."
-)
-@click.option(
-    "--price-per-hour", type=click.FloatRange(0, min_open=True), metavar="USD", help="Price of this machine, instead of --instance."
-)
-@click.option(
-    "--utilization",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=_DEFAULTS.utilization,
-    show_default=True,
-    help="Share of the paid hour that serves predictions.",
-)
-@click.option(
-    "--limit", "limits", multiple=True, metavar="LIMIT", help="A bound that a point must keep: 'latency_ms<=5'. Repeatable."
-)
-@click.option(
-    "--try",
-    "try_recipes",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A recipe (TOML or JSON) to try first. Repeatable.",
-)
-@click.option(
-    "--cache-size", "cache_bytes", type=SIZE, default=DEFAULT_CACHE_BYTES, show_default="10GiB", help="Disk for stage outputs."
-)
+@click.option("--instance", default=_DEFAULTS.instance, show_default=True,
+              help="Instance of the price sheet that the money is counted for.")  # fmt: skip
+@click.option("--price-per-hour", type=click.FloatRange(0, min_open=True), metavar="USD",
+              help="Price of this machine, instead of --instance.")  # fmt: skip
+@click.option("--utilization", type=click.FloatRange(0, 1, min_open=True), default=_DEFAULTS.utilization, show_default=True,
+              help="Share of the paid hour that serves predictions.")  # fmt: skip
+@click.option("--limit", "limits", multiple=True, metavar="LIMIT",
+              help="A bound that a point must keep: 'latency_ms<=5'. Repeatable.")  # fmt: skip
+@click.option("--try", "try_recipes", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="A recipe (TOML or JSON) to try first. Repeatable.")  # fmt: skip
+@click.option("--cache-size", "cache_bytes", type=SIZE, default=DEFAULT_CACHE_BYTES, show_default="10GiB",
+              help="Disk for stage outputs.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the merged configuration, check task and space, run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the front as one JSON document.")
 @click.pass_context
@@ -98,20 +79,20 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
 
 
 def _run(config: SearchConfig, console: Console, started: float) -> tuple[SearchConfig, int]:
-    """Check and search; return the configuration with its study folder, and the exit code."""
+    """Check and search. Return the configuration with its study folder, and the exit code."""
     from autocut.execution.preflight import preflight
-    from autocut.execution.worker_pool import Workplace
+    from autocut.execution.worker_pool import WorkerPool
     from autocut.space import fit_space
     from autocut.task.file import compile_task_file
 
-    # What can be told at once is, before anything is started.
+    # Faults that can be found at once are reported before anything slow starts.
     _check_options(config)
     if config.task_path is not None:
         compile_task_file(Path(config.task_path))
-    place = Workplace(config.task_path, threads=config.threads, workers=config.workers, ray_address=config.ray_address)
-    with place:
-        # Whatever starts slowly does so while the task is looked at.
-        found = preflight(config.task, place.ask, meanwhile=lambda: _make_ready(config, place))
+    pool = WorkerPool(config.task_path, threads=config.threads, workers=config.workers, ray_address=config.ray_address)
+    with pool:
+        # What starts slowly starts while the task is looked at.
+        found = preflight(config.task, pool.ask, meanwhile=lambda: _make_ready(config, pool))
         config = replace(config, out=config.folder(found.task.name))
         asked = _checked_space(config, found.methods)
         space = fit_space(asked, found.unfit)
@@ -119,19 +100,19 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
 
         from autocut.execution.session import run_search
 
-        return config, run_search(config, space, found, console, started, place)
+        return config, run_search(config, space, found, console, started, pool)
 
 
-def _make_ready(config: SearchConfig, place: Workplace) -> None:
+def _make_ready(config: SearchConfig, pool: WorkerPool) -> None:
     """Import what the search itself needs, and start Ray."""
     import autocut.execution.session  # noqa: F401
 
     _check_sampler(config)
-    place.start_ray()
+    pool.start_ray()
 
 
 def _tell_unfit(space: Space, unfit: Mapping[str, Mapping[str, str]], console: Console) -> None:
-    """Say which choices of the space are left out, because this task cannot have them."""
+    """Name the choices of the space that do not fit this task, and why."""
     for axis in space:
         for name in map(str, axis.choices):
             if reason := unfit.get(axis.name, {}).get(name):
@@ -139,7 +120,7 @@ def _tell_unfit(space: Space, unfit: Mapping[str, Mapping[str, str]], console: C
 
 
 def _checked_space(config: SearchConfig, known: Mapping[str, tuple[str, ...]]) -> Space:
-    """Load the space, and check whatever else of the configuration depends on it."""
+    """Load the space, and check the recipes of `--try` against it."""
     from autocut.space import load_space, read_recipe
 
     space = load_space(config.space, known)
@@ -207,7 +188,7 @@ def _merged(ctx: click.Context) -> list[tuple[click.Parameter, Any]]:
 
 
 def _written(name: str, value: Any) -> str:
-    """A value as it would be typed."""
+    """Write a value as a user would type it."""
     if value is None:
         return "-"
     if name == "budget":

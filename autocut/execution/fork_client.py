@@ -1,7 +1,7 @@
-"""The other side of a call that runs in a forked process: hands it over and passes on whatever it reports.
+"""The caller's side of a forked process: sends the call, and passes on what it reports.
 
-The process of a Tune trial, which is such a side, must stay light, because Ray needs seconds to start one and uses it for many
-jobs: no torch here.
+The process of a Tune trial is such a caller. It must stay light, because Ray needs seconds to start one and uses it for many jobs:
+no torch here.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Any
 DIED = "the worker process died: killed, out of memory, or crashed"
 
 Report = Callable[[Any], None]
-"""Takes what a call has to tell, as soon as it is known."""
+"""Takes each result of a call as soon as it is known."""
 Call = Callable[[Report], None]
-"""What a forked process does; it must be picklable, with whatever it reports."""
+"""What a forked process does. It must be picklable, and so must all that it reports."""
 
 _SCORE = Path("/proc/self/oom_score_adj")
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker process ended before its last word: killed, out of memory, or crashed. Ray Tune takes it for the trial's error."""
+    """A worker process ended before the end of its call: killed, out of memory, or crashed. Ray Tune counts the trial as failed."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
     """What a process inherits from the one that starts it.
 
-    A forked worker takes them from the trial's process and not from the server that it was forked from, so that it finds what it
-    would find had Ray started it: Ray's environment, its search path for modules, its low priority, and that it is the first that
-    the kernel kills when memory is short.
+    A forked worker takes them from its caller, not from the server that it was forked from. So it finds what it would find had Ray
+    started it: Ray's environment, its search path for modules, its low priority, and that the kernel kills it first when memory is
+    short.
     """
 
     environment: dict[str, str]
@@ -45,7 +45,7 @@ class Surroundings:
 
     @staticmethod
     def here() -> Surroundings:
-        """Those of this process."""
+        """Return those of this process."""
         score = _SCORE.read_text(encoding="ascii").strip() if _SCORE.exists() else None
         return Surroundings(dict(os.environ), str(Path.cwd()), tuple(sys.path), os.nice(0), score)
 
@@ -55,31 +55,30 @@ class Surroundings:
         os.environ.update(self.environment)
         os.chdir(self.folder)
         sys.path[:] = self.path
-        os.nice(max(0, self.niceness - os.nice(0)))  # only root may go the other way
+        os.nice(max(0, self.niceness - os.nice(0)))  # only root may raise its priority
         if self.out_of_memory_score is not None and int(self.out_of_memory_score) > int(_SCORE.read_text(encoding="ascii")):
             _SCORE.write_text(self.out_of_memory_score, encoding="ascii")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a forked process is told to do."""
+class ForkCall:
+    """What the caller sends to a forked process."""
 
     call: Call
     surroundings: Surroundings
 
 
 def run_in_fork(address: str, call: Call, report: Report, timeout_s: float | None = None) -> None:
-    """Run `call` in a process forked by the server at `address`, reporting what it reports.
+    """Run `call` in a process forked by the server at `address`, and report what it reports.
 
-    That process dies with this one. A server that is still importing is waited for; `timeout_s` limits the wait for what is
-    reported first.
+    That process dies with this one. A server that still imports is waited for; `timeout_s` limits the wait for the first report.
 
     Raises:
-        WorkerDiedError: the process, or the server, is gone before the call's end, or says nothing in time.
+        WorkerDiedError: the process or the server is gone before the call's end, or the call reports nothing in time.
     """
     try:
         with Client(address, family="AF_UNIX") as connection:
-            connection.send(Request(call, Surroundings.here()))
+            connection.send(ForkCall(call, Surroundings.here()))
             if not connection.poll(timeout_s):
                 raise WorkerDiedError(f"the worker process said nothing within {timeout_s:g} s")
             while (told := connection.recv()) is not None:

@@ -1,8 +1,8 @@
-"""Whether an action leaves a process that can still be forked, told by trying it out in a fork that ends with the answer.
+"""Finds out whether a process can still be forked after an action, by trying the action in a fork.
 
-A fork has the calling thread alone, no child processes, random numbers of its own, and surroundings of its own
-(`relay.Surroundings`) in place of what its parent has set. It shares with its parent and its siblings the position in every open
-file and all memory that is mapped as shared. Linux only.
+A fork has the calling thread alone, no child processes, random numbers of its own, and the surroundings of its caller
+(`fork_client.Surroundings`) in place of what its parent has set. It shares with its parent and its siblings the position in every
+open file, and all memory that is mapped as shared. Linux only.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from autocut.measure.parent_death import die_with, kill_group
 
 _LOOK_AGAIN_S = 0.02
 _PATIENCE_S = 30.0
-"""Seconds after which an action is given up. Nobody times meanwhile, nor while it is done then: twice this, and the imports before,
-must stay well below the time after which a job that waits to time counts as hung (`agent._HANG_S`)."""
+"""Seconds after which an action is given up. Nothing is timed meanwhile, nor while it is done afterwards: twice this, and the
+imports before, must stay well below the time after which a job that waits to time counts as hung (`agent._HANG_S`)."""
 _SETTLES_S = 0.1
-"""A thread that has ended may still be listed for a moment."""
+"""A thread that has ended may still be listed for this long."""
 _HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
-"""Of pyarrow's allocator, which prepares itself for every fork and starts the thread again."""
+"""The thread of pyarrow's allocator, which prepares itself for every fork and starts the thread again."""
 _SELF = Path("/proc/self")
 
 
 def leaves_alone(action: Callable[[], object], state: Callable[[], object]) -> Generator[str, None, bool]:
-    """Whether `state()` is the same after `action()` as before, in a process of its own; yields until that has ended.
+    """Return whether `state()` is the same after `action()` as before, tried in a process of its own; yield until that has ended.
 
-    An action that raises, ends the process or takes too long leaves nothing alone. What it starts ends with it.
+    The answer is no if the action raises, ends the process or takes too long. What the action starts ends with its process.
     """
     own = os.getpid()
     try:
@@ -49,7 +49,7 @@ def leaves_alone(action: Callable[[], object], state: Callable[[], object]) -> G
     while (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None and time.monotonic() < until:
         yield "tried out"
         time.sleep(_LOOK_AGAIN_S)
-    kill_group(pid)  # its number is not given to another before the next line
+    kill_group(pid)
     os.waitpid(pid, 0)
     return ended is not None and ended.si_code == os.CLD_EXITED and ended.si_status == 0
 
@@ -59,9 +59,9 @@ def _try_out(parent: int, action: Callable[[], object], state: Callable[[], obje
     try:
         os.setpgid(0, 0)
         die_with(parent)
-        with contextlib.suppress(OSError):  # the first to go should there be too little memory for two of it
+        with contextlib.suppress(OSError):  # the kernel kills it first when memory is short
             (_SELF / "oom_score_adj").write_text("1000", encoding="ascii")
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # connections of jobs among them
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # jobs' connections are among them
         before = state()
         action()
         if state() != before:
@@ -72,7 +72,7 @@ def _try_out(parent: int, action: Callable[[], object], state: Callable[[], obje
 
 
 def foreign_threads() -> list[str]:
-    """Names of this process's threads but for the main one and those that survive a fork."""
+    """Return the names of this process's threads, without the main one and those that survive a fork."""
     names = []
     for task in (_SELF / "task").iterdir():
         with contextlib.suppress(OSError):  # it has just ended
@@ -82,10 +82,11 @@ def foreign_threads() -> list[str]:
 
 
 def what_a_fork_lacks_or_shares(folder: Path | None) -> tuple[object, ...]:
-    """What must be as it was before for a fork to find what a fresh process would.
+    """Return what must stay the same for a fork to find what a fresh process would.
 
-    Threads, child processes, open files, memory shared for writing; environment, working directory and search path but for
-    `folder`; states of the random generators (torch's a fork inherits), and settings that the server itself works under.
+    These are threads, child processes, open files and memory shared for writing; environment, working directory, the search path
+    without `folder`, and the states of the random generators (a fork inherits torch's anyway); and settings that the fork server
+    itself works under.
     """
     path = [entry for entry in sys.path if folder is None or Path(entry) != folder]
     given = (dict(os.environ), Path.cwd(), path, random.getstate(), pickle.dumps(np.random.get_state()))
@@ -99,11 +100,11 @@ def _children() -> str:
 
 
 def _open_files() -> list[str]:
-    """Descriptors, but for that of the look at them."""
+    """Return the open descriptors, without the one that reads them."""
     return sorted(name for name in os.listdir(_SELF / "fd") if (_SELF / "fd" / name).exists())  # noqa: PTH208
 
 
 def _shared_memory() -> list[str]:
-    """Mappings that this process may write into and others see."""
+    """Return the mappings that this process may write to and others see."""
     maps = (line.split(maxsplit=5) for line in (_SELF / "maps").read_text(encoding="utf-8", errors="replace").splitlines())
     return [f"{span} {rest[-1]}" for span, access, *rest in maps if "w" in access and access.endswith("s")]

@@ -1,4 +1,4 @@
-"""The driver's side of the fork server: starts the process, tells whether it is ready, starts it again, ends it."""
+"""The driver's side of the fork server: starts its process, knows whether it is ready, restarts it, ends it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from types import TracebackType
 
 COMMAND = (sys.executable, "-P", "-m", "autocut.execution.fork_server")
 _ENVIRONMENT = {
-    # ONNX Runtime (1.29 and later) starts a thread that sends telemetry; a fork would lose it, with what it has open.
+    # ONNX Runtime (1.29 and later) starts a thread that sends telemetry. A fork would lose it, with the files it has open.
     "ORT_DISABLE_TELEMETRY": "1",
     # Inductor (2.13) starts a pool of processes when it is imported where Triton is installed.
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
-    # numpy's and scipy's OpenBLAS start their threads when they are imported. torch has its own, whose number is set in the worker.
+    # numpy's and scipy's OpenBLAS start their threads when they are imported. The worker sets how many torch has.
     "OPENBLAS_NUM_THREADS": "1",
-    # A fork can use no GPU that was opened before: torchao (0.18) opens one when it is imported, with a thread of CUDA's, and
-    # asking whether there is any would too.
+    # A fork can use no GPU that was opened before. torchao (0.18) opens one when it is imported, with a thread of CUDA's; asking
+    # whether there is any would too.
     "CUDA_VISIBLE_DEVICES": "",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 _END_S = 5.0
 UP, READY = b"u", b"r"
-"""What the server says: that it forks, and that it is prepared for all that jobs may need."""
+"""What the server tells the driver: that it forks, and that it is prepared for all that jobs may need."""
 
 
 def is_supported() -> bool:
-    """Whether this system can fork workers and end them reliably: Linux since 5.3."""
+    """Return whether this system can fork workers and end them reliably: Linux since 5.3."""
     if sys.platform != "linux":
         return False
     try:
@@ -42,16 +42,15 @@ def is_supported() -> bool:
 
 
 class ServerProcess:
-    """A fork server that listens in `folder`, which only this user must be able to enter: whoever can connect can run code.
+    """A fork server that listens in `folder`. Only this user may be able to enter it: who can connect can run code.
 
-    It imports what jobs need at once, prepares for the rest after `go_on`, and `is_ready` after that; it `is_idle` before the one
-    and after the other. The driver keeps the listening socket itself, so that whoever connects while the server is starting waits
-    for it.
+    The server imports at once what jobs begin with; then it `is_idle`. After `prepare_rest` it imports the rest; then it `is_ready`
+    and idle again. The driver keeps the listening socket itself, so callers who connect while the server starts wait for it.
 
     Args:
         folder: A private folder for the socket and the server's log.
-        arguments: What the server is told besides: the path of the task.
-        command: What starts it.
+        arguments: Further arguments of the server: the path of the task.
+        command: Starts the server.
     """
 
     def __init__(self, folder: Path, arguments: Sequence[str] = (), command: Sequence[str] = COMMAND) -> None:
@@ -64,7 +63,7 @@ class ServerProcess:
         self._listener.bind(self.address)
         self._listener.listen(64)
         self._said = b""
-        self._goes_on = False
+        self._prepares_rest = False
         self._failed_before = 0
 
     def __enter__(self) -> ServerProcess:
@@ -79,7 +78,7 @@ class ServerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is there; also finds out what it has said."""
+        """Whether the process is there. Also reads what it has said."""
         process = self._process
         if process is None or process.poll() is not None:
             return False
@@ -95,11 +94,11 @@ class ServerProcess:
     @property
     def is_idle(self) -> bool:
         """Whether it only forks, and prepares nothing."""
-        return self.is_ready or (UP in self._said and not self._goes_on)
+        return self.is_ready or (UP in self._said and not self._prepares_rest)
 
     @property
     def how_it_ended(self) -> str | None:
-        """How the process ended, for a person; None where it has never been started or runs."""
+        """How the process ended, for a person; None if it runs or was never started."""
         process = self._process
         if process is None or process.poll() is None:
             return None
@@ -127,12 +126,12 @@ class ServerProcess:
                 [*self._command, str(listener), str(os.getpid()), *self._arguments], pass_fds=(listener,), stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=log, env=_environment(), start_new_session=True,
             )  # fmt: skip
-        if self._goes_on:
-            self.go_on()
+        if self._prepares_rest:
+            self.prepare_rest()
 
-    def go_on(self) -> None:
-        """Have the process prepare for the rest, and one that is started later too."""
-        self._goes_on = True
+    def prepare_rest(self) -> None:
+        """Have the process prepare for the rest, and so every one that is started later."""
+        self._prepares_rest = True
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -145,5 +144,5 @@ class ServerProcess:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with its search path: autocut may be importable here only because of the folder that it was started in."""
+    """This process's, with its search path: autocut may be importable only because of the folder that it was started in."""
     return {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

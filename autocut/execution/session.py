@@ -18,9 +18,10 @@ from autocut.config import SearchConfig
 from autocut.console import Console, SearchProgress
 from autocut.deploy.select import explain_knobs, select_point, untouched
 from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
+from autocut.execution.executor import run_jobs
 from autocut.execution.preflight import Preflight
-from autocut.execution.ray_tune import run_with_ray
-from autocut.execution.worker_pool import Workplace
+from autocut.execution.ray_tune import TuneExecutor
+from autocut.execution.worker_pool import WorkerPool
 from autocut.front import FrontPoint
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.stage_cache import StageCache
@@ -46,7 +47,7 @@ _LAST_WORDS_S = 1.0
 _USUAL_DROP = 0.01
 
 
-def run_search(config: SearchConfig, space: Space, found: Preflight, console: Console, started: float, place: Workplace) -> int:
+def run_search(config: SearchConfig, space: Space, found: Preflight, console: Console, started: float, pool: WorkerPool) -> int:
     """Search until the budget is spent, then leave a finalized front.
 
     Args:
@@ -55,7 +56,7 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         found: What preflight found of the task and the lowerings.
         console: Told on stderr alone.
         started: Reading of `time.time()` from which the budget counts.
-        place: Where the jobs run, with its Ray started.
+        pool: Where the jobs run, with its Ray started.
 
     Returns:
         0: a spent budget is done; 1: the search ran, but left no verified bundle.
@@ -86,7 +87,7 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
         else:
             search = _Search(config, space, study, found, budget, price, limits, tries)
-            search.run(console, place)
+            search.run(console, pool)
         return _conclude(study, console)
     finally:
         study.close()
@@ -139,12 +140,13 @@ class _Search:
         self.publisher = Publisher(study)
         self._next_beat = 0.0
 
-    def run(self, console: Console, place: Workplace) -> None:
+    def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
         StageCache(self.study.stages_dir, self.config.cache_bytes).sweep()
         console.plan(self.agent.plan_lines())
         with console.search_progress(self.config.budget_s, self.budget.spent_s) as progress, self._session():
-            run_with_ray(self.agent, self.setting, place, on_tick=lambda: self._tick(progress))
+            executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
+            run_jobs(self.agent, executor, on_tick=lambda: self._tick(progress))
             self._tick(progress)
         if bugs := self.agent.progress.bugs:
             console.warning(

@@ -1,7 +1,7 @@
 """Where jobs run: the process that workers are forked from, and a Ray.
 
-Starting both takes longer than looking at the task, and needs nothing that is found there: a `Workplace` is entered first, and
-comes up meanwhile. Nothing heavy is imported here: the fork server's own imports begin within the first tenth of a second.
+Both start slowly, and need nothing that is found by looking at the task. So a `WorkerPool` is entered first, and they start
+meanwhile. Nothing heavy is imported here: the fork server's own imports begin within the first tenth of a second.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ _ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a call that comes after Ray's end must fail, not start another Ray
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
 _TRY_S = 0.002
 _STARTS = 3
-"""Starts of the fork server in a row that may end before it is ready."""
-_FORKS = "fork server"
+"""The search ends when the fork server ends this many times in a row before it is ready."""
+_FORK_SERVER = "fork server"
 _ANSWER_S = 120.0
-"""Within which a fork must have loaded the task, or another process is asked."""
+"""A fork that has not loaded the task by then is given up, and a fresh process is asked."""
 
 
-class Workplace:
-    """The processes that a search runs its jobs in, from `with` to its end.
+class WorkerPool:
+    """The processes that run a search's jobs, from `with` to its end.
 
-    On this machine each job's process is forked from one that has imported and read everything (`forks`), and Ray's own processes
-    only relay. On a cluster, or where the system cannot fork safely, `forks` is None.
+    On this machine each job's process is forked from one that has imported and read everything (`fork_server`), and Ray's own
+    processes only relay. On a cluster, or where the system cannot fork safely, `fork_server` is None.
 
     Args:
         task_path: The task's file; None is the embedded digits task.
@@ -57,45 +57,82 @@ class Workplace:
 
     def __init__(self, task_path: str | None, *, threads: int, workers: int, ray_address: str | None) -> None:
         self.workers = workers
-        self.starts = Starts()
-        self.forks: Forks | None = None
+        self.holds = StartHolds()
+        self.fork_server: ServerProcess | None = None
         self._task_path = task_path
         self._threads = threads
         self._ray_address = ray_address
         self._has_ray = False
+        self._prepares_rest = False
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Workplace:
-        """Hold the machine, together with others who work, until `open`; begin to start the fork server."""
+    def __enter__(self) -> WorkerPool:
+        """Begin to start the fork server; until `open`, no search measures time on this machine."""
         _prepare_environment(self._threads)
         with contextlib.ExitStack() as stack:
             self.scratch = Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="autocut-tune-", ignore_cleanup_errors=True))
             )
-            stack.callback(self.starts.release_all)
-            self.starts.wait(_FORKS)
+            stack.callback(self.holds.release_all)
+            self.holds.take(_FORK_SERVER, timeout_s=None)
             if self._ray_address is None and is_supported():
-                server = stack.enter_context(_fork_server(self._task_path))
-                self.forks = Forks(server, self.starts)
-                server.start()
-            # The first to end: its processes' ends are those of the jobs, and the fork server sees to whatever jobs have started.
+                self.fork_server = stack.enter_context(_server_process(self._task_path))
+                self.fork_server.start()
+            # Ray ends first: its processes take their jobs with them. The fork server ends what is left.
             stack.callback(self.stop_ray)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End everything that was started here, and what still runs in it."""
+        """End all that was started here."""
         self._stack.close()
 
     @property
     def ask(self) -> Callable[..., dict[str, str]] | None:
         """Asks a worker process what it finds of the task; None where none can be forked. It can be pickled."""
-        return None if self.forks is None else partial(_ask_fork, self.forks.address)
+        return None if self.fork_server is None else partial(_ask_fork, self.fork_server.address)
 
     def open(self) -> None:
-        """Let others time: what starts before the jobs is there, but for the fork server, whose keeper holds on for it."""
-        if self.forks is None:
-            self.starts.release(_FORKS)
+        """Let others time: all has started. A fork server that still imports keeps its hold until it is done."""
+        if self.fork_server is None:
+            self.holds.release(_FORK_SERVER)
+
+    def prepare_rest(self, name: str) -> None:
+        """Have the fork server prepare for what jobs need later, under the hold `name`, whose process does not need it any more.
+
+        Only the first call counts. No new hold is taken: while a search waits to time, none is given out.
+        """
+        if self.fork_server is not None and not self._prepares_rest:
+            self._prepares_rest = True
+            self.holds.hand_over(name, _FORK_SERVER)
+            self.fork_server.prepare_rest()
+
+    def look_after(self) -> str | None:
+        """Let others time while the fork server does nothing. If it has died, start it again as soon as no search times.
+
+        Its jobs have died with it, and each of them reports its own end.
+
+        Returns:
+            A line for the user, or None.
+
+        Raises:
+            InputError: the server has ended several times in a row before it was ready.
+        """
+        server = self.fork_server
+        if server is None:
+            return None
+        if server.is_running:
+            if server.is_idle:
+                self.holds.release(_FORK_SERVER)
+            return None
+        self.holds.release(_FORK_SERVER)
+        how = server.how_it_ended
+        if how and server.failed_starts >= _STARTS:
+            raise InputError(f"the process that workers are forked from must start, but ended: {how}", "autocut check")
+        if not self.holds.take(_FORK_SERVER):
+            return None
+        server.start()
+        return f"workers: the process that they are forked from ended, {how}: starting it again"
 
     def start_ray(self) -> None:
         """Join the cluster, or start a Ray on this machine.
@@ -122,7 +159,7 @@ class Workplace:
             return
         folder = self.scratch / "ray"
         ray.init(
-            address="local",  # whatever RAY_ADDRESS says
+            address="local",  # even if RAY_ADDRESS is set
             num_cpus=self.workers,
             include_dashboard=False,
             log_to_driver=False,
@@ -133,7 +170,7 @@ class Workplace:
         )
 
     def stop_ray(self) -> None:
-        """End Ray, and with its processes every job; once."""
+        """End Ray, and with its processes every job. A second call does nothing."""
         if self._has_ray:
             import ray
 
@@ -143,7 +180,7 @@ class Workplace:
 
 
 def _ask_fork(address: str, folder: Path, path: str | None) -> dict[str, str]:
-    """Call `load_as_worker` in a fork; where that gets no answer, in a process of its own."""
+    """Call `load_as_worker` in a fork, or in a fresh process if the fork gives no answer."""
     answers: list[dict[str, str]] = []
     try:
         run_in_fork(address, partial(_load_as_worker, folder, path), answers.append, timeout_s=_ANSWER_S)
@@ -160,80 +197,34 @@ def _load_as_worker(folder: Path, path: str | None, report: Report) -> None:
     report(load_as_worker(folder, path))
 
 
-class Forks:
-    """Keeps the fork server alive while nobody times."""
+class StartHolds:
+    """Holds the quiet lock's shared side for every process that starts: no search measures time meanwhile.
 
-    def __init__(self, server: ServerProcess, starts: Starts) -> None:
-        self._server = server
-        self._starts = starts
-        self._goes_on = False
-
-    @property
-    def address(self) -> str:
-        """Where a relay connects; one that comes while the server is starting waits for it."""
-        return self._server.address
-
-    def go_on(self, name: str) -> None:
-        """Have the server prepare for what jobs need later, under the hold that the process `name` does not need any more.
-
-        A hold is never taken for it: who waits to time waits for holds, and lets nobody take another.
-        """
-        if not self._goes_on:
-            self._goes_on = True
-            self._starts.hand_over(name, _FORKS)
-            self._server.go_on()
-
-    def keep(self) -> str | None:
-        """Let others time while the server does nothing; start it again should it have died, as soon as nobody times.
-
-        Its jobs died with it, which their own ends tell.
-
-        Returns:
-            What to tell of it, or None.
-
-        Raises:
-            InputError: it does not come up.
-        """
-        server = self._server
-        if server.is_running:
-            if server.is_idle:
-                self._starts.release(_FORKS)
-            return None
-        self._starts.release(_FORKS)
-        how = server.how_it_ended
-        if how and server.failed_starts >= _STARTS:
-            raise InputError(f"the process that workers are forked from must start, but ended: {how}", "autocut check")
-        if not self._starts.take(_FORKS):
-            return None
-        server.start()
-        return f"workers: the process that they are forked from ended, {how}: starting it again"
-
-
-class Starts:
-    """Holds the machine for every process that is starting up, together with others who work: nobody times meanwhile."""
+    A process that has started works under its own hold. Holds are named after what they are for.
+    """
 
     def __init__(self) -> None:
         self._held: dict[str, contextlib.ExitStack] = {}
 
-    def wait(self, name: str) -> None:
-        """Hold for the process `name`, once nobody times."""
-        self._hold(name, None)
-
-    def take(self, name: str) -> bool:
-        """Hold for the process `name`; False while somebody times."""
+    def take(self, name: str, timeout_s: float | None = _TRY_S) -> bool:
+        """Take a hold; False if a search times, or waits to time, for the next `timeout_s` seconds (None: wait for its end)."""
+        stack = contextlib.ExitStack()
         try:
-            self._hold(name, _TRY_S)
+            # A lock of its own each time: within one `QuietLock` a second hold ends with the first.
+            stack.enter_context(QuietLock().shared(timeout_s=timeout_s))
         except DeadlineError:
             return False
+        self.release(name)
+        self._held[name] = stack
         return True
 
     def release(self, name: str) -> None:
-        """Let go: the process works under its own hold, or is gone."""
+        """Let go, if there is such a hold: its process has started, or is gone."""
         if stack := self._held.pop(name, None):
             stack.close()
 
     def hand_over(self, name: str, other: str) -> None:
-        """Let `other` have what is held for `name`, instead of what it held itself."""
+        """Turn the hold `name`, if there is one, into the hold `other`."""
         if stack := self._held.pop(name, None):
             self.release(other)
             self._held[other] = stack
@@ -243,19 +234,12 @@ class Starts:
         for name in list(self._held):
             self.release(name)
 
-    def _hold(self, name: str, timeout_s: float | None) -> None:
-        stack = contextlib.ExitStack()
-        # A lock of its own each time: within one `QuietLock` a second hold ends with the first.
-        stack.enter_context(QuietLock().shared(timeout_s=timeout_s))
-        self.release(name)
-        self._held[name] = stack
-
 
 @contextlib.contextmanager
 def quiet_ray() -> Iterator[None]:
     """Keep Ray's and Tune's advice off the user's screen; errors come back as exceptions."""
     _silence_loggers()
-    # Ray prints what it thinks of dead workers to either stream, whatever `log_to_driver` says (2.60); stdout is data.
+    # Ray prints messages about dead workers to either stream, whatever `log_to_driver` says (2.60); stdout is data.
     with (
         warnings.catch_warnings(),
         open(os.devnull, "w") as nowhere,  # noqa: PTH123
@@ -273,8 +257,8 @@ def _silence_loggers() -> None:
 
 
 @contextlib.contextmanager
-def _fork_server(task_path: str | None) -> Iterator[ServerProcess]:
-    # A folder of its own: a socket's path must stay below 108 characters. It is this user's alone.
+def _server_process(task_path: str | None) -> Iterator[ServerProcess]:
+    # A private folder of its own, with a short name: a socket's path must stay below 108 characters.
     short = None if len(tempfile.gettempdir()) < 60 else "/tmp"
     with tempfile.TemporaryDirectory(prefix="autocut-fork-", dir=short, ignore_cleanup_errors=True) as folder:
         arguments = () if task_path is None else (task_path,)

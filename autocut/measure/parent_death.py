@@ -1,4 +1,4 @@
-"""No process outlives the one that wants its work: it would disturb timings that nobody awaits it for."""
+"""No process outlives the one that wants its work: it would disturb measurements for nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, however that dies.
+    """Have the kernel kill this process when `parent` dies, however it dies.
 
-    A signal to the parent's group does not reach a process that leads a group of its own. Linux only; elsewhere it runs on until
-    its work is done.
+    A signal to the parent's group does not reach a process that leads a group of its own. Linux only; elsewhere this process runs
+    until its work is done.
 
     Raises:
         SystemExit: `parent` died while this process was starting.
@@ -27,7 +27,7 @@ def die_with(parent: int) -> None:
 
 
 def kill_group(pid: int) -> None:
-    """Kill the process `pid` and those of the group that it leads, or is about to; whoever awaits its end does that after."""
+    """Kill the process `pid` and the group that it leads, or is about to lead. The caller must not have waited for `pid` yet."""
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError):
             kill(pid, signal.SIGKILL)

@@ -27,8 +27,8 @@ def leave(report):
 
 
 def fail(report):
-    """Raise what nobody catches."""
-    raise ValueError("nobody expected this")
+    """Raise what is not caught."""
+    raise ValueError("not expected")
 
 
 def hang(report):

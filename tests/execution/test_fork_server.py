@@ -1,4 +1,4 @@
-"""Forked workers: one process a job, whose end nobody else feels, and that outlives nobody who wants its work."""
+"""Forked workers: one process a job. Its end disturbs no other, and it does not outlive its caller."""
 
 import importlib
 import os
@@ -63,7 +63,7 @@ def wait_for(condition, seconds=10.0):
 
 
 def is_gone(pid):
-    """Whether no process `pid` runs; a zombie of somebody else's is gone too."""
+    """Whether no process `pid` runs; another process's zombie is gone too."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -85,7 +85,7 @@ def python(code, *arguments):
 def server(tmp_path_factory):
     """A running server of the stub's jobs."""
     with ServerProcess(tmp_path_factory.mktemp("fork"), command=(sys.executable, str(STUB))) as process:
-        process.go_on()
+        process.prepare_rest()
         process.start()
         assert wait_for(lambda: process.is_running and process.is_ready)
         yield process
@@ -136,7 +136,7 @@ def test_all_workers_die_with_the_server(server):
 
 
 def test_server_and_workers_die_with_the_driver(tmp_path):
-    """`kill -9` of the driver leaves nobody who works for nothing."""
+    """`kill -9` of the driver leaves no process that works for nothing."""
     with python(_DRIVER, str(tmp_path)) as driver:
         worker = int(driver.stdout.readline())
         forker = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
@@ -161,13 +161,13 @@ def test_a_job_waits_for_a_server_that_starts_again(server):
 
 
 def test_what_is_needed_later_is_imported_while_the_first_job_works(tmp_path):
-    """Not before, and nobody waits for it; what libraries print meanwhile is not taken for the word that all is there."""
+    """Not before, and no job waits for it. What libraries print meanwhile is not taken for the server's word that it is ready."""
     with ServerProcess(tmp_path, ["5"], command=(sys.executable, str(STUB))) as process:
         process.start()
         assert told(process.address, "chatter")
         assert wait_for(lambda: process.is_running and process.is_idle)
         assert not wait_for(lambda: process.is_running and process.is_ready, seconds=1.0)
-        process.go_on()
+        process.prepare_rest()
         assert not process.is_idle
         assert len(told(process.address, "tell_numbers")) == 1
         assert process.is_running
@@ -234,7 +234,7 @@ def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, t
     with ServerProcess(tmp_path / "fork", [str(small_task_file)]) as process:
         process.start()
         run_in_fork(process.address, partial(run_job, jobs[0], setting), events.append)
-        process.go_on()
+        process.prepare_rest()
         assert wait_for(lambda: process.is_running and process.is_ready, seconds=100)
         run_in_fork(process.address, partial(run_job, jobs[1], setting), events.append)
 
@@ -248,7 +248,7 @@ def test_a_fork_compiles_and_measures_as_a_fresh_process_does(small_task_file, t
 
 
 def test_a_relay_does_not_import_torch():
-    """Ray starts a few of them, and their memory is nobody's."""
+    """Ray starts a few of them, and their memory adds up."""
     code = "import sys, autocut.execution.fork_client, autocut.execution.worker; print('torch' in sys.modules)"
     with python(code) as process:
         assert process.stdout.read() == "False\n"

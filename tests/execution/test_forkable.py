@@ -45,7 +45,7 @@ def tried(action, folder, patience_s=60):
 
 
 def ends(pid, seconds=10.0):
-    """Whether the process ends within some seconds; one that nobody has awaited yet has no command line any more."""
+    """Whether the process ends within some seconds; a zombie has no command line any more."""
     command, until = Path(f"/proc/{pid}/cmdline"), time.monotonic() + seconds
     while time.monotonic() < until:
         if not command.exists() or not command.read_bytes():

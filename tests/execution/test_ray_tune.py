@@ -1,29 +1,31 @@
-"""The driver's side of the processes that jobs run in: the fork server's keeper, and the desk that hands out jobs."""
+"""The driver's side of the processes that jobs run in: the worker pool, and the executor that Tune asks for jobs."""
 
 import contextlib
 import inspect
-import itertools
+import queue
 import threading
 from types import SimpleNamespace
 
 import pytest
 
 from autocut.errors import InputError
-from autocut.execution import worker_pool
-from autocut.execution.ray_tune import _Desk, _scheduler
-from autocut.execution.worker_pool import Workplace
+from autocut.execution import ray_tune, worker_pool
+from autocut.execution.executor import WorkerGone
+from autocut.execution.fork_client import DIED
+from autocut.execution.ray_tune import TuneExecutor, _JobSearcher, _KeepingScheduler
+from autocut.execution.worker_pool import WorkerPool
 from autocut.measure.quiet import QuietLock
 
 
 class Server:
-    """A fork server that comes up, or ends, when told to."""
+    """A fork server that comes up, or ends, when the test says so."""
 
     address = "nowhere"
 
     def __init__(self):
         self.starts = 0
         self.failed_starts = 0
-        self.is_running = self.is_idle = self.goes_on = False
+        self.is_running = self.is_idle = self.prepares_rest = False
         self.how_it_ended = None
 
     def start(self):
@@ -31,9 +33,9 @@ class Server:
         self.starts += 1
         self.is_running, self.is_idle, self.how_it_ended = True, False, None
 
-    def go_on(self):
+    def prepare_rest(self):
         """Import the rest."""
-        self.goes_on, self.is_idle = True, False
+        self.prepares_rest, self.is_idle = True, False
 
     def end(self, early=False):
         """Be killed."""
@@ -43,7 +45,7 @@ class Server:
 
 @pytest.fixture
 def lock(tmp_path, monkeypatch):
-    """A quiet lock of the test's own, which the workplace shares."""
+    """A quiet lock of the test's own, which the pool shares."""
     monkeypatch.setattr(worker_pool, "QuietLock", lambda: QuietLock(tmp_path))
     return QuietLock(tmp_path)
 
@@ -55,30 +57,56 @@ def server():
 
 
 @pytest.fixture
-def place(lock, server, monkeypatch):
-    """A workplace whose fork server has just been started, and that has no Ray."""
-    monkeypatch.setattr(worker_pool, "_fork_server", lambda task_path: contextlib.nullcontext(server))
+def pool(lock, server, monkeypatch):
+    """A worker pool whose fork server has just been started, and that has no Ray."""
+    monkeypatch.setattr(worker_pool, "_server_process", lambda task_path: contextlib.nullcontext(server))
     monkeypatch.setattr(worker_pool, "_prepare_environment", lambda threads: None)
-    with Workplace(None, threads=1, workers=2, ray_address=None) as entered:
+    with WorkerPool(None, threads=1, workers=2, ray_address=None) as entered:
         yield entered
 
 
-def make_desk(place, jobs=("first",)):
-    """A desk with room for two jobs, and an agent with one."""
-    jobs = iter(jobs)
-    progress = SimpleNamespace(lines=[])
-    agent = SimpleNamespace(
-        fault=None,
-        budget=SimpleNamespace(clock=lambda: 0.0, deadline=60.0),
-        next_job=lambda: next(jobs, None),
-        on_job_end=lambda job, error: None,
-        progress=progress,
-    )
-    return _Desk(agent, lambda: None, place)
+class Tune:
+    """An executor, and what Tune's thread does there, done by the test."""
+
+    def __init__(self, pool):
+        self.lines = []
+        self.executor = TuneExecutor(None, pool, self.lines.append)
+        self.channel = self.executor._channel
+
+    def ask(self):
+        """Want a job, as Tune does whenever a worker is free; `answer` has what comes of it."""
+        self.channel.messages.put((None, ray_tune._ASKS))
+        return self.events()
+
+    def answer(self):
+        """What the driver has answered: a trial, None, or "nothing yet"."""
+        try:
+            return self.channel.answers.get_nowait()
+        except queue.Empty:
+            return "nothing yet"
+
+    def run(self, job):
+        """Ask, and be given the job, if the machine can be held for it."""
+        self.ask()
+        if not self.executor.reserve():
+            return False
+        self.executor.submit(job)
+        assert self.answer() == {"job": job}
+        return True
+
+    def events(self, job=None, *events):
+        """Report events; return what the executor makes of all that has been reported."""
+        for event in events:
+            self.channel.send(job, event)
+        return list(self.executor.events(0.001))
+
+
+FIRST, SECOND = SimpleNamespace(number=1), SimpleNamespace(number=2)
+GONE = WorkerGone(None)
 
 
 def can_time(lock):
-    """Whether somebody could measure now."""
+    """Whether a search could measure now."""
     try:
         with lock.exclusive(timeout_s=0.01):
             return True
@@ -86,29 +114,30 @@ def can_time(lock):
         return False
 
 
-def test_nobody_times_while_the_fork_server_imports(place, server, lock):
-    """It keeps a core busy for seconds, twice; in between it does nothing, and holds nobody up."""
-    desk = make_desk(place)
+def test_nothing_is_timed_while_the_fork_server_imports(pool, server, lock):
+    """It keeps a core busy for seconds, twice; in between it does nothing, and holds up no search."""
+    tune = Tune(pool)
     assert not can_time(lock)
 
     server.is_idle = True
-    desk.tick()
+    tune.events()
     assert can_time(lock)
 
-    assert desk.take_job("1") == "first"
-    desk.deliver("1", None)
-    desk.tick()
-    assert server.goes_on
+    assert tune.run(FIRST)
+    assert not can_time(lock)
+    assert tune.events(FIRST, "up") == [(FIRST, "up")]
+    tune.events()
+    assert server.prepares_rest
     assert not can_time(lock)
 
     server.is_idle = True
-    desk.tick()
+    tune.events()
     assert can_time(lock)
 
 
-def test_whoever_wants_to_time_while_a_search_starts_gets_to(place, server, lock):
-    """It waits for the hold of the start, and lets nobody take another: the hold must end without one."""
-    desk, timed = make_desk(place, itertools.repeat("job")), threading.Event()
+def test_a_search_that_wants_to_time_while_another_starts_gets_to(pool, server, lock):
+    """It waits for the hold of the start, and no other hold is given out: the hold must end without one."""
+    tune, timed = Tune(pool), threading.Event()
 
     def time_something():
         with lock.exclusive():
@@ -116,14 +145,93 @@ def test_whoever_wants_to_time_while_a_search_starts_gets_to(place, server, lock
 
     timing = threading.Thread(target=time_something, daemon=True)
     timing.start()
-    while desk.take_job("1") is not None:  # until it waits
-        desk.end("1", None)
+    while tune.run(FIRST):  # until it waits
+        tune.events(FIRST, GONE)
     server.is_idle = True
-    desk.tick()
+    tune.events()
     assert timed.wait(10)
     timing.join()
 
-    assert desk.take_job("2") == "job"
+    assert tune.executor.reserve()
+
+
+def test_jobs_and_events_go_between_tune_and_the_driver(pool):
+    """A result without an event, as the last one of a trial, is none."""
+    tune = Tune(pool)
+    searcher = _JobSearcher(tune.channel)
+    for job in (FIRST, SECOND):
+        tune.channel.answers.put({"job": job})
+    assert searcher.suggest("a") == {"job": FIRST}
+    assert searcher.suggest("b") == {"job": SECOND}
+    searcher.on_trial_result("a", {"event": "up"})
+    searcher.on_trial_result("b", {"event": "up"})
+    searcher.on_trial_result("a", {"done": True})
+    searcher.on_trial_complete("a", {"event": "up"})
+    searcher.on_trial_complete("b", None, error=True)
+
+    found = [event for _ in range(3) for event in tune.events()]
+    assert found == [(FIRST, "up"), (SECOND, "up"), (FIRST, GONE), (SECOND, WorkerGone(DIED))]
+
+
+def test_tune_waits_for_a_job_where_nothing_runs(pool, server, lock):
+    """It would look again after a second only; while something runs, the answer is at once that there is no job."""
+    tune = Tune(pool)
+    server.is_idle = True
+    tune.ask()
+    assert tune.executor.reserve()
+    tune.executor.leave_free()
+    assert tune.answer() == "nothing yet"
+    with lock.exclusive():
+        assert not tune.executor.reserve()
+    assert tune.executor.reserve()
+    tune.executor.submit(FIRST)
+    assert tune.answer() == {"job": FIRST}
+    assert not tune.executor.reserve()
+
+    tune.events(FIRST, "up")
+    server.is_idle = True
+    tune.ask()
+    with lock.exclusive():
+        assert not tune.executor.reserve()
+    assert tune.answer() is None
+
+
+def test_a_fault_of_tune_reaches_the_driver(pool, monkeypatch):
+    """As the exception that it is."""
+    monkeypatch.setattr(ray_tune, "_tuner", lambda *_: SimpleNamespace(fit=lambda: 1 / 0))
+    executor = TuneExecutor(None, pool, print)
+    executor.start()
+    with pytest.raises(ZeroDivisionError):
+        list(executor.events(10))
+    executor.stop()
+
+
+def test_a_fit_that_ends_by_itself_is_a_fault(pool, monkeypatch):
+    """Jobs would wait for ever."""
+    monkeypatch.setattr(ray_tune, "_tuner", lambda *_: SimpleNamespace(fit=lambda: None))
+    executor = TuneExecutor(None, pool, print)
+    executor.start()
+    with pytest.raises(RuntimeError, match="ended by itself"):
+        list(executor.events(10))
+    executor.stop()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_thread_of_tune_leaves_when_the_executor_stops(pool, monkeypatch, asks):
+    """Whether it waits for a job or for a worker; what it has sent before does not matter."""
+
+    def fit():
+        while True:
+            channel.ask() if asks else channel.send(FIRST, "up")
+
+    monkeypatch.setattr(ray_tune, "_tuner", lambda *_: SimpleNamespace(fit=fit))
+    executor = TuneExecutor(None, pool, print)
+    channel = executor._channel
+    executor.start()
+    next(iter(executor.events(1)), None)
+    executor.stop()
+
+    assert not executor._thread.is_alive()
 
 
 def test_tune_keeps_the_process_of_every_worker():
@@ -131,7 +239,7 @@ def test_tune_keeps_the_process_of_every_worker():
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.utils.object_cache import _ObjectCache
 
-    cache, scheduler = _ObjectCache(may_keep_one=True), _scheduler(workers=2)
+    cache, scheduler = _ObjectCache(may_keep_one=True), _KeepingScheduler(None, workers=2)
     trial = SimpleNamespace(placement_group_factory="a core")
     for _ in range(3):
         scheduler.on_trial_add(SimpleNamespace(_actor_cache=cache), trial)
@@ -142,81 +250,86 @@ def test_tune_keeps_the_process_of_every_worker():
     assert "_actor_cache" in inspect.getsource(TuneController.__init__)
 
 
-def test_a_workplace_without_a_fork_server_holds_the_machine_until_it_is_open(lock, monkeypatch):
+def test_a_pool_without_a_fork_server_holds_the_machine_until_it_is_open(lock, monkeypatch):
     """The task is looked at meanwhile."""
     monkeypatch.setattr(worker_pool, "is_supported", lambda: False)
     monkeypatch.setattr(worker_pool, "_prepare_environment", lambda threads: None)
-    with Workplace(None, threads=1, workers=1, ray_address=None) as place:
-        assert place.ask is None
+    with WorkerPool(None, threads=1, workers=1, ray_address=None) as pool:
+        assert pool.ask is None
         assert not can_time(lock)
-        place.open()
+        pool.open()
         assert can_time(lock)
 
 
-def test_leaving_a_workplace_lets_go_of_the_machine(lock, server, monkeypatch):
+def test_leaving_a_pool_lets_go_of_the_machine(lock, server, monkeypatch):
     """However early."""
-    monkeypatch.setattr(worker_pool, "_fork_server", lambda task_path: contextlib.nullcontext(server))
+    monkeypatch.setattr(worker_pool, "_server_process", lambda task_path: contextlib.nullcontext(server))
     monkeypatch.setattr(worker_pool, "_prepare_environment", lambda threads: None)
-    with pytest.raises(KeyboardInterrupt), Workplace(None, threads=1, workers=1, ray_address=None):
+    with pytest.raises(KeyboardInterrupt), WorkerPool(None, threads=1, workers=1, ray_address=None):
         raise KeyboardInterrupt
     assert can_time(lock)
 
 
-def test_the_fork_server_does_not_start_again_while_somebody_times(place, server, lock):
+def test_the_fork_server_does_not_start_again_while_a_search_times(pool, server, lock):
     """The next tick tries again."""
     server.is_idle = True
-    place.forks.keep()
+    pool.look_after()
     server.end()
     with lock.exclusive():
-        assert place.forks.keep() is None
+        assert pool.look_after() is None
     assert server.starts == 1
 
-    assert "killed by SIGKILL: starting it again" in place.forks.keep()
+    assert "killed by SIGKILL: starting it again" in pool.look_after()
     assert server.starts == 2
 
 
-def test_a_fork_server_that_never_comes_up_ends_the_search(place, server, lock):
+def test_a_fork_server_that_never_comes_up_ends_the_search(pool, server, lock):
     """With the reason, and without keeping others from measuring."""
     server.end(early=True)
     for _ in range(2):
-        place.forks.keep()
+        pool.look_after()
         server.end(early=True)
 
     with pytest.raises(InputError, match="killed by SIGKILL"):
-        place.forks.keep()
+        pool.look_after()
     assert can_time(lock)
 
 
-def test_a_second_process_starts_while_the_first_job_runs_alone(place, server, lock):
+def test_a_second_process_starts_while_the_first_job_runs_alone(pool, server, lock):
     """Once; it holds the machine until it is there, and the agent never hears of it."""
-    desk = make_desk(place)
-    assert not desk.warms_up("0")
-    assert desk.take_job("1") == "first"
-    desk.deliver("1", None)
+    tune = Tune(pool)
+    assert tune.run(FIRST)
+    tune.events(FIRST, "up")
     server.is_idle = True
-    desk.tick()
-    assert desk.take_job("2") is None
-    assert desk.warms_up("2")
+    tune.ask()
+    assert tune.executor.reserve()
+    tune.executor.leave_free()
+    assert tune.answer() == {"job": None}
     assert not can_time(lock)
 
-    desk.end("2", None)
+    assert tune.events(None, GONE) == []
     assert can_time(lock)
-    assert desk.take_job("3") is None
-    assert not desk.warms_up("3")
+    tune.ask()
+    assert tune.executor.reserve()
+    tune.executor.leave_free()
+    assert tune.answer() is None
+    assert can_time(lock)
 
 
-@pytest.mark.parametrize(("has_forks", "workers"), [(False, 2), (True, 1)])
-def test_a_process_that_would_be_of_no_use_is_not_started_early(place, has_forks, workers):
+@pytest.mark.parametrize(("has_fork_server", "workers"), [(False, 2), (True, 1)])
+def test_a_process_that_would_be_of_no_use_is_not_started_early(pool, has_fork_server, workers):
     """One that runs jobs itself cannot be kept for the next one, and a single worker has no second."""
-    place.workers = workers
-    if not has_forks:
-        place.forks = None
-    desk = make_desk(place)
-    desk.take_job("1")
-    desk.deliver("1", None)
+    pool.workers = workers
+    if not has_fork_server:
+        pool.fork_server = None
+    tune = Tune(pool)
+    assert tune.run(FIRST)
+    tune.events(FIRST, "up")
+    tune.ask()
+    assert tune.executor.reserve()
+    tune.executor.leave_free()
 
-    assert desk.take_job("2") is None
-    assert not desk.warms_up("2")
+    assert tune.answer() is None
 
 
 def test_where_a_fork_gives_no_answer_another_process_is_asked(tmp_path, monkeypatch):

@@ -86,9 +86,9 @@ def test_a_longer_budget_extends_a_finished_search(small_task_file):
     folder = small_task_file.parent
     first = search(folder, "70s")
     spent = search(folder, "70s")
-    before = len(finished_stages(folder / "studies" / "small"))
+    before = len(finished_stages(folder / "study"))
     longer = search(folder, "110s")
 
     assert first.returncode == spent.returncode == longer.returncode == 0, first.stderr + spent.stderr + longer.stderr
     assert "is spent" in spent.stderr
-    assert len(finished_stages(folder / "studies" / "small")) > before
+    assert len(finished_stages(folder / "study")) > before
