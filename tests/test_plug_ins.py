@@ -181,11 +181,6 @@ NAMED_ELSEWHERE = {
     "recipe.py": "IDENTITY is the untouched model",
     "task/task.py": "the default of Task.kind is part of its signature",
     "tasks/digits.py": "a task names its kind",
-    "deploy/finalize.py": "to be mended",
-    "pipeline/artifacts.py": "to be mended",
-    "pipeline/pipeline.py": "to be mended",
-    "search/cost_first.py": "to be mended",
-    "search/plan.py": "to be mended",
 }
 
 

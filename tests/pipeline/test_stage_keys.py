@@ -13,7 +13,7 @@ from autocut.pipeline.stage_runner import StageContext
 from autocut.recipe import Recipe
 from autocut.search.jobs import ModelLoaded, StageBroke, StageRan
 from autocut.stages import lowering
-from autocut.task.task import load_task
+from autocut.task.loading import load_task
 
 PRUNED = {"prune.method": "structured", "prune.ratio": 0.5}
 DISTILLED = Recipe({**PRUNED, "train.epochs": 1, "distill.loss": "kl", "curriculum.schedule": "linear"})

@@ -1,0 +1,90 @@
+"""The shape of the house: rules that keep every room small enough to read, and every name with one meaning."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import autocut
+
+PACKAGE = Path(autocut.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+MOST_LINES = {"file": 400, "function": 60}
+MOST_PARAMETERS = 8
+
+
+def named(file):
+    """How a message names a file."""
+    return file.relative_to(PACKAGE).as_posix()
+
+
+def functions_of(file):
+    """Every function and method of a file, with the lines of its source."""
+    nodes = ast.walk(ast.parse(file.read_text()))
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def names_of(file):
+    """Names that a file gives at its top to classes and to types."""
+    for node in ast.parse(file.read_text()).body:
+        match node:
+            case ast.ClassDef(name=name):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Subscript() | ast.BinOp()) if (
+                not name.isupper() and name[0].isupper()
+            ):
+                yield name
+
+
+def test_a_file_can_be_read_in_one_go():
+    """A file that outgrows this asks for a new room."""
+    lengths = {named(file): len(file.read_text().splitlines()) for file in FILES}
+
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES["file"]} == {}
+
+
+def test_a_function_fits_on_a_screen():
+    """Longer ones do more than one thing."""
+    lengths = {
+        f"{named(file)}: {function.name}": (function.end_lineno or 0) - function.lineno + 1
+        for file in FILES
+        for function in functions_of(file)
+    }
+
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES["function"]} == {}
+
+
+def test_a_constructor_takes_few_collaborators():
+    """An object that needs more of them knows too much."""
+    counts = {
+        f"{named(file)}, line {function.lineno}": len(function.args.args) + len(function.args.kwonlyargs) - 1
+        for file in FILES
+        for function in functions_of(file)
+        if function.name == "__init__"
+    }
+
+    assert {place: count for place, count in counts.items() if count > MOST_PARAMETERS} == {}
+
+
+def test_a_name_means_one_thing():
+    """Two classes or types of one name make a reader open both files to see which one is meant."""
+    places = defaultdict(list)
+    for file in FILES:
+        for name in names_of(file):
+            places[name].append(named(file))
+
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "names"), [("class Job:\n    pass", ["Job"]), ("Pair = tuple[int, int]\nLIMIT = 1 | 2\nrow = 1 | 2", ["Pair"])]
+)
+def test_the_check_of_names_sees_classes_and_types_alone(tmp_path, source, names):
+    """Constants and values may repeat a name: they say nothing about what a word means."""
+    file = tmp_path / "room.py"
+    file.write_text(source)
+
+    assert list(names_of(file)) == names
