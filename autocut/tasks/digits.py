@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from autocut.task.task import Task
+from autocut.task import Task
 
 TRAIN, VALIDATION = 1077, 360
 """Examples of each split after a seeded shuffle; the remaining 360 are the locked test."""
