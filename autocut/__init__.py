@@ -9,6 +9,7 @@ front of measured, deployable models. From Python, two names are enough::
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,12 +22,7 @@ __all__ = ["Task", "__version__", "load"]
 
 def __getattr__(name: str) -> Any:
     """Import torch only when a name needs it, so that `autocut --help` is instant."""
-    if name == "Task":
-        from autocut.task.task import Task
-
-        return Task
-    if name == "load":
-        from autocut.deploy.bundle import load
-
-        return load
-    raise AttributeError(f"module 'autocut' has no attribute {name!r}")
+    homes = {"Task": "autocut.task.task", "load": "autocut.deploy.bundle"}
+    if name not in homes:
+        raise AttributeError(f"module 'autocut' has no attribute {name!r}")
+    return getattr(importlib.import_module(homes[name]), name)

@@ -91,13 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(_from_click(error), console)
     except AutocutError as error:
         return _report(error, console)
-    except OSError as error:
-        if error.errno in _MACHINE_ERRORS:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
             place = f" {error.filename!r}" if error.filename else ""
             return _report(InputError(f"file{place} could not be used: {error.strerror}", _MACHINE_ERRORS[error.errno]), console)
-        console.bug(error)
-        return _BUG
-    except Exception as error:  # anything else is a bug
         console.bug(error)
         return _BUG
 
@@ -124,8 +121,8 @@ def _from_click(error: click.ClickException) -> AutocutError:
         options = [name for param in ctx.command.params for name in param.opts] if ctx else []
         return InputError(f"{path} has no flag {error.option_name!r}", nearest_hint(error.option_name, options) or see)
     if isinstance(error, click.MissingParameter) and error.param:
-        verb = ctx.command if ctx else None
-        example = f"as in: {verb.examples[0]}" if isinstance(verb, Verb) and verb.examples else see
+        command = ctx.command if ctx else None
+        example = f"as in: {command.examples[0]}" if isinstance(command, Verb) and command.examples else see
         return InputError(f"{subject(error.param, ctx)} is missing", example)
     if isinstance(error, click.BadParameter) and error.param:
         return InputError(f"{subject(error.param, ctx)} is wrong: {error.message.rstrip('.')}", see)

@@ -7,16 +7,11 @@ from pathlib import Path
 import click
 
 from autocut.commands.front import STUDY
-from autocut.commands.verb import Verb
+from autocut.commands.verb import verb
 from autocut.console import Console
 
 
-@click.command(
-    "export",
-    cls=Verb,
-    short_help="Write the model of one trial as a bundle.",
-    examples=["autocut export studies/digits --trial 42 --to out/"],
-)
+@verb("export", "Write the model of one trial as a bundle.", "autocut export studies/digits --trial 42 --to out/")
 @STUDY
 @click.option("--trial", type=click.IntRange(0), required=True, help="Number of the trial, as `autocut front` shows it.")
 @click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder that becomes the bundle.")
@@ -34,12 +29,7 @@ def export(console: Console, study: Path, trial: int, to: Path) -> int:
     return 0
 
 
-@click.command(
-    "verify",
-    cls=Verb,
-    short_help="Prove a bundle's claims in a fresh process.",
-    examples=["autocut verify out/", "autocut verify out/ --json"],
-)
+@verb("verify", "Prove a bundle's claims in a fresh process.", "autocut verify out/", "autocut verify out/ --json")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
@@ -57,8 +47,6 @@ def verify(console: Console, bundle: Path, as_json: bool) -> int:
     if as_json:
         console.document({"schema_version": 1, "bundle": str(bundle), "ok": verification.ok, "checks": checks})
     else:
-        console.table(
-            ["check", "", "what was found"],
-            [(check.name, "ok" if check.ok else "FAILED", check.message) for check in verification.checks],
-        )
+        rows = [(check.name, "ok" if check.ok else "FAILED", check.message) for check in verification.checks]
+        console.table(["check", "", "what was found"], rows)
     return 0 if verification.ok else 1

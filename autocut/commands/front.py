@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autocut.budget import format_size, format_usd
-from autocut.commands.verb import PERCENT, SIZE, Verb
+from autocut.commands.verb import PERCENT, SIZE, verb
 from autocut.console import Console
 from autocut.errors import InputError, NoResultError
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 STUDY = click.argument("study", type=click.Path(path_type=Path))
 
 
-@click.command(
+@verb(
     "front",
-    cls=Verb,
-    short_help="Print the front of a study.",
-    examples=["autocut front studies/digits", "autocut front studies/digits --json", "autocut front studies/digits --all --csv"],
+    "Print the front of a study.",
+    "autocut front studies/digits",
+    "autocut front studies/digits --json",
+    "autocut front studies/digits --all --csv",
 )
 @STUDY
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -48,15 +49,12 @@ def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything
     return 0
 
 
-@click.command(
+@verb(
     "select",
-    cls=Verb,
-    short_help="Pick one point of a front, and say why.",
-    examples=[
-        "autocut select studies/digits --max-accuracy-drop 1% --minimize cost",
-        "autocut select studies/digits --max-latency-ms 5 --max-size 5MB",
-        "autocut select studies/digits --knee --json",
-    ],
+    "Pick one point of a front, and say why.",
+    "autocut select studies/digits --max-accuracy-drop 1% --minimize cost",
+    "autocut select studies/digits --max-latency-ms 5 --max-size 5MB",
+    "autocut select studies/digits --knee --json",
 )
 @STUDY
 @click.option("--max-accuracy-drop", type=PERCENT, help="Points of the metric that may be lost against the untouched model: 1%.")
@@ -69,14 +67,13 @@ def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything
 @click.pass_obj
 def select(
     console: Console,
+    /,
     study: Path,
-    max_accuracy_drop: float | None,
     max_latency_ms: float | None,
     max_size: int | None,
     limits: tuple[str, ...],
-    minimize: str | None,
-    knee: bool,
     as_json: bool,
+    **choice: Any,
 ) -> int:
     """Pick one point of STUDY's front, and say why in one line."""
     from autocut.deploy.select import explain_knobs, select_point
@@ -91,14 +88,8 @@ def select(
     points = [point for point in opened.front() if _is_tested(point)] or opened.front()
     baseline = _untouched(opened)
     candidates = points if baseline is None or baseline.trial in {point.trial for point in points} else [*points, baseline]
-    selection = select_point(
-        candidates,
-        max_accuracy_drop=max_accuracy_drop,
-        limits=[parse_limit(bound) for bound in bounds],
-        minimize=minimize,
-        knee=knee,
-    )
-    knobs = explain_knobs(opened.points(), selection.point, minimize or "cost")
+    selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], **choice)
+    knobs = explain_knobs(opened.points(), selection.point, choice["minimize"] or "cost")
     if as_json:
         described = {"reason": selection.reason, "knobs": knobs, "point": _point_document(selection.point)}
         console.document({"schema_version": 1, "study": opened.name, **described})

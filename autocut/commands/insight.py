@@ -11,7 +11,7 @@ import click
 
 from autocut.budget import format_duration
 from autocut.commands.front import STUDY
-from autocut.commands.verb import Verb
+from autocut.commands.verb import verb
 from autocut.console import Console
 from autocut.errors import FaultsError
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 _BAR_WIDTH = 40
 
 
-@click.command(
-    "check", cls=Verb, short_help="Find every fault of a task at once.", examples=["autocut check task.py", "autocut check"]
-)
+@verb("check", "Find every fault of a task at once.", "autocut check task.py", "autocut check")
 @click.argument("task", required=False, metavar="[TASK]")
 @click.pass_obj
 def check(console: Console, task: str | None) -> int:
@@ -37,9 +35,7 @@ def check(console: Console, task: str | None) -> int:
     return 0
 
 
-@click.command(
-    "methods", cls=Verb, short_help="List every method, and what runs here.", examples=["autocut methods", "autocut methods --json"]
-)
+@verb("methods", "List every method, and what runs here.", "autocut methods", "autocut methods --json")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def methods(console: Console, as_json: bool) -> int:
@@ -60,12 +56,7 @@ def methods(console: Console, as_json: bool) -> int:
     return 0
 
 
-@click.command(
-    "ledger",
-    cls=Verb,
-    short_help="Show where the time of a study went.",
-    examples=["autocut ledger studies/digits", "autocut ledger studies/digits --json"],
-)
+@verb("ledger", "Show where the time of a study went.", "autocut ledger studies/digits", "autocut ledger studies/digits --json")
 @STUDY
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
@@ -84,24 +75,21 @@ def ledger(console: Console, study: Path, as_json: bool) -> int:
     seconds = {name: spent for name, spent in document["by_category"].items() if spent > 0}
     total = sum(seconds.values())
     ordered = sorted(seconds.items(), key=lambda item: -item[1])
-    console.table(
-        ["seconds", "share", "", "category"],
-        [(f"{spent:.1f}", f"{spent / total:.0%}", _bar(spent / total), name) for name, spent in ordered],
-    )
+    rows = [(f"{spent:.1f}", f"{spent / total:.0%}", _bar(spent / total), name) for name, spent in ordered]
+    console.table(["seconds", "share", "", "category"], rows)
     console.data(f"\nbudget spent: {format_duration(document['spent_s'])} in {len(document['sessions'])} run(s)")
     return 0
 
 
-@click.command(
+@verb(
     "dashboard",
-    cls=Verb,
-    short_help="Serve optuna-dashboard for a study.",
-    examples=["autocut dashboard studies/digits", "autocut dashboard studies/digits --port 9000"],
+    "Serve optuna-dashboard for a study.",
+    "autocut dashboard studies/digits",
+    "autocut dashboard studies/digits --port 9000",
 )
 @STUDY
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port on 127.0.0.1; 0 takes a free one."
-)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
+              help="Port on 127.0.0.1; 0 takes a free one.")  # fmt: skip
 @click.pass_obj
 def dashboard(console: Console, study: Path, port: int) -> int:
     """Serve optuna-dashboard for STUDY on 127.0.0.1 until Ctrl-C, and print its address."""

@@ -12,7 +12,7 @@ import click
 
 from autocut import __version__
 from autocut.budget import format_duration, format_size
-from autocut.commands.verb import DURATION, SIZE, Verb, flag, source
+from autocut.commands.verb import DURATION, SIZE, flag, source, verb
 from autocut.config import DEFAULT_CACHE_BYTES, SearchConfig, cpu_count
 from autocut.console import Console
 from autocut.errors import Fault, FaultsError, InputError, unknown_name
@@ -25,16 +25,13 @@ _DEFAULTS = SearchConfig(task=None, budget_s=0)
 _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 
 
-@click.command(
+@verb(
     "search",
-    cls=Verb,
-    short_help="Search for cheaper models within a budget.",
-    examples=[
-        "autocut search --budget 5m --space quick",
-        "autocut search task.py --budget 8h",
-        "autocut search task.py --budget 8h --limit 'latency_ms<=5' --instance c7i.large",
-        "autocut search task.py --budget 30m --dry-run",
-    ],
+    "Search for cheaper models within a budget.",
+    "autocut search --budget 5m --space quick",
+    "autocut search task.py --budget 8h",
+    "autocut search task.py --budget 8h --limit 'latency_ms<=5' --instance c7i.large",
+    "autocut search task.py --budget 30m --dry-run",
 )
 @click.argument("task", required=False, metavar="[TASK]")
 @click.option("--budget", type=DURATION, required=True, help="Wall-clock time for everything, with its unit: 8h, 30m, 1h30m.")

@@ -67,6 +67,11 @@ class Verb(click.Command):
         return {key: name for key, name in named.items() if key != _CONFIG_FLAG}
 
 
+def verb(name: str, short_help: str, *examples: str) -> Callable[[Callable[..., Any]], Verb]:
+    """Make the decorated function the verb `name`; its docstring is the long help."""
+    return click.command(name, cls=Verb, short_help=short_help, examples=examples)
+
+
 def flag(param: click.Parameter) -> str:
     """Return the name of a parameter as a person types it, without leading dashes: ``price-per-hour``."""
     if isinstance(param, click.Option):
@@ -81,7 +86,9 @@ def subject(param: click.Parameter | None, ctx: click.Context | None) -> str:
     place = source(param, ctx)
     if place.startswith(PREFIX):
         return place
-    return f"{flag(param)} in {place}" if place.endswith(".toml") else _shown(param)
+    if place.endswith(".toml"):
+        return f"{flag(param)} in {place}"
+    return f"--{flag(param)}" if isinstance(param, click.Option) else str(param.name).upper()
 
 
 def source(param: click.Parameter, ctx: click.Context | None) -> str:
@@ -94,10 +101,6 @@ def source(param: click.Parameter, ctx: click.Context | None) -> str:
     return "flag" if found is ParameterSource.COMMANDLINE else "default"
 
 
-def _shown(param: click.Parameter) -> str:
-    return f"--{flag(param)}" if isinstance(param, click.Option) else str(param.name).upper()
-
-
 def _read_configuration(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
     """Fill click's `default_map` from the file, before the other parameters get their values."""
     command = ctx.command
@@ -108,16 +111,15 @@ def _read_configuration(ctx: click.Context, _param: click.Parameter, value: Path
     if value is None and not path.is_file():
         return
     verbs = root.commands if isinstance(root, click.Group) else {}
-    options = {name: verb.keys() for name, verb in verbs.items() if isinstance(verb, Verb)}
+    options = {name: known.keys() for name, known in verbs.items() if isinstance(known, Verb)}
     ctx.meta["autocut.config_file"] = str(path)
     ctx.default_map = read_config_file(path, options).get(str(command.name), {})
 
 
-def _check_variables(verb: Verb) -> None:
+def _check_variables(command: Verb) -> None:
     """Refuse a mistyped variable: to ignore it would be a silent fallback."""
-    known = {str(option.envvar) for option in verb.options}
+    known = {str(option.envvar) for option in command.options}
     for variable in os.environ:
-        if variable.startswith(f"{PREFIX}_{verb.name}_".upper()) and variable not in known:
-            raise InputError(
-                f"environment variable {variable} belongs to no flag of autocut {verb.name}", nearest_hint(variable, known)
-            )
+        if variable.startswith(f"{PREFIX}_{command.name}_".upper()) and variable not in known:
+            message = f"environment variable {variable} belongs to no flag of autocut {command.name}"
+            raise InputError(message, nearest_hint(variable, known))
