@@ -1,10 +1,8 @@
-"""The space that a search explores: data (`axes`), read from TOML (`reading`), checked (`checks`), fitted to a task (`fitting`)."""
+"""The space that a search explores: data (`axes`), read from TOML (`reading`), and checked (`checks`)."""
 
 from __future__ import annotations
 
-from autocut.space.axes import RULES, Axis, AxisRule, Space
-from autocut.space.fitting import fit_space
-from autocut.space.grid import axis_values, every_recipe
+from autocut.space.axes import RULES, Axis, AxisRule, Space, axis_values, every_recipe, fit_space
 from autocut.space.reading import SpaceFile, load_space, parse_space, read_recipe, read_space_file, shipped_spaces
 
 __all__ = [

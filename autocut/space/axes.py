@@ -21,10 +21,11 @@ A space file gives for each axis its choices or its range, and the condition und
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from autocut.errors import SpaceError
 from autocut.recipe import IDENTITY, SWITCHES, Recipe, Value
 
 GRID_TOLERANCE = 1e-9
@@ -184,6 +185,65 @@ class Space:
         if axis.takes(value) or Recipe({**recipe, axis.name: axis.example()}) == recipe:
             return None
         return f"{axis.name} must be {axis.describe()}, got {'nothing' if value is None else repr(value)}"
+
+
+def fit_space(space: Space, unfit: Mapping[str, Collection[str]]) -> Space:
+    """Return `space` without the choices in `unfit` (axis -> names): else each worker would find out what the task cannot do.
+
+    Axes that are active only with these choices go too, and so do anchors that use them.
+    """
+    kept: dict[str, Axis] = {}
+    for axis in space.axes:  # each comes after the axes in its condition
+        choices = tuple(choice for choice in axis.choices if choice not in unfit.get(axis.name, ()))
+        when = {parent: _taken(kept.get(parent), space.axis(parent), values) for parent, values in axis.when.items()}
+        if (axis.choices and not choices) or not all(when.values()):
+            continue
+        kept[axis.name] = replace(axis, choices=choices, when=MappingProxyType(when))
+    fitted = replace(space, axes=tuple(kept.values()))
+    return replace(fitted, anchors=tuple(anchor for anchor in space.anchors if fitted.contains(anchor)))
+
+
+def every_recipe(space: Space) -> tuple[Recipe, ...]:
+    """Return every recipe of `space` once, in the order of its axes.
+
+    Raises:
+        SpaceError: An axis is continuous, so the space is infinite.
+    """
+    return tuple(dict.fromkeys(Recipe(settings) for settings in _walk(space, 0, {})))
+
+
+def axis_values(axis: Axis) -> tuple[Value, ...]:
+    """Return every value of `axis`.
+
+    Raises:
+        SpaceError: The axis is continuous.
+    """
+    if axis.choices:
+        return axis.choices
+    step = axis.step or (1 if axis.integer else None)
+    if axis.low is None or axis.high is None or step is None:
+        raise SpaceError(f"{axis.name} must have choices or a step to be counted, got {axis.describe()}", "give it choices")
+    count = round((axis.high - axis.low) / step) + 1
+    return tuple(int(axis.low + at * step) if axis.integer else axis.low + at * step for at in range(count))
+
+
+def _taken(parent: Axis | None, before: Axis | None, values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Return the values of a condition that its axis still takes."""
+    if parent is None:
+        return () if before is not None else values
+    return tuple(value for value in values if parent.takes(value))
+
+
+def _walk(space: Space, at: int, chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
+    if at == len(space.axes):
+        yield chosen
+        return
+    axis = space.axes[at]
+    if not space.is_active(axis, chosen):
+        yield from _walk(space, at + 1, chosen)
+        return
+    for value in axis_values(axis):
+        yield from _walk(space, at + 1, {**chosen, axis.name: value})
 
 
 def _same(left: object, right: object) -> bool:
