@@ -11,7 +11,7 @@ The batch dimension is dynamic from 1 upwards.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -175,9 +175,3 @@ def load_graph(folder: Path) -> ExportedProgram:
         import torchao.quantization.quant_primitives  # noqa: F401
 
         return read_archive(folder / GRAPH_FILE)
-
-
-def example_of(signature: Signature, batch_size: int, calibration: Sequence[Inputs]) -> tuple[Tensor, ...]:
-    """`batch_size` real examples, by position."""
-    first = calibration[0]
-    return signature.positional(pad(take(first, batch_size), batch_size))

@@ -17,8 +17,9 @@ from autocut.stages import processor
 from autocut.stages.archive import refuse_graphs
 from autocut.stages.compile import CompileJob, ExampleCall, Run, modes
 from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
-from autocut.stages.graph import Signature, example_of, export_model, load_graph
+from autocut.stages.graph import Signature, export_model, load_graph
 from autocut.stages.quantize import quantizers
+from autocut.task.batches import pad, take
 
 _MAPPED_BYTES = 2_000_000_000  # above it Inductor appends the weights behind the library's end, where `strip` would cut them off
 
@@ -79,7 +80,7 @@ def compile_aot_inductor(job: CompileJob, folder: Path) -> Signature:
         return job.signature
     for size in job.batch_sizes:
         with translated("torch.export"), quietly(), torch.no_grad():
-            static = torch.export.export(module, example_of(job.signature, size, job.calibration))
+            static = torch.export.export(module, job.signature.positional(pad(take(job.calibration[0], size), size)))
         _compile_package(static, options, folder / f"model_{size}.pt2")
     return job.signature.compiled_for(job.batch_sizes)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from autocut.stages.compile import CompileJob, Compiler, ExampleCall, Run, modes
-from autocut.stages.compile.exported_graph import graph_lines, keep_graph
+from autocut.stages.compile.eager import graph_lines, keep_graph
 from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
 from autocut.stages.graph import GRAPH_FILE, Signature, load_graph
 from autocut.stages.quantize import quantizers
