@@ -104,12 +104,6 @@ def method_versions(dtype: str, mode: str) -> str:
 def lower_graph(model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs], folder: Path) -> None:
     """Quantize `model` to `dtype` and write the exported graph to `folder`. Several modes can compile it from there.
 
-    Args:
-        model: Trained model. Not modified.
-        dtype: A registered dtype.
-        calibration: Batches of typical inputs; the first is the export example.
-        folder: An existing folder.
-
     Raises:
         InfeasibleRecipeError: the dtype changes no layer of this model.
         CompilerError: the model cannot be exported or quantized.
@@ -145,13 +139,7 @@ def compile_graph(
 ) -> None:
     """Write the artifact of the model in folder `start` to `folder`; see `lower`.
 
-    Args:
-        start: Folder that `lower_graph` wrote for `graph_dtype(dtype, mode)`, or `convert_graph` if the mode converts. Not changed.
-        dtype: A registered dtype.
-        mode: A registered compile mode.
-        calibration: Batches of typical inputs.
-        folder: An existing folder.
-        batch_sizes: Sizes that modes with fixed sizes compile for.
+    `lower_graph` wrote `start` for `graph_dtype(dtype, mode)`, or `convert_graph` if the mode converts. It is not changed.
     """
     require_feasible(dtype, mode)
     job = CompileJob(start, Signature.read(start), dtype, calibration, tuple(sorted(set(batch_sizes))))

@@ -11,9 +11,10 @@ A method is one file of this folder. It registers a function in `pruners`::
         weight.data.mul_(mask)
         return Pruned(pruned, {name: mask})
 
-The function returns a new model and does not change the one that it gets. It is called with 0 < ratio < 1. A ratio that removes
-nothing, or a model that the method cannot take, raises `InfeasibleRecipeError`. Raise `version` when the results change.
-`registry.Method` says what else a method of any axis can register.
+The function returns a new model and does not change the trained one that it gets. It is called with 0 < ratio < 1, the fraction to
+remove of the weights that take part, or of the channels of each group. A ratio that removes nothing, or a model that the method
+cannot take, raises `InfeasibleRecipeError`. Raise `version` when the results change. `registry.Method` says what else a method of
+any axis can register.
 """
 
 from __future__ import annotations

@@ -11,14 +11,5 @@ from autocut.stages.prune import Pruned, PruneData, pruners
 
 @pruners.register("none")
 def prune_none(model: nn.Module, ratio: float, data: PruneData) -> Pruned:  # noqa: ARG001 - the signature of every method
-    """Keep every weight.
-
-    Args:
-        model: Trained model. Not modified.
-        ratio: Without effect.
-        data: Without effect.
-
-    Returns:
-        An equal copy, without masks.
-    """
+    """Keep every weight."""
     return Pruned(copy.deepcopy(model))

@@ -21,15 +21,8 @@ def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
 
     Each group (a channel of one layer with everything coupled to it) loses about `ratio` of its channels, rounded so that the width
     that is left suits vector units; the rounding is finer for narrow layers. Inputs and outputs of the model keep their shapes. A
-    group is left whole if its removal would change other channels too (attention written by hand, a channel-wise constant).
-
-    Args:
-        model: Trained model. Not modified.
-        ratio: Fraction of each group's channels to remove, 0 < ratio < 1. MACs fall about with its square.
-        data: Its example batch is traced and used to check each group.
-
-    Returns:
-        A smaller copy, without masks.
+    group is left whole if its removal would change other channels too (attention written by hand, a channel-wise constant). The
+    example batch is traced and used to check each group. MACs fall about with the square of `ratio`.
 
     Raises:
         InfeasibleRecipeError: Nothing can be removed: no group that is safe to cut, or a ratio below half a rounding step.
@@ -50,14 +43,6 @@ def prune_structured_taylor(model: nn.Module, ratio: float, data: PruneData) -> 
 
     As `structured`, but channels are ranked by the first-order Taylor term |weight x gradient|, gradients summed over the given
     batches.
-
-    Args:
-        model: Trained model. Not modified.
-        ratio: Fraction of each group's channels to remove, 0 < ratio < 1.
-        data: Batches and loss for the gradients; its example batch is traced.
-
-    Returns:
-        A smaller copy, without masks.
 
     Raises:
         InfeasibleRecipeError: As `structured`.

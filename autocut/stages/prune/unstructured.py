@@ -22,15 +22,7 @@ def prune_l1_unstructured(model: nn.Module, ratio: float, data: PruneData) -> Pr
 
     Weights of convolutions, linear layers and attention projections take part. Biases, normalization and embeddings do not. Neither
     does the layer that runs last, unless it is the only one: it has few weights, and every class depends on them. The tensors keep
-    their shapes, so a dense kernel runs no faster.
-
-    Args:
-        model: Trained model. Not modified.
-        ratio: Fraction of the weights that take part to remove, 0 < ratio < 1.
-        data: Its example batch is run to find the layer that runs last.
-
-    Returns:
-        A copy with zeros, and one mask a pruned parameter.
+    their shapes, so a dense kernel runs no faster. The example batch is run to find the layer that runs last.
 
     Raises:
         InfeasibleRecipeError: No layer takes part, or the ratio is less than one weight.

@@ -31,13 +31,7 @@ def quantize_bf16(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
     """Store and compute in bfloat16: 8 bits of exponent, 7 of fraction.
 
     Every floating parameter, buffer and input changes; integers do not. What the model's own code creates in float32 stays so.
-
-    Args:
-        model: Trained model. Not modified.
-        calibration: Unused.
-
-    Returns:
-        A module that takes and gives the model's own dtype, with a bfloat16 copy inside.
+    The result takes and gives the model's own dtype, with a bfloat16 copy inside.
 
     Raises:
         InfeasibleRecipeError: `model` has no floating parameter.

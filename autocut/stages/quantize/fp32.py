@@ -13,13 +13,5 @@ from autocut.task.batches import Inputs
 
 @quantizers.register("fp32", output_tolerance=1e-3)
 def quantize_fp32(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
-    """Keep every number as it is.
-
-    Args:
-        model: Trained model. Not modified.
-        calibration: Unused.
-
-    Returns:
-        A copy in eval mode.
-    """
+    """Keep every number as it is."""
     return copy.deepcopy(model).eval()

@@ -18,15 +18,8 @@ from autocut.task.batches import Inputs
 def quantize_int8_dynamic(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
     """Store linear weights as int8 and quantize activations while running.
 
-    Weights get one symmetric scale per output row, activations one per token. Layers other than nn.Linear keep their dtype, so a
-    convolutional network changes in its last layer only and gains little.
-
-    Args:
-        model: Trained float model. Not modified.
-        calibration: Unused; dynamic scales need no calibration data.
-
-    Returns:
-        A copy whose linear weights, shape (out_features, in_features), are int8 with float scales of shape (out_features, 1).
+    Weights, shape (out_features, in_features), get symmetric float scales of shape (out_features, 1), activations one per token.
+    Layers other than nn.Linear keep their dtype, so a convolutional network changes in its last layer only and gains little.
 
     Raises:
         InfeasibleRecipeError: `model` has no nn.Linear that torchao quantizes (it skips the one inside nn.MultiheadAttention).

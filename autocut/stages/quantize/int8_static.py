@@ -29,13 +29,6 @@ def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.
     The other operators (softmax, normalization, embeddings) stay float. The result is a graph of quantize and dequantize operators
     around float ones. It is fast only after Inductor has fused them to int8 kernels.
 
-    Args:
-        model: Trained float model. Not modified.
-        calibration: Batches of typical inputs; the first is the export example.
-
-    Returns:
-        A new module made of the exported graph.
-
     Raises:
         InfeasibleRecipeError: no operator of the model was quantized.
         CompilerError: the model cannot be exported or quantized.

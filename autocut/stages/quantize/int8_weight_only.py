@@ -21,15 +21,8 @@ from autocut.task.batches import Inputs
 def quantize_int8_weight_only(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
     """Store linear weights as int8 and compute in float.
 
-    Weights get one symmetric scale per output row. Layers other than nn.Linear keep their dtype. This cuts the file and the
-    memory that weights need; the arithmetic stays float, so speed comes only where memory traffic was the limit.
-
-    Args:
-        model: Trained float model. Not modified.
-        calibration: Unused; weights need no calibration data.
-
-    Returns:
-        A copy whose linear weights, shape (out_features, in_features), are int8 with float scales of shape (out_features, 1).
+    Weights get scales as in `int8_dynamic`. Layers other than nn.Linear keep their dtype. This cuts the file and the memory that
+    weights need; the arithmetic stays float, so speed comes only where memory traffic was the limit.
 
     Raises:
         InfeasibleRecipeError: `model` has no nn.Linear that torchao quantizes (it skips the one inside nn.MultiheadAttention).
