@@ -8,6 +8,7 @@ import importlib.metadata
 from autocut.registry import plug_ins
 from autocut.stages.compile import modes
 from autocut.stages.methods import every_method
+from autocut.task.identity import distributions
 
 _ALWAYS = ("torch", "torchao")
 
@@ -24,21 +25,16 @@ def library_versions() -> dict[str, str]:
     A distribution may have another name than its module, and a module several of them (onnxruntime and onnxruntime-gpu): then all
     are named.
     """
-    names = {name for module in required_libraries() for name in _distributions().get(module.partition(".")[0], ())}
+    names = {name for module in required_libraries() for name in distributions().get(module.partition(".")[0], ())}
     return {name: _version(name) for name in sorted(names)}
 
 
 def runtime_versions() -> dict[str, str]:
     """Versions of the distributions that run artifacts: torch's, those of the compile modes, numpy, and the plug-ins."""
     modules = {module for mode in modes for module in mode.options.runs_with}
-    runtimes = sorted({name for module in modules for name in _distributions().get(module, ())})
+    runtimes = sorted({name for module in modules for name in distributions().get(module, ())})
     own = [entry.dist.name for entry in plug_ins() if entry.dist]
     return {name: _version(name) for name in dict.fromkeys((*_ALWAYS, *runtimes, "numpy", *own))}
-
-
-@functools.cache
-def _distributions() -> dict[str, tuple[str, ...]]:
-    return {module: tuple(names) for module, names in importlib.metadata.packages_distributions().items()}
 
 
 @functools.cache

@@ -86,27 +86,18 @@ def _answer_faults(task: Task, model: nn.Module, batches: Mapping[str, Batch], *
 
 
 def _setting_faults(task: Task) -> Iterator[Fault]:
-    yield from _name_faults(task)
-    yield from _kind_faults(task)
-    yield from _number_faults(task)
-    yield from _serving_faults(task)
-    yield from _function_faults(task)
-    if task.pretrained not in (None, True, False):
-        yield Fault(f"task.pretrained must be True, False or None, got {task.pretrained!r}", "leave it out to let autocut find out")
-
-
-def _name_faults(task: Task) -> Iterator[Fault]:
     if not isinstance(task.name, str) or not _NAME.fullmatch(task.name):
         yield Fault(
             f"task.name must be letters, digits, '.', '_' or '-', got {task.name!r}",
             "it names the study's folder, such as 'fashion-cnn'",
         )
-
-
-def _kind_faults(task: Task) -> Iterator[Fault]:
     if task.kind not in kinds:
         hint = nearest_hint(str(task.kind), kinds.names()) or "for something else keep a kind, and give loss= and metric="
         yield Fault(f"task.kind must be one of {', '.join(kinds.names())}, got {task.kind!r}", hint)
+    yield from _number_faults(task)
+    yield from _function_faults(task)
+    if task.pretrained not in (None, True, False):
+        yield Fault(f"task.pretrained must be True, False or None, got {task.pretrained!r}", "leave it out to let autocut find out")
 
 
 def _number_faults(task: Task) -> Iterator[Fault]:
@@ -114,9 +105,6 @@ def _number_faults(task: Task) -> Iterator[Fault]:
         value = getattr(task, name)
         if not _is_integer(value) or value < least:
             yield Fault(f"task.{name} must be an integer of at least {least}, got {value!r}", f"{name}={max(least, 1)}")
-
-
-def _serving_faults(task: Task) -> Iterator[Fault]:
     sizes = task.serving_batch_sizes
     is_list = isinstance(sizes, (tuple, list)) and len(sizes) > 0 and all(_is_integer(size) and size >= 1 for size in sizes)
     if not is_list or list(sizes) != sorted(set(sizes)):

@@ -70,7 +70,7 @@ def _identity(name: str, known: Collection[Path]) -> bytes | None:
         return None
     path = Path(file)
     if {"site-packages", "dist-packages"} & set(path.parts):
-        owners = sorted(set(_distributions().get(root, ())))
+        owners = sorted(set(distributions().get(root, ())))
         return " ".join(f"{owner}=={importlib.metadata.version(owner)}" for owner in owners).encode()
     if any(path.is_relative_to(folder) for folder in _standard_library()):
         return None
@@ -84,6 +84,6 @@ def _standard_library() -> tuple[Path, ...]:
 
 
 @cache
-def _distributions() -> dict[str, list[str]]:
+def distributions() -> dict[str, list[str]]:
     """Distributions by the top-level names that they install. Takes half a second, because it reads all installed packages."""
     return dict(importlib.metadata.packages_distributions())

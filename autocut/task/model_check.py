@@ -170,23 +170,15 @@ def _judging_faults(task: Task, name: str, outputs: Tensor, targets: Tensor) -> 
             "loss=f(outputs, targets) gives one number, metric=f(outputs, targets) one number per example",
         )
         return
-    yield from _loss_faults(name, loss)
-    yield from _score_faults(name, scores, metric, len(targets))
-
-
-def _loss_faults(name: str, loss: Tensor) -> Iterator[Fault]:
     if loss.dim() != 0 or not loss.isfinite():
         got = f"shape {tuple(loss.shape)}" if loss.dim() else str(loss.item())
         yield Fault(
             f"task's loss must be one finite number, got {got} on {name}",
             "return its mean; check the model's weights and the inputs' scale",
         )
-
-
-def _score_faults(name: str, scores: Tensor, metric: float, examples: int) -> Iterator[Fault]:
-    if scores.shape != (examples,):
+    if scores.shape != (len(targets),):
         yield Fault(
-            f"task.metric must give one number for each of {examples} examples, got shape {tuple(scores.shape)}",
+            f"task.metric must give one number for each of {len(targets)} examples, got shape {tuple(scores.shape)}",
             "do not average in metric=",
         )
     elif not scores.isfinite().all() or not np.isfinite(metric):

@@ -36,7 +36,7 @@ def test_versions_are_those_of_the_distributions():
 def test_a_missing_library_is_left_out_and_two_distributions_of_one_module_are_named(monkeypatch: pytest.MonkeyPatch):
     """Onnx Runtime comes as onnxruntime or onnxruntime-gpu; where it is not installed its methods are infeasible."""
     monkeypatch.setattr(
-        libraries, "_distributions", lambda: {"torch": ("torch",), "onnxruntime": ("numpy", "torch-pruning", "numpy")}
+        libraries, "distributions", lambda: {"torch": ("torch",), "onnxruntime": ("numpy", "torch-pruning", "numpy")}
     )
 
     assert set(library_versions()) == {"torch", "numpy", "torch-pruning"}
