@@ -296,6 +296,18 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Put all modules of `model` in eval mode inside the block. Afterwards each has its own mode again: a user may freeze some."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def _with_own_functions(kind: Kind, task: Task) -> Kind:
     """Replace the kind's loss, metric and summary by the task's own."""
     loss = task.loss or kind.loss

@@ -21,9 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from autocut.errors import InfeasibleRecipeError
-from autocut.stages.modes import evaluation_mode
 from autocut.stages.prune.channel_padding import map_channel_padding
 from autocut.task.batches import Inputs, call, take
+from autocut.task.task import evaluation_mode
 
 Importance = Callable[[Any], Tensor | None]
 
@@ -51,11 +51,7 @@ class _BrokenGroupError(Exception):
 
 
 def prune_channels(
-    model: nn.Module,
-    ratio: float,
-    inputs: Inputs,
-    importance: Callable[[nn.Module], Importance],
-    original: nn.Module | None = None,
+    model: nn.Module, ratio: float, inputs: Inputs, importance: Callable[[nn.Module], Importance], original: nn.Module | None = None
 ) -> nn.Module:
     """Return a copy of `model` without the least important channels of each group that is safe to cut.
 
@@ -252,13 +248,9 @@ def _silence_layer(layer: _ConvNd | nn.Linear, indices: list[int], *, output: bo
     if output:
         if layer.bias is not None:
             layer.bias[indices] = 0
-        layer.weight[(slice(None), indices) if _is_transposed(layer) else indices] = 0
+        layer.weight[(slice(None), indices) if isinstance(layer, _ConvTransposeNd) else indices] = 0
     elif not isinstance(layer, _ConvNd) or layer.groups == 1:
-        layer.weight[indices if _is_transposed(layer) else (slice(None), indices)] = 0
-
-
-def _is_transposed(layer: nn.Module) -> bool:
-    return isinstance(layer, _ConvTransposeNd)
+        layer.weight[indices if isinstance(layer, _ConvTransposeNd) else (slice(None), indices)] = 0
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ import torch_pruning
 from torch import nn
 
 from autocut.errors import DivergedError
-from autocut.stages.modes import evaluation_mode
 from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.stages.prune.channels import prune_channels
 from autocut.task.batches import call
+from autocut.task.task import evaluation_mode
 
 
 @pruners.register("structured", version=2, requires=("torch_pruning",))

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from autocut.errors import InfeasibleRecipeError
-from autocut.stages.modes import evaluation_mode
 from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.task.batches import call
+from autocut.task.task import evaluation_mode
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 

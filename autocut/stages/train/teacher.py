@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from autocut.errors import DeadlineError
-from autocut.stages.modes import evaluation_mode
 from autocut.task.batches import Inputs, call, move, tensors
 from autocut.task.splits import length, spread
-from autocut.task.task import Task, seeded
+from autocut.task.task import Task, evaluation_mode, seeded
 
 Gate = Callable[[], AbstractContextManager[object]]
 
