@@ -200,12 +200,11 @@ class Agent:
         return True
 
     def _rehearsal(self) -> Job | None:
-        if self.state.phase is Phase.BASELINES or self.state.runs(Purpose.QUICK_LOWERINGS):
+        is_early = self.state.phase is Phase.BASELINES or self.state.runs(Purpose.QUICK_LOWERINGS)
+        if (is_early and not finalists.is_slow(self.state)) or not finalists.is_time_to_rehearse(self.state, self.budget):
             return None
-        if not finalists.is_time_to_rehearse(self.state, self.budget):
-            return None
-        self.state.is_rehearsed = True
         points = finalists.rehearsal(self.state, self.store)
+        self.state.is_rehearsed = bool(points) or not is_early
         return self._finalize(points) if points else None
 
     def _next_finalization(self) -> Job | None:

@@ -29,6 +29,10 @@ _PATIENCE = 0.7
 """A finalization begins while this many times its predicted seconds are left; if it is cut off, the next session repeats it."""
 _RUNNER_UP_PATIENCE = 1.5
 """Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
+_SLOW_S = 10.0
+"""A model that takes this long to score and to time is slow: one of its lowerings is finalized before others are tried."""
+_ACCURATE = 0.01
+"""Share of the untouched model's metric that the first finalized lowering of a slow model may lose."""
 _REHEARSAL_PATIENCE = 8.0
 """The first finalization is made early where the search has this many times its predicted seconds left..."""
 _REHEARSAL_SHARE = 0.25
@@ -42,20 +46,30 @@ def is_time_to_rehearse(state: SearchState, budget: Budget) -> bool:
     """Whether one point should be finalized early, once a search.
 
     It tells how long a finalization takes here, from which the reserve is planned, and leaves something to deploy at every later
-    moment. It holds the machine alone, so the search first runs what it learns most from.
+    moment. It holds the machine alone, so the search first runs what it learns most from. A slow model leaves no time for that
+    order: its first good lowering is finalized at once.
     """
+    if is_slow(state):
+        return not state.is_rehearsed and budget.left() > _PATIENCE * state.planner.finalize_s()
     least_s = _REHEARSAL_PATIENCE * state.planner.finalize_s()
     may_wait = budget.search_left() > _REHEARSAL_MARGIN * least_s
     is_early = budget.spent() < min(_REHEARSAL_SHARE * budget.total_s, _REHEARSAL_AT_LATEST_S)
     return not (state.is_rehearsed or budget.search_left() < least_s or (is_early and may_wait))
 
 
-def rehearsal(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
-    """Return the point to finalize early.
+def is_slow(state: SearchState) -> bool:
+    """Whether measuring a model of this task takes so long that few are measured at all."""
+    return state.planner.measuring_s() > _SLOW_S
 
-    It would probably be finalized at the end anyway, for users who can give no accuracy away.
+
+def rehearsal(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
+    """Return the point to finalize early; empty before there is one.
+
+    It would probably be finalized at the end anyway, for users who can give no accuracy away. Of a slow model it is the cheapest
+    lowering of the untouched weights that loses hardly any accuracy.
     """
-    return _waiting(state, {recipe: trial for recipe, trial in cheapest_exact(store).items() if recipe != UNTOUCHED})
+    points = _cheapest_accurate(state, store) if is_slow(state) else cheapest_exact(store)
+    return _waiting(state, {recipe: trial for recipe, trial in points.items() if recipe != UNTOUCHED})
 
 
 def next_finalists(state: SearchState, store: TrialStore, left_s: float) -> dict[Recipe, int]:
@@ -123,6 +137,14 @@ def cheapest_exact(store: TrialStore) -> dict[Recipe, int]:
     ]
     cheapest = min(exact, key=lambda point: point.values["usd_per_million"], default=None)
     return {} if cheapest is None else {cheapest.recipe: cheapest.trial}
+
+
+def _cheapest_accurate(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
+    untouched = state.finished[UNTOUCHED]
+    least, most = (1 - _ACCURATE) * untouched["accuracy"], untouched["usd_per_million"]
+    points = [point for point in store.candidates() if point.recipe.prefix == UNTOUCHED and point.values["accuracy"] >= least]
+    cheapest = min(points, key=lambda point: point.values["usd_per_million"], default=None)
+    return {cheapest.recipe: cheapest.trial} if cheapest and cheapest.values["usd_per_million"] < most else {}
 
 
 def _waiting(state: SearchState, points: Mapping[Recipe, int]) -> dict[Recipe, int]:

@@ -13,6 +13,8 @@ from autocut.search.state import SearchState
 
 _EXPENSIVE_SHARE = 0.1
 """A lowering that takes more than this share of the budget is not tried: a short budget spends its time on the cheap ones."""
+_MEASURING = 2.0
+"""... unless it takes at most this many times what scoring and timing a model takes: a slow model is slow with every lowering."""
 _CHEAP_S = 12.0
 """A lowering of at most this many seconds is tried before its result on the untouched model is known."""
 _SECOND_BEST = 1.1
@@ -23,7 +25,7 @@ _AS_ACCURATE = 0.002
 
 def affordable_lowerings(state: SearchState) -> list[Lowering]:
     """Return the lowerings of the space that run here and do not take too much of the budget."""
-    limit_s = _EXPENSIVE_SHARE * state.settings.budget_s
+    limit_s = max(_EXPENSIVE_SHARE * state.settings.budget_s, _MEASURING * state.planner.measuring_s())
     return [lowering for lowering in _runnable(state) if state.planner.lowering_s(lowering) <= limit_s]
 
 
@@ -39,8 +41,8 @@ def lowerings_by_seconds(state: SearchState) -> list[Lowering]:
 
 
 def is_cheap(state: SearchState, lowering: Lowering) -> bool:
-    """Whether making the lowering takes seconds, not a good part of a minute."""
-    return state.planner.lowering_s(lowering) <= _CHEAP_S
+    """Whether making the lowering takes seconds, not a good part of a minute; or little beside measuring the model."""
+    return state.planner.lowering_s(lowering) <= max(_CHEAP_S, _MEASURING * state.planner.measuring_s())
 
 
 def _runnable(state: SearchState) -> list[Lowering]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from autocut.recipe import UNTOUCHED, Lowering, Recipe
 from autocut.search.durations import on_ladder
+from autocut.search.finalists import is_slow
 from autocut.search.jobs import PlannedJob, Purpose
 from autocut.search.lowerings import LoweringChoice, is_cheap, lowerings_by_seconds
 from autocut.search.state import Phase, SearchState
@@ -36,13 +37,14 @@ def opening(state: SearchState, choice: LoweringChoice) -> Iterator[tuple[Phase,
 
 
 def baselines(state: SearchState, _: LoweringChoice) -> Steps:
-    """The untouched model with every quick lowering; each worker gets its share."""
+    """The untouched model with every quick lowering, a job for each worker; for each lowering where the model is slow."""
     workers = state.settings.workers
     quick = [lowering for lowering in lowerings_by_seconds(state) if is_cheap(state, lowering)]
-    for group in [quick[first::workers] for first in range(workers)]:
+    shares = [quick[first::workers] for first in range(workers)]
+    for group in [[lowering] for lowering in quick] if is_slow(state) else shares:
         if group:
             recipes = tuple(UNTOUCHED.with_lowering(*lowering) for lowering in group)
-            why = f"baselines: the untouched model in {len(group)} more forms"
+            why = f"baselines: the untouched model in {len(group)} more form{'s' * (len(group) > 1)}"
             yield PlannedJob(recipes, Purpose.QUICK_LOWERINGS, why, may_skip=False)
 
 

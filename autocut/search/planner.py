@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from autocut.measurement import Cost
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import ModelLoaded, StageRan
 
@@ -35,6 +36,8 @@ _REFERENCE = ("cost", "/".join(UNTOUCHED.lowering))
 _PACKED_FINALISTS = 3
 """Points that one process finalizes at most, one after the other, where starting it takes longer than `_SLOW_START_S`."""
 _SLOW_START_S = 1.0
+_TIMED_ROUNDS = 8
+"""Rounds that timing a slow model takes at least; each one calls the model and the untouched one."""
 _REMEMBERED = 25
 """Stages of a kind whose median is what the next one will take."""
 
@@ -53,6 +56,12 @@ class Planner:
         self._pace: dict[str, tuple[list[float], list[float]]] = {}
         self._finalize_s = _Recent()
         self._process_s = _Recent()
+        self._measure_s = _MEASURE_S
+
+    def observe_reference(self, reference: Cost) -> None:
+        """Learn from the untouched model's calls how long timing another model takes, before one was timed."""
+        calls_s = sum(latency.p50_ms.value for latency in reference.latencies) / 1e3
+        self._measure_s = max(_MEASURE_S, 2 * _TIMED_ROUNDS * calls_s)
 
     def observe(self, stage: StageRan, recipe: Recipe = UNTOUCHED) -> None:
         """Learn from a stage of `recipe`; a stage from the cache is left out."""
@@ -98,10 +107,14 @@ class Planner:
         Some modes compile while they load: there the loading counts.
         """
         seen = self._by_method["cost", "/".join(pair)]
-        measure = 0.0 if cost_is_known else (seen or self._by_stage["cost"]).median(_MEASURE_S)
+        measure = 0.0 if cost_is_known else (seen or self._by_stage["cost"]).median(self._measure_s)
         load = self._by_method["load", "/".join(pair)].median(0.0)
         lower = max(self.compile_s(pair, is_converted) + load, 0.0 if seen else self._priors.get(pair, _LOWER_S))
         return lower + self._by_stage["accuracy"].median(_ACCURACY_S) + measure
+
+    def measuring_s(self) -> float:
+        """Seconds to score and to time a model that is lowered already."""
+        return self._by_stage["accuracy"].median(_ACCURACY_S) + self._by_stage["cost"].median(self._measure_s)
 
     def train_s(self, recipe: Recipe) -> float:
         """Seconds to train the prefix of `recipe`, an upper bound where a curriculum uses fewer samples.
@@ -147,8 +160,9 @@ class Planner:
 
     def finalize_s(self) -> float:
         """Seconds to finalize one point in a running worker; it is verified in another fresh process."""
-        timing_s = _TIMINGS * self._by_stage["cost"].median(_MEASURE_S)
-        return self._finalize_s.median(_FINALIZE_S + PROCESS_S + timing_s)
+        timing_s = _TIMINGS * self._by_stage["cost"].median(self._measure_s)
+        scoring_s = self._by_stage["accuracy"].median(_ACCURACY_S)
+        return self._finalize_s.median(timing_s + max(_FINALIZE_S + PROCESS_S, scoring_s))
 
 
 class _Recent:

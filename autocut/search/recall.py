@@ -27,7 +27,8 @@ class EarlierTrial:
 
 def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
     """Take over the untouched model, the trials and the stages of earlier sessions into `state` and the sampler."""
-    state.reference = study.reference
+    if study.reference is not None:
+        state.set_reference(study.reference)
     if baseline := study.facts.get("baseline"):
         state.set_baseline(float(baseline["value"]))
     finals, settled = study.finals(), study.results()

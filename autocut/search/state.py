@@ -98,7 +98,7 @@ class SearchState:
             case jobs.ModelLoaded():
                 self.planner.observe_loading(event)
             case jobs.BaselineReady():
-                self.reference = event.reference
+                self.set_reference(event.reference)
                 self.set_baseline(event.accuracy.metric.value)
             case jobs.WorkerUp() if job.number in self.running:
                 self.running[job.number].is_up = True
@@ -131,6 +131,11 @@ class SearchState:
         if running.recipe is None and running.job.number > self.settings.workers:
             self.planner.observe_process(now - running.started)
         running.recipe, running.recipe_started = recipe, now
+
+    def set_reference(self, reference: Cost) -> None:
+        """Take in what the untouched model costs."""
+        self.reference = reference
+        self.planner.observe_reference(reference)
 
     def set_baseline(self, accuracy: float) -> None:
         """Add the limit that keeps useless models off the front; none where the untouched model's metric is not above 0."""
