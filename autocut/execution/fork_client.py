@@ -60,14 +60,6 @@ class Surroundings:
             _SCORE.write_text(self.out_of_memory_score, encoding="ascii")
 
 
-@dataclass(frozen=True)
-class ForkCall:
-    """What the caller sends to a forked process."""
-
-    call: Call
-    surroundings: Surroundings
-
-
 def run_in_fork(address: str, call: Call, report: Report, timeout_s: float | None = None) -> None:
     """Run `call` in a process forked by the server at `address`, and report what it reports.
 
@@ -78,7 +70,7 @@ def run_in_fork(address: str, call: Call, report: Report, timeout_s: float | Non
     """
     try:
         with Client(address, family="AF_UNIX") as connection:
-            connection.send(ForkCall(call, Surroundings.here()))
+            connection.send((call, Surroundings.here()))
             if not connection.poll(timeout_s):
                 raise WorkerDiedError(f"the worker process said nothing within {timeout_s:g} s")
             while (told := connection.recv()) is not None:

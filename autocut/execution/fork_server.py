@@ -3,7 +3,7 @@
     python -m autocut.execution.fork_server LISTENER PARENT [TASK]
 
 LISTENER is the inherited descriptor of a listening Unix socket, PARENT the process to die with. Each connection is one call: a
-`ForkCall` comes in, what the call reports goes out, and None comes last.
+call and its `Surroundings` come in, what the call reports goes out, and None comes last.
 
 What jobs begin with is imported first. What they may need later is imported when stdin is closed, while the first job works. After
 each of the two the server writes a byte to stdout: until then its work would disturb those who measure time. The task's data comes
@@ -172,12 +172,12 @@ def _be_worker(server: int, connection: socket.socket, close: Callable[[], None]
 
 
 def _answer(connection: Connection) -> None:
-    request = connection.recv()
-    request.surroundings.adopt()
+    call, surroundings = connection.recv()
+    surroundings.adopt()
     if numpy := sys.modules.get("numpy"):
         # A fork has its parent's state. Python seeds its own generator in a fork; torch's has the same seed in a fresh process.
         numpy.random.seed()
-    request.call(connection.send)
+    call(connection.send)
     connection.send(None)
 
 

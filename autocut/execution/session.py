@@ -25,10 +25,9 @@ from autocut.execution.worker_pool import WorkerPool
 from autocut.front import FrontPoint
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.stage_cache import StageCache
-from autocut.price import Price, price_for
-from autocut.recipe import Recipe
+from autocut.price import price_for
 from autocut.report.publish import Publisher
-from autocut.score import Limit, parse_limit
+from autocut.score import parse_limit
 from autocut.search.agent import Agent
 from autocut.search.jobs import Setting
 from autocut.search.planner import Planner
@@ -67,9 +66,15 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
     """
     clock = time.time
     console = console.bound()
-    price = price_for(config.instance, config.price_per_hour, config.utilization)
-    limits = tuple(parse_limit(text) for text in config.limits)
-    tries = tuple(read_recipe(path, space) for path in config.try_recipes)
+    settings = SearchSettings(
+        space,
+        graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
+        budget_s=config.budget_s,
+        price=price_for(config.instance, config.price_per_hour, config.utilization),
+        limits=tuple(parse_limit(text) for text in config.limits),
+        user_recipes=tuple(read_recipe(path, space) for path in config.try_recipes),
+        workers=config.workers,
+    )
     folder = config.folder(found.task.name)
     study = create_study(
         folder,
@@ -81,13 +86,12 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         storage_url=config.storage,
     )
     try:
-        _check_same_conditions(study, asdict(price), config)
+        _check_same_conditions(study, asdict(settings.price), config)
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
         if budget.left() <= 0:
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
         else:
-            search = _Search(config, space, study, found, budget, price, limits, tries)
-            search.run(console, pool)
+            _Search(config, settings, study, found, budget).run(console, pool)
         return _conclude(study, console)
     finally:
         study.close()
@@ -96,34 +100,15 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
 class _Search:
     """One session of a search on an open study."""
 
-    def __init__(
-        self,
-        config: SearchConfig,
-        space: Space,
-        study: Study,
-        found: Preflight,
-        budget: Budget,
-        price: Price,
-        limits: tuple[Limit, ...],
-        tries: tuple[Recipe, ...],
-    ) -> None:
+    def __init__(self, config: SearchConfig, settings: SearchSettings, study: Study, found: Preflight, budget: Budget) -> None:
         self.config = config
         self.study = study
         self.budget = budget
         self.command = told_command(config)
         self.session = study.begin_session(self.command, versions(found.libraries))
-        proposer = Proposer(space, config.sampler, config.seed, known_trials=len(study.trials()))
+        proposer = Proposer(settings.space, config.sampler, config.seed, known_trials=len(study.trials()))
         self.store = StudyTrialStore(study, proposer, self.session)
-        interrupted = self.store.close_interrupted()
-        settings = SearchSettings(
-            space,
-            graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
-            budget_s=config.budget_s,
-            price=price,
-            limits=limits,
-            user_recipes=(*interrupted, *tries),
-            workers=config.workers,
-        )
+        settings = replace(settings, user_recipes=(*self.store.close_interrupted(), *settings.user_recipes))
         expected_s = {lowering: made.seconds for lowering, made in found.lowerings.items()}
         state = SearchState(settings, Planner(found.task.train_samples, expected_s))
         recall(study, state, proposer)
@@ -134,7 +119,7 @@ class _Search:
             seed=config.seed,
             threads=config.threads,
             cache_bytes=config.cache_bytes,
-            price=price,
+            price=settings.price,
             command=self.command,
         )
         self.publisher = Publisher(study)

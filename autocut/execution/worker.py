@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,8 +19,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autocut import errors
 from autocut.errors import InputError, StoppedEarlyError, StudyError
-from autocut.execution.failures import catch_failure
 from autocut.measurement import Rung
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import (
@@ -145,7 +146,7 @@ class _Worker:
     def _try(self, recipe: Recipe, action: Callable[[Recipe], object]) -> RecipeFailed | None:
         """Run `action(recipe)`; rungs belong to `recipe` meanwhile."""
         self.recipe = recipe
-        return catch_failure(recipe, partial(action, recipe))
+        return _catch_failure(recipe, partial(action, recipe))
 
     def _on_event(self, event: PipelineEvent) -> None:
         """Report the event; after a rung, end a training that cannot reach the front any more.
@@ -163,6 +164,34 @@ class _Worker:
                 f"stopped after epoch {event.epoch} of {event.epochs}: at its cost the front needs {floor:.4g} by then, "
                 f"got {event.metric:.4g}"
             )
+
+
+def _catch_failure(recipe: Recipe, action: Callable[[], object]) -> RecipeFailed | None:
+    """Run `action`. Return how `recipe` failed by it, or None if it did not fail.
+
+    Raises:
+        InputError: something that no other recipe would survive either, such as a full disk.
+    """
+    try:
+        action()
+    except errors.DeadlineError as error:
+        return RecipeFailed(recipe, "interrupted", error.message)
+    except StoppedEarlyError as error:
+        return RecipeFailed(recipe, "stopped", error.message)
+    except (errors.InfeasibleRecipeError, errors.MissingDependencyError) as error:
+        return RecipeFailed(recipe, "infeasible", error.message)
+    except errors.TrialError as error:
+        return RecipeFailed(recipe, "failed", f"{type(error).__name__}: {error.message}")
+    except (errors.BundleError, errors.VerificationError) as error:
+        return RecipeFailed(recipe, "failed", error.message)
+    except MemoryError:
+        return RecipeFailed(recipe, "failed", errors.OutOfMemoryError("the worker process ran out of memory").message)
+    except InputError:
+        raise
+    except Exception as error:
+        # The model is the user's and the libraries are young: an unexpected error is reported as a bug, and ends one trial alone.
+        return RecipeFailed(recipe, "bug", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+    return None
 
 
 def _open_pipeline(

@@ -180,12 +180,8 @@ def _figure(title: str, x: str, y: str) -> go.Figure:
             "plot_bgcolor": "white",
             "hovermode": "closest",
             "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
-            "legend": {
-                "orientation": "h",
-                "y": -0.22,
-                "yanchor": "top",
-                "x": 0,
-            },  # above the plot, it covers the front in a narrow window
+            # Above the plot, the legend covers the front in a narrow window.
+            "legend": {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0},
         }
     )
 

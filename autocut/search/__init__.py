@@ -2,6 +2,6 @@
 
 `state` holds everything that a search has learned, `settings` what stays fixed. Small policies read both and return decisions:
 what runs without being proposed (`opening`), which ideas of the sampler run (`proposing`, `acquisition`), and judgements about
-recipes (`lowerings`, `dominance`, `durations`, `early_stopping`, `finalists`). `agent` asks the policies in order; `results` tells
+recipes (`lowerings`, `estimates`, `early_stopping`, `finalists`). `agent` asks the policies in order; `results` tells
 the study, the sampler and the user how each recipe ended.
 """

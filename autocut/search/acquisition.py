@@ -47,12 +47,7 @@ class Acquisition:
         self._costs = costs
 
     def best(
-        self,
-        offers: Sequence[Offer],
-        seconds: Sequence[Sequence[float]],
-        shared_s: Sequence[float],
-        front: Sequence[Mapping[str, float]],
-        volume: Volume,
+        self, offers: Sequence[Offer], seconds: Sequence[Sequence[float]], shared_s: Sequence[float], growth: Growth
     ) -> Choice:
         """Return the best offer; the whole first one while too little is known, or if no offer has an expected gain.
 
@@ -60,14 +55,12 @@ class Acquisition:
             offers: Recipes of each.
             seconds: Predicted seconds of each recipe of each offer.
             shared_s: Seconds of each offer that all its recipes share: its training.
-            front: Values of the finished points that no other one beats.
-            volume: The hypervolume that should grow.
+            growth: Of the front that is known.
         """
         if not self._surrogate.is_ready():
             return Choice(0, tuple(offers[0]), math.inf)
-        every = self._points([recipe for offer in offers for recipe in offer], volume)
+        every = self._points([recipe for offer in offers for recipe in offer], growth.volume)
         points = np.split(every, np.cumsum([len(offer) for offer in offers])[:-1], axis=1)
-        growth = Growth(front, volume)
         most = [growth.at_most(offer) for offer in points]
         ranked = [_by_rate(*offer) for offer in zip(most, seconds, strict=True)]
         best, choice = 0.0, Choice(0, tuple(offers[0]))
@@ -83,16 +76,9 @@ class Acquisition:
                     best, choice = rate, Choice(number, tuple(offers[number][lowering] for lowering in lowerings), rate)
         return choice
 
-    def most_promising(
-        self,
-        recipes: Sequence[Recipe],
-        seconds: Sequence[float],
-        count: int,
-        front: Sequence[Mapping[str, float]],
-        volume: Volume,
-    ) -> list[int]:
+    def most_promising(self, recipes: Sequence[Recipe], seconds: Sequence[float], count: int, growth: Growth) -> list[int]:
         """Return the places of the `count` recipes with the most expected hypervolume per second; fewer where fewer expect any."""
-        points, growth = self._points(recipes, volume), Growth(front, volume)
+        points = self._points(recipes, growth.volume)
         most = growth.at_most(points)
         promised, rates = most.mean(axis=0) / seconds, dict[int, float]()
         for at in np.argsort(-promised).tolist():
@@ -110,7 +96,7 @@ class Growth:
     """How much guessed points would enlarge the hypervolume of a front."""
 
     def __init__(self, front: Sequence[Mapping[str, float]], volume: Volume) -> None:
-        self._volume = volume
+        self.volume = volume
         self._known = volume.inside(volume.losses_of(front))
         self._before = volume.of_inside(self._known)
 
@@ -129,7 +115,7 @@ class Growth:
         return math.fsum(self._grown(guess[new]) for guess, new in zip(points, adds, strict=True)) / len(points)
 
     def _grown(self, added: NDArray[np.float64]) -> float:
-        return self._volume.of_inside(np.concatenate([self._known, added])) - self._before if len(added) else 0.0
+        return self.volume.of_inside(np.concatenate([self._known, added])) - self._before if len(added) else 0.0
 
 
 def _by_rate(most: NDArray[np.float64], seconds: Sequence[float]) -> list[tuple[int, float]]:

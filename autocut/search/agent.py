@@ -20,25 +20,21 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from autocut.budget import Budget, format_duration
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.search import early_stopping, finalists, plan
-from autocut.search.dominance import is_beaten
-from autocut.search.durations import fitting, recipe_s
-from autocut.search.early_stopping import StoppingRule
+from autocut.search import early_stopping, finalists
+from autocut.search.early_stopping import StoppingRule, is_beaten
+from autocut.search.estimates import fitting, recipe_s
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
 from autocut.search.lowerings import LoweringChoice, affordable_lowerings
 from autocut.search.opening import SlowLowerings, opening
-from autocut.search.progress import Progress
+from autocut.search.progress import Progress, ladder_line, plan_lines
+from autocut.search.proposals import Proposer
 from autocut.search.proposing import Proposing
 from autocut.search.results import Results
 from autocut.search.state import OpenTrial, Phase, RunningJob, SearchState
-
-if TYPE_CHECKING:
-    from autocut.search.proposals import Proposer
-    from autocut.search.trial_store import TrialStore
+from autocut.search.trial_store import TrialStore
 
 _END_S = 3.0
 """Time after the last bundle for the driver's own end: Ray's shutdown, the last notes and plots."""
@@ -56,14 +52,7 @@ class Agent:
     `next_job` returns a job, None while it has to wait, and raises `StopIteration` when the search is over.
     """
 
-    def __init__(
-        self,
-        *,
-        state: SearchState,
-        store: TrialStore,
-        proposer: Proposer,
-        budget: Budget,
-    ) -> None:
+    def __init__(self, *, state: SearchState, store: TrialStore, proposer: Proposer, budget: Budget) -> None:
         self.state = state
         self.store = store
         self.budget = budget
@@ -86,7 +75,7 @@ class Agent:
     def plan_lines(self) -> list[str]:
         """Return what the user should know before the search begins."""
         self._plan_reserve()
-        return plan.plan_lines(self.state, self.budget)
+        return plan_lines(self.state, self.budget)
 
     # ---- what comes next ----------------------------------------
 
@@ -261,7 +250,7 @@ class Agent:
         self.state.apply(job, event, self.budget.clock())
         match event:
             case BaselineReady():
-                if epochs := plan.ladder_line(self.state):
+                if epochs := ladder_line(self.state):
                     self.progress.lines.append(f"plan: {epochs}")
             case WorkerFault():
                 self.fault = event

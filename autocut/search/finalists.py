@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from autocut.budget import Budget
 from autocut.front import FrontPoint, Objectives, hypervolume_contributions, non_dominated
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.state import SearchState
+from autocut.search.trial_store import TrialStore
 from autocut.search.volume import Volume
-
-if TYPE_CHECKING:
-    from autocut.search.trial_store import TrialStore
 
 MOST = 16
 """Points of the front that are finalized at most, and after which no search goes on; any other one is exported on demand."""

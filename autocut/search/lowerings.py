@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from autocut.recipe import UNTOUCHED, Lowering, Recipe, Value
 from autocut.search.cost_model import cheapest_modes
-from autocut.search.dominance import is_beaten
-from autocut.search.durations import too_long
+from autocut.search.early_stopping import is_beaten
+from autocut.search.estimates import too_long
 from autocut.search.state import SearchState
 
 _EXPENSIVE_SHARE = 0.1

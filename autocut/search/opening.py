@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from autocut.recipe import UNTOUCHED, Lowering, Recipe
-from autocut.search.durations import on_ladder
+from autocut.search.estimates import on_ladder
 from autocut.search.finalists import is_slow
 from autocut.search.jobs import PlannedJob, Purpose
 from autocut.search.lowerings import LoweringChoice, is_cheap, lowerings_by_seconds

@@ -169,23 +169,21 @@ class _Recent:
     """Median of the latest seconds of one kind."""
 
     def __init__(self) -> None:
-        self.count = 0
         self._latest: deque[float] = deque(maxlen=_REMEMBERED)
         self._median = 0.0
 
     def __bool__(self) -> bool:
         """Whether there are seconds."""
-        return self.count > 0
+        return bool(self._latest)
 
     def add(self, seconds: float) -> None:
         """Take in the next seconds."""
-        self.count += 1
         self._latest.append(seconds)
         self._median = statistics.median(self._latest)
 
     def median(self, prior: float) -> float:
         """Return the median, or `prior` before the first seconds."""
-        return self._median if self.count else prior
+        return self._median if self._latest else prior
 
 
 def _cut(recipe: Recipe) -> tuple[str, float]:

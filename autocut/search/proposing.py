@@ -16,10 +16,9 @@ from typing import Any
 from autocut.budget import Clock
 from autocut.recipe import PARENT_RATIO, UNTOUCHED, Recipe
 from autocut.search.accuracy_surrogate import AccuracySurrogate
-from autocut.search.acquisition import Acquisition, Choice
-from autocut.search.dominance import is_beaten
-from autocut.search.durations import fitting, recipe_s, seconds_each, total_s, training_s
-from autocut.search.expected_cost import ExpectedCost
+from autocut.search.acquisition import Acquisition, Choice, Growth
+from autocut.search.early_stopping import is_beaten
+from autocut.search.estimates import ExpectedCost, fitting, recipe_s, seconds_each, total_s, training_s
 from autocut.search.jobs import PlannedJob, Purpose
 from autocut.search.lowerings import LoweringChoice
 from autocut.search.proposals import Proposer
@@ -150,18 +149,21 @@ class Proposing:
         return best
 
     def _choose(self, offers: Sequence[_Offer]) -> Choice:
-        state, untouched = self._state, self._state.finished.get(UNTOUCHED)
-        if untouched is None or not state.settings.tactics.gain_per_second:
+        state, growth = self._state, self._growth()
+        if growth is None or not state.settings.tactics.gain_per_second:
             return Choice(0, offers[0].recipes, math.inf)
-        front = list(state.front.values.values())
         seconds, shared_s = [], []
         for offer in offers:
             of_training = training_s(state, offer.recipes[0])
             first, *others = seconds_each(state, offer.recipes)
             seconds.append([first - of_training, *others])
             shared_s.append(_FIXED_S + of_training)
-        volume = Volume(state.settings.objectives, untouched, front)
-        return self._acquisition.best([offer.recipes for offer in offers], seconds, shared_s, front, volume)
+        return self._acquisition.best([offer.recipes for offer in offers], seconds, shared_s, growth)
+
+    def _growth(self) -> Growth | None:
+        """What new points add to the front; None before the untouched model is measured."""
+        untouched, front = self._state.finished.get(UNTOUCHED), list(self._state.front.values.values())
+        return None if untouched is None else Growth(front, Volume(self._state.settings.objectives, untouched, front))
 
     def _offers(self, packed: Sequence[Recipe], left_s: float, until: float) -> list[_Offer]:
         """An idea of the sampler and, once they can be weighed, variations of the front; only variations fill up a job."""
@@ -210,12 +212,11 @@ class Proposing:
 
     def _promising(self, recipes: Sequence[Recipe]) -> list[Recipe]:
         """Those of many recipes that are judged in full: the most hypervolume per second first."""
-        state, untouched, front = self._state, self._state.finished.get(UNTOUCHED), list(self._state.front.values.values())
-        if untouched is None or not recipes:
+        state, growth = self._state, self._growth()
+        if growth is None or not recipes:
             return []
         seconds = [_FIXED_S + recipe_s(state, recipe) for recipe in recipes]
-        volume = Volume(state.settings.objectives, untouched, front)
-        chosen = self._acquisition.most_promising(recipes, seconds, _JUDGED, front, volume)
+        chosen = self._acquisition.most_promising(recipes, seconds, _JUDGED, growth)
         if state.is_relaxed:  # then recipes without an expected gain are tried too
             chosen += [at for at in range(len(recipes)) if at not in chosen]
         return [recipes[at] for at in chosen[:_JUDGED]]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from autocut.recipe import UNTOUCHED
 from autocut.search import jobs
 from autocut.search.jobs import Event, Job, JobKind, RecipeFailed, RecipeFinalized, RecipeMeasured
 from autocut.search.progress import Progress, headline
+from autocut.search.proposals import Proposer
 from autocut.search.state import OpenTrial, SearchState
-
-if TYPE_CHECKING:
-    from autocut.search.proposals import Proposer
-    from autocut.search.trial_store import TrialStore
+from autocut.search.trial_store import TrialStore
 
 
 class Results:

@@ -167,20 +167,13 @@ class StudyTrialStore:
 
     def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
         """Record a stage run of `recipe`, and charge its seconds if it was really made."""
-        fingerprint = recipe.fingerprint
-        run = StageRun(
-            stage.key, stage.stage, stage.method, stage.seconds, "done", stage.cached, fingerprint, dt.datetime.now(dt.UTC),
-            stage.samples_seen,
-        )  # fmt: skip
-        self.study.record_stage(run)
+        ran = (stage.key, stage.stage, stage.method, stage.seconds, "done", stage.cached, recipe.fingerprint)
+        self.study.record_stage(StageRun(*ran, dt.datetime.now(dt.UTC), stage.samples_seen))
         if not stage.cached:
-            self._charge(job, stage.category, stage.seconds)
+            self.record_work(stage.seconds, stage.category, job)
 
     def record_work(self, seconds: float, category: str, job: Job) -> None:
         """Charge work that left no stage output: a stage that broke, a model that was loaded."""
-        self._charge(job, category, seconds)
-
-    def _charge(self, job: Job, category: str, seconds: float) -> None:
         if job.kind != JobKind.FINALIZE:
             self._stage_seconds[job.number] += seconds
             self._session.charge(category, seconds)

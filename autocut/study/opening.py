@@ -6,7 +6,6 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +31,6 @@ from autocut.study.study import Study
 
 _ADDRESS_FILE = "study.json"
 _ELSEWHERE = "search into another folder: --out FOLDER"
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """What a search expects of its study. An existing study must agree."""
-
-    name: str
-    task_fingerprint: str
-    objectives: tuple[tuple[str, str], ...]
-    space: str
-    seed: int
 
 
 def create_study(
@@ -74,7 +62,15 @@ def create_study(
         StudyError: The study was made for something else, is being searched, is damaged, or cannot be written.
     """
     folder = Path(folder)
-    expected = _Expected(name, task_fingerprint, tuple(objectives.items()), space_json, seed)
+    expected = StudyRow(
+        name=name,
+        schema_version=SCHEMA_VERSION,
+        task_fingerprint=task_fingerprint,
+        objectives=[list(pair) for pair in objectives.items()],
+        space=space_json,
+        seed=seed,
+        created=utc_now(),
+    )
     with storage_errors(folder):
         _make_folders(folder)
         storage_url = _followed(folder, expected, storage_url)
@@ -111,14 +107,13 @@ def open_study(folder: Path) -> Study:
         return _load(folder, row, storage_url, None)
 
 
-def _open_or_make(folder: Path, expected: _Expected, storage_url: str | None, lock: SearchLock | None) -> Study:
+def _open_or_make(folder: Path, expected: StudyRow, storage_url: str | None, lock: SearchLock | None) -> Study:
     with open_engine(folder, storage_url) as engine, Database(engine, expire_on_commit=False) as database:
         Base.metadata.create_all(engine)
         row = _stored(folder, database, expected.name if storage_url else None)
         if row is None:
             _make(folder, expected, storage_url)
-            row = _to_row(expected)
-            database.add(row)
+            database.add(row := expected)
             database.commit()
     with reading_errors(folder):
         _check_same(folder, row, expected)
@@ -127,7 +122,7 @@ def _open_or_make(folder: Path, expected: _Expected, storage_url: str | None, lo
     return _load(folder, row, storage_url, lock)
 
 
-def _followed(folder: Path, expected: _Expected, storage_url: str | None) -> str | None:
+def _followed(folder: Path, expected: StudyRow, storage_url: str | None) -> str | None:
     """Return the given server, else the one that the folder names, so that a forgotten --storage starts no second study."""
     if storage_url is not None:
         return storage_url
@@ -137,7 +132,7 @@ def _followed(folder: Path, expected: _Expected, storage_url: str | None) -> str
     return storage_url
 
 
-def _make(folder: Path, expected: _Expected, storage_url: str | None) -> None:
+def _make(folder: Path, expected: StudyRow, storage_url: str | None) -> None:
     """Create Optuna's study. Our row is written later, so a study with our row is complete."""
     _quiet_optuna()
     storage = open_optuna_storage(folder, storage_url)
@@ -154,18 +149,6 @@ def _make(folder: Path, expected: _Expected, storage_url: str | None) -> None:
             made.set_metric_names([name for name, _ in expected.objectives])
     finally:
         close_storage(storage)
-
-
-def _to_row(expected: _Expected) -> StudyRow:
-    return StudyRow(
-        name=expected.name,
-        schema_version=SCHEMA_VERSION,
-        task_fingerprint=expected.task_fingerprint,
-        objectives=[list(pair) for pair in expected.objectives],
-        space=expected.space,
-        seed=expected.seed,
-        created=utc_now(),
-    )
 
 
 def _load(folder: Path, row: StudyRow, storage_url: str | None, lock: SearchLock | None) -> Study:
@@ -195,42 +178,34 @@ def _optuna_study(folder: Path, name: str, storage: optuna.storages.RDBStorage) 
 
 def _stored(folder: Path, database: Database, name: str | None) -> StudyRow | None:
     with reading_errors(folder):
-        return _read_row(folder, database, name)
+        if not sqlalchemy.inspect(database.connection()).has_table(StudyRow.__tablename__):
+            return None
+        version = database.scalar(sqlalchemy.select(StudyRow.schema_version).limit(1))
+        if version not in (None, SCHEMA_VERSION):
+            raise StudyError(
+                f"study {folder} has schema version {version}, this autocut reads version {SCHEMA_VERSION}",
+                "pip install --upgrade autocut" if version > SCHEMA_VERSION else "open it with the autocut version that wrote it",
+            )
+        chosen = sqlalchemy.select(StudyRow) if name is None else sqlalchemy.select(StudyRow).where(StudyRow.name == name)
+        return database.scalars(chosen.limit(1)).one_or_none()
 
 
-def _read_row(folder: Path, database: Database, name: str | None) -> StudyRow | None:
-    if not sqlalchemy.inspect(database.connection()).has_table(StudyRow.__tablename__):
-        return None
-    version = database.scalar(sqlalchemy.select(StudyRow.schema_version).limit(1))
-    if version not in (None, SCHEMA_VERSION):
-        raise StudyError(
-            f"study {folder} has schema version {version}, this autocut reads version {SCHEMA_VERSION}",
-            "pip install --upgrade autocut" if version > SCHEMA_VERSION else "open it with the autocut version that wrote it",
-        )
-    chosen = sqlalchemy.select(StudyRow) if name is None else sqlalchemy.select(StudyRow).where(StudyRow.name == name)
-    return database.scalars(chosen.limit(1)).one_or_none()
-
-
-def _check_same(folder: Path, row: StudyRow, expected: _Expected) -> None:
+def _check_same(folder: Path, row: StudyRow, expected: StudyRow) -> None:
     if row.name != expected.name:
         raise _other_task(folder, row.name, expected)
     if row.task_fingerprint != expected.task_fingerprint:
         raise StudyError(
             f"study {folder} was made for another version of task {row.name!r} (its file, data or weights changed)", _ELSEWHERE
         )
-    stored = tuple((name, direction) for name, direction in row.objectives)
-    if stored != expected.objectives:
-        raise StudyError(f"study {folder} was made for objectives {_words(stored)}, got {_words(expected.objectives)}", _ELSEWHERE)
+    if row.objectives != expected.objectives:
+        made, asked = (", ".join(f"{direction} {name}" for name, direction in one.objectives) for one in (row, expected))
+        raise StudyError(f"study {folder} was made for objectives {made}, got {asked}", _ELSEWHERE)
     if row.space != expected.space:
         raise StudyError(f"study {folder} was made for another space", f"give the space it was made with, or {_ELSEWHERE}")
 
 
-def _other_task(folder: Path, name: str, expected: _Expected) -> StudyError:
+def _other_task(folder: Path, name: str, expected: StudyRow) -> StudyError:
     return StudyError(f"study {folder} was made for task {name!r}, got task {expected.name!r}", _ELSEWHERE)
-
-
-def _words(objectives: tuple[tuple[str, str], ...]) -> str:
-    return ", ".join(f"{direction} {name}" for name, direction in objectives)
 
 
 def _make_folders(folder: Path) -> None:

@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,12 +27,12 @@ from autocut.errors import DivergedError, StudyError
 from autocut.front import FrontPoint, non_dominated, with_ties
 from autocut.measurement import Cost, Measurement
 from autocut.recipe import Recipe
-from autocut.study import frames, ledger, stage_log, telling
+from autocut.study import frames, ledger, telling
 from autocut.study.artifacts import TrialFiles
 from autocut.study.database import reading_errors, storage_errors
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
-from autocut.study.records import FinalRow, MeasurementRow, StageRun, StudyRow, utc_now
+from autocut.study.records import FinalRow, MeasurementRow, StageRow, StageRun, StudyRow, utc_now
 from autocut.study.telling import Distributions, NewTrial, Outcome
 from autocut.study.trials import MEASUREMENT_ID, Final, TrialRecord, ValidationResult, to_final, to_record, to_result, trial_attrs
 
@@ -122,12 +122,13 @@ class Study:
     def record_stage(self, run: StageRun) -> None:
         """Add one stage run."""
         with self._guarded(), self._database.begin() as database:
-            stage_log.write(database, self.name, run)
+            database.add(StageRow(study=self.name, **asdict(run)))
 
     def stage_runs(self) -> list[StageRun]:
         """Return every stage run, oldest first."""
         with self._reading(), self._database() as database:
-            return stage_log.read(database, self.name)
+            rows = database.scalars(select(StageRow).where(StageRow.study == self.name).order_by(StageRow.id))
+            return [StageRun(**{field.name: getattr(row, field.name) for field in fields(StageRun)}) for row in rows]
 
     # ---- writing trials ---------------------------------------------------------------------------------------------------------
 

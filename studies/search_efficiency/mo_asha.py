@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from autocut.recipe import Recipe
 from autocut.search.agent import Agent
-from autocut.search.expected_cost import ExpectedCost
+from autocut.search.estimates import ExpectedCost
 from autocut.search.jobs import Event, Job, RungReached
 
 ETA = 3

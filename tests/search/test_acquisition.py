@@ -46,7 +46,7 @@ def test_a_surrogate_that_knows_too_little_takes_the_first_offer(space):
     acquisition = Acquisition(surrogate, lambda _: {"usd_per_million": 0.1})
     assert not surrogate.is_ready()
     choice = acquisition.best(
-        [[pruned(0.2)], [pruned(0.4)]], [[1.0], [1.0]], [0.0, 0.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED)
+        [[pruned(0.2)], [pruned(0.4)]], [[1.0], [1.0]], [0.0, 0.0], Growth([UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
     )
 
     assert choice == Choice(0, (pruned(0.2),), math.inf)
@@ -58,7 +58,7 @@ def test_gain_counts_by_the_second(surrogate, seconds, chosen):
     costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.4): {"usd_per_million": 0.4}}
     acquisition = Acquisition(surrogate, costs.__getitem__)
     offers = [[recipe] for recipe in costs]
-    choice = acquisition.best(offers, [[1.0], [1.0]], seconds, [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
+    choice = acquisition.best(offers, [[1.0], [1.0]], seconds, Growth([UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED)))
 
     assert choice.offer == chosen
 
@@ -67,7 +67,7 @@ def test_a_lowering_that_is_not_worth_its_seconds_is_left_for_later(surrogate):
     """Half a minute of compiler for what another mode gives as well."""
     cheap, dear = pruned(0.5).with_lowering("fp32", "onnxruntime"), pruned(0.5).with_lowering("fp32", "aot_inductor")
     acquisition = Acquisition(surrogate, lambda recipe: {"usd_per_million": 0.4 if recipe == cheap else 0.39})
-    choice = acquisition.best([[dear, cheap]], [[30.0, 2.0]], [10.0], [UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
+    choice = acquisition.best([[dear, cheap]], [[30.0, 2.0]], [10.0], Growth([UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED)))
 
     assert choice.recipes == (cheap,)
 
@@ -112,10 +112,10 @@ def test_of_many_variations_only_those_that_promise_something_are_judged(surroga
     """The most hypervolume per second first; what lies behind the front is left out."""
     costs = {pruned(0.2): {"usd_per_million": 0.8}, pruned(0.3): {"usd_per_million": 0.4}, pruned(0.4): {"usd_per_million": 3.0}}
     acquisition = Acquisition(surrogate, costs.__getitem__)
-    volume = Volume(OBJECTIVES, UNTOUCHED)
+    growth = Growth([UNTOUCHED], Volume(OBJECTIVES, UNTOUCHED))
 
-    assert acquisition.most_promising(list(costs), [10.0, 10.0, 1.0], 8, [UNTOUCHED], volume) == [1, 0]
-    assert acquisition.most_promising(list(costs), [10.0, 10.0, 1.0], 1, [UNTOUCHED], volume) == [1]
+    assert acquisition.most_promising(list(costs), [10.0, 10.0, 1.0], 8, growth) == [1, 0]
+    assert acquisition.most_promising(list(costs), [10.0, 10.0, 1.0], 1, growth) == [1]
 
 
 @given(

@@ -6,7 +6,7 @@ import pytest
 
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import Limit
-from autocut.search.expected_cost import ExpectedCost
+from autocut.search.estimates import ExpectedCost
 from autocut.search.finalists import finalists
 from autocut.search.jobs import JobKind, RecipeFinalized, RecipeStarted, StageRan, WorkerUp
 from autocut.search.lowerings import affordable_lowerings

@@ -3,7 +3,7 @@
 import pytest
 
 from autocut.recipe import Recipe
-from autocut.search.durations import ladder, on_ladder, recipe_s, total_s
+from autocut.search.estimates import ladder, on_ladder, recipe_s, total_s
 from autocut.search.jobs import StageRan
 from autocut.search.planner import Planner
 
