@@ -130,7 +130,7 @@ def table_lines(columns: Sequence[str], rows: Iterable[Sequence[object]], width:
     from rich.rule import Rule
     from rich.table import Table
 
-    body = [[_cell(value) for value in row] for row in rows]
+    body = [[" ".join(_cell(value).split("\n")) for value in row] for row in rows]
     fixed = sum(max(map(len, cells)) + 2 for cells in list(zip(columns, *body, strict=True))[:-1])
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for index, column in enumerate(columns):

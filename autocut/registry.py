@@ -148,7 +148,7 @@ class Registry(Generic[F, O]):
     def __contains__(self, name: object) -> bool:
         """Tell whether `name` is registered."""
         _import_plug_ins()
-        return name in self._methods
+        return isinstance(name, str) and name in self._methods
 
     def __iter__(self) -> Iterator[Method[F, O]]:
         """Iterate over the methods in the order of registration."""

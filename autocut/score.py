@@ -135,7 +135,7 @@ def parse_limit(text: str) -> Limit:
     """Read a limit: a value's name or alias, ``<=`` or ``>=``, and a number.
 
     Raises:
-        InputError: The text has another form, or it limits a value in its better direction.
+        InputError: The text has another form, or it forbids the better values, such as accuracy<=0.9.
         UnknownNameError: No value has this name; the hint gives the nearest one.
     """
     found = _LIMIT.fullmatch(text)

@@ -95,8 +95,10 @@ def test_table_wraps_its_last_column_within_the_width():
 
 def test_table_is_a_line_a_row_where_stdout_is_no_terminal(console, streams):
     """`autocut front studies/digits | grep int8` finds whole recipes."""
-    console.table(["trial", "accuracy", "recipe"], ROWS)
-    assert streams[0].getvalue().splitlines()[2] == f"    3    0.9877  {RECIPE}"
+    console.table(["trial", "accuracy", "recipe"], [*ROWS, (13, 0.5, "failed:\nits second line")])
+    lines = streams[0].getvalue().splitlines()
+    assert lines[2] == f"    3    0.9877  {RECIPE}"
+    assert lines[4:] == ["   13       0.5  failed: its second line"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9999), st.text("ab -", max_size=200)), max_size=5), st.integers(40, 120))

@@ -247,7 +247,7 @@ def assert_readme_runs(bundle):
 
 
 def test_only_methods_that_are_named_here_are_in_no_shipped_space():
-    """A method that nobody searches with is easily forgotten."""
+    """A method that no space explores is easily forgotten."""
     known = known_methods()
     explored = {(axis.name, str(name)) for space in shipped_spaces() for axis in load_space(space, known) for name in axis.choices}
 

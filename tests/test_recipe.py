@@ -141,11 +141,11 @@ def test_a_recipe_read_back_has_the_very_same_settings():
 def test_an_heir_names_its_parent():
     """The parent has the same training at the smaller ratio, and no lowering of its own."""
     trained = {"prune.method": "structured", "train.epochs": 2, "train.lr_scale": 0.3}
-    heir = Recipe({**trained, "prune.ratio": 0.7, "prune.parent_ratio": 0.5}).with_lowering("int8_static", "onnxruntime")
+    child = Recipe({**trained, "prune.ratio": 0.7, "prune.parent_ratio": 0.5}).with_lowering("int8_static", "onnxruntime")
 
-    assert heir.parent == Recipe({**trained, "prune.ratio": 0.5})
-    assert heir.prefix.parent == heir.parent
-    assert heir.describe() == "structured 0.7 after 0.5 + 2 epochs lr x0.3 + int8_static + onnxruntime"
+    assert child.parent == Recipe({**trained, "prune.ratio": 0.5})
+    assert child.prefix.parent == child.parent
+    assert child.describe() == "structured 0.7 after 0.5 + 2 epochs lr x0.3 + int8_static + onnxruntime"
 
 
 @pytest.mark.parametrize("changes", [{"train.epochs": 0}, {"prune.method": "none"}, {"prune.parent_ratio": 0.7}])

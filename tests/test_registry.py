@@ -20,7 +20,7 @@ class PrunerOptions(MethodOptions):
 
 @pytest.fixture
 def registry():
-    """Two methods, one of which needs what nobody has."""
+    """Two methods, one of which needs a package that is not installed."""
     registry = Registry("prune.method", PrunerOptions)
 
     @registry.register("none")

@@ -24,7 +24,7 @@ def export_trial(folder: Path, trial: int, to: Path, command: str = "autocut exp
     """Write the bundle of `trial` of the study in `folder` to `to`, verified.
 
     A trial that was never finalized is exported from its cached stages, measured on the locked test split and verified, as at
-    the end of a search; that takes the task's own code.
+    the end of a search. This needs the task's own code.
 
     Returns:
         `to`.

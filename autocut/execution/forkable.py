@@ -24,8 +24,8 @@ from autocut.measure.parent_death import die_with, kill_group
 
 _LOOK_AGAIN_S = 0.02
 _PATIENCE_S = 30.0
-"""Seconds after which an action is given up. Nothing is timed meanwhile, nor while it is done afterwards: twice this, and the
-imports before, must stay well below the time after which a job that waits to time counts as hung (`agent._HANG_S`)."""
+"""Seconds after which an action is given up. Nothing is timed during the trial run or the real one. Twice this, and the imports
+before, must stay well below the time after which a job that waits to time counts as hung (`agent._HANG_S`)."""
 _SETTLES_S = 0.1
 """A thread that has ended may still be listed for this long."""
 _HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})

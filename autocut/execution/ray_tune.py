@@ -73,7 +73,7 @@ class TuneExecutor:
         return True
 
     def leave_free(self) -> None:
-        """Let go of the machine. The first time, start the worker's process all the same, so that the next job finds it there.
+        """Release the hold. The first time, start the worker's process all the same, so that the next job finds it there.
 
         That is a Tune trial without a job. It can go once Tune starts processes ahead of trials; 2.60 has no option for it.
         """
@@ -103,10 +103,11 @@ class TuneExecutor:
             if isinstance(event, Exception):
                 raise event
             name = _name(job)
-            self._pool.prepare_rest(name)
-            self._pool.holds.release(name)
             if isinstance(event, WorkerGone):
                 self._running.discard(name)
+            else:  # not when the process without a job has started: the first job may still be loading
+                self._pool.prepare_rest(name)
+            self._pool.holds.release(name)
             if job is not None and event is not None:
                 yield job, event
 
@@ -235,7 +236,8 @@ class _JobSearcher(Searcher):
         return trial
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._channel.send(self._jobs[trial_id], result.get("event"))
+        if trial_id in self._jobs:  # a result after the trial's end is not a fault of the search
+            self._channel.send(self._jobs[trial_id], result.get("event"))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
         # `result` is the last one again.

@@ -168,7 +168,7 @@ class _Search:
         self._publish()
 
     def _publish(self, *, force: bool = False) -> None:
-        """Bring the dashboard up to date, while nobody times; a plot that fails is no reason to lose a search."""
+        """Bring the dashboard up to date, while no process times. A plot that fails must not end the search."""
         try:
             with contextlib.ExitStack() as held:
                 try:
@@ -202,7 +202,7 @@ def _check_same_conditions(study: Study, price: dict[str, object], config: Searc
 
 
 def told_command(config: SearchConfig) -> str:
-    """The command as it was typed, for whoever reads a bundle: without the password of a database."""
+    """The command as it was typed, for the readers of a bundle: without the password of a database."""
     words = shlex.join(["autocut", *sys.argv[1:]])
     return words.replace(config.storage, without_password(config.storage)) if config.storage else words
 

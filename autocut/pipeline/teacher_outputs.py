@@ -68,7 +68,7 @@ class TeacherStages:
             return TeacherOutputs()
         seconds = self.logits.seconds + (self._ranking.seconds if ranks else 0.0)
         if recipe.changes("train.start") and task.teacher is None:
-            seconds += self._untouched().train_seconds  # the training itself does without it: nothing else pays for it
+            seconds += self._untouched().train_seconds  # this training does not start from it, so its cost is charged here
         difficulty = np.load(self._ranking.folder / _DIFFICULTY, allow_pickle=False) if ranks else None
         return TeacherOutputs(self._teacher if distills else None, difficulty, seconds)
 

@@ -62,7 +62,7 @@ def is_slow(state: SearchState) -> bool:
 def rehearsal(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
     """Return the point to finalize early; empty before there is one.
 
-    It would probably be finalized at the end anyway, for users who can give no accuracy away. Of a slow model it is the cheapest
+    It would probably be finalized at the end anyway, for users who accept no loss of accuracy. Of a slow model it is the cheapest
     lowering of the untouched weights that loses hardly any accuracy.
     """
     points = _cheapest_accurate(state, store) if is_slow(state) else cheapest_exact(store)
@@ -106,7 +106,7 @@ def finalists(store: TrialStore, objectives: Objectives) -> dict[Recipe, int]:
     """Return the trial numbers of what must be finalized, the most important first.
 
     The untouched model; the front by validation numbers, by how much of it would be lost without each point; and the untouched
-    weights in the cheapest form that computes the same, for users who can give no accuracy away.
+    weights in the cheapest form that computes the same, for users who accept no loss of accuracy.
     """
     ranked = _by_contribution(store.front(), objectives, store)[:MOST]
     untouched = store.trial_number(UNTOUCHED)

@@ -24,7 +24,7 @@ Steps = Iterator[PlannedJob | None]
 
 
 def opening(state: SearchState, choice: LoweringChoice) -> Iterator[tuple[Phase, PlannedJob | None]]:
-    """Yield the phase and its next job until the search proposes; None while that job depends on jobs that still run."""
+    """Yield each phase with its next job, until the search proposes. The job is None while it must wait for running jobs."""
     phases: dict[Phase, Callable[[SearchState, LoweringChoice], Steps]] = {
         Phase.BASELINES: baselines,
         Phase.COST_FIRST: methods,

@@ -154,7 +154,7 @@ class Proposer:
     def parameters(self, recipe: Recipe) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         """Express `recipe` in the space's parameters; empty where it lies outside the space, as some baselines do.
 
-        A child is told without its parent: the space need not know that weights can be inherited.
+        The sampler gets a child without its parent: the space has no axis for inherited weights.
         """
         params = self._settings(recipe)
         return params, {axis.name: distribution(axis) for axis in self._space.axes if axis.name in params}

@@ -40,7 +40,7 @@ class TrialFiles:
         self._set(trial_id, identity, json.dumps(None))
         try:
             self._store.remove(identity)
-        except ArtifactNotFound:  # somebody deleted it on the dashboard
+        except ArtifactNotFound:  # it was deleted on the dashboard
             return
 
     def attached(self) -> dict[tuple[int, str], str]:

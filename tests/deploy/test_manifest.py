@@ -140,7 +140,7 @@ def test_a_path_out_of_the_bundle_is_refused(path):
 
 
 def test_path_traversal_in_a_sealed_manifest_is_refused(bundle, claim):
-    """Whoever can reseal a manifest still cannot name a file elsewhere."""
+    """A resealed manifest still cannot name a file elsewhere."""
     manifest = read_manifest(bundle)
     evil = manifest.files[0].model_copy(update={"path": "../../secret"})
     claim.rewrite(bundle, files=(*manifest.files, evil))

@@ -316,6 +316,20 @@ def test_a_second_process_starts_while_the_first_job_runs_alone(pool, server, lo
     assert can_time(lock)
 
 
+def test_the_fork_server_prepares_the_rest_when_a_job_reports_and_not_when_a_process_without_one_ends(pool, server):
+    """The first job may still be loading, which late imports would slow down."""
+    tune = Tune(pool)
+    tune.run(FIRST)
+    tune.ask()
+    tune.executor.reserve()
+    tune.executor.leave_free()
+
+    tune.events(None, GONE)
+    assert not server.prepares_rest
+    tune.events(FIRST, "up")
+    assert server.prepares_rest
+
+
 @pytest.mark.parametrize(("has_fork_server", "workers"), [(False, 2), (True, 1)])
 def test_a_process_that_would_be_of_no_use_is_not_started_early(pool, has_fork_server, workers):
     """One that runs jobs itself cannot be kept for the next one, and a single worker has no second."""

@@ -67,7 +67,7 @@ def test_pairs_of_one_numerics_give_one_answer(dtype: str, tiny_cnn: nn.Module, 
 
 @pytest.mark.parametrize(("dtype", "mode"), CONVERTED)
 def test_what_a_mode_makes_of_a_graph_serves_again(dtype: str, mode: str, tiny_cnn: nn.Module, cnn_inputs: Tensor, tmp_path: Path):
-    """Whoever keeps it gets from it what the model itself would give, as often as they like: nothing in it is moved or changed."""
+    """It gives what the model itself would give, as often as it is used: nothing in it is moved or changed."""
     graph, start, alone, *others = (tmp_path / name for name in ("graph", "start", "alone", "first", "second"))
     for folder in (graph, start, alone, *others):
         folder.mkdir()
@@ -255,7 +255,7 @@ def test_machine_code_names_its_instruction_sets(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(("dtype", "mode"), lowering.pairs())
 def test_every_pair_names_its_numerics(dtype: str, mode: str):
-    """Feasible or not: whoever lists the pairs need not ask first."""
+    """Feasible or not: a list of all pairs need not ask first."""
     assert lowering.numerics(dtype, mode).startswith(dtype)
 
 

@@ -187,7 +187,7 @@ def test_a_measurement_without_its_trial_is_ignored(make_study, make_measurement
 
 
 def test_a_completed_trial_of_another_program_is_ignored(make_study):
-    """A trial that somebody adds with Optuna has no measurement of ours."""
+    """A trial that a user adds with Optuna has no measurement of ours."""
     study = make_study()
     study.optuna.add_trial(optuna.trial.create_trial(values=[1.0, 0.0]))
     study.reload()

@@ -26,7 +26,7 @@ def check_distillation(loss_name: str, kind_name: str, outputs: Tensor) -> None:
         outputs: Of any batch.
 
     Raises:
-        InfeasibleRecipeError: the loss does not fit tasks of this kind, or needs logits, and the outputs are none.
+        InfeasibleRecipeError: the loss does not fit tasks of this kind, or needs logits, but the outputs are not logits.
         UnknownNameError: no such loss.
     """
     loss = distillations.method(loss_name)

@@ -39,7 +39,7 @@ def test_structured_gives_smaller_tensors_and_fewer_macs(name, tiny_cnn, cnn_inp
 @methods
 @pytest.mark.parametrize(("first", "then"), [(0.3, 0.5), (0.5, 0.7), (0.3, 0.85)])
 def test_pruned_on_is_as_wide_as_pruned_at_once(name, first, then, tiny_cnn, cnn_inputs):
-    """A ratio counts from the model before its first cut: the heir of a less pruned model costs what is known of its ratio."""
+    """A ratio counts from the model before its first cut: a child of a less pruned model costs what is known of its ratio."""
     data = data_for(cnn_inputs)
     at_once = pruners[name](tiny_cnn, then, data).model
     pruned_on = pruners[name](pruners[name](tiny_cnn, first, data).model, then, replace(data, original=tiny_cnn)).model

@@ -252,7 +252,7 @@ def test_training_stops_at_a_batch_boundary(task, model, tmp_path):
 
 
 def test_every_batch_passes_the_gate(task, model):
-    """Another process may hold the machine between two batches, and the wait is nobody's training time."""
+    """Another process may hold the machine between two batches, and the wait is not training time."""
     entered = []
 
     @contextlib.contextmanager
