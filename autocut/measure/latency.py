@@ -47,7 +47,7 @@ _SLOW_CALL_MS = 50.0
 """A turn calls a model once if its call takes at least this long. The module's docstring has the figures."""
 _FEWEST_TO_RESAMPLE = 64
 """The bootstrap of fewer rounds is too sure of itself: of 95% intervals 84% held the truth for 7 rounds, 86% for 16, 96% for 64
-(200 draws each, independent lognormal times). The interval from order statistics held it in 96 to 99% of the draws for 7 to 30."""
+(200 to 400 draws, independent lognormal times). The interval from order statistics held it in 96 to 99% of them for 7 to 30."""
 _RESAMPLED_ROUNDS = 400_000
 _ATTEMPTS = 3
 _DISTURBED_WIDTH = 0.1
