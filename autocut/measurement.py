@@ -24,6 +24,7 @@ class Interval:
 class Latency:
     """Latency at one batch size. Calls of the candidate and of the untouched baseline alternate in one process.
 
+    The untouched model itself is timed without a second copy of it: its speed-up is 1 by definition, without spread.
     `speedup` is the ratio of the medians, baseline / candidate: above 1 is faster. `yardstick_ms` is the median of the reference
     workload, a fixed computation that is timed in the same loop. Divided by it, numbers of one machine from different hours can be
     compared. A percentile is None where it has too few samples: p90 needs 64 calls, p99 needs 662 (MLPerf early-stopping rule at

@@ -38,7 +38,8 @@ from autocut.task.finalization_key import issue_finalization_key
 
 _MOST_SAMPLES, _FEWEST_SAMPLES = 200, 64
 _TIMING_S = 2.5
-"""Seconds of the untouched model's calls in a final timing. A slow model gets fewer samples, but enough for its p90."""
+"""Seconds of the untouched model's calls in a final timing. A slower model gets fewer samples, down to those that p90 needs. Where
+even these take seconds, `measure_latency` stops as soon as the interval is narrow, and p90 may stay unknown."""
 _MAX_TEST_BYTES = 256 * 2**20
 """A larger test split is not handed to the verifying process, which then compares on the bundle's own examples."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from autocut.measure.accuracy import Scores, score_model
 from autocut.measure.footprint import size_of
-from autocut.measure.latency import measure_latency, measure_undisturbed
+from autocut.measure.latency import measure_latency, measure_reference, measure_undisturbed
 from autocut.measure.machine import machine_fingerprint
 from autocut.measurement import Cost, Latency, cost_from_json
 from autocut.pipeline.stage_cache import Entry
@@ -27,8 +27,7 @@ from autocut.task.splits import Examples
 from autocut.task.task import Task
 
 SAMPLES = 64
-"""Timed calls of a model at each batch size."""
-_REFERENCE_TRIES = 3
+"""Timed calls of a model at each batch size. Slow models get fewer (see `measure_latency`)."""
 _SCORES = "scores.npz"
 
 
@@ -102,9 +101,13 @@ class Timing:
     untouched: Predict
 
     def time_untouched(self, folder: Path) -> Cost:
-        """Time the untouched model against itself; its size is that of its exported form in `folder`."""
+        """Time the untouched model by itself, so its speed-up is 1; its size is that of its exported form in `folder`."""
+        context = self.runner.context
         with self.runner.alone():
-            latencies = tuple(self._least_disturbed(size) for size in self.runner.context.task.serving_batch_sizes)
+            latencies = tuple(
+                measure_reference(partial(self._latency, self.untouched, None, size, SAMPLES), context.stop)
+                for size in context.task.serving_batch_sizes
+            )
         return self._cost(latencies, folder, 0.0)
 
     def time_artifact(self, folder: Path, mode: str, references: Sequence[Latency], samples: int) -> Cost:
@@ -117,19 +120,16 @@ class Timing:
             candidate(first)
             cold_start_ms = (time.perf_counter() - started) * 1e3
             latencies = tuple(
-                measure_undisturbed(partial(self._latency, candidate, reference.batch_size, samples), reference, context.stop)
+                measure_undisturbed(
+                    partial(self._latency, candidate, self.untouched, reference.batch_size, samples), reference, context.stop
+                )
                 for reference in references
             )
         return self._cost(latencies, folder, cold_start_ms)
 
-    def _least_disturbed(self, batch_size: int) -> Latency:
-        """Time the untouched model a few times. Every disturbance makes it slower, so the fastest try was disturbed least."""
-        tries = [self._latency(self.untouched, batch_size, SAMPLES) for _ in range(_REFERENCE_TRIES)]
-        return min(tries, key=lambda found: found.p50_ms.value)
-
-    def _latency(self, candidate: Predict, batch_size: int, samples: int) -> Latency:
+    def _latency(self, model: Predict, baseline: Predict | None, batch_size: int, samples: int) -> Latency:
         inputs = self.runner.context.samples.serving_inputs(batch_size)
-        return measure_latency(candidate, self.untouched, inputs, samples=samples)
+        return measure_latency(model, baseline, inputs, samples=samples)
 
     def _cost(self, latencies: tuple[Latency, ...], folder: Path, cold_start_ms: float) -> Cost:
         with self.runner.working():  # compressing takes seconds

@@ -7,11 +7,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from autocut.measure import latency as module
-from autocut.measure.latency import measure_latency, measure_undisturbed, reference_workload, tail_latency, time_interleaved
+from autocut.measure.latency import (
+    NARROW,
+    measure_latency,
+    measure_reference,
+    measure_undisturbed,
+    reference_workload,
+    relative_width,
+    tail_latency,
+    time_interleaved,
+)
 from autocut.measurement import Interval, Latency
 
 
@@ -78,7 +87,7 @@ def test_warm_up_is_called_but_not_counted(clock):
     found = measure_latency(
         clock.call(lambda: calls.append(1) or 1.0), clock.call(1.0), torch.zeros(1), samples=20, warmup=3, min_seconds=0
     )
-    assert len(calls) == 1 + 2 * (3 + 20)  # the first answer, the warm-up, the samples
+    assert len(calls) == 1 + (1 + 2 * 2) + 2 * 20  # the first answer, the warm-up, the samples
     assert found.samples == 20
 
 
@@ -118,12 +127,15 @@ def test_very_fast_calls_stop_at_a_thousand_rounds(clock):
 
 
 def test_slow_calls_get_fewer_rounds_and_no_percentile_they_cannot_carry(clock):
-    """101 ms a round fit 89 times into what the warm-up leaves of 10 s, 1 s a round not even 16 times."""
-    slow = measure_latency(clock.call(24.75), clock.call(24.75), torch.zeros(1), samples=500, max_seconds=10)
+    """Noise of 10% never gets narrow: 98 ms a round fill what the warm-up leaves of 10 s, 2 s a round make the fewest rounds."""
+    rng = np.random.default_rng(0)
+    slow = measure_latency(
+        clock.call(lambda: 24 * rng.lognormal(0, 0.2)), clock.call(lambda: 24 * rng.lognormal(0, 0.2)), torch.zeros(1), samples=500
+    )
     assert 70 <= slow.samples < 100
     assert slow.p90_ms is not None
-    slower = measure_latency(clock.call(250.0), clock.call(250.0), torch.zeros(1), max_seconds=10)
-    assert slower.samples == 16
+    slower = measure_latency(clock.call(lambda: 1000 * rng.lognormal(0, 0.2)), clock.call(1000.0), torch.zeros(1))
+    assert slower.samples == 7
     assert slower.p90_ms is None
     assert slower.p99_ms is None
 
@@ -132,7 +144,95 @@ def test_warm_up_of_slow_calls_is_cut_short(clock):
     """Ten rounds of ten seconds would cost more than the measurement."""
     calls = []
     measure_latency(clock.call(lambda: calls.append(1) or 10_000), clock.call(0.1), torch.zeros(1), warmup=10, max_seconds=10)
-    assert len(calls) == 1 + 2 * (2 + 16)  # the first answer, two rounds of warm-up, the fewest samples
+    assert len(calls) == 1 + 2 + 7  # the first answer, two rounds of warm-up, the fewest samples
+
+
+def rounds_before(ms_a_round, samples, min_seconds):
+    """How many rounds fast calls had before slow ones were sampled by their interval."""
+    return max(samples, min(math.ceil(min_seconds / (ms_a_round / 1e3)), 1000))
+
+
+@given(st.integers(10, 40_000), st.one_of(st.none(), st.integers(10, 40_000)), st.integers(7, 200), st.floats(0, 1))
+@settings(max_examples=40, deadline=None)
+def test_fast_calls_get_exactly_as_many_rounds_as_ever(candidate_us, baseline_us, samples, min_seconds):
+    """As long as `samples` rounds take up to two seconds, no interval is asked: constant times would be narrow at once."""
+    candidate_ms, baseline_ms = candidate_us / 1e3, baseline_us and baseline_us / 1e3
+    ms_a_round = 2 * (candidate_ms + (baseline_ms or 0) + 1)
+    assume(samples * ms_a_round < 2000)
+    assume(abs(min_seconds * 1e3 / ms_a_round - round(min_seconds * 1e3 / ms_a_round)) > 1e-6)  # where rounding decides
+    clock = FakeClock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.time, "perf_counter_ns", clock)
+        patch.setattr(module, "reference_workload", lambda: clock.call(1.0))
+        baseline = None if baseline_ms is None else clock.call(baseline_ms)
+        found = measure_latency(clock.call(candidate_ms), baseline, torch.zeros(1), samples=samples, min_seconds=min_seconds)
+    assert found.samples == rounds_before(ms_a_round, samples, min_seconds)
+
+
+def test_slow_calls_are_sampled_until_the_interval_is_narrow(clock):
+    """The more the times vary, the more rounds it takes, up to those that fill the time."""
+    rounds = []
+    for spread in (0.0, 0.015, 0.3):
+        rng = np.random.default_rng(1)
+        candidate = clock.call(lambda rng=rng, spread=spread: 100 * rng.lognormal(0, spread))
+        baseline = clock.call(lambda rng=rng, spread=spread: 200 * rng.lognormal(0, spread))
+        found = measure_latency(candidate, baseline, torch.zeros(1))
+        assert found.samples > 20 or relative_width(found.speedup) <= NARROW
+        rounds.append(found.samples)
+    assert rounds[0] == 7 < rounds[1] <= 32
+    assert 20 < rounds[2] <= 32
+
+
+def test_what_slows_whole_rounds_does_not_keep_the_ratio_wide(clock):
+    """The caller needs the speed-up: a machine that gets slower needs no more rounds for it."""
+    began = clock.now_ns
+
+    def slowdown():
+        return 1 + (clock.now_ns - began) / 30e9
+
+    found = measure_latency(clock.call(lambda: 300 * slowdown()), clock.call(lambda: 300 * slowdown()), torch.zeros(1))
+    assert relative_width(found.p50_ms) > NARROW
+    assert found.samples < 12
+
+
+@pytest.mark.parametrize(("ms", "calls_a_turn"), [(49.0, 2), (50.0, 1)])
+def test_a_slow_model_is_called_once_a_turn(clock, ms, calls_a_turn):
+    """It fills the caches by itself; beside it, a fast model is still called twice."""
+    calls, others = [], []
+    found = measure_latency(
+        clock.call(lambda: calls.append(1) or ms), clock.call(lambda: others.append(1) or 1.0), torch.zeros(1), warmup=2
+    )
+    assert len(calls) == 1 + (1 + calls_a_turn) + calls_a_turn * found.samples
+    assert len(others) == 1 + (1 + 2) + 2 * found.samples
+
+
+def test_one_slow_first_call_makes_no_model_slow(clock):
+    """A first call compiles, allocates or reads; the median of the warm-up decides."""
+    durations = itertools.chain([500.0, 500.0], itertools.repeat(1.0))
+    calls = []
+    found = measure_latency(clock.call(lambda: calls.append(1) or next(durations)), clock.call(1.0), torch.zeros(1))
+    assert len(calls) >= 2 * found.samples
+    assert found.samples == 64
+
+
+def test_alone_a_model_takes_turns_with_the_reference_workload(clock):
+    """One model is called, not two: a slow one once a turn. Against itself it is neither faster nor slower."""
+    calls = []
+    found = measure_latency(clock.call(lambda: calls.append(1) or 2000.0), None, torch.zeros(3, 1))
+    assert len(calls) == 1 + 2 + 7
+    assert (found.batch_size, found.samples, found.yardstick_ms) == (3, 7, 1.0)
+    assert found.p50_ms == Interval(2000.0, 2000.0, 2000.0)
+    assert found.baseline_p50_ms == 2000.0
+    assert found.speedup == Interval(1.0, 1.0, 1.0)
+
+
+def test_a_fast_model_alone_has_the_interval_of_its_median(clock):
+    """Its speed-up has no spread, its time has."""
+    rng = np.random.default_rng(0)
+    found = measure_latency(clock.call(lambda: rng.lognormal(0, 0.3)), None, torch.zeros(1))
+    assert found.samples >= 64
+    assert found.p50_ms.low < found.p50_ms.value < found.p50_ms.high
+    assert found.speedup == Interval(1.0, 1.0, 1.0)
 
 
 def test_a_real_model_is_measured_against_itself():
@@ -196,6 +296,30 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     assert held >= 108
 
 
+@pytest.mark.parametrize("n", [7, 16])
+def test_the_interval_of_few_rounds_holds_the_truth_as_often(n):
+    """A bootstrap of so few rounds would hold it in 80% of the draws."""
+    held = np.zeros(2)
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        p50, speedup = module._intervals(rng.lognormal(0, 0.03, n), 2 * rng.lognormal(0, 0.03, n), rng)
+        held += p50.low <= 1 <= p50.high, speedup.low <= 2 <= speedup.high
+    assert (held >= 182).all()  # 95% is promised, 91% is the alarm
+
+
+@given(st.integers(6, 60))
+def test_the_ranks_of_the_interval_are_those_of_the_sign_test(n):
+    """Oracle: the binomial sum in whole numbers. One rank further in would hold the median in less than 95% of the cases."""
+
+    def missed(rank):
+        return 2 * sum(math.comb(n, k) for k in range(rank)) / 2**n
+
+    interval = module._ranked(np.random.default_rng(n).permutation(n).astype(float))
+    rank = int(interval.low) + 1
+    assert interval.high == n - rank
+    assert missed(rank) <= 0.05 < missed(rank + 1)
+
+
 def a_latency(baseline_ms, yardstick_ms=1.0):
     """A measurement in which the untouched model took `baseline_ms`."""
     one = Interval(1.0, 1.0, 1.0)
@@ -216,3 +340,23 @@ def test_a_slower_machine_is_no_disturbance():
     """A slower machine slows the reference workload down as well, so it cancels."""
     tries = [a_latency(8.0, yardstick_ms=2.0)]
     assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0)).baseline_p50_ms == 8.0
+
+
+def a_reference(p50_ms, width):
+    """A measurement of the untouched model whose interval is `width` wide, relative to its median."""
+    p50 = Interval(p50_ms, p50_ms * (1 - width / 2), p50_ms * (1 + width / 2))
+    return Latency(32, 64, p50, None, None, p50_ms, Interval(1.0, 1.0, 1.0), 1.0)
+
+
+@pytest.mark.parametrize(("widths", "used"), [((0.03, 0.0), 1), ((0.5, 0.03), 2), ((0.5, 0.5, 0.5, 0.0), 3)])
+def test_the_untouched_model_is_measured_again_only_where_its_times_spread(widths, used):
+    """What nothing disturbed needs no second look, and a machine that is never quiet gets three."""
+    tries = [a_reference(10.0 - at, width) for at, width in enumerate(widths)]
+    assert measure_reference(lambda: tries.pop(0)).p50_ms.value == 10.0 - (used - 1)  # the fastest
+    assert len(tries) == len(widths) - used
+
+
+def test_nothing_is_measured_again_when_time_is_up():
+    """The first measurement is then the only one."""
+    tries = [a_reference(10.0, 0.5), a_reference(9.0, 0.01)]
+    assert measure_reference(lambda: tries.pop(0), lambda: True).p50_ms.value == 10.0
