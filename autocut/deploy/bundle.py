@@ -58,7 +58,8 @@ class Claims:
 
     `kind` is the registered kind whose metric the task uses, None if the metric is the user's own function. `metric` is its name.
     `lineage` holds the keys of the stages that made the model, `command` the command that the user typed. If the verifier
-    replays only the first `test_examples` of the claimed split, `test_accuracy` is the metric on those.
+    replays only the first `test_examples` of the claimed split, `test_accuracy` is the metric on those. The
+    inputs of `synthetic` examples are made up, and have no accuracy.
     """
 
     task: str
@@ -75,6 +76,7 @@ class Claims:
     machine_details: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     test_examples: int | None = None
     test_accuracy: float | None = None
+    synthetic: bool = False
 
 
 class Deployed:
@@ -251,10 +253,11 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         verification=ExamplesClaim(
             examples=number_of_examples(examples),
             kind=claims.kind,
-            accuracy=claimed_metric(claims.kind, examples),
+            accuracy=None if claims.synthetic else claimed_metric(claims.kind, examples),
             outputs_step=first.step if first.step > 1 else None,
             test_examples=claims.test_examples,
             test_accuracy=claims.test_accuracy,
+            synthetic=True if claims.synthetic else None,
         ),
         environment=Environment(
             python=platform.python_version(),

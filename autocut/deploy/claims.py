@@ -108,7 +108,11 @@ def _outputs(manifest: Manifest, findings: Findings) -> Check:
 def _examples_accuracy(manifest: Manifest, findings: Findings) -> Check:
     claim = manifest.verification
     if claim.accuracy is None:
-        why = "is the task's own code, which is not run here" if claim.kind is None else "is not defined on so few examples"
+        why = "is not defined on so few examples"
+        if claim.synthetic:
+            why = "is not defined on synthetic examples"
+        elif claim.kind is None:
+            why = "is the task's own code, which is not run here"
         message = f"metric {manifest.metric!r} {why}: only the outputs were compared"
         return Check("accuracy on examples", "not claimed", "not measured", True, message)
     counted = f"{claim.examples} examples"

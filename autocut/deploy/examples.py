@@ -66,7 +66,8 @@ class ExampleBatch:
 class ExampleCollector:
     """Keeps what one pass over a split gives. Whoever makes the pass calls `predict` on the batches of `watch`.
 
-    `own` are the first examples, for the bundle. Where its limits cut a batch, the model answers that part of the batch alone.
+    `own` are the first examples, for the bundle: one at least, however large it is. Where the limits cut a batch, the model answers
+    that part of the batch alone.
     `replay` are the first whole batches, up to `replay_bytes`, for the verifier.
 
     Args:
@@ -85,23 +86,9 @@ class ExampleCollector:
     replay_bytes: int = 0
     full: bool = False
     replay: list[ExampleBatch] = field(default_factory=list)
-    _own: list[ExampleBatch] = field(default_factory=list)
+    own: list[ExampleBatch] = field(default_factory=list)
     _step: int = 0
     _targets: Tensor | None = None
-
-    @property
-    def own(self) -> tuple[ExampleBatch, ...]:
-        """The examples for the bundle.
-
-        Raises:
-            BundleError: one example alone is larger than `max_bytes`.
-        """
-        if not self._own:
-            raise BundleError(
-                f"one verification example must fit into {self.max_bytes} bytes, got none that does",
-                "its inputs are too large: give the task smaller inputs",
-            )
-        return tuple(self._own)
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield `batches`, and remember the targets of the latest."""
@@ -128,16 +115,18 @@ class ExampleCollector:
             self._keep_own(batch, targets)
 
     def _keep_own(self, batch: ExampleBatch, targets: Tensor) -> None:
-        left = self.max_examples - sum(map(len, self._own))
-        room = self.max_bytes - sum(map(_size, self._own))
+        left = self.max_examples - sum(map(len, self.own))
+        room = self.max_bytes - sum(map(_size, self.own))
         length = min(len(batch), left, room * len(batch) // max(_size(batch), 1))
+        if not self.own:
+            length = max(length, 1)
         self.full = length < len(batch) or length == left
         if length == 0:
             return
         if length < len(batch):
             inputs = take(batch.inputs, length)
             batch = self._batch(inputs, targets[:length], self.model(inputs))
-        self._own.append(batch)
+        self.own.append(batch)
 
     def _batch(self, inputs: Inputs, targets: Tensor, output: Tensor) -> ExampleBatch:
         whole, wanted = output_array(output), targets.detach().cpu().numpy()
@@ -156,17 +145,13 @@ def collect_examples(
     max_examples: int = MAX_EXAMPLES,
     max_bytes: int = MAX_BYTES,
 ) -> tuple[ExampleBatch, ...]:
-    """Collect the examples of a bundle, where no pass over `batches` is made for another purpose.
-
-    Raises:
-        BundleError: one example alone is larger than `max_bytes`.
-    """
+    """Collect the examples of a bundle, where no pass over `batches` is made for another purpose."""
     collector = ExampleCollector(predict, kind, max_examples, max_bytes)
     for inputs, _ in collector.watch(batches):
         collector.predict(inputs)
         if collector.full:
             break
-    return collector.own
+    return tuple(collector.own)
 
 
 def first_batches(batches: Iterable[ExampleBatch], most: int) -> tuple[ExampleBatch, ...]:

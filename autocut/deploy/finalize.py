@@ -26,6 +26,7 @@ from autocut.deploy.examples import (
 )
 from autocut.deploy.fresh_process import FreshProcess
 from autocut.deploy.manifest import Economics
+from autocut.deploy.synthetic import synthetic_examples
 from autocut.deploy.verify import TIMEOUT_S, Verification, verify_bundle
 from autocut.errors import DeadlineError
 from autocut.measure.accuracy import Scores, score_model, to_accuracy
@@ -116,9 +117,13 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     measurement = Measurement(accuracy, cost, None, energy.energy_j_per_prediction, energy.energy_source)
     with runner.working():
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed search: written, but never verified
-        sample = choose_sample(collector, accuracy.examples, largest.p50_ms.value / largest.batch_size / 1e3)
+        synthetic = () if task.share_examples else synthetic_examples(predict, collector.own[0], task.seed)
+        seconds_each = largest.p50_ms.value / largest.batch_size / 1e3
+        sample = choose_sample(collector, accuracy.examples, seconds_each, synthetic)
         claims = _claims(runner.context, recipe, model, artifact, measurement, request)
-        claims = replace(claims, test_examples=sample.test_examples, test_accuracy=sample.test_accuracy)
+        claims = replace(
+            claims, test_examples=sample.test_examples, test_accuracy=sample.test_accuracy, synthetic=not task.share_examples
+        )
         manifest = write_bundle(artifact.folder, draft, claims, sample.own)
     verification = _verify(runner, draft, request.deadline, sample.replay, fresh)
     findings = verification.findings
@@ -145,17 +150,19 @@ class ReplaySample:
     test_accuracy: float | None
 
 
-def choose_sample(collector: ExampleCollector, examples: int, seconds_each: float) -> ReplaySample:
+def choose_sample(
+    collector: ExampleCollector, examples: int, seconds_each: float, synthetic: tuple[ExampleBatch, ...] = ()
+) -> ReplaySample:
     """Choose what is replayed in about `_REPLAY_S` seconds, if one of the `examples` of the test split takes `seconds_each`.
 
     The sample holds the first examples of the split, as far as they were collected. One that is no larger than the bundle's own
-    examples is not replayed beside them.
+    examples is not replayed beside them, unless those are `synthetic`.
     """
     most = int(min(_REPLAY_S / seconds_each, 2 * examples))
-    own = first_batches(collector.own, max(most, _FEWEST_EXAMPLES))
+    own = synthetic or first_batches(collector.own, max(most, _FEWEST_EXAMPLES))
     replay = first_batches(collector.replay, most - number_of_examples(own))
     whole = number_of_examples(replay) == examples
-    if number_of_examples(replay) <= number_of_examples(own) and not whole:
+    if number_of_examples(replay) <= number_of_examples(own) and not whole and not synthetic:
         replay = ()
     sample = replay or own
     if number_of_examples(sample) == examples:

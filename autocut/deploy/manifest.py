@@ -84,6 +84,7 @@ class ExamplesClaim(_Record):
       whole outputs.
     - `test_examples`: at export, only so many first examples of the test split were replayed, because more would take long.
       `test_accuracy` is the model's metric on those.
+    - `synthetic`: the inputs of the file are made up, so that it holds no data of the user. `accuracy` is then None.
     """
 
     examples: int = Field(ge=1)
@@ -92,6 +93,7 @@ class ExamplesClaim(_Record):
     outputs_step: int | None = Field(default=None, gt=1)
     test_examples: int | None = Field(default=None, ge=1)
     test_accuracy: float | None = None
+    synthetic: Literal[True] | None = None
 
     @model_serializer(mode="wrap")
     def _only_what_is_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

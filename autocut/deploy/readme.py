@@ -108,11 +108,18 @@ def _files(manifest: Manifest) -> str:
     large = (
         "" if step is None else f" The outputs are large, so it keeps every {step}th value: `output.reshape(n, -1)[:, ::{step}]`."
     )
+    data = (
+        f"**`examples.npz` holds real data**: {claim.examples} examples of the {split} split with their targets. "
+        "Who gets this folder gets them."
+    )
+    if claim.synthetic:
+        data = (
+            f"`examples.npz` holds no real data: the inputs of its {claim.examples} examples are synthetic, their targets are zero."
+        )
     return (
         "## Its files\n\n`manifest.json` holds the recipe, the measurement, the machine, the command and the SHA-256 of every "
-        "file; `examples.npz` real inputs, targets and this model's outputs; `model/` what the runtime loads.\n\n"
-        f"**`examples.npz` holds real data**: {claim.examples} examples of the {split} split with their targets. "
-        f"Who gets this folder gets them.{large}"
+        "file; `examples.npz` inputs, targets and this model's outputs; `model/` what the runtime loads.\n\n"
+        f"{data}{large}"
     )
 
 

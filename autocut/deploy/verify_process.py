@@ -126,7 +126,8 @@ def _is_below(file: str, folders: set[str]) -> bool:
 def _find_outputs(
     deployed: Deployed, stored: Sequence[ExampleBatch], test: Sequence[ExampleBatch] | None, findings: Findings
 ) -> Findings:
-    found, accuracy = _replay(deployed, stored)
+    claim = deployed.manifest.verification
+    found, accuracy = _replay(deployed, stored, None if claim.synthetic else claim.kind)
     findings = replace(
         findings,
         output_deviation=found,
@@ -135,7 +136,7 @@ def _find_outputs(
     )
     if test is None:
         return findings
-    found, accuracy = _replay(deployed, test)
+    found, accuracy = _replay(deployed, test, claim.kind)
     return replace(
         findings,
         output_deviation=max(findings.output_deviation or 0.0, found),
@@ -144,9 +145,8 @@ def _find_outputs(
     )
 
 
-def _replay(deployed: Deployed, examples: Sequence[ExampleBatch]) -> tuple[float, float | None]:
+def _replay(deployed: Deployed, examples: Sequence[ExampleBatch], kind: str | None) -> tuple[float, float | None]:
     """Return the deviation of the bundle's outputs from the stored ones, and its metric. It keeps no whole outputs."""
-    kind = deployed.manifest.verification.kind
     parts, scores = [], []
     for batch in examples:
         output = output_array(deployed.predict(batch.inputs))

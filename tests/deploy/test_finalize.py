@@ -6,13 +6,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from autocut.deploy import finalize as finalize_module
 from autocut.deploy import verify as verify_module
-from autocut.deploy.examples import ExampleCollector, read_examples, write_examples
+from autocut.deploy.examples import ExampleBatch, ExampleCollector, read_examples, write_examples
 from autocut.deploy.finalize import FinalizationRequest, choose_sample, finalize
 from autocut.deploy.manifest import hash_files, read_manifest
+from autocut.deploy.synthetic import synthetic_examples
 from autocut.deploy.verify import verify_bundle
+from autocut.errors import InfeasibleRecipeError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
@@ -160,3 +163,46 @@ def test_a_language_model_is_finalized_with_a_part_of_its_outputs(finalized, lan
     claim.rewrite(folder, files=hash_files(folder))
     failed = verify_bundle(folder, in_fresh_process=False, latency_tolerance=0.9).failed
     assert [check.name for check in failed] == ["outputs"]
+
+
+def test_a_task_may_keep_its_examples_to_itself(finalized, small_task_file, verifications):
+    """The bundle then has synthetic inputs and no accuracy on them; the test split is replayed all the same."""
+    small_task_file.write_text(small_task_file.read_text().replace("pretrained=False", "pretrained=False, share_examples=False"))
+
+    done = finalized(small_task_file, mode="eager")
+
+    assert done.refusal is None
+    claim = read_manifest(done.folder).verification
+    (batch,) = read_examples(done.folder / "examples.npz")
+    real = {row.tobytes() for row in np.float32(load_digits().data / 16.0)}
+    assert (claim.synthetic, claim.accuracy, claim.examples) == (True, None, 64)
+    assert not real & {row.numpy().tobytes() for row in batch.inputs}
+    assert not batch.targets.any()
+    assert message(verifications[0], "accuracy on test").endswith("300 examples)")
+    assert "synthetic" in message(verify_bundle(done.folder, in_fresh_process=False).checks, "accuracy on examples")
+    assert "holds no real data" in (done.folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_synthetic_inputs_keep_dtype_shape_and_range():
+    """Of every tensor, also of masks and of tokens."""
+    real = {"x": torch.rand(8, 3) + 5, "ids": torch.randint(7, 90, (8, 12)), "mask": torch.ones(8, 12, dtype=torch.bool)}
+    batch = ExampleBatch(real, np.arange(8), np.zeros((8, 1)))
+
+    (made,) = synthetic_examples(lambda inputs: inputs["x"][:, :1], batch, seed=0)
+
+    assert {name: (drawn.dtype, drawn.shape) for name, drawn in made.inputs.items()} == {
+        name: (tensor.dtype, tensor.shape) for name, tensor in real.items()
+    }
+    assert all(real[name].min() <= drawn.min() and drawn.max() <= real[name].max() for name, drawn in made.inputs.items())
+    assert not torch.equal(made.inputs["ids"], real["ids"])
+
+
+def test_a_model_that_refuses_synthetic_inputs_ends_its_trial():
+    """With the option's name in the reason."""
+    batch = ExampleBatch(torch.rand(8, 3), np.arange(8), np.zeros((8, 1)))
+
+    def refuse(inputs):
+        raise ValueError("lengths must fall")
+
+    with pytest.raises(InfeasibleRecipeError, match=r"share_examples=False.*lengths must fall"):
+        synthetic_examples(refuse, batch, seed=0)
