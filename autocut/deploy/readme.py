@@ -106,7 +106,7 @@ def _files(manifest: Manifest) -> str:
     claim, split = manifest.verification, manifest.measurement.accuracy.split
     step = claim.outputs_step
     large = (
-        "" if step is None else f" The outputs are large, so it keeps every {step}th value: `output.reshape(n, -1)[:, ::{step}]`."
+        "" if step is None else f" The outputs are large, so it keeps one value in {step}: `output.reshape(n, -1)[:, ::{step}]`."
     )
     data = (
         f"**`examples.npz` holds real data**: {claim.examples} examples of the {split} split with their targets. "
