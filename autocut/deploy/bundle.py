@@ -25,7 +25,7 @@ from typing import Literal
 from torch import Tensor
 
 from autocut import __version__
-from autocut.deploy.examples import ExampleBatch, examples_accuracy, write_examples
+from autocut.deploy.examples import ExampleBatch, claimed_metric, number_of_examples, write_examples
 from autocut.deploy.manifest import (
     EXAMPLES,
     MANIFEST,
@@ -57,7 +57,9 @@ class Claims:
     """What a new bundle says about its model, besides the hashes and signatures that are read from its files.
 
     `kind` is the registered kind whose metric the task uses, None if the metric is the user's own function. `metric` is its name.
-    `lineage` holds the keys of the stages that made the model, `command` the command that the user typed.
+    `lineage` holds the keys of the stages that made the model, `command` the command that the user typed. If the verifier
+    replays only the first `test_examples` of the claimed split, `test_accuracy` is the metric on those. The
+    inputs of `synthetic` examples are made up, and have no accuracy.
     """
 
     task: str
@@ -72,6 +74,9 @@ class Claims:
     lineage: Sequence[str] = ()
     economics: Economics | None = None
     machine_details: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    test_examples: int | None = None
+    test_accuracy: float | None = None
+    synthetic: bool = False
 
 
 class Deployed:
@@ -226,7 +231,6 @@ def _finish(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Ma
 def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Manifest:
     dtype, mode = claims.recipe.lowering
     first = examples[0]
-    accuracy = examples_accuracy(claims.kind, examples, [batch.outputs for batch in examples])
     structure: Literal["tensor", "tuple", "dict"] = "tuple"
     if not isinstance(first.inputs, tuple):
         structure = "tensor" if isinstance(first.inputs, Tensor) else "dict"
@@ -245,8 +249,16 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         economics=claims.economics,
         structure=structure,
         inputs=tuple(_signature(name, tensor.shape, str(tensor.dtype)) for name, tensor in tensors(first.inputs).items()),
-        output=_signature("output", first.outputs.shape, str(first.outputs.dtype)),
-        verification=ExamplesClaim(examples=sum(len(batch) for batch in examples), kind=claims.kind, accuracy=accuracy),
+        output=_signature("output", first.shape, str(first.outputs.dtype)),
+        verification=ExamplesClaim(
+            examples=number_of_examples(examples),
+            kind=claims.kind,
+            accuracy=None if claims.synthetic else claimed_metric(claims.kind, examples),
+            outputs_step=first.step if first.step > 1 else None,
+            test_examples=claims.test_examples,
+            test_accuracy=claims.test_accuracy,
+            synthetic=True if claims.synthetic else None,
+        ),
         environment=Environment(
             python=platform.python_version(),
             libraries=runtime_versions(),

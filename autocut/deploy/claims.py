@@ -108,25 +108,39 @@ def _outputs(manifest: Manifest, findings: Findings) -> Check:
 def _examples_accuracy(manifest: Manifest, findings: Findings) -> Check:
     claim = manifest.verification
     if claim.accuracy is None:
-        message = f"metric {manifest.metric!r} is the task's own code, which is not run here: only the outputs were compared"
+        why = "is not defined on so few examples"
+        if claim.synthetic:
+            why = "is not defined on synthetic examples"
+        elif claim.kind is None:
+            why = "is the task's own code, which is not run here"
+        message = f"metric {manifest.metric!r} {why}: only the outputs were compared"
         return Check("accuracy on examples", "not claimed", "not measured", True, message)
-    return _accuracy("accuracy on examples", claim.accuracy, findings.examples_accuracy, claim.examples)
+    counted = f"{claim.examples} examples"
+    if claim.test_examples is not None:
+        accuracy = manifest.measurement.accuracy
+        counted += f"; at export {claim.test_examples} of {accuracy.examples} {accuracy.split} examples were replayed"
+    return _accuracy("accuracy on examples", claim.accuracy, findings.examples_accuracy, claim.examples, counted)
 
 
 def _test_accuracy(manifest: Manifest, findings: Findings) -> Check:
-    claim = manifest.measurement.accuracy
+    claim, sample = manifest.measurement.accuracy, manifest.verification
     name = f"accuracy on {claim.split}"
-    if findings.test_examples != claim.examples:
-        message = f"{name} is claimed for {claim.examples} examples, got {findings.test_examples}"
-        return Check(name, f"{claim.examples} examples", f"{findings.test_examples} examples", False, message)
-    return _accuracy(name, claim.metric.value, findings.test_accuracy, claim.examples)
+    wanted = claim.examples if sample.test_examples is None else sample.test_examples
+    if findings.test_examples != wanted:
+        message = f"{name} is claimed for {wanted} examples, got {findings.test_examples}"
+        return Check(name, f"{wanted} examples", f"{findings.test_examples} examples", False, message)
+    if sample.test_examples is None:
+        return _accuracy(name, claim.metric.value, findings.test_accuracy, wanted, f"{wanted} examples")
+    return _accuracy(name, sample.test_accuracy, findings.test_accuracy, wanted, f"{wanted} of {claim.examples} examples")
 
 
-def _accuracy(name: str, claim: float, found: float | None, examples: int) -> Check:
+def _accuracy(name: str, claim: float | None, found: float | None, examples: int, counted: str) -> Check:
+    if claim is None:
+        return Check(name, "not claimed", "not compared", True, f"{name} is not defined on {counted}")
     tolerance = max(ACCURACY_TOLERANCE * max(1.0, abs(claim)), 1 / examples)
     ok = found is not None and abs(found - claim) <= tolerance + 1e-9
     shown = "none" if found is None else f"{found:.4g}"
-    message = f"{name} is {shown}, {claim:.4g} was claimed (tolerance {tolerance:.2g}, {examples} examples)"
+    message = f"{name} is {shown}, {claim:.4g} was claimed (tolerance {tolerance:.2g}, {counted})"
     return Check(name, f"{claim:.4g}", shown, ok, message)
 
 

@@ -16,16 +16,24 @@ from functools import partial
 from pathlib import Path
 
 from autocut.deploy.bundle import Claims, write_bundle
-from autocut.deploy.examples import ExampleBatch, collect_examples, write_examples
+from autocut.deploy.examples import (
+    ExampleBatch,
+    ExampleCollector,
+    claimed_metric,
+    first_batches,
+    number_of_examples,
+    write_examples,
+)
 from autocut.deploy.fresh_process import FreshProcess
 from autocut.deploy.manifest import Economics
+from autocut.deploy.synthetic import synthetic_examples
 from autocut.deploy.verify import TIMEOUT_S, Verification, verify_bundle
 from autocut.errors import DeadlineError
-from autocut.measure.accuracy import Scores, to_accuracy
+from autocut.measure.accuracy import Scores, score_model, to_accuracy
 from autocut.measure.energy import measure_energy
 from autocut.measure.machine import describe_machine
 from autocut.measurement import Cost, Measurement
-from autocut.pipeline.measuring_stages import read_scores, score, scores_stage
+from autocut.pipeline.measuring_stages import read_scores, scores_stage
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import StageContext, StageRunner
@@ -35,13 +43,18 @@ from autocut.score import values_of
 from autocut.stages import lowering
 from autocut.stages.model_files import Prefix
 from autocut.task.finalization_key import issue_finalization_key
+from autocut.task.task import Task
 
 _MOST_SAMPLES, _FEWEST_SAMPLES = 200, 64
 _TIMING_S = 2.5
 """Seconds of the untouched model's calls in a final timing. A slower model gets fewer samples, down to those that p90 needs. Where
 even these take seconds, `measure_latency` stops as soon as the interval is narrow, and p90 may stay unknown."""
 _MAX_TEST_BYTES = 256 * 2**20
-"""A larger test split is not handed to the verifying process, which then compares on the bundle's own examples."""
+"""Of a larger test split, the verifying process gets the first examples."""
+_REPLAY_S = 10.0
+"""Seconds of the verifier's replay, by the claimed latency: it is alone on the machine. A slow model replays a sample."""
+_FEWEST_EXAMPLES = 16
+"""A bundle keeps this many examples, however slow its model is."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,8 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     with runner.working():
         fresh.start()  # it imports now, while others may work, and later verifies alone on this machine
         predict = lowering.load(artifact.folder, mode, runner.context.threads)
-        scores = score(predict, task, test)
+        collector = ExampleCollector(predict, _registered_kind(task), replay_bytes=_MAX_TEST_BYTES)
+        scores = score_model(collector.predict, collector.watch(task.loader(test, task.batch_size)), task.metric_kind)
         fresh.wait_until_ready(min(TIMEOUT_S, request.deadline - time.time()))
     untouched = _untouched_scores(pipeline)
     with runner.working():
@@ -104,11 +118,15 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     measurement = Measurement(accuracy, cost, None, energy.energy_j_per_prediction, energy.energy_source)
     with runner.working():
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed search: written, but never verified
+        synthetic = () if task.share_examples else synthetic_examples(predict, collector.own[0], task.seed)
+        seconds_each = largest.p50_ms.value / largest.batch_size / 1e3
+        sample = choose_sample(collector, accuracy.examples, seconds_each, synthetic)
         claims = _claims(runner.context, recipe, model, artifact, measurement, request)
-        batches = task.loader(test, task.batch_size)
-        manifest = write_bundle(artifact.folder, draft, claims, collect_examples(predict, batches))
-        whole = collect_examples(predict, batches, max_examples=None, max_bytes=_MAX_TEST_BYTES)
-    verification = _verify(runner, draft, request.deadline, whole if sum(map(len, whole)) == len(task.locked_test) else (), fresh)
+        claims = replace(
+            claims, test_examples=sample.test_examples, test_accuracy=sample.test_accuracy, synthetic=not task.share_examples
+        )
+        manifest = write_bundle(artifact.folder, draft, claims, sample.own)
+    verification = _verify(runner, draft, request.deadline, sample.replay, fresh)
     findings = verification.findings
     first_start_ms = cost.cold_start_ms if findings.cold_start_ms is None else findings.cold_start_ms
     found = replace(measurement, peak_memory_bytes=findings.peak_memory_bytes, cost=replace(cost, cold_start_ms=first_start_ms))
@@ -118,6 +136,44 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
         return Finalized(request.to, manifest.digest, found, None)
     shutil.rmtree(draft, ignore_errors=True)
     return Finalized(request.to, manifest.digest, found, "; ".join(check.message for check in verification.failed))
+
+
+@dataclass(frozen=True)
+class ReplaySample:
+    """What the verifier replays: the bundle's `own` examples, and `replay`, the first batches of the test split.
+
+    `test_examples` and `test_accuracy` are None where the whole test split is replayed.
+    """
+
+    own: tuple[ExampleBatch, ...]
+    replay: tuple[ExampleBatch, ...]
+    test_examples: int | None
+    test_accuracy: float | None
+
+
+def choose_sample(
+    collector: ExampleCollector, examples: int, seconds_each: float, synthetic: tuple[ExampleBatch, ...] = ()
+) -> ReplaySample:
+    """Choose what is replayed in about `_REPLAY_S` seconds, if one of the `examples` of the test split takes `seconds_each`.
+
+    The sample holds the first examples of the split, as far as they were collected. One that is no larger than the bundle's own
+    examples is not replayed beside them, unless those are `synthetic`.
+    """
+    most = int(min(_REPLAY_S / seconds_each, 2 * examples))
+    own = synthetic or first_batches(collector.own, max(most, _FEWEST_EXAMPLES))
+    replay = first_batches(collector.replay, most - number_of_examples(own))
+    whole = number_of_examples(replay) == examples
+    if number_of_examples(replay) <= number_of_examples(own) and not whole and not synthetic:
+        replay = ()
+    sample = replay or own
+    if number_of_examples(sample) == examples:
+        return ReplaySample(own, replay, None, None)
+    return ReplaySample(own, replay, number_of_examples(sample), claimed_metric(collector.kind, sample))
+
+
+def _registered_kind(task: Task) -> str | None:
+    """Return the kind whose metric the task uses; None if the metric is the user's own code."""
+    return task.kind if task.metric is None and task.summarize is None else None
 
 
 def _samples(reference: Cost) -> int:
@@ -146,13 +202,13 @@ def _untouched_scores(pipeline: Pipeline) -> Scores:
 
 
 def _verify(
-    runner: StageRunner, folder: Path, deadline: float, whole: tuple[ExampleBatch, ...], fresh: FreshProcess
+    runner: StageRunner, folder: Path, deadline: float, replay: tuple[ExampleBatch, ...], fresh: FreshProcess
 ) -> Verification:
     with tempfile.TemporaryDirectory(prefix="autocut-test-") as scratch:
-        examples = Path(scratch) / "test.npz" if whole else None
+        examples = Path(scratch) / "test.npz" if replay else None
         if examples:
             with runner.working():
-                write_examples(examples, whole)
+                write_examples(examples, replay)
         with runner.alone():
             timeout_s = max(0.1, min(TIMEOUT_S, deadline - time.time()))
             verification = verify_bundle(folder, examples=examples, process=fresh, timeout_s=timeout_s)
@@ -174,7 +230,7 @@ def _claims(
         recipe=recipe,
         measurement=measurement,
         values=values,
-        kind=task.kind if task.metric is None and task.summarize is None else None,
+        kind=_registered_kind(task),
         metric=task.metric_kind.name,
         command=request.command,
         seed=context.seed,

@@ -14,7 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from autocut.errors import BundleError, VerificationError
 from autocut.measurement import Measurement
@@ -67,11 +76,29 @@ class TensorSignature(_Record):
 
 
 class ExamplesClaim(_Record):
-    """What the model must give on `examples.npz`: `accuracy` by the rules of `kind`. Both are None if the metric is the user's."""
+    """What the model must give on `examples.npz`: `accuracy` by the rules of `kind`. Both are None if the metric is the user's.
+
+    The other fields are written only where they say something, so that older versions read all other bundles:
+
+    - `outputs_step`: the file keeps every so many-th value of an example's outputs, because they are large. Accuracy is that of the
+      whole outputs.
+    - `test_examples`: at export, only so many first examples of the test split were replayed, because more would take long.
+      `test_accuracy` is the model's metric on those.
+    - `synthetic`: the inputs of the file are made up, so that it holds no data of the user. `accuracy` is then None.
+    """
 
     examples: int = Field(ge=1)
     kind: str | None
     accuracy: float | None
+    outputs_step: int | None = Field(default=None, gt=1)
+    test_examples: int | None = Field(default=None, ge=1)
+    test_accuracy: float | None = None
+    synthetic: Literal[True] | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        always = ("examples", "kind", "accuracy")
+        return {name: value for name, value in serialize(self).items() if name in always or value is not None}
 
 
 class Economics(_Record):

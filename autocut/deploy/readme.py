@@ -12,7 +12,7 @@ from autocut.stages.compile import ExampleCall, modes
 
 def readme(model: Path, manifest: Manifest) -> str:
     """Return the README's Markdown for the model files in folder `model`."""
-    parts = [_head(manifest), _how_to_run(model, manifest), _numbers(manifest), _price(manifest), _files()]
+    parts = [_head(manifest), _how_to_run(model, manifest), _numbers(manifest), _price(manifest), _files(manifest)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,10 +102,24 @@ def _price(manifest: Manifest) -> str:
     )
 
 
-def _files() -> str:
+def _files(manifest: Manifest) -> str:
+    claim, split = manifest.verification, manifest.measurement.accuracy.split
+    step = claim.outputs_step
+    large = (
+        "" if step is None else f" The outputs are large, so it keeps one value in {step}: `output.reshape(n, -1)[:, ::{step}]`."
+    )
+    data = (
+        f"**`examples.npz` holds real data**: {claim.examples} examples of the {split} split with their targets. "
+        "Who gets this folder gets them."
+    )
+    if claim.synthetic:
+        data = (
+            f"`examples.npz` holds no real data: the inputs of its {claim.examples} examples are synthetic, their targets are zero."
+        )
     return (
         "## Its files\n\n`manifest.json` holds the recipe, the measurement, the machine, the command and the SHA-256 of every "
-        "file; `examples.npz` real inputs, targets and this model's outputs; `model/` what the runtime loads."
+        "file; `examples.npz` inputs, targets and this model's outputs; `model/` what the runtime loads.\n\n"
+        f"{data}{large}"
     )
 
 

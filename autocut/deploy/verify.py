@@ -62,8 +62,8 @@ def verify_bundle(
 
     Args:
         folder: The bundle.
-        examples: An `.npz` by `write_examples` with the whole split of the claimed accuracy. None compares accuracy on the bundle's
-            own examples only.
+        examples: An `.npz` by `write_examples` with the whole split of the claimed accuracy, or with the first examples of it that
+            the manifest counts. None compares accuracy on the bundle's own examples only.
         in_fresh_process: False runs the bundle in this process. That is faster, but it measures neither memory nor cold start, and
             the user's code may be loaded.
         process: A fresh process that has verified nothing yet; it may have been started. None starts one.

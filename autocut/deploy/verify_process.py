@@ -27,7 +27,7 @@ import torch
 import autocut
 from autocut.deploy.bundle import Deployed, load
 from autocut.deploy.claims import Findings, FoundLatency, latency_agrees
-from autocut.deploy.examples import ExampleBatch, StoredArray, examples_accuracy, output_array, read_examples
+from autocut.deploy.examples import ExampleBatch, StoredArray, metric_of, number_of_examples, output_array, read_examples, scores_of
 from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER, read_manifest
 from autocut.errors import AutocutError
 from autocut.measure.footprint import forget_peak, peak_resident_bytes, resident_bytes, size_of
@@ -77,7 +77,7 @@ def find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone
 
 def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool) -> Findings:
     stored = read_examples(folder / EXAMPLES)
-    whole_split = read_examples(examples) if examples is not None else None
+    test = read_examples(examples) if examples is not None else None
     threads = read_manifest(folder).measurement.cost.threads
     if alone:
         torch.set_num_threads(threads)
@@ -91,7 +91,7 @@ def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alon
     findings = Findings(machine=machine_fingerprint())
     if alone:
         findings = replace(findings, cold_start_ms=cold_start_ms, peak_memory_bytes=peak_bytes)
-    findings = _find_outputs(deployed, stored, whole_split, findings)
+    findings = _find_outputs(deployed, stored, test, findings)
     return replace(
         findings,
         size_bytes=size_of(folder / MODEL_FOLDER)[0],
@@ -124,29 +124,42 @@ def _is_below(file: str, folders: set[str]) -> bool:
 
 
 def _find_outputs(
-    deployed: Deployed, stored: Sequence[ExampleBatch], whole_split: Sequence[ExampleBatch] | None, findings: Findings
+    deployed: Deployed, stored: Sequence[ExampleBatch], test: Sequence[ExampleBatch] | None, findings: Findings
 ) -> Findings:
-    kind = deployed.manifest.verification.kind
-    outputs = [output_array(deployed.predict(batch.inputs)) for batch in stored]
+    claim = deployed.manifest.verification
+    found, accuracy = _replay(deployed, stored, None if claim.synthetic else claim.kind)
     findings = replace(
         findings,
-        output_deviation=deviation(outputs, stored),
+        output_deviation=found,
         output_tolerance=output_tolerance(deployed.manifest.dtype),
-        examples_accuracy=examples_accuracy(kind, stored, outputs),
+        examples_accuracy=accuracy,
     )
-    if whole_split is None:
+    if test is None:
         return findings
-    outputs = [output_array(deployed.predict(batch.inputs)) for batch in whole_split]
+    found, accuracy = _replay(deployed, test, claim.kind)
     return replace(
         findings,
-        output_deviation=max(findings.output_deviation or 0.0, deviation(outputs, whole_split)),
-        test_accuracy=examples_accuracy(kind, whole_split, outputs),
-        test_examples=sum(len(batch) for batch in whole_split),
+        output_deviation=max(findings.output_deviation or 0.0, found),
+        test_accuracy=accuracy,
+        test_examples=number_of_examples(test),
     )
+
+
+def _replay(deployed: Deployed, examples: Sequence[ExampleBatch], kind: str | None) -> tuple[float, float | None]:
+    """Return the deviation of the bundle's outputs from the stored ones, and its metric. It keeps no whole outputs."""
+    parts, scores = [], []
+    for batch in examples:
+        output = output_array(deployed.predict(batch.inputs))
+        parts.append(batch.kept_part(output))
+        scores.append(scores_of(kind, output, batch.targets))
+    return deviation(parts, examples), metric_of(kind, examples, scores)
 
 
 def deviation(outputs: Sequence[StoredArray], examples: Sequence[ExampleBatch]) -> float:
-    """Return the largest difference to the stored outputs, relative to the largest of them; infinity if shapes or NaNs differ."""
+    """Return the largest difference to the stored outputs, relative to the largest of them; infinity if shapes or NaNs differ.
+
+    Where `examples` keep a part of their outputs, `outputs` are such parts.
+    """
     worst, largest = 0.0, 0.0
     for output, batch in zip(outputs, examples, strict=True):
         if output.shape != batch.outputs.shape or not np.array_equal(np.isfinite(output), np.isfinite(batch.outputs)):

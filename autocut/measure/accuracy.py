@@ -67,7 +67,7 @@ def score_model(predict: Predict, loader: Iterable[Batch], kind: Kind) -> Scores
         seen += len(expected)
     if not seen:
         raise InputError("a split must have examples, got none", "give the task a larger split")
-    return Scores(np.concatenate(scores), _concatenate(targets))
+    return Scores(np.concatenate(scores), join_targets(targets))
 
 
 def to_accuracy(split: str, scores: Scores, kind: Kind, baseline: Scores | None = None, *, seed: int = 0) -> Accuracy:
@@ -176,7 +176,7 @@ def _bootstrap_p_value(differences: Array) -> float:
     return min(1.0, 2 * (beyond + 1) / (len(finite) + 1))
 
 
-def _concatenate(parts: Sequence[Array]) -> Array:
+def join_targets(parts: Sequence[Array]) -> Array:
     """Join the targets of all batches. Batches of text may differ in length; shorter ones are padded to the longest."""
     shapes = np.array([part.shape[1:] for part in parts])
     if (shapes == shapes[0]).all():

@@ -60,7 +60,8 @@ class Task:
 
     `optimizer` makes an optimizer for an iterable of parameters (default: AdamW, learning rate 1e-3). `collate` joins a list of
     items into a batch. Latency is measured at the first of `serving_batch_sizes`, throughput at the last. `teacher` builds a larger
-    trained model to distil from (default: the model itself). `load_task` sets `path` and the sources.
+    trained model to distil from (default: the model itself). A bundle carries examples of the test split with their targets;
+    ``share_examples=False`` gives it synthetic inputs instead. `load_task` sets `path` and the sources.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Task:
     pretrained: bool | None = None
     teacher: BuildModel | None = None
     summarize: Summary | None = None
+    share_examples: bool = True
     path: Path | None = field(default=None, init=False)
     source_sha256: str = field(default="", init=False, repr=False)
     source_files: frozenset[Path] = field(default=frozenset(), init=False, repr=False)

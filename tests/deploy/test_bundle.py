@@ -14,7 +14,7 @@ from torch import nn
 
 from autocut.deploy import bundle as bundle_module
 from autocut.deploy.bundle import Claims, load, write_bundle
-from autocut.deploy.examples import collect_examples, read_examples, write_examples
+from autocut.deploy.examples import ExampleCollector, collect_examples, read_examples, write_examples
 from autocut.deploy.manifest import read_manifest
 from autocut.deploy.pickles import refuse_pickles
 from autocut.errors import BundleError
@@ -163,17 +163,58 @@ def test_examples_survive_the_file_in_every_form_of_inputs(tmp_path, form):
 
 
 def test_examples_keep_to_their_limits():
-    """256 examples or 16 MiB, whichever comes first; None is no limit."""
+    """256 examples or 16 MiB, whichever comes first, and one example in any case."""
     batches = [(torch.zeros(100, 256), torch.zeros(100)) for _ in range(4)]
 
     def total(**limits):
         return sum(len(batch) for batch in collect_examples(lambda x: x[:, :1], batches, **limits))
 
     assert total() == 256
-    assert total(max_examples=None) == 400
+    assert total(max_examples=400) == 400
     assert total(max_bytes=50 * (256 * 4 + 8)) == 50
-    with pytest.raises(BundleError, match="one verification example"):
-        total(max_bytes=10)
+    assert total(max_bytes=10) == 1
+
+
+def test_large_outputs_are_kept_in_part(tmp_path):
+    """Every step-th value, so that an example of a language model fits. Shape, step and part survive the file."""
+    outputs = torch.arange(4 * 100 * 300, dtype=torch.float32).reshape(4, 100, 300)
+    batches = [(torch.zeros(4, 100, dtype=torch.int64), torch.zeros(4, 100, dtype=torch.int64))]
+
+    examples = collect_examples(lambda given: outputs[: len(given)], batches, kind="language_modeling", max_bytes=64 * 10_000)
+    write_examples(tmp_path / "e.npz", examples)
+    (read,) = read_examples(tmp_path / "e.npz")
+
+    assert read.shape == (4, 100, 300)
+    assert read.step == 13  # 12 values would fit, and would leave out most columns of rows of 300
+    assert len(read) == 4
+    np.testing.assert_array_equal(read.outputs, outputs.numpy().reshape(4, -1)[:, ::13])
+    np.testing.assert_array_equal(read.kept_part(outputs.numpy()), read.outputs)
+    assert read.kept_part(outputs.numpy()[:, :50]).shape == (4, 50, 300)
+    assert examples[0].scores.shape == (4,)
+
+
+def test_one_pass_gives_the_bundles_examples_and_the_verifiers_replay():
+    """The model is called once a batch, and once more for the part of a batch that the bundle keeps."""
+    calls = []
+
+    def model(inputs):
+        calls.append(len(inputs))
+        return inputs[:, :1]
+
+    batches = [(torch.full((10, 4), float(index)), torch.zeros(10)) for index in range(4)]
+    collector = ExampleCollector(model, max_examples=25, replay_bytes=31 * (4 * 4 + 4 + 4))
+    for inputs, _ in collector.watch(batches):
+        collector.predict(inputs)
+
+    assert calls == [10, 10, 10, 5, 10]
+    assert [len(batch) for batch in collector.own] == [10, 10, 5]
+    assert [len(batch) for batch in collector.replay] == [10, 10, 10]
+    assert all(own.outputs is replayed.outputs for own, replayed in zip(collector.own[:2], collector.replay, strict=False))
+
+
+def test_the_readme_says_that_the_examples_are_real_data(made):
+    """Someone may hand the folder on."""
+    assert "48 examples of the test split with their targets" in (made / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_tells_numbers_and_both_ways_to_run_it(made):
