@@ -41,6 +41,8 @@ NARROW = 0.02
 FEWEST_SAMPLES = 7
 """The range of n independent calls holds their true median with a probability of 1 - 2^(1 - n), which is 98% for 7 calls."""
 MOST_SAMPLES = 1000
+_P90_ROUNDS = 64
+"""The fewest calls from which `tail_latency` tells a p90."""
 _UNHURRIED_S = 2.0
 """Nothing is saved before this many seconds. So models whose `samples` rounds take no longer get them all, narrow or not."""
 _SLOW_CALL_MS = 50.0
@@ -69,6 +71,7 @@ def measure_latency(
     warmup: int = 10,
     min_seconds: float = 0.3,
     max_seconds: float = 10.0,
+    with_p90: bool = False,
     seed: int = 0,
 ) -> Latency:
     """Time `candidate` against `baseline` on `inputs`, whose length is the batch size.
@@ -86,6 +89,7 @@ def measure_latency(
         warmup: Rounds before the first one that counts. The first of them calls everything once.
         min_seconds: Shortest measurement of fast calls.
         max_seconds: Longest measurement of slow calls, warm-up included.
+        with_p90: Take the 64 rounds that the p90 needs if they fit into `max_seconds`, narrow interval or not.
         seed: Seed of the order in each round and of the bootstrap.
     """
     calls = {"candidate": _finishing(candidate, inputs), "reference": reference_workload()}
@@ -98,6 +102,8 @@ def measure_latency(
     once = _slow(warm)
     round_s = sum((1 if name in once else 2) * float(np.median(times)) for name, times in warm.items()) / 1e3
     rounds, settled = _rounds(samples, round_s, min_seconds, left_s)
+    if with_p90 and rounds >= _P90_ROUNDS:
+        settled = max(settled, _P90_ROUNDS)
 
     def is_narrow(times: Mapping[str, Times]) -> bool:
         return len(times["candidate"]) >= settled and relative_width(_result(times)) <= NARROW

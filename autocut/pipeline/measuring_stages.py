@@ -110,8 +110,11 @@ class Timing:
             )
         return self._cost(latencies, folder, 0.0)
 
-    def time_artifact(self, folder: Path, mode: str, references: Sequence[Latency], samples: int) -> Cost:
-        """Time the model in `folder`, with `samples` calls at each batch size; `references` are the untouched model's latencies."""
+    def time_artifact(self, folder: Path, mode: str, references: Sequence[Latency], samples: int | None) -> Cost:
+        """Time the model in `folder` at each batch size; `references` are the untouched model's latencies.
+
+        With `samples`, the p90 is known if there is time for it.
+        """
         context = self.runner.context
         first = context.samples.serving_inputs(references[0].batch_size)
         with self.runner.alone():
@@ -127,9 +130,9 @@ class Timing:
             )
         return self._cost(latencies, folder, cold_start_ms)
 
-    def _latency(self, model: Predict, baseline: Predict | None, batch_size: int, samples: int) -> Latency:
+    def _latency(self, model: Predict, baseline: Predict | None, batch_size: int, samples: int | None) -> Latency:
         inputs = self.runner.context.samples.serving_inputs(batch_size)
-        return measure_latency(model, baseline, inputs, samples=samples)
+        return measure_latency(model, baseline, inputs, samples=samples or SAMPLES, with_p90=samples is not None)
 
     def _cost(self, latencies: tuple[Latency, ...], folder: Path, cold_start_ms: float) -> Cost:
         with self.runner.working():  # compressing takes seconds

@@ -20,7 +20,7 @@ from autocut.errors import InfeasibleRecipeError
 from autocut.measure.accuracy import Scores, to_accuracy
 from autocut.measurement import Accuracy, Cost, Measured, Measurement
 from autocut.pipeline.lowering_stages import compile_stage
-from autocut.pipeline.measuring_stages import SAMPLES, Timing, cost_stage, read_cost, read_scores, run_eagerly, scores_stage
+from autocut.pipeline.measuring_stages import Timing, cost_stage, read_cost, read_scores, run_eagerly, scores_stage
 from autocut.pipeline.model_stages import prune_stage, read_model, scratch_stage, train_stage, untouched_stage
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import EventSink, Stage, StageContext, StageRunner
@@ -129,7 +129,7 @@ class Pipeline:
 
         return read_cost(self.runner.run(cost_stage(self.runner, model.structure, dtype, mode, prepare, measure)))
 
-    def time_artifact(self, folder: Path, mode: str, samples: int = SAMPLES) -> Cost:
+    def time_artifact(self, folder: Path, mode: str, samples: int | None = None) -> Cost:
         """Time the model in `folder` against the untouched model, alone on this machine."""
         references = self.cost(self.baseline, *UNTOUCHED.lowering).latencies
         return self._timing.time_artifact(folder, mode, references, samples)

@@ -140,6 +140,17 @@ def test_slow_calls_get_fewer_rounds_and_no_percentile_they_cannot_carry(clock):
     assert slower.p99_ms is None
 
 
+def test_a_final_timing_goes_on_until_the_p90_is_known(clock):
+    """Calls of 24 ms without noise: the interval is narrow long before 64 rounds, which fit into the time."""
+    hurried = measure_latency(clock.call(24.0), clock.call(24.0), torch.zeros(1))
+    final = measure_latency(clock.call(24.0), clock.call(24.0), torch.zeros(1), samples=200, with_p90=True)
+    slow = measure_latency(clock.call(300.0), clock.call(300.0), torch.zeros(1), samples=200, with_p90=True)
+
+    assert hurried.p90_ms is None
+    assert (final.samples, final.p90_ms) == (64, 24.0)
+    assert (slow.samples, slow.p90_ms) == (7, None)
+
+
 def test_warm_up_of_slow_calls_is_cut_short(clock):
     """Ten rounds of ten seconds would cost more than the measurement."""
     calls = []
