@@ -64,7 +64,7 @@ class ExampleBatch:
 
 @dataclass
 class ExampleCollector:
-    """Keeps what one pass over a split gives. Whoever makes the pass calls `predict` on the batches of `watch`.
+    """Keeps what one pass over a split gives. The caller runs `predict` on the batches of `watch`.
 
     `own` are the first examples, for the bundle: one at least, however large it is. Where the limits cut a batch, the model answers
     that part of the batch alone.

@@ -142,7 +142,7 @@ def test_what_is_not_reused_is_paid_again(study, contest):
     "name", ["autocut", "autocut without stage cache", "autocut, MO-ASHA's stopping rule", "random, with our stage cache"]
 )
 def test_the_whole_table_is_the_goal(study, contest, name):
-    """No strategy can reach more than what was recorded."""
+    """A strategy reaches at most the recorded front."""
     replay = study("replay")
     run = replay.replay(contest, study("strategies").STRATEGIES[name], 0, replay.best_of(contest))
 
