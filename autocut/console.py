@@ -10,8 +10,10 @@ import math
 import os
 import shutil
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypedDict, Unpack
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_WIDTH = 80
 NARROWEST_COLUMN = 16
+SILENCE_S = 29.0
+"""After so many seconds without a line, one says what is being done: with the second until the next look, every 30 seconds."""
 
 
 class SearchNews(TypedDict, total=False):
@@ -42,7 +46,7 @@ class SearchProgress(Protocol):
     """Shows a running search."""
 
     def update(self, **news: Unpack[SearchNews]) -> None:
-        """Show what changed. What is left out stays as it was. It is cheap, so it may be called often."""
+        """Show what changed. What is left out stays as it was. It is cheap: call it about every second."""
 
     def trial_line(self, text: str) -> None:
         """Report that one trial ended."""
@@ -106,12 +110,28 @@ class Console:
     def search_progress(self, budget_s: float, already_spent_s: float = 0.0) -> Iterator[SearchProgress]:
         """Show progress over the budget while the block runs: a bar on a terminal, elsewhere one line for each trial."""
         stream = self._stderr or sys.stderr
-        if not stream.isatty() or os.environ.get("TERM") == "dumb":
+        if not _is_terminal(stream):
             yield _PlainProgress(self, budget_s, already_spent_s)
             return
         bar = _BarProgress(stream, budget_s, already_spent_s)
         with bar.live:
             yield bar
+
+    @contextmanager
+    def busy(self, doing: str) -> Iterator[Callable[[str], None]]:
+        """Say what is being done, and for how long, while the block runs: always on a terminal, elsewhere every 30 seconds.
+
+        Call what it yields with another phrase when something else is being done.
+        """
+        told = _Busy(self.bound(), doing)
+        stream = self._stderr or sys.stderr
+        thread = threading.Thread(target=told.tell_on_terminal if _is_terminal(stream) else told.tell_in_file, daemon=True)
+        thread.start()
+        try:
+            yield told.now_doing
+        finally:
+            told.is_over.set()
+            thread.join()
 
     def _labelled(self, label: str, colour: str, message: str, hint: str | None) -> None:
         self.info(f"{self._label(label, colour)} {message}")
@@ -147,17 +167,20 @@ def table_lines(columns: Sequence[str], rows: Iterable[Sequence[object]], width:
 
 
 class _PlainProgress:
-    """One line for each trial, for logs."""
+    """One line for each trial, for logs; where none came for a while, a line that says what is being done."""
 
     def __init__(self, console: Console, budget_s: float, spent_s: float) -> None:
         self._console = console
         self._budget_s = budget_s
-        self._spent_s = spent_s
+        self._spent_s = self._told_s = spent_s
 
     def update(self, **news: Unpack[SearchNews]) -> None:
         self._spent_s = news.get("spent_s", self._spent_s)
+        if (stage := news.get("stage")) and self._spent_s - self._told_s >= SILENCE_S:
+            self.trial_line(stage)
 
     def trial_line(self, text: str) -> None:
+        self._told_s = self._spent_s
         self._console.info(f"[{format_duration(self._spent_s)} of {format_duration(self._budget_s)}] {text}")
 
 
@@ -197,6 +220,45 @@ def progress_line(done: int, stopped: int, failed: int, front: int, best: str | 
     parts += [f"best {best}"] if best else []
     parts += [stage] if stage else []
     return " | ".join(parts)
+
+
+class _Busy:
+    """Tells in a thread of its own what is being done, until `is_over`."""
+
+    def __init__(self, console: Console, doing: str) -> None:
+        self.is_over = threading.Event()
+        self._console = console
+        self._doing = doing
+        self._started = time.monotonic()
+
+    def now_doing(self, doing: str) -> None:
+        self._doing = doing
+
+    def tell_in_file(self) -> None:
+        while not self.is_over.wait(SILENCE_S + 1):
+            self._console.info(self._phrase())
+
+    def tell_on_terminal(self) -> None:
+        from rich.console import Console as RichConsole
+        from rich.live import Live
+        from rich.text import Text
+
+        text = Text(no_wrap=True, overflow="ellipsis")
+        console = RichConsole(file=self._console._stderr or sys.stderr, highlight=False, emoji=False)
+        # Whatever else is printed meanwhile goes where it would go anyway.
+        with Live(text, console=console, redirect_stdout=False, redirect_stderr=False, transient=True, auto_refresh=False) as live:
+            while True:
+                text.plain = self._phrase()
+                live.refresh()
+                if self.is_over.wait(1.0):
+                    return
+
+    def _phrase(self) -> str:
+        return f"{self._doing}: {format_duration(time.monotonic() - self._started)} so far"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -76,6 +76,8 @@ class FakeStudy:
         return {
             "spent_s": 100.0,
             "by_category": {"train": 60.0, "compile": 30.0, "idle": 0.0},
+            "borrowed_s": 0.0,
+            "cores_busy": 0.9,
             "sessions": [{"command": "autocut search"}],
         }
 
@@ -468,8 +470,11 @@ def test_ledger_shows_where_the_time_went(searches, capsys):
     assert "67%" in shown
     assert "idle" not in shown
     assert "1m40s in 1 run" in shown
+    assert "cores busy: 90%" in shown
     assert cli.main(["ledger", "studies/digits", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["spent_s"] == 100.0
+    document = json.loads(capsys.readouterr().out)
+    assert document["spent_s"] == 100.0
+    assert (document["schema_version"], document["cores_busy"]) == (1, 0.9)
 
 
 def test_dashboard_prints_its_address(room, capsys):

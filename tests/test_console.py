@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 
 import pytest
 from hypothesis import given
@@ -111,10 +112,48 @@ def test_table_never_leaves_its_width(rows, width):
 def test_progress_is_a_plain_line_per_trial_in_a_file(console, streams):
     """A log of a nightly job has no control characters."""
     with console.search_progress(1800, 60) as progress:
-        progress.update(spent_s=90, done=1, stopped=0, failed=0, front=1, best="2.1x", stage="training")
+        progress.update(spent_s=80, done=1, stopped=0, failed=0, front=1, best="2.1x", stage="training")
         progress.trial_line("trial 4: 97.2%, 1.2 ms")
-    assert streams[1].getvalue() == "[1m30s of 30m] trial 4: 97.2%, 1.2 ms\n"
+    assert streams[1].getvalue() == "[1m20s of 30m] trial 4: 97.2%, 1.2 ms\n"
     assert streams[0].getvalue() == ""
+
+
+def test_a_file_hears_every_thirty_seconds_what_is_being_done_unless_something_else_was_told(console, streams):
+    """A log that stands still looks like a program that hangs."""
+    with console.search_progress(1800, 60) as progress:
+        for second in range(61, 151):
+            progress.update(spent_s=second, stage=f"training at {second}")
+            if second == 100:
+                progress.trial_line("trial 4")
+    assert streams[1].getvalue().splitlines() == [
+        "[1m29s of 30m] training at 89",
+        "[1m40s of 30m] trial 4",
+        "[2m9s of 30m] training at 129",
+    ]
+
+
+def test_what_takes_long_before_a_search_is_told_after_a_silence(console, streams, monkeypatch):
+    """The check of a large model takes a minute. One that takes a second says nothing."""
+    with console.busy("checking") as now_doing:
+        now_doing("starting Ray")
+    assert streams[1].getvalue() == ""
+
+    monkeypatch.setattr("autocut.console.SILENCE_S", -1.0)
+    told = threading.Event()
+    monkeypatch.setattr(Console, "info", lambda self, text: (streams[1].write(text), told.set()))
+    with console.busy("checking"):
+        told.wait(30)
+    assert streams[1].getvalue().startswith("checking: 0s so far")
+
+
+def test_a_terminal_shows_at_once_what_takes_long(monkeypatch):
+    """It is gone when the block ends, and stdout stays empty."""
+    monkeypatch.setenv("TERM", "xterm")
+    data, terminal = io.StringIO(), Terminal()
+    with Console(data, terminal).busy("checking the task"):
+        pass
+    assert "checking the task: 0s so far" in terminal.getvalue()
+    assert data.getvalue() == ""
 
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch):

@@ -23,7 +23,8 @@ def export(console: Console, study: Path, trial: int, to: Path) -> int:
     """
     from autocut.deploy.export import export_trial
 
-    bundle = export_trial(study, trial, to)
+    with console.busy(f"exporting trial {trial}"):
+        bundle = export_trial(study, trial, to)
     console.data(str(bundle))
     console.info(f"prove it: autocut verify {bundle}")
     return 0
@@ -41,7 +42,10 @@ def verify(console: Console, bundle: Path, as_json: bool) -> int:
     from autocut.deploy.verify import verify_bundle
     from autocut.measure.quiet import QuietLock
 
-    with QuietLock().exclusive():  # a search on this machine measures times too: one waits for the other
+    with (
+        console.busy(f"verifying {bundle}"),
+        QuietLock().exclusive(),
+    ):  # a search on this machine measures times too: one waits for the other
         verification = verify_bundle(bundle)
     checks = [{"name": check.name, "claim": check.claim, "found": check.found, "ok": check.ok} for check in verification.checks]
     if as_json:

@@ -29,7 +29,9 @@ def check(console: Console, task: str | None) -> int:
     from autocut.task.check import check_task
 
     name = task or "embedded digits task"
-    if faults := check_task(task):
+    with console.busy(f"checking {name}"):
+        faults = check_task(task)
+    if faults:
         raise FaultsError(name, faults)
     console.data(f"{name}: no faults")
     return 0
@@ -61,9 +63,23 @@ def methods(console: Console, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def ledger(console: Console, study: Path, as_json: bool) -> int:
-    """Show where the time of STUDY went: seconds by category and a bar, over all its runs.
+    r"""Show where the time of STUDY went: seconds of the budget by category, over all its runs.
 
-    Workers work at the same time, so the categories can add up to more than the budget's clock.
+    The rows add up to the time spent. At every moment each of the workers counts its share in one row:
+
+    \b
+    starting    checking the task, starting Ray, until the first job
+    training    training models, the untouched one too
+    compiling   quantizing, exporting, compiling, loading
+    measuring   scoring and timing
+    finalizing  a finalization from its process's start to its end, but for its waiting
+    waiting     until the machine is quiet, or until another worker has made the same stage
+    idle        no job for the worker
+    overhead    starting processes, between two jobs, the end of the search
+    killed      work that was lost because its process was killed
+
+    "cores busy" is the share of all but starting, waiting and idle. A training that borrowed the core of a worker without work
+    counts there too.
     """
     from autocut.study import open_study
 
@@ -78,6 +94,10 @@ def ledger(console: Console, study: Path, as_json: bool) -> int:
     rows = [(f"{spent:.1f}", f"{spent / total:.0%}", _bar(spent / total), name) for name, spent in ordered]
     console.table(["seconds", "share", "", "category"], rows)
     console.data(f"\nbudget spent: {format_duration(document['spent_s'])} in {len(document['sessions'])} run(s)")
+    if document["cores_busy"] is not None:
+        console.data(f"cores busy: {document['cores_busy']:.0%}")
+    elif total > 0:
+        console.data("cores busy: not known, because an earlier version of autocut did not record idle workers")
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,8 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
     pool = WorkerPool(config.task_path, threads=config.threads, workers=config.workers, ray_address=config.ray_address)
     with pool:
         # What starts slowly starts while the task is looked at.
-        found = preflight(config.task, pool.ask, meanwhile=lambda: _make_ready(config, pool))
+        with console.busy("starting: checking the task, starting Ray") as now_doing:
+            found = preflight(config.task, pool.ask, meanwhile=lambda: _make_ready(config, pool, now_doing))
         config = replace(config, out=config.folder(found.task.name))
         asked = _checked_space(config, found.methods)
         space = fit_space(asked, found.unfit)
@@ -100,12 +101,13 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         return config, run_search(config, space, found, console, started, pool)
 
 
-def _make_ready(config: SearchConfig, pool: WorkerPool) -> None:
-    """Import what the search itself needs, and start Ray."""
+def _make_ready(config: SearchConfig, pool: WorkerPool, now_doing: Callable[[str], None]) -> None:
+    """Import what the search itself needs, and start Ray, while the task is checked in another process."""
     import autocut.execution.session  # noqa: F401
 
     _check_sampler(config)
     pool.start_ray()
+    now_doing("starting: checking the task")
 
 
 def _tell_unfit(space: Space, unfit: Mapping[str, Mapping[str, str]], console: Console) -> None:

@@ -40,6 +40,7 @@ from autocut.pipeline.stage_runner import StageContext, StageRunner
 from autocut.price import Price, break_even_predictions
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import values_of
+from autocut.search.jobs import StageStarted
 from autocut.stages import lowering
 from autocut.stages.model_files import Prefix
 from autocut.task.finalization_key import issue_finalization_key
@@ -101,6 +102,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     model = pipeline.prefix(recipe)
     artifact = pipeline.artifact(model, dtype, mode)
     test = task.locked_test.open(issue_finalization_key("finalization"))
+    runner.report(StageStarted("scoring on the test split", ""))
     with runner.working():
         fresh.start()  # it imports now, while others may work, and later verifies alone on this machine
         predict = lowering.load(artifact.folder, mode, runner.context.threads)
@@ -110,6 +112,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     untouched = _untouched_scores(pipeline)
     with runner.working():
         accuracy = to_accuracy("test", scores, task.metric_kind, untouched)
+    runner.report(StageStarted("timing", ""))
     cost = pipeline.time_artifact(artifact.folder, mode, samples=_samples(request.reference))
     largest = cost.latencies[-1]
     inputs = runner.context.samples.serving_inputs(largest.batch_size)
@@ -126,6 +129,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
             claims, test_examples=sample.test_examples, test_accuracy=sample.test_accuracy, synthetic=not task.share_examples
         )
         manifest = write_bundle(artifact.folder, draft, claims, sample.own)
+    runner.report(StageStarted("verifying", ""))
     verification = _verify(runner, draft, request.deadline, sample.replay, fresh)
     findings = verification.findings
     first_start_ms = cost.cold_start_ms if findings.cold_start_ms is None else findings.cold_start_ms

@@ -29,6 +29,10 @@ class WorkerGone:
 class Executor(Protocol):
     """Runs jobs, each in a process of its own. All methods are called from one thread."""
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether the last `reserve` found a free worker that may not start, because a search measures time on this machine."""
+
     def start(self) -> None:
         """Begin; until `stop`, `sys.stdout` and `sys.stderr` may lead nowhere."""
 

@@ -49,6 +49,7 @@ class TuneExecutor:
         self._pool = pool
         self._tell = tell
         self._channel = _Channel()
+        self.is_held_up = False
         self._is_asked = False
         self._running: set[str] = set()
         # Ray's process for a second job takes seconds to start. It can be kept for later only where it runs no job itself.
@@ -65,12 +66,11 @@ class TuneExecutor:
 
     def reserve(self) -> bool:
         """Hold the machine for the next job, if Tune asks for one."""
-        if not self._is_asked:
-            return False
-        if not self._pool.holds.take(_NEXT):
+        self.is_held_up = self._is_asked and not self._pool.holds.take(_NEXT)
+        if self.is_held_up:
             self._answer(None)
             return False
-        return True
+        return self._is_asked
 
     def leave_free(self) -> None:
         """Release the hold. The first time, start the worker's process all the same, so that the next job finds it there.

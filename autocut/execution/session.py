@@ -18,6 +18,7 @@ from autocut.config import SearchConfig
 from autocut.console import Console, SearchProgress
 from autocut.deploy.select import explain_knobs, select_point, untouched
 from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
+from autocut.execution.accounting import AccountedExecutor
 from autocut.execution.executor import run_jobs
 from autocut.execution.preflight import Preflight
 from autocut.execution.ray_tune import TuneExecutor
@@ -28,6 +29,7 @@ from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.report.publish import Publisher
 from autocut.score import parse_limit
+from autocut.search.activity import doing
 from autocut.search.agent import Agent
 from autocut.search.jobs import Setting
 from autocut.search.planner import Planner
@@ -36,6 +38,7 @@ from autocut.search.proposals import Proposer
 from autocut.search.recall import recall
 from autocut.search.settings import SearchSettings
 from autocut.search.state import SearchState
+from autocut.search.timesheet import Timesheet
 from autocut.search.trial_store import StudyTrialStore
 from autocut.space import Space, read_recipe
 from autocut.study import Study, create_study, without_password
@@ -107,7 +110,8 @@ class _Search:
         self.command = told_command(config)
         self.session = study.begin_session(self.command, versions(found.libraries))
         proposer = Proposer(settings.space, config.sampler, config.seed, known_trials=len(study.trials()))
-        self.store = StudyTrialStore(study, proposer, self.session)
+        self.store = StudyTrialStore(study, proposer)
+        self.timesheet = Timesheet(config.workers, budget.started)
         settings = replace(settings, user_recipes=(*self.store.close_interrupted(), *settings.user_recipes))
         expected_s = {lowering: made.seconds for lowering, made in found.lowerings.items()}
         state = SearchState(settings, Planner(found.task.train_samples, expected_s))
@@ -131,7 +135,8 @@ class _Search:
         console.plan(self.agent.plan_lines())
         with console.search_progress(self.config.budget_s, self.budget.spent_s) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
-            run_jobs(self.agent, executor, on_tick=lambda: self._tick(progress))
+            accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)
+            run_jobs(self.agent, accounted, on_tick=lambda: self._tick(progress))
             self._tick(progress)
         if bugs := self.agent.progress.bugs:
             console.warning(
@@ -147,7 +152,7 @@ class _Search:
             yield
         finally:
             self.agent.close()
-            self.session.beat(self._worked_s())
+            self._beat()
             self.study.describe({"budget_left_s": round(self.budget.left(), 1)})
             self._publish(force=True)
 
@@ -158,12 +163,12 @@ class _Search:
             progress.trial_line(state.lines.popleft())
         if now >= self._next_beat:
             self._next_beat = now + _BEAT_EVERY_S
-            self.session.beat(self._worked_s())
+            self._beat()
             front = self.store.front()
             best = best_so_far(front)
             progress.update(
                 spent_s=self.budget.spent(), done=state.done, stopped=state.stopped, failed=state.failed, front=len(front),
-                best=best, stage=state.stage,
+                best=best, stage=doing(self.agent.state, self.timesheet, now),
             )  # fmt: skip
         self._publish()
 
@@ -180,8 +185,9 @@ class _Search:
         except (ValueError, TypeError, KeyError) as error:
             self.agent.progress.lines.append(f"dashboard: not updated: {type(error).__name__}: {error}")
 
-    def _worked_s(self) -> float:
-        return self.budget.clock() - self.budget.started
+    def _beat(self) -> None:
+        now = self.budget.clock()
+        self.session.beat(now - self.budget.started, self.timesheet.ledger(now))
 
 
 def _check_same_conditions(study: Study, price: dict[str, object], config: SearchConfig) -> None:

@@ -20,15 +20,18 @@ from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
 from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
-from autocut.search.jobs import ModelLoaded, StageBroke, StageRan
+from autocut.search.jobs import ModelLoaded, StageBroke, StageRan, StageStarted, Waited
 from autocut.stages.libraries import library_versions
 from autocut.task.task import Task
 
-PipelineEvent = StageRan | StageBroke | ModelLoaded | Rung
+PipelineEvent = StageStarted | StageRan | StageBroke | Waited | ModelLoaded | Rung
 EventSink = Callable[[PipelineEvent], None]
 Facts = Mapping[str, Any]
 
 T = TypeVar("T")
+
+_TOLD_WAIT_S = 0.1
+"""Shorter waits are told at the end of the job, all together: a message takes about as long."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class StageContext:
 class StageRunner:
     """Finds or makes stages. `report` gets a `StageRan` for each, or a `StageBroke` where a stage ended without an output.
 
+    A stage that must be made is a `StageStarted` before that. A `Waited` tells how long this process waited since the last one.
     Stages report to it too: a `Rung` after each epoch of a training, a `ModelLoaded` when a model was loaded to be scored.
     """
 
@@ -79,7 +83,7 @@ class StageRunner:
         self.context = context
         self.report = report
         self.cache = context.cache.gated(self.working)
-        self._waited_s = 0.0
+        self._waited_s, self._told_waited_s = 0.0, 0.0
 
     @property
     def waited_s(self) -> float:
@@ -95,6 +99,7 @@ class StageRunner:
         """Return the output of `stage`, made now if the cache does not have it. Errors of its `prepare` and `make` pass through."""
         entry = self.cache.find(stage.key) or self._make(stage, stage.prepare())
         samples = int(entry.facts.get("fresh_samples", 0))
+        self._tell_waiting()
         self.report(StageRan(entry.key, entry.stage, entry.method, entry.seconds, entry.cached, stage.category, samples))
         self.cache.checkpoint(stage.key).unlink(missing_ok=True)  # only now is the output safe
         return entry
@@ -108,12 +113,15 @@ class StageRunner:
         return self._holding(self.context.quiet.exclusive(stop=self.context.stop))
 
     def _make(self, stage: Stage[T], prepared: T) -> Entry:
+        self._tell_waiting()
+        self.report(StageStarted(stage.name, stage.method, stage.category, stage.key))
         started = self._work_clock()
         try:
             return self.cache.get_or_make(
                 stage.key, stage.name, stage.method, lambda folder: stage.make(folder, prepared), clock=self._work_clock
             )
         except TrialError:
+            self._tell_waiting()
             self.report(StageBroke(self._work_clock() - started, stage.category))
             raise
 
@@ -123,6 +131,11 @@ class StageRunner:
         with lock:
             self._waited_s += time.perf_counter() - started
             yield
+
+    def _tell_waiting(self) -> None:
+        if (waited_s := self.waited_s - self._told_waited_s) > _TOLD_WAIT_S:
+            self._told_waited_s += waited_s
+            self.report(Waited(waited_s))
 
     def _work_clock(self) -> float:
         return time.perf_counter() - self.waited_s

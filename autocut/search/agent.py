@@ -29,7 +29,7 @@ from autocut.search.estimates import fitting, recipe_s
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
 from autocut.search.lowerings import LoweringChoice, affordable_lowerings
 from autocut.search.opening import SlowLowerings, opening
-from autocut.search.progress import Progress, ladder_line, plan_lines
+from autocut.search.progress import Progress, measured_plan_lines, plan_lines
 from autocut.search.proposals import Proposer
 from autocut.search.proposing import Proposing
 from autocut.search.results import Results
@@ -239,7 +239,6 @@ class Agent:
             floors=self.stopping_rule(self.state, planned.recipes) if may_stop else {},
         )
         self.state.start(job, planned.purpose, self.budget.clock())
-        self.progress.stage = planned.why
         return job
 
     # ---- what workers report ----------------------------------------
@@ -250,8 +249,8 @@ class Agent:
         self.state.apply(job, event, self.budget.clock())
         match event:
             case BaselineReady():
-                if epochs := ladder_line(self.state):
-                    self.progress.lines.append(f"plan: {epochs}")
+                self._plan_reserve()
+                self.progress.lines.extend(measured_plan_lines(self.state, self.budget))
             case WorkerFault():
                 self.fault = event
 

@@ -91,6 +91,7 @@ class StageRan:
     """A stage was made, or found in the cache (`cached`); `seconds` is what making it took at that time.
 
     `samples_seen` are the training examples of these seconds. Both leave out what an earlier, interrupted process trained.
+    `borrowed_s` are seconds times the threads that a training had beside its own, on cores that no other worker used.
     """
 
     key: str
@@ -100,6 +101,27 @@ class StageRan:
     cached: bool
     category: str
     samples_seen: int = 0
+    borrowed_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A worker begins to make the stage `key`; its `StageRan` or `StageBroke` follows.
+
+    Without a key it is a step that leaves no stage output, such as a verification. It ends where the next step begins.
+    """
+
+    stage: str
+    method: str
+    category: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Waited:
+    """A worker has waited for the machine, or for another process that made the same stage."""
+
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -196,6 +218,6 @@ class JobEnded:
 
 
 Event = (
-    WorkerUp | StageRan | StageBroke | ModelLoaded | BaselineReady | RecipeStarted | RungReached | RecipeMeasured | RecipeFailed
-    | RecipeFinalized | WorkerFault | JobEnded
+    WorkerUp | StageStarted | StageRan | StageBroke | Waited | ModelLoaded | BaselineReady | RecipeStarted | RungReached
+    | RecipeMeasured | RecipeFailed | RecipeFinalized | WorkerFault | JobEnded
 )  # fmt: skip

@@ -87,6 +87,22 @@ class Planner:
         """Learn how long one point takes in a running worker to be exported, measured and verified."""
         self._finalize_s.add(seconds)
 
+    @property
+    def knows_training(self) -> bool:
+        """Whether a training was timed here. Before that, seconds of training are guessed."""
+        return bool(self._training)
+
+    def stage_s(self, stage: str, method: str) -> float | None:
+        """Median seconds of a stage: of its method, else of its compile mode; a score or a timing of any. None: none was seen."""
+        seen = [self._by_method.get((stage, method)), self._by_mode.get((stage, method.rpartition("/")[2]))]
+        if stage in ("accuracy", "cost"):
+            seen.append(self._by_stage.get(stage))
+        return next((recent.median(0.0) for recent in seen if recent), None)
+
+    def known_finalize_s(self) -> float | None:
+        """Median seconds of the points that were finalized here; None: none was."""
+        return self._finalize_s.median(0.0) if self._finalize_s else None
+
     def process_s(self) -> float:
         """Seconds until a fresh worker works."""
         return self._process_s.median(PROCESS_S)

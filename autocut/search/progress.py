@@ -1,7 +1,9 @@
-"""What a person who watches a search reads: the plan before it begins, then a line a trial, counts and the best so far."""
+"""What a person who watches a search reads: the plan, then a line a trial, counts and the best so far."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +27,6 @@ class Progress:
     stopped: int = 0
     failed: int = 0
     bugs: int = 0
-    stage: str = "starting"
     lines: deque[str] = field(default_factory=deque)
 
 
@@ -46,11 +47,13 @@ def best_so_far(front: Iterable[FrontPoint]) -> str:
 
 
 def plan_lines(state: SearchState, budget: Budget) -> list[str]:
-    """Return what is tried, in which order, what is left out and why, and what time is kept for finalization."""
+    """Return what is tried, in which order, what is left out and why, and what is not known before the first measurement."""
     forms = [f"{dtype}/{mode}" for dtype, mode in lowerings_by_seconds(state) if (dtype, mode) != UNTOUCHED.lowering]
+    is_known = state.reference is not None
+    kept = f"about {format_duration(budget.reserve_s)} of it kept for finalization"
     lines = [
-        f"budget {format_duration(budget.total_s)}, {format_duration(budget.left())} left, "
-        f"at least {format_duration(budget.reserve_s)} of it kept for finalization; {state.settings.workers} workers",
+        f"budget {format_duration(budget.total_s)}, {format_duration(budget.left())} left, {kept}"
+        f"{'' if is_known else ' (known once the untouched model is measured)'}; {state.settings.workers} workers",
         f"1. baselines: the untouched model, then {', '.join(forms)}",
         "2. cost first: each pruning method without training, whether it saves anything here",
         f"3. learn: {len(state.settings.space.anchors)} anchors, more ratios of what saves something, then proposals; "
@@ -60,16 +63,39 @@ def plan_lines(state: SearchState, budget: Budget) -> list[str]:
     if epochs := ladder_line(state):
         lines.append(epochs)
     if slow := {mode: seconds for (_, mode), seconds in unaffordable_lowerings(state).items()}:
-        told = ", ".join(f"{mode} ({seconds:.0f} s)" for mode, seconds in slow.items())
+        told = ", ".join(f"{mode} ({'' if is_known else 'usually '}{seconds:.0f} s)" for mode, seconds in slow.items())
         lines.append(f"left out, too slow to make for this budget: {told}")
-    return lines
+    return [*lines, fits_line(state, budget)] if is_known else lines
 
 
 def ladder_line(state: SearchState) -> str:
-    """Say which numbers of epochs fit the budget; empty where the space trains nothing."""
+    """Say which numbers of epochs fit the budget, or that this is not known yet; empty where the space trains nothing."""
     fitting, planner = ladder(state), state.planner
     if not fitting:
         return ""
-    told = f"epochs: {', '.join(map(str, fitting))} ({format_duration(planner.epochs_s(fitting[-1]))} at most)"
+    if not planner.knows_training:
+        every = ", ".join(map(str, sorted({*fitting, *too_long(state)})))
+        return f"epochs: those of {every} that fit the budget; how long they take is known after the first training"
+    told = f"epochs: {', '.join(map(str, fitting))} (about {format_duration(planner.epochs_s(fitting[-1]))} at most)"
     longer = ", ".join(f"{epochs} ({format_duration(planner.epochs_s(epochs))})" for epochs in too_long(state))
     return told + (f"; left out, too long for this budget: {longer}" if longer else "")
+
+
+def measured_plan_lines(state: SearchState, budget: Budget) -> list[str]:
+    """Return what the measured untouched model says of the plan: how long things take, and how many of them fit."""
+    return [f"plan: {line}" for line in (fits_line(state, budget), ladder_line(state)) if line]
+
+
+def fits_line(state: SearchState, budget: Budget) -> str:
+    """Say how long a lowering and a finalization will take by what is known, and how many of each fit what is left."""
+    planner, workers = state.planner, state.settings.workers
+    told = []
+    if seconds := sorted(planner.lowering_s(pair) for pair in state.settings.graphs if pair != UNTOUCHED.lowering):
+        search_s = max(0.0, budget.search_left())
+        fit = sum(end <= workers * search_s for end in itertools.accumulate(seconds))
+        span = " to ".join(dict.fromkeys(format_duration(each) for each in (seconds[0], seconds[-1])))
+        told.append(f"a lowering takes about {span}: {fit} of {len(seconds)} fit the {format_duration(search_s)} of the search")
+    kept_s = max(0.0, min(budget.reserve_s, budget.left()))
+    points = next(number for number in itertools.count() if planner.reserve_s(number + 1, workers, math.inf) > kept_s)
+    each = format_duration(planner.finalize_s())
+    return "; ".join([*told, f"a finalization takes about {each}: {points} fit the {format_duration(kept_s)} kept for it"])

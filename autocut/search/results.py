@@ -26,12 +26,7 @@ class Results:
         """Record what a worker reported of `job`."""
         match event:
             case jobs.StageRan():
-                self._store.record_stage(event, job, self._state.recipe_of(job))
-                self._progress.stage = f"{event.stage} {event.method}"
-            case jobs.StageBroke():
-                self._store.record_work(event.seconds, event.category, job)
-            case jobs.ModelLoaded():
-                self._store.record_work(event.seconds, "compiling", job)
+                self._store.record_stage(event, self._state.recipe_of(job))
             case jobs.BaselineReady():
                 self._store.set_baseline(event)
             case jobs.RecipeStarted():
@@ -44,8 +39,6 @@ class Results:
                 self.record_failed(event)
             case jobs.RecipeFinalized():
                 self._record_finalized(event)
-            case jobs.JobEnded():
-                self._store.end_job(job, event)
 
     def _record_measured(self, event: RecipeMeasured) -> None:
         state, recipe = self._state, event.recipe

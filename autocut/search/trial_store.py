@@ -1,10 +1,9 @@
-"""Where the agent writes: the study database, the ledger, and what the dashboard shows."""
+"""Where the agent writes: the study database, and what the dashboard shows."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +14,9 @@ from optuna.trial import TrialState, create_trial
 
 from autocut.front import FrontPoint
 from autocut.recipe import Recipe, changed_settings
-from autocut.search.jobs import BaselineReady, Job, JobEnded, JobKind, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
+from autocut.search.jobs import BaselineReady, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
 from autocut.search.proposals import Proposer
-from autocut.study import Session, Study
+from autocut.study import Study
 from autocut.study.records import StageRun
 
 Values = Mapping[str, float]
@@ -45,14 +44,8 @@ class TrialStore(Protocol):
     def refuse(self, recipe: Recipe, reason: str) -> None:
         """Take a recipe off the front, because it could not be finalized."""
 
-    def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
-        """Record a stage run of a recipe, and charge its seconds if the stage was really made."""
-
-    def record_work(self, seconds: float, category: str, job: Job) -> None:
-        """Charge work that left no stage output: a stage that broke, a model that was loaded."""
-
-    def end_job(self, job: Job, ended: JobEnded) -> None:
-        """Charge the rest of a worker's time."""
+    def record_stage(self, stage: StageRan, recipe: Recipe) -> None:
+        """Record a stage run of a recipe."""
 
     def set_baseline(self, ready: BaselineReady) -> None:
         """Keep what every speed-up refers to."""
@@ -70,14 +63,12 @@ class TrialStore(Protocol):
 class StudyTrialStore:
     """Writes every outcome of a search into `study`, as soon as it is known."""
 
-    def __init__(self, study: Study, proposer: Proposer, session: Session) -> None:
+    def __init__(self, study: Study, proposer: Proposer) -> None:
         self.study = study
         self._proposer = proposer
-        self._session = session
         self._numbers = {
             trial.recipe: trial.trial for trial in study.trials() if trial.recipe is not None and trial.measured is not None
         }
-        self._stage_seconds: dict[int, float] = defaultdict(float)
         self._started: dict[Recipe, dt.datetime] = {}
 
     def begin(self, recipe: Recipe) -> optuna.Trial:
@@ -165,27 +156,10 @@ class StudyTrialStore:
             number, point.measurement, point.values, bundle=None, bundle_sha256=None, verified=False, refusal=reason
         )
 
-    def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
-        """Record a stage run of `recipe`, and charge its seconds if it was really made."""
+    def record_stage(self, stage: StageRan, recipe: Recipe) -> None:
+        """See `TrialStore`."""
         ran = (stage.key, stage.stage, stage.method, stage.seconds, "done", stage.cached, recipe.fingerprint)
         self.study.record_stage(StageRun(*ran, dt.datetime.now(dt.UTC), stage.samples_seen))
-        if not stage.cached:
-            self.record_work(stage.seconds, stage.category, job)
-
-    def record_work(self, seconds: float, category: str, job: Job) -> None:
-        """Charge work that left no stage output: a stage that broke, a model that was loaded."""
-        if job.kind != JobKind.FINALIZE:
-            self._stage_seconds[job.number] += seconds
-            self._session.charge(category, seconds)
-
-    def end_job(self, job: Job, ended: JobEnded) -> None:
-        """Charge the time of a worker that it spent besides its stages."""
-        self._session.charge("waiting", ended.waited_s)
-        working = max(0.0, ended.seconds - ended.waited_s)
-        if job.kind == JobKind.FINALIZE:
-            self._session.charge("finalizing", working)
-        else:
-            self._session.charge("overhead", max(0.0, working - self._stage_seconds.pop(job.number, 0.0)))
 
     def set_baseline(self, ready: BaselineReady) -> None:
         """Keep what every speedup refers to."""

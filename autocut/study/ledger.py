@@ -2,6 +2,10 @@
 
 Only worked time counts, not the hours between two runs. It is written about every second, a beat. A killed process loses less than
 a beat.
+
+The seconds of the rows are seconds of the budget: of W workers, each counts 1/W at every moment, so the rows add up to the time
+spent. Earlier versions (0.1 until November 2026) wrote seconds of workers, and not all of them. Such a run is made to add up when
+it is read: see `_adding_up`.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy
@@ -22,14 +27,17 @@ from autocut.study.records import ChargeRow, SessionRow, utc_now
 Guard = Callable[[], AbstractContextManager[None]]
 """Returns a context that translates the errors of the database."""
 
-CATEGORIES = ("training", "compiling", "measuring", "waiting", "finalizing", "overhead")
+CATEGORIES = ("starting", "training", "compiling", "measuring", "finalizing", "waiting", "idle", "overhead", "killed")
+"""The rows. `autocut.search.timesheet` says what belongs to each."""
+BORROWED = "borrowed"
+"""No row: the seconds, weighted like the rows, in which a training also used the cores of workers that did not work."""
+UNRECORDED = "unrecorded"
+"""The row of what an earlier version did not write down."""
+_NOT_WORKING = ("starting", "waiting", "idle")
 
 
 class Session:
-    """One run of the search. Call `beat` about every second, and `charge` for each piece of work.
-
-    Parallel workers charge more than the wall-clock time. Only `worked_s` counts against the budget.
-    """
+    """One run of the search. Call `beat` about every second."""
 
     def __init__(
         self, study: str, command: str, versions: Mapping[str, str], database: sessionmaker[Database], guard: Guard
@@ -38,7 +46,6 @@ class Session:
         self._database = database
         self._guard = guard
         self._lock = threading.Lock()
-        self._charges: dict[str, float] = {}
         self._written: dict[str, float] = {}
         now = utc_now()
         row = SessionRow(
@@ -56,29 +63,24 @@ class Session:
             transaction.flush()
             self.id = row.id
 
-    def beat(self, worked_s: float) -> None:
-        """Write the total worked seconds of this run, and the charges since the last beat."""
+    def beat(self, worked_s: float, seconds: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Write the totals of this run: its worked seconds, and those of its rows, each a name in `CATEGORIES` or `BORROWED`.
+
+        Raises:
+            ValueError: a row has another name.
+        """
+        if unknown := set(seconds) - {*CATEGORIES, BORROWED}:
+            raise ValueError(f"category must be one of {', '.join(CATEGORIES)}, got {', '.join(sorted(unknown))!r}")
         with self._lock:
             self.worked_s = max(self.worked_s, worked_s)
-            changed = {name: total for name, total in self._charges.items() if self._written.get(name) != total}
+            changed = {name: total for name, total in seconds.items() if self._written.get(name) != total}
             with self._guard(), self._database.begin() as transaction:
                 row = transaction.get_one(SessionRow, self.id)
                 row.worked_s = self.worked_s
                 row.last_beat = utc_now()
-                for category, seconds in changed.items():
-                    transaction.merge(ChargeRow(session=self.id, category=category, seconds=seconds))
+                for category, total in changed.items():
+                    transaction.merge(ChargeRow(session=self.id, category=category, seconds=total))
             self._written |= changed
-
-    def charge(self, category: str, seconds: float) -> None:
-        """Add `seconds` to `category`. The next beat writes them.
-
-        Raises:
-            ValueError: `category` is not in `CATEGORIES`.
-        """
-        if category not in CATEGORIES:
-            raise ValueError(f"category must be one of {', '.join(CATEGORIES)}, got {category!r}")
-        with self._lock:
-            self._charges[category] = self._charges.get(category, 0.0) + seconds
 
     def close(self) -> None:
         """Write what is left."""
@@ -92,14 +94,19 @@ def spent_s(database: Database, study: str) -> float:
 
 
 def read_ledger(database: Database, study: str) -> dict[str, Any]:
-    """Return the ledger as a plain document: total, seconds by category, and every run."""
+    """Return the ledger as a plain document: total, seconds by category, how busy the cores were, and every run."""
     rows = database.scalars(sqlalchemy.select(SessionRow).where(SessionRow.study == study).order_by(SessionRow.id)).all()
     charges: dict[int, dict[str, float]] = {row.id: {} for row in rows}
     for charge in database.scalars(sqlalchemy.select(ChargeRow).where(ChargeRow.session.in_(charges))):
         charges[charge.session][charge.category] = charge.seconds
+    borrowed_s = sum(one.pop(BORROWED, 0.0) for one in charges.values())
+    by_session = {row.id: _adding_up(charges[row.id], row.worked_s) for row in rows}
+    by_category = {name: sum(one.get(name, 0.0) for one in by_session.values()) for name in (*CATEGORIES, UNRECORDED)}
     return {
         "spent_s": sum(row.worked_s for row in rows),
-        "by_category": {name: sum(one.get(name, 0.0) for one in charges.values()) for name in CATEGORIES},
+        "by_category": by_category,
+        "borrowed_s": borrowed_s,
+        "cores_busy": cores_busy(by_category, borrowed_s),
         "sessions": [
             {
                 "command": row.command,
@@ -109,8 +116,39 @@ def read_ledger(database: Database, study: str) -> dict[str, Any]:
                 "started": row.started.isoformat(timespec="seconds"),
                 "last_beat": row.last_beat.isoformat(timespec="seconds"),
                 "worked_s": row.worked_s,
-                "by_category": charges[row.id],
+                "by_category": by_session[row.id],
+                "is_estimated": _is_of_earlier_version(charges[row.id]),
             }
             for row in rows
         ],
     }
+
+
+def cores_busy(by_category: Mapping[str, float], borrowed_s: float) -> float | None:
+    """Return the share of the time in which the workers' cores worked: all but starting, waiting and idle, unless it was borrowed.
+
+    None where nothing is known: no time was spent, or an earlier version did not write down all of it.
+    """
+    total = sum(by_category.values())
+    if total <= 0 or by_category.get(UNRECORDED, 0.0) > 0:
+        return None
+    free_s = sum(by_category.get(name, 0.0) for name in _NOT_WORKING)
+    return 1 - max(0.0, free_s - borrowed_s) / total
+
+
+def _is_of_earlier_version(seconds: Mapping[str, float]) -> bool:
+    return CATEGORIES[0] not in seconds
+
+
+def _adding_up(seconds: Mapping[str, float], worked_s: float) -> dict[str, float]:
+    """Return the rows of a run so that they add up to `worked_s`.
+
+    Of an earlier version's run, what is missing is `UNRECORDED`. What is too much, because its workers worked at the same time, is
+    divided evenly.
+    """
+    if not _is_of_earlier_version(seconds):
+        return dict(seconds)
+    total = sum(seconds.values())
+    scale = worked_s / total if total > worked_s else 1.0
+    scaled = {name: spent * scale for name, spent in seconds.items()}
+    return scaled | {UNRECORDED: max(0.0, worked_s - sum(scaled.values()))}

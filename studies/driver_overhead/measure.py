@@ -84,7 +84,8 @@ def main() -> None:
             objectives=OBJECTIVES, seed=0,
         )  # fmt: skip
         proposer = Proposer(space, SearchConfig.sampler, arguments.seed)
-        store = StudyTrialStore(study, proposer, study.begin_session("measure.py", versions()))
+        study.begin_session("measure.py", versions(()))
+        store = StudyTrialStore(study, proposer)
         publisher = Publisher(study)
         reference = made_up(Recipe(), rng).cost
         seconds: dict[str, list[float]] = {"propose": [], "record": [], "front": [], "publish": []}

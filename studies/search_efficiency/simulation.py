@@ -340,13 +340,7 @@ class MemoryTrialStore:
         self._refused.add(recipe)
         self._front = None
 
-    def record_stage(self, stage: StageRan, job: Job, recipe: Recipe) -> None:
-        """See `TrialStore`."""
-
-    def record_work(self, seconds: float, category: str, job: Job) -> None:
-        """See `TrialStore`."""
-
-    def end_job(self, job: Job, ended: JobEnded) -> None:
+    def record_stage(self, stage: StageRan, recipe: Recipe) -> None:
         """See `TrialStore`."""
 
     def set_baseline(self, ready: BaselineReady) -> None:

@@ -9,7 +9,7 @@ from autocut.errors import CompilerError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import Stage, StageContext, StageRunner
-from autocut.search.jobs import StageBroke, StageRan
+from autocut.search.jobs import StageBroke, StageRan, StageStarted, Waited
 
 
 @pytest.fixture
@@ -25,17 +25,19 @@ def stage(runner, prepare=lambda: "start", make=lambda folder, start: {"start": 
 
 
 def test_a_stage_is_made_from_what_it_prepares_and_found_after(context):
-    """One event each time; a stage that is found prepares nothing."""
+    """One event tells that it ends, another before it that it must be made; a stage that is found prepares nothing."""
     events, prepared = [], []
     runner = StageRunner(context, events.append)
     made = runner.run(stage(runner, prepare=lambda: prepared.append("once") or "start"))
     found = runner.run(stage(runner, prepare=lambda: pytest.fail("prepared again")))
 
     assert made.facts == found.facts == {"start": "start"}
-    assert [(event.stage, event.category, event.cached) for event in events] == [
-        ("prune", "training", False),
-        ("prune", "training", True),
+    assert [(type(event), event.stage, event.category) for event in events] == [
+        (StageStarted, "prune", "training"),
+        (StageRan, "prune", "training"),
+        (StageRan, "prune", "training"),
     ]
+    assert [event.cached for event in events[1:]] == [False, True]
     assert prepared == ["once"]
 
 
@@ -50,7 +52,12 @@ def test_what_a_stage_starts_from_is_a_stage_of_its_own_and_ends_before_it(conte
     first = stage(runner, make=make, name="quantize")
     runner.run(stage(runner, prepare=lambda: runner.run(first), make=make, name="compile"))
 
-    assert [event.stage for event in events] == ["quantize", "compile"]
+    assert [(event.stage, type(event)) for event in events] == [
+        ("quantize", StageStarted),
+        ("quantize", StageRan),
+        ("compile", StageStarted),
+        ("compile", StageRan),
+    ]
     assert at_work == [1, 1]
 
 
@@ -65,9 +72,9 @@ def test_a_stage_that_breaks_is_reported_with_its_seconds(context):
     with pytest.raises(CompilerError):
         runner.run(stage(runner, prepare=lambda: runner.run(stage(runner, name="quantize")), make=refuse))
 
-    assert [type(event) for event in events] == [StageRan, StageBroke]
-    assert events[1].seconds > 0
-    assert events[1].category == "training"
+    assert [type(event) for event in events] == [StageStarted, StageRan, StageStarted, StageBroke]
+    assert events[-1].seconds > 0
+    assert events[-1].category == "training"
 
 
 def test_a_checkpoint_is_dropped_when_the_output_is_safe(context):
@@ -82,7 +89,8 @@ def test_a_checkpoint_is_dropped_when_the_output_is_safe(context):
 
 def test_no_stage_is_charged_for_waiting(context):
     """While another process times, a stage waits for the machine; the ledger counts that as waiting."""
-    runner, is_alone, may_end = StageRunner(context), threading.Event(), threading.Event()
+    events = []
+    runner, is_alone, may_end = StageRunner(context, events.append), threading.Event(), threading.Event()
 
     def time_something():
         with StageRunner(context).alone():
@@ -101,3 +109,4 @@ def test_no_stage_is_charged_for_waiting(context):
     timing.join()
 
     assert runner.waited_s > 0.2 > entry.seconds
+    assert sum(event.seconds for event in events if isinstance(event, Waited)) == pytest.approx(runner.waited_s, abs=0.1)

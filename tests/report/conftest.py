@@ -63,7 +63,6 @@ def fill(study: Study, count: int = 40, seed: int = 0) -> None:
     study.set_reference(study.points()[0].measurement.cost)
     for step in range(count):
         _one_trial(study, rng, step)
-        session.charge("training", 4.0)
         session.beat(session.worked_s + 5 + float(rng.uniform(0, 3)))
 
 

@@ -1,5 +1,7 @@
 """The planner: what stages took here is what they will take."""
 
+import re
+
 import pytest
 
 from autocut.recipe import Recipe
@@ -74,11 +76,29 @@ def test_recipes_are_brought_onto_the_ladder(start):
 
 
 def test_a_plan_tells_which_numbers_of_epochs_fit(start):
-    """The plan names what is left out, with its seconds."""
-    told = "\n".join(start(budget_s=60.0).searcher.plan_lines())
+    """The plan names what is left out, with its seconds, once a training was timed; before that a number would be a guess."""
+    agent = start(budget_s=60.0).searcher
+    guessed = "\n".join(agent.plan_lines())
+    agent.state.planner.observe(StageRan("key", "train", "none/none", 1.0, False, "training", samples_seen=1000))
+    told = "\n".join(agent.plan_lines())
 
-    assert "epochs: 1, 2, 4" in told
+    assert "epochs: those of 1, 2, 4, 8 that fit the budget" in guessed
+    assert "epochs: 1, 2, 4 (about 4s at most)" in told
     assert "left out, too long for this budget: 8 (8s)" in told
+
+
+def test_when_the_untouched_model_is_measured_the_plan_says_how_much_fits(start):
+    """Seconds of a lowering and of a finalization, and how many of each fit what is left."""
+    simulation = start(budget_s=600.0)
+    agent = simulation.searcher
+    assert "known once the untouched model is measured" in agent.plan_lines()[0]
+    simulation.run()
+    told = [line for line in agent.progress.lines if line.startswith("plan: ")]
+
+    lowerings, finalizations = told[0].split("; ")
+    assert re.fullmatch(r"plan: a lowering takes about \S+ to \S+: \d of 5 fit the \S+ of the search", lowerings)
+    assert re.fullmatch(r"a finalization takes about \S+: \d+ fit the \S+ kept for it", finalizations)
+    assert told[1].startswith("plan: epochs: ")
 
 
 def test_what_was_cut_trains_faster():

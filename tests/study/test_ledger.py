@@ -27,15 +27,13 @@ def test_a_beat_is_safe_at_once(make_study):
     """Another process can read each beat before the session is closed, so `kill -9` loses less than a beat."""
     study = make_study()
     session = study.begin_session("autocut search", {})
-    session.charge("training", 3.0)
-    session.charge("training", 1.0)
-    session.charge("measuring", 0.5)
-    session.beat(5.0)
+    session.beat(4.0, {"starting": 0.5, "training": 3.0})
+    session.beat(5.0, {"starting": 0.5, "training": 4.0, "measuring": 0.5})
 
     reader = open_study(study.folder)
     assert reader.spent_s() == 5.0
     assert reader.ledger()["by_category"]["training"] == 4.0
-    assert reader.ledger()["sessions"][0]["by_category"] == {"training": 4.0, "measuring": 0.5}
+    assert reader.ledger()["sessions"][0]["by_category"] == {"starting": 0.5, "training": 4.0, "measuring": 0.5}
     reader.close()
 
 
@@ -51,8 +49,46 @@ def test_time_is_never_counted_twice(make_study):
 
 def test_an_unknown_category_is_refused(make_study):
     """A misspelt category would hide its seconds."""
-    with pytest.raises(ValueError, match="category must be one of training"):
-        make_study().begin_session("autocut search", {}).charge("trainin", 1.0)
+    with pytest.raises(ValueError, match=r"category must be one of starting, training.*got 'trainin'"):
+        make_study().begin_session("autocut search", {}).beat(1.0, {"trainin": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("charges", "found"),
+    [
+        ({"training": 3.0, "waiting": 1.0}, {"training": 3.0, "waiting": 1.0, "unrecorded": 6.0}),
+        ({"training": 15.0, "waiting": 5.0}, {"training": 7.5, "waiting": 2.5, "unrecorded": 0.0}),
+    ],
+)
+def test_a_run_of_an_earlier_version_adds_up_too(make_study, charges, found):
+    """It wrote seconds of workers, which may be more than the run's, and left out what no worker reported."""
+    study = make_study()
+    study.begin_session("autocut search", {}).beat(10.0, charges)
+    ledger = study.ledger()
+
+    assert ledger["sessions"][0]["by_category"] == found
+    assert ledger["sessions"][0]["is_estimated"]
+    assert sum(ledger["by_category"].values()) == ledger["spent_s"] == 10.0
+
+
+def test_a_run_that_was_killed_at_once_is_read(make_study):
+    """Nothing was written yet."""
+    study = make_study()
+    study.begin_session("autocut search", {})
+
+    assert study.ledger()["spent_s"] == 0.0
+    assert study.ledger()["cores_busy"] is None
+
+
+def test_cores_are_busy_but_for_starting_waiting_and_idle(make_study):
+    """A training that borrows the core of an idle worker makes it busy."""
+    study = make_study()
+    study.begin_session("autocut search", {}).beat(10.0, {"starting": 1.0, "training": 6.0, "idle": 3.0, "borrowed": 2.0})
+    ledger = study.ledger()
+
+    assert ledger["cores_busy"] == pytest.approx(0.8)
+    assert ledger["borrowed_s"] == 2.0
+    assert sum(ledger["by_category"].values()) == ledger["spent_s"]
 
 
 def test_stage_runs_come_back_as_they_were_written(make_study):
