@@ -1,15 +1,19 @@
 """The command line: its verbs, its error messages and its exit codes.
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 ran, but no result meets the request or a verification failed;
-2 a bad flag, file, model or data; 3 a bug in autocut, with its traceback; 130 Ctrl-C.
+2 a bad flag, file, model or data; 3 a bug in autocut, with its traceback; 130 Ctrl-C; 143 SIGTERM, which ends like Ctrl-C.
 """
 
 from __future__ import annotations
 
 import errno
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType, TracebackType
+from typing import Any
 
 import click
 
@@ -22,7 +26,8 @@ from autocut.commands.verb import PREFIX, Verb, subject
 from autocut.console import Console
 from autocut.errors import AutocutError, InputError, nearest_hint
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+"""128 and the number of the signal, as shells count."""
 EXAMPLES = ("autocut search --budget 5m --space quick", "autocut search task.py --budget 8h", "autocut front studies/digits")
 _BUG = 3
 _MACHINE_ERRORS = {
@@ -79,11 +84,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     console = Console()
+    termination = Termination()
+    try:
+        with termination:
+            return _run(words, console)
+    except (KeyboardInterrupt, click.Abort):
+        return _interrupted(words, console, is_terminated=termination.is_received)
+
+
+def _run(words: Sequence[str], console: Console) -> int:
     try:
         code = cli.main(words, prog_name="autocut", standalone_mode=False, obj=console)
         return int(code or 0)
-    except (KeyboardInterrupt, click.Abort):
-        return _interrupted(words, console)
+    except click.Abort:
+        raise
     except click.exceptions.NoArgsIsHelpError as error:
         console.info(error.ctx.get_help() if error.ctx else error.format_message())
         return InputError.exit_code
@@ -104,12 +118,39 @@ def _report(error: AutocutError, console: Console) -> int:
     return error.exit_code
 
 
-def _interrupted(words: Sequence[str], console: Console) -> int:
+class Termination:
+    """While the block runs, SIGTERM ends it like Ctrl-C: what is finished is kept, and no process is left behind.
+
+    A second SIGTERM is ignored, because the first one is being obeyed. Outside of the main thread this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.is_received = False
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        """Take over the signal."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._end)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give the signal back."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if not self.is_received:
+            self.is_received = True
+            raise KeyboardInterrupt
+
+
+def _interrupted(words: Sequence[str], console: Console, *, is_terminated: bool) -> int:
+    how = "terminated" if is_terminated else "interrupted"
     if words[:1] == ["search"]:
-        console.info(f"interrupted; finished work is kept. Resume with:\n  {shlex.join(['autocut', *words])}")
+        console.info(f"{how}; finished work is kept. Resume with:\n  {shlex.join(['autocut', *words])}")
     else:
-        console.info("interrupted")
-    return INTERRUPTED
+        console.info(how)
+    return TERMINATED if is_terminated else INTERRUPTED
 
 
 def _from_click(error: click.ClickException) -> AutocutError:

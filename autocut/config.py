@@ -58,6 +58,7 @@ class SearchConfig:
     limits: tuple[str, ...] = ()
     try_recipes: tuple[Path, ...] = ()
     cache_bytes: int = DEFAULT_CACHE_BYTES
+    examples: bool = True
 
     @property
     def task_path(self) -> str | None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import types
@@ -326,6 +327,32 @@ def test_ctrl_c_prints_the_command_that_resumes(searches, room, capsys):
     room("autocut.execution.session", run_search=interrupt)
     assert cli.main(["search", "my task.py", "--budget", "5m"]) == 130
     assert "autocut search 'my task.py' --budget 5m" in capsys.readouterr().err
+
+
+def test_sigterm_ends_a_search_like_ctrl_c(searches, room, capsys):
+    """A scheduler that stops the machine sends it; what is finished is kept, and 143 tells which signal it was."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(*arguments):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)  # the second one does not stop the end of the search
+
+    room("autocut.execution.session", run_search=terminate)
+    assert cli.main(["search", "task.py", "--budget", "5m"]) == 143
+    assert capsys.readouterr().err.endswith("finished work is kept. Resume with:\n  autocut search task.py --budget 5m\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_bundles_carry_examples_unless_the_user_says_otherwise(searches, monkeypatch):
+    """By flag, variable or file, as every setting."""
+    assert cli.main(["search", "--budget", "5m"]) == 0
+    assert cli.main(["search", "--budget", "5m", "--no-examples"]) == 0
+    monkeypatch.setenv("AUTOCUT_SEARCH_EXAMPLES", "false")
+    assert cli.main(["search", "--budget", "5m"]) == 0
+
+    assert [config.examples for config, _ in searches] == [True, False, False]
 
 
 def test_front_is_a_table_with_the_untouched_model_for_comparison(searches, capsys):

@@ -15,16 +15,18 @@ from autocut.console import Console
 @STUDY
 @click.option("--trial", type=click.IntRange(0), required=True, help="Number of the trial, as `autocut front` shows it.")
 @click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder that becomes the bundle.")
+@click.option("--examples/--no-examples", default=None,
+              help="Real test inputs with their targets in the bundle, or synthetic ones.  [default: as the search]")  # fmt: skip
 @click.pass_obj
-def export(console: Console, study: Path, trial: int, to: Path) -> int:
+def export(console: Console, study: Path, trial: int, to: Path, examples: bool | None) -> int:
     """Write the model of one trial of STUDY as a bundle, and print the folder of the bundle.
 
-    If the trial has no bundle yet, it is built from the stored stages.
+    If the trial has no bundle yet, or one with other examples, it is built from the stored stages.
     """
     from autocut.deploy.export import export_trial
 
     with console.busy(f"exporting trial {trial}"):
-        bundle = export_trial(study, trial, to)
+        bundle = export_trial(study, trial, to, examples=examples)
     console.data(str(bundle))
     console.info(f"prove it: autocut verify {bundle}")
     return 0

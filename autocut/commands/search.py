@@ -57,6 +57,8 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="A recipe (TOML or JSON) to try first. Repeatable.")  # fmt: skip
 @click.option("--cache-size", "cache_bytes", type=SIZE, default=DEFAULT_CACHE_BYTES, show_default="10GiB",
               help="Disk for stage outputs.")  # fmt: skip
+@click.option("--examples/--no-examples", default=_DEFAULTS.examples, show_default=True,
+              help="Whether bundles carry real test inputs with their targets, or synthetic ones.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the merged configuration, check task and space, run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the front as one JSON document.")
 @click.pass_context

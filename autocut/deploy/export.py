@@ -10,7 +10,8 @@ import torch
 
 from autocut.deploy.bundle import copy_bundle, hand_out, told_as_bundle_error
 from autocut.deploy.finalize import FinalizationRequest, finalize
-from autocut.errors import NoResultError, StudyError, TrialError, VerificationError
+from autocut.deploy.manifest import read_manifest
+from autocut.errors import InputError, NoResultError, StudyError, TrialError, VerificationError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
@@ -20,11 +21,12 @@ from autocut.study import Study, TrialRecord, open_study
 from autocut.task.loading import load_task
 
 
-def export_trial(folder: Path, trial: int, to: Path, command: str = "autocut export") -> Path:
+def export_trial(folder: Path, trial: int, to: Path, command: str = "autocut export", *, examples: bool | None = None) -> Path:
     """Write the bundle of `trial` of the study in `folder` to `to`, verified.
 
     A trial that was never finalized is exported from its cached stages, measured on the locked test split and verified, as at
-    the end of a search. This needs the task's own code.
+    the end of a search. This needs the task's own code. So is one whose bundle has other examples than `examples` asks for: real
+    ones of the test split, or synthetic ones; None leaves them as they are, and for a new bundle as the search was told.
 
     Returns:
         `to`.
@@ -32,16 +34,18 @@ def export_trial(folder: Path, trial: int, to: Path, command: str = "autocut exp
     Raises:
         StudyError: no such study or trial, or the trial has no measurement.
         BundleError: `to` holds something else.
+        InputError: real examples are asked for, but the task keeps them to itself.
         VerificationError: the bundle does not give what it claims.
     """
     study = open_study(folder)
     try:
         record = _find(study, trial)
         final = study.finals().get(trial)
-        if final is not None and final.verified and final.bundle is not None:
-            hand_out(to, partial(_copy, study.folder / final.bundle, to))
+        made = study.folder / final.bundle if final is not None and final.verified and final.bundle is not None else None
+        if made is not None and (examples is None or examples != bool(read_manifest(made).verification.synthetic)):
+            hand_out(to, partial(_copy, made, to))
         else:
-            hand_out(to, partial(_make, study, record, command))
+            hand_out(to, partial(_make, study, record, command, examples))
     finally:
         study.close()
     return to
@@ -67,7 +71,7 @@ def _find(study: Study, trial: int) -> TrialRecord:
     return record
 
 
-def _make(study: Study, record: TrialRecord, command: str, to: Path) -> None:
+def _make(study: Study, record: TrialRecord, command: str, examples: bool | None, to: Path) -> None:
     facts = study.facts
     reference = study.reference
     if record.recipe is None or reference is None:
@@ -79,11 +83,17 @@ def _make(study: Study, record: TrialRecord, command: str, to: Path) -> None:
             f"study {study.folder} was made for another version of task {task.name!r}",
             "restore the task, or search again with --out",
         )
+    if examples and not task.share_examples:
+        raise InputError(
+            f"--examples must not be given for task {task.name!r}, which has share_examples=False", "leave --examples out"
+        )
+    shares = bool(facts.get("share_examples", True)) if examples is None else examples
     # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.
     torch.set_num_threads(int(facts["threads"]))
     cache = StageCache(study.stages_dir, sys.maxsize)
     context = StageContext(task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]))
-    request = FinalizationRequest(to, record.trial, Price(**facts["price"]), reference, study.spent_s(), command)
+    price = Price(**facts["price"])
+    request = FinalizationRequest(to, record.trial, price, reference, study.spent_s(), command, share_examples=shares)
     try:
         done = finalize(Pipeline(context), record.recipe, request)
     except TrialError as error:

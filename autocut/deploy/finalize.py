@@ -63,7 +63,8 @@ class FinalizationRequest:
     """Where a bundle goes, and what it says beside its model.
 
     `reference` is the untouched model's cost, `search_seconds` the whole time of the search. `deadline` is a reading of
-    `time.time()`: a verification that still runs then is stopped.
+    `time.time()`: a verification that still runs then is stopped. `share_examples` is false where the bundle must carry no real
+    examples, whatever the task says.
     """
 
     to: Path
@@ -73,6 +74,7 @@ class FinalizationRequest:
     search_seconds: float
     command: str
     deadline: float = math.inf
+    share_examples: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,12 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     measurement = Measurement(accuracy, cost, None, energy.energy_j_per_prediction, energy.energy_source)
     with runner.working():
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed search: written, but never verified
-        synthetic = () if task.share_examples else synthetic_examples(predict, collector.own[0], task.seed)
+        shares = task.share_examples and request.share_examples
+        synthetic = () if shares else synthetic_examples(predict, collector.own[0], task.seed)
         seconds_each = largest.p50_ms.value / largest.batch_size / 1e3
         sample = choose_sample(collector, accuracy.examples, seconds_each, synthetic)
         claims = _claims(runner.context, recipe, model, artifact, measurement, request)
-        claims = replace(
-            claims, test_examples=sample.test_examples, test_accuracy=sample.test_accuracy, synthetic=not task.share_examples
-        )
+        claims = replace(claims, test_examples=sample.test_examples, test_accuracy=sample.test_accuracy, synthetic=not shares)
         manifest = write_bundle(artifact.folder, draft, claims, sample.own)
     runner.report(StageStarted("verifying", ""))
     verification = _verify(runner, draft, request.deadline, sample.replay, fresh)

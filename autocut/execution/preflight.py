@@ -27,6 +27,7 @@ class TaskFacts:
     train_samples: int
     epochs: int
     is_pretrained: bool
+    shares_examples: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def _keep_stdout_clean() -> None:
 def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = None) -> Preflight:
     import torch
 
+    from autocut.execution.worker import keep_libraries_quiet
     from autocut.stages import lowering
     from autocut.stages.compile import modes
     from autocut.stages.libraries import required_libraries
@@ -101,6 +103,7 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     from autocut.task.check import check_task
     from autocut.task.loading import load_task
 
+    keep_libraries_quiet()
     torch.set_num_threads(1)
     task = load_task(task_path)
     if faults := check_task(task_path, ask):
@@ -110,6 +113,7 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
         reason = lowering.infeasible_reason(dtype, mode)
         graph = "" if reason else lowering.numerics(dtype, mode)
         lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds)
-    facts = TaskFacts(task.name, task.fingerprint, len(task.train_data), task.epochs, task.is_pretrained)  # type: ignore[arg-type]
+    samples = len(task.train_data)  # type: ignore[arg-type]
+    facts = TaskFacts(task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained)
     return Preflight(known_methods(), lowerings, facts, unfit, required_libraries())

@@ -125,14 +125,16 @@ class _Search:
             cache_bytes=config.cache_bytes,
             price=settings.price,
             command=self.command,
+            share_examples=config.examples,
         )
         self.publisher = Publisher(study)
+        self.examples_line = _examples_line(by_task=found.task.shares_examples, by_flag=config.examples)
         self._next_beat = 0.0
 
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
         StageCache(self.study.stages_dir, self.config.cache_bytes).sweep()
-        console.plan(self.agent.plan_lines())
+        console.plan([*self.agent.plan_lines(), self.examples_line])
         with console.search_progress(self.config.budget_s, self.budget.spent_s) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)
@@ -204,7 +206,15 @@ def _check_same_conditions(study: Study, price: dict[str, object], config: Searc
                 f"study {study.folder} was begun with {name} {known[name]}, got {value}",
                 "leave it as it was, or search into another folder: --out",
             )
-    study.describe({**asked, "task_path": config.task_path, "space": config.space})
+    # `autocut export` keeps to it too.
+    study.describe({**asked, "task_path": config.task_path, "space": config.space, "share_examples": config.examples})
+
+
+def _examples_line(*, by_task: bool, by_flag: bool) -> str:
+    """Say whose data leaves with a bundle."""
+    if by_task and by_flag:
+        return "bundles carry real examples of the test split with their targets; --no-examples gives them synthetic ones"
+    return f"bundles carry synthetic examples, no real ones ({'--no-examples' if by_task else 'share_examples=False in the task'})"
 
 
 def told_command(config: SearchConfig) -> str:

@@ -134,7 +134,9 @@ class _Worker:
             self.report(RecipeFinalized(recipe, measure_untouched(self.pipeline), None, None, None))
             return
         to = Path(setting.folder) / "bundles" / f"trial-{trial:04d}"
-        request = FinalizationRequest(to, trial, setting.price, job.reference, job.search_seconds, setting.command, job.deadline)
+        request = FinalizationRequest(
+            to, trial, setting.price, job.reference, job.search_seconds, setting.command, job.deadline, setting.share_examples
+        )
         done = finalize(self.pipeline, recipe, request)
         self.report(RecipeFinalized(recipe, done.measurement, str(done.folder), done.digest, done.refusal))
 
@@ -198,7 +200,7 @@ def _open_pipeline(
     job: Job, setting: Setting, report: Callable[[Event], None], on_event: Callable[[PipelineEvent], None]
 ) -> Pipeline:
     """Import what every job needs, load the task, and report that this worker is up; the pipeline reports to `on_event`."""
-    _keep_libraries_quiet()
+    keep_libraries_quiet()
     folder = Path(setting.folder)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "stages" / "inductor"))
     import torch
@@ -239,7 +241,7 @@ def _require_same_machine(job: Job) -> None:
         )
 
 
-def _keep_libraries_quiet() -> None:
+def keep_libraries_quiet() -> None:
     """Keep other libraries' advice off the user's screen; their errors still come back as exceptions."""
     warnings.filterwarnings("ignore")
     for name in ("torch", "torchao", "onnxscript", "onnx_ir", "torch.onnx", "ray"):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,6 +30,7 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a call that comes after Ray's end must fail, not start another Ray
     "RAY_USAGE_STATS_ENABLED": "0",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -144,7 +147,7 @@ class WorkerPool:
 
         self._has_ray = True
         try:
-            with quiet_ray():
+            with quiet_ray(), _keeping_sigterm():
                 self._init_ray(ray)
         except (ValueError, RuntimeError, ConnectionError, TimeoutError) as error:
             reason = str(error).strip().partition("\n")[0]
@@ -249,6 +252,17 @@ def quiet_ray() -> Iterator[None]:
         warnings.simplefilter("ignore")
         yield
     _silence_loggers()  # starting Ray sets them up anew
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Put the handler of SIGTERM back: Ray sets its own, which prints where every thread was (2.60). No option leaves it out."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _silence_loggers() -> None:

@@ -79,6 +79,7 @@ class Setting:
     cache_bytes: int
     price: Price
     command: str
+    share_examples: bool = True  # False: bundles carry no real examples, whatever the task says
 
 
 @dataclass(frozen=True)

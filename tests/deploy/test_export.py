@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from autocut.deploy import export as export_module
 from autocut.deploy.bundle import copy_bundle, hand_out
 from autocut.deploy.export import export_trial
 from autocut.deploy.manifest import check_files, read_manifest
@@ -46,6 +47,17 @@ def test_a_stored_bundle_is_copied_without_being_loaded(study, tmp_path, to, mon
 
     assert is_whole(tmp_path / to)
     assert not [path for path in (tmp_path / to).parent.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("examples", "is_made"), [(None, False), (True, False), (False, True)])
+def test_a_bundle_with_other_examples_than_asked_for_is_made_anew(study, tmp_path, examples, is_made, monkeypatch):
+    """A copy would hand out the data that `--no-examples` keeps back."""
+    asked = []
+    monkeypatch.setattr(export_module, "_make", lambda study, record, command, examples, to: asked.append(examples))
+    monkeypatch.setattr(export_module, "hand_out", lambda to, make: make(to))
+    export_trial(study, 0, tmp_path / "out", examples=examples)
+
+    assert asked == ([examples] if is_made else [])
 
 
 def test_the_folder_one_stands_in_becomes_the_bundle(study, tmp_path, monkeypatch):

@@ -58,13 +58,15 @@ def finalized(tmp_path, monkeypatch):
     """Finalize a recipe of a task: `finalized(file)`. Time has tests of its own, so here a busy machine must not matter."""
     monkeypatch.setattr(finalize_module, "verify_bundle", partial(verify_bundle, latency_tolerance=0.9))
 
-    def run(file, dtype="fp32", mode="torch.export"):
+    def run(file, dtype="fp32", mode="torch.export", share_examples=True):
         context = StageContext(load_task(file), StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))
         pipeline = Pipeline(context, lambda event: None)
         recipe = Recipe({"quantize.dtype": dtype, "compile.mode": mode})
         price = Price("a machine", 0.1, "2026-01-01", 0.5)
         reference = pipeline.cost(pipeline.baseline, "fp32", "eager")
-        return finalize(pipeline, recipe, FinalizationRequest(tmp_path / "bundle", 1, price, reference, 1.0, "autocut search"))
+        to = tmp_path / "bundle"
+        request = FinalizationRequest(to, 1, price, reference, 1.0, "autocut search", share_examples=share_examples)
+        return finalize(pipeline, recipe, request)
 
     return run
 
@@ -165,11 +167,14 @@ def test_a_language_model_is_finalized_with_a_part_of_its_outputs(finalized, lan
     assert [check.name for check in failed] == ["outputs"]
 
 
-def test_a_task_may_keep_its_examples_to_itself(finalized, small_task_file, verifications):
+@pytest.mark.parametrize("by_task", [True, False])
+def test_a_task_may_keep_its_examples_to_itself(finalized, small_task_file, verifications, by_task):
     """The bundle then has synthetic inputs and no accuracy on them; the test split is replayed all the same."""
-    small_task_file.write_text(small_task_file.read_text().replace("pretrained=False", "pretrained=False, share_examples=False"))
+    if by_task:
+        source = small_task_file.read_text()
+        small_task_file.write_text(source.replace("pretrained=False", "pretrained=False, share_examples=False"))
 
-    done = finalized(small_task_file, mode="eager")
+    done = finalized(small_task_file, mode="eager", share_examples=by_task)
 
     assert done.refusal is None
     claim = read_manifest(done.folder).verification

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+OWN_LINE = re.compile(r"plan:$|  \S|\[.+ of 1m10s\] |left out: |\d+ verified bundles|Trial \d+: |next: |no verified bundle")
+"""What a search writes to stderr."""
 
 
 def command(folder, budget, *more):
@@ -51,6 +55,39 @@ def test_a_search_keeps_its_budget_and_leaves_a_verified_front(small_task_file):
             [sys.executable, "-m", "autocut", "verify", str(path)], capture_output=True, text=True, check=False
         )
         assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_the_ledger_adds_up_and_no_library_speaks_to_the_user(small_task_file):
+    """Its rows sum to the seconds spent; stderr has the search's own lines alone."""
+    folder = small_task_file.parent
+    done = search(folder, "70s")
+    told = subprocess.run(
+        [sys.executable, "-m", "autocut", "ledger", str(folder / "study"), "--json"], capture_output=True, text=True, check=True
+    )
+    ledger = json.loads(told.stdout)
+
+    assert sum(ledger["by_category"].values()) == pytest.approx(ledger["spent_s"], rel=0.02)
+    assert min(ledger["by_category"][row] for row in ("starting", "training", "measuring", "overhead")) > 0
+    assert 0 < ledger["cores_busy"] < 1
+    assert not [line for line in done.stderr.splitlines() if not OWN_LINE.match(line)], done.stderr
+
+
+def test_sigterm_ends_a_search_like_ctrl_c(small_task_file):
+    """Exit code 143 and the command that resumes; nothing runs on, and Ray prints no dump."""
+    folder = small_task_file.parent
+    with subprocess.Popen(command(folder, "150s"), cwd=folder, stderr=subprocess.PIPE, text=True) as running:
+        for line in running.stderr:
+            if "trial 1" in line:
+                break
+        running.terminate()
+        rest = running.stderr.read()
+
+    assert running.returncode == 143
+    assert "terminated; finished work is kept. Resume with:\n  autocut search" in rest
+    assert "***" not in rest
+    assert "Traceback" not in rest
+    with sqlite3.connect(folder / "study" / "study.db") as database:
+        assert database.execute("select count(*) from trials where state = 'RUNNING'").fetchone()[0] == 0
 
 
 def test_after_kill_9_the_same_command_goes_on(small_task_file):
