@@ -185,7 +185,7 @@ class _PlainProgress:
 
 
 class _BarProgress:
-    """A bar over the budget with one line of news under it, redrawn four times a second."""
+    """A bar over the budget with the news under it, redrawn four times a second."""
 
     def __init__(self, stream: TextIO, budget_s: float, spent_s: float) -> None:
         from rich.console import Console as RichConsole
@@ -215,11 +215,10 @@ class _BarProgress:
 
 
 def progress_line(done: int, stopped: int, failed: int, front: int, best: str | None, stage: str | None) -> str:
-    """Return the line under the bar. The most important comes first, because a narrow terminal cuts the line."""
+    """Return the lines under the bar: counts and the best point, and what is being done. A narrow terminal cuts their ends."""
     parts = [f"{done} done, {stopped} stopped, {failed} failed", f"front {front}"]
     parts += [f"best {best}"] if best else []
-    parts += [stage] if stage else []
-    return " | ".join(parts)
+    return "\n".join([" | ".join(parts), *([stage] if stage else [])])
 
 
 class _Busy:

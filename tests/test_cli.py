@@ -434,7 +434,7 @@ def test_select_with_limits_that_nothing_meets_exits_with_one(searches, capsys):
 
 def test_export_prints_where_the_bundle_is(room, capsys):
     """A script can use the path."""
-    room("autocut.deploy.export", export_trial=lambda folder, trial, to: to / "bundle")
+    room("autocut.deploy.export", export_trial=lambda folder, trial, to, examples: to / "bundle")
     assert cli.main(["export", "studies/digits", "--trial", "7", "--to", "out"]) == 0
     assert capsys.readouterr().out == "out/bundle\n"
 

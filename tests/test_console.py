@@ -167,7 +167,8 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch):
     shown = terminal.getvalue()
 
     assert "15m of 30m" in shown
-    assert "5 done, 2 stopped, 1 failed | front 3 | best 3.0x cheaper at 97.1% | training" in shown
+    assert "5 done, 2 stopped, 1 failed | front 3 | best 3.0x cheaper at 97.1%" in shown
+    assert "training" in shown
     assert "trial 4: [97.2%]" in shown
     assert data.getvalue() == ""
 

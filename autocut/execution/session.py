@@ -135,7 +135,7 @@ class _Search:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
         StageCache(self.study.stages_dir, self.config.cache_bytes).sweep()
         console.plan([*self.agent.plan_lines(), self.examples_line])
-        with console.search_progress(self.config.budget_s, self.budget.spent_s) as progress, self._session():
+        with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)
             run_jobs(self.agent, accounted, on_tick=lambda: self._tick(progress))
