@@ -33,7 +33,7 @@ from autocut.search.activity import doing
 from autocut.search.agent import Agent
 from autocut.search.jobs import Setting
 from autocut.search.planner import Planner
-from autocut.search.progress import best_so_far
+from autocut.search.progress import best_so_far, examples_line
 from autocut.search.proposals import Proposer
 from autocut.search.recall import recall
 from autocut.search.settings import SearchSettings
@@ -128,7 +128,7 @@ class _Search:
             share_examples=config.examples,
         )
         self.publisher = Publisher(study)
-        self.examples_line = _examples_line(by_task=found.task.shares_examples, by_flag=config.examples)
+        self.examples_line = examples_line(by_task=found.task.shares_examples, by_flag=config.examples)
         self._next_beat = 0.0
 
     def run(self, console: Console, pool: WorkerPool) -> None:
@@ -208,13 +208,6 @@ def _check_same_conditions(study: Study, price: dict[str, object], config: Searc
             )
     # `autocut export` keeps to it too.
     study.describe({**asked, "task_path": config.task_path, "space": config.space, "share_examples": config.examples})
-
-
-def _examples_line(*, by_task: bool, by_flag: bool) -> str:
-    """Say whose data leaves with a bundle."""
-    if by_task and by_flag:
-        return "bundles carry real examples of the test split with their targets; --no-examples gives them synthetic ones"
-    return f"bundles carry synthetic examples, no real ones ({'--no-examples' if by_task else 'share_examples=False in the task'})"
 
 
 def told_command(config: SearchConfig) -> str:

@@ -19,6 +19,10 @@ _CLOSE = 0.01
 """A point may lose this much of the metric to be the best so far: the drop in the examples of `autocut select`."""
 
 
+_MOST_COUNTED = 999
+"""Finalizations that the plan counts at most."""
+
+
 @dataclass
 class Progress:
     """Counts and lines for the user; `stopped` are trainings that could not reach the front any more."""
@@ -96,6 +100,13 @@ def fits_line(state: SearchState, budget: Budget) -> str:
         span = " to ".join(dict.fromkeys(format_duration(each) for each in (seconds[0], seconds[-1])))
         told.append(f"a lowering takes about {span}: {fit} of {len(seconds)} fit the {format_duration(search_s)} of the search")
     kept_s = max(0.0, min(budget.reserve_s, budget.left()))
-    points = next(number for number in itertools.count() if planner.reserve_s(number + 1, workers, math.inf) > kept_s)
+    points = sum(planner.reserve_s(number, workers, math.inf) <= kept_s for number in range(1, _MOST_COUNTED + 1))
     each = format_duration(planner.finalize_s())
     return "; ".join([*told, f"a finalization takes about {each}: {points} fit the {format_duration(kept_s)} kept for it"])
+
+
+def examples_line(*, by_task: bool, by_flag: bool) -> str:
+    """Say whose data leaves with a bundle."""
+    if by_task and by_flag:
+        return "bundles carry real examples of the test split with their targets; --no-examples gives them synthetic ones"
+    return f"bundles carry synthetic examples, no real ones ({'--no-examples' if by_task else 'share_examples=False in the task'})"

@@ -14,7 +14,9 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-OWN_LINE = re.compile(r"plan:$|  \S|\[.+ of 1m10s\] |left out: |\d+ verified bundles|Trial \d+: |next: |no verified bundle")
+OWN_LINE = re.compile(
+    r"plan:$|  \S|\[.+ of 1m10s\] |left out: |\d+ verified bundles|[Tt]rial \d+|next: |starting: |no verified bundle"
+)
 """What a search writes to stderr."""
 
 

@@ -9,6 +9,7 @@ from autocut.recipe import UNTOUCHED
 from autocut.search.activity import doing
 from autocut.search.jobs import Job, JobKind, Purpose, RungReached, StageRan, StageStarted
 from autocut.search.planner import Planner
+from autocut.search.progress import examples_line
 from autocut.search.state import RunningJob
 from autocut.search.timesheet import Timesheet
 
@@ -78,3 +79,16 @@ def test_a_finalization_names_its_trial_its_step_and_its_end():
 def test_a_search_without_a_job_says_that_it_waits():
     """Ray's first process may take a while."""
     assert doing(SimpleNamespace(running={}), Timesheet(1, 0.0), 5.0) == "waiting for a worker"
+
+
+@pytest.mark.parametrize(
+    ("by_task", "by_flag", "told"),
+    [
+        (True, True, "real examples of the test split with their targets; --no-examples gives"),
+        (True, False, "synthetic examples, no real ones (--no-examples)"),
+        (False, True, "synthetic examples, no real ones (share_examples=False in the task)"),
+    ],
+)
+def test_the_plan_says_whose_data_leaves_with_a_bundle(by_task, by_flag, told):
+    """And what the user may type, or has decided already."""
+    assert told in examples_line(by_task=by_task, by_flag=by_flag)
