@@ -82,7 +82,8 @@ def _make(study: Study, record: TrialRecord, command: str, to: Path) -> None:
     # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.
     torch.set_num_threads(int(facts["threads"]))
     cache = StageCache(study.stages_dir, sys.maxsize)
-    context = StageContext(task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]))
+    epochs = facts.get("untouched_epochs")
+    context = StageContext(task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]), untouched_epochs=epochs)
     request = FinalizationRequest(to, record.trial, Price(**facts["price"]), reference, study.spent_s(), command)
     try:
         done = finalize(Pipeline(context), record.recipe, request)

@@ -35,13 +35,11 @@ class Loan:
     Torch gets one thread more for each of them. `close` gives the cores back and restores the number of threads.
 
     Args:
-        limit: The most threads that the work can use. Default: as many as there are cores.
         folder: Folder of the lock files. Default: `node_folder()`, one for the whole machine.
     """
 
-    def __init__(self, limit: int | None = None, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self._own = torch.get_num_threads()
-        self._limit = limit
         self._folder = _made(folder)
         self._held = contextlib.ExitStack()
         self._borrowed = 0
@@ -51,19 +49,18 @@ class Loan:
         """Threads that torch may use now: those of the process itself, and one for each borrowed core."""
         return self._own + self._borrowed
 
-    def renew(self) -> int:
-        """Give every core back where a worker waits for one, else take those that are free. Returns `threads`."""
-        if _is_held(self._folder / "cores-wanted.lock"):
+    def renew(self, most: int | None = None) -> int:
+        """Give every core back where a worker waits for one, else take those that are free, for at most `most` threads.
+
+        Returns:
+            `threads`.
+        """
+        most = len(_processors()) if most is None else most
+        if self._borrowed and (self.threads > most or _is_held(self._folder / "cores-wanted.lock")):
             self.close()
-            return self.threads
-        if room := self._room():
-            if not self._borrowed:  # before the first core: who waits for one must see that it is lent
-                self._held.enter_context(_held(self._folder / "cores-lent.lock", fcntl.LOCK_SH))
-            self._borrowed += _take_free(self._folder, _processors(), room, self._held)
-            if self._borrowed:
-                torch.set_num_threads(self.threads)
-            else:
-                self._held.close()
+            return self.threads  # taken again at the next batch, when the other worker has its core
+        if self.threads < most:
+            self._take(most - self.threads)
         return self.threads
 
     def close(self) -> None:
@@ -72,9 +69,14 @@ class Loan:
         torch.set_num_threads(self._own)
         self._held.close()
 
-    def _room(self) -> int:
-        most = len(_processors()) if self._limit is None else self._limit
-        return max(0, most - self.threads)
+    def _take(self, most: int) -> None:
+        if not self._borrowed:  # before the first core: who waits for one must see that it is lent
+            self._held.enter_context(_held(self._folder / "cores-lent.lock", fcntl.LOCK_SH))
+        self._borrowed += _take_free(self._folder, _processors(), most, self._held)
+        if self._borrowed:
+            torch.set_num_threads(self.threads)
+        else:
+            self._held.close()
 
 
 @contextlib.contextmanager
@@ -91,9 +93,9 @@ def borrowed(limit: int | None = None, *, folder: Path | None = None) -> Iterato
     Yields:
         The number of threads.
     """
-    loan = Loan(limit, folder)
+    loan = Loan(folder)
     try:
-        yield loan.renew()
+        yield loan.renew(limit)
     finally:
         loan.close()
 

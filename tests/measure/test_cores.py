@@ -68,6 +68,15 @@ def test_a_limit_bounds_the_threads(tmp_path):
         assert threads == 2
 
 
+def test_a_loan_shrinks_to_the_threads_that_help(tmp_path):
+    """A small model is slower on many cores: what does not help is given back."""
+    loan = cores.Loan(tmp_path)
+    assert loan.renew() == 3
+    assert loan.renew(2) == 1
+    assert loan.renew(2) == 2 == torch.get_num_threads()
+    loan.close()
+
+
 def test_a_loan_inside_a_loan_changes_nothing(tmp_path):
     """Scoring after an epoch runs with the cores that the training has borrowed."""
     with cores.owned(folder=tmp_path), cores.borrowed(folder=tmp_path) as outer:
@@ -87,7 +96,7 @@ def test_a_worker_that_starts_gets_its_core_at_the_next_batch(tmp_path):
             got.set()
 
     with cores.owned(folder=tmp_path):
-        loan = cores.Loan(folder=tmp_path)
+        loan = cores.Loan(tmp_path)
         assert loan.renew() == 3
         other = threading.Thread(target=work)
         other.start()
