@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from autocut.errors import TaskError
+
+_FILE = "data_full.json.gz"
 LENGTH = 32
 """Words of a text; the longest has 28."""
 WORDS = 3000
@@ -65,14 +68,20 @@ def _intents() -> dict[str, int]:
 
 @functools.cache
 def _texts() -> dict[str, Texts]:
-    """Read the texts of each split from `AUTOCUT_DATA`; without them, make some up and say so."""
-    folder = Path(os.environ.get("AUTOCUT_DATA", ".")).expanduser()
-    for path in (folder / "text_clinc150" / "data_full.json.gz", folder / "data_full.json.gz"):
+    """Read the texts of each split from the folder that `AUTOCUT_DATA` names; where it names none, make some up and say so.
+
+    Raises:
+        TaskError: the folder has no such file.
+    """
+    if not (named := os.environ.get("AUTOCUT_DATA")):
+        print("small_transformer: AUTOCUT_DATA names no folder; the texts are made up", file=sys.stderr)
+        return _made_up()
+    folder = Path(named).expanduser()
+    for path in (folder / "text_clinc150" / _FILE, folder / _FILE):
         if path.is_file():
             content = json.loads(gzip.decompress(path.read_bytes()))
             return {name: [(text, intent) for text, intent in content[name]] for name in SIZES}
-    print("small_transformer: AUTOCUT_DATA has no text_clinc150/data_full.json.gz; the texts are made up", file=sys.stderr)
-    return _made_up()
+    raise TaskError(f"AUTOCUT_DATA must hold text_clinc150/{_FILE}, got no such file in {named!r}", "unset it for made-up texts")
 
 
 def _made_up() -> dict[str, Texts]:
