@@ -16,6 +16,10 @@ from autocut.errors import InputError
 
 Clock = Callable[[], float]
 
+TRAINING_SHARE = 0.6
+"""Share of the time left that the training of the untouched model may take: the rest is for its lowerings and for bundles."""
+_CHECKING_S = 60.0
+
 _SECONDS: Mapping[str, int] = MappingProxyType({"d": 86_400, "h": 3_600, "m": 60, "s": 1})
 _BYTES: Mapping[str, int] = MappingProxyType(
     {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -62,6 +66,11 @@ def format_duration(seconds: float) -> str:
         if count:
             words.append(f"{count}{unit}")
     return "".join(words)
+
+
+def budget_for_training(seconds: float) -> str:
+    """Return a budget in whole minutes that has room for `seconds` of training the untouched model, and for what comes before."""
+    return f"{math.ceil((1.1 * seconds / TRAINING_SHARE + _CHECKING_S) / 60)}m"
 
 
 def parse_size(text: str, subject: str = "size") -> int:

@@ -66,16 +66,26 @@ def values_of(measurement: Measurement, reference: Cost, price: Price, train_sec
     Raises:
         StudyError: `reference` was measured at other batch sizes.
     """
-    cost = measurement.cost
+    return {
+        "accuracy": measurement.accuracy.metric.value,
+        **costs_of(measurement.cost, reference, price),
+        "train_usd": usd_for(price, train_seconds),
+    }
+
+
+def costs_of(cost: Cost, reference: Cost, price: Price) -> dict[str, float]:
+    """Return the values of `values_of` that need no trained weights.
+
+    Raises:
+        StudyError: `reference` was measured at other batch sizes.
+    """
     busiest = cost.busiest
     throughput_per_s = busiest.batch_size / (corrected_ms(busiest, reference) / 1e3)
     return {
-        "accuracy": measurement.accuracy.metric.value,
         "usd_per_million": usd_per_million(price.usd_per_hour, throughput_per_s, price.utilization),
         "latency_ms": corrected_ms(cost.latencies[0], reference),
         "size_bytes": float(cost.size_bytes),
         "compressed_size_bytes": float(cost.compressed_size_bytes),
-        "train_usd": usd_for(price, train_seconds),
         "speedup": busiest.speedup.value,
     }
 

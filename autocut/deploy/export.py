@@ -91,8 +91,8 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.
     torch.set_num_threads(int(facts["threads"]))
     cache = StageCache(study.stages_dir, sys.maxsize)
-    context = StageContext(task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]))
-    price = Price(**facts["price"])
+    epochs, price = facts.get("untouched_epochs"), Price(**facts["price"])
+    context = StageContext(task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]), untouched_epochs=epochs)
     request = FinalizationRequest(to, record.trial, price, reference, study.spent_s(), command, share_examples=shares)
     try:
         done = finalize(Pipeline(context), record.recipe, request)

@@ -31,9 +31,11 @@ from autocut.search.jobs import (
     RecipeFailed,
     RecipeFinalized,
     RecipeMeasured,
+    RecipePriced,
     RecipeStarted,
     RungReached,
     Setting,
+    TrainingPlanned,
     WorkerFault,
     WorkerUp,
 )
@@ -60,7 +62,7 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
     _kill_in(left_s + _KILL_AFTER_S)
     try:
         worker = _Worker(job, setting, report)
-        {"baseline": worker.baseline, "measure": worker.measure, "finalize": worker.finalize}[job.kind]()
+        _with_own_cores(setting.threads, worker.run)
         report(JobEnded(worker.pipeline.runner.waited_s, time.perf_counter() - started))
     except InputError as error:
         report(WorkerFault(error.message, error.hint))
@@ -78,6 +80,10 @@ class _Worker:
         self.recipe = UNTOUCHED
         self.pipeline = _open_pipeline(job, setting, report, self._on_event)
 
+    def run(self) -> None:
+        """Do what the kind of the job asks for."""
+        {"baseline": self.baseline, "price": self.price, "measure": self.measure, "finalize": self.finalize}[self.job.kind]()
+
     def baseline(self) -> None:
         """Build or train the untouched model and time it against itself. Without it there is no search."""
         failure = self._try(UNTOUCHED, self._measure_baseline)
@@ -85,6 +91,17 @@ class _Worker:
             reason = failure.reason.partition("\n")[0]
             message = f"the untouched model must run and be measured, but is not: {reason}"
             self.report(WorkerFault(message, "find out more with: autocut check"))
+
+    def price(self) -> None:
+        """Time structures before the untouched model is trained. What fails here is tried again with the trained weights."""
+        from autocut.pipeline.model_stages import untrained_stage
+        from autocut.pipeline.pipeline import Pipeline
+
+        self.pipeline = Pipeline(self.pipeline.runner.context, self._on_event, untrained_stage)
+        for recipe in self.job.recipes:
+            self._begin(recipe)
+            self._try(recipe, lambda priced: self.report(RecipePriced(priced, self.pipeline.price(priced))))
+            gc.collect()
 
     def measure(self) -> None:
         """Run the recipes in their order. Those of one prefix share it: the first pays for it, and they fail together."""
@@ -113,13 +130,26 @@ class _Worker:
     def _measure_baseline(self, recipe: Recipe) -> None:
         from autocut.measure.machine import describe_machine
 
+        self._plan_training()
         entry = self.pipeline.runner.cache.find(self.pipeline.baseline.key)
         facts = entry.facts if entry else {}
         measured = self.pipeline.measure(recipe)
         cost, accuracy = measured.measurement.cost, measured.measurement.accuracy
         train_seconds, samples_seen = facts.get("train_seconds", 0.0), facts.get("samples_seen", 0)
-        self.report(BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen))
+        context = self.pipeline.runner.context
+        epochs = None if context.task.is_pretrained else context.untouched_epochs or context.task.epochs
+        self.report(BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen, epochs))
         self.report(RecipeMeasured(recipe, measured))
+
+    def _plan_training(self) -> None:
+        """Train the untouched model for as many epochs as fit the budget."""
+        from autocut.pipeline.pipeline import Pipeline
+        from autocut.pipeline.training_plan import plan_untouched
+
+        context = self.pipeline.runner.context
+        if plan := plan_untouched(self.pipeline.runner, self.job.deadline - time.time()):
+            self.pipeline = Pipeline(replace(context, untouched_epochs=plan.epochs), self._on_event)
+            self.report(TrainingPlanned(plan.epochs, context.task.epochs, plan.seconds, plan.asked_s))
 
     def _measure_one(self, recipe: Recipe) -> None:
         self.report(RecipeMeasured(recipe, self.pipeline.measure(recipe)))
@@ -222,8 +252,18 @@ def _open_pipeline(
     torch.set_num_threads(setting.threads)  # whatever number the task has set: every claim names this one
     _require_same_machine(job)
     cache = StageCache(folder / "stages", setting.cache_bytes)
-    context = StageContext(task, cache, quiet, setting.seed, setting.threads, stop=lambda: time.time() >= job.deadline)
+    context = StageContext(
+        task, cache, quiet, setting.seed, setting.threads, lambda: time.time() >= job.deadline, job.untouched_epochs
+    )
     return Pipeline(context, on_event)
+
+
+def _with_own_cores(threads: int, run: Callable[[], None]) -> None:
+    """Call `run` while this process owns a core for each of its threads: who has borrowed one gives it back."""
+    from autocut.measure.cores import owned
+
+    with owned(threads):
+        run()
 
 
 def _require_same_machine(job: Job) -> None:

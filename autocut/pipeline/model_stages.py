@@ -6,30 +6,35 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
+from autocut.measure.cores import Loan
 from autocut.measurement import Rung
 from autocut.pipeline.measuring_stages import run_eagerly, score
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
 from autocut.pipeline.teacher_outputs import TeacherOutputs, TeacherStages, order_of
 from autocut.recipe import Recipe, Value
+from autocut.search.jobs import TrainingPaced
 from autocut.stages.model_files import Prefix, restore_model, save_model, structure_of
 from autocut.stages.prune import PruneData, pruners
-from autocut.stages.train import Epoch, curricula, distillations, train_model
+from autocut.stages.train import Epoch, Speed, curricula, distillations, train_model
 from autocut.stages.train.plan import TRAINER_VERSION
 from autocut.task.batches import take
 
 _PRUNE = "prune"
 _PRUNE_BATCHES = 8
+_FILL = 0.02
 
 
 def untouched_stage(runner: StageRunner) -> Stage[None]:
     """Return the stage that makes the untouched model: with the task's own weights, or trained where the task brings none."""
     task = runner.context.task
     trains = not task.is_pretrained
-    settings: dict[str, Value] = {"train.epochs": task.epochs} if trains else {}
-    key = runner.key("", "baseline", settings, method=TRAINER_VERSION if trains else 0)
+    epochs = runner.context.untouched_epochs or task.epochs
+    settings: dict[str, Value] = {"train.epochs": epochs} if trains else {}
+    key = untouched_key(runner, epochs)
 
     def make(folder: Path, _: None) -> Facts:
         model = task.build_model()
@@ -39,6 +44,31 @@ def untouched_stage(runner: StageRunner) -> Stage[None]:
         return {"samples_seen": 0, "train_seconds": 0.0}
 
     return Stage("baseline", "train" if trains else "build", "training", key, _nothing, make)
+
+
+def untouched_key(runner: StageRunner, epochs: int) -> str:
+    """Return the key of the untouched model, which is trained for `epochs` where the task brings no weights."""
+    if runner.context.task.is_pretrained:
+        return runner.key("", "baseline", {}, method=0)
+    return runner.key("", "baseline", {"train.epochs": epochs}, method=TRAINER_VERSION)
+
+
+def untrained_stage(runner: StageRunner) -> Stage[None]:
+    """Return the stage that makes a model of the untouched model's structure without training it, to time what needs no weights.
+
+    A matrix that begins with zeros alone gets random numbers: training would fill it, and zeros are part of a structure.
+    """
+
+    def make(folder: Path, _: None) -> None:
+        model = runner.context.task.build_model()
+        generator = torch.Generator().manual_seed(runner.context.seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() > 1 and parameter.is_floating_point() and not parameter.any():
+                    parameter.copy_(_FILL * torch.randn(parameter.shape, generator=generator))
+        save_model(folder, model, {})
+
+    return Stage("untrained", "build", "training", runner.key("", "untrained", {}), _nothing, make)
 
 
 def scratch_stage(runner: StageRunner) -> Stage[None]:
@@ -98,13 +128,19 @@ def _train(
     outputs: TeacherOutputs, folder: Path,
 ) -> Facts:  # fmt: skip
     context = runner.context
+    speed = Speed(Loan(context.quiet.folder), lambda seconds_left: runner.report(TrainingPaced(seconds_left)))
     trained = train_model(
         model, context.task, settings, masks=masks, teacher=outputs.teacher, difficulty=outputs.difficulty, seed=context.seed,
         checkpoint=runner.cache.checkpoint(key), on_epoch=partial(_report_rung, runner), gate=runner.working, stop=context.stop,
+        speed=speed,
     )  # fmt: skip
     save_model(folder, trained.model, masks)
-    fresh = trained.samples_seen - trained.resumed_samples
-    return {"samples_seen": trained.samples_seen, "train_seconds": trained.seconds + outputs.seconds, "fresh_samples": fresh}
+    return {
+        "samples_seen": trained.samples_seen,
+        "train_seconds": trained.seconds + outputs.seconds,
+        "fresh_samples": trained.samples_seen - trained.resumed_samples,
+        "borrowed_s": trained.borrowed_s,
+    }
 
 
 def _report_rung(runner: StageRunner, epoch: Epoch) -> None:

@@ -33,16 +33,25 @@ from autocut.stages.model_files import Prefix
 
 
 class Pipeline:
-    """Runs recipes in this process; `report` gets an event for each stage, epoch and loaded model (see `StageRunner`)."""
+    """Runs recipes in this process; `report` gets an event for each stage, epoch and loaded model (see `StageRunner`).
 
-    def __init__(self, context: StageContext, report: EventSink = lambda _: None) -> None:
+    `untouched` says how the untouched model is made. With `untrained_stage` a pipeline can time, but must not score.
+    """
+
+    def __init__(
+        self,
+        context: StageContext,
+        report: EventSink = lambda _: None,
+        untouched: Callable[[StageRunner], Stage[None]] = untouched_stage,
+    ) -> None:
         self.runner = StageRunner(context, report)
+        self._untouched = untouched
         self.teacher = TeacherStages(self.runner, lambda: self.baseline)
 
     @cached_property
     def baseline(self) -> Prefix:
         """The untouched model: the task's own weights, or trained from scratch where the task brings none."""
-        return read_model(self.runner, self.runner.run(untouched_stage(self.runner)))
+        return read_model(self.runner, self.runner.run(self._untouched(self.runner)))
 
     @cached_property
     def scratch(self) -> Prefix:
@@ -104,6 +113,10 @@ class Pipeline:
         accuracy = self.accuracy(model, *recipe.lowering)
         cost = self.cost(model, *recipe.lowering)
         return Measured(Measurement(accuracy, cost), model.train_seconds, model.samples_seen, model.lineage, model.structure)
+
+    def price(self, recipe: Recipe) -> Cost:
+        """Time the structure of `recipe` without scoring it."""
+        return self.cost(self.prefix(recipe), *recipe.lowering)
 
     def accuracy(self, model: Prefix, dtype: str, mode: str) -> Accuracy:
         """Return the validation accuracy, shared by all modes that run the same quantized graph."""

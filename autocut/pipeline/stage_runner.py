@@ -20,11 +20,11 @@ from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
 from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
-from autocut.search.jobs import ModelLoaded, StageBroke, StageRan, StageStarted, Waited
+from autocut.search.jobs import ModelLoaded, StageBroke, StageRan, StageStarted, TrainingPaced, Waited
 from autocut.stages.libraries import library_versions
 from autocut.task.task import Task
 
-PipelineEvent = StageStarted | StageRan | StageBroke | Waited | ModelLoaded | Rung
+PipelineEvent = StageStarted | StageRan | StageBroke | Waited | ModelLoaded | TrainingPaced | Rung
 EventSink = Callable[[PipelineEvent], None]
 Facts = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ class StageContext:
     """What all stages of one worker process share.
 
     `seed` decides all training, `threads` is the number that models are timed with. When `stop()` turns true, work ends at the next
-    batch boundary with `DeadlineError`.
+    batch boundary with `DeadlineError`. `untouched_epochs` are those of the untouched model; None: as many as the task says.
     """
 
     task: Task
@@ -65,6 +65,7 @@ class StageContext:
     seed: int = 0
     threads: int = 1
     stop: Callable[[], bool] = lambda: False
+    untouched_epochs: int | None = None
 
     @cached_property
     def samples(self) -> Samples:
@@ -98,9 +99,11 @@ class StageRunner:
     def run(self, stage: Stage[T]) -> Entry:
         """Return the output of `stage`, made now if the cache does not have it. Errors of its `prepare` and `make` pass through."""
         entry = self.cache.find(stage.key) or self._make(stage, stage.prepare())
-        samples = int(entry.facts.get("fresh_samples", 0))
+        samples, borrowed_s = int(entry.facts.get("fresh_samples", 0)), float(entry.facts.get("borrowed_s", 0.0))
         self._tell_waiting()
-        self.report(StageRan(entry.key, entry.stage, entry.method, entry.seconds, entry.cached, stage.category, samples))
+        self.report(
+            StageRan(entry.key, entry.stage, entry.method, entry.seconds, entry.cached, stage.category, samples, borrowed_s)
+        )
         self.cache.checkpoint(stage.key).unlink(missing_ok=True)  # only now is the output safe
         return entry
 

@@ -9,6 +9,7 @@ from autocut.search.state import RunningJob, SearchState
 from autocut.search.timesheet import Step, Timesheet
 
 _PHASES = {
+    Purpose.PRICING: "costs of untrained structures",
     Purpose.QUICK_LOWERINGS: "lowerings",
     Purpose.SLOW_LOWERING: "slow lowerings",
     Purpose.USER_RECIPE: "your recipes",
@@ -82,6 +83,8 @@ def _left_s(running: RunningJob, step: Step | None, planner: Planner, now: float
     if step.rung is not None and step.rungs:
         each_s = (step.rung_at - step.since) / step.rungs
         return step.rung_at + each_s * (step.rung.epochs - step.rung.epoch) - now
+    if step.ends is not None:
+        return step.ends - now
     if step.what.stage == "train" and planner.knows_training and running.recipe is not None:
         return step.since + planner.train_s(running.recipe) - now
     whole_s = planner.stage_s(step.what.stage, step.what.method)

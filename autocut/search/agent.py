@@ -3,7 +3,7 @@
 It has no Ray, no torch and no clock of its own, so the same code runs against a real machine and against recorded tables. In order:
 
 1. *Baselines first*: the untouched model, then every lowering (dtype x compile mode) of it, cheap lowerings first. From then on
-   there is a front.
+   there is a front. Where the untouched model must be trained for long, other workers time structures meanwhile (`pricing`).
 2. *Cost first*: each pruning method once without training: does it save anything here?
 3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising lowerings
    (`proposing`), and beside them the slow compilers, rationed. A training that cannot reach the front any more ends at a rung
@@ -29,6 +29,7 @@ from autocut.search.estimates import fitting, recipe_s
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
 from autocut.search.lowerings import LoweringChoice, affordable_lowerings
 from autocut.search.opening import SlowLowerings, opening
+from autocut.search.pricing import Pricing
 from autocut.search.progress import Progress, measured_plan_lines, plan_lines
 from autocut.search.proposals import Proposer
 from autocut.search.proposing import Proposing
@@ -64,6 +65,7 @@ class Agent:
         self.stopping_rule: StoppingRule = early_stopping.floors
         self._opening = opening(state, self.choice)
         self._slow = SlowLowerings(state, self.choice)
+        self._pricing = Pricing(state, self.choice)
         self._queue: deque[PlannedJob] = deque()
         self._postponed: list[PlannedJob] = []
         self._told_too_long: set[Recipe] = set()
@@ -110,6 +112,9 @@ class Agent:
         return self._next_finalization()
 
     def _baseline(self) -> Job | None:
+        if self.state.runs(Purpose.BASELINE):
+            planned = self._pricing.next(self.budget.clock())
+            return None if planned is None else self._start_recipes(JobKind.PRICE, planned)
         if self.state.running:
             return None
         if self.budget.left() <= self.state.planner.process_s():
@@ -123,8 +128,7 @@ class Agent:
         planned = self._next_planned()
         if planned is None:
             return None
-        patience_s = _HANG_S + 8 * max(recipe_s(self.state, recipe) for recipe in planned.recipes)
-        return self._start(JobKind.MEASURE, planned, self.budget.search_deadline, patience_s)
+        return self._start_recipes(JobKind.MEASURE, planned)
 
     def _next_planned(self) -> PlannedJob | None:
         """The queue first, then the opening, then proposals, with slow compilers when their turn has come."""
@@ -223,6 +227,10 @@ class Agent:
         """Seconds for the recipes of a job that starts now."""
         return self.budget.search_left() - self.state.planner.process_s()
 
+    def _start_recipes(self, kind: JobKind, planned: PlannedJob) -> Job:
+        patience_s = _HANG_S + 8 * max(recipe_s(self.state, recipe) for recipe in planned.recipes)
+        return self._start(kind, planned, self.budget.search_deadline, patience_s)
+
     def _start(self, kind: JobKind, planned: PlannedJob, deadline: float, patience_s: float, trials: tuple[int, ...] = ()) -> Job:
         may_stop = kind is JobKind.MEASURE and planned.may_skip
         job = Job(
@@ -237,6 +245,7 @@ class Agent:
             patience_s=patience_s,
             may_skip=planned.may_skip,
             floors=self.stopping_rule(self.state, planned.recipes) if may_stop else {},
+            untouched_epochs=self.state.untouched_epochs,
         )
         self.state.start(job, planned.purpose, self.budget.clock())
         return job

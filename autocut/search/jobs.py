@@ -17,6 +17,7 @@ class JobKind(enum.StrEnum):
     """What a worker does with the recipes of a job."""
 
     BASELINE = "baseline"  # build or train the untouched model, and time it
+    PRICE = "price"  # time structures of the model before it is trained
     MEASURE = "measure"  # lowerings of one prefix, or of several cheap ones
     FINALIZE = "finalize"  # export, measure on the locked test split and verify, one recipe after the other
 
@@ -25,6 +26,7 @@ class Purpose(enum.Enum):
     """Why the search wants a job."""
 
     BASELINE = enum.auto()
+    PRICING = enum.auto()
     QUICK_LOWERINGS = enum.auto()
     COST_FIRST = enum.auto()
     USER_RECIPE = enum.auto()
@@ -61,6 +63,7 @@ class Job:
     may_skip: bool = True  # what was beaten meanwhile need not run again
     floors: Mapping[Recipe, tuple[float, ...]] = field(default_factory=dict)
     """By prefix, the metric after each epoch before the last that its training needs to go on."""
+    untouched_epochs: int | None = None  # that the untouched model of this study is trained for; None: as many as the task says
 
     def floor(self, recipe: Recipe, rung: Rung) -> float:
         """What the metric of `recipe` must be at `rung` for its training to go on."""
@@ -92,7 +95,7 @@ class StageRan:
     """A stage was made, or found in the cache (`cached`); `seconds` is what making it took at that time.
 
     `samples_seen` are the training examples of these seconds. Both leave out what an earlier, interrupted process trained.
-    `borrowed_s` are seconds times the threads that a training had beside its own, on cores that no other worker used.
+    `borrowed_s` are the seconds that cores without a worker helped meanwhile, added up over these cores.
     """
 
     key: str
@@ -142,14 +145,43 @@ class ModelLoaded:
 
 
 @dataclass(frozen=True)
+class TrainingPlanned:
+    """The untouched model will be trained for `epochs` of the task's `asked` epochs. All of them would take `asked_s` seconds."""
+
+    epochs: int
+    asked: int
+    seconds: float
+    asked_s: float
+
+
+@dataclass(frozen=True)
+class TrainingPaced:
+    """A long training will take `seconds_left` more, if nothing keeps it waiting."""
+
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class RecipePriced:
+    """The structure of a recipe was timed before the untouched model was trained."""
+
+    recipe: Recipe
+    cost: Cost
+
+
+@dataclass(frozen=True)
 class BaselineReady:
-    """The untouched model is there and has been timed: every speedup refers to it."""
+    """The untouched model is there and has been timed: every speedup refers to it.
+
+    `epochs` are those that it was trained for; None where the task brings its weights.
+    """
 
     reference: Cost
     accuracy: Accuracy
     machine: dict[str, Any]
     train_seconds: float
     samples_seen: int
+    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -219,6 +251,6 @@ class JobEnded:
 
 
 Event = (
-    WorkerUp | StageStarted | StageRan | StageBroke | Waited | ModelLoaded | BaselineReady | RecipeStarted | RungReached
-    | RecipeMeasured | RecipeFailed | RecipeFinalized | WorkerFault | JobEnded
+    WorkerUp | StageStarted | StageRan | StageBroke | Waited | ModelLoaded | TrainingPlanned | TrainingPaced | RecipePriced
+    | BaselineReady | RecipeStarted | RungReached | RecipeMeasured | RecipeFailed | RecipeFinalized | WorkerFault | JobEnded
 )  # fmt: skip

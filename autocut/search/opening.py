@@ -53,8 +53,8 @@ def methods(state: SearchState, choice: LoweringChoice) -> Steps:
     while state.runs(Purpose.QUICK_LOWERINGS):
         yield None  # the best lowerings are not known yet
     if ratio_axis := state.settings.space.axis("prune.ratio"):
-        for method in _pruning_methods(state):
-            yield _skeleton(state, choice, method, [nearest_value(ratio_axis, 0.5)])
+        for method in pruning_methods(state):
+            yield skeleton(state, choice, method, [nearest_value(ratio_axis, 0.5)])
 
 
 def user_recipes(state: SearchState, choice: LoweringChoice) -> Steps:
@@ -72,13 +72,13 @@ def ratios(state: SearchState, choice: LoweringChoice) -> Steps:
     """
     while state.runs(Purpose.COST_FIRST):
         yield None  # which methods are worth more ratios is not known yet
-    every = _pruning_methods(state)
+    every = pruning_methods(state)
     for at, method in enumerate(every):
         has_earlier_twin = not state.costs.twins(method).isdisjoint(every[:at])
         axis = state.settings.space.axis("prune.ratio")
         if axis and not _saves_little(state, method) and not has_earlier_twin:
             # The ends of the axis too: between them every cost can be interpolated.
-            yield _skeleton(state, choice, method, dict.fromkeys(nearest_value(axis, wanted) for wanted in (1.0, 0.75, 0.25)))
+            yield skeleton(state, choice, method, dict.fromkeys(nearest_value(axis, wanted) for wanted in (1.0, 0.75, 0.25)))
 
 
 def anchors(state: SearchState, choice: LoweringChoice) -> Iterator[PlannedJob]:
@@ -141,22 +141,25 @@ def nearest_value(axis: Axis, wanted: float) -> float:
     return round(low + round((inside - low) / axis.step) * axis.step, 10) if axis.step else inside
 
 
-def _pruning_methods(state: SearchState) -> list[str]:
+def pruning_methods(state: SearchState) -> list[str]:
+    """Return the pruning methods of the space."""
     axis = state.settings.space.axis("prune.method")
     return [str(method) for method in axis.choices if method != UNTOUCHED["prune.method"]] if axis else []
 
 
 def _saves_little(state: SearchState, method: str) -> bool:
     """Whether pruning by `method` was measured and saved little everywhere, as zeros do without a kernel for them."""
+    known = {**state.priced, **state.finished}
     ratios = [
         values["usd_per_million"] / untouched["usd_per_million"]
-        for recipe, values in state.finished.items()
-        if recipe["prune.method"] == method and (untouched := state.finished.get(UNTOUCHED.with_lowering(*recipe.lowering)))
+        for recipe, values in known.items()
+        if recipe["prune.method"] == method and (untouched := known.get(UNTOUCHED.with_lowering(*recipe.lowering)))
     ]
     return bool(ratios) and min(ratios) > _SAVES_LITTLE
 
 
-def _skeleton(state: SearchState, choice: LoweringChoice, method: str, ratios: Iterable[float]) -> PlannedJob:
+def skeleton(state: SearchState, choice: LoweringChoice, method: str, ratios: Iterable[float]) -> PlannedJob:
+    """A structure at some ratios, with its cheapest lowerings and without training; what is priced already is left out."""
     prefixes = [Recipe({"prune.method": method, "prune.ratio": ratio}) for ratio in ratios]
     lowered = (prefix.with_lowering(*lowering) for prefix in prefixes for lowering in _pricing_lowerings(state, choice, prefix))
     recipes = tuple(recipe for recipe in lowered if not state.costs.is_known(recipe))

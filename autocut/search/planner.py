@@ -72,7 +72,8 @@ class Planner:
             recent.add(stage.seconds)
         if stage.samples_seen:
             for recent in (self._per_sample[_cut(recipe)], self._training):
-                recent.add(stage.seconds / stage.samples_seen)
+                # The next training may find no free core: with one thread, it takes what all cores took together here.
+                recent.add((stage.seconds + stage.borrowed_s) / stage.samples_seen)
             self._pace.clear()
 
     def observe_loading(self, loaded: ModelLoaded) -> None:

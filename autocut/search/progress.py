@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from autocut.budget import Budget, format_duration, format_usd
+from autocut.budget import TRAINING_SHARE, Budget, budget_for_training, format_duration, format_usd
 from autocut.front import FrontPoint
-from autocut.recipe import UNTOUCHED
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.estimates import ladder, too_long
+from autocut.search.jobs import TrainingPlanned
 from autocut.search.lowerings import lowerings_by_seconds, unaffordable_lowerings
 from autocut.search.state import SearchState
 
@@ -38,6 +39,24 @@ def headline(values: Mapping[str, float]) -> str:
     """Return the numbers of one measured model in one phrase."""
     cost = f"{format_usd(values['usd_per_million'])} per million"
     return f"accuracy {values['accuracy']:.4f}, {cost}, {values['speedup']:.2f}x faster"
+
+
+def cost_line(recipe: Recipe, costs: Mapping[str, float]) -> str:
+    """Say what a structure costs that was timed before the untouched model was trained."""
+    cost = f"{format_usd(costs['usd_per_million'])} per million, {costs['speedup']:.2f}x faster"
+    return f"cost, while the untouched model trains: {recipe.describe()}: {cost}"
+
+
+def training_line(plan: TrainingPlanned) -> str:
+    """Say how long the untouched model trains; where the budget is too short for all its epochs, also what would help."""
+    if plan.epochs == plan.asked:
+        return f"plan: training the untouched model takes about {format_duration(plan.seconds)}"
+    taken, all_of_them = format_duration(plan.seconds), format_duration(plan.asked_s)
+    return (
+        f"plan: the untouched model is trained for {plan.epochs} of its {plan.asked} epochs, about {taken}: "
+        f"all of them would take {all_of_them}, more than {TRAINING_SHARE:.0%} of the time left; for all of them: "
+        f"--budget {budget_for_training(plan.asked_s)} and a new folder (--out), or trained weights (pretrained=True)"
+    )
 
 
 def best_so_far(front: Iterable[FrontPoint]) -> str:

@@ -29,6 +29,7 @@ def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
     """Take over the untouched model, the trials and the stages of earlier sessions into `state` and the sampler."""
     if study.reference is not None:
         state.set_reference(study.reference)
+        state.untouched_epochs = study.facts.get("untouched_epochs")
     if baseline := study.facts.get("baseline"):
         state.set_baseline(float(baseline["value"]))
     finals, settled = study.finals(), study.results()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autocut.recipe import UNTOUCHED
+from autocut.score import costs_of
 from autocut.search import jobs
 from autocut.search.jobs import Event, Job, JobKind, RecipeFailed, RecipeFinalized, RecipeMeasured
-from autocut.search.progress import Progress, headline
+from autocut.search.progress import Progress, cost_line, headline, training_line
 from autocut.search.proposals import Proposer
 from autocut.search.state import OpenTrial, SearchState
 from autocut.search.trial_store import TrialStore
@@ -27,12 +28,19 @@ class Results:
         match event:
             case jobs.StageRan():
                 self._store.record_stage(event, self._state.recipe_of(job))
+            case jobs.TrainingPlanned():
+                self._progress.lines.append(training_line(event))
+            case jobs.RecipePriced():
+                reference = self._state.reference or event.cost
+                self._progress.lines.append(cost_line(event.recipe, costs_of(event.cost, reference, self._state.settings.price)))
             case jobs.BaselineReady():
                 self._store.set_baseline(event)
             case jobs.RecipeStarted():
                 self._store.start(event.recipe)
             case jobs.RecipeMeasured():
                 self._record_measured(event)
+            case jobs.RecipeFailed() if job.kind == JobKind.PRICE:
+                pass  # its trial will tell, with the trained weights
             case jobs.RecipeFailed() if job.kind == JobKind.FINALIZE:
                 self._record_not_finalized(event)
             case jobs.RecipeFailed():

@@ -10,7 +10,7 @@ from typing import Any
 
 from autocut.measurement import Cost, Measurement
 from autocut.recipe import Recipe, Value
-from autocut.score import Limit, values_of
+from autocut.score import Limit, costs_of, values_of
 from autocut.search import jobs
 from autocut.search.cost_model import CostModel
 from autocut.search.jobs import Event, Job, JobKind, Purpose, RecipeFailed
@@ -65,6 +65,9 @@ class SearchState:
         self.is_relaxed = False  # relaxed: it also runs what it expected nothing of, and lets every training end
         self.is_rehearsed = False  # one point was chosen for an early finalization
         self.reference: Cost | None = None  # of the untouched model
+        self.untouched_epochs: int | None = None  # that the untouched model was trained for, once it is
+        self.training_ends: float | None = None  # expected reading of the clock, while a long training of it runs
+        self.priced: dict[Recipe, dict[str, float]] = {}  # costs of structures that were timed before there were weights
         self.finished: dict[Recipe, dict[str, float]] = {}  # measured, with values, in the order of the measurements
         self.infeasible: set[Recipe] = set()  # they failed here and never run again
         self.given_up: set[Recipe] = set()  # their training was stopped; they may run again once the search is relaxed
@@ -97,7 +100,12 @@ class SearchState:
                     self.trained_on_disk.add(self.recipe_of(job).prefix)
             case jobs.ModelLoaded():
                 self.planner.observe_loading(event)
+            case jobs.TrainingPaced() if job.kind == JobKind.BASELINE:
+                self.training_ends = now + event.seconds_left
+            case jobs.RecipePriced():
+                self.set_price(event.recipe, event.cost)
             case jobs.BaselineReady():
+                self.untouched_epochs = event.epochs
                 self.set_reference(event.reference)
                 self.set_baseline(event.accuracy.metric.value)
             case jobs.WorkerUp() if job.number in self.running:
@@ -109,6 +117,8 @@ class SearchState:
             case jobs.RecipeMeasured():
                 values = self.values(event.measured.measurement, event.measured.train_seconds)
                 self.finish(event.recipe, values, event.measured.train_seconds, self.curve(event.recipe))
+            case jobs.RecipeFailed() if job.kind == JobKind.PRICE:
+                pass
             case jobs.RecipeFailed() if job.kind == JobKind.FINALIZE:
                 if event.outcome != "interrupted":
                     self.finish_finalization(event.recipe, is_refused=True)
@@ -136,6 +146,14 @@ class SearchState:
         """Take in what the untouched model costs."""
         self.reference = reference
         self.planner.observe_reference(reference)
+
+    def set_price(self, recipe: Recipe, cost: Cost) -> None:
+        """Take in what a recipe costs whose weights are not there yet; the untouched model's cost comes first."""
+        if self.reference is None:
+            self.set_reference(cost)
+        self.priced[recipe] = costs_of(cost, self.reference or cost, self.settings.price)
+        self.costs.learn(recipe, self.priced[recipe])
+        self.revision += 1
 
     def set_baseline(self, accuracy: float) -> None:
         """Add the limit that keeps useless models off the front; none where the untouched model's metric is not above 0."""
@@ -213,14 +231,18 @@ class SearchState:
         return any(running.purpose is purpose for running in self.running.values())
 
     def is_running(self, recipe: Recipe) -> bool:
-        """Whether a running job has `recipe`."""
-        return any(recipe in running.job.recipes for running in self.running.values())
+        """Whether a running job measures or finalizes `recipe`."""
+        return any(recipe in job.recipes for job in self._running_jobs())
 
     def is_in_training(self, prefix: Recipe) -> bool:
         """Whether a running job trains `prefix`; a recipe that needs the prefix waits until it is trained."""
         return prefix not in self.trained and any(
-            prefix in (recipe.prefix, recipe.parent) for running in self.running.values() for recipe in running.job.recipes
+            prefix in (recipe.prefix, recipe.parent) for job in self._running_jobs() for recipe in job.recipes
         )
+
+    def _running_jobs(self) -> list[Job]:
+        """Return the running jobs but those that only time a structure."""
+        return [running.job for running in self.running.values() if running.purpose is not Purpose.PRICING]
 
     def recipe_of(self, job: Job) -> Recipe:
         """Return the recipe that the worker of `job` works on; the first one before it begins."""

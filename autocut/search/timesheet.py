@@ -27,6 +27,7 @@ class Step:
     """What a worker does now, since the clock's reading `since`.
 
     `rung` is the last epoch that a training has ended, `rung_at` when, and `rungs` how many it has ended since `since`.
+    `ends` is when it will end by its first batches, if that is known.
     """
 
     what: StageStarted
@@ -34,6 +35,7 @@ class Step:
     rung: Rung | None = None
     rung_at: float = 0.0
     rungs: int = 0
+    ends: float | None = None
 
 
 class JobTime:
@@ -61,6 +63,8 @@ class JobTime:
                 self._stages[-1:] = [
                     replace(step, rung=event.rung, rung_at=now, rungs=step.rungs + 1) for step in self._stages[-1:]
                 ]
+            case jobs.TrainingPaced():
+                self._stages[-1:] = [replace(step, ends=now + event.seconds_left) for step in self._stages[-1:]]
             case StageStarted(key=""):
                 self._close(now)
                 self._unkeyed = Step(event, now)

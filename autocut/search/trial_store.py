@@ -165,7 +165,12 @@ class StudyTrialStore:
         """Keep what every speedup refers to."""
         # The reference last: where it is, the rest is.
         self.study.describe(
-            {"machine": ready.machine, "baseline": asdict(ready.accuracy.metric), "baseline_train_seconds": ready.train_seconds}
+            {
+                "machine": ready.machine,
+                "baseline": asdict(ready.accuracy.metric),
+                "baseline_train_seconds": ready.train_seconds,
+                "untouched_epochs": ready.epochs,
+            }
         )
         self.study.set_reference(ready.reference)
 

@@ -17,9 +17,11 @@ from autocut.search.jobs import (
     JobEnded,
     RecipeFailed,
     RecipeMeasured,
+    RecipePriced,
     RecipeStarted,
     Setting,
     StageRan,
+    TrainingPlanned,
     WorkerFault,
     WorkerUp,
 )
@@ -88,6 +90,38 @@ def test_recipes_of_a_prefix_that_cannot_be_fail_together(setting):
 
     assert [failure.outcome for failure in failures] == ["infeasible", "infeasible"]
     assert len({failure.reason for failure in failures}) == 1
+
+
+def test_a_pricing_job_times_structures_without_training(setting):
+    """What fails is left to its trial, and the costs are found again by a job that has the weights."""
+    pruned = Recipe({"prune.method": "structured", "prune.ratio": 0.5}).with_lowering("fp32", "onnxruntime")
+    events = run(job("price", Recipe(), Recipe({"prune.method": "structured", "prune.ratio": 0.01}), pruned), setting)
+    later = run(job("baseline", Recipe()), setting) + run(job("measure", pruned), setting)
+
+    assert [event.recipe for event in events if isinstance(event, RecipePriced)] == [Recipe(), pruned]
+    assert not [event for event in events if isinstance(event, RecipeFailed) or getattr(event, "stage", "") == "baseline"]
+    assert all(event.cached for event in later if isinstance(event, StageRan) and event.stage == "cost")
+
+
+def test_the_untouched_model_is_trained_for_the_epochs_that_fit(setting, monkeypatch):
+    """The plan is told before the training, and later jobs of the study use the same model."""
+    monkeypatch.setattr("autocut.pipeline.training_plan.sample_seconds", lambda *_, **__: 0.1)
+    events = run(job("baseline", Recipe(), left_s=300.0), setting)
+    ready = next(event for event in events if isinstance(event, BaselineReady))
+    again = run(replace(job("measure", ORT), untouched_epochs=ready.epochs), setting)
+
+    assert TrainingPlanned(2, 4, pytest.approx(140.0), pytest.approx(280.0)) in events
+    assert (ready.epochs, ready.samples_seen) == (2, 1400)
+    assert [event.cached for event in again if isinstance(event, StageRan) and event.stage == "baseline"] == [True]
+
+
+def test_a_training_without_room_for_an_epoch_is_a_fault_with_a_hint(setting, monkeypatch):
+    """The search ends at once, and says which budget is enough."""
+    monkeypatch.setattr("autocut.pipeline.training_plan.sample_seconds", lambda *_, **__: 9.0)
+    fault = next(event for event in run(job("baseline", Recipe()), setting) if isinstance(event, WorkerFault))
+
+    assert "one epoch of the untouched model must fit" in fault.message
+    assert "--budget" in fault.hint
 
 
 def test_a_job_whose_time_is_up_does_nothing(setting):

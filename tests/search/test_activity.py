@@ -7,7 +7,7 @@ import pytest
 from autocut.measurement import Rung
 from autocut.recipe import UNTOUCHED
 from autocut.search.activity import doing
-from autocut.search.jobs import Job, JobKind, Purpose, RungReached, StageRan, StageStarted
+from autocut.search.jobs import Job, JobKind, Purpose, RungReached, StageRan, StageStarted, TrainingPaced
 from autocut.search.planner import Planner
 from autocut.search.progress import examples_line
 from autocut.search.state import RunningJob
@@ -49,9 +49,11 @@ def test_what_was_never_seen_before_is_told_with_the_time_so_far(baseline):
 
 
 def test_a_training_is_predicted_from_its_own_epochs(baseline):
-    """Two of eight epochs took 20 seconds."""
+    """Its first batches tell at first, then the epochs that it has ended: two of eight took 20 seconds."""
     baseline.hear(StageStarted("baseline", "train", "training", "key"), 5.0)
     assert baseline.says(15.0) == "baseline: training the untouched model, 10s so far"
+    baseline.hear(TrainingPaced(80.0), 20.0)
+    assert baseline.says(22.0) == "baseline: training the untouched model, about 1m18s left"
     for epoch in (1, 2):
         baseline.hear(RungReached(UNTOUCHED, Rung(epoch, 8, 0.5)), 5.0 + 10 * epoch)
     assert baseline.says(30.0) == "baseline: training the untouched model, epoch 3 of 8, about 55s left"

@@ -13,19 +13,23 @@ from autocut.stages.train.distillation import check_distillation
 from autocut.stages.train.ordering import score_difficulty
 from autocut.stages.train.plan import planned_sizes
 from autocut.stages.train.registries import curricula, distillations, orders
+from autocut.stages.train.speed import Speed
 from autocut.stages.train.teacher import Teacher, teacher_logits
-from autocut.stages.train.trainer import Epoch, EpochRecord, Trained, train_model
+from autocut.stages.train.trainer import Epoch, EpochRecord, Trained, epochs_in, sample_seconds, train_model
 
 __all__ = [
     "Epoch",
     "EpochRecord",
+    "Speed",
     "Teacher",
     "Trained",
     "check_distillation",
     "curricula",
     "distillations",
+    "epochs_in",
     "orders",
     "planned_sizes",
+    "sample_seconds",
     "score_difficulty",
     "teacher_logits",
     "train_model",

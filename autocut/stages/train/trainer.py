@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pickle
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -27,11 +28,14 @@ from autocut.recipe import Value
 from autocut.stages.train.distillation import check_distillation
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import distillations, orders
+from autocut.stages.train.speed import LONG_S, CoreLoan, Speed
 from autocut.stages.train.teacher import Gate, Teacher, run_teacher
 from autocut.task.batches import Batch, call, move
 from autocut.task.kinds import Kind
 from autocut.task.splits import length
 from autocut.task.task import Task, seeded
+
+_TIMED_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,17 @@ class Epoch(EpochRecord):
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained copy in eval mode, and its cost. An earlier process saw `resumed_samples` of the samples."""
+    """A trained copy in eval mode, and its cost. An earlier process saw `resumed_samples` of the samples.
+
+    `borrowed_s` are the seconds that borrowed cores worked for this process, added up over the cores.
+    """
 
     model: nn.Module
     samples_seen: int
     seconds: float
     history: tuple[EpochRecord, ...]
     resumed_samples: int = 0
+    borrowed_s: float = 0.0
 
 
 def train_model(
@@ -79,6 +87,7 @@ def train_model(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     gate: Gate = contextlib.nullcontext,
     stop: Callable[[], bool] = lambda: False,
+    speed: Speed | None = None,
 ) -> Trained:
     """Train a copy of `model` on the task's training split.
 
@@ -97,6 +106,7 @@ def train_model(
         on_epoch: Called after every epoch, and after a resume again for the last finished one.
         gate: Makes a context that is entered around every batch. Waiting for it is not counted as training.
         stop: Called before every batch.
+        speed: Watches the batches, and lends cores to a long training. Default: one that lends none.
 
     Returns:
         The trained copy; `samples_seen` counts each example each time, over resumes too.
@@ -113,19 +123,54 @@ def train_model(
         _check_distillation(str(merged["distill.loss"]), model, task, teacher, gate)
     sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
     order = _order(merged, length(task.train_data), difficulty, seed)
-    run = _Run(copy.deepcopy(model), task, merged, dict(masks or {}), teacher, seed, sizes)
-    if checkpoint is not None and checkpoint.exists():
-        run.restore(checkpoint)
-        if run.history:
-            on_epoch(run.epoch_for_callback())
-    resumed = run.samples_seen
-    for number in range(len(run.history) + 1, len(sizes) + 1):
-        with _memory_errors_translated(), seeded(_epoch_seed(seed, number)):
-            run.train_epoch(number, order, gate, stop)
-        if checkpoint is not None:
-            run.save(checkpoint)
+    run = _Run(copy.deepcopy(model), task, merged, dict(masks or {}), teacher, seed, sizes, speed or Speed())
+    if checkpoint is not None and run.restore(checkpoint):
         on_epoch(run.epoch_for_callback())
-    return Trained(run.model.eval(), run.samples_seen, run.seconds, tuple(run.history), resumed)
+    resumed = run.samples_seen
+    with run.speed.watching(sum(sizes) - resumed):
+        for number in range(len(run.history) + 1, len(sizes) + 1):
+            with _memory_errors_translated(), seeded(_epoch_seed(seed, number)):
+                run.train_epoch(number, order, gate, stop)
+            run.save(checkpoint)
+            on_epoch(run.epoch_for_callback())
+    return run.trained(resumed)
+
+
+def sample_seconds(
+    model: nn.Module,
+    task: Task,
+    *,
+    loan: CoreLoan | None = None,
+    gate: Gate = contextlib.nullcontext,
+    stop: Callable[[], bool] = lambda: False,
+) -> float:
+    """Predict the seconds that one sample of the training of `model` takes: a few batches train a copy that is thrown away.
+
+    Where a training of `task.epochs` would be long, the free cores of `loan` are used, as the training itself will use them.
+
+    Raises:
+        DivergedError: A loss is not finite.
+        DeadlineError: `stop()` was true.
+        OutOfMemoryError: Memory ran out.
+    """
+    sizes = planned_sizes({"train.epochs": task.epochs}, length(task.train_data), task.batch_size)
+    run = _Run(copy.deepcopy(model), task, {**DEFAULTS, "train.epochs": task.epochs}, {}, None, 0, sizes, Speed())
+    order = np.random.default_rng(0).permutation(length(task.train_data))[: sizes[0]]  # long examples may stand together
+    with _memory_errors_translated(), seeded(_epoch_seed(0, 1)):
+        seconds = run.time_batches(order, gate, stop)
+        if loan is not None and seconds * sum(sizes) > LONG_S:
+            with contextlib.closing(loan):
+                loan.renew()
+                seconds = min(seconds, run.time_batches(order, gate, stop))
+    return seconds
+
+
+def epochs_in(checkpoint: Path) -> int:
+    """Return how many epochs `checkpoint` holds: 0 where there is none, or where it cannot be read."""
+    try:
+        return len(torch.load(checkpoint, map_location="cpu", weights_only=True)["history"])
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+        return 0
 
 
 class _Run:
@@ -140,6 +185,7 @@ class _Run:
         teacher: Teacher | None,
         seed: int,
         sizes: tuple[int, ...],
+        speed: Speed,
     ) -> None:
         self.model = model
         self.task = task
@@ -155,6 +201,7 @@ class _Run:
         self.history: list[EpochRecord] = []
         self.samples_seen = 0
         self.seconds = 0.0
+        self.speed = speed
 
     def train_epoch(self, number: int, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> None:
         """Train on the examples that the plan draws from `order` for this epoch."""
@@ -168,6 +215,7 @@ class _Run:
                 raise DeadlineError(
                     f"the time granted to the trial is up in epoch {number} of {len(self.sizes)}, after {done} of {size} samples"
                 )
+            self.speed.before_batch()
             with gate():
                 started = time.perf_counter()
                 batch = next(batches)
@@ -175,15 +223,33 @@ class _Run:
                 summed += count * self._step(batch, indices[done : done + count])
                 done += count
                 self.samples_seen += count
-                self.seconds += time.perf_counter() - started
+                seconds = time.perf_counter() - started
+                self.seconds += seconds
+            self.speed.after_batch(count, seconds)
         self.history.append(EpochRecord(number, len(self.sizes), summed / done, self.samples_seen, self.seconds))
+
+    def time_batches(self, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> float:
+        """Return the median seconds a sample of a few batches; the first batch, which is slow, counts only where it is alone."""
+        seen: list[float] = []
+        batches = iter(self.task.loader(self.task.train_data, self.task.batch_size, indices=torch.from_numpy(order)))
+        self.model.train()
+        for batch, _ in zip(batches, range(_TIMED_BATCHES), strict=False):
+            if stop():
+                raise DeadlineError("the time granted to the trial is up while its training is timed")
+            with gate():
+                started = time.perf_counter()
+                self._step(batch, torch.from_numpy(order[: len(batch[1])]))
+                seen.append((time.perf_counter() - started) / len(batch[1]))
+        return statistics.median(seen[1:] or seen)
 
     def epoch_for_callback(self) -> Epoch:
         """Return the last finished epoch with the model in eval mode."""
         return Epoch(**asdict(self.history[-1]), model=self.model.eval())
 
-    def save(self, path: Path) -> None:
-        """Write the state. The file is always either the old or the new one, even if the process dies."""
+    def save(self, path: Path | None) -> None:
+        """Write the state, if `path` is given. The file is always either the old or the new one, even if the process dies."""
+        if path is None:
+            return
         state = {
             "identity": self._identity(),
             "model": self.model.state_dict(),
@@ -197,12 +263,14 @@ class _Run:
             os.fsync(file.fileno())
         temporary.replace(path)
 
-    def restore(self, path: Path) -> None:
-        """Go on from `path`.
+    def restore(self, path: Path) -> bool:
+        """Go on from `path`, if it is there. Returns whether an epoch was finished.
 
         Raises:
             StudyError: it cannot be read, or was written for other settings, data or seed.
         """
+        if not path.exists():
+            return False
         try:
             state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
             identity = state["identity"]
@@ -214,6 +282,12 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.samples_seen, self.seconds = self.history[-1].samples_seen, self.history[-1].seconds
+        return True
+
+    def trained(self, resumed: int) -> Trained:
+        """Return what has been trained; an earlier process saw `resumed` of the samples."""
+        model, history = self.model.eval(), tuple(self.history)
+        return Trained(model, self.samples_seen, self.seconds, history, resumed, self.speed.borrowed_s)
 
     def _identity(self) -> str:
         masked = sum(int(mask.numel() - mask.sum()) for _, mask in self.masked)

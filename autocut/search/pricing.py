@@ -1,0 +1,81 @@
+"""What other workers do while the untouched model trains for long: they time structures, because a cost needs no weights.
+
+The costs are found again when the weights are there: then "cost first" has nothing left to do, and a trial only needs its accuracy.
+Timing keeps the training waiting, and a worker that prices has a core that the training could borrow. So a structure is timed only
+where this is short beside the training. When nothing is left to be priced, the training has the cores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from autocut.recipe import UNTOUCHED
+from autocut.search.estimates import recipe_s
+from autocut.search.jobs import PlannedJob, Purpose
+from autocut.search.lowerings import LoweringChoice, is_cheap, lowerings_by_seconds
+from autocut.search.opening import Steps, nearest_value, pruning_methods, skeleton
+from autocut.search.state import SearchState
+
+_SHARE = 0.5
+"""A job must end within this share of the seconds that the training will still take."""
+_WORKERS = 4
+"""One worker of so many prices at a time, and at least one: the training uses the cores of the others."""
+_RATIOS = (0.5, 1.0, 0.75, 0.25)
+
+
+class Pricing:
+    """Plans the jobs that run beside the training of the untouched model."""
+
+    def __init__(self, state: SearchState, choice: LoweringChoice) -> None:
+        self._state = state
+        self._steps = pricing(state, choice)
+
+    def next(self, now: float) -> PlannedJob | None:
+        """Return the next job at the clock reading `now`; None while there is none, or where it would take too long."""
+        state = self._state
+        if state.training_ends is None:
+            return None  # the training is short, or its speed is not known yet
+        at_once = max(1, state.settings.workers // _WORKERS)
+        if sum(running.purpose is Purpose.PRICING for running in state.running.values()) >= at_once:
+            return None
+        for planned in self._steps:
+            if planned is None or self._fits(planned, state.training_ends - now):
+                return planned
+        return None
+
+    def _fits(self, planned: PlannedJob, left_s: float) -> bool:
+        needed_s = self._state.planner.process_s() + math.fsum(recipe_s(self._state, recipe) for recipe in planned.recipes)
+        return bool(planned.recipes) and needed_s <= _SHARE * left_s
+
+
+def pricing(state: SearchState, choice: LoweringChoice) -> Steps:
+    """The untouched model, then its quick lowerings, then each pruning method at a ratio, then at more ratios; slow lowerings last.
+
+    The weights are random; None while the untouched model, to which every cost refers, is not timed yet.
+    """
+    yield _priced(PlannedJob((UNTOUCHED,), Purpose.PRICING, ""), "the untouched model")
+    while UNTOUCHED not in state.priced and state.runs(Purpose.PRICING):
+        yield None
+    if UNTOUCHED not in state.priced:
+        return
+    lowerings = [lowering for lowering in lowerings_by_seconds(state) if lowering != UNTOUCHED.lowering]
+    yield from _untouched(lowering for lowering in lowerings if is_cheap(state, lowering))
+    while state.runs(Purpose.PRICING):
+        yield None  # the best lowerings are not known yet
+    if axis := state.settings.space.axis("prune.ratio"):
+        for ratio in dict.fromkeys(nearest_value(axis, wanted) for wanted in _RATIOS):
+            for method in pruning_methods(state):
+                yield _priced(skeleton(state, choice, method, [ratio]), f"{method} {ratio:g}")
+    yield from _untouched(lowering for lowering in lowerings if not is_cheap(state, lowering))
+
+
+def _untouched(lowerings: Iterator[tuple[str, str]]) -> Iterator[PlannedJob]:
+    for dtype, mode in lowerings:
+        recipe = UNTOUCHED.with_lowering(dtype, mode)
+        yield _priced(PlannedJob((recipe,), Purpose.PRICING, ""), f"the untouched model, {dtype} by {mode}")
+
+
+def _priced(planned: PlannedJob, what: str) -> PlannedJob:
+    return replace(planned, purpose=Purpose.PRICING, why=f"cost, while the untouched model trains: {what}")
