@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import queue
+import signal
 import threading
 from types import SimpleNamespace
 
@@ -112,6 +113,29 @@ def can_time(lock):
             return True
     except worker_pool.DeadlineError:
         return False
+
+
+def test_sigterm_is_the_drivers_own_after_ray_has_started():
+    """Ray's handler would print a dump, and end the process before the search has closed its study."""
+    before = signal.getsignal(signal.SIGTERM)
+    with worker_pool._keeping_sigterm():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_worker_that_may_not_start_is_held_up(pool, lock, monkeypatch):
+    """The ledger counts it as waiting; one that is free without a job is not."""
+    tune = Tune(pool)
+    assert not tune.executor.reserve()
+    assert not tune.executor.is_held_up
+    tune.ask()
+    monkeypatch.setattr(pool.holds, "take", lambda name: False)
+    assert not tune.executor.reserve()
+    assert tune.executor.is_held_up
+    monkeypatch.undo()
+    assert tune.executor.reserve()
+    assert not tune.executor.is_held_up
 
 
 def test_nothing_is_timed_while_the_fork_server_imports(pool, server, lock):
