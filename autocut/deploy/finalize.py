@@ -209,9 +209,10 @@ def _verify(
         if examples:
             with runner.working():
                 write_examples(examples, replay)
-        with runner.alone():
-            timeout_s = max(0.1, min(TIMEOUT_S, deadline - time.time()))
-            verification = verify_bundle(folder, examples=examples, process=fresh, timeout_s=timeout_s)
+        timeout_s = max(0.1, min(TIMEOUT_S, deadline - time.time()))
+        verification = verify_bundle(
+            folder, examples=examples, process=fresh, timeout_s=timeout_s, alone=runner.alone, working=runner.working
+        )
     if time.time() >= deadline:
         raise DeadlineError("the time of the search was up before the bundle was verified")
     return verification

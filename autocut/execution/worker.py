@@ -1,12 +1,10 @@
 """Runs one job in a worker process, and reports each result as soon as it is known.
 
-Every job has a fresh process, so a crash, a leak or a hang cannot reach the next job. A hang ends by the clock: `faulthandler`
-kills the process from a C thread, which works even while a library holds the interpreter lock.
+Every job has a fresh process, so a crash, a leak or a hang cannot reach the next job. A hang ends by the clock (`Watchdog`).
 """
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import logging
 import os
@@ -15,12 +13,13 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autocut import errors
 from autocut.errors import InputError, StoppedEarlyError, StudyError
+from autocut.execution.watchdog import Watchdog
 from autocut.measurement import Rung
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import (
@@ -57,26 +56,27 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
         for recipe in job.recipes:
             report(RecipeFailed(recipe, "interrupted", "the time of the search was up"))
         return
-    _kill_in(left_s + _KILL_AFTER_S)
+    watchdog = Watchdog(job.deadline + _KILL_AFTER_S)
     try:
-        worker = _Worker(job, setting, report)
+        worker = _Worker(job, setting, report, watchdog)
         {"baseline": worker.baseline, "measure": worker.measure, "finalize": worker.finalize}[job.kind]()
         report(JobEnded(worker.pipeline.runner.waited_s, time.perf_counter() - started))
     except InputError as error:
         report(WorkerFault(error.message, error.hint))
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        watchdog.end()
 
 
 class _Worker:
     """One job's pipeline, and the recipe that it works on."""
 
-    def __init__(self, job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
+    def __init__(self, job: Job, setting: Setting, report: Callable[[Event], None], watchdog: Watchdog) -> None:
         self.job = job
         self.setting = setting
         self.report = report
+        self.watchdog = watchdog
         self.recipe = UNTOUCHED
-        self.pipeline = _open_pipeline(job, setting, report, self._on_event)
+        self.pipeline = _open_pipeline(job, setting, report, self._on_event, watchdog)
 
     def baseline(self) -> None:
         """Build or train the untouched model and time it against itself. Without it there is no search."""
@@ -140,7 +140,7 @@ class _Worker:
 
     def _begin(self, recipe: Recipe) -> None:
         """Report that `recipe` starts: if the process dies from now on, it has died of it. A compiler that hangs will be killed."""
-        _kill_in(min(self.job.patience_s, self.job.deadline - time.time() + _KILL_AFTER_S))
+        self.watchdog.allow(self.job.patience_s)
         self.report(RecipeStarted(recipe))
 
     def _try(self, recipe: Recipe, action: Callable[[Recipe], object]) -> RecipeFailed | None:
@@ -195,7 +195,11 @@ def _catch_failure(recipe: Recipe, action: Callable[[], object]) -> RecipeFailed
 
 
 def _open_pipeline(
-    job: Job, setting: Setting, report: Callable[[Event], None], on_event: Callable[[PipelineEvent], None]
+    job: Job,
+    setting: Setting,
+    report: Callable[[Event], None],
+    on_event: Callable[[PipelineEvent], None],
+    watchdog: Watchdog,
 ) -> Pipeline:
     """Import what every job needs, load the task, and report that this worker is up; the pipeline reports to `on_event`."""
     _keep_libraries_quiet()
@@ -210,7 +214,7 @@ def _open_pipeline(
     from autocut.task.loading import load_task
 
     torch.set_num_threads(1)  # as everywhere a task is loaded: the last bits of what it computes may depend on it
-    quiet = QuietLock()
+    quiet = QuietLock(waiting=watchdog.paused)
     task = load_task(setting.task_path)
     # Before this process asks for the machine: until now the driver has held it for us, and another may wait to be alone.
     report(WorkerUp())
@@ -219,7 +223,7 @@ def _open_pipeline(
         _ = task.fingerprint
     torch.set_num_threads(setting.threads)  # whatever number the task has set: every claim names this one
     _require_same_machine(job)
-    cache = StageCache(folder / "stages", setting.cache_bytes)
+    cache = StageCache(folder / "stages", setting.cache_bytes, waiting=watchdog.paused)
     context = StageContext(task, cache, quiet, setting.seed, setting.threads, stop=lambda: time.time() >= job.deadline)
     return Pipeline(context, on_event)
 
@@ -244,12 +248,3 @@ def _keep_libraries_quiet() -> None:
     warnings.filterwarnings("ignore")
     for name in ("torch", "torchao", "onnxscript", "onnx_ir", "torch.onnx", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _kill_in(seconds: float) -> None:
-    faulthandler.dump_traceback_later(max(0.1, seconds), exit=True, file=_devnull())
-
-
-@cache
-def _devnull() -> int:
-    return os.open(os.devnull, os.O_WRONLY)  # kept until the process ends, as faulthandler needs it

@@ -59,7 +59,8 @@ _NO_SPEEDUP = Interval(1.0, 1.0, 1.0)
 _UNDISTURBED = 1.2
 """Differences up to this factor are usual on a shared machine. A busy neighbour causes larger ones."""
 _WARMUP_SHARE = 0.1
-"""The warm-up of slow calls ends after this share of `max_seconds`, but not before the second round."""
+"""The warm-up of slow calls ends after this share of `max_seconds`, but not before the first round. Each model has answered once
+before that."""
 
 
 def measure_latency(
@@ -250,7 +251,8 @@ def _collector_off() -> Iterator[None]:
 def _warm_up(calls: Mapping[str, Callable[[], object]], rounds: int, rng: np.random.Generator, seconds: float) -> dict[str, Times]:
     """Return the times of up to `rounds` rounds. The first one calls everything once, and shows what is slow."""
     first = time_interleaved(calls, 1, rng, once=calls)
-    rest = time_interleaved(calls, max(rounds - 1, 0), rng, once=_slow(first), seconds=seconds, fewest=1)
+    left_s = seconds - sum(float(times[0]) for times in first.values()) / 1e3
+    rest = time_interleaved(calls, max(rounds - 1, 0) if left_s > 0 else 0, rng, once=_slow(first), seconds=left_s)
     return {name: np.concatenate([first[name], rest[name]]) for name in calls}
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autocut.measure.accuracy import Scores, score_model
-from autocut.measure.footprint import size_of
+from autocut.measure.footprint import compressed_size_bytes, size_bytes
 from autocut.measure.latency import measure_latency, measure_reference, measure_undisturbed
 from autocut.measure.machine import machine_fingerprint
 from autocut.measurement import Cost, Latency, cost_from_json
@@ -113,15 +113,17 @@ class Timing:
     def time_artifact(self, folder: Path, mode: str, references: Sequence[Latency], samples: int | None) -> Cost:
         """Time the model in `folder` at each batch size; `references` are the untouched model's latencies.
 
-        With `samples`, the p90 is known if there is time for it.
+        With `samples`, the p90 is known if there is time for it. The cold start is that of a machine that others use too. A bundle
+        gets the one that its fresh process has found.
         """
         context = self.runner.context
         first = context.samples.serving_inputs(references[0].batch_size)
-        with self.runner.alone():
+        with self.runner.working():  # some modes compile while loading: others may work meanwhile, so the cold start is rough
             started = time.perf_counter()
             candidate = lowering.load(folder, mode, context.threads)
             candidate(first)
             cold_start_ms = (time.perf_counter() - started) * 1e3
+        with self.runner.alone():
             latencies = tuple(
                 measure_undisturbed(
                     partial(self._latency, candidate, self.untouched, reference.batch_size, samples), reference, context.stop
@@ -136,5 +138,5 @@ class Timing:
 
     def _cost(self, latencies: tuple[Latency, ...], folder: Path, cold_start_ms: float) -> Cost:
         with self.runner.working():  # compressing takes seconds
-            size, compressed = size_of(folder)
+            size, compressed = size_bytes(folder), compressed_size_bytes(folder)
         return Cost(latencies, size, compressed, self.runner.context.threads, cold_start_ms, machine_fingerprint())

@@ -155,7 +155,7 @@ def test_warm_up_of_slow_calls_is_cut_short(clock):
     """Ten rounds of ten seconds would cost more than the measurement."""
     calls = []
     measure_latency(clock.call(lambda: calls.append(1) or 10_000), clock.call(0.1), torch.zeros(1), warmup=10, max_seconds=10)
-    assert len(calls) == 1 + 2 + 7  # the first answer, two rounds of warm-up, the fewest samples
+    assert len(calls) == 1 + 1 + 7  # the first answer, a round of warm-up, the fewest samples
 
 
 def rounds_before(ms_a_round, samples, min_seconds):
@@ -230,7 +230,7 @@ def test_alone_a_model_takes_turns_with_the_reference_workload(clock):
     """One model is called, not two: a slow one once a turn. Against itself it is neither faster nor slower."""
     calls = []
     found = measure_latency(clock.call(lambda: calls.append(1) or 2000.0), None, torch.zeros(3, 1))
-    assert len(calls) == 1 + 2 + 7
+    assert len(calls) == 1 + 1 + 7
     assert (found.batch_size, found.samples, found.yardstick_ms) == (3, 7, 1.0)
     assert found.p50_ms == Interval(2000.0, 2000.0, 2000.0)
     assert found.baseline_p50_ms == 2000.0
