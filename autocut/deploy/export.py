@@ -16,6 +16,7 @@ from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price
+from autocut.search.jobs import ScoringPlan
 from autocut.study import Study, TrialRecord, open_study
 from autocut.task.loading import load_task
 
@@ -82,7 +83,8 @@ def _make(study: Study, record: TrialRecord, command: str, to: Path) -> None:
     # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.
     torch.set_num_threads(int(facts["threads"]))
     cache = StageCache(study.stages_dir, sys.maxsize)
-    context = StageContext(task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]))
+    scoring = ScoringPlan(**facts["scoring"]) if "scoring" in facts else None
+    context = StageContext(task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]), scoring=scoring)
     request = FinalizationRequest(to, record.trial, Price(**facts["price"]), reference, study.spent_s(), command)
     try:
         done = finalize(Pipeline(context), record.recipe, request)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _KILL_AFTER_S = 2.0
 """Grace between the deadline, which a worker keeps by itself, and the kill."""
+_TEST_SHARE = 0.06
+"""Of the budget: what scoring one model on the test split may take where scoring is slow."""
 
 
 def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
@@ -115,10 +117,11 @@ class _Worker:
 
         entry = self.pipeline.runner.cache.find(self.pipeline.baseline.key)
         facts = entry.facts if entry else {}
+        scoring = self.pipeline.plan_scoring(self.job.search_seconds)
         measured = self.pipeline.measure(recipe)
         cost, accuracy = measured.measurement.cost, measured.measurement.accuracy
         train_seconds, samples_seen = facts.get("train_seconds", 0.0), facts.get("samples_seen", 0)
-        self.report(BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen))
+        self.report(BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen, scoring))
         self.report(RecipeMeasured(recipe, measured))
 
     def _measure_one(self, recipe: Recipe) -> None:
@@ -130,11 +133,14 @@ class _Worker:
         job, setting = self.job, self.setting
         if job.reference is None:
             raise RuntimeError("a point was finalized before the untouched model was measured")
+        scoring_s = _TEST_SHARE * job.search_seconds
         if recipe == UNTOUCHED:
-            self.report(RecipeFinalized(recipe, measure_untouched(self.pipeline), None, None, None))
+            self.report(RecipeFinalized(recipe, measure_untouched(self.pipeline, scoring_s), None, None, None))
             return
         to = Path(setting.folder) / "bundles" / f"trial-{trial:04d}"
-        request = FinalizationRequest(to, trial, setting.price, job.reference, job.search_seconds, setting.command, job.deadline)
+        request = FinalizationRequest(
+            to, trial, setting.price, job.reference, job.search_seconds, setting.command, job.deadline, scoring_s
+        )
         done = finalize(self.pipeline, recipe, request)
         self.report(RecipeFinalized(recipe, done.measurement, str(done.folder), done.digest, done.refusal))
 
@@ -224,7 +230,16 @@ def _open_pipeline(
     torch.set_num_threads(setting.threads)  # whatever number the task has set: every claim names this one
     _require_same_machine(job)
     cache = StageCache(folder / "stages", setting.cache_bytes, waiting=watchdog.paused)
-    context = StageContext(task, cache, quiet, setting.seed, setting.threads, stop=lambda: time.time() >= job.deadline)
+    context = StageContext(
+        task,
+        cache,
+        quiet,
+        setting.seed,
+        setting.threads,
+        stop=lambda: time.time() >= job.deadline,
+        scoring=job.scoring,
+        max_drop=job.max_drop,
+    )
     return Pipeline(context, on_event)
 
 

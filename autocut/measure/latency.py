@@ -50,6 +50,8 @@ _SLOW_CALL_MS = 50.0
 _FEWEST_TO_RESAMPLE = 64
 """The bootstrap of fewer rounds is too sure of itself: of 95% intervals 84% held the truth for 7 rounds, 86% for 16, 96% for 64
 (200 to 400 draws, independent lognormal times). The interval from order statistics held it in 96 to 99% of them for 7 to 30."""
+_SETTLED = 0.05
+"""A timing of slow calls is final if the interval of its result is at most this wide, relative to the result."""
 _RESAMPLED_ROUNDS = 400_000
 _ATTEMPTS = 3
 _DISTURBED_WIDTH = 0.1
@@ -155,6 +157,11 @@ def disturbance(found: Latency, reference: Latency) -> float:
     """Return the factor, 1 or more, between the untouched model's times in the two, in units of the reference workload."""
     now, then = found.baseline_p50_ms / found.yardstick_ms, reference.baseline_p50_ms / reference.yardstick_ms
     return max(now / then, then / now)
+
+
+def is_settled(latency: Latency) -> bool:
+    """Whether a final timing would tell no more: the calls are so slow that it would know no p90 either."""
+    return latency.samples < _P90_ROUNDS and latency.p90_ms is None and relative_width(latency.speedup) <= _SETTLED
 
 
 def relative_width(interval: Interval) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autocut.measure.accuracy import Scores, score_model
+from autocut.measure.accuracy import Scores
 from autocut.measure.footprint import compressed_size_bytes, size_bytes
 from autocut.measure.latency import measure_latency, measure_reference, measure_undisturbed
 from autocut.measure.machine import machine_fingerprint
@@ -23,8 +23,6 @@ from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.task.batches import Inputs, call
-from autocut.task.splits import Examples
-from autocut.task.task import Task
 
 SAMPLES = 64
 """Timed calls of a model at each batch size. Slow models get fewer (see `measure_latency`)."""
@@ -37,16 +35,15 @@ def scores_stage(
     settings: Mapping[str, Any],
     method: str,
     load: Callable[[], Predict],
-    examples: Callable[[], Examples],
+    score: Callable[[Predict], Scores],
 ) -> Stage[Predict]:
-    """Return the stage that scores the model of stage `parent` on `examples()`.
+    """Return the stage that scores the model of stage `parent`.
 
     `load()` returns what runs the model. It ends before the stage begins: compiling is not charged to measuring.
     """
 
     def make(folder: Path, predict: Predict) -> None:
-        with runner.working():
-            scores = score(predict, runner.context.task, examples())
+        scores = score(predict)
         np.savez(folder / _SCORES, scores=scores.scores, targets=scores.targets)
 
     return Stage("accuracy", method, "measuring", runner.key(parent, "accuracy", settings), load, make)
@@ -56,11 +53,6 @@ def read_scores(entry: Entry) -> Scores:
     """Read what a scores stage wrote."""
     with np.load(entry.folder / _SCORES, allow_pickle=False) as saved:
         return Scores(saved["scores"], saved["targets"])
-
-
-def score(predict: Predict, task: Task, examples: Examples) -> Scores:
-    """Score every one of `examples`; raises what `score_model` raises."""
-    return score_model(predict, task.loader(examples, task.batch_size), task.metric_kind)
 
 
 def run_eagerly(model: nn.Module) -> Predict:

@@ -20,7 +20,7 @@ from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
 from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
-from autocut.search.jobs import ModelLoaded, StageBroke, StageRan
+from autocut.search.jobs import ModelLoaded, ScoringPlan, StageBroke, StageRan
 from autocut.stages.libraries import library_versions
 from autocut.task.task import Task
 
@@ -53,7 +53,8 @@ class StageContext:
     """What all stages of one worker process share.
 
     `seed` decides all training, `threads` is the number that models are timed with. When `stop()` turns true, work ends at the next
-    batch boundary with `DeadlineError`.
+    batch boundary with `DeadlineError`. `scoring` says how models are scored where that is slow; a model that is surely more than
+    `max_drop` below the untouched one is then not scored to the end.
     """
 
     task: Task
@@ -62,6 +63,8 @@ class StageContext:
     seed: int = 0
     threads: int = 1
     stop: Callable[[], bool] = lambda: False
+    scoring: ScoringPlan | None = None
+    max_drop: float | None = None
 
     @cached_property
     def samples(self) -> Samples:

@@ -237,6 +237,7 @@ class Agent:
             patience_s=patience_s,
             may_skip=planned.may_skip,
             floors=self.stopping_rule(self.state, planned.recipes) if may_stop else {},
+            scoring=self.state.scoring,
         )
         self.state.start(job, planned.purpose, self.budget.clock())
         self.progress.stage = planned.why
@@ -252,6 +253,8 @@ class Agent:
             case BaselineReady():
                 if epochs := ladder_line(self.state):
                     self.progress.lines.append(f"plan: {epochs}")
+                if event.scoring is not None:
+                    self.progress.lines.append(f"plan: {event.scoring.describe()}")
             case WorkerFault():
                 self.fault = event
 

@@ -65,6 +65,7 @@ class SearchState:
         self.is_relaxed = False  # relaxed: it also runs what it expected nothing of, and lets every training end
         self.is_rehearsed = False  # one point was chosen for an early finalization
         self.reference: Cost | None = None  # of the untouched model
+        self.scoring: jobs.ScoringPlan | None = None  # where scoring is slow
         self.finished: dict[Recipe, dict[str, float]] = {}  # measured, with values, in the order of the measurements
         self.infeasible: set[Recipe] = set()  # they failed here and never run again
         self.given_up: set[Recipe] = set()  # their training was stopped; they may run again once the search is relaxed
@@ -100,6 +101,7 @@ class SearchState:
             case jobs.BaselineReady():
                 self.set_reference(event.reference)
                 self.set_baseline(event.accuracy.metric.value)
+                self.scoring = event.scoring
             case jobs.WorkerUp() if job.number in self.running:
                 self.running[job.number].is_up = True
             case jobs.RecipeStarted() if job.number in self.running:

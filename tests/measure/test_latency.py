@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from autocut.measure import latency as module
 from autocut.measure.latency import (
     NARROW,
+    is_settled,
     measure_latency,
     measure_reference,
     measure_undisturbed,
@@ -365,6 +366,14 @@ def test_the_untouched_model_is_measured_again_only_where_its_times_spread(width
     tries = [a_reference(10.0 - at, width) for at, width in enumerate(widths)]
     assert measure_reference(lambda: tries.pop(0)).p50_ms.value == 10.0 - (used - 1)  # the fastest
     assert len(tries) == len(widths) - used
+
+
+@pytest.mark.parametrize(("ms", "spread", "settled"), [(300.0, 0.002, True), (300.0, 0.2, False), (0.5, 0.0, False)])
+def test_a_final_timing_would_tell_no_more_of_slow_calls_with_a_narrow_interval(clock, ms, spread, settled):
+    """Fast calls are timed again with more samples, and so are slow ones whose interval is wide."""
+    rng = np.random.default_rng(0)
+    found = measure_latency(clock.call(lambda: ms * rng.lognormal(0, spread)), clock.call(ms), torch.zeros(1))
+    assert is_settled(found) is settled
 
 
 def test_nothing_is_measured_again_when_time_is_up():
