@@ -44,11 +44,9 @@ def verify(console: Console, bundle: Path, as_json: bool) -> int:
     from autocut.deploy.verify import verify_bundle
     from autocut.measure.quiet import QuietLock
 
-    with (
-        console.busy(f"verifying {bundle}"),
-        QuietLock().exclusive(),
-    ):  # a search on this machine measures times too: one waits for the other
-        verification = verify_bundle(bundle)
+    lock = QuietLock()  # a search on this machine measures times too: one waits for the other
+    with console.busy(f"verifying {bundle}"):
+        verification = verify_bundle(bundle, alone=lock.exclusive, working=lock.shared)
     checks = [{"name": check.name, "claim": check.claim, "found": check.found, "ok": check.ok} for check in verification.checks]
     if as_json:
         console.document({"schema_version": 1, "bundle": str(bundle), "ok": verification.ok, "checks": checks})

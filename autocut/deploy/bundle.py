@@ -59,7 +59,8 @@ class Claims:
     `kind` is the registered kind whose metric the task uses, None if the metric is the user's own function. `metric` is its name.
     `lineage` holds the keys of the stages that made the model, `command` the command that the user typed. If the verifier
     replays only the first `test_examples` of the claimed split, `test_accuracy` is the metric on those. The
-    inputs of `synthetic` examples are made up, and have no accuracy.
+    inputs of `synthetic` examples are made up, and have no accuracy. `split_examples` is the size of the split where the claimed
+    accuracy is that of a sample of it.
     """
 
     task: str
@@ -77,6 +78,7 @@ class Claims:
     test_examples: int | None = None
     test_accuracy: float | None = None
     synthetic: bool = False
+    split_examples: int | None = None
 
 
 class Deployed:
@@ -258,6 +260,7 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
             test_examples=claims.test_examples,
             test_accuracy=claims.test_accuracy,
             synthetic=True if claims.synthetic else None,
+            split_examples=claims.split_examples,
         ),
         environment=Environment(
             python=platform.python_version(),

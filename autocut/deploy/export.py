@@ -17,6 +17,7 @@ from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price
+from autocut.search.jobs import ScoringPlan
 from autocut.study import Study, TrialRecord, open_study
 from autocut.task.loading import load_task
 
@@ -91,8 +92,12 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.
     torch.set_num_threads(int(facts["threads"]))
     cache = StageCache(study.stages_dir, sys.maxsize)
-    epochs, price = facts.get("untouched_epochs"), Price(**facts["price"])
-    context = StageContext(task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]), untouched_epochs=epochs)
+    scoring = ScoringPlan(**facts["scoring"]) if "scoring" in facts else None
+    context = StageContext(
+        task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]), scoring=scoring,
+        untouched_epochs=facts.get("untouched_epochs"),
+    )  # fmt: skip
+    price = Price(**facts["price"])
     request = FinalizationRequest(to, record.trial, price, reference, study.spent_s(), command, share_examples=shares)
     try:
         done = finalize(Pipeline(context), record.recipe, request)

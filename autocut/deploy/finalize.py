@@ -11,9 +11,13 @@ import math
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from autocut.deploy.bundle import Claims, write_bundle
 from autocut.deploy.examples import (
@@ -35,6 +39,7 @@ from autocut.measure.machine import describe_machine
 from autocut.measurement import Cost, Measurement
 from autocut.pipeline.measuring_stages import read_scores, scores_stage
 from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.scoring import SlowScoring, sample_size, sampled
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import StageContext, StageRunner
 from autocut.price import Price, break_even_predictions
@@ -42,8 +47,11 @@ from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import values_of
 from autocut.search.jobs import StageStarted
 from autocut.stages import lowering
+from autocut.stages.lowering import Predict
 from autocut.stages.model_files import Prefix
+from autocut.task.batches import Batch
 from autocut.task.finalization_key import issue_finalization_key
+from autocut.task.splits import Examples, length
 from autocut.task.task import Task
 
 _MOST_SAMPLES, _FEWEST_SAMPLES = 200, 64
@@ -64,7 +72,7 @@ class FinalizationRequest:
 
     `reference` is the untouched model's cost, `search_seconds` the whole time of the search. `deadline` is a reading of
     `time.time()`: a verification that still runs then is stopped. `share_examples` is false where the bundle must carry no real
-    examples, whatever the task says.
+    examples, whatever the task says. Where scoring is slow, a sample of the test split is scored, in about `scoring_s` seconds.
     """
 
     to: Path
@@ -75,6 +83,7 @@ class FinalizationRequest:
     command: str
     deadline: float = math.inf
     share_examples: bool = True
+    scoring_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -105,21 +114,27 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     artifact = pipeline.artifact(model, dtype, mode)
     test = task.locked_test.open(issue_finalization_key("finalization"))
     runner.report(StageStarted("scoring on the test split", ""))
+    sampling = _TestSample.of_split(pipeline, length(test), request.scoring_s)
     with runner.working():
         fresh.start()  # it imports now, while others may work, and later verifies alone on this machine
-        predict = lowering.load(artifact.folder, mode, runner.context.threads)
+    with pipeline.lending(may_borrow=lowering.takes_any_threads(mode)) as lend:
+        with runner.working():
+            predict = lowering.load(artifact.folder, mode, lend())
         collector = ExampleCollector(predict, _registered_kind(task), replay_bytes=_MAX_TEST_BYTES)
-        scores = score_model(collector.predict, collector.watch(task.loader(test, task.batch_size)), task.metric_kind)
+        scores = sampling.score(runner, collector.predict, test, lend, collector.watch)
+    with runner.working():
         fresh.wait_until_ready(min(TIMEOUT_S, request.deadline - time.time()))
-    untouched = _untouched_scores(pipeline)
+    untouched = _untouched_scores(pipeline, request.scoring_s)
     with runner.working():
         accuracy = to_accuracy("test", scores, task.metric_kind, untouched)
     runner.report(StageStarted("timing", ""))
-    cost = pipeline.time_artifact(artifact.folder, mode, samples=_samples(request.reference))
+    cost = pipeline.final_cost(model, dtype, mode, artifact.folder, _samples(request.reference))
     largest = cost.latencies[-1]
     inputs = runner.context.samples.serving_inputs(largest.batch_size)
+    with runner.working():
+        served = lowering.load(artifact.folder, mode, runner.context.threads) if runner.context.scoring else predict
     with runner.alone():
-        energy = measure_energy(lambda: predict(inputs), largest.batch_size, cost)
+        energy = measure_energy(lambda: served(inputs), largest.batch_size, cost)
     measurement = Measurement(accuracy, cost, None, energy.energy_j_per_prediction, energy.energy_source)
     with runner.working():
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed search: written, but never verified
@@ -128,7 +143,13 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
         seconds_each = largest.p50_ms.value / largest.batch_size / 1e3
         sample = choose_sample(collector, accuracy.examples, seconds_each, synthetic)
         claims = _claims(runner.context, recipe, model, artifact, measurement, request)
-        claims = replace(claims, test_examples=sample.test_examples, test_accuracy=sample.test_accuracy, synthetic=not shares)
+        claims = replace(
+            claims,
+            test_examples=sample.test_examples,
+            test_accuracy=sample.test_accuracy,
+            synthetic=not shares,
+            split_examples=sampling.split_examples,
+        )
         manifest = write_bundle(artifact.folder, draft, claims, sample.own)
     runner.report(StageStarted("verifying", ""))
     verification = _verify(runner, draft, request.deadline, sample.replay, fresh)
@@ -186,24 +207,73 @@ def _samples(reference: Cost) -> int:
     return max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, int(_TIMING_S / seconds_each)))
 
 
-def measure_untouched(pipeline: Pipeline) -> Measurement:
+@dataclass(frozen=True)
+class _TestSample:
+    """The examples of the test split that are scored: those at `positions`, or all where it is None. `of` is the split's size."""
+
+    of: int
+    positions: NDArray[np.int64] | None
+    seconds_each: float
+
+    @staticmethod
+    def of_split(pipeline: Pipeline, of: int, seconds: float) -> _TestSample:
+        """Return the sample that is scored in about `seconds`, the same for every model of a study; all where scoring is fast."""
+        context = pipeline.runner.context
+        if context.scoring is None:
+            return _TestSample(of, None, 0.0)
+        count = sample_size(of, context.scoring.seconds_each, seconds)
+        return _TestSample(of, sampled(of, count, context.seed), context.scoring.seconds_each)
+
+    @property
+    def split_examples(self) -> int | None:
+        """Size of the split, if not all of it is scored."""
+        return None if self.positions is None or len(self.positions) == self.of else self.of
+
+    def score(
+        self,
+        runner: StageRunner,
+        predict: Predict,
+        test: Examples,
+        lend: Callable[[], object],
+        watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+    ) -> Scores:
+        """Score the examples."""
+        if self.positions is not None:
+            return SlowScoring(runner, self.positions, self.seconds_each, lend, watch=watch).score(predict, test)
+        task = runner.context.task
+        with runner.working():
+            return score_model(predict, watch(task.loader(test, task.batch_size)), task.metric_kind)
+
+
+def measure_untouched(pipeline: Pipeline, scoring_s: float = math.inf) -> Measurement:
     """Measure the untouched model on the test split, as the user runs it: everything is compared with it."""
-    scores = _untouched_scores(pipeline)
+    scores = _untouched_scores(pipeline, scoring_s)
     with pipeline.runner.working():
         accuracy = to_accuracy("test", scores, pipeline.runner.context.task.metric_kind, scores)
     return Measurement(accuracy, pipeline.cost(pipeline.baseline, *UNTOUCHED.lowering))
 
 
-def _untouched_scores(pipeline: Pipeline) -> Scores:
+def _untouched_scores(pipeline: Pipeline, scoring_s: float) -> Scores:
     """Return the untouched model's scores on the test split, computed once a study."""
     runner = pipeline.runner
-    test = runner.context.task.locked_test
+    split = runner.context.task.locked_test
+    test = split.open(issue_finalization_key("finalization of the untouched model"))
+    sampling = _TestSample.of_split(pipeline, length(test), scoring_s)
     with runner.working():
-        settings = {"numerics": "untouched", "split": "test", "examples": test.fingerprint}
-    key = issue_finalization_key("finalization of the untouched model")
-    load, examples = lambda: pipeline.untouched_predict, partial(test.open, key)
-    stage = scores_stage(runner, pipeline.baseline.key, settings, "untouched/test", load, examples)
-    return read_scores(runner.run(stage))
+        settings: dict[str, Any] = {"numerics": "untouched", "split": "test", "examples": split.fingerprint}
+    if sampling.positions is not None:
+        settings["sample"] = len(sampling.positions)
+
+    with pipeline.lending(may_borrow=True) as lend:
+        stage = scores_stage(
+            runner,
+            pipeline.baseline.key,
+            settings,
+            "untouched/test",
+            lambda: pipeline.untouched_predict,
+            lambda predict: sampling.score(runner, predict, test, lend),
+        )
+        return read_scores(runner.run(stage))
 
 
 def _verify(
@@ -214,9 +284,10 @@ def _verify(
         if examples:
             with runner.working():
                 write_examples(examples, replay)
-        with runner.alone():
-            timeout_s = max(0.1, min(TIMEOUT_S, deadline - time.time()))
-            verification = verify_bundle(folder, examples=examples, process=fresh, timeout_s=timeout_s)
+        timeout_s = max(0.1, min(TIMEOUT_S, deadline - time.time()))
+        verification = verify_bundle(
+            folder, examples=examples, process=fresh, timeout_s=timeout_s, alone=runner.alone, working=runner.working
+        )
     if time.time() >= deadline:
         raise DeadlineError("the time of the search was up before the bundle was verified")
     return verification

@@ -1,7 +1,10 @@
 """A process without the user's code, in which bundles are verified. It imports first and waits for a question.
 
-Importing takes longer than verifying, and may go on while other processes work. Verifying measures time, and needs the machine for
-itself.
+Its work has three parts. Only the second one needs the machine for itself:
+
+    import     while other processes work
+    measure    cold start, memory and latency
+    replay     compares outputs and accuracy, while other processes work again
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import site
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +28,8 @@ import autocut
 from autocut.registry import plug_in_folders
 
 _COMMAND = (sys.executable, "-P", "-m", "autocut.deploy.verify_process")
+Turn = Callable[[], AbstractContextManager[object]]
+"""Enters a side of the quiet lock."""
 _KEPT_VARIABLES = (
     "PATH",
     "HOME",
@@ -46,7 +53,8 @@ class FreshProcess:
 
     Args:
         threads: Threads of a served model.
-        command: Command that starts it. It gets two more arguments: the process to die with, and the descriptor for `ready`.
+        command: Command that starts it. It gets three more arguments: the process to die with, a descriptor that it closes when it
+            is ready, and one that it closes when it has measured.
     """
 
     def __init__(self, threads: int = 1, command: Sequence[str] = _COMMAND) -> None:
@@ -54,6 +62,7 @@ class FreshProcess:
         self._command = tuple(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: int | None = None
+        self._measured: int | None = None
 
     def __enter__(self) -> FreshProcess:
         """Make its temporary folder."""
@@ -64,8 +73,9 @@ class FreshProcess:
         """End the process."""
         if self._process is not None:
             _end(self._process)
-        if self._ready is not None:
-            os.close(self._ready)
+        for descriptor in (self._ready, self._measured):
+            if descriptor is not None:
+                os.close(descriptor)
         self._home.cleanup()
 
     def start(self) -> None:
@@ -73,40 +83,60 @@ class FreshProcess:
         home = Path(self._home.name)
         (working := home / "empty").mkdir()
         environment = clean_environment(self._threads) | {"TORCHINDUCTOR_CACHE_DIR": str(home / "inductor")}
-        # A separate pipe, because imported libraries may print to stdout.
+        # Pipes of their own, because imported libraries may print to stdout.
         self._ready, ready = os.pipe()
+        self._measured, measured = os.pipe()
+        signals = ["--parent", str(os.getpid()), "--ready", str(ready), "--measured", str(measured)]
         try:
             with self._stderr.open("wb") as stderr:
                 self._process = subprocess.Popen(
-                    [*self._command, "--parent", str(os.getpid()), "--ready", str(ready)], cwd=working, env=environment,
-                    pass_fds=(ready,), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
+                    [*self._command, *signals], cwd=working, env=environment, pass_fds=(ready, measured), stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
                 )  # fmt: skip
         finally:
             os.close(ready)
+            os.close(measured)
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Wait until the process has imported everything, has ended, or the time is up. `ask` reports which."""
-        if self._ready is not None:
-            select.select([self._ready], [], [], max(0.0, timeout_s))
+        _is_closed(self._ready, timeout_s)
 
-    def ask(self, question: Mapping[str, object], timeout_s: float) -> str | None:
+    def ask(
+        self,
+        question: Mapping[str, object],
+        timeout_s: float,
+        *,
+        alone: Turn = contextlib.nullcontext,
+        working: Turn = contextlib.nullcontext,
+    ) -> str | None:
         """Send `question` to the process, which is started if necessary, and wait until it ends. It takes one question only.
 
         If it does not end within `timeout_s`, it is killed with all processes that it has started.
 
+        Args:
+            question: JSON.
+            timeout_s: Seconds until the end, waiting for the machine included.
+            alone: Entered while it measures.
+            working: Entered while it imports, and while it replays.
+
         Returns:
             None if it ended successfully; otherwise how it ended, as a text for a person.
         """
+        until = time.monotonic() + timeout_s
         if self._process is None:
-            self.start()
+            with working():
+                self.start()
+                self.wait_until_ready(timeout_s)
         process = self._process
         if process is None or process.stdin is None:
             raise RuntimeError("a fresh process has no stdin")
-        with contextlib.suppress(BrokenPipeError):  # it has ended already; its exit code is reported below
-            process.stdin.write(json.dumps(question).encode() + b"\n")
-            process.stdin.close()
+        with alone():
+            _tell(process, json.dumps(question))
+            has_measured = _is_closed(self._measured, until - time.monotonic())
         try:
-            process.wait(timeout_s)
+            with working() if has_measured else contextlib.nullcontext():
+                _tell(process, "replay")
+                process.wait(max(0.0, until - time.monotonic()) if has_measured else 0.0)
         except subprocess.TimeoutExpired:
             _end(process)
             return f"no answer within {timeout_s:g} s"
@@ -122,6 +152,18 @@ class FreshProcess:
     def _last_line(self) -> str:
         lines = self._stderr.read_text(encoding="utf-8", errors="replace").splitlines()
         return next((line.strip() for line in reversed(lines) if line.strip()), "no message")
+
+
+def _tell(process: subprocess.Popen[bytes], line: str) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):  # it has ended already; its exit code is reported
+            process.stdin.write(line.encode() + b"\n")
+            process.stdin.flush()
+
+
+def _is_closed(descriptor: int | None, timeout_s: float) -> bool:
+    """Wait until the other process has closed its end of `descriptor`, or has ended; return whether it has within the time."""
+    return descriptor is not None and bool(select.select([descriptor], [], [], max(0.0, timeout_s))[0])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -84,6 +84,7 @@ class ExamplesClaim(_Record):
       whole outputs.
     - `test_examples`: at export, only so many first examples of the test split were replayed, because more would take long.
       `test_accuracy` is the model's metric on those.
+    - `split_examples`: the claimed accuracy is that of a seeded sample of the split, which has so many examples.
     - `synthetic`: the inputs of the file are made up, so that it holds no data of the user. `accuracy` is then None.
     """
 
@@ -94,6 +95,7 @@ class ExamplesClaim(_Record):
     test_examples: int | None = Field(default=None, ge=1)
     test_accuracy: float | None = None
     synthetic: Literal[True] | None = None
+    split_examples: int | None = Field(default=None, ge=1)
 
     @model_serializer(mode="wrap")
     def _only_what_is_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -50,8 +50,10 @@ def _runtime_code(model: Path, manifest: Manifest) -> str:
 def _numbers(manifest: Manifest) -> str:
     measurement = manifest.measurement
     accuracy = measurement.accuracy
+    whole = manifest.verification.split_examples
+    examples = f"{accuracy.examples} of {whole}" if whole else f"{accuracy.examples}"
     rows = [
-        f"| {manifest.metric} ({accuracy.split}, {accuracy.examples} examples) | {accuracy.metric.value:.4f} | "
+        f"| {manifest.metric} ({accuracy.split}, {examples} examples) | {accuracy.metric.value:.4f} | "
         f"{accuracy.metric.low:.4f} to {accuracy.metric.high:.4f} |"
     ]
     if accuracy.difference is not None:

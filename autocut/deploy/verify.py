@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from autocut.deploy.claims import LATENCY_TOLERANCE, Check, Findings, judge
-from autocut.deploy.fresh_process import FreshProcess
+from autocut.deploy.fresh_process import FreshProcess, Turn
 from autocut.deploy.manifest import Manifest, check_files, read_manifest
 from autocut.errors import InputError, VerificationError
 
@@ -57,6 +59,8 @@ def verify_bundle(
     process: FreshProcess | None = None,
     latency_tolerance: float = LATENCY_TOLERANCE,
     timeout_s: float = TIMEOUT_S,
+    alone: Turn = contextlib.nullcontext,
+    working: Turn = contextlib.nullcontext,
 ) -> Verification:
     """Verify the bundle in `folder`.
 
@@ -69,6 +73,8 @@ def verify_bundle(
         process: A fresh process that has verified nothing yet; it may have been started. None starts one.
         latency_tolerance: Fraction by which the claimed latency may be exceeded.
         timeout_s: Seconds after which the fresh process is killed and the bundle fails.
+        alone: Entered while the fresh process measures.
+        working: Entered for all other work.
 
     Raises:
         BundleError: `folder` is no readable bundle.
@@ -80,11 +86,13 @@ def verify_bundle(
         )
     folder = folder.absolute()
     manifest = read_manifest(folder)
-    check_files(folder, manifest)
+    with working():
+        check_files(folder, manifest)
     if in_fresh_process:
         started = FreshProcess(manifest.measurement.cost.threads) if process is None else contextlib.nullcontext(process)
         with started as fresh:
-            findings = _find_in(fresh, folder, examples, latency_tolerance, timeout_s)
+            ask = partial(fresh.ask, timeout_s=timeout_s, alone=alone, working=working)
+            findings = _find_in(ask, folder, examples, latency_tolerance)
     else:
         from autocut.deploy.verify_process import find
 
@@ -94,7 +102,9 @@ def verify_bundle(
     return Verification(folder, manifest, (hashes, *judge(manifest, findings, latency_tolerance=latency_tolerance)), findings)
 
 
-def _find_in(process: FreshProcess, folder: Path, examples: Path | None, latency_tolerance: float, timeout_s: float) -> Findings:
+def _find_in(
+    ask: Callable[[Mapping[str, object]], str | None], folder: Path, examples: Path | None, latency_tolerance: float
+) -> Findings:
     with tempfile.TemporaryDirectory(prefix="autocut-findings-") as scratch:
         report = Path(scratch) / "findings.json"
         question = {
@@ -103,7 +113,7 @@ def _find_in(process: FreshProcess, folder: Path, examples: Path | None, latency
             "examples": None if examples is None else str(examples.absolute()),
             "latency_tolerance": latency_tolerance,
         }
-        ended = process.ask(question, timeout_s)
+        ended = ask(question)
         if report.exists():
             return TypeAdapter(Findings).validate_python(json.loads(report.read_text(encoding="utf-8")))
         return Findings(failure=ended or "it ended without a report")

@@ -1,10 +1,11 @@
 """The fresh process of `autocut verify`: load a bundle, run it, measure it, and write a report.
 
-    python -P -m autocut.deploy.verify_process --parent PID --ready DESCRIPTOR
+    python -P -m autocut.deploy.verify_process --parent PID --ready DESCRIPTOR --measured DESCRIPTOR
 
-It closes the descriptor when it has imported everything. Then it reads a question from stdin: one line of JSON with `bundle`,
-`report`, `examples` and `latency_tolerance`. The report is JSON, one `Findings`. This process does not compare claims, except that
-it measures a latency a second time if the first is outside its claim.
+It closes the first descriptor when it has imported everything. Then it reads a question from stdin: one line of JSON with `bundle`,
+`report`, `examples` and `latency_tolerance`. It closes the second descriptor when it has measured, and needs the machine for itself
+no longer. A second line from stdin lets it go on. The report is JSON, one `Findings`. This process does not compare claims, except
+that it measures a latency a second time if the first is outside its claim.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from autocut.deploy.claims import Findings, FoundLatency, latency_agrees
 from autocut.deploy.examples import ExampleBatch, StoredArray, metric_of, number_of_examples, output_array, read_examples, scores_of
 from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER, read_manifest
 from autocut.errors import AutocutError
-from autocut.measure.footprint import forget_peak, peak_resident_bytes, resident_bytes, size_of
+from autocut.measure.footprint import forget_peak, peak_resident_bytes, resident_bytes, size_bytes
 from autocut.measure.latency import measure_latency
 from autocut.measure.machine import machine_fingerprint
 from autocut.measure.parent_death import die_with
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m autocut.deploy.verify_process", description=__doc__.partition("\n")[0])
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--ready", type=int, required=True, help="descriptor that is closed when everything is imported")
+    parser.add_argument("--measured", type=int, required=True, help="descriptor that is closed when nothing more is measured")
     options = parser.parse_args(arguments)
     die_with(options.parent)
     os.close(options.ready)
@@ -57,27 +59,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     question = json.loads(line)
     report = Path(question["report"])
     examples = Path(question["examples"]) if question["examples"] else None
-    findings = find(Path(question["bundle"]), examples, question["latency_tolerance"], alone=True)
+
+    def hand_back() -> None:
+        os.close(options.measured)
+        sys.stdin.readline()
+
+    findings = find(Path(question["bundle"]), examples, question["latency_tolerance"], alone=True, hand_back=hand_back)
     draft = report.with_suffix(".draft")
     draft.write_text(json.dumps(asdict(findings)), encoding="utf-8")
     draft.replace(report)
 
 
-def find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool = False) -> Findings:
+def find(
+    folder: Path,
+    examples: Path | None,
+    latency_tolerance: float,
+    *,
+    alone: bool = False,
+    hand_back: Callable[[], None] = lambda: None,
+) -> Findings:
     """Load and run the bundle in this process.
 
-    `alone` means that the process is fresh: its memory, cold start and modules are then those of the bundle. If autocut refuses the
-    bundle, the reason is the finding. An error of the runtime ends the process; its parent reports that.
+    `alone` means that the process is fresh: its memory, cold start and modules are then those of the bundle. `hand_back` is called
+    when nothing more is measured. If autocut refuses the bundle, the reason is the finding. An error of the runtime ends the
+    process; its parent reports that.
     """
     try:
-        return _find(folder, examples, latency_tolerance, alone=alone)
+        return _find(folder, examples, latency_tolerance, alone=alone, hand_back=hand_back)
     except AutocutError as error:
         return Findings(failure=error.message)
 
 
-def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool) -> Findings:
+def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool, hand_back: Callable[[], None]) -> Findings:
     stored = read_examples(folder / EXAMPLES)
-    test = read_examples(examples) if examples is not None else None
     threads = read_manifest(folder).measurement.cost.threads
     if alone:
         torch.set_num_threads(threads)
@@ -91,13 +105,10 @@ def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alon
     findings = Findings(machine=machine_fingerprint())
     if alone:
         findings = replace(findings, cold_start_ms=cold_start_ms, peak_memory_bytes=peak_bytes)
-    findings = _find_outputs(deployed, stored, test, findings)
-    return replace(
-        findings,
-        size_bytes=size_of(folder / MODEL_FOLDER)[0],
-        latencies=_find_latencies(deployed, stored, latency_tolerance, findings.machine),
-        foreign_modules=foreign_modules() if alone else (),
-    )
+    findings = replace(findings, latencies=_find_latencies(deployed, stored, latency_tolerance, findings.machine))
+    hand_back()
+    findings = _find_outputs(deployed, stored, None if examples is None else read_examples(examples), findings)
+    return replace(findings, size_bytes=size_bytes(folder / MODEL_FOLDER), foreign_modules=foreign_modules() if alone else ())
 
 
 def foreign_modules() -> tuple[str, ...]:

@@ -1,12 +1,10 @@
 """Runs one job in a worker process, and reports each result as soon as it is known.
 
-Every job has a fresh process, so a crash, a leak or a hang cannot reach the next job. A hang ends by the clock: `faulthandler`
-kills the process from a C thread, which works even while a library holds the interpreter lock.
+Every job has a fresh process, so a crash, a leak or a hang cannot reach the next job. A hang ends by the clock (`Watchdog`).
 """
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import logging
 import os
@@ -15,12 +13,13 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autocut import errors
 from autocut.errors import InputError, StoppedEarlyError, StudyError
+from autocut.execution.watchdog import Watchdog
 from autocut.measurement import Rung
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import (
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
 
 _KILL_AFTER_S = 2.0
 """Grace between the deadline, which a worker keeps by itself, and the kill."""
+_TEST_SHARE = 0.06
+"""Of the budget: what scoring one model on the test split may take where scoring is slow."""
 
 
 def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
@@ -59,26 +60,27 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
         for recipe in job.recipes:
             report(RecipeFailed(recipe, "interrupted", "the time of the search was up"))
         return
-    _kill_in(left_s + _KILL_AFTER_S)
+    watchdog = Watchdog(job.deadline + _KILL_AFTER_S)
     try:
-        worker = _Worker(job, setting, report)
+        worker = _Worker(job, setting, report, watchdog)
         _with_own_cores(setting.threads, worker.run)
         report(JobEnded(worker.pipeline.runner.waited_s, time.perf_counter() - started))
     except InputError as error:
         report(WorkerFault(error.message, error.hint))
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        watchdog.end()
 
 
 class _Worker:
     """One job's pipeline, and the recipe that it works on."""
 
-    def __init__(self, job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
+    def __init__(self, job: Job, setting: Setting, report: Callable[[Event], None], watchdog: Watchdog) -> None:
         self.job = job
         self.setting = setting
         self.report = report
+        self.watchdog = watchdog
         self.recipe = UNTOUCHED
-        self.pipeline = _open_pipeline(job, setting, report, self._on_event)
+        self.pipeline = _open_pipeline(job, setting, report, self._on_event, watchdog)
 
     def run(self) -> None:
         """Do what the kind of the job asks for."""
@@ -133,12 +135,13 @@ class _Worker:
         self._plan_training()
         entry = self.pipeline.runner.cache.find(self.pipeline.baseline.key)
         facts = entry.facts if entry else {}
+        scoring = self.pipeline.plan_scoring(self.job.search_seconds)
         measured = self.pipeline.measure(recipe)
         cost, accuracy = measured.measurement.cost, measured.measurement.accuracy
         train_seconds, samples_seen = facts.get("train_seconds", 0.0), facts.get("samples_seen", 0)
         context = self.pipeline.runner.context
         epochs = None if context.task.is_pretrained else context.untouched_epochs or context.task.epochs
-        self.report(BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen, epochs))
+        self.report(BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen, epochs, scoring))
         self.report(RecipeMeasured(recipe, measured))
 
     def _plan_training(self) -> None:
@@ -160,19 +163,28 @@ class _Worker:
         job, setting = self.job, self.setting
         if job.reference is None:
             raise RuntimeError("a point was finalized before the untouched model was measured")
+        scoring_s = _TEST_SHARE * job.search_seconds
         if recipe == UNTOUCHED:
-            self.report(RecipeFinalized(recipe, measure_untouched(self.pipeline), None, None, None))
+            self.report(RecipeFinalized(recipe, measure_untouched(self.pipeline, scoring_s), None, None, None))
             return
         to = Path(setting.folder) / "bundles" / f"trial-{trial:04d}"
         request = FinalizationRequest(
-            to, trial, setting.price, job.reference, job.search_seconds, setting.command, job.deadline, setting.share_examples
+            to,
+            trial,
+            setting.price,
+            job.reference,
+            job.search_seconds,
+            setting.command,
+            job.deadline,
+            share_examples=setting.share_examples,
+            scoring_s=scoring_s,
         )
         done = finalize(self.pipeline, recipe, request)
         self.report(RecipeFinalized(recipe, done.measurement, str(done.folder), done.digest, done.refusal))
 
     def _begin(self, recipe: Recipe) -> None:
         """Report that `recipe` starts: if the process dies from now on, it has died of it. A compiler that hangs will be killed."""
-        _kill_in(min(self.job.patience_s, self.job.deadline - time.time() + _KILL_AFTER_S))
+        self.watchdog.allow(self.job.patience_s)
         self.report(RecipeStarted(recipe))
 
     def _try(self, recipe: Recipe, action: Callable[[Recipe], object]) -> RecipeFailed | None:
@@ -227,7 +239,11 @@ def _catch_failure(recipe: Recipe, action: Callable[[], object]) -> RecipeFailed
 
 
 def _open_pipeline(
-    job: Job, setting: Setting, report: Callable[[Event], None], on_event: Callable[[PipelineEvent], None]
+    job: Job,
+    setting: Setting,
+    report: Callable[[Event], None],
+    on_event: Callable[[PipelineEvent], None],
+    watchdog: Watchdog,
 ) -> Pipeline:
     """Import what every job needs, load the task, and report that this worker is up; the pipeline reports to `on_event`."""
     keep_libraries_quiet()
@@ -242,7 +258,7 @@ def _open_pipeline(
     from autocut.task.loading import load_task
 
     torch.set_num_threads(1)  # as everywhere a task is loaded: the last bits of what it computes may depend on it
-    quiet = QuietLock()
+    quiet = QuietLock(waiting=watchdog.paused)
     task = load_task(setting.task_path)
     # Before this process asks for the machine: until now the driver has held it for us, and another may wait to be alone.
     report(WorkerUp())
@@ -251,9 +267,17 @@ def _open_pipeline(
         _ = task.fingerprint
     torch.set_num_threads(setting.threads)  # whatever number the task has set: every claim names this one
     _require_same_machine(job)
-    cache = StageCache(folder / "stages", setting.cache_bytes)
+    cache = StageCache(folder / "stages", setting.cache_bytes, waiting=watchdog.paused)
     context = StageContext(
-        task, cache, quiet, setting.seed, setting.threads, lambda: time.time() >= job.deadline, job.untouched_epochs
+        task,
+        cache,
+        quiet,
+        setting.seed,
+        setting.threads,
+        stop=lambda: time.time() >= job.deadline,
+        untouched_epochs=job.untouched_epochs,
+        scoring=job.scoring,
+        max_drop=job.max_drop,
     )
     return Pipeline(context, on_event)
 
@@ -286,12 +310,3 @@ def keep_libraries_quiet() -> None:
     warnings.filterwarnings("ignore")
     for name in ("torch", "torchao", "onnxscript", "onnx_ir", "torch.onnx", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _kill_in(seconds: float) -> None:
-    faulthandler.dump_traceback_later(max(0.1, seconds), exit=True, file=_devnull())
-
-
-@cache
-def _devnull() -> int:
-    return os.open(os.devnull, os.O_WRONLY)  # kept until the process ends, as faulthandler needs it

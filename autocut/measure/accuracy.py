@@ -110,13 +110,14 @@ def wilson_interval(successes: int, n: int) -> Interval:
     return Interval(successes / n, float(bounds.low), float(bounds.high))
 
 
-def paired_interval(gained: int, lost: int, n: int) -> Interval:
+def paired_interval(gained: int, lost: int, n: int, z: float = _Z) -> Interval:
     """Tango's score interval at 95% of the difference of two proportions on the same `n` examples.
 
     Args:
         gained: Number of examples that only the candidate gets right.
         lost: Number of examples that only the baseline gets right.
         n: Number of all examples.
+        z: Quantile of the normal distribution that belongs to the interval's level; the default is that of 95%.
     """
     value = (gained - lost) / n
 
@@ -129,8 +130,8 @@ def paired_interval(gained: int, lost: int, n: int) -> Interval:
 
     # The statistic falls as the difference grows. It crosses z below the value and -z above it, unless the value is at the edge.
     edge = 1 - 1e-9
-    low = brentq(lambda d: statistic(d) - _Z, -edge, value) if statistic(-edge) > _Z and value > -edge else -1.0
-    high = brentq(lambda d: statistic(d) + _Z, value, edge) if statistic(edge) < -_Z and value < edge else 1.0
+    low = brentq(lambda d: statistic(d) - z, -edge, value) if statistic(-edge) > z and value > -edge else -1.0
+    high = brentq(lambda d: statistic(d) + z, value, edge) if statistic(edge) < -z and value < edge else 1.0
     return Interval(value, min(float(low), value), max(float(high), value))
 
 

@@ -50,6 +50,9 @@ _SLOW_CALL_MS = 50.0
 _FEWEST_TO_RESAMPLE = 64
 """The bootstrap of fewer rounds is too sure of itself: of 95% intervals 84% held the truth for 7 rounds, 86% for 16, 96% for 64
 (200 to 400 draws, independent lognormal times). The interval from order statistics held it in 96 to 99% of them for 7 to 30."""
+_SETTLED = 0.15
+"""A timing of slow calls is final if the interval of its result is at most this wide, relative to the result. A second timing would
+have as few rounds, and so an interval as wide: seven rounds of BERT-base at batch 8 (2 s a call, AMD EPYC) gave 11% twice."""
 _RESAMPLED_ROUNDS = 400_000
 _ATTEMPTS = 3
 _DISTURBED_WIDTH = 0.1
@@ -59,7 +62,8 @@ _NO_SPEEDUP = Interval(1.0, 1.0, 1.0)
 _UNDISTURBED = 1.2
 """Differences up to this factor are usual on a shared machine. A busy neighbour causes larger ones."""
 _WARMUP_SHARE = 0.1
-"""The warm-up of slow calls ends after this share of `max_seconds`, but not before the second round."""
+"""The warm-up of slow calls ends after this share of `max_seconds`, but not before the first round. Each model has answered once
+before that."""
 
 
 def measure_latency(
@@ -156,6 +160,11 @@ def disturbance(found: Latency, reference: Latency) -> float:
     return max(now / then, then / now)
 
 
+def is_settled(latency: Latency) -> bool:
+    """Whether a final timing would tell no more: the calls are so slow that it would know no p90 either."""
+    return latency.samples < _P90_ROUNDS and latency.p90_ms is None and relative_width(latency.speedup) <= _SETTLED
+
+
 def relative_width(interval: Interval) -> float:
     """Return the width of `interval`, relative to its value."""
     return (interval.high - interval.low) / interval.value
@@ -250,7 +259,8 @@ def _collector_off() -> Iterator[None]:
 def _warm_up(calls: Mapping[str, Callable[[], object]], rounds: int, rng: np.random.Generator, seconds: float) -> dict[str, Times]:
     """Return the times of up to `rounds` rounds. The first one calls everything once, and shows what is slow."""
     first = time_interleaved(calls, 1, rng, once=calls)
-    rest = time_interleaved(calls, max(rounds - 1, 0), rng, once=_slow(first), seconds=seconds, fewest=1)
+    left_s = seconds - sum(float(times[0]) for times in first.values()) / 1e3
+    rest = time_interleaved(calls, max(rounds - 1, 0) if left_s > 0 else 0, rng, once=_slow(first), seconds=left_s)
     return {name: np.concatenate([first[name], rest[name]]) for name in calls}
 
 

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from autocut.errors import DeadlineError
@@ -35,10 +36,14 @@ class QuietLock:
 
     Args:
         folder: Folder of the lock files. Default: `node_folder()`, one for the whole machine.
+        waiting: Entered while another process keeps this one waiting, and only then.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    ) -> None:
         self.folder = node_folder() if folder is None else folder
+        self._waiting = waiting
         self.folder.mkdir(parents=True, exist_ok=True)
         self._here = threading.local()
 
@@ -54,8 +59,8 @@ class QuietLock:
             return
         limit = _WaitLimit("to work", stop, timeout_s)
         with contextlib.ExitStack() as locks:
-            with _locked(self.folder / "turnstile.lock", fcntl.LOCK_EX, limit):
-                locks.enter_context(_locked(self.folder / "quiet.lock", fcntl.LOCK_SH, limit))
+            with self._locked("turnstile.lock", fcntl.LOCK_EX, limit):
+                locks.enter_context(self._locked("quiet.lock", fcntl.LOCK_SH, limit))
             with self._holding("shared"):
                 yield
 
@@ -74,8 +79,8 @@ class QuietLock:
             raise RuntimeError("a thread that holds the shared side cannot ask to be alone: it would wait for itself")
         limit = _WaitLimit("to be alone on this machine", stop, timeout_s)
         with (
-            _locked(self.folder / "turnstile.lock", fcntl.LOCK_EX, limit),
-            _locked(self.folder / "quiet.lock", fcntl.LOCK_EX, limit),
+            self._locked("turnstile.lock", fcntl.LOCK_EX, limit),
+            self._locked("quiet.lock", fcntl.LOCK_EX, limit),
             self._holding("exclusive"),
         ):
             yield
@@ -91,6 +96,22 @@ class QuietLock:
             yield
         finally:
             self._here.mode = None
+
+    @contextlib.contextmanager
+    def _locked(self, name: str, side: int, limit: _WaitLimit) -> Iterator[None]:
+        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            limit.check()
+            if not _take_if_free(descriptor, side):
+                with self._waiting():
+                    _wait_and_take(descriptor, side, limit)
+            try:
+                yield
+            finally:
+                # Closing is not enough: a forked child has the descriptor too and would keep the lock.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        finally:
+            os.close(descriptor)
 
 
 def node_folder() -> Path:
@@ -115,31 +136,23 @@ class _WaitLimit:
             raise DeadlineError(f"waiting {self._purpose} took longer than {self._timeout_s:g} s")
 
 
-@contextlib.contextmanager
-def _locked(path: Path, side: int, limit: _WaitLimit) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+def _take_if_free(descriptor: int, side: int) -> bool:
+    """Take the lock if it is free; return whether it was."""
     try:
-        _take(descriptor, side, limit)
-        try:
-            yield
-        finally:
-            # Closing is not enough: a forked child has the descriptor too and would keep the lock.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
+        fcntl.flock(descriptor, side | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _take(descriptor: int, side: int, limit: _WaitLimit) -> None:
+def _wait_and_take(descriptor: int, side: int, limit: _WaitLimit) -> None:
     if not limit.exists:
         fcntl.flock(descriptor, side)
         return
     pause_s = _FIRST_PAUSE_S
     while True:
         limit.check()
-        try:
-            fcntl.flock(descriptor, side | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-        else:
+        if _take_if_free(descriptor, side):
             return
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

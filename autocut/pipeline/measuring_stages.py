@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autocut.measure.accuracy import Scores, score_model
-from autocut.measure.footprint import size_of
+from autocut.measure.accuracy import Scores
+from autocut.measure.footprint import compressed_size_bytes, size_bytes
 from autocut.measure.latency import measure_latency, measure_reference, measure_undisturbed
 from autocut.measure.machine import machine_fingerprint
 from autocut.measurement import Cost, Latency, cost_from_json
@@ -23,8 +23,6 @@ from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.task.batches import Inputs, call
-from autocut.task.splits import Examples
-from autocut.task.task import Task
 
 SAMPLES = 64
 """Timed calls of a model at each batch size. Slow models get fewer (see `measure_latency`)."""
@@ -37,16 +35,15 @@ def scores_stage(
     settings: Mapping[str, Any],
     method: str,
     load: Callable[[], Predict],
-    examples: Callable[[], Examples],
+    score: Callable[[Predict], Scores],
 ) -> Stage[Predict]:
-    """Return the stage that scores the model of stage `parent` on `examples()`.
+    """Return the stage that scores the model of stage `parent`.
 
     `load()` returns what runs the model. It ends before the stage begins: compiling is not charged to measuring.
     """
 
     def make(folder: Path, predict: Predict) -> None:
-        with runner.working():
-            scores = score(predict, runner.context.task, examples())
+        scores = score(predict)
         np.savez(folder / _SCORES, scores=scores.scores, targets=scores.targets)
 
     return Stage("accuracy", method, "measuring", runner.key(parent, "accuracy", settings), load, make)
@@ -56,11 +53,6 @@ def read_scores(entry: Entry) -> Scores:
     """Read what a scores stage wrote."""
     with np.load(entry.folder / _SCORES, allow_pickle=False) as saved:
         return Scores(saved["scores"], saved["targets"])
-
-
-def score(predict: Predict, task: Task, examples: Examples) -> Scores:
-    """Score every one of `examples`; raises what `score_model` raises."""
-    return score_model(predict, task.loader(examples, task.batch_size), task.metric_kind)
 
 
 def run_eagerly(model: nn.Module) -> Predict:
@@ -113,15 +105,17 @@ class Timing:
     def time_artifact(self, folder: Path, mode: str, references: Sequence[Latency], samples: int | None) -> Cost:
         """Time the model in `folder` at each batch size; `references` are the untouched model's latencies.
 
-        With `samples`, the p90 is known if there is time for it.
+        With `samples`, the p90 is known if there is time for it. The cold start is that of a machine that others use too. A bundle
+        gets the one that its fresh process has found.
         """
         context = self.runner.context
         first = context.samples.serving_inputs(references[0].batch_size)
-        with self.runner.alone():
+        with self.runner.working():  # some modes compile while loading: others may work meanwhile, so the cold start is rough
             started = time.perf_counter()
             candidate = lowering.load(folder, mode, context.threads)
             candidate(first)
             cold_start_ms = (time.perf_counter() - started) * 1e3
+        with self.runner.alone():
             latencies = tuple(
                 measure_undisturbed(
                     partial(self._latency, candidate, self.untouched, reference.batch_size, samples), reference, context.stop
@@ -136,5 +130,5 @@ class Timing:
 
     def _cost(self, latencies: tuple[Latency, ...], folder: Path, cold_start_ms: float) -> Cost:
         with self.runner.working():  # compressing takes seconds
-            size, compressed = size_of(folder)
+            size, compressed = size_bytes(folder), compressed_size_bytes(folder)
         return Cost(latencies, size, compressed, self.runner.context.threads, cold_start_ms, machine_fingerprint())

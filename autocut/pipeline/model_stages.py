@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from autocut.measure.cores import Loan
 from autocut.measurement import Rung
-from autocut.pipeline.measuring_stages import run_eagerly, score
+from autocut.pipeline.measuring_stages import run_eagerly
+from autocut.pipeline.scoring import score
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
 from autocut.pipeline.teacher_outputs import TeacherOutputs, TeacherStages, order_of
@@ -145,8 +146,7 @@ def _train(
 
 def _report_rung(runner: StageRunner, epoch: Epoch) -> None:
     task = runner.context.task
-    with runner.working():
-        scores = score(run_eagerly(epoch.model), task, task.validation_data)
+    scores = score(runner, run_eagerly(epoch.model), task.validation_data)
     runner.report(Rung(epoch.number, epoch.epochs, float(task.metric_kind.summarize(scores.scores, scores.targets))))
 
 

@@ -8,8 +8,10 @@ accuracy.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,20 @@ from torch import nn
 
 from autocut.errors import InfeasibleRecipeError
 from autocut.measure.accuracy import Scores, to_accuracy
+from autocut.measure.cores import Loan
+from autocut.measure.early_verdict import is_far_below, paired
+from autocut.measure.footprint import compressed_size_bytes, size_bytes
+from autocut.measure.latency import is_settled
 from autocut.measurement import Accuracy, Cost, Measured, Measurement
 from autocut.pipeline.lowering_stages import compile_stage
 from autocut.pipeline.measuring_stages import Timing, cost_stage, read_cost, read_scores, run_eagerly, scores_stage
 from autocut.pipeline.model_stages import prune_stage, read_model, scratch_stage, train_stage, untouched_stage
+from autocut.pipeline.scoring import SlowScoring, plan_scoring, sampled, score
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import EventSink, Stage, StageContext, StageRunner
 from autocut.pipeline.teacher_outputs import TeacherStages
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.search.jobs import ModelLoaded
+from autocut.search.jobs import ModelLoaded, ScoringPlan
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.stages.model_files import Prefix
@@ -96,14 +103,18 @@ class Pipeline:
         """
         return self.runner.run(compile_stage(self.runner, model, dtype, mode))
 
-    def load(self, model: Prefix, dtype: str, mode: str) -> Predict:
-        """Return what runs `model` in `dtype` under `mode` to be scored; it is compiled only if that changes its numbers."""
-        if dtype == UNTOUCHED.lowering[0] and lowering.numerics(dtype, mode) == lowering.numerics(*UNTOUCHED.lowering):
+    def load(self, model: Prefix, dtype: str, mode: str, lend: Callable[[], int] | None = None) -> Predict:
+        """Return what runs `model` in `dtype` under `mode` to be scored; it is compiled only if that changes its numbers.
+
+        `lend` takes free cores and returns the number of threads to load with. Default: as many as a served model has.
+        """
+        if runs_as_it_is(dtype, mode):
             return run_eagerly(model.model)
         artifact = self.artifact(model, dtype, mode)
         with self.runner.working():  # some modes compile while loading
             started = time.perf_counter()
-            predict = lowering.load(artifact.folder, mode, self.runner.context.threads)
+            threads = self.runner.context.threads if lend is None else lend()
+            predict = lowering.load(artifact.folder, mode, threads)
             self.runner.report(ModelLoaded(f"{dtype}/{mode}", time.perf_counter() - started))
         return predict
 
@@ -121,9 +132,15 @@ class Pipeline:
     def accuracy(self, model: Prefix, dtype: str, mode: str) -> Accuracy:
         """Return the validation accuracy, shared by all modes that run the same quantized graph."""
         scores = self._scores(model, dtype, mode)
-        untouched = self._scores(self.baseline, *UNTOUCHED.lowering)
+        untouched = paired(self._scores(self.baseline, *UNTOUCHED.lowering), scores)
         with self.runner.working():
             return to_accuracy("validation", scores, self.runner.context.task.metric_kind, untouched)
+
+    def plan_scoring(self, budget_s: float) -> ScoringPlan | None:
+        """Decide, once for a study, how its models are scored; from now on this pipeline does so."""
+        plan = plan_scoring(self.runner, self.untouched_predict, budget_s)
+        self.runner.context = replace(self.runner.context, scoring=plan)
+        return plan
 
     def cost(self, model: Prefix, dtype: str, mode: str) -> Cost:
         """Return latency and size of the structure of `model` in `dtype` under `mode`, timed once for all weights."""
@@ -147,6 +164,20 @@ class Pipeline:
         references = self.cost(self.baseline, *UNTOUCHED.lowering).latencies
         return self._timing.time_artifact(folder, mode, references, samples)
 
+    def final_cost(self, model: Prefix, dtype: str, mode: str, artifact: Path, samples: int) -> Cost:
+        """Time the model in `artifact` once more, with more samples, unless its calls are too slow for more.
+
+        The timing of its structure then stands for it. The verifier times the model again in any case.
+        """
+        references = self.cost(self.baseline, *UNTOUCHED.lowering).latencies
+        if all(reference.p90_ms is not None for reference in references):
+            return self.time_artifact(artifact, mode, samples)
+        known = self.cost(model, dtype, mode)
+        if not all(is_settled(latency) for latency in known.latencies):
+            return self.time_artifact(artifact, mode, samples)
+        with self.runner.working():
+            return replace(known, size_bytes=size_bytes(artifact), compressed_size_bytes=compressed_size_bytes(artifact))
+
     @cached_property
     def untouched_predict(self) -> Predict:
         """Runs the untouched model as the user does: eagerly."""
@@ -157,7 +188,39 @@ class Pipeline:
         return Timing(self.runner, self.untouched_predict)
 
     def _scores(self, model: Prefix, dtype: str, mode: str) -> Scores:
-        numerics, task = lowering.numerics(dtype, mode), self.runner.context.task
-        settings = {"numerics": numerics, "split": "validation"}
-        load, examples = partial(self.load, model, dtype, mode), lambda: task.validation_data
-        return read_scores(self.runner.run(scores_stage(self.runner, model.key, settings, numerics, load, examples)))
+        task, plan, numerics = self.runner.context.task, self.runner.context.scoring, lowering.numerics(dtype, mode)
+        settings: dict[str, Any] = {"numerics": numerics, "split": "validation"}
+        if plan is None:
+            load, make = partial(self.load, model, dtype, mode), lambda predict: score(self.runner, predict, task.validation_data)
+            return read_scores(self.runner.run(scores_stage(self.runner, model.key, settings, numerics, load, make)))
+        settings["examples"] = plan.examples
+        is_untouched = model.key == self.baseline.key and runs_as_it_is(dtype, mode)
+        max_drop = None if is_untouched else self.runner.context.max_drop
+        is_decided = None
+        if max_drop is not None:
+            settings["max_drop"] = max_drop
+            untouched = self._scores(self.baseline, *UNTOUCHED.lowering)
+            is_decided = partial(is_far_below, untouched=untouched, kind=task.metric_kind, max_drop=max_drop)
+        with self.lending(may_borrow=runs_as_it_is(dtype, mode) or lowering.takes_any_threads(mode)) as lend:
+            positions = sampled(plan.of, plan.examples, self.runner.context.seed)
+            scoring = SlowScoring(self.runner, positions, plan.seconds_each, lend, is_decided)
+            load = partial(self.load, model, dtype, mode, lend)
+            make = partial(scoring.score, examples=task.validation_data)
+            return read_scores(self.runner.run(scores_stage(self.runner, model.key, settings, numerics, load, make)))
+
+    @contextlib.contextmanager
+    def lending(self, *, may_borrow: bool) -> Iterator[Callable[[], int]]:
+        """Give a function that takes free cores for slow scoring, and returns the number of threads. They go back at the end."""
+        if self.runner.context.scoring is None or not may_borrow:
+            yield lambda: self.runner.context.threads
+            return
+        loan = Loan()
+        try:
+            yield loan.renew
+        finally:
+            loan.close()
+
+
+def runs_as_it_is(dtype: str, mode: str) -> bool:
+    """Whether the numbers of the pair are those of the model run eagerly, so that nothing is compiled to score it."""
+    return dtype == UNTOUCHED.lowering[0] and lowering.numerics(dtype, mode) == lowering.numerics(*UNTOUCHED.lowering)

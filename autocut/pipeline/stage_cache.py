@@ -41,6 +41,9 @@ _EVICTING_SHARE = 0.02
 _LONGEST_PAUSE_S = 60.0
 
 
+_FileStates = tuple[tuple[int, int, int], ...]
+
+
 @dataclass(frozen=True)
 class Entry:
     """One stage output on disk. `seconds` is what making it took, also where it was `cached`."""
@@ -64,11 +67,22 @@ def stage_key(parent: str, stage: str, settings: Mapping[str, Any], **context: A
 
 
 class StageCache:
-    """Stage outputs under `folder`, shared by every process that opens the same folder."""
+    """Stage outputs under `folder`, shared by every process that opens the same folder.
 
-    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES, in_use_s: float = IN_USE_S) -> None:
+    `waiting()` is entered while this process waits for another one that makes the same entry.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        in_use_s: float = IN_USE_S,
+        waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
         self.folder = folder
         self._gate: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+        self._waiting = waiting
+        self._whole: dict[str, _FileStates] = {}
         self.waited_s = 0.0
         """Seconds that this process has waited while another one made the same entry."""
         self.limit_bytes = limit_bytes
@@ -87,8 +101,7 @@ class StageCache:
         folder = self.folder / "entries" / key
         try:
             record = json.loads((folder / _RECORD).read_text())
-            with self._gate():
-                whole = all(_checksum(folder / _OUTPUT / name) == digest for name, digest in record["files"].items())
+            whole = self._is_whole(key, folder / _OUTPUT, record["files"])
         except FileNotFoundError:
             return None  # not there, or another process evicts or replaces it now: there is nothing to remove
         except (ValueError, KeyError):
@@ -192,6 +205,17 @@ class StageCache:
                 if free:
                     _remove(path)
 
+    def _is_whole(self, key: str, output: Path, digests: Mapping[str, str]) -> bool:
+        """Whether every file has its checksum. A file that has not changed since this process read it is not read again."""
+        state = tuple(_file_state(output / name) for name in digests)
+        if self._whole.get(key) == state:
+            return True
+        with self._gate():
+            whole = all(_checksum(output / name) == digest for name, digest in digests.items())
+        if whole:
+            self._whole[key] = state
+        return whole
+
     def _publish(self, building: Path, key: str, stage: str, method: str, seconds: float, facts: dict[str, Any]) -> None:
         output = building / _OUTPUT
         paths = sorted(path for path in output.rglob("*") if path.is_file())
@@ -204,6 +228,7 @@ class StageCache:
         target = self.folder / "entries" / key
         shutil.rmtree(target, ignore_errors=True)
         building.rename(target)
+        self._whole[key] = tuple(_file_state(target / _OUTPUT / name) for name in files)
 
     def _entries(self) -> list[tuple[float, int, Path]]:
         entries = []
@@ -216,9 +241,13 @@ class StageCache:
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         with (self.folder / "locks" / key).open("w") as stream:
-            started = time.perf_counter()
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            self.waited_s += time.perf_counter() - started
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                started = time.perf_counter()
+                with self._waiting():
+                    fcntl.flock(stream, fcntl.LOCK_EX)
+                self.waited_s += time.perf_counter() - started
             yield
 
     @contextlib.contextmanager
@@ -253,6 +282,12 @@ def disk_full(folder: Path) -> InputError:
     return InputError(
         f"disk under {folder} must have room for stage outputs, but is full", "free some space and run the same command again"
     )
+
+
+def _file_state(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file is written or replaced."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _checksum(path: Path) -> str:

@@ -20,7 +20,7 @@ from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
 from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
-from autocut.search.jobs import ModelLoaded, StageBroke, StageRan, StageStarted, TrainingPaced, Waited
+from autocut.search.jobs import ModelLoaded, ScoringPlan, StageBroke, StageRan, StageStarted, TrainingPaced, Waited
 from autocut.stages.libraries import library_versions
 from autocut.task.task import Task
 
@@ -57,6 +57,8 @@ class StageContext:
 
     `seed` decides all training, `threads` is the number that models are timed with. When `stop()` turns true, work ends at the next
     batch boundary with `DeadlineError`. `untouched_epochs` are those of the untouched model; None: as many as the task says.
+    `scoring` says how models are scored where that is slow; a model that is surely more than `max_drop` below the untouched one is
+    then not scored to the end.
     """
 
     task: Task
@@ -66,6 +68,8 @@ class StageContext:
     threads: int = 1
     stop: Callable[[], bool] = lambda: False
     untouched_epochs: int | None = None
+    scoring: ScoringPlan | None = None
+    max_drop: float | None = None
 
     @cached_property
     def samples(self) -> Samples:

@@ -246,6 +246,7 @@ class Agent:
             may_skip=planned.may_skip,
             floors=self.stopping_rule(self.state, planned.recipes) if may_stop else {},
             untouched_epochs=self.state.untouched_epochs,
+            scoring=self.state.scoring,
         )
         self.state.start(job, planned.purpose, self.budget.clock())
         return job
@@ -260,6 +261,8 @@ class Agent:
             case BaselineReady():
                 self._plan_reserve()
                 self.progress.lines.extend(measured_plan_lines(self.state, self.budget))
+                if event.scoring is not None:
+                    self.progress.lines.append(f"plan: {event.scoring.describe()}")
             case WorkerFault():
                 self.fault = event
 

@@ -47,6 +47,25 @@ class PlannedJob:
 
 
 @dataclass(frozen=True)
+class ScoringPlan:
+    """How the models of a study are scored where that is slow: on the first `examples` of a seeded order of the validation split.
+
+    `of` is the number of examples in the split, `seconds_each` what the untouched model took for one on one core.
+    """
+
+    examples: int
+    of: int
+    seconds_each: float
+
+    def describe(self) -> str:
+        """Say it to a person."""
+        seconds = f"scoring all would take {self.of * self.seconds_each:.0f} s a model on one core"
+        if self.examples < self.of:
+            return f"accuracy on {self.examples} of {self.of} validation examples: {seconds}"
+        return f"accuracy on all {self.of} validation examples: {seconds}"
+
+
+@dataclass(frozen=True)
 class Job:
     """Work for one fresh worker process."""
 
@@ -64,6 +83,9 @@ class Job:
     floors: Mapping[Recipe, tuple[float, ...]] = field(default_factory=dict)
     """By prefix, the metric after each epoch before the last that its training needs to go on."""
     untouched_epochs: int | None = None  # that the untouched model of this study is trained for; None: as many as the task says
+    scoring: ScoringPlan | None = None  # None: scoring is fast, or the study is older than the plan
+    max_drop: float | None = None
+    """Drop of the metric from which on a model does not count. Slow scoring of such a model may end early."""
 
     def floor(self, recipe: Recipe, rung: Rung) -> float:
         """What the metric of `recipe` must be at `rung` for its training to go on."""
@@ -182,6 +204,7 @@ class BaselineReady:
     train_seconds: float
     samples_seen: int
     epochs: int | None = None
+    scoring: ScoringPlan | None = None
 
 
 @dataclass(frozen=True)

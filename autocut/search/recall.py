@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autocut.recipe import Recipe
-from autocut.search.jobs import StageRan
+from autocut.search.jobs import ScoringPlan, StageRan
 from autocut.search.proposals import Proposer
 from autocut.search.state import SearchState
 from autocut.study import Study
@@ -32,6 +32,8 @@ def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
         state.untouched_epochs = study.facts.get("untouched_epochs")
     if baseline := study.facts.get("baseline"):
         state.set_baseline(float(baseline["value"]))
+    if scoring := study.facts.get("scoring"):
+        state.scoring = ScoringPlan(**scoring)
     finals, settled = study.finals(), study.results()
     for recipe, trial in settled.items():
         final = finals.get(trial.trial)

@@ -59,7 +59,10 @@ class Results:
         else:
             self._proposer.learn(recipe, objectives, violations)
         self._progress.done += 1
-        self._progress.lines.append(f"trial {number}: {recipe.describe()}: {headline(values)}")
+        scored = event.measured.measurement.accuracy.examples
+        is_cut_short = state.scoring is not None and scored < state.scoring.examples
+        note = f"; too far off after {scored} examples, the rest was not scored" if is_cut_short else ""
+        self._progress.lines.append(f"trial {number}: {recipe.describe()}: {headline(values)}{note}")
 
     def record_failed(self, event: RecipeFailed) -> None:
         """Record a recipe that ended without a measurement."""

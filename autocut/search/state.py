@@ -68,6 +68,7 @@ class SearchState:
         self.untouched_epochs: int | None = None  # that the untouched model was trained for, once it is
         self.training_ends: float | None = None  # expected reading of the clock, while a long training of it runs
         self.priced: dict[Recipe, dict[str, float]] = {}  # costs of structures that were timed before there were weights
+        self.scoring: jobs.ScoringPlan | None = None  # where scoring is slow
         self.finished: dict[Recipe, dict[str, float]] = {}  # measured, with values, in the order of the measurements
         self.infeasible: set[Recipe] = set()  # they failed here and never run again
         self.given_up: set[Recipe] = set()  # their training was stopped; they may run again once the search is relaxed
@@ -108,6 +109,7 @@ class SearchState:
                 self.untouched_epochs = event.epochs
                 self.set_reference(event.reference)
                 self.set_baseline(event.accuracy.metric.value)
+                self.scoring = event.scoring
             case jobs.WorkerUp() if job.number in self.running:
                 self.running[job.number].is_up = True
             case jobs.RecipeStarted() if job.number in self.running:

@@ -163,6 +163,8 @@ class StudyTrialStore:
 
     def set_baseline(self, ready: BaselineReady) -> None:
         """Keep what every speedup refers to."""
+        if ready.scoring is not None:
+            self.study.describe({"scoring": asdict(ready.scoring)})
         # The reference last: where it is, the rest is.
         self.study.describe(
             {

@@ -88,6 +88,11 @@ def converts(mode: str) -> bool:
     return modes.method(mode).options.convert is not None
 
 
+def takes_any_threads(mode: str) -> bool:
+    """Whether an artifact of `mode` may be loaded with more threads than it is served with."""
+    return modes.method(mode).options.takes_any_threads
+
+
 def conversion_version(mode: str) -> str:
     """Version of `convert_graph` for `mode`: part of the stage key."""
     return f"{mode} v{modes.method(mode).version}"

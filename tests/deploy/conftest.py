@@ -14,7 +14,7 @@ from torch import nn
 from autocut.deploy.bundle import Claims, write_bundle
 from autocut.deploy.examples import collect_examples
 from autocut.deploy.manifest import MANIFEST, read_manifest, render
-from autocut.measure.footprint import size_of
+from autocut.measure.footprint import compressed_size_bytes, size_bytes
 from autocut.measure.latency import measure_latency
 from autocut.measure.machine import machine_fingerprint
 from autocut.measurement import Accuracy, Cost, Interval, Measurement
@@ -60,7 +60,7 @@ def make_bundle(to: Path, artifact: Path, dtype="fp32", mode="eager", model=None
     examples = collect_examples(predict, data)
     right = sum(int((batch.outputs.argmax(1) == batch.targets).sum()) for batch in examples)
     accuracy = Accuracy("test", 48, Interval(right / 48, max(0.0, right / 48 - 0.1), min(1.0, right / 48 + 0.1)))
-    size, compressed = size_of(artifact)
+    size, compressed = size_bytes(artifact), compressed_size_bytes(artifact)
     cost = Cost(tuple(make_latency(predict, n, data) for n in BATCHES), size, compressed, 1, 5.0, machine_fingerprint())
     recipe = Recipe({"quantize.dtype": dtype, "compile.mode": mode})
     claims = Claims(

@@ -22,6 +22,7 @@ from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price
 from autocut.recipe import Recipe
+from autocut.search.jobs import ScoringPlan
 from autocut.task.loading import load_task
 
 LANGUAGE_TASK = """
@@ -58,15 +59,15 @@ def finalized(tmp_path, monkeypatch):
     """Finalize a recipe of a task: `finalized(file)`. Time has tests of its own, so here a busy machine must not matter."""
     monkeypatch.setattr(finalize_module, "verify_bundle", partial(verify_bundle, latency_tolerance=0.9))
 
-    def run(file, dtype="fp32", mode="torch.export", share_examples=True):
-        context = StageContext(load_task(file), StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))
+    def run(file, dtype="fp32", mode="torch.export", scoring=None, **request):
+        context = StageContext(load_task(file), StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"), scoring=scoring)
         pipeline = Pipeline(context, lambda event: None)
         recipe = Recipe({"quantize.dtype": dtype, "compile.mode": mode})
         price = Price("a machine", 0.1, "2026-01-01", 0.5)
         reference = pipeline.cost(pipeline.baseline, "fp32", "eager")
         to = tmp_path / "bundle"
-        request = FinalizationRequest(to, 1, price, reference, 1.0, "autocut search", share_examples=share_examples)
-        return finalize(pipeline, recipe, request)
+        asked = FinalizationRequest(to, 1, price, reference, 1.0, "autocut search", **request)
+        return finalize(pipeline, recipe, asked)
 
     return run
 
@@ -123,6 +124,18 @@ def test_a_slow_model_replays_a_sample(finalized, small_task_file, verifications
     assert message(verify_bundle(done.folder, in_fresh_process=False).checks, "accuracy on examples").endswith(
         "64 examples; at export 64 of 300 test examples were replayed)"
     )
+
+
+def test_where_scoring_is_slow_the_accuracy_is_that_of_a_stated_sample(finalized, small_task_file, verifications):
+    """Manifest and README say how many examples the split has. The untouched model was scored on the same sample."""
+    done = finalized(small_task_file, mode="eager", scoring=ScoringPlan(100, 300, 0.1), scoring_s=1.0)
+
+    assert done.refusal is None
+    assert done.measurement.accuracy.examples == 100
+    assert done.measurement.accuracy.difference.value == 0.0
+    assert read_manifest(done.folder).verification.split_examples == 300
+    assert "(test, 100 of 300 examples)" in (done.folder / "README.md").read_text(encoding="utf-8")
+    assert message(verifications[0], "accuracy on examples").endswith("100 examples)")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A bundle runs without the user's code and gives what it claims; any other bundle is refused for the right reason."""
 
+import contextlib
+import functools
 import importlib.util
 import os
 import subprocess
@@ -229,7 +231,8 @@ def test_a_process_that_dies_is_reported_with_its_last_line(code, reason):
         process.start()
         process.wait_until_ready(30.0)
         assert process.ask({}, 30.0) == reason
-    with FreshProcess(command=(sys.executable, "-c", f"input(); {code}")) as process:
+    ready = "import os, sys; os.close(int(sys.argv[4])); input()"
+    with FreshProcess(command=(sys.executable, "-c", f"{ready}; {code}")) as process:
         assert process.ask({}, 30.0) == reason
 
 
@@ -256,6 +259,24 @@ def test_a_process_that_was_started_before_imports_and_waits(bundle):
     with FreshProcess() as unasked:
         unasked.start()
     assert unasked._process.poll() is not None
+
+
+def test_the_machine_is_needed_alone_for_what_is_measured_only(bundle):
+    """Importing, hashing and replaying let other processes work."""
+    sides = []
+
+    @contextlib.contextmanager
+    def side(name):
+        sides.append(name)
+        yield
+        sides.append(f"end of {name}")
+
+    verification = verify_bundle(
+        bundle, latency_tolerance=0.9, alone=functools.partial(side, "alone"), working=functools.partial(side, "working")
+    )
+
+    assert verification.ok
+    assert sides == [part for name in ("working", "working", "alone", "working") for part in (name, f"end of {name}")]
 
 
 def test_a_cold_start_is_reported_as_a_first_start_and_never_refused(made):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from autocut.measure import latency as module
 from autocut.measure.latency import (
     NARROW,
+    is_settled,
     measure_latency,
     measure_reference,
     measure_undisturbed,
@@ -155,7 +156,7 @@ def test_warm_up_of_slow_calls_is_cut_short(clock):
     """Ten rounds of ten seconds would cost more than the measurement."""
     calls = []
     measure_latency(clock.call(lambda: calls.append(1) or 10_000), clock.call(0.1), torch.zeros(1), warmup=10, max_seconds=10)
-    assert len(calls) == 1 + 2 + 7  # the first answer, two rounds of warm-up, the fewest samples
+    assert len(calls) == 1 + 1 + 7  # the first answer, a round of warm-up, the fewest samples
 
 
 def rounds_before(ms_a_round, samples, min_seconds):
@@ -230,7 +231,7 @@ def test_alone_a_model_takes_turns_with_the_reference_workload(clock):
     """One model is called, not two: a slow one once a turn. Against itself it is neither faster nor slower."""
     calls = []
     found = measure_latency(clock.call(lambda: calls.append(1) or 2000.0), None, torch.zeros(3, 1))
-    assert len(calls) == 1 + 2 + 7
+    assert len(calls) == 1 + 1 + 7
     assert (found.batch_size, found.samples, found.yardstick_ms) == (3, 7, 1.0)
     assert found.p50_ms == Interval(2000.0, 2000.0, 2000.0)
     assert found.baseline_p50_ms == 2000.0
@@ -365,6 +366,14 @@ def test_the_untouched_model_is_measured_again_only_where_its_times_spread(width
     tries = [a_reference(10.0 - at, width) for at, width in enumerate(widths)]
     assert measure_reference(lambda: tries.pop(0)).p50_ms.value == 10.0 - (used - 1)  # the fastest
     assert len(tries) == len(widths) - used
+
+
+@pytest.mark.parametrize(("ms", "spread", "settled"), [(300.0, 0.002, True), (300.0, 0.5, False), (0.5, 0.0, False)])
+def test_a_final_timing_would_tell_no_more_of_slow_calls_with_a_narrow_interval(clock, ms, spread, settled):
+    """Fast calls are timed again with more samples, and so are slow ones whose interval is wide."""
+    rng = np.random.default_rng(0)
+    found = measure_latency(clock.call(lambda: ms * rng.lognormal(0, spread)), clock.call(ms), torch.zeros(1))
+    assert is_settled(found) is settled
 
 
 def test_nothing_is_measured_again_when_time_is_up():

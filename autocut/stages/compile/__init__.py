@@ -97,6 +97,8 @@ class ModeOptions(MethodOptions):
         context: What else decides the artifact, such as threads or the instruction set. It becomes part of the stage key.
         convert: (graph, folder) -> None: writes to `folder` what the mode makes of a graph before it looks at the dtype, such as
             the same graph in the mode's own format. All dtypes of the graph share it. The mode gets `folder` as `CompileJob.graph`.
+        takes_any_threads: Whether the artifact runs with the number of threads that it is loaded with, and nothing is compiled for
+            another number. Scoring then uses every free core.
         quantizers: Registry of the mode's own quantizers. The mode starts from the graph of the untouched dtype.
     """
 
@@ -110,6 +112,7 @@ class ModeOptions(MethodOptions):
     context: Callable[[str], str | None] = _nothing
     convert: Callable[[Path, Path], None] | None = None
     quantizers: Registry[Any, MethodOptions] | None = None
+    takes_any_threads: bool = False
 
 
 Compiler = Callable[[CompileJob, Path], Signature]

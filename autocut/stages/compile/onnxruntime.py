@@ -130,6 +130,7 @@ def convert_to_onnx(graph: Path, folder: Path) -> None:
     files=_MODEL_FILE,
     run_lines=_run_lines,
     runs_with=("onnxruntime",),
+    takes_any_threads=True,
     seconds=4,
     infeasible=_infeasible,
     numerics=_numerics,
