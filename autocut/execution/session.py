@@ -8,9 +8,10 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
 
 import autocut
 from autocut.budget import Budget, format_duration
@@ -27,7 +28,7 @@ from autocut.measure.quiet import QuietLock
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.report.publish import Publisher
-from autocut.score import parse_limit
+from autocut.score import USUAL_DROP, parse_limit
 from autocut.search.agent import Agent
 from autocut.search.jobs import Setting
 from autocut.search.planner import Planner
@@ -86,7 +87,9 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         storage_url=config.storage,
     )
     try:
+        settings = replace(settings, max_drop=max_drop(study.facts, config))
         _check_same_conditions(study, asdict(settings.price), config)
+        study.describe({"max_accuracy_drop": settings.max_drop})
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
         if budget.left() <= 0:
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
@@ -182,6 +185,28 @@ class _Search:
 
     def _worked_s(self) -> float:
         return self.budget.clock() - self.budget.started
+
+
+def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:
+    """Return the largest accuracy drop of a study: what it was begun with, for a new one what the user asks for.
+
+    Args:
+        begun: The facts of the study; a study of an older version has none about this, and goes on without a limit.
+        config: What was asked for.
+
+    Raises:
+        StudyError: the study was begun with another one.
+    """
+    asked = config.max_accuracy_drop
+    if "limits" not in begun:
+        return USUAL_DROP if asked is None else asked
+    known: float | None = begun.get("max_accuracy_drop")
+    if asked not in (None, known):
+        told = "without --max-accuracy-drop" if known is None else f"with --max-accuracy-drop {100 * known:g}%"
+        raise StudyError(
+            f"study was begun {told}, got {100 * asked:g}%", "leave it as it was, or search into another folder: --out"
+        )
+    return known
 
 
 def _check_same_conditions(study: Study, price: dict[str, object], config: SearchConfig) -> None:

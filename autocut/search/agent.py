@@ -75,7 +75,7 @@ class Agent:
     def plan_lines(self) -> list[str]:
         """Return what the user should know before the search begins."""
         self._plan_reserve()
-        return plan_lines(self.state, self.budget)
+        return [*plan_lines(self.state, self.budget), finalists.drop_line(self.state)]
 
     # ---- what comes next ----------------------------------------
 
@@ -189,11 +189,11 @@ class Agent:
         return True
 
     def _rehearsal(self) -> Job | None:
-        is_early = self.state.phase is Phase.BASELINES or self.state.runs(Purpose.QUICK_LOWERINGS)
-        if (is_early and not finalists.is_slow(self.state)) or not finalists.is_time_to_rehearse(self.state, self.budget):
+        waits = self.state.phase is Phase.BASELINES or self.state.runs(Purpose.QUICK_LOWERINGS)
+        if (waits and not finalists.is_slow(self.state)) or not finalists.is_time_to_rehearse(self.state, self.budget):
             return None
         points = finalists.rehearsal(self.state, self.store)
-        self.state.is_rehearsed = bool(points) or not is_early
+        self.state.is_rehearsed = bool(points) or not waits
         return self._finalize(points) if points else None
 
     def _next_finalization(self) -> Job | None:
@@ -237,6 +237,7 @@ class Agent:
             patience_s=patience_s,
             may_skip=planned.may_skip,
             floors=self.stopping_rule(self.state, planned.recipes) if may_stop else {},
+            max_drop=self.state.allowed_drop,
         )
         self.state.start(job, planned.purpose, self.budget.clock())
         self.progress.stage = planned.why
@@ -250,8 +251,8 @@ class Agent:
         self.state.apply(job, event, self.budget.clock())
         match event:
             case BaselineReady():
-                if epochs := ladder_line(self.state):
-                    self.progress.lines.append(f"plan: {epochs}")
+                told = [ladder_line(self.state), finalists.drop_line(self.state)]
+                self.progress.lines.extend(f"plan: {line}" for line in told if line)
             case WorkerFault():
                 self.fault = event
 

@@ -61,6 +61,8 @@ class Job:
     may_skip: bool = True  # what was beaten meanwhile need not run again
     floors: Mapping[Recipe, tuple[float, ...]] = field(default_factory=dict)
     """By prefix, the metric after each epoch before the last that its training needs to go on."""
+    max_drop: float | None = None
+    """What a point may lose of the metric, in its unit, against the untouched model; None: no limit, or not known yet."""
 
     def floor(self, recipe: Recipe, rung: Rung) -> float:
         """What the metric of `recipe` must be at `rung` for its training to go on."""

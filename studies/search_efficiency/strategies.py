@@ -17,7 +17,7 @@ from autocut.budget import Budget
 from autocut.config import SearchConfig
 from autocut.price import Price
 from autocut.recipe import Recipe
-from autocut.score import values_of
+from autocut.score import USUAL_DROP, values_of
 from autocut.search.agent import Agent
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, RecipeFailed, RecipeMeasured
 from autocut.search.planner import Planner
@@ -129,19 +129,21 @@ class Strategy:
     fresh_processes: bool = True
 
 
-def _state(contest: Contest, tactics: Tactics) -> SearchState:
+def _state(contest: Contest, tactics: Tactics, max_drop: float | None) -> SearchState:
     table = contest.table
-    inherits = tactics.inheritance and table.has_children
+    tactics = replace(tactics, inheritance=tactics.inheritance and table.has_children)
     settings = SearchSettings(
-        contest.space, table.graphs, contest.budget_s, PRICE, tactics=replace(tactics, inheritance=inherits), workers=WORKERS
+        contest.space, table.graphs, contest.budget_s, PRICE, tactics=tactics, workers=WORKERS, max_drop=max_drop
     )
     return SearchState(settings, Planner(int(table.document["train_samples"]), table.priors))
 
 
-def _agent(tactics: Tactics = EVERYTHING, sampler: str = SearchConfig.sampler) -> Callable[[Contest, Clock, int], Agent]:
+def _agent(
+    tactics: Tactics = EVERYTHING, sampler: str = SearchConfig.sampler, max_drop: float | None = USUAL_DROP
+) -> Callable[[Contest, Clock, int], Agent]:
     def build(contest: Contest, clock: Clock, seed: int) -> Agent:
         return Agent(
-            state=_state(contest, tactics),
+            state=_state(contest, tactics, max_drop),
             store=MemoryTrialStore(contest.space.objectives),
             proposer=Proposer(contest.space, sampler, seed),
             budget=Budget(contest.budget_s, clock=clock),
@@ -184,6 +186,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy("autocut without early stopping", _agent(replace(EVERYTHING, early_stopping=False))),
             Strategy("autocut without inheritance", _agent(replace(EVERYTHING, inheritance=False))),
             Strategy("autocut without gain per second", _agent(replace(EVERYTHING, gain_per_second=False))),
+            Strategy("autocut without a largest drop", _agent(max_drop=None)),
             Strategy("autocut, MO-ASHA's stopping rule", _mo_asha),
             Strategy("autocut, tpe sampler", _agent(sampler="tpe")),
             Strategy("autocut, random sampler", _agent(sampler="random")),

@@ -104,7 +104,7 @@ def test_a_slow_rehearsal_does_not_end_the_search_early(start):
     assert kinds[:last_search].count("finalize") >= 3
     assert kinds[last_search:].count("finalize") >= 3
     assert machine.searcher.budget.left() < 30
-    assert set(finalists(machine.searcher.store, machine.searcher.state.settings.objectives)) <= set(machine.searcher.store.finals)
+    assert set(finalists(machine.searcher.state, machine.searcher.store)) <= set(machine.searcher.store.finals)
 
 
 def test_a_user_recipe_that_did_not_fit_is_run_when_time_comes_back(start):
