@@ -48,8 +48,6 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 )
 """Short names for people."""
 
-USUAL_DROP = 0.05
-"""What a point may lose of the metric where the user names no `--max-accuracy-drop`: 5 points of a share (see `allowed_drop`)."""
 _FLOOR = 0.5
 """A model that keeps less than this share of the untouched model's metric is no alternative to it, whatever the user allows."""
 

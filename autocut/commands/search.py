@@ -13,10 +13,9 @@ import click
 from autocut import __version__
 from autocut.budget import format_duration, format_size
 from autocut.commands.verb import DURATION, PERCENT, SIZE, flag, source, verb
-from autocut.config import DEFAULT_CACHE_BYTES, SearchConfig, cpu_count
+from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
 from autocut.errors import Fault, FaultsError, InputError, unknown_name
-from autocut.score import USUAL_DROP
 
 if TYPE_CHECKING:
     from autocut.execution.worker_pool import WorkerPool
@@ -55,7 +54,7 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="Share of the paid hour that serves predictions.")  # fmt: skip
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT",
               help="A bound that a point must keep: 'latency_ms<=5'. Repeatable.")  # fmt: skip
-@click.option("--max-accuracy-drop", type=PERCENT, show_default=f"{USUAL_DROP:.0%}",
+@click.option("--max-accuracy-drop", type=PERCENT, show_default=f"{LARGEST_DROP:.0%}",
               help="Points of the metric that may be lost against the untouched model; of a metric that is not between 0 and 1, "
               "this share of it. 100% for any loss.")  # fmt: skip
 @click.option("--try", "try_recipes", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -15,7 +15,7 @@ from typing import Any
 
 import autocut
 from autocut.budget import Budget, format_duration
-from autocut.config import SearchConfig
+from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
 from autocut.deploy.select import explain_knobs, select_point, untouched
 from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
@@ -24,11 +24,12 @@ from autocut.execution.preflight import Preflight
 from autocut.execution.ray_tune import TuneExecutor
 from autocut.execution.worker_pool import WorkerPool
 from autocut.front import FrontPoint
+from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.report.publish import Publisher
-from autocut.score import USUAL_DROP, parse_limit
+from autocut.score import parse_limit
 from autocut.search.agent import Agent
 from autocut.search.jobs import Setting
 from autocut.search.planner import Planner
@@ -115,7 +116,8 @@ class _Search:
         expected_s = {lowering: made.seconds for lowering, made in found.lowerings.items()}
         state = SearchState(settings, Planner(found.task.train_samples, expected_s))
         recall(study, state, proposer)
-        self.agent = Agent(state=state, store=self.store, proposer=proposer, budget=budget)
+        memory = None if config.ray_address else MachineMemory()  # a cluster's jobs run on other machines too
+        self.agent = Agent(state=state, store=self.store, proposer=proposer, budget=budget, memory=memory)
         self.setting = Setting(
             task_path=config.task_path,
             folder=str(study.folder.resolve()),
@@ -199,7 +201,7 @@ def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:
     """
     asked = config.max_accuracy_drop
     if "limits" not in begun:
-        return USUAL_DROP if asked is None else asked
+        return LARGEST_DROP if asked is None else asked
     known: float | None = begun.get("max_accuracy_drop")
     if asked not in (None, known):
         told = "without --max-accuracy-drop" if known is None else f"with --max-accuracy-drop {100 * known:g}%"

@@ -191,10 +191,14 @@ class WorkerFault:
 
 @dataclass(frozen=True)
 class JobEnded:
-    """Last word of a worker: seconds spent waiting for a quiet machine, and seconds in all."""
+    """Last word of a worker: seconds spent waiting for a quiet machine, and seconds in all.
+
+    `peak_memory_bytes` is what its process grew by at most; 0 where that is not known.
+    """
 
     waited_s: float
     seconds: float
+    peak_memory_bytes: int = 0
 
 
 Event = (

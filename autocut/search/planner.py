@@ -49,6 +49,8 @@ _VERIFIED_TIMING = 1.5
 """How often a slow point is timed in finalization: alone and in turns before, and once more, alone, when it is verified."""
 _SMALL_BYTES = 55e6
 """Up to this size of the untouched model, exporting and compiling take what is registered; from then on, as much more."""
+_COPIES = 8
+"""Copies of the weights that a job may hold: two models, gradients, two moments of an optimizer, graph, artifact, its session."""
 _REMEMBERED = 25
 """Stages of a kind whose median is what the next one will take."""
 
@@ -69,12 +71,15 @@ class Planner:
         self._process_s = _Recent()
         self._measure_s = _MEASURE_S
         self._size_factor = 1.0
+        self._model_bytes = 0.0
+        self._peak_bytes = 0.0
 
     def observe_reference(self, reference: Cost) -> None:
         """Learn from the untouched model how long lowering and timing another model take, before one was lowered and timed."""
         calls_s = sum(latency.p50_ms.value for latency in reference.latencies) / 1e3
         self._measure_s = max(_MEASURE_S, (1 + _OF_UNTOUCHED) * _TIMED_ROUNDS * calls_s)
         self._size_factor = max(1.0, reference.size_bytes / _SMALL_BYTES)
+        self._model_bytes = float(reference.size_bytes)
 
     def observe(self, stage: StageRan, recipe: Recipe = UNTOUCHED) -> None:
         """Learn from a stage of `recipe`; a stage from the cache is left out."""
@@ -99,6 +104,14 @@ class Planner:
     def observe_finalization(self, seconds: float) -> None:
         """Learn how long one point takes in a running worker to be exported, measured and verified."""
         self._finalize_s.add(seconds)
+
+    def observe_memory(self, peak_bytes: float) -> None:
+        """Learn how much memory a job has needed at most."""
+        self._peak_bytes = max(self._peak_bytes, peak_bytes)
+
+    def job_bytes(self) -> float:
+        """Bytes of memory that a job may need: the most that one needed so far, before that a guess from the model's size."""
+        return self._peak_bytes or _COPIES * self._model_bytes
 
     def process_s(self) -> float:
         """Seconds until a fresh worker works."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autocut.measurement import Accuracy, Cost, Measurement
-from autocut.recipe import Recipe, Value
+from autocut.recipe import UNTOUCHED, Recipe, Value
 from autocut.score import Limit, accuracy_limit, allowed_drop, values_of
 from autocut.search import jobs
 from autocut.search.cost_model import CostModel
@@ -69,6 +69,7 @@ class SearchState:
         self.refused: set[Recipe] = set()  # measured, but cannot be deployed
         self.finalized: set[Recipe] = set()
         self.verified: set[Recipe] = set()  # finalized, with a bundle that was accepted
+        self.finalizations: list[tuple[float, float]] = []  # when each began and ended, by the budget's clock
         self.running: dict[int, RunningJob] = {}  # by the job's number
         self.open: dict[Recipe, OpenTrial] = {}  # proposed recipes that are running trials of the study
         self.trained: set[Recipe] = set()  # prefixes of measured recipes
@@ -90,6 +91,8 @@ class SearchState:
 
     def apply(self, job: Job, event: Event, now: float) -> None:
         """Take in what a worker reported of `job`; `now` is a reading of the budget's clock."""
+        if isinstance(event, jobs.RecipeFinalized | jobs.RecipeFailed) and job.kind == JobKind.FINALIZE:
+            self._note_finalization(job, now)
         match event:
             case jobs.StageRan():
                 self.planner.observe(event, self.recipe_of(job))
@@ -104,6 +107,8 @@ class SearchState:
                 self.running[job.number].is_up = True
             case jobs.RecipeStarted() if job.number in self.running:
                 self._begin(self.running[job.number], event.recipe, now)
+            case jobs.JobEnded():
+                self.planner.observe_memory(event.peak_memory_bytes)
             case jobs.RungReached():
                 self._rungs.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
             case jobs.RecipeMeasured():
@@ -121,8 +126,13 @@ class SearchState:
                 values = self.values(event.measurement, self.train_seconds(event.recipe))
                 broken = self.broken_limits(values, untouched_metric(event.measurement.accuracy))
                 self.finish_finalization(event.recipe, is_refused=event.refusal is not None and not broken)
-                if event.bundle is not None and event.refusal is None and not broken:
+                if event.recipe != UNTOUCHED and event.bundle is not None and event.refusal is None and not broken:
                     self.verified.add(event.recipe)
+
+    def _note_finalization(self, job: Job, now: float) -> None:
+        running = self.running.get(job.number)
+        if running is not None and running.recipe_started is not None:
+            self.finalizations.append((running.recipe_started, now))
 
     def start(self, job: Job, purpose: Purpose, now: float) -> None:
         """Take in that a worker gets `job`."""

@@ -14,10 +14,10 @@ from simulation import Clock, MemoryTrialStore, Searcher
 from table import Table
 
 from autocut.budget import Budget
-from autocut.config import SearchConfig
+from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.price import Price
 from autocut.recipe import Recipe
-from autocut.score import USUAL_DROP, values_of
+from autocut.score import values_of
 from autocut.search.agent import Agent
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, RecipeFailed, RecipeMeasured
 from autocut.search.planner import Planner
@@ -38,12 +38,16 @@ _DRY = 500
 
 @dataclass(frozen=True)
 class Contest:
-    """One table, one space, one budget; trainings take `training_scale` times as long as recorded."""
+    """One table, one space, one budget; trainings take `training_scale` times as long as recorded.
+
+    `drop`: hypervolume counts from this loss of accuracy on; None: from a tenth of it.
+    """
 
     table: Table
     space: Space
     budget_s: float
     training_scale: float = 1.0
+    drop: float | None = None
 
 
 class Plain:
@@ -139,7 +143,7 @@ def _state(contest: Contest, tactics: Tactics, max_drop: float | None) -> Search
 
 
 def _agent(
-    tactics: Tactics = EVERYTHING, sampler: str = SearchConfig.sampler, max_drop: float | None = USUAL_DROP
+    tactics: Tactics = EVERYTHING, sampler: str = SearchConfig.sampler, max_drop: float | None = LARGEST_DROP
 ) -> Callable[[Contest, Clock, int], Agent]:
     def build(contest: Contest, clock: Clock, seed: int) -> Agent:
         return Agent(
