@@ -24,6 +24,8 @@ from autocut.toml_lines import FaultList, LineMap
 CONFIG_FILE = "autocut.toml"
 STUDIES = Path("studies")
 DEFAULT_CACHE_BYTES = 10 * 2**30
+LARGEST_DROP = 0.05
+"""What a point may lose of the metric where the user names no `--max-accuracy-drop`: 5 points of a share (`score.allowed_drop`)."""
 
 
 def cpu_count() -> int:
@@ -36,7 +38,8 @@ class SearchConfig:
     """The configuration of `autocut search`, checked, with units in the names.
 
     None means: for `task`, the embedded digits task; for `out`, ``studies/<task name>``; for `storage`, an SQLite file in that
-    folder; for `ray_address`, a local Ray of our own; for `price_per_hour`, the price of `instance` in the price sheet.
+    folder; for `ray_address`, a local Ray of our own; for `price_per_hour`, the price of `instance` in the price sheet; for
+    `max_accuracy_drop`, what the study was begun with, and `LARGEST_DROP` for a new study.
 
     The agent varies the recipes of the front, and `sampler` proposes further recipes. In studies/search_efficiency multivariate TPE
     was as good as TPE in half of the time, and a little better than random recipes.
@@ -56,6 +59,7 @@ class SearchConfig:
     price_per_hour: float | None = None
     utilization: float = 1.0
     limits: tuple[str, ...] = ()
+    max_accuracy_drop: float | None = None
     try_recipes: tuple[Path, ...] = ()
     cache_bytes: int = DEFAULT_CACHE_BYTES
     examples: bool = True

@@ -48,6 +48,9 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 )
 """Short names for people."""
 
+_FLOOR = 0.5
+"""A model that keeps less than this share of the untouched model's metric is no alternative to it, whatever the user allows."""
+
 _LIMIT = re.compile(r"\s*(?P<name>[A-Za-z_][\w.]*)\s*(?P<operator><=|>=)\s*(?P<bound>[-+.\w]+)\s*")
 
 
@@ -139,6 +142,28 @@ class Limit:
         if math.isnan(value):
             return math.inf
         return value - self.bound if self.operator == "<=" else self.bound - value
+
+
+def allowed_drop(share: float, untouched: float) -> float:
+    """Return what a point may lose of a metric whose value is `untouched` for the untouched model.
+
+    A metric between 0 and 1 may lose `share` itself: 0.05 are 5 points. Any other metric may lose this share of its size: with
+    0.05 an error of 20 may grow to 21.
+    """
+    return share if 0 <= untouched <= 1 else share * abs(untouched)
+
+
+def accuracy_limit(untouched: float, max_drop: float | None) -> Limit | None:
+    """Return the lowest metric that counts, if the untouched model has `untouched`; None where nothing limits it.
+
+    Args:
+        untouched: Metric of the untouched model, on the split of the values that the limit is for.
+        max_drop: Largest loss, as `allowed_drop` takes it; None: only half of the metric must be kept, if it is above 0.
+    """
+    floors = [_FLOOR * untouched] if untouched > 0 else []
+    if max_drop is not None:
+        floors.append(untouched - allowed_drop(max_drop, untouched))
+    return Limit("accuracy", ">=", max(floors)) if floors else None
 
 
 def parse_limit(text: str) -> Limit:

@@ -194,6 +194,18 @@ def test_flag_beats_variable_beats_file_beats_default(searches, monkeypatch):
     assert space.name == "quick"
 
 
+def test_the_largest_drop_comes_from_flag_variable_or_file(searches, monkeypatch):
+    """Without any of them the search decides: five points for a new study."""
+    assert cli.main(["search", "--budget", "3m"]) == 0
+    Path("autocut.toml").write_text('[search]\nmax-accuracy-drop = "3%"\n')
+    assert cli.main(["search", "--budget", "3m"]) == 0
+    monkeypatch.setenv("AUTOCUT_SEARCH_MAX_ACCURACY_DROP", "2%")
+    assert cli.main(["search", "--budget", "3m"]) == 0
+    assert cli.main(["search", "--budget", "3m", "--max-accuracy-drop", "0%"]) == 0
+
+    assert [config.max_accuracy_drop for config, _ in searches] == [None, 0.03, 0.02, 0.0]
+
+
 def test_dry_run_shows_each_value_with_its_source_and_runs_nothing(searches, monkeypatch, capsys):
     """The output shows what would run, and the origin of each value."""
     Path("mine.toml").write_text("[search]\nthreads = 4\n")
@@ -234,6 +246,7 @@ def test_dry_run_reports_the_faults_of_space_and_task_together(searches, room, c
         ("search --budget 8h --instance c7i.larg", "c7i.larg", "did you mean 'c7i.large'?"),
         ("search --budget 8h --limit latncy<=5", "limit must be one of", "did you mean"),
         ("search --budget 8h --config nowhere.toml", "configuration file must be readable", ""),
+        ("search --budget 8h --max-accuracy-drop 2", "--max-accuracy-drop must have a percent sign, got '2'", "write 2%"),
         ("select studies/x --max-accuracy-drop 1", "--max-accuracy-drop must have a percent sign, got '1'", "write 1%"),
         ("front", "STUDY is missing", "as in: autocut front studies/digits"),
         ("front studies/x --json --csv", "output must be either --json or --csv, got both", "leave one out"),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from autocut.errors import InputError, StudyError, UnknownNameError
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
 from autocut.price import Price
-from autocut.score import ALIASES, METRICS, Limit, parse_limit, values_of
+from autocut.score import ALIASES, METRICS, Limit, accuracy_limit, allowed_drop, parse_limit, values_of
 
 PRICE = Price("test", 0.36, "2026-01-01", 0.5)
 
@@ -135,3 +135,23 @@ def test_aliases_stand_for_values():
     """No alias hides a value."""
     assert set(ALIASES.values()) <= set(METRICS)
     assert not set(ALIASES) & set(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("untouched", "share", "allowed"),
+    [(0.98, 0.05, 0.05), (1.0, 0.01, 0.01), (-20.0, 0.05, 1.0), (40.0, 0.05, 2.0), (0.0, 0.05, 0.05)],
+)
+def test_a_share_may_lose_points_and_any_other_metric_a_share_of_itself(untouched, share, allowed):
+    """Five points of an accuracy; a perplexity of 20 may grow to 21."""
+    assert allowed_drop(share, untouched) == pytest.approx(allowed)
+
+
+@pytest.mark.parametrize(
+    ("untouched", "share", "bound"),
+    [(0.98, 0.05, 0.93), (0.98, None, 0.49), (0.98, 1.0, 0.49), (0.06, 0.05, 0.03), (-20.0, 0.05, -21.0), (-20.0, None, None)],
+)
+def test_the_stricter_limit_on_accuracy_counts(untouched, share, bound):
+    """Half of a metric above 0 is kept in any case."""
+    limit = accuracy_limit(untouched, share)
+
+    assert (limit and limit.bound) == (bound if bound is None else pytest.approx(bound))

@@ -12,8 +12,8 @@ import click
 
 from autocut import __version__
 from autocut.budget import format_duration, format_size
-from autocut.commands.verb import DURATION, SIZE, flag, source, verb
-from autocut.config import DEFAULT_CACHE_BYTES, SearchConfig, cpu_count
+from autocut.commands.verb import DURATION, PERCENT, SIZE, flag, source, verb
+from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
 from autocut.errors import Fault, FaultsError, InputError, unknown_name
 
@@ -31,6 +31,7 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
     "autocut search --budget 5m --space quick",
     "autocut search task.py --budget 8h",
     "autocut search task.py --budget 8h --limit 'latency_ms<=5' --instance c7i.large",
+    "autocut search task.py --budget 8h --max-accuracy-drop 1%",
     "autocut search task.py --budget 30m --dry-run",
 )
 @click.argument("task", required=False, metavar="[TASK]")
@@ -53,6 +54,9 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="Share of the paid hour that serves predictions.")  # fmt: skip
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT",
               help="A bound that a point must keep: 'latency_ms<=5'. Repeatable.")  # fmt: skip
+@click.option("--max-accuracy-drop", type=PERCENT, show_default=f"{LARGEST_DROP:.0%}",
+              help="Points of the metric that may be lost against the untouched model; of a metric that is not between 0 and 1, "
+              "this share of it. 100% for any loss.")  # fmt: skip
 @click.option("--try", "try_recipes", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="A recipe (TOML or JSON) to try first. Repeatable.")  # fmt: skip
 @click.option("--cache-size", "cache_bytes", type=SIZE, default=DEFAULT_CACHE_BYTES, show_default="10GiB",
@@ -196,6 +200,8 @@ def _written(name: str, value: Any) -> str:
         return format_duration(value)
     if name == "cache-size":
         return format_size(value)
+    if name == "max-accuracy-drop":
+        return f"{100 * value:g}%"
     return " ".join(map(str, value)) or "-" if isinstance(value, tuple) else str(value)
 
 

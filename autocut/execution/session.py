@@ -8,13 +8,14 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
 
 import autocut
 from autocut.budget import Budget, format_duration
-from autocut.config import SearchConfig
+from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
 from autocut.deploy.select import explain_knobs, select_point, untouched
 from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
@@ -24,6 +25,7 @@ from autocut.execution.preflight import Preflight
 from autocut.execution.ray_tune import TuneExecutor
 from autocut.execution.worker_pool import WorkerPool
 from autocut.front import FrontPoint
+from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
@@ -89,7 +91,9 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         storage_url=config.storage,
     )
     try:
+        settings = replace(settings, max_drop=max_drop(study.facts, config))
         _check_same_conditions(study, asdict(settings.price), config)
+        study.describe({"max_accuracy_drop": settings.max_drop})
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
         if budget.left() <= 0:
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
@@ -116,7 +120,8 @@ class _Search:
         expected_s = {lowering: made.seconds for lowering, made in found.lowerings.items()}
         state = SearchState(settings, Planner(found.task.train_samples, expected_s))
         recall(study, state, proposer)
-        self.agent = Agent(state=state, store=self.store, proposer=proposer, budget=budget)
+        memory = None if config.ray_address else MachineMemory()  # a cluster's jobs run on other machines too
+        self.agent = Agent(state=state, store=self.store, proposer=proposer, budget=budget, memory=memory)
         self.setting = Setting(
             task_path=config.task_path,
             folder=str(study.folder.resolve()),
@@ -190,6 +195,28 @@ class _Search:
     def _beat(self) -> None:
         now = self.budget.clock()
         self.session.beat(now - self.budget.started, self.timesheet.ledger(now))
+
+
+def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:
+    """Return the largest accuracy drop of a study: what it was begun with, for a new one what the user asks for.
+
+    Args:
+        begun: The facts of the study; a study of an older version has none about this, and goes on without a limit.
+        config: What was asked for.
+
+    Raises:
+        StudyError: the study was begun with another one.
+    """
+    asked = config.max_accuracy_drop
+    if "limits" not in begun:
+        return LARGEST_DROP if asked is None else asked
+    known: float | None = begun.get("max_accuracy_drop")
+    if asked not in (None, known):
+        told = "without --max-accuracy-drop" if known is None else f"with --max-accuracy-drop {100 * known:g}%"
+        raise StudyError(
+            f"study was begun {told}, got {100 * asked:g}%", "leave it as it was, or search into another folder: --out"
+        )
+    return known
 
 
 def _check_same_conditions(study: Study, price: dict[str, object], config: SearchConfig) -> None:

@@ -54,7 +54,9 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
 
     A recipe that cannot be measured is reported as `RecipeFailed`, an error that no other recipe would survive as `WorkerFault`.
     """
-    started = time.perf_counter()
+    from autocut.measure.footprint import peak_resident_bytes, resident_bytes
+
+    started, resident = time.perf_counter(), resident_bytes()
     left_s = job.deadline - time.time()
     if left_s <= 0:
         for recipe in job.recipes:
@@ -64,7 +66,8 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
     try:
         worker = _Worker(job, setting, report, watchdog)
         _with_own_cores(setting.threads, worker.run)
-        report(JobEnded(worker.pipeline.runner.waited_s, time.perf_counter() - started))
+        grown = max(0, peak_resident_bytes() - resident)
+        report(JobEnded(worker.pipeline.runner.waited_s, time.perf_counter() - started, grown))
     except InputError as error:
         report(WorkerFault(error.message, error.hint))
     finally:

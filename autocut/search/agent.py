@@ -23,11 +23,12 @@ from dataclasses import replace
 
 from autocut.budget import Budget, format_duration
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.search import early_stopping, finalists
+from autocut.search import deaths, early_stopping, finalists
 from autocut.search.early_stopping import StoppingRule, is_beaten
 from autocut.search.estimates import fitting, recipe_s
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
 from autocut.search.lowerings import LoweringChoice, affordable_lowerings
+from autocut.search.memory import EndlessMemory, Memory, MemoryWatch
 from autocut.search.opening import SlowLowerings, opening
 from autocut.search.pricing import Pricing
 from autocut.search.progress import Progress, measured_plan_lines, plan_lines
@@ -53,7 +54,9 @@ class Agent:
     `next_job` returns a job, None while it has to wait, and raises `StopIteration` when the search is over.
     """
 
-    def __init__(self, *, state: SearchState, store: TrialStore, proposer: Proposer, budget: Budget) -> None:
+    def __init__(
+        self, *, state: SearchState, store: TrialStore, proposer: Proposer, budget: Budget, memory: Memory | None = None
+    ) -> None:
         self.state = state
         self.store = store
         self.budget = budget
@@ -72,12 +75,14 @@ class Agent:
         self._finalizing, self._goes_on = False, False
         self._too_little_s = 0.0
         self._failed_starts = 0
+        self._memory = MemoryWatch(state, memory or EndlessMemory())
+        self._spared: set[Recipe] = set()  # killed once while they waited for another job
         self._numbers = itertools.count(1)
 
     def plan_lines(self) -> list[str]:
         """Return what the user should know before the search begins."""
         self._plan_reserve()
-        return plan_lines(self.state, self.budget)
+        return [*plan_lines(self.state, self.budget), finalists.drop_line(self.state)]
 
     # ---- what comes next ----------------------------------------
 
@@ -91,6 +96,9 @@ class Agent:
             raise StopIteration
         if self.state.reference is None or self.store.trial_number(UNTOUCHED) is None:
             return self._baseline()
+        if not self._memory.has_room():
+            self.progress.lines.extend(filter(None, [self._memory.tell()]))
+            return None
         self._plan_reserve()
         if self._finalizing and self._may_search_on():
             self._finalizing, self._goes_on = False, True
@@ -193,11 +201,11 @@ class Agent:
         return True
 
     def _rehearsal(self) -> Job | None:
-        is_early = self.state.phase is Phase.BASELINES or self.state.runs(Purpose.QUICK_LOWERINGS)
-        if (is_early and not finalists.is_slow(self.state)) or not finalists.is_time_to_rehearse(self.state, self.budget):
+        waits = self.state.phase is Phase.BASELINES or self.state.runs(Purpose.QUICK_LOWERINGS)
+        if (waits and not finalists.is_slow(self.state)) or not finalists.is_time_to_rehearse(self.state, self.budget):
             return None
         points = finalists.rehearsal(self.state, self.store)
-        self.state.is_rehearsed = bool(points) or not is_early
+        self.state.is_rehearsed = bool(points) or not waits
         return self._finalize(points) if points else None
 
     def _next_finalization(self) -> Job | None:
@@ -247,6 +255,7 @@ class Agent:
             floors=self.stopping_rule(self.state, planned.recipes) if may_stop else {},
             untouched_epochs=self.state.untouched_epochs,
             scoring=self.state.scoring,
+            max_drop=self.state.allowed_drop,
         )
         self.state.start(job, planned.purpose, self.budget.clock())
         return job
@@ -260,9 +269,9 @@ class Agent:
         match event:
             case BaselineReady():
                 self._plan_reserve()
+                told = [event.scoring.describe() if event.scoring else "", finalists.drop_line(self.state)]
                 self.progress.lines.extend(measured_plan_lines(self.state, self.budget))
-                if event.scoring is not None:
-                    self.progress.lines.append(f"plan: {event.scoring.describe()}")
+                self.progress.lines.extend(f"plan: {line}" for line in told if line)
             case WorkerFault():
                 self.fault = event
 
@@ -274,15 +283,29 @@ class Agent:
         if ended is None:
             return
         if error is not None and now < job.deadline:
-            worked_s = 0.0 if ended.recipe_started is None else now - ended.recipe_started
-            if worked_s >= job.patience_s:
-                error = f"it hung: it was stopped after {format_duration(worked_s)}, eight times what was expected and more"
+            took_s = 0.0 if ended.recipe_started is None else now - ended.recipe_started
+            if out_of_memory := self._memory.ran_out(len(self.state.running) + 1):
+                error = out_of_memory
+            elif took_s >= job.patience_s:
+                if self._is_spared(ended, took_s - deaths.waited_s(self.state, ended, now)):
+                    if job.kind == JobKind.MEASURE:  # a point that was not finalized still waits for it
+                        self._queue.appendleft(PlannedJob(tuple(unfinished), ended.purpose, job.why, job.may_skip))
+                    return
+                error = f"it hung: it was stopped after {format_duration(took_s)}, eight times what was expected and more"
             self._on_death(ended, unfinished, error)
             return
         self._failed_starts = 0
         if job.kind == JobKind.MEASURE and unfinished:
             self._interrupt(unfinished)
             self._postponed.append(PlannedJob(tuple(unfinished), ended.purpose, job.why, job.may_skip))
+
+    def _is_spared(self, ended: RunningJob, worked_s: float) -> bool:
+        """Whether a recipe that looked hung is tried again: another job held the machine, and it may have waited all the time."""
+        recipe, job = ended.recipe, ended.job
+        if recipe is None or recipe in self._spared or worked_s >= job.patience_s:
+            return False
+        self._spared.add(recipe)
+        return True
 
     def close(self) -> None:
         """End the open trials as interrupted: however the search ended, no trial is left running."""
@@ -303,7 +326,7 @@ class Agent:
         if job.kind == JobKind.FINALIZE and current is not None and current not in self.state.finalized:
             self.on_event(job, RecipeFailed(current, "failed", error))
         if job.kind == JobKind.MEASURE:
-            failed = _blamed(self.state, ended, unfinished)
+            failed = deaths.blamed(self.state, ended, unfinished)
             for recipe in failed:
                 self._fail(RecipeFailed(recipe, "failed", error))
             if again := tuple(recipe for recipe in unfinished if recipe not in failed):
@@ -339,15 +362,3 @@ class Agent:
                 self._told_too_long.add(recipe)
                 takes, left = format_duration(recipe_s(self.state, recipe)), format_duration(max(0.0, self._left_s()))
                 self.progress.lines.append(f"not run: {recipe.describe()}: it takes about {takes}, and {left} is left")
-
-
-def _blamed(state: SearchState, ended: RunningJob, unfinished: list[Recipe]) -> list[Recipe]:
-    """Return the recipes of a dead worker that must not run again: the one that it worked on, and those that share its training.
-
-    If the worker died during a training, every recipe that needs this training would end in the same way.
-    """
-    current = ended.recipe
-    if current is None:
-        return []
-    in_training = current.is_trained and current.prefix not in state.trained and current.prefix not in state.trained_on_disk
-    return [recipe for recipe in unfinished if recipe == current or (in_training and recipe.prefix == current.prefix)]

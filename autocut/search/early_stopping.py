@@ -80,5 +80,4 @@ def _needed(state: SearchState, recipe: Recipe) -> float:
         for values in state.front.values.values()
         if all(values[name] <= cost[name] for name in state.settings.cost_metrics)
     ]
-    bounds = [limit.bound for limit in state.settings.limits if limit.name == "accuracy"]
-    return max([*no_dearer, *bounds], default=-math.inf)
+    return max([*no_dearer, state.least_accuracy])

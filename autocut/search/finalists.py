@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from autocut.budget import Budget
-from autocut.front import FrontPoint, Objectives, hypervolume_contributions, non_dominated
+from autocut.front import FrontPoint, hypervolume_contributions, non_dominated
 from autocut.recipe import UNTOUCHED, Recipe
+from autocut.search.jobs import Purpose
 from autocut.search.state import SearchState
 from autocut.search.trial_store import TrialStore
 from autocut.search.volume import Volume
@@ -21,15 +22,17 @@ MOST = 16
 _FEWEST_POINTS = 4
 """Points for which time is kept from the beginning on, found or not..."""
 _FEWEST_MORE = 3
-"""... and for which it is kept at least while the search goes on after others."""
+"""... and for which it is kept at least while the search goes on after others. In a slow search both are one point."""
 _PATIENCE = 0.7
 """A finalization begins while this many times its predicted seconds are left; if it is cut off, the next session repeats it."""
 _RUNNER_UP_PATIENCE = 1.5
 """Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
 _SLOW_S = 10.0
 """A model that takes this long to score and to time is slow: one of its lowerings is finalized before others are tried."""
-_ACCURATE = 0.01
-"""Share of the untouched model's metric that the first finalized lowering of a slow model may lose."""
+_GOOD_DROP = 0.01
+"""Share of the untouched model's metric that a good point of a slow model may lose. Noise does not count against it."""
+_LOOKED_AT = 0.6
+"""Users look first at points that lose at most this share of the largest drop that is allowed: 3 of 5 points."""
 _REHEARSAL_PATIENCE = 8.0
 """The first finalization is made early where the search has this many times its predicted seconds left..."""
 _REHEARSAL_SHARE = 0.25
@@ -47,7 +50,8 @@ def is_time_to_rehearse(state: SearchState, budget: Budget) -> bool:
     order: its first good lowering is finalized at once.
     """
     if is_slow(state):
-        return not state.is_rehearsed and budget.left() > _PATIENCE * state.planner.finalize_s()
+        is_due = not state.verified and not state.runs(Purpose.FINALIZATION)
+        return is_due and budget.left() > _PATIENCE * state.planner.finalize_s()
     least_s = _REHEARSAL_PATIENCE * state.planner.finalize_s()
     may_wait = budget.search_left() > _REHEARSAL_MARGIN * least_s
     is_early = budget.spent() < min(_REHEARSAL_SHARE * budget.total_s, _REHEARSAL_AT_LATEST_S)
@@ -63,20 +67,36 @@ def rehearsal(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
     """Return the point to finalize early; empty before there is one.
 
     It would probably be finalized at the end anyway, for users who accept no loss of accuracy. Of a slow model it is the cheapest
-    lowering of the untouched weights that loses hardly any accuracy.
+    good point. The untouched model follows it in the same process, which has its scores and its cost by then.
     """
-    points = _cheapest_accurate(state, store) if is_slow(state) else cheapest_exact(store)
-    return _waiting(state, {recipe: trial for recipe, trial in points.items() if recipe != UNTOUCHED})
+    slow = is_slow(state)
+    points = good_points(state, store) if slow else cheapest_exact(store)
+    waiting = _waiting(state, {recipe: trial for recipe, trial in points.items() if recipe != UNTOUCHED})
+    first = dict(list(waiting.items())[:1])
+    return first | _waiting(state, _untouched(store)) if first and slow else first
+
+
+def good_points(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
+    """Return the trial numbers of the points that anyone would deploy, the cheapest first.
+
+    They are certainly faster than the untouched model, by the interval of the speed-up, and perhaps as accurate: the interval of
+    their paired difference reaches `_GOOD_DROP`. So the first good point does not depend on the noise of few examples.
+    """
+    untouched = state.finished.get(UNTOUCHED)
+    if untouched is None:
+        return {}
+    good = [point for point in store.candidates() if _is_good(point, untouched["accuracy"])]
+    return {point.recipe: point.trial for point in sorted(good, key=lambda point: point.values["usd_per_million"])}
 
 
 def next_finalists(state: SearchState, store: TrialStore, left_s: float) -> dict[Recipe, int]:
     """Return what the next job finalizes; empty where nothing waits, or nothing can be done in `left_s` seconds."""
-    each, objectives = state.planner.finalize_s(), state.settings.objectives
+    each = state.planner.finalize_s()
     waiting: dict[Recipe, int] = {}
     if left_s > _PATIENCE * each:
-        waiting = _waiting(state, finalists(store, objectives))
+        waiting = _waiting(state, finalists(state, store))
     if not waiting and left_s > _RUNNER_UP_PATIENCE * each:
-        waiting = _waiting(state, runners_up(store, objectives))
+        waiting = _waiting(state, runners_up(state, store))
     even_share = math.ceil(len(waiting) / state.settings.workers)
     share = min(state.planner.packed_finalists(), even_share, max(1, int(left_s / each)))
     return dict(list(waiting.items())[:share])
@@ -84,14 +104,17 @@ def next_finalists(state: SearchState, store: TrialStore, left_s: float) -> dict
 
 def reserve_s(state: SearchState, store: TrialStore, total_s: float) -> float:
     """Seconds to keep for the points that wait, and for points still to be found, out of a budget of `total_s`."""
-    waiting = len(finalists(store, state.settings.objectives).keys() - state.finalized)
-    points = max(waiting, _FEWEST_MORE, _FEWEST_POINTS - len(state.finalized))
+    waiting = finalists(state, store).keys() - state.finalized
+    if is_slow(state):  # then time kept for points that are never found would leave no time to find them
+        points = max(len(waiting - {UNTOUCHED}), 1)
+    else:
+        points = max(len(waiting), _FEWEST_MORE, _FEWEST_POINTS - len(state.finalized))
     return state.planner.reserve_s(points, state.settings.workers, total_s)
 
 
 def is_anything_waiting(state: SearchState, store: TrialStore) -> bool:
     """Whether a point that must be finalized is neither done nor being done."""
-    return bool(_waiting(state, finalists(store, state.settings.objectives)))
+    return bool(_waiting(state, finalists(state, store)))
 
 
 def is_open_for_more(state: SearchState) -> bool:
@@ -102,26 +125,43 @@ def is_open_for_more(state: SearchState) -> bool:
     return len(state.finalized) < MOST
 
 
-def finalists(store: TrialStore, objectives: Objectives) -> dict[Recipe, int]:
+def drop_line(state: SearchState) -> str:
+    """Say which points count, by their accuracy."""
+    drop, allowed = state.settings.max_drop, state.allowed_drop
+    if drop is None:
+        return "accuracy: a point counts however much it loses, as this study was begun; another --out has --max-accuracy-drop"
+    percent = f"{100 * drop:g}"
+    asked = f"(--max-accuracy-drop {percent}%)"
+    if allowed is None:
+        loss = f"{percent} points, or {percent}% of a metric that is not between 0 and 1"
+        return f"accuracy: a point counts if it loses at most {loss} {asked}"
+    return f"accuracy: a point counts from {state.least_accuracy:.4g} on: the untouched model has {allowed:.4g} more {asked}"
+
+
+def finalists(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
     """Return the trial numbers of what must be finalized, the most important first.
 
     The untouched model; the front by validation numbers, by how much of it would be lost without each point; and the untouched
-    weights in the cheapest form that computes the same, for users who accept no loss of accuracy.
+    weights in the cheapest form that computes the same, for users who accept no loss of accuracy. Of a slow model few points are
+    finalized at all: its good points come first, and the untouched model, which gives no bundle, last.
     """
-    ranked = _by_contribution(store.front(), objectives, store)[:MOST]
-    untouched = store.trial_number(UNTOUCHED)
-    first = {} if untouched is None else {UNTOUCHED: untouched}
-    return first | {point.recipe: point.trial for point in ranked} | cheapest_exact(store)
+    ranked = {point.recipe: point.trial for point in _by_contribution(store.front(), state, store)[:MOST]}
+    untouched = _untouched(store)
+    if not is_slow(state):
+        return untouched | ranked | cheapest_exact(store)
+    good = {recipe: trial for recipe, trial in good_points(state, store).items() if recipe in ranked}
+    others = {recipe: trial for recipe, trial in (ranked | cheapest_exact(store)).items() if recipe != UNTOUCHED}
+    return good | others | untouched
 
 
-def runners_up(store: TrialStore, objectives: Objectives) -> dict[Recipe, int]:
+def runners_up(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
     """Return the trial numbers of what comes behind the front, layer by layer: on the test split some of it may be ahead."""
-    chosen = finalists(store, objectives)
+    chosen = finalists(state, store)
     rest = [point for point in store.candidates() if point.recipe not in chosen]
     ranked: list[FrontPoint] = []
     while rest and len(chosen) + len(ranked) < MOST:
-        layer = {point.trial for point in non_dominated(rest, objectives)}
-        ranked += _by_contribution([point for point in rest if point.trial in layer], objectives, store)
+        layer = {point.trial for point in non_dominated(rest, state.settings.objectives)}
+        ranked += _by_contribution([point for point in rest if point.trial in layer], state, store)
         rest = [point for point in rest if point.trial not in layer]
     return {point.recipe: point.trial for point in ranked[: max(0, MOST - len(chosen))]}
 
@@ -136,27 +176,33 @@ def cheapest_exact(store: TrialStore) -> dict[Recipe, int]:
     return {} if cheapest is None else {cheapest.recipe: cheapest.trial}
 
 
-def _cheapest_accurate(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
-    untouched = state.finished[UNTOUCHED]
-    least, most = (1 - _ACCURATE) * untouched["accuracy"], untouched["usd_per_million"]
-    points = [point for point in store.candidates() if point.recipe.prefix == UNTOUCHED and point.values["accuracy"] >= least]
-    cheapest = min(points, key=lambda point: point.values["usd_per_million"], default=None)
-    return {cheapest.recipe: cheapest.trial} if cheapest and cheapest.values["usd_per_million"] < most else {}
+def _is_good(point: FrontPoint, untouched: float) -> bool:
+    measured = point.measurement
+    gap = measured.accuracy.difference
+    at_best = point.values["accuracy"] - untouched if gap is None else gap.high
+    return at_best >= -_GOOD_DROP * abs(untouched) and measured.cost.busiest.speedup.low > 1
+
+
+def _untouched(store: TrialStore) -> dict[Recipe, int]:
+    trial = store.trial_number(UNTOUCHED)
+    return {} if trial is None else {UNTOUCHED: trial}
 
 
 def _waiting(state: SearchState, points: Mapping[Recipe, int]) -> dict[Recipe, int]:
     return {recipe: trial for recipe, trial in points.items() if recipe not in state.finalized and not state.is_running(recipe)}
 
 
-def _by_contribution(front: Sequence[FrontPoint], objectives: Objectives, store: TrialStore) -> list[FrontPoint]:
+def _by_contribution(front: Sequence[FrontPoint], state: SearchState, store: TrialStore) -> list[FrontPoint]:
     """Order a front by what would be lost without each point: first of what people look at, then of the whole box around it.
 
     A point that has lost half of its accuracy stretches the box, and would make two good points look like one.
     """
+    objectives, drop = state.settings.objectives, state.allowed_drop
     untouched = next((point for point in store.candidates() if point.recipe == UNTOUCHED), None)
     seen = dict.fromkeys((point.trial for point in front), 0.0)
     if untouched is not None and front:
-        volume = Volume(objectives, untouched.values, [point.values for point in front])
+        values = [point.values for point in front]
+        volume = Volume(objectives, untouched.values, values, None if drop is None else _LOOKED_AT * drop)
         contributions = volume.contributions([volume.losses(point.values) for point in front])
         seen = {point.trial: lost for point, lost in zip(front, contributions, strict=True)}
     boxed = hypervolume_contributions(front, objectives)

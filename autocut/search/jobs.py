@@ -85,7 +85,8 @@ class Job:
     untouched_epochs: int | None = None  # that the untouched model of this study is trained for; None: as many as the task says
     scoring: ScoringPlan | None = None  # None: scoring is fast, or the study is older than the plan
     max_drop: float | None = None
-    """Drop of the metric from which on a model does not count. Slow scoring of such a model may end early."""
+    """What a point may lose of the metric, in its unit, against the untouched model; None: no limit, or not known yet. Slow scoring
+    of a model that surely loses more may end early."""
 
     def floor(self, recipe: Recipe, rung: Rung) -> float:
         """What the metric of `recipe` must be at `rung` for its training to go on."""
@@ -267,10 +268,14 @@ class WorkerFault:
 
 @dataclass(frozen=True)
 class JobEnded:
-    """Last word of a worker: seconds spent waiting for a quiet machine, and seconds in all."""
+    """Last word of a worker: seconds spent waiting for a quiet machine, and seconds in all.
+
+    `peak_memory_bytes` is what its process grew by at most; 0 where that is not known.
+    """
 
     waited_s: float
     seconds: float
+    peak_memory_bytes: int = 0
 
 
 Event = (

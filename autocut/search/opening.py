@@ -9,7 +9,7 @@ from autocut.recipe import UNTOUCHED, Lowering, Recipe
 from autocut.search.estimates import on_ladder
 from autocut.search.finalists import is_slow
 from autocut.search.jobs import PlannedJob, Purpose
-from autocut.search.lowerings import LoweringChoice, is_cheap, lowerings_by_seconds
+from autocut.search.lowerings import LoweringChoice, by_promise, is_cheap, lowerings_by_seconds
 from autocut.search.state import Phase, SearchState
 from autocut.space import Axis
 
@@ -37,15 +37,27 @@ def opening(state: SearchState, choice: LoweringChoice) -> Iterator[tuple[Phase,
 
 
 def baselines(state: SearchState, _: LoweringChoice) -> Steps:
-    """The untouched model with every quick lowering, a job for each worker; for each lowering where the model is slow."""
+    """The untouched model with every quick lowering, a job for each worker.
+
+    Where the model is slow each lowering is a job, so that a good one can be finalized at once: the most promising one first.
+    """
     workers = state.settings.workers
     quick = [lowering for lowering in lowerings_by_seconds(state) if is_cheap(state, lowering)]
     shares = [quick[first::workers] for first in range(workers)]
-    for group in [[lowering] for lowering in quick] if is_slow(state) else shares:
+    for group in _one_by_one(state, quick) if is_slow(state) else shares:
         if group:
             recipes = tuple(UNTOUCHED.with_lowering(*lowering) for lowering in group)
             why = f"baselines: the untouched model in {len(group)} more form{'s' * (len(group) > 1)}"
             yield PlannedJob(recipes, Purpose.QUICK_LOWERINGS, why, may_skip=False)
+
+
+def _one_by_one(state: SearchState, lowerings: list[Lowering]) -> Iterator[list[Lowering]]:
+    """Each of `lowerings` by itself, chosen when a worker is free for it: by then more is known."""
+    left = [lowering for lowering in lowerings if lowering != UNTOUCHED.lowering]
+    while left:
+        first = by_promise(state, left)[0]
+        left.remove(first)
+        yield [first]
 
 
 def methods(state: SearchState, choice: LoweringChoice) -> Steps:

@@ -162,8 +162,11 @@ class Proposing:
 
     def _growth(self) -> Growth | None:
         """What new points add to the front; None before the untouched model is measured."""
-        untouched, front = self._state.finished.get(UNTOUCHED), list(self._state.front.values.values())
-        return None if untouched is None else Growth(front, Volume(self._state.settings.objectives, untouched, front))
+        state = self._state
+        untouched, front = state.finished.get(UNTOUCHED), list(state.front.values.values())
+        if untouched is None:
+            return None
+        return Growth(front, Volume(state.settings.objectives, untouched, front, state.allowed_drop))
 
     def _offers(self, packed: Sequence[Recipe], left_s: float, until: float) -> list[_Offer]:
         """An idea of the sampler and, once they can be weighed, variations of the front; only variations fill up a job."""
@@ -183,14 +186,21 @@ class Proposing:
             if self._clock() > until:
                 break
             trial, recipe = self._proposer.propose()
-            if recipes := self._worth_running(recipe, taken, left_s):
+            is_useless = self._is_useless(recipe)
+            if not is_useless and (recipes := self._worth_running(recipe, taken, left_s)):
                 return [_Offer(recipes, recipe, trial)]
             self._dry += 1
-            if is_beaten(self._state, recipe) or recipe.lowering not in self._choice.promising(recipe.prefix):
+            if is_useless or is_beaten(self._state, recipe) or recipe.lowering not in self._choice.promising(recipe.prefix):
                 self._proposer.reject(trial)
             else:
                 self._proposer.forget(trial)
         return []
+
+    def _is_useless(self, recipe: Recipe) -> bool:
+        """Whether `recipe` will lose more than is allowed, even by the most hopeful guess of its accuracy."""
+        if self._state.allowed_drop is None or not self._surrogate.is_ready():
+            return False
+        return bool(self._surrogate.guesses([recipe]).max() < self._state.least_accuracy)
 
     def _variations(self, proposed: Sequence[Recipe], taken: Collection[Recipe], left_s: float) -> list[_Offer]:
         """Children of trained prefixes, and front points with one or two settings changed."""

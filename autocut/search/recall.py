@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import ScoringPlan, StageRan
 from autocut.search.proposals import Proposer
-from autocut.search.state import SearchState
+from autocut.search.state import SearchState, untouched_metric
 from autocut.study import Study
 
 
@@ -20,6 +20,7 @@ class EarlierTrial:
     values: Mapping[str, float] | None  # None: infeasible, failed, or stopped
     train_seconds: float = 0.0
     tested: Mapping[str, float] | None = None  # values on the test split, where it was finalized
+    untouched: float | None = None  # the untouched model's metric there, if the two were compared
     is_refused: bool = False  # its bundle was not accepted
     is_stopped: bool = False  # its training was stopped early
     curve: Sequence[float] = ()
@@ -42,6 +43,7 @@ def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
             None if trial.measured is None else trial.measured.values,
             train_seconds=float(trial.extras.get("train_seconds", 0.0)),
             tested=None if final is None else final.values,
+            untouched=None if final is None else untouched_metric(final.measurement.accuracy),
             is_refused=final is not None and final.refusal is not None,
             is_stopped=trial.state == "PRUNED",
             curve=trial.curve,
@@ -67,4 +69,7 @@ def recall_trial(trial: EarlierTrial, state: SearchState, proposer: Proposer) ->
     state.finish(recipe, values, trial.train_seconds, trial.curve)
     proposer.learn(recipe, state.settings.objective_values(values), state.violations(values))
     if trial.tested is not None:
-        state.finish_finalization(recipe, is_refused=trial.is_refused and not state.broken_limits(trial.tested))
+        broken = state.broken_limits(trial.tested, trial.untouched)
+        state.finish_finalization(recipe, is_refused=trial.is_refused and not broken)
+        if recipe != UNTOUCHED and not trial.is_refused:
+            state.verified.add(recipe)

@@ -10,7 +10,7 @@ from autocut.search import jobs
 from autocut.search.jobs import Event, Job, JobKind, RecipeFailed, RecipeFinalized, RecipeMeasured
 from autocut.search.progress import Progress, cost_line, headline, training_line
 from autocut.search.proposals import Proposer
-from autocut.search.state import OpenTrial, SearchState
+from autocut.search.state import OpenTrial, SearchState, untouched_metric
 from autocut.search.trial_store import TrialStore
 
 
@@ -88,7 +88,7 @@ class Results:
     def _record_finalized(self, event: RecipeFinalized) -> None:
         """Record the numbers of the locked test split; a limit that does not hold on it refuses the bundle."""
         values = self._state.values(event.measurement, self._state.train_seconds(event.recipe))
-        broken = self._state.broken_limits(values)
+        broken = self._state.broken_limits(values, untouched_metric(event.measurement.accuracy))
         if broken and event.recipe != UNTOUCHED:
             event = replace(event, refusal=f"{broken[0]} does not hold on the test split")
         self._store.finalize(event, values)

@@ -49,6 +49,8 @@ class SearchSettings:
     """What the user asked for, and what an earlier session left unfinished. They always run."""
     tactics: Tactics = EVERYTHING
     workers: int = 1
+    max_drop: float | None = None
+    """Largest loss of the metric against the untouched model with which a point counts (`score.allowed_drop`); None: no limit."""
 
     @property
     def objectives(self) -> Mapping[str, str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autocut.measurement import Cost, Measurement
-from autocut.recipe import Recipe, Value
-from autocut.score import Limit, costs_of, values_of
+from autocut.measurement import Accuracy, Cost, Measurement
+from autocut.recipe import UNTOUCHED, Recipe, Value
+from autocut.score import Limit, accuracy_limit, allowed_drop, costs_of, values_of
 from autocut.search import jobs
 from autocut.search.cost_model import CostModel
 from autocut.search.jobs import Event, Job, JobKind, Purpose, RecipeFailed
@@ -18,9 +19,6 @@ from autocut.search.learning_curves import LearningCurves
 from autocut.search.live_front import LiveFront
 from autocut.search.planner import Planner
 from autocut.search.settings import SearchSettings
-
-_FLOOR = 0.5
-"""A model that keeps less than this share of the untouched model's metric is no alternative to it: not on the front."""
 
 Family = tuple[tuple[str, Value], ...]
 
@@ -74,6 +72,8 @@ class SearchState:
         self.given_up: set[Recipe] = set()  # their training was stopped; they may run again once the search is relaxed
         self.refused: set[Recipe] = set()  # measured, but cannot be deployed
         self.finalized: set[Recipe] = set()
+        self.verified: set[Recipe] = set()  # finalized, with a bundle that was accepted
+        self.finalizations: list[tuple[float, float]] = []  # when each began and ended, by the budget's clock
         self.running: dict[int, RunningJob] = {}  # by the job's number
         self.open: dict[Recipe, OpenTrial] = {}  # proposed recipes that are running trials of the study
         self.trained: set[Recipe] = set()  # prefixes of measured recipes
@@ -81,12 +81,13 @@ class SearchState:
         self.trained_ratios: dict[Family, set[float]] = defaultdict(set)  # of trained prefixes without a parent
         self.stopped: set[Recipe] = set()  # prefixes whose training was stopped
         self.stopped_in_a_row = 0
+        self.limits = settings.limits  # with the untouched model's metric known, also the lowest one that counts
         self.front = LiveFront(settings.objectives, settings.limits)
         self.best_seen: dict[str, float] = {}  # accuracy and speed-up, each over all finished recipes
         self.costs = CostModel()
         self.curves = LearningCurves()
         self.revision = 0  # grows with every finished and every infeasible recipe
-        self._limits = settings.limits
+        self._untouched_metric: float | None = None  # on the validation split
         self._train_seconds: dict[Recipe, float] = {}
         self._rungs: dict[Recipe, dict[int, float]] = {}
 
@@ -94,6 +95,8 @@ class SearchState:
 
     def apply(self, job: Job, event: Event, now: float) -> None:
         """Take in what a worker reported of `job`; `now` is a reading of the budget's clock."""
+        if isinstance(event, jobs.RecipeFinalized | jobs.RecipeFailed) and job.kind == JobKind.FINALIZE:
+            self._note_finalization(job, now)
         match event:
             case jobs.StageRan():
                 self.planner.observe(event, self.recipe_of(job))
@@ -114,6 +117,8 @@ class SearchState:
                 self.running[job.number].is_up = True
             case jobs.RecipeStarted() if job.number in self.running:
                 self._begin(self.running[job.number], event.recipe, now)
+            case jobs.JobEnded():
+                self.planner.observe_memory(event.peak_memory_bytes)
             case jobs.RungReached():
                 self._rungs.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
             case jobs.RecipeMeasured():
@@ -131,8 +136,15 @@ class SearchState:
                     self.planner.observe_finalization(now - (self.running[job.number].recipe_started or now))
                 # A limit that breaks on the test split counts nothing here: the next recipe must not depend on the test split.
                 values = self.values(event.measurement, self.train_seconds(event.recipe))
-                is_refused = event.refusal is not None and not self.broken_limits(values)
-                self.finish_finalization(event.recipe, is_refused=is_refused)
+                broken = self.broken_limits(values, untouched_metric(event.measurement.accuracy))
+                self.finish_finalization(event.recipe, is_refused=event.refusal is not None and not broken)
+                if event.recipe != UNTOUCHED and event.bundle is not None and event.refusal is None and not broken:
+                    self.verified.add(event.recipe)
+
+    def _note_finalization(self, job: Job, now: float) -> None:
+        running = self.running.get(job.number)
+        if running is not None and running.recipe_started is not None:
+            self.finalizations.append((running.recipe_started, now))
 
     def start(self, job: Job, purpose: Purpose, now: float) -> None:
         """Take in that a worker gets `job`."""
@@ -158,9 +170,23 @@ class SearchState:
         self.revision += 1
 
     def set_baseline(self, accuracy: float) -> None:
-        """Add the limit that keeps useless models off the front; none where the untouched model's metric is not above 0."""
-        floor = (Limit("accuracy", ">=", _FLOOR * accuracy),) if accuracy > 0 else ()
-        self._limits = (*self.settings.limits, *floor)
+        """Take in the untouched model's metric, and with it the limit that keeps useless models off the front."""
+        self._untouched_metric = accuracy
+        self.limits = self._limits_beside(accuracy)
+        self._renew_front()
+
+    def _limits_beside(self, untouched: float) -> tuple[Limit, ...]:
+        """The user's limits, and the lowest metric that counts beside an untouched model that has `untouched`."""
+        lowest = accuracy_limit(untouched, self.settings.max_drop)
+        return self.settings.limits if lowest is None else (*self.settings.limits, lowest)
+
+    def _renew_front(self) -> None:
+        # An old study goes on as it began: useless points beat others there, though they are on no front that users see.
+        limits = self.settings.limits if self.settings.max_drop is None else self.limits
+        self.front = LiveFront(self.settings.objectives, limits)
+        for recipe, values in self.finished.items():
+            if recipe not in self.refused:
+                self.front.add(recipe, values)
 
     def finish(self, recipe: Recipe, values: Mapping[str, float], train_seconds: float = 0.0, curve: Sequence[float] = ()) -> None:
         """Take in a measured recipe; the curve of a prefix counts once, and the untouched model's own curve does not count."""
@@ -212,10 +238,7 @@ class SearchState:
         """Take in that a measured recipe cannot be deployed: it beats no other recipe any more."""
         self.refused.add(recipe)
         if recipe in self.front.values:
-            self.front = LiveFront(self.settings.objectives, self.settings.limits)
-            for other, values in self.finished.items():
-                if other not in self.refused:
-                    self.front.add(other, values)
+            self._renew_front()
 
     def relax(self) -> None:
         """From now on expect a little more than the best accuracy seen, and let every training end; stopped ones may go on."""
@@ -272,11 +295,29 @@ class SearchState:
 
     def violations(self, values: Mapping[str, float]) -> dict[str, float]:
         """By how much `values` break each limit; 0 or less where they keep it."""
-        return {str(limit): limit.violation(values) for limit in self._limits}
+        return {str(limit): limit.violation(values) for limit in self.limits}
 
-    def broken_limits(self, values: Mapping[str, float]) -> list[str]:
-        """Return the limits that `values` break."""
-        return [name for name, violation in self.violations(values).items() if violation > 0]
+    def broken_limits(self, values: Mapping[str, float], untouched: float | None = None) -> list[str]:
+        """Return the limits that `values` break; `untouched` is the untouched model's metric where it is not of validation."""
+        limits = self.limits if untouched is None else self._limits_beside(untouched)
+        return [str(limit) for limit in limits if limit.violation(values) > 0]
+
+    @property
+    def allowed_drop(self) -> float | None:
+        """What a point may lose of the metric; None without such a limit, or before the untouched model is measured."""
+        if self.settings.max_drop is None or self._untouched_metric is None:
+            return None
+        return allowed_drop(self.settings.max_drop, self._untouched_metric)
+
+    @property
+    def least_accuracy(self) -> float:
+        """The lowest metric within the limits; -inf where none limits it."""
+        return max((limit.bound for limit in self.limits if limit.name == "accuracy"), default=-math.inf)
+
+
+def untouched_metric(accuracy: Accuracy) -> float | None:
+    """Return the untouched model's metric on the examples of `accuracy`; None where the two were not compared."""
+    return None if accuracy.difference is None else accuracy.metric.value - accuracy.difference.value
 
 
 def family(prefix: Recipe) -> Family:

@@ -1,10 +1,10 @@
 """The hypervolume that a search enlarges: kept accuracy times saved costs, on scales that people read.
 
 Costs count by their logarithm: from 1 to 1/2 is worth as much as from 1/5 to 1/10, because users want "five times cheaper".
-Accuracy counts from a tenth below the untouched model on. The corner is this accuracy and the untouched model's cost. So a point
-that costs more than the untouched model, or loses more than a tenth, adds nothing. Where the untouched model costs nothing (the
-training of a model that came with its weights), every point costs more. Then the corner lies beyond the largest cost seen, and
-costs count as shares of it.
+Accuracy counts from a tenth below the untouched model on, or from the largest drop on that is allowed. The corner is this accuracy
+and the untouched model's cost. So a point that costs more than the untouched model, or loses more, adds nothing. Where the
+untouched model costs nothing (the training of a model that came with its weights), every point costs more. Then the corner lies
+beyond the largest cost seen, and costs count as shares of it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,30 @@ from autocut.front import Losses, Objectives, objective_signs
 
 ACCURACY_RANGE = 0.1
 """A model that loses this share of the untouched model's metric adds nothing."""
+_LEAST_RANGE = 0.001
+"""Where no drop is allowed, what gains accuracy still counts: this share of the metric is then the unit."""
 
 _BEYOND = 1.5
 """Where the untouched model costs nothing, the corner is the largest cost seen times this."""
 
 
 class Volume:
-    """Hypervolume relative to the untouched model; in units of (a tenth of its metric) x (factors of e in each cost).
+    """Hypervolume relative to the untouched model; in units of (the accuracy from the corner on) x (factors of e in each cost).
 
     `seen` are values of known points: where the untouched model costs nothing, the largest cost among them sets the corner.
+    `drop` is what a point may lose of the metric; None: a tenth of it.
     """
 
-    def __init__(self, objectives: Objectives, untouched: Mapping[str, float], seen: Iterable[Mapping[str, float]] = ()) -> None:
+    def __init__(
+        self,
+        objectives: Objectives,
+        untouched: Mapping[str, float],
+        seen: Iterable[Mapping[str, float]] = (),
+        drop: float | None = None,
+    ) -> None:
         self._signs = dict(zip(objectives, objective_signs(objectives).tolist(), strict=True))
         self._untouched = dict(untouched)
+        self._drop = drop
         self._covered = moocore.Hypervolume(ref=np.zeros(len(objectives)))
         free = [name for name, sign in self._signs.items() if sign > 0 and untouched[name] == 0]
         self._dearest = {name: _BEYOND * max([values[name] for values in seen], default=0.0) for name in free}
@@ -88,6 +98,8 @@ class Volume:
         """Where a maximized objective begins to count, and what counts as 1."""
         start = self._untouched[name]
         scale = ACCURACY_RANGE * abs(start) or 1.0
+        if self._drop is not None:
+            scale = min(scale, max(self._drop, _LEAST_RANGE * abs(start) or 1.0))
         return start - scale, scale
 
     def _loss(self, name: str, value: float) -> float:

@@ -3,6 +3,7 @@
 python studies/search_efficiency/replay.py digits --budget 30m --seeds 20
 python studies/search_efficiency/replay.py digits --budget 30m --seeds 20 --only autocut "optuna tpe, nothing reused"
 python studies/search_efficiency/replay.py digits --budget 4h --training-scale 30      as if there were more data
+python studies/search_efficiency/replay.py digits --budget 10m --within 5%           hypervolume of what loses five points at most
 python studies/search_efficiency/replay.py digits --budget 30m --show        what earlier calls have kept, nothing is run
 """
 
@@ -30,7 +31,7 @@ from simulation import Clock, Simulation
 from strategies import PRICE, STRATEGIES, WORKERS, Contest, Strategy
 from world import RecordedWorld
 
-from autocut.budget import format_duration, parse_duration
+from autocut.budget import format_duration, parse_duration, parse_percent
 from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.search.volume import Volume
@@ -43,6 +44,7 @@ PROCESS_S = 0.3
 FINALIZE_S = 8.0
 """Seconds of a worker's start and of finalizing a point: medians of real searches on two shared cores (README)."""
 GRID = 200
+CLOSE = 0.03
 TABLES = tuple(sorted(path.name.removesuffix(".table.json.gz") for path in HERE.glob("*.table.json.gz")))
 """What was recorded."""
 
@@ -58,6 +60,8 @@ class Run:
     trained: int
     seconds: Mapping[str, float]
     driver_s: float
+    close: int = 0
+    """Finalized models that lose at most `CLOSE` of the accuracy."""
 
 
 def replay(contest: Contest, strategy: Strategy, seed: int, goal: float) -> Run:
@@ -77,7 +81,13 @@ def replay(contest: Contest, strategy: Strategy, seed: int, goal: float) -> Run:
         len({recipe.prefix for _, recipe in measured if recipe.is_trained}),
         {name: round(seconds, 1) for name, seconds in simulation.seconds.items()},
         round(driver_s, 2),
+        sum(is_close(contest, recipe) for what, recipe in simulation.log if what == "finalize"),
     )
+
+
+def is_close(contest: Contest, recipe: Recipe) -> bool:
+    """Whether a user would look at `recipe`: it loses at most `CLOSE` against the untouched model."""
+    return _values(contest, Recipe())["accuracy"] - _values(contest, recipe)["accuracy"] <= CLOSE
 
 
 def volumes_over_time(contest: Contest, measured: Sequence[tuple[float, Recipe]]) -> NDArray[np.float64]:
@@ -97,7 +107,7 @@ def volumes_over_time(contest: Contest, measured: Sequence[tuple[float, Recipe]]
 
 def volume_of(contest: Contest) -> Volume:
     """The hypervolume's corner lies at the untouched model of the table."""
-    return Volume(contest.space.objectives, _values(contest, Recipe()))
+    return Volume(contest.space.objectives, _values(contest, Recipe()), drop=contest.drop)
 
 
 def losses_of(contest: Contest, volume: Volume, recipe: Recipe) -> list[float]:
@@ -120,10 +130,10 @@ def best_of(contest: Contest, *, children: bool = True) -> float:
     return volume.of([losses_of(contest, volume, recipe) for recipe in recipes if contest.table.measured(recipe)])
 
 
-def load(name: str, budget_s: float, training_scale: float = 1.0) -> Contest:
+def load(name: str, budget_s: float, training_scale: float = 1.0, drop: float | None = None) -> Contest:
     """Read the table of a task."""
     recorded = table.read(HERE / f"{name}.table.json.gz")
-    return Contest(recorded, _space(recorded), budget_s, training_scale)
+    return Contest(recorded, _space(recorded), budget_s, training_scale, drop)
 
 
 def _space(recorded: table.Table) -> Space:
@@ -188,11 +198,11 @@ def _told(run: Run) -> Run:
     return run
 
 
-def _one(arguments: tuple[str, float, float, str, int, float]) -> Run:
+def _one(arguments: tuple[str, float, float, float | None, str, int, float]) -> Run:
     warnings.filterwarnings("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    name, budget_s, training_scale, strategy, seed, goal = arguments
-    return replay(_cached(name, budget_s, training_scale), STRATEGIES[strategy], seed, goal)
+    name, budget_s, training_scale, drop, strategy, seed, goal = arguments
+    return replay(_cached(name, budget_s, training_scale, drop), STRATEGIES[strategy], seed, goal)
 
 
 _cached = functools.cache(load)
@@ -207,27 +217,34 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--training-scale", type=float, default=1.0, help="trainings take this many times as long as recorded")
+    parser.add_argument(
+        "--within", type=parse_percent, help="hypervolume counts from this loss of accuracy on; default: a tenth of it"
+    )
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
     if arguments.show:
-        print("\n".join(rows(_read(kept_runs(arguments.task, arguments.budget, arguments.training_scale)))))
+        print("\n".join(rows(_read(kept_runs(arguments.task, arguments.budget, arguments.training_scale, arguments.within)))))
         return
     budget_s, scale = parse_duration(arguments.budget), arguments.training_scale
-    contest = load(arguments.task, budget_s)
+    contest = load(arguments.task, budget_s, drop=arguments.within)
     goal = best_of(contest)
     grid = 100 * best_of(contest, children=False) / goal
     told = f"100 = the whole table's front, {grid:.1f} without inherited weights"
     told += "" if scale == 1 else f"; trainings take {scale:g} times as long as recorded"
     print(f"{arguments.task}, budget {format_duration(budget_s)}, {arguments.seeds} seeds; {told}", flush=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core: the GP sampler's threads would wait for one another
-    work = [(arguments.task, budget_s, scale, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
+    setting = (arguments.task, budget_s, scale, arguments.within)
+    work = [(*setting, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         runs = [_told(run) for run in pool.imap(_one, work)]
-    kept = kept_runs(arguments.task, arguments.budget, scale)
+    kept = kept_runs(arguments.task, arguments.budget, scale, arguments.within)
     ours = [run for run in _read(kept) if run.strategy == OURS]
     print("\n".join(rows(runs if OURS in arguments.only else [*ours, *runs])))
     driver = statistics.median(run.driver_s for run in runs if run.strategy == arguments.only[0])
     print(f"\n{arguments.only[0]}: the driver itself took {driver:.1f} s of CPU, {100 * driver / budget_s:.2f}% of the budget")
+    for name in arguments.only:
+        close = statistics.fmean(run.close for run in runs if run.strategy == name)
+        print(f"{name}: {close:.1f} finalized models lose at most {100 * CLOSE:g} points, in the mean over the seeds")
     kept.parent.mkdir(exist_ok=True)
     others = [run for run in _read(kept) if run.strategy not in arguments.only]
     kept.write_text(
@@ -235,10 +252,11 @@ def main() -> None:
     )
 
 
-def kept_runs(task: str, budget: str, training_scale: float = 1.0) -> Path:
+def kept_runs(task: str, budget: str, training_scale: float = 1.0, drop: float | None = None) -> Path:
     """Where the runs of a contest are kept, for the plot and for the rows of another call."""
     slower = "" if training_scale == 1 else f"-x{training_scale:g}"
-    return HERE / "runs" / f"{task}-{budget}{slower}.json"
+    within = "" if drop is None else f"-within{100 * drop:g}"
+    return HERE / "runs" / f"{task}-{budget}{slower}{within}.json"
 
 
 def _read(path: Path) -> list[Run]:

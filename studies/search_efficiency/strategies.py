@@ -14,7 +14,7 @@ from simulation import Clock, MemoryTrialStore, Searcher
 from table import Table
 
 from autocut.budget import Budget
-from autocut.config import SearchConfig
+from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.score import values_of
@@ -38,12 +38,16 @@ _DRY = 500
 
 @dataclass(frozen=True)
 class Contest:
-    """One table, one space, one budget; trainings take `training_scale` times as long as recorded."""
+    """One table, one space, one budget; trainings take `training_scale` times as long as recorded.
+
+    `drop`: hypervolume counts from this loss of accuracy on; None: from a tenth of it.
+    """
 
     table: Table
     space: Space
     budget_s: float
     training_scale: float = 1.0
+    drop: float | None = None
 
 
 class Plain:
@@ -129,19 +133,21 @@ class Strategy:
     fresh_processes: bool = True
 
 
-def _state(contest: Contest, tactics: Tactics) -> SearchState:
+def _state(contest: Contest, tactics: Tactics, max_drop: float | None) -> SearchState:
     table = contest.table
-    inherits = tactics.inheritance and table.has_children
+    tactics = replace(tactics, inheritance=tactics.inheritance and table.has_children)
     settings = SearchSettings(
-        contest.space, table.graphs, contest.budget_s, PRICE, tactics=replace(tactics, inheritance=inherits), workers=WORKERS
+        contest.space, table.graphs, contest.budget_s, PRICE, tactics=tactics, workers=WORKERS, max_drop=max_drop
     )
     return SearchState(settings, Planner(int(table.document["train_samples"]), table.priors))
 
 
-def _agent(tactics: Tactics = EVERYTHING, sampler: str = SearchConfig.sampler) -> Callable[[Contest, Clock, int], Agent]:
+def _agent(
+    tactics: Tactics = EVERYTHING, sampler: str = SearchConfig.sampler, max_drop: float | None = LARGEST_DROP
+) -> Callable[[Contest, Clock, int], Agent]:
     def build(contest: Contest, clock: Clock, seed: int) -> Agent:
         return Agent(
-            state=_state(contest, tactics),
+            state=_state(contest, tactics, max_drop),
             store=MemoryTrialStore(contest.space.objectives),
             proposer=Proposer(contest.space, sampler, seed),
             budget=Budget(contest.budget_s, clock=clock),
@@ -184,6 +190,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy("autocut without early stopping", _agent(replace(EVERYTHING, early_stopping=False))),
             Strategy("autocut without inheritance", _agent(replace(EVERYTHING, inheritance=False))),
             Strategy("autocut without gain per second", _agent(replace(EVERYTHING, gain_per_second=False))),
+            Strategy("autocut without a largest drop", _agent(max_drop=None)),
             Strategy("autocut, MO-ASHA's stopping rule", _mo_asha),
             Strategy("autocut, tpe sampler", _agent(sampler="tpe")),
             Strategy("autocut, random sampler", _agent(sampler="random")),

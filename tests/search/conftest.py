@@ -104,15 +104,19 @@ def space():
 def start():
     """Make a simulation of a new agent: `start(budget_s=..., seed=...)`."""
 
-    def make(budget_s=600.0, seed=0, spent_s=0.0, space_name="default", tactics=EVERYTHING, workers=1, limits=(), tries=()):
+    def make(
+        budget_s=600.0, seed=0, spent_s=0.0, space_name="default", tactics=EVERYTHING, workers=1, limits=(), tries=(),
+        max_drop=None, memory=None,
+    ):  # fmt: skip
         clock = Clock()
         space = load_space(space_name, METHODS)
         budget = Budget(budget_s, spent_s, clock=clock)
         priors = {lowering: SECONDS[lowering[1]] for lowering in GRAPHS}
-        settings = SearchSettings(space, GRAPHS, budget_s, PRICE, limits, tuple(tries), tactics, workers)
+        settings = SearchSettings(space, GRAPHS, budget_s, PRICE, limits, tuple(tries), tactics, workers, max_drop)
         state = SearchState(settings, Planner(1000, priors))
         proposer = Proposer(space, SearchConfig.sampler, seed)
-        agent = Agent(state=state, store=MemoryTrialStore(space.objectives), proposer=proposer, budget=budget)
+        store = MemoryTrialStore(space.objectives)
+        agent = Agent(state=state, store=store, proposer=proposer, budget=budget, memory=memory)
         return Simulation(agent, MadeUp(), clock, workers)
 
     return make

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 from simulation import Stage
 
+from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
-from autocut.search.jobs import JobKind
+from autocut.search.finalists import finalists, good_points, reserve_s
+from autocut.search.jobs import JobKind, RecipeMeasured
 from autocut.search.lowerings import affordable_lowerings, is_cheap
 
 from .conftest import MadeUp, cost_of
@@ -79,3 +81,83 @@ def test_a_slow_model_is_no_reason_to_leave_its_lowerings_out(slow):
     assert state.planner.measuring_s() > 36.0  # a tenth of the budget, above which a lowering would be left out
     assert ("int8_static", "onnxruntime") in affordable_lowerings(state)
     assert is_cheap(state, ("int8_static", "onnxruntime"))
+
+
+def test_the_untouched_model_follows_the_first_point_in_its_process(slow):
+    """It gives no bundle; by then its scores on the test split are there, because the point was compared with them."""
+    machine = slow(900.0)
+    machine.run()
+    first = next(job for job in machine.jobs if job.kind == JobKind.FINALIZE)
+
+    assert first.recipes[0] != UNTOUCHED
+    assert first.recipes[1:] == (UNTOUCHED,)
+
+
+def test_two_workers_take_lowerings_that_do_not_wait_for_one_another(slow):
+    """A narrower dtype that needs no conversion, and the first of those that share one; each of them before the same dtype."""
+    machine = slow(900.0)
+    machine.run(most_jobs=3)
+    first, second = (job.recipes[0].lowering for job in machine.jobs[1:])
+
+    assert first == ("bf16", "eager")
+    assert second == ("int8_static", "onnxruntime")
+
+
+def _measured(machine, lowering, *, accuracy, difference, speedup):
+    """Let the untouched weights have been measured in `lowering` with these numbers; intervals are (value, low, high)."""
+    recipe = UNTOUCHED.with_lowering(*lowering)
+    found = machine.world.measured(recipe)
+    cost = found.measurement.cost
+    latency = replace(cost.latencies[0], speedup=Interval(*speedup))
+    scored = replace(found.measurement.accuracy, metric=Interval(accuracy, accuracy, accuracy), difference=Interval(*difference))
+    measurement = replace(found.measurement, accuracy=scored, cost=replace(cost, latencies=(latency,)))
+    job = replace(machine.jobs[-1], kind=JobKind.MEASURE)
+    machine.searcher.on_event(job, RecipeMeasured(recipe, replace(found, measurement=measurement)))
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("difference", "speedup", "good"),
+    [
+        ((-0.03, -0.08, 0.02), (3.0, 2.9, 3.1), True),  # of a hundred examples: a tie
+        ((-0.03, -0.04, -0.02), (3.0, 2.9, 3.1), False),  # certainly worse
+        ((0.0, -0.01, 0.01), (1.02, 0.97, 1.06), False),  # perhaps no faster
+    ],
+)
+def test_whether_a_point_is_good_does_not_depend_on_noise(slow, difference, speedup, good):
+    """The interval decides, of the accuracy in favour of the point, of the speed-up against it."""
+    machine = slow(900.0)
+    machine.run(most_jobs=1)
+    recipe = _measured(machine, ("int8_static", "onnxruntime"), accuracy=0.95, difference=difference, speedup=speedup)
+
+    assert (recipe in good_points(machine.searcher.state, machine.searcher.store)) is good
+
+
+def test_time_is_kept_for_one_point_until_more_are_found(slow):
+    """Four slow points would take all of a short budget, and none could be found any more."""
+    machine = slow(900.0)
+    machine.run(most_jobs=1)
+    state, store = machine.searcher.state, machine.searcher.store
+    one = reserve_s(state, store, 900.0)
+    as_accurate = (0.0, -0.01, 0.01)
+    _measured(machine, ("bf16", "eager"), accuracy=0.98, difference=as_accurate, speedup=(2.0, 1.9, 2.1))
+    _measured(machine, ("int8_static", "eager"), accuracy=0.97, difference=as_accurate, speedup=(3.0, 2.9, 3.1))
+
+    assert one == state.planner.reserve_s(1, 2, 900.0)
+    assert reserve_s(state, store, 900.0) == state.planner.reserve_s(2, 2, 900.0)
+    assert list(finalists(state, store))[-1] == UNTOUCHED
+
+
+def test_a_refused_first_point_is_followed_by_another_one(slow):
+    """A search that has no verified bundle yet is in want of one."""
+    machine = slow(900.0)
+    machine.world.broken_to_finalize = {UNTOUCHED.with_lowering("int8_static", "onnxruntime")}
+    failure = machine.world.failure
+    machine.world.failure = lambda kind, recipe: (
+        "failed" if kind == "finalize" and recipe in machine.world.broken_to_finalize else failure(kind, recipe)
+    )
+    machine.run()
+    kinds = [job.kind for job in machine.jobs]
+
+    assert machine.searcher.state.verified
+    assert JobKind.MEASURE in kinds[kinds.index(JobKind.FINALIZE) :]

@@ -1,0 +1,111 @@
+"""Memory: no second job where it does not fit, and a reason where it ran out."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from autocut.measure.memory import MachineMemory
+from autocut.search.jobs import JobEnded, RecipeStarted
+
+
+@dataclass
+class Gigabytes:
+    """A machine with this much free memory."""
+
+    free: float
+    kills: int = 0
+
+    def available_bytes(self):
+        """What new processes can get."""
+        return 1e9 * self.free
+
+    def oom_kills(self):
+        """What the kernel has killed."""
+        return self.kills
+
+
+@pytest.fixture
+def crowd(start):
+    """A search with two workers whose first job needed six gigabytes: `crowd(memory)`."""
+
+    def make(memory):
+        machine = start(workers=2, memory=memory)
+        machine.run(most_jobs=1)
+        machine.searcher.on_event(machine.jobs[0], JobEnded(0.0, 1.0, 6_000_000_000))
+        return machine
+
+    return make
+
+
+def test_no_second_job_starts_that_does_not_fit(crowd):
+    """The first one always may; the user is told once why a worker idles."""
+    machine = crowd(Gigabytes(10.0))
+    agent = machine.searcher
+
+    assert agent.next_job() is not None
+    assert agent.next_job() is None
+    assert agent.next_job() is None
+    assert list(agent.progress.lines).count("memory: 1 at a time: a job may need 6.00GB, and 10.0GB are there for all") == 1
+
+
+def test_two_jobs_that_fit_run_side_by_side(crowd):
+    """Memory that is there keeps nobody waiting."""
+    agent = crowd(Gigabytes(13.0)).searcher
+
+    assert agent.next_job() is not None
+    assert agent.next_job() is not None
+
+
+def test_a_search_with_little_memory_goes_on_one_by_one(crowd):
+    """It loses time, not points."""
+    machine = crowd(Gigabytes(1.0))
+    machine.run()
+
+    assert machine.searcher.store.finals
+
+
+def test_before_a_job_has_ended_the_size_of_the_model_tells_what_one_needs(start):
+    """A resumed search knows no job yet."""
+    machine = start()
+    machine.run(most_jobs=1)
+    planner = machine.searcher.state.planner
+    planner._peak_bytes = 0.0
+
+    assert planner.job_bytes() == pytest.approx(8 * machine.searcher.state.reference.size_bytes)
+
+
+def test_a_kill_for_want_of_memory_ends_one_trial_with_that_reason(crowd):
+    """Its worker says nothing any more; the kernel counts such kills."""
+    memory = Gigabytes(13.0)
+    machine = crowd(memory)
+    agent = machine.searcher
+    job, _ = agent.next_job(), agent.next_job()
+    agent.on_event(job, RecipeStarted(job.recipes[0]))
+    memory.kills = 1
+    agent.on_job_end(job, "the worker process died")
+    failures = agent.store.failures
+
+    assert [failure.recipe for failure in failures] == [job.recipes[0]]
+    assert failures[0].reason.startswith("out of memory: the kernel ended its worker")
+    assert agent.next_job() is None  # two at a time were too many
+
+
+def test_another_death_is_no_want_of_memory(crowd):
+    """The counter of the kernel stood where it was."""
+    machine = crowd(Gigabytes(13.0, kills=3))
+    agent = machine.searcher
+    job = agent.next_job()
+    agent.on_event(job, RecipeStarted(job.recipes[0]))
+    agent.on_job_end(job, "the worker process died")
+
+    assert agent.store.failures[0].reason == "the worker process died"
+
+
+def test_this_machine_tells_its_free_memory():
+    """More than nothing, and no more than it has."""
+    import psutil
+
+    memory = MachineMemory()
+
+    assert 0 < memory.available_bytes() <= psutil.virtual_memory().total
+    assert memory.oom_kills() >= 0
