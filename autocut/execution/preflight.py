@@ -27,6 +27,7 @@ class TaskFacts:
     train_samples: int
     epochs: int
     is_pretrained: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,12 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     from autocut.stages.libraries import required_libraries
     from autocut.stages.methods import known_methods, unfit_methods
     from autocut.task.check import check_task
+    from autocut.task.library_noise import quietly
     from autocut.task.loading import load_task
 
     torch.set_num_threads(1)
-    task = load_task(task_path)
+    with quietly():
+        task = load_task(task_path)
     if faults := check_task(task_path, ask):
         raise FaultsError(f"task {task.name}", faults)
     lowerings = {}
@@ -110,6 +113,7 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
         reason = lowering.infeasible_reason(dtype, mode)
         graph = "" if reason else lowering.numerics(dtype, mode)
         lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds)
-    facts = TaskFacts(task.name, task.fingerprint, len(task.train_data), task.epochs, task.is_pretrained)  # type: ignore[arg-type]
+    notes = tuple(task.folded.notes())
+    facts = TaskFacts(task.name, task.fingerprint, len(task.train_data), task.epochs, task.is_pretrained, notes)  # type: ignore[arg-type]
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained)
     return Preflight(known_methods(), lowerings, facts, unfit, required_libraries())
