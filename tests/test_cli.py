@@ -466,10 +466,14 @@ def test_verify_shows_each_check_and_fails_with_one(room, capsys, ok):
 
 def test_check_reports_every_fault_or_none(room, capsys):
     """Exit code 2 with a numbered list, or 0."""
-    room("autocut.task.check", check_task=lambda path: [Fault("a is wrong", "write b"), Fault("c is wrong")])
+    room(
+        "autocut.task.check",
+        check_task=lambda path: [Fault("a is wrong", "write b"), Fault("c is wrong")],
+        notes_of=lambda path: [],
+    )
     assert cli.main(["check", "task.py"]) == 2
     assert "2. c is wrong" in capsys.readouterr().err
-    room("autocut.task.check", check_task=lambda path: [])
+    room("autocut.task.check", check_task=lambda path: [], notes_of=lambda path: ["weights are folded"])
     assert cli.main(["check", "task.py"]) == 0
     assert capsys.readouterr().out == "task.py: no faults\n"
 

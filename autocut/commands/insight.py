@@ -26,13 +26,15 @@ _BAR_WIDTH = 40
 @click.pass_obj
 def check(console: Console, task: str | None) -> int:
     """Find every fault of TASK at once, each with a hint. Without TASK, the embedded digits task is checked."""
-    from autocut.task.check import check_task
+    from autocut.task.check import check_task, notes_of
 
     name = task or "embedded digits task"
     with console.busy(f"checking {name}"):
         faults = check_task(task)
     if faults:
         raise FaultsError(name, faults)
+    for note in notes_of(task):
+        console.info(note)
     console.data(f"{name}: no faults")
     return 0
 

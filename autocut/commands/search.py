@@ -100,6 +100,8 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         config = replace(config, out=config.folder(found.task.name))
         asked = _checked_space(config, found.methods)
         space = fit_space(asked, found.unfit)
+        for note in found.task.notes:
+            console.info(note)
         _tell_unfit(asked, found.unfit, console)
 
         from autocut.execution.session import run_search

@@ -28,6 +28,7 @@ class TaskFacts:
     epochs: int
     is_pretrained: bool
     shares_examples: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,13 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     from autocut.stages.libraries import required_libraries
     from autocut.stages.methods import known_methods, unfit_methods
     from autocut.task.check import check_task
+    from autocut.task.library_noise import quietly
     from autocut.task.loading import load_task
 
     keep_libraries_quiet()
     torch.set_num_threads(1)
-    task = load_task(task_path)
+    with quietly():
+        task = load_task(task_path)
     if faults := check_task(task_path, ask):
         raise FaultsError(f"task {task.name}", faults)
     lowerings = {}
@@ -113,7 +116,7 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
         reason = lowering.infeasible_reason(dtype, mode)
         graph = "" if reason else lowering.numerics(dtype, mode)
         lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds)
-    samples = len(task.train_data)  # type: ignore[arg-type]
-    facts = TaskFacts(task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples)
+    samples, notes = len(task.train_data), tuple(task.folded.notes())  # type: ignore[arg-type]
+    facts = TaskFacts(task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained)
     return Preflight(known_methods(), lowerings, facts, unfit, required_libraries())

@@ -39,9 +39,10 @@ def untouched_stage(runner: StageRunner) -> Stage[None]:
 
     def make(folder: Path, _: None) -> Facts:
         model = task.build_model()
+        masks = task.folded.masks
         if trains:
-            return _train(runner, key, model, {}, settings, TeacherOutputs(), folder)
-        save_model(folder, model, {})
+            return _train(runner, key, model, masks, settings, TeacherOutputs(), folder)
+        save_model(folder, model, masks)
         return {"samples_seen": 0, "train_seconds": 0.0}
 
     return Stage("baseline", "train" if trains else "build", "training", key, _nothing, make)
@@ -76,7 +77,8 @@ def scratch_stage(runner: StageRunner) -> Stage[None]:
     """Return the stage that builds the task's model before any training."""
 
     def make(folder: Path, _: None) -> None:
-        save_model(folder, runner.context.task.build_model(), {})
+        task = runner.context.task
+        save_model(folder, task.build_model(), task.folded.masks)
 
     return Stage("scratch", "build", "training", runner.key("", "scratch", {}), _nothing, make)
 

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import shutil
 import sysconfig
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from autocut.errors import AutocutError, CompilerError, OutOfMemoryError
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Hide warnings and log lines below ERROR inside the block. Exceptions pass.
-
-    All loggers are silenced at once. Compiler libraries have hundreds, and setting the level of one clears the caches of all.
-    """
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+from autocut.task.library_noise import quietly as quietly  # every compiler needs both
 
 
 @contextlib.contextmanager

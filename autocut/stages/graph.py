@@ -23,6 +23,7 @@ from autocut.errors import BundleError
 from autocut.stages.archive import read_archive
 from autocut.stages.compilers import quietly, translated
 from autocut.task.batches import Inputs, batch_length, call, pad, take, tensors
+from autocut.task.exporting import export_program
 
 GRAPH_VERSION = 2
 """Part of the key of each stage that starts from a graph: raise it when graph folders change."""
@@ -144,8 +145,8 @@ def export_model(model: nn.Module, inputs: Inputs) -> ExportedProgram:
         shapes[tensor] = {0: batch}
     arguments = () if isinstance(example, dict) else (example,) if isinstance(example, Tensor) else example
     keywords = example if isinstance(example, dict) else None
-    with translated("torch.export"), quietly(), torch.no_grad():
-        return torch.export.export(model, arguments, keywords, dynamic_shapes=shapes)  # type: ignore[arg-type]  # torch 2.13: the annotation is too narrow
+    with translated("torch.export"):
+        return export_program(model, arguments, keywords, shapes)
 
 
 def save_graph(program: ExportedProgram, signature: Signature, folder: Path) -> None:

@@ -79,6 +79,12 @@ def take(inputs: Inputs, n: int) -> Inputs:
     return transform(inputs, lambda tensor: tensor[:n])
 
 
+def cut(batch: Batch, n: int) -> Batch:
+    """Return the first `n` examples with their targets, or all if there are fewer."""
+    inputs, targets = batch
+    return take(inputs, n), targets[:n]
+
+
 def pad(inputs: Inputs, n: int) -> Inputs:
     """Return exactly `n` examples: the given ones, repeated from the start.
 
@@ -92,6 +98,17 @@ def pad(inputs: Inputs, n: int) -> Inputs:
         raise ValueError(f"a batch that is padded to {n} must hold 1 to {n} examples, got {length}")
     rows = torch.arange(n) % length
     return inputs if length == n else transform(inputs, lambda tensor: tensor[rows.to(tensor.device)])
+
+
+def copied(inputs: Inputs) -> Inputs:
+    """Return a copy, for a model that may change its inputs in place."""
+    return transform(inputs, torch.clone)
+
+
+def changed(inputs: Inputs, before: Inputs) -> list[str]:
+    """Names of the tensors in `inputs` that differ from those in `before`."""
+    old = tensors(before)
+    return [name for name, tensor in tensors(inputs).items() if tensor_identity("", tensor) != tensor_identity("", old[name])]
 
 
 def move(inputs: Inputs, device: torch.device | str) -> Inputs:

@@ -1,7 +1,8 @@
 """`autocut check`: every fault of a task at once, in seconds, each with a hint.
 
-The check trains nothing. Of the locked test split it uses only the length and the hashes of the inputs. Large splits are sampled
-(`SAMPLE` examples, evenly spread) so that the check stays fast. Only overlaps are searched in up to `OVERLAP_EXAMPLES` examples.
+The check takes two training steps on a copy, and trains nothing else. Of the locked test split it uses only the length and the
+hashes of the inputs. Large splits are sampled (`SAMPLE` examples, evenly spread) so that the check stays fast. Only overlaps are
+searched in up to `OVERLAP_EXAMPLES` examples. A slow model is called with fewer examples.
 """
 
 from __future__ import annotations
@@ -15,30 +16,39 @@ import torch
 from torch import nn
 
 from autocut.errors import AutocutError, Fault, nearest_hint
-from autocut.task.batches import Batch, tensors
+from autocut.task.batch_check import data_batch_faults
+from autocut.task.batches import Batch, cut, tensors
+from autocut.task.export_check import export_faults
 from autocut.task.kinds import kinds
+from autocut.task.library_noise import quietly
 from autocut.task.loading import load_task
 from autocut.task.model_check import (
     SAMPLE,
     AskWorker,
-    build_faults,
-    export_faults,
+    CallTime,
+    folding_faults,
     parameter_faults,
     run_faults,
     teacher_faults,
     to_fault,
+    try_again,
     try_build,
     untrained_faults,
     worker_faults,
 )
 from autocut.task.splits import Examples, input_hashes, length, spread
 from autocut.task.task import Task
+from autocut.task.training_check import training_faults
 
 OVERLAP_EXAMPLES = 100_000
 SHAPE_EXAMPLES, SHAPE_BATCH = 128, 8
 """Number of examples whose shapes are compared, in small batches: padded batches differ more in length when they are small."""
 
 _SAMPLE_BATCH = 256
+_BATCH = 32
+_CALL_S = 1.0
+"""A call of the model in a check is given about so many seconds: the batch is smaller where it would take longer."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -48,41 +58,81 @@ def check_task(path: str | Path | None, ask: AskWorker | None = None) -> list[Fa
     A fault may hide others: a file that does not load, a model that cannot be built. It is returned with all faults that can still
     be found. `ask` loads the task in another process; None starts a process for it.
     """
-    try:
-        task = load_task(path)
-    except AutocutError as error:
-        return [to_fault(error)]
-    faults = faults_of(task)
-    return faults + [fault for fault in worker_faults(task, path, ask) if fault not in faults]
+    with quietly():
+        try:
+            task = load_task(path)
+        except AutocutError as error:
+            return [to_fault(error)]
+        faults, model = _examined(task)
+        return faults + [fault for fault in worker_faults(task, path, ask, model) if fault not in faults]
+
+
+def notes_of(path: str | Path | None) -> list[str]:
+    """What a user should know about the task file `path`, which `check_task` has found good."""
+    with quietly():
+        return load_task(path).folded.notes()
 
 
 def faults_of(task: Task) -> list[Fault]:
     """All faults of `task` that can be found in this process."""
+    with quietly():
+        return _examined(task)[0]
+
+
+def _examined(task: Task) -> tuple[list[Fault], nn.Module | None]:
+    """All faults that can be found in this process, and a model that has not been called yet, if one could be built."""
     faults = list(_setting_faults(task))
     splits = _read_splits(task, faults)
     has_test = _has_test(task, faults)
     batches = {name: batch for name in splits if (batch := _first_batch(task, name, splits[name], faults)) is not None}
+    if not all(_has_batch_first(task, name, splits[name], faults) for name in batches):
+        batches = {}  # the other split would give the same faults again, and nothing else can be judged
     shape_faults = list(_shape_faults(task, {name: splits[name] for name in batches}))
-    faults += [*shape_faults, *_overlap_faults(task, splits, has_test=has_test)]
+    faults += shape_faults
+    if batches or not splits:
+        faults += _overlap_faults(task, splits, has_test=has_test)
     model = try_build(task, faults)
     if model is None:
-        return faults
-    faults += [*parameter_faults(model), *build_faults(task, model)]
+        return faults, None
+    faults += parameter_faults(model)
+    another = try_again(task, model, faults)
     if task.kind in kinds:
         faults += _answer_faults(task, model, batches, fixed_shapes=not shape_faults)
-    return faults
+    return faults, another
 
 
 def _answer_faults(task: Task, model: nn.Module, batches: Mapping[str, Batch], *, fixed_shapes: bool) -> list[Fault]:
-    """The faults of the model's answers, and of the teacher's; then whether the model can be exported."""
-    for name, batch in batches.items():
-        if faults := list(run_faults(task, model, name, batch)):
+    """The faults of the model's answers and of the teacher's; then whether the model can be trained and exported."""
+    if not batches:
+        return []
+    time = CallTime.of(task, model, next(iter(batches.values()))[0])
+    batches = {name: cut(batch, time.examples(_CALL_S, least=3, most=_BATCH)) for name, batch in batches.items()}
+    for number, (name, batch) in enumerate(batches.items()):
+        if faults := list(run_faults(task, model, name, batch, briefly=number > 0)):
             return faults  # the other split would give the same faults again
-    faults = list(untrained_faults(task, model, batches.get("validation"))) if fixed_shapes else []
+    faults = list(untrained_faults(task, model, batches.get("validation"), time)) if fixed_shapes else []
     if "train" in batches:
         inputs, _ = batches["train"]
-        faults += [*teacher_faults(task, model, inputs), *export_faults(model, inputs)]
+        faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs)]
+        faults += training_faults(task, model, cut(batches["train"], min(_training_batch(task), time.examples(_CALL_S, 2, _BATCH))))
+        faults += export_faults(task, model, inputs)
     return faults
+
+
+def _training_batch(task: Task) -> int:
+    """The task's batch size: some layers cannot train on one example. A wrong setting has a fault of its own."""
+    return task.batch_size if _is_integer(task.batch_size) and task.batch_size >= 1 else _BATCH
+
+
+def _has_batch_first(task: Task, name: str, dataset: Examples, faults: list[Fault]) -> bool:
+    """Whether the first dimension of every tensor of the split is the batch. If not, `faults` gets what is wrong."""
+    try:
+        found = list(data_batch_faults(task, name, dataset))
+    except Exception as error:
+        # A user's collate function may accept only some batch sizes.
+        found = [to_fault(task.data_error(name, error))]
+    faults += found
+    return not found
 
 
 def _setting_faults(task: Task) -> Iterator[Fault]:
@@ -158,9 +208,9 @@ def _has_examples(name: str, count: int, faults: list[Fault]) -> bool:
 
 
 def _first_batch(task: Task, name: str, dataset: Examples, faults: list[Fault]) -> Batch | None:
-    """Return the first batch, at most 32 examples. If the split cannot be read, return None, and `faults` gets the reason."""
+    """Return the first batch, at most `_BATCH` examples. If the split cannot be read, return None, and `faults` gets the reason."""
     try:
-        batch = next(iter(task.loader(dataset, 32)))
+        batch = next(iter(task.loader(dataset, _BATCH)))
         fault = _number_fault(task, name, dataset) or (_repeat_fault(task, dataset) if name == "validation" else None)
     except Exception as error:
         # A user's dataset or collate function may raise anything.

@@ -1,8 +1,7 @@
-"""The part of `autocut check` that examines the model: it is built, run, scored, exported, and loaded by a worker process."""
+"""The part of `autocut check` that examines the model: it is built, run, scored, and loaded by a worker process."""
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import os
@@ -10,8 +9,9 @@ import pickle
 import subprocess
 import sys
 import tempfile
-import warnings
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from autocut.errors import AutocutError, Fault
-from autocut.task.batches import Batch, Inputs, call, pad, take, tensors
+from autocut.task.batch_check import changed_inputs_fault, output_batch_fault
+from autocut.task.batches import Batch, Inputs, batch_length, call, copied, take, tensors
 from autocut.task.file import describe_error
 from autocut.task.splits import length, spread
 from autocut.task.task import Task, seeded
@@ -32,6 +33,42 @@ SAMPLE = 2048
 """Number of examples of a split that are examined, evenly spread."""
 
 WORKER_TIMEOUT_S = 120
+
+_FEW = 2
+_WARM_UP_S = 0.05, 0.5
+"""A first call that takes less is fast enough. Of one that takes more, most is work, not preparation."""
+_SCORING_S = 8.0
+
+
+@dataclass(frozen=True)
+class CallTime:
+    """Seconds that the model takes for one example. The checks of a slow model look at fewer examples."""
+
+    seconds: float
+
+    def examples(self, budget_s: float, least: int, most: int) -> int:
+        """Return how many examples the model answers in `budget_s` seconds, between `least` and `most`."""
+        return max(least, min(most, int(budget_s / max(self.seconds, 1e-9))))
+
+    @staticmethod
+    def of(task: Task, model: nn.Module, inputs: Inputs) -> CallTime:
+        """Time a call with two examples; a second call where the first may have spent its time on preparations.
+
+        A model that fails counts as fast: the check that runs it next reports why.
+        """
+        few, seconds = take(inputs, _FEW), 0.0
+        for _ in range(2):
+            started = time.perf_counter()
+            try:
+                with torch.no_grad(), seeded(task.seed):
+                    call(model, copied(few))
+            except Exception:
+                # A user's model may raise anything.
+                return CallTime(0.0)
+            seconds = time.perf_counter() - started
+            if not _WARM_UP_S[0] < seconds < _WARM_UP_S[1]:
+                break
+        return CallTime(seconds / _FEW)
 
 
 def to_fault(error: AutocutError) -> Fault:
@@ -69,14 +106,33 @@ def parameter_faults(model: nn.Module) -> Iterator[Fault]:
             return
 
 
-def build_faults(task: Task, model: nn.Module) -> Iterator[Fault]:
-    """A model that is the same object each time, or of which autocut cannot find out whether it is trained."""
+def try_again(task: Task, model: nn.Module, faults: list[Fault]) -> nn.Module | None:
+    """Build another model, and find out whether it is trained. `faults` gets what fails, and that it is the same object again."""
     try:
-        if task.build_model() is model:
-            yield Fault("task.model must build a new module each time, got the same one", "build it inside the function")
+        another = task.build_model()
+        if another is model:
+            faults.append(Fault("task.model must build a new module each time, got the same one", "build it inside the function"))
         _ = task.is_pretrained
     except AutocutError as error:
-        yield to_fault(error)
+        faults.append(to_fault(error))
+        return None
+    return another
+
+
+def folding_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
+    """A model that answers otherwise after its computed weights were folded."""
+    if not task.folded.weights:
+        return
+    with torch.no_grad(), seeded(task.seed):
+        expected = call(task.build_unfolded(), copied(inputs))
+        answered = call(model, copied(inputs))
+    if not torch.allclose(expected, answered, rtol=1e-3, atol=1e-5, equal_nan=True):
+        names = [name for names in task.folded.weights.values() for name in names]
+        yield Fault(
+            f"task.model must answer the same when the computed weight {names[0]} is folded, "
+            f"got a difference of {float((expected - answered).abs().max()):.3g}",
+            "call torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight') before the model is returned",
+        )
 
 
 def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
@@ -107,18 +163,29 @@ def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
         )
 
 
-def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterator[Fault]:
-    """A model that fails on one batch, does not fit the kind, answers differently twice, or has a loss that is not finite."""
+def run_faults(task: Task, model: nn.Module, name: str, batch: Batch, *, briefly: bool = False) -> Iterator[Fault]:
+    """A model that fails on a batch, changes it, does not fit the kind, answers differently twice, or whose loss is not finite.
+
+    Where another split has shown that the model answers alike twice and gives a row for each example, `briefly` spares these calls.
+    """
     inputs, targets = batch
+    given, tried = copied(inputs), inputs
     try:
         with torch.no_grad(), seeded(task.seed):
-            outputs, again = call(model, inputs), call(model, inputs)
+            outputs = again = call(model, given)
+            answers, change = [(outputs, batch_length(inputs))], changed_inputs_fault(given, inputs)
+            if not briefly and not change:
+                again, tried = call(model, inputs), take(inputs, 1)
+                answers.append((call(model, tried), 1))
     except Exception as error:
         # A user's model may raise anything.
         yield Fault(
-            f"task.model must run on a batch of {name} ({_shapes(inputs)}), got {describe_error(error, task.folder)}",
-            "check the shapes and dtypes of the first layer",
+            f"task.model must run on a batch of {name} ({_shapes(tried)}), got {describe_error(error, task.folder)}",
+            "check the shapes and dtypes of the first layer" if tried is inputs else "a served model gets single examples, too",
         )
+        return
+    if fault := change or output_batch_fault(answers):
+        yield fault
         return
     fault = _kind_fault(task, name, inputs, outputs, targets)
     if fault is not None:
@@ -187,12 +254,13 @@ def _judging_faults(task: Task, name: str, outputs: Tensor, targets: Tensor) -> 
         )
 
 
-def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Iterator[Fault]:
+def untrained_faults(task: Task, model: nn.Module, batch: Batch | None, time: CallTime) -> Iterator[Fault]:
     """A model that counts as trained, because its weights do not depend on the seed, but is no better than a constant answer."""
     kind = task.metric_kind
     if task.pretrained is not None or kind.chance is None or batch is None or not task.is_pretrained:
         return
-    loader = task.loader(task.validation_data, 128, spread(length(task.validation_data), 512))
+    examples = time.examples(_SCORING_S, least=32, most=512)
+    loader = task.loader(task.validation_data, min(examples, 128), spread(length(task.validation_data), examples))
     try:
         with torch.no_grad():
             scored = [(kind.scores(call(model, inputs), targets), targets) for inputs, targets in loader]
@@ -213,52 +281,17 @@ def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Itera
         )
 
 
-class _Called(nn.Module):
-    """A model that takes tensors by position and returns one tensor, as the pipeline exports it."""
-
-    def __init__(self, model: nn.Module, example: Inputs) -> None:
-        super().__init__()
-        self.model = model
-        self.names = tuple(example) if isinstance(example, dict) else None
-
-    def forward(self, *arguments: Tensor) -> Tensor:
-        """Call the model in its own form and pick the output tensor."""
-        return call(self.model, arguments if self.names is None else dict(zip(self.names, arguments, strict=True)))
-
-
-def export_faults(model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
-    """A model that cannot be exported with a free batch dimension. Every compile mode except eager starts from the export."""
-    example = pad(take(inputs, 2), 2)
-    arguments = tuple(tensors(example).values())
-    free = {0: torch.export.Dim("batch", min=1, max=65536)}
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            called = _Called(copy.deepcopy(model), example)
-            torch.export.export(called, arguments, dynamic_shapes=(tuple(free for _ in arguments),))
-    except Exception as error:
-        # torch.export raises a dozen types of its own, and passes on everything that the model raises.
-        yield Fault(
-            f"task.model must be exportable by torch.export with a free batch size, got {_first_lines(error)}",
-            "avoid branches on values and sizes taken with int() or .item(); see https://pytorch.org/docs/stable/export.html",
-        )
-
-
-def _first_lines(error: Exception) -> str:
-    """The first line with content. torch.export sometimes begins with a bare heading."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[0] if lines else ""
-    return f"{type(error).__name__}: {first if len(first) > 30 else ' '.join(lines[:2])}"
-
-
-def worker_faults(task: Task, path: str | Path | None, ask: AskWorker | None = None) -> Iterator[Fault]:
+def worker_faults(
+    task: Task, path: str | Path | None, ask: AskWorker | None = None, model: nn.Module | None = None
+) -> Iterator[Fault]:
     """Load the task and its model in another process and folder, as a worker does, and compare fingerprints.
 
-    If the model cannot be built or the data cannot be read, this gives the same fault as the earlier checks.
+    `model` is the task's model if it was built already. If it cannot be built or the data cannot be read, this gives the same fault
+    as the earlier checks.
     """
     try:
         pickled = io.BytesIO()
-        pickle.dump(task.build_model(), pickled)
+        pickle.dump(task.build_model() if model is None else model, pickled)
     except AutocutError as error:
         yield to_fault(error)
         return

@@ -45,6 +45,7 @@ from torch.utils.data import Subset
 from autocut.errors import AutocutError, TaskError
 from autocut.task.batches import tensor_identity, tensors
 from autocut.task.file import describe_error
+from autocut.task.folding import Folded, fold_weights
 from autocut.task.identity import code_hash, state_hash
 from autocut.task.kinds import Kind, Summary, kinds, mean_score
 from autocut.task.splits import Collate, Examples, Loader, LockedSplit, length, make_indices, spread, to_dataset
@@ -61,7 +62,8 @@ class Task:
     `optimizer` makes an optimizer for an iterable of parameters (default: AdamW, learning rate 1e-3). `collate` joins a list of
     items into a batch. Latency is measured at the first of `serving_batch_sizes`, throughput at the last. `teacher` builds a larger
     trained model to distil from (default: the model itself). A bundle carries examples of the test split with their targets;
-    ``share_examples=False`` gives it synthetic inputs instead. `load_task` sets `path` and the sources.
+    ``share_examples=False`` gives it synthetic inputs instead. `load_task` sets `path` and the sources. `build_model` sets
+    `folded`: the weights that the user's model computes in every call, such as weight normalization (`autocut.task.folding`).
     """
 
     name: str
@@ -85,6 +87,7 @@ class Task:
     path: Path | None = field(default=None, init=False)
     source_sha256: str = field(default="", init=False, repr=False)
     source_files: frozenset[Path] = field(default=frozenset(), init=False, repr=False)
+    folded: Folded = field(default_factory=Folded, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Lock the test split."""
@@ -135,16 +138,26 @@ class Task:
         return _with_own_functions(kinds[str(self.kind)](), self)
 
     def build_model(self, seed: int | None = None) -> nn.Module:
-        """Build the model in eval mode, with random weights from `seed` (default: the task's).
+        """Build the model in eval mode, with random weights from `seed` (default: the task's). Computed weights are folded.
 
         Raises:
             TaskError: the task's function fails, or does not return a model.
         """
+        model = self.build_unfolded(seed)
+        object.__setattr__(self, "folded", self._fold(model, "task.model"))
+        return model
+
+    def build_unfolded(self, seed: int | None = None) -> nn.Module:
+        """Build the model as the user's function returns it, in eval mode."""
         return self._build(self.model, "task.model", self.seed if seed is None else seed)
 
     def build_teacher(self) -> nn.Module | None:
         """Build the task's own teacher in eval mode. None if the untouched model is the teacher."""
-        return None if self.teacher is None else self._build(self.teacher, "task.teacher", self.seed)
+        if self.teacher is None:
+            return None
+        teacher = self._build(self.teacher, "task.teacher", self.seed)
+        self._fold(teacher, "task.teacher")
+        return teacher
 
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """Make the task's optimizer for `parameters`."""
@@ -251,6 +264,16 @@ class Task:
                     f"run one batch through the model inside {name}()",
                 )
         return model.eval()
+
+    def _fold(self, model: nn.Module, subject: str) -> Folded:
+        try:
+            return fold_weights(model)
+        except Exception as error:
+            # A parametrization may be the user's own.
+            raise TaskError(
+                f"{subject} must have weights that can be folded, got {describe_error(error, self.folder)}",
+                "call torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight') before the model is returned",
+            ) from error
 
     def _state_hash_for_rule(self, seed: int) -> bytes:
         seeds_left: list[int] = []
