@@ -98,6 +98,7 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     from autocut.stages.compile import modes
     from autocut.stages.libraries import required_libraries
     from autocut.stages.methods import known_methods, unfit_methods
+    from autocut.stages.train import kind_as_used
     from autocut.task.check import check_task
     from autocut.task.loading import load_task
 
@@ -111,5 +112,5 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
         graph = "" if reason else lowering.numerics(dtype, mode)
         lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds)
     facts = TaskFacts(task.name, task.fingerprint, len(task.train_data), task.epochs, task.is_pretrained)  # type: ignore[arg-type]
-    unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained)
+    unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
     return Preflight(known_methods(), lowerings, facts, unfit, required_libraries())

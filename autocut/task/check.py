@@ -1,7 +1,8 @@
 """`autocut check`: every fault of a task at once, in seconds, each with a hint.
 
-The check trains nothing. Of the locked test split it uses only the length and the hashes of the inputs. Large splits are sampled
-(`SAMPLE` examples, evenly spread) so that the check stays fast. Only overlaps are searched in up to `OVERLAP_EXAMPLES` examples.
+The check trains nothing. Of the locked test split it uses only the length, and hashes, shapes and dtypes of the inputs. Large
+splits are sampled (`SAMPLE` examples, evenly spread) so that the check stays fast. Only overlaps are searched in up to
+`OVERLAP_EXAMPLES` examples.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from autocut.errors import AutocutError, Fault, nearest_hint
 from autocut.task.batches import Batch, tensors
 from autocut.task.kinds import kinds
 from autocut.task.loading import load_task
+from autocut.task.metric_check import metric_faults
 from autocut.task.model_check import (
     SAMPLE,
     AskWorker,
@@ -31,6 +32,7 @@ from autocut.task.model_check import (
     untrained_faults,
     worker_faults,
 )
+from autocut.task.split_check import locked_shape_fault, repeat_fault, train_eval_faults
 from autocut.task.splits import Examples, input_hashes, length, spread
 from autocut.task.task import Task
 
@@ -63,7 +65,9 @@ def faults_of(task: Task) -> list[Fault]:
     has_test = _has_test(task, faults)
     batches = {name: batch for name in splits if (batch := _first_batch(task, name, splits[name], faults)) is not None}
     shape_faults = list(_shape_faults(task, {name: splits[name] for name in batches}))
-    faults += [*shape_faults, *_overlap_faults(task, splits, has_test=has_test)]
+    faults += [*shape_faults, *train_eval_faults(task), *_overlap_faults(task, splits, has_test=has_test)]
+    if has_test and not shape_faults:
+        faults += _locked_shape_faults(task, batches)
     model = try_build(task, faults)
     if model is None:
         return faults
@@ -79,6 +83,8 @@ def _answer_faults(task: Task, model: nn.Module, batches: Mapping[str, Batch], *
         if faults := list(run_faults(task, model, name, batch)):
             return faults  # the other split would give the same faults again
     faults = list(untrained_faults(task, model, batches.get("validation"))) if fixed_shapes else []
+    if "validation" in batches:
+        faults += [fault for fault in metric_faults(task, model) if fault not in faults]
     if "train" in batches:
         inputs, _ = batches["train"]
         faults += [*teacher_faults(task, model, inputs), *export_faults(model, inputs)]
@@ -161,7 +167,7 @@ def _first_batch(task: Task, name: str, dataset: Examples, faults: list[Fault]) 
     """Return the first batch, at most 32 examples. If the split cannot be read, return None, and `faults` gets the reason."""
     try:
         batch = next(iter(task.loader(dataset, 32)))
-        fault = _number_fault(task, name, dataset) or (_repeat_fault(task, dataset) if name == "validation" else None)
+        fault = _number_fault(task, name, dataset) or (repeat_fault(task, dataset) if name == "validation" else None)
     except Exception as error:
         # A user's dataset or collate function may raise anything.
         faults.append(to_fault(task.data_error(name, error)))
@@ -184,15 +190,6 @@ def _number_fault(task: Task, name: str, dataset: Examples) -> Fault | None:
     return None
 
 
-def _repeat_fault(task: Task, validation: Examples) -> Fault | None:
-    """Return a fault if the first batch changes when it is read again."""
-    (inputs, targets), (inputs_again, targets_again) = (next(iter(task.loader(validation, 32))) for _ in range(2))
-    pairs = zip((*tensors(inputs).values(), targets), (*tensors(inputs_again).values(), targets_again), strict=True)
-    if all(torch.equal(one, other) for one, other in pairs):
-        return None
-    return Fault("task.validation must give the same examples each time, got others", "leave random augmentation to train")
-
-
 def _shape_faults(task: Task, splits: Mapping[str, Examples]) -> Iterator[Fault]:
     """The first input whose shape, apart from the batch dimension, differs between batches. An export fixes these shapes."""
     first: dict[str, tuple[int, ...]] = {}
@@ -212,6 +209,17 @@ def _shape_faults(task: Task, splits: Mapping[str, Examples]) -> Iterator[Fault]
                         "pad to one length in collate=",
                     )
                     return
+
+
+def _locked_shape_faults(task: Task, batches: Mapping[str, Batch]) -> Iterator[Fault]:
+    """A test split whose inputs have other shapes or dtypes than those of train."""
+    try:
+        fault = locked_shape_fault(task, batches["train"]) if "train" in batches else None
+    except Exception:
+        # `_overlap_faults` reads the test split too, and reports the same error.
+        return
+    if fault is not None:
+        yield fault
 
 
 def _overlap_faults(task: Task, splits: Mapping[str, Examples], *, has_test: bool) -> Iterator[Fault]:

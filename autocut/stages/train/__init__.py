@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from autocut.registry import import_all
-from autocut.stages.train.distillation import check_distillation
+from autocut.stages.train.distillation import check_distillation, kind_as_used, sample_answers
 from autocut.stages.train.ordering import score_difficulty
 from autocut.stages.train.plan import planned_sizes
 from autocut.stages.train.registries import curricula, distillations, orders
@@ -24,8 +24,10 @@ __all__ = [
     "check_distillation",
     "curricula",
     "distillations",
+    "kind_as_used",
     "orders",
     "planned_sizes",
+    "sample_answers",
     "score_difficulty",
     "teacher_logits",
     "train_model",
