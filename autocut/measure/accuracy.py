@@ -179,9 +179,9 @@ def _bootstrapped(
         for index in range(resamples):
             drawn = rng.integers(0, n, n)
             targets = scores.targets[drawn]
-            metrics[index] = _resampled(kind, scores.scores[drawn], targets)
+            metrics[index] = metric_or_nan(kind, scores.scores[drawn], targets)
             if baseline is not None:
-                differences[index] = metrics[index] - _resampled(kind, baseline.scores[drawn], targets)
+                differences[index] = metrics[index] - metric_or_nan(kind, baseline.scores[drawn], targets)
     interval = _interval(metric, metrics)
     if baseline is None:
         return Accuracy(split, n, interval)
@@ -189,8 +189,8 @@ def _bootstrapped(
     return Accuracy(split, n, interval, _interval(difference, differences), _bootstrap_p_value(differences))
 
 
-def _resampled(kind: Kind, scores: Array, targets: Array) -> float:
-    """Return the metric of a resample, NaN where it is not defined there: a resample may hold a single class."""
+def metric_or_nan(kind: Kind, scores: Array, targets: Array) -> float:
+    """Return the metric of some examples, NaN where it is not defined: a resample or a part of a split may hold one class."""
     try:
         return float(kind.summarize(scores, targets))
     except Exception:
