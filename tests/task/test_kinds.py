@@ -186,13 +186,14 @@ def test_a_map_of_another_size_than_the_targets_is_told():
     assert "interpolate" in fault.hint
 
 
-def test_inverse_perplexity_is_the_exponential_of_minus_the_loss_per_token():
+def test_negative_perplexity_is_minus_the_exponential_of_the_loss_per_token():
     """Over the tokens of the whole split: a short sequence does not weigh as much as a long one."""
     outputs, targets = torch.randn(4, 6, 9), torch.randint(0, 9, (4, 6))
     targets[0, 1:] = IGNORED
     loss = kinds["perplexity"]().loss(outputs, targets)
 
-    assert metric_of("perplexity", outputs, targets) == pytest.approx(float((-loss).exp()), rel=1e-5)
+    assert metric_of("perplexity", outputs, targets) == pytest.approx(-float(loss.exp()), rel=1e-5)
+    assert np.isfinite(metric_of("perplexity", 1e4 * outputs, targets))
 
 
 def test_a_masked_logit_of_a_token_that_does_not_count_harms_no_score():
@@ -200,4 +201,4 @@ def test_a_masked_logit_of_a_token_that_does_not_count_harms_no_score():
     outputs = torch.tensor([[[0.0, -torch.inf], [0.0, 0.0]]])
     targets = torch.tensor([[IGNORED, 1]])
 
-    assert metric_of("perplexity", outputs, targets) == pytest.approx(0.5)
+    assert metric_of("perplexity", outputs, targets) == pytest.approx(-2)

@@ -1,8 +1,7 @@
 """Perplexity: language modeling judged by how probable the right tokens are, not by whether they are the most probable ones.
 
-The metric is 1 / perplexity, which is the geometric mean of the probabilities that the model gives to the right tokens. It lies
-between 0 and 1 and is higher for a better model, so a front, a floor and a limit on the drop read it as they read an accuracy: 0.05
-is a perplexity of 20.
+The metric is minus the perplexity: higher is better, and a front shows the number that people know. -20 is a perplexity of 20, and
+5% less is a perplexity of 21. (1 / perplexity would lie between 0 and 1 like an accuracy, but 5 points of 0.05 are everything.)
 """
 
 from __future__ import annotations
@@ -19,18 +18,21 @@ from torch import Tensor
 from autocut.task.kinds import Kind, kinds
 from autocut.task.kinds.language_modeling import counted_tokens, token_fault, token_loss, token_shape_fault, unshifted_fault
 
+_MOST_NATS = 100.0
+"""A loss per token beyond this is as bad as this: its exponential would be no finite number."""
+
 
 @kinds.register("perplexity")
 def perplexity() -> Kind:
-    """Outputs (n, t, vocabulary), targets (n, t) ids, -100 ignored: cross entropy, and 1 / perplexity over all tokens of a split.
+    """Outputs (n, t, vocabulary), targets (n, t) ids, -100 ignored: cross entropy, and minus the perplexity of a whole split.
 
     Scores, shape (n, 2), are the summed log-probability of a sequence and its number of tokens. So each token weighs the same.
     """
     return Kind(
-        name="inverse_perplexity",
+        name="negative_perplexity",
         loss=token_loss,
         scores=_log_probability_and_tokens,
-        summarize=inverse_perplexity,
+        summarize=negative_perplexity,
         is_binary=False,
         output_fault=partial(token_shape_fault, kind="perplexity"),
         target_fault=token_fault,
@@ -43,10 +45,10 @@ def perplexity() -> Kind:
     )
 
 
-def inverse_perplexity(scores: NDArray[Any], targets: NDArray[Any]) -> float:  # noqa: ARG001  (the signature of every summary)
-    """1 / perplexity from summed log-probabilities and numbers of tokens, shape (n, 2). NaN where no token counts."""
+def negative_perplexity(scores: NDArray[Any], targets: NDArray[Any]) -> float:  # noqa: ARG001  (the signature of every summary)
+    """Minus the perplexity, from summed log-probabilities and numbers of tokens, shape (n, 2). NaN where no token counts."""
     log_probability, tokens = scores.sum(axis=0)
-    return math.exp(log_probability / tokens) if tokens > 0 else math.nan
+    return -math.exp(min(-log_probability / tokens, _MOST_NATS)) if tokens > 0 else math.nan
 
 
 def _log_probability_and_tokens(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -62,4 +64,4 @@ def _of_token_frequencies(targets: Tensor) -> float:
     """The best constant answer gives each token the probability that it has in the targets."""
     counts = np.unique_counts(targets[counted_tokens(targets)].numpy()).counts
     shares = counts / counts.sum()
-    return float(np.exp(np.sum(shares * np.log(shares))))
+    return -float(np.exp(-np.sum(shares * np.log(shares))))
