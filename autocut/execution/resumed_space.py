@@ -22,11 +22,16 @@ def space_document(space: Space) -> str:
 def space_of_study(space: Space, stored: str) -> Space:
     """Return `space` as the study with the document `stored` knows it, or `space` itself where more than new choices differ.
 
-    A new version of autocut may give a shipped space new methods. In Optuna a parameter cannot change its choices.
+    A new version of autocut may give a shipped space new methods. In Optuna a parameter cannot change its choices. New numbers on an
+    axis stay a difference.
     """
     known: Mapping[str, Any] = {axis["name"]: axis["choices"] for axis in json.loads(stored).get("axes", [])}
-    gained = {axis.name: [choice for choice in axis.choices if choice not in known.get(axis.name, ())] for axis in space}
-    reduced = fit_space(space, {name: choices for name, choices in gained.items() if name in known})
+    gained = {
+        axis.name: [str(choice) for choice in axis.choices if choice not in known[axis.name]]
+        for axis in space
+        if axis.name in known
+    }
+    reduced = fit_space(space, gained)
     return reduced if space_document(reduced) == stored else space
 
 
