@@ -22,8 +22,8 @@ def space_document(space: Space) -> str:
 def space_of_study(space: Space, stored: str) -> Space:
     """Return `space` as the study with the document `stored` knows it, or `space` itself where more than new choices differ.
 
-    A new version of autocut may give a shipped space new methods. In Optuna a parameter cannot change its choices. New numbers on an
-    axis stay a difference.
+    A new version of autocut may give a shipped space new methods. In Optuna a parameter cannot change its choices. New numbers on
+    an axis stay a difference.
     """
     known: Mapping[str, Any] = {axis["name"]: axis["choices"] for axis in json.loads(stored).get("axes", [])}
     gained = {
