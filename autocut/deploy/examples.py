@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autocut.errors import BundleError
-from autocut.measure.accuracy import join_targets
 from autocut.task.batches import Batch, Inputs, batch_length, from_numpy, take, to_numpy
-from autocut.task.kinds import kinds
+from autocut.task.kinds import join_targets, kinds
 
 StoredArray = NDArray[Any]
 MAX_EXAMPLES = 256

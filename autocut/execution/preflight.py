@@ -101,6 +101,7 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     from autocut.stages.compile import modes
     from autocut.stages.libraries import required_libraries
     from autocut.stages.methods import known_methods, unfit_methods
+    from autocut.stages.train import kind_as_used
     from autocut.task.check import check_task
     from autocut.task.library_noise import quietly
     from autocut.task.loading import load_task
@@ -118,5 +119,5 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
         lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds)
     samples, notes = len(task.train_data), tuple(task.folded.notes())  # type: ignore[arg-type]
     facts = TaskFacts(task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes)
-    unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained)
+    unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
     return Preflight(known_methods(), lowerings, facts, unfit, required_libraries())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import shlex
 import sys
@@ -11,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
 
 import autocut
@@ -23,6 +23,7 @@ from autocut.execution.accounting import AccountedExecutor
 from autocut.execution.executor import run_jobs
 from autocut.execution.preflight import Preflight
 from autocut.execution.ray_tune import TuneExecutor
+from autocut.execution.resumed_space import left_out, space_document, space_of_study
 from autocut.execution.worker_pool import WorkerPool
 from autocut.front import FrontPoint
 from autocut.measure.memory import MachineMemory
@@ -43,7 +44,7 @@ from autocut.search.state import SearchState
 from autocut.search.timesheet import Timesheet
 from autocut.search.trial_store import StudyTrialStore
 from autocut.space import Space, read_recipe
-from autocut.study import Study, create_study, without_password
+from autocut.study import Study, create_study, stored_space, without_password
 
 _BEAT_EVERY_S = 1.0
 _LAST_WORDS_S = 1.0
@@ -71,6 +72,8 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
     """
     clock = time.time
     console = console.bound()
+    folder = config.folder(found.task.name)
+    space = _space_of_study(space, folder, console)
     settings = SearchSettings(
         space,
         graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
@@ -80,7 +83,6 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         user_recipes=tuple(read_recipe(path, space) for path in config.try_recipes),
         workers=config.workers,
     )
-    folder = config.folder(found.task.name)
     study = create_study(
         folder,
         name=found.task.name,
@@ -237,19 +239,19 @@ def _check_same_conditions(study: Study, price: dict[str, object], config: Searc
     study.describe({**asked, "task_path": config.task_path, "space": config.space, "share_examples": config.examples})
 
 
+def _space_of_study(space: Space, folder: Path, console: Console) -> Space:
+    """Return `space` without the choices that it has gained since the study in `folder` was begun, and name them."""
+    stored = stored_space(folder)
+    known = space if stored is None else space_of_study(space, stored)
+    for choice in left_out(space, known):
+        console.info(f"left out: {choice}: the study was begun without it; --out FOLDER starts one with it")
+    return known
+
+
 def told_command(config: SearchConfig) -> str:
     """The command as it was typed, for the readers of a bundle: without the password of a database."""
     words = shlex.join(["autocut", *sys.argv[1:]])
     return words.replace(config.storage, without_password(config.storage)) if config.storage else words
-
-
-def space_document(space: Space) -> str:
-    """One spelling of a space, to tell whether a study was made for it."""
-    axes = [
-        {**asdict(replace(axis, when={})), "when": {name: list(values) for name, values in axis.when.items()}}
-        for axis in space.axes
-    ]
-    return json.dumps({"name": space.name, "objectives": dict(space.objectives), "axes": axes}, sort_keys=True)
 
 
 def versions(modules: Sequence[str]) -> dict[str, str]:

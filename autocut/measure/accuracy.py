@@ -6,8 +6,10 @@ detects much smaller changes than two separate intervals would.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ from autocut.errors import DivergedError, InputError
 from autocut.measurement import Accuracy, Interval
 from autocut.stages.lowering import Predict
 from autocut.task.batches import Batch
-from autocut.task.kinds import IGNORED, Kind
+from autocut.task.kinds import Kind, join_targets
 
 Array = NDArray[Any]
 
@@ -29,13 +31,16 @@ _Z = 1.959963984540054
 """97.5% quantile of the normal distribution."""
 _MOST_RESAMPLES = 999
 _FEWEST_RESAMPLES = 199
-_RESAMPLED_EXAMPLES = 5_000_000
-"""A bootstrap draws about this many examples in total, within the two bounds above."""
+_RESAMPLED_NUMBERS = 5_000_000
+"""A bootstrap draws about this many scores in total, within the two bounds above."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One model's scores, shape (n,), and the targets of the same examples, shape (n, ...)."""
+    """One model's scores, shape (n,) or (n, k), and the targets of the same examples, shape (n, ...).
+
+    Where the metric does not read the targets (`Kind.reads_targets`), `targets` has a hash of each, shape (n,).
+    """
 
     scores: Array
     targets: Array
@@ -43,6 +48,8 @@ class Scores:
 
 def score_model(predict: Predict, loader: Iterable[Batch], kind: Kind) -> Scores:
     """Score every example of `loader`.
+
+    The metric itself is not computed here: it may be undefined on few examples.
 
     Raises:
         DivergedError: an output is NaN, or a score is not finite.
@@ -63,7 +70,8 @@ def score_model(predict: Predict, loader: Iterable[Batch], kind: Kind) -> Scores
                 f"scores must be finite, got {batch[~np.isfinite(batch)][0]} within examples {seen} to {seen + len(batch) - 1}"
             )
         scores.append(batch)
-        targets.append(expected.detach().cpu().numpy())
+        wanted = expected.detach().cpu().numpy()
+        targets.append(wanted if kind.reads_targets else _hashes(wanted))
         seen += len(expected)
     if not seen:
         raise InputError("a split must have examples, got none", "give the task a larger split")
@@ -84,7 +92,7 @@ def to_accuracy(split: str, scores: Scores, kind: Kind, baseline: Scores | None 
         seed: Seed of the bootstrap.
 
     Raises:
-        DivergedError: the metric is not finite.
+        DivergedError: the metric is not finite, or the task's own `summarize` fails.
         ValueError: the scores of `baseline` belong to other examples.
 
     References:
@@ -92,16 +100,31 @@ def to_accuracy(split: str, scores: Scores, kind: Kind, baseline: Scores | None 
     """
     n = len(scores.scores)
     if baseline is not None and (
-        len(baseline.scores) != n or not np.array_equal(baseline.targets, scores.targets, equal_nan=_is_float(scores.targets))
+        len(baseline.scores) != n
+        or not np.array_equal(baseline.targets, scores.targets, equal_nan=bool(np.issubdtype(scores.targets.dtype, np.inexact)))
     ):
         raise ValueError(f"a paired comparison needs the same examples, got {n} and {len(baseline.scores)}, or other targets")
-    metric = float(kind.summarize(scores.scores, scores.targets))
-    if not math.isfinite(metric):
-        raise DivergedError(f"the metric must be finite, got {metric}")
+    metric = summarize(kind, scores, split)
     if kind.is_binary and math.isclose(metric, float(np.mean(scores.scores)), abs_tol=1e-12):
         interval = wilson_interval(round(float(np.sum(scores.scores))), n)
         return Accuracy(split, n, interval, *(_paired_binary(scores.scores, baseline.scores) if baseline else (None, None)))
     return _bootstrapped(split, metric, scores, kind, baseline, np.random.default_rng(seed))
+
+
+def summarize(kind: Kind, scores: Scores, split: str) -> float:
+    """Return the metric of a whole split.
+
+    Raises:
+        DivergedError: it is not finite, or the task's own function fails.
+    """
+    try:
+        metric = float(kind.summarize(scores.scores, scores.targets))
+    except Exception as error:
+        # A user's function may raise anything on scores that `autocut check` has not seen.
+        raise DivergedError(f"{kind.name} must be defined on {split}, got {type(error).__name__}: {error}") from error
+    if not math.isfinite(metric):
+        raise DivergedError(f"the metric must be finite, got {metric}")
+    return metric
 
 
 def wilson_interval(successes: int, n: int) -> Interval:
@@ -150,14 +173,16 @@ def _bootstrapped(
     split: str, metric: float, scores: Scores, kind: Kind, baseline: Scores | None, rng: np.random.Generator
 ) -> Accuracy:
     n = len(scores.scores)
-    resamples = min(max(_RESAMPLED_EXAMPLES // n, _FEWEST_RESAMPLES), _MOST_RESAMPLES)
+    resamples = min(max(_RESAMPLED_NUMBERS // scores.scores.size, _FEWEST_RESAMPLES), _MOST_RESAMPLES)
     metrics, differences = np.empty(resamples), np.empty(resamples)
-    for index in range(resamples):
-        drawn = rng.integers(0, n, n)
-        targets = scores.targets[drawn]
-        metrics[index] = kind.summarize(scores.scores[drawn], targets)
-        if baseline is not None:
-            differences[index] = metrics[index] - kind.summarize(baseline.scores[drawn], targets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a metric that is undefined on a resample
+        for index in range(resamples):
+            drawn = rng.integers(0, n, n)
+            targets = scores.targets[drawn]
+            metrics[index] = metric_or_nan(kind, scores.scores[drawn], targets)
+            if baseline is not None:
+                differences[index] = metrics[index] - metric_or_nan(kind, baseline.scores[drawn], targets)
     interval = _interval(metric, metrics)
     if baseline is None:
         return Accuracy(split, n, interval)
@@ -165,8 +190,16 @@ def _bootstrapped(
     return Accuracy(split, n, interval, _interval(difference, differences), _bootstrap_p_value(differences))
 
 
+def metric_or_nan(kind: Kind, scores: Array, targets: Array) -> float:
+    """Return the metric of some examples, NaN where it is not defined: a resample or a part of a split may hold one class."""
+    try:
+        return float(kind.summarize(scores, targets))
+    except Exception:
+        # A user's function may raise anything. It has worked on the whole split.
+        return math.nan
+
+
 def _interval(value: float, resampled: Array) -> Interval:
-    # A metric may be undefined on some resamples, such as a resample with a single class.
     low, high = np.percentile(resampled[np.isfinite(resampled)], [2.5, 97.5]) if np.isfinite(resampled).any() else (value, value)
     return Interval(value, min(float(low), value), max(float(high), value))
 
@@ -177,24 +210,7 @@ def _bootstrap_p_value(differences: Array) -> float:
     return min(1.0, 2 * (beyond + 1) / (len(finite) + 1))
 
 
-def join_targets(parts: Sequence[Array]) -> Array:
-    """Join the targets of all batches. Batches of text may differ in length; shorter ones are padded to the longest."""
-    shapes = np.array([part.shape[1:] for part in parts])
-    if (shapes == shapes[0]).all():
-        return np.concatenate(parts)
-    longest = shapes.max(axis=0)
-    filler = np.nan if _is_float(parts[0]) else IGNORED
-    return np.concatenate(
-        [
-            np.pad(
-                part,
-                [(0, 0), *((0, most - length) for most, length in zip(longest, part.shape[1:], strict=True))],
-                constant_values=filler,
-            )
-            for part in parts
-        ]
-    )
-
-
-def _is_float(array: Array) -> bool:
-    return bool(np.issubdtype(array.dtype, np.inexact))
+def _hashes(targets: Array) -> Array:
+    """Eight bytes of BLAKE2 over each target, shape (n,)."""
+    rows = [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).digest() for row in targets]
+    return np.frombuffer(b"".join(rows), dtype=np.uint64)

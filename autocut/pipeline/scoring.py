@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from autocut.errors import DeadlineError
-from autocut.measure.accuracy import Scores, join_targets, score_model
+from autocut.measure.accuracy import Scores, score_model
+from autocut.task.kinds import join_targets
 from autocut.measure.early_verdict import looks
 from autocut.pipeline.stage_runner import StageRunner
 from autocut.search.jobs import ScoringPlan

@@ -21,10 +21,9 @@ from autocut.pipeline.stage_runner import Stage, StageRunner
 from autocut.recipe import Recipe
 from autocut.registry import Method
 from autocut.stages.model_files import Prefix
-from autocut.stages.train import Teacher, check_distillation, orders, score_difficulty, teacher_logits
+from autocut.stages.train import Teacher, check_distillation, orders, sample_answers, score_difficulty, teacher_logits
 from autocut.stages.train.plan import DEFAULTS
 from autocut.stages.train.registries import Order, OrderOptions
-from autocut.task.batches import call
 from autocut.task.task import seeded
 
 _LOGITS, _DIFFICULTY = "logits.pt", "difficulty.npy"
@@ -61,9 +60,8 @@ class TeacherStages:
         """
         distills, ranks, task = recipe.changes("distill.loss"), _ranks(recipe), self._runner.context.task
         if distills:
-            with self._runner.working(), torch.inference_mode():
-                outputs = call(student, self._runner.context.samples.serving_inputs(2))
-                check_distillation(str(recipe["distill.loss"]), task.kind, outputs)
+            with self._runner.working():
+                check_distillation(str(recipe["distill.loss"]), task.kind, *sample_answers(student, task))
         if not distills and not ranks:
             return TeacherOutputs()
         seconds = self.logits.seconds + (self._ranking.seconds if ranks else 0.0)

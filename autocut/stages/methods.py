@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from autocut.registry import Method, MethodOptions, Registry
-from autocut.task.kinds import kinds
+from autocut.task.kinds import Kind, kinds
 
 REGISTRIES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -96,14 +96,22 @@ def fitting_kinds(method: AnyMethod) -> tuple[str, ...]:
     return tuple(kind.name for kind in kinds if method.options.takes(kind.name, kind.function()))
 
 
-def unfit_methods(kind: str, *, is_pretrained: bool) -> dict[str, dict[str, str]]:
-    """What does not fit a task, by axis and name, with the reason: methods for other kinds, a start that the task does not have."""
+def unfit_methods(name: str, *, is_pretrained: bool, kind: Kind | None = None) -> dict[str, dict[str, str]]:
+    """What does not fit a task, by axis and name, with the reason: methods for other kinds, a start that the task does not have.
+
+    Args:
+        name: Name of the task's kind.
+        is_pretrained: Whether the task brings trained weights.
+        kind: The kind as the task uses it, whose outputs may have another meaning. None: as it is registered.
+    """
+    registered = kinds[name]()
+    kind = kind or registered
+    got = name if kind.meaning is registered.meaning else f"outputs that are {kind.meaning.value}"
     unfit: dict[str, dict[str, str]] = {}
     for axis in REGISTRIES:
         for method in registry(axis):
-            fitting = fitting_kinds(method)
-            if kind not in fitting:
-                unfit.setdefault(axis, {})[method.name] = f"fits {' and '.join(fitting)}, not {kind}"
+            if not method.options.takes(name, kind):
+                unfit.setdefault(axis, {})[method.name] = f"fits {' and '.join(fitting_kinds(method))}, not {got}"
     if is_pretrained:
         unfit["train.start"] = {"scratch": "the task brings trained weights"}
     return unfit

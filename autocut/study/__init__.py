@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from autocut.study.database import storage_errors, without_password
 from autocut.study.ledger import CATEGORIES, Session
-from autocut.study.opening import create_study, open_study
+from autocut.study.opening import create_study, open_study, stored_space
 from autocut.study.records import StageRun
 from autocut.study.study import Study
 from autocut.study.trials import Final, TrialRecord
@@ -28,5 +28,6 @@ __all__ = [
     "create_study",
     "open_study",
     "storage_errors",
+    "stored_space",
     "without_password",
 ]

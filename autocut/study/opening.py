@@ -107,6 +107,21 @@ def open_study(folder: Path) -> Study:
         return _load(folder, row, storage_url, None)
 
 
+def stored_space(folder: Path) -> str | None:
+    """Return the `space_json` of the study in `folder`, None where it holds none.
+
+    Raises:
+        StudyError: The database is damaged, foreign, or of another autocut version.
+    """
+    if not _is_study(folder):
+        return None
+    with storage_errors(folder):
+        storage_url, name = _read_address(folder / _ADDRESS_FILE)
+        with open_engine(folder, storage_url) as engine, Database(engine) as database:
+            row = _stored(folder, database, name)
+            return None if row is None else row.space
+
+
 def _open_or_make(folder: Path, expected: StudyRow, storage_url: str | None, lock: SearchLock | None) -> Study:
     with open_engine(folder, storage_url) as engine, Database(engine, expire_on_commit=False) as database:
         Base.metadata.create_all(engine)

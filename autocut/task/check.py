@@ -1,8 +1,8 @@
 """`autocut check`: every fault of a task at once, in seconds, each with a hint.
 
-The check takes two training steps on a copy, and trains nothing else. Of the locked test split it uses only the length and the
-hashes of the inputs. Large splits are sampled (`SAMPLE` examples, evenly spread) so that the check stays fast. Only overlaps are
-searched in up to `OVERLAP_EXAMPLES` examples. A slow model is called with fewer examples.
+The check takes two training steps on a copy, and trains nothing else. Of the locked test split it uses only the length, and hashes,
+shapes and dtypes of the inputs. Large splits are sampled (`SAMPLE` examples, evenly spread) so that the check stays fast. Only
+overlaps are searched in up to `OVERLAP_EXAMPLES` examples. A slow model is called with fewer examples.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from autocut.errors import AutocutError, Fault, nearest_hint
@@ -22,6 +21,7 @@ from autocut.task.export_check import export_faults
 from autocut.task.kinds import kinds
 from autocut.task.library_noise import quietly
 from autocut.task.loading import load_task
+from autocut.task.metric_check import metric_faults
 from autocut.task.model_check import (
     SAMPLE,
     AskWorker,
@@ -36,6 +36,7 @@ from autocut.task.model_check import (
     untrained_faults,
     worker_faults,
 )
+from autocut.task.split_check import locked_shape_fault, repeat_fault, train_eval_faults
 from autocut.task.splits import Examples, input_hashes, length, spread
 from autocut.task.task import Task
 from autocut.task.training_check import training_faults
@@ -88,9 +89,11 @@ def _examined(task: Task) -> tuple[list[Fault], nn.Module | None]:
     if not all(_has_batch_first(task, name, splits[name], faults) for name in batches):
         batches = {}  # the other split would give the same faults again, and nothing else can be judged
     shape_faults = list(_shape_faults(task, {name: splits[name] for name in batches}))
-    faults += shape_faults
+    faults += [*shape_faults, *train_eval_faults(task)]
     if batches or not splits:
         faults += _overlap_faults(task, splits, has_test=has_test)
+    if has_test and batches and not shape_faults:
+        faults += _locked_shape_faults(task, batches)
     model = try_build(task, faults)
     if model is None:
         return faults, None
@@ -111,6 +114,8 @@ def _answer_faults(task: Task, model: nn.Module, batches: Mapping[str, Batch], *
         if faults := list(run_faults(task, model, name, batch, briefly=number > 0)):
             return faults  # the other split would give the same faults again
     faults = list(untrained_faults(task, model, batches.get("validation"), time)) if fixed_shapes else []
+    if "validation" in batches:
+        faults += [fault for fault in metric_faults(task, model) if fault not in faults]
     if "train" in batches:
         inputs, _ = batches["train"]
         faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs)]
@@ -211,7 +216,7 @@ def _first_batch(task: Task, name: str, dataset: Examples, faults: list[Fault]) 
     """Return the first batch, at most `_BATCH` examples. If the split cannot be read, return None, and `faults` gets the reason."""
     try:
         batch = next(iter(task.loader(dataset, _BATCH)))
-        fault = _number_fault(task, name, dataset) or (_repeat_fault(task, dataset) if name == "validation" else None)
+        fault = _number_fault(task, name, dataset) or (repeat_fault(task, dataset) if name == "validation" else None)
     except Exception as error:
         # A user's dataset or collate function may raise anything.
         faults.append(to_fault(task.data_error(name, error)))
@@ -234,15 +239,6 @@ def _number_fault(task: Task, name: str, dataset: Examples) -> Fault | None:
     return None
 
 
-def _repeat_fault(task: Task, validation: Examples) -> Fault | None:
-    """Return a fault if the first batch changes when it is read again."""
-    (inputs, targets), (inputs_again, targets_again) = (next(iter(task.loader(validation, 32))) for _ in range(2))
-    pairs = zip((*tensors(inputs).values(), targets), (*tensors(inputs_again).values(), targets_again), strict=True)
-    if all(torch.equal(one, other) for one, other in pairs):
-        return None
-    return Fault("task.validation must give the same examples each time, got others", "leave random augmentation to train")
-
-
 def _shape_faults(task: Task, splits: Mapping[str, Examples]) -> Iterator[Fault]:
     """The first input whose shape, apart from the batch dimension, differs between batches. An export fixes these shapes."""
     first: dict[str, tuple[int, ...]] = {}
@@ -262,6 +258,17 @@ def _shape_faults(task: Task, splits: Mapping[str, Examples]) -> Iterator[Fault]
                         "pad to one length in collate=",
                     )
                     return
+
+
+def _locked_shape_faults(task: Task, batches: Mapping[str, Batch]) -> Iterator[Fault]:
+    """A test split whose inputs have other shapes or dtypes than those of train."""
+    try:
+        fault = locked_shape_fault(task, batches["train"]) if "train" in batches else None
+    except Exception:
+        # `_overlap_faults` reads the test split too, and reports the same error.
+        return
+    if fault is not None:
+        yield fault
 
 
 def _overlap_faults(task: Task, splits: Mapping[str, Examples], *, has_test: bool) -> Iterator[Fault]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from autocut.errors import AutocutError, Fault
 from autocut.task.batch_check import changed_inputs_fault, output_batch_fault
 from autocut.task.batches import Batch, Inputs, batch_length, call, copied, take, tensors
 from autocut.task.file import describe_error
+from autocut.task.metric_check import judging_faults
 from autocut.task.splits import length, spread
 from autocut.task.task import Task, seeded
 from autocut.task.worker import ANSWER, MODEL
@@ -196,7 +196,7 @@ def run_faults(task: Task, model: nn.Module, name: str, batch: Batch, *, briefly
             f"task.model must answer the same twice in eval mode, got a difference of {float((outputs - again).abs().max()):.3g}",
             "use nn.Dropout, or functional.dropout(x, training=self.training)",
         )
-    yield from _judging_faults(task, name, outputs, targets)
+    yield from judging_faults(task, name, outputs, targets)
 
 
 def _shapes(inputs: Inputs) -> str:
@@ -222,36 +222,6 @@ def _sampled_targets(task: Task, name: str) -> Tensor:
     # Rows may be longer in some batches than in others. `_shape_faults` reports that.
     flat = not batches[0][1].is_floating_point() or len({targets.shape[1:] for _, targets in batches}) > 1
     return torch.cat([targets.flatten() if flat else targets for _, targets in batches])
-
-
-def _judging_faults(task: Task, name: str, outputs: Tensor, targets: Tensor) -> Iterator[Fault]:
-    """Loss, scores and metric of one batch."""
-    kind = task.metric_kind
-    try:
-        loss, scores = kind.loss(outputs, targets), kind.scores(outputs, targets)
-        metric = kind.summarize(scores.detach().numpy(), targets.numpy())
-    except Exception as error:
-        # `output_fault` has checked the kind's own functions, so this is the user's loss, metric or summary.
-        yield Fault(
-            f"task's loss and metric must take (outputs, targets) of {name}, got {describe_error(error, task.folder)}",
-            "loss=f(outputs, targets) gives one number, metric=f(outputs, targets) one number per example",
-        )
-        return
-    if loss.dim() != 0 or not loss.isfinite():
-        got = f"shape {tuple(loss.shape)}" if loss.dim() else str(loss.item())
-        yield Fault(
-            f"task's loss must be one finite number, got {got} on {name}",
-            "return its mean; check the model's weights and the inputs' scale",
-        )
-    if scores.shape != (len(targets),):
-        yield Fault(
-            f"task.metric must give one number for each of {len(targets)} examples, got shape {tuple(scores.shape)}",
-            "do not average in metric=",
-        )
-    elif not scores.isfinite().all() or not np.isfinite(metric):
-        yield Fault(
-            f"task.metric must be finite, got NaN or infinity on {name}", "look for a division by zero in metric= and summarize="
-        )
 
 
 def untrained_faults(task: Task, model: nn.Module, batch: Batch | None, time: CallTime) -> Iterator[Fault]:

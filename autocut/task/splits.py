@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Never
 
@@ -24,9 +24,11 @@ from autocut.task.batches import Batch, Inputs, tensor_identity, tensors
 
 Examples = Dataset[Any]
 Collate = Callable[[list[Any]], Any]
+Form = tuple[tuple[int, ...], torch.dtype]
 
 TARGET_NAMES = ("labels", "label", "targets", "target")
 _HASH_BATCH = 256
+_FORM_BATCH = 8  # small batches that are padded differ more in length
 _SEAL = object()
 
 
@@ -46,7 +48,7 @@ class FinalizationKey:
 
 
 class LockedSplit:
-    """The test split. Without a key it gives only its length, its fingerprint and hashes of its inputs."""
+    """The test split. Without a key it gives only its length, its fingerprint, and hashes, shapes and dtypes of its inputs."""
 
     def __init__(self, read: Callable[[], Examples] | LockedSplit, loader: Callable[[Examples, int], Loader]) -> None:
         self._read: Callable[[], Examples] = read._read if isinstance(read, LockedSplit) else read
@@ -78,6 +80,12 @@ class LockedSplit:
     def input_hashes(self, limit: int | None = None) -> NDArray[np.uint64]:
         """Hash of each example's inputs, to find examples that another split has too. It does not depend on targets."""
         return input_hashes(self._dataset, self._loader, limit)
+
+    def input_forms(self, limit: int) -> list[dict[str, Form]]:
+        """Shape beyond the batch and dtype of each input by name, of small batches of at most `limit` examples, evenly spread."""
+        loader = self._loader(self._dataset, _FORM_BATCH)
+        loader = replace(loader, indices=spread(len(loader.indices), limit))
+        return [{name: (tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in tensors(inputs).items()} for inputs, _ in loader]
 
     def __len__(self) -> int:
         """Number of examples."""

@@ -14,12 +14,15 @@ this test and must set `pretrained`.
 
 **Data.** `autocut.task.splits.to_batch` lists the forms that examples may have. All batches have the same shapes except for the
 number of examples, because exports fix the shapes; so `collate` pads to one length. A missing validation split is taken from train
-with the task's seed, never from test. The test split is locked as soon as the task exists.
+with the task's seed, never from test. Where train augments its examples at random, give ``train_eval=``: the same examples in the
+same order without augmentation, off which validation is split. The test split is locked as soon as the task exists.
 
 **Loss and metric.** `kind` gives both (`autocut.task.kinds`). ``loss=f(outputs, targets)`` replaces the loss with another scalar.
 ``metric=f(outputs, targets)`` replaces the scores: one number per example, shape (n,), higher is better. The metric is their mean.
 A metric that is no mean (an F1, an AUC) also needs ``summarize=f(scores, targets)``. Then `metric` may return any number per
-example, and `summarize` turns the numpy arrays of a whole split into one number, higher is better.
+example, or the k numbers that the metric is made of, shape (n, k): intersections and unions, say, or counts of an F1. `summarize`
+turns the numpy arrays of a whole split into one number, higher is better. It is never called on one batch, so it may be undefined
+on few examples.
 """
 
 from __future__ import annotations
@@ -84,6 +87,7 @@ class Task:
     teacher: BuildModel | None = None
     summarize: Summary | None = None
     share_examples: bool = True
+    train_eval: Any = None
     path: Path | None = field(default=None, init=False)
     source_sha256: str = field(default="", init=False, repr=False)
     source_files: frozenset[Path] = field(default=frozenset(), init=False, repr=False)
@@ -221,17 +225,27 @@ class Task:
             f"task.{split} must give batches, got {describe_error(error, self.folder)}", "check __getitem__ and collate="
         )
 
+    def _plain_examples(self, count: int) -> Examples:
+        plain = self._read("train_eval", self.train_eval)
+        if length(plain) != count:
+            raise TaskError(
+                f"task.train_eval must hold the {count} examples of train, got {length(plain)}",
+                "build both from the same files; they differ in augmentation alone",
+            )
+        return plain
+
     @cached_property
     def _train_and_validation(self) -> tuple[Examples, Examples]:
         train = self._read("train", self.train)
         if self.validation is not None:
             return train, self._read("validation", self.validation)
         count = length(train)
+        plain = train if self.train_eval is None else self._plain_examples(count)
         held_out = min(max(count // 10, 1000), count // 5)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
         # Sorted, so that examples stay in the order of the files.
         kept, taken = (part.sort().values.tolist() for part in (order[held_out:], order[:held_out]))
-        return Subset(train, kept), Subset(train, taken)
+        return Subset(train, kept), Subset(plain, taken)
 
     def _read(self, split: str, data: Any) -> Examples:
         try:
@@ -337,7 +351,10 @@ def _with_own_functions(kind: Kind, task: Task) -> Kind:
     """Replace the kind's loss, metric and summary by the task's own."""
     loss = task.loss or kind.loss
     if task.metric is None:
-        return replace(kind, loss=loss, summarize=task.summarize or kind.summarize)
+        if task.summarize is None:
+            return replace(kind, loss=loss)
+        # The task's own summary may read the targets, and what a constant answer gives is not known.
+        return replace(kind, loss=loss, summarize=task.summarize, chance=None, reads_targets=True)
     return replace(
         kind,
         name=getattr(task.metric, "__name__", "metric"),
@@ -346,6 +363,7 @@ def _with_own_functions(kind: Kind, task: Task) -> Kind:
         summarize=task.summarize or mean_score,
         is_binary=False,
         chance=None,
+        reads_targets=task.summarize is not None or kind.reads_targets,
     )
 
 

@@ -1,5 +1,6 @@
 """Accuracy: intervals and significance tests against independent formulas."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -118,6 +119,58 @@ def test_a_model_does_not_differ_from_itself():
     same = regression(targets / 2, targets)
     found = to_accuracy("test", same, kinds["regression"], same)
     assert (found.difference.low, found.difference.value, found.difference.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_a_summary_that_raises_on_some_resamples_keeps_its_interval_too():
+    """Some metrics raise where others give NaN, and warn before that."""
+
+    def summarize(scores, targets):
+        if not targets.any():
+            warnings.warn("no positive example", stacklevel=1)
+            raise ValueError("only one class")
+        return float(scores[:, 0].sum() / scores[:, 1].sum())
+
+    kind = SimpleNamespace(name="ratio", is_binary=False, summarize=summarize)
+    targets = np.zeros(20, dtype=int)
+    targets[0] = 1
+    scores = np.stack([np.linspace(0, 1, 20), np.ones(20)], axis=1)
+    found = to_accuracy("test", Scores(scores, targets), kind, Scores(scores / [2, 1], targets))
+
+    assert found.metric.value == pytest.approx(0.5)
+    assert found.metric.low < 0.5 < found.metric.high
+    assert found.difference.low > 0
+
+
+def test_a_summary_that_raises_on_the_whole_split_ends_the_trial():
+    """It is the user's function, so it is no bug of autocut."""
+    kind = SimpleNamespace(name="auc", is_binary=False, summarize=lambda scores, targets: 1 // 0)
+
+    with pytest.raises(DivergedError, match="auc must be defined on validation, got ZeroDivisionError"):
+        to_accuracy("validation", Scores(np.ones(3), np.ones(3)), kind)
+
+
+def test_several_scores_per_example_are_kept_and_resampled_together():
+    """A mean IoU of counts per picture: its interval holds it, and a model does not differ from itself."""
+    masks = torch.randint(0, 3, (40, 4, 4), generator=torch.Generator().manual_seed(0))
+    outputs = torch.randn(40, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    batches = [(outputs[at : at + 7], masks[at : at + 7]) for at in range(0, 40, 7)]
+    scores = score_model(lambda x: x, batches, kinds["segmentation"])
+    found = to_accuracy("test", scores, kinds["segmentation"], scores)
+
+    assert scores.scores.shape == (40, 6)
+    assert found.examples == 40
+    assert found.metric.low < found.metric.value < found.metric.high
+    assert (found.difference.value, found.p_value) == (0, 1)
+
+
+def test_targets_that_the_metric_does_not_read_are_kept_as_hashes():
+    """Masks would fill the disk; a hash of each still tells other examples from the same."""
+    first = score_model(lambda x: x, [(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4).long())], kinds["segmentation"])
+    other = score_model(lambda x: x, [(torch.zeros(2, 3, 4, 4), torch.ones(2, 4, 4).long())], kinds["segmentation"])
+
+    assert (first.targets.shape, first.targets.dtype) == ((2,), np.uint64)
+    with pytest.raises(ValueError, match="same examples"):
+        to_accuracy("test", first, kinds["segmentation"], other)
 
 
 def test_a_metric_that_some_resamples_do_not_have_keeps_its_interval():

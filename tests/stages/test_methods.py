@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autocut.execution.preflight import preflight
 from autocut.recipe import IDENTITY
 from autocut.stages.methods import REGISTRIES, known_methods, method_rows, pair_rows, unfit_methods
 from autocut.stages.prune import pruners
-from autocut.task.kinds import kinds
+from autocut.task.kinds import Meaning, kinds
 
 
 def test_every_axis_knows_what_the_untouched_model_does():
@@ -39,9 +41,22 @@ def test_a_method_that_names_its_kinds_is_unfit_for_others(monkeypatch: pytest.M
     monkeypatch.setattr(pruners, "_methods", dict(pruners._methods))
     pruners.register("mine", kinds=("regression",))(lambda model, ratio, data: model)
 
-    assert unfit_methods("classification", is_pretrained=False) == {"prune.method": {"mine": "fits regression, not classification"}}
-    told = "fits classification and language_modeling, not regression"
-    assert unfit_methods("regression", is_pretrained=False) == {"distill.loss": {"kl": told, "kl_zscore": told}}
+    unfit = unfit_methods("classification", is_pretrained=False)
+    assert unfit["prune.method"] == {"mine": "fits regression, not classification"}
+    assert unfit["distill.loss"].keys() == {"kl_sigmoid", "mse"}
+    unfit = unfit_methods("regression", is_pretrained=False)
+    assert unfit.keys() == {"distill.loss"}
+    assert unfit["distill.loss"].keys() == {"kl", "kl_zscore", "kl_sigmoid"}
+    assert unfit["distill.loss"]["kl_sigmoid"] == "fits multilabel, not regression"
+
+
+def test_what_outputs_mean_decides_more_than_the_name_of_the_kind():
+    """A task with a loss and a metric of its own may keep the default kind."""
+    used = replace(kinds["classification"](), meaning=Meaning.LABELS)
+    unfit = unfit_methods("classification", is_pretrained=False, kind=used)["distill.loss"]
+
+    assert unfit.keys() == {"kl", "kl_zscore", "mse"}
+    assert unfit["mse"].endswith("not outputs that are logits of labels, each true or false by itself")
 
 
 def test_preflight_finds_the_same_names_in_another_process():

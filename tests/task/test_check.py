@@ -92,8 +92,8 @@ class Broken(list):
 
 FAULTS = {
     "task.name must be": {"name": "a/b"},
-    "task.kind must be one of classification": {"kind": "segmentation"},
-    "regression, got ['regression']": {"kind": ["regression"]},
+    "task.kind must be one of classification": {"kind": "detection"},
+    ", got ['regression']": {"kind": ["regression"]},
     "task.batch_size must be an integer": {"batch_size": 0},
     "task.epochs must be an integer": {"epochs": 1.5},
     "task.serving_batch_sizes must be rising": {"serving_batch_sizes": (32, 1)},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from autocut.registry import import_all
-from autocut.stages.train.distillation import check_distillation
+from autocut.stages.train.distillation import check_distillation, kind_as_used, sample_answers
 from autocut.stages.train.ordering import score_difficulty
 from autocut.stages.train.plan import planned_sizes
 from autocut.stages.train.registries import curricula, distillations, orders
@@ -27,8 +27,10 @@ __all__ = [
     "curricula",
     "distillations",
     "epochs_in",
+    "kind_as_used",
     "orders",
     "planned_sizes",
+    "sample_answers",
     "sample_seconds",
     "score_difficulty",
     "teacher_logits",

@@ -1,43 +1,108 @@
 """Distillation losses on logits: the student follows the teacher's whole output, not only the label.
 
-Logits have shape (n, classes) or (n, length, vocabulary). The last dimension is the distribution, and the mean is taken over all
-the others. Other outputs (one logit for two classes, a map of labels) would give a number too, but a meaningless one:
-`check_distillation` refuses them.
+The last dimension of logits is the distribution, and the mean is taken over all the others: (n, classes), (n, length, vocabulary),
+(n, height, width, classes). Other outputs (one logit for two classes, labels that do not exclude each other) would give a number
+too, but a meaningless one: `check_distillation` refuses them. Kind and targets decide what outputs mean, not their shape.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.methods import fitting_kinds
 from autocut.stages.train.registries import distillations
-from autocut.task.kinds import kinds
+from autocut.stages.train.teacher import run_teacher
+from autocut.task.batches import take
+from autocut.task.kinds import Kind, Meaning, kinds
+from autocut.task.splits import length, spread
+from autocut.task.task import Task, seeded
+
+_SAMPLED = 64
+"""Number of training examples whose targets tell what the outputs of a task of its own loss mean."""
 
 
-def check_distillation(loss_name: str, kind_name: str, outputs: Tensor) -> None:
+def check_distillation(loss_name: str, kind_name: str, outputs: Tensor, targets: Tensor) -> None:
     """Refuse a distillation that cannot mean anything for a model's `outputs`.
 
     Args:
         loss_name: ``distill.loss``.
-        kind_name: The task's kind. Whether the task has a loss of its own does not matter: distilling needs logits either way.
-        outputs: Of any batch.
+        kind_name: The task's kind.
+        outputs: Of a few examples.
+        targets: Of the same examples, and of more after them. They decide where the task has a loss of its own: its kind may be the
+            default one.
 
     Raises:
-        InfeasibleRecipeError: the loss does not fit tasks of this kind, or needs logits, but the outputs are not logits.
+        InfeasibleRecipeError: the loss does not fit tasks of this kind, or what the outputs mean.
         UnknownNameError: no such loss.
     """
-    loss = distillations.method(loss_name)
-    if kind_name not in (fitting := fitting_kinds(loss)):
-        raise InfeasibleRecipeError(f"distill.loss {loss_name!r} fits {' and '.join(fitting)} tasks only, got {kind_name!r}")
-    fewest, shape = loss.options.classes, kinds[kind_name]().logits_shape
-    if fewest is not None and shape is not None and (outputs.dim() != len(shape) or outputs.shape[-1] < fewest):
+    loss, kind = distillations.method(loss_name), kinds[kind_name]()
+    fewest, shape = loss.options.classes, kind.logits_shape
+    are_classes = fewest is not None and shape is not None and kind.meaning is Meaning.CLASSES
+    if are_classes and (outputs.dim() != len(shape or ()) or outputs.shape[kind.class_dim] < (fewest or 0)):
         raise InfeasibleRecipeError(
-            f"distill.loss {loss_name!r} needs outputs of shape ({', '.join(shape)}) with at least {fewest} classes, "
+            f"distill.loss {loss_name!r} needs outputs of shape ({', '.join(shape or ())}) with at least {fewest} classes, "
             f"got {tuple(outputs.shape)}"
         )
+    meaning = meaning_of(kind, outputs, targets)
+    used = kind if meaning is kind.meaning else with_meaning(kind, meaning)
+    if not loss.options.takes(kind_name, used):
+        fitting = " and ".join(fitting_kinds(loss))
+        got = repr(kind_name)
+        if used is not kind:
+            got += f" with outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}, which are {meaning.value}"
+        raise InfeasibleRecipeError(f"distill.loss {loss_name!r} fits {fitting} tasks only, got {got}")
+
+
+def kind_as_used(task: Task) -> Kind:
+    """Return the kind of `task`, with what the outputs really mean: with a loss and a metric of its own a task may keep any kind.
+
+    Raises:
+        TaskError: the model cannot be built.
+    """
+    kind = kinds[task.kind]()
+    if task.loss is None or task.metric is None:
+        return kind  # `autocut check` has compared the outputs and targets with the kind
+    return with_meaning(kind, meaning_of(kind, *sample_answers(task.build_model(), task)))
+
+
+def sample_answers(model: nn.Module, task: Task) -> tuple[Tensor, Tensor]:
+    """Return the outputs of two training examples, and the targets of these two and of more, all spread over the split."""
+    indices = spread(length(task.train_data), min(_SAMPLED, task.batch_size))
+    with seeded(0):
+        inputs, targets = next(iter(task.loader(task.train_data, len(indices), indices=indices)))
+    return run_teacher(model, take(inputs, min(2, len(targets)))).cpu(), targets
+
+
+def meaning_of(kind: Kind, outputs: Tensor, targets: Tensor) -> Meaning:
+    """Return what outputs mean: what the kind says where they fit it, else what the targets tell.
+
+    Targets of the outputs' shape are labels where each is 0 or 1, classes where each example's sum to 1, and numbers else.
+    """
+    are_ids = not targets.is_floating_point()
+    if kind.output_fault(outputs, targets[: len(outputs)]) is None and (
+        are_ids or kind.meaning is Meaning.NUMBERS or kind.target_fault(outputs, targets) is None
+    ):
+        return kind.meaning
+    if outputs.shape[1:] != targets.shape[1:]:
+        return Meaning.UNKNOWN
+    wanted = targets.double()
+    if outputs.dim() == 2 and outputs.shape[1] > 1 and bool((wanted >= 0).all() and ((wanted.sum(1) - 1).abs() < 1e-4).all()):
+        return Meaning.CLASSES
+    if bool(((wanted == 0) | (wanted == 1)).all()):
+        return Meaning.LABELS
+    return Meaning.UNKNOWN if are_ids else Meaning.NUMBERS
+
+
+def with_meaning(kind: Kind, meaning: Meaning) -> Kind:
+    """Return `kind` with outputs of another meaning."""
+    if meaning is Meaning.UNKNOWN:
+        return replace(kind, meaning=meaning, logits_shape=None)
+    return replace(kind, meaning=meaning)
 
 
 @distillations.register("none")

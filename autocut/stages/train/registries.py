@@ -16,12 +16,13 @@ An order (``curriculum.order``) says in which order examples come into use, as i
         "Bring the examples with the largest teacher loss into use first."
         return np.argsort(-difficulty, kind="stable")
 
-A distillation loss (``distill.loss``) compares the outputs of student and teacher, of shape (n, ...), in a scalar::
+A distillation loss (``distill.loss``) compares the outputs of student and teacher, of shape (n, ...), in a scalar. Classes are the
+last dimension, and outputs that do not count (padding) are left out::
 
-    @distillations.register("mse")
-    def distill_mse(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        "Mean squared difference of the outputs."
-        return functional.mse_loss(student, teacher)
+    @distillations.register("l1", meaning=Meaning.NUMBERS)
+    def distill_l1(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        "Mean absolute difference of the outputs."
+        return functional.l1_loss(student, teacher)
 
 The first line of a docstring is what `autocut methods` shows. Raise `version` when the results change.
 """
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autocut.registry import MethodOptions, Registry
-from autocut.task.kinds import Kind
+from autocut.task.kinds import Kind, Meaning
 
 Pacing = Callable[[float, float], float]
 Order = Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.int64]]
@@ -54,15 +55,21 @@ class OrderOptions(MethodOptions):
 class DistillationOptions(MethodOptions):
     """What a distillation loss asks of the outputs.
 
-    `classes`: the loss takes the last dimension for a distribution of at least so many classes, so it fits the kinds of task that
-    have a `logits_shape`. None: it takes any outputs.
+    `meaning`: what the outputs must mean. None: it takes any outputs. `classes`: the loss takes logits of at least so many classes
+    that exclude each other, which is its `meaning` then.
     """
 
     classes: int | None = None
+    meaning: Meaning | None = None
+
+    def __post_init__(self) -> None:
+        """Fill in what `classes` implies."""
+        if self.classes is not None:
+            object.__setattr__(self, "meaning", Meaning.CLASSES)
 
     def takes(self, kind_name: str, kind: Kind) -> bool:
-        """Whether the loss fits the kind, which must have logits where the loss takes logits."""
-        return super().takes(kind_name, kind) and (self.classes is None or kind.logits_shape is not None)
+        """Whether the loss fits the kind, whose outputs must mean what the loss takes."""
+        return super().takes(kind_name, kind) and self.meaning in (None, kind.meaning)
 
 
 curricula: Registry[Pacing, MethodOptions] = Registry("curriculum.schedule", MethodOptions)

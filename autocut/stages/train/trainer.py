@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 from autocut.errors import DeadlineError, DivergedError, OutOfMemoryError, StudyError
 from autocut.recipe import Value
-from autocut.stages.train.distillation import check_distillation
+from autocut.stages.train.distillation import check_distillation, sample_answers
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import distillations, orders
 from autocut.stages.train.speed import LONG_S, CoreLoan, Speed
-from autocut.stages.train.teacher import Gate, Teacher, run_teacher
+from autocut.stages.train.teacher import Gate, Teacher
 from autocut.task.batches import Batch, call, move
 from autocut.task.kinds import Kind
 from autocut.task.splits import length
@@ -321,7 +321,8 @@ class _Run:
 
 
 def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
-    """Leave out the positions of a sequence that the task's loss ignores, such as padding."""
+    """Make classes the last dimension, and leave out the positions that the task's loss ignores, such as padding."""
+    student, teacher = student.movedim(kind.class_dim, -1), teacher.movedim(kind.class_dim, -1)
     if kind.counted is None:
         return student, teacher
     counted = kind.counted(targets)
@@ -332,9 +333,8 @@ def _check_distillation(loss: str, model: nn.Module, task: Task, teacher: Teache
     """Look at a few outputs of the student before training costs anything."""
     if teacher is None:
         raise ValueError(f"distill.loss {loss!r} needs a teacher")
-    with gate(), seeded(0):
-        inputs, _ = next(iter(task.loader(task.train_data, 2)))
-        check_distillation(loss, task.kind, run_teacher(model, inputs))
+    with gate():
+        check_distillation(loss, task.kind, *sample_answers(model, task))
 
 
 def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.float64] | None, seed: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ A kind is one file of this folder. It registers a function that returns its `Kin
         return Kind(
             name="hit_rate",                                              # of the metric
             loss=lambda outputs, targets: functional.cross_entropy(outputs, targets.long()),
-            scores=_is_among_the_best,                                    # (outputs, targets) -> (n,), higher is better
+            scores=_is_among_the_best,                                    # (outputs, targets) -> (n,) or (n, k)
             summarize=mean_score,                                         # (scores, targets) of a split -> the metric
             is_binary=True,                                               # a score is 0 or 1
             output_fault=_output_fault,
@@ -16,14 +16,16 @@ A kind is one file of this folder. It registers a function that returns its `Kin
             logits_shape=("n", "items"),
         )
 
-Scores are per example and higher is better, so that two models are compared example by example. A user names the kind in
-``Task(kind="ranking")``. Distillation losses on logits take the kind if it gives `logits_shape`.
+Each example has scores of its own, so that two models are compared example by example: one number, or the k numbers that the metric
+of a split is made of (intersections and unions, say). The metric is higher for a better model. A user names the kind in
+``Task(kind="ranking")``. A distillation loss takes the kind if it fits what the outputs mean (`Kind.meaning`).
 """
 
 from __future__ import annotations
 
+import enum
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +45,15 @@ Summary = Callable[[NDArray[Any], NDArray[Any]], float]
 TargetCheck = Callable[[Tensor, Tensor], Fault | None]
 
 
+class Meaning(enum.StrEnum):
+    """What the numbers of an output mean. It decides how a student may follow its teacher."""
+
+    CLASSES = "logits of classes that exclude each other"
+    LABELS = "logits of labels, each true or false by itself"
+    NUMBERS = "numbers"
+    UNKNOWN = "of no meaning that is known"
+
+
 def _no_fault(inputs: Inputs, targets: Tensor) -> None:  # noqa: ARG001  (the signature of `input_fault`)
     return None
 
@@ -51,14 +62,16 @@ def _no_fault(inputs: Inputs, targets: Tensor) -> None:  # noqa: ARG001  (the si
 class Kind:
     """How outputs are judged, and what examples and outputs look like.
 
-    `name` is that of the metric. `loss` gives a scalar, `scores` one number per example of shape (n,), `summarize` turns the scores
-    and the targets of a split into the metric. `is_binary`: scores are 0 or 1.
+    `name` is that of the metric. `loss` gives a scalar, `scores` the numbers of each example, shape (n,) or (n, k).
+    `summarize` turns the scores and the targets of a split into the metric, higher is better. `is_binary`: scores have shape (n,)
+    and are 0 or 1. `reads_targets`: `summarize` looks at the targets; else a measurement keeps only a hash of each.
 
     `autocut check` uses these: `output_fault` looks at one batch's outputs and targets, `target_fault` at one batch's outputs and
     any number of targets, `input_fault` at one batch's inputs and targets. `chance` is the metric of the best constant answer to
     these targets (None where that is not known).
 
-    `logits_shape` names the dimensions of outputs that are logits, the last one of them the classes (None: outputs are no logits).
+    `logits_shape` names the dimensions of outputs that are logits (None: outputs are no logits); `class_dim` is the one of the
+    classes. `meaning` says what outputs mean; left out, it stands for classes where there is a `logits_shape`.
     `counted` says which targets count, as booleans of their shape (None: all do). `shifts_tokens`: an example may be one tensor of
     token ids, whose targets are the same tokens one step later.
     """
@@ -75,6 +88,14 @@ class Kind:
     logits_shape: tuple[str, ...] | None = None
     counted: Callable[[Tensor], Tensor] | None = None
     shifts_tokens: bool = False
+    class_dim: int = -1
+    meaning: Meaning = Meaning.UNKNOWN
+    reads_targets: bool = True
+
+    def __post_init__(self) -> None:
+        """Fill in what `logits_shape` implies."""
+        if self.meaning is Meaning.UNKNOWN and self.logits_shape is not None:
+            object.__setattr__(self, "meaning", Meaning.CLASSES)
 
 
 kinds: Registry[Callable[[], Kind], MethodOptions] = Registry("task.kind", MethodOptions)
@@ -84,6 +105,25 @@ kinds: Registry[Callable[[], Kind], MethodOptions] = Registry("task.kind", Metho
 def mean_score(scores: NDArray[Any], targets: NDArray[Any]) -> float:  # noqa: ARG001  (the signature of every summary)
     """Mean of the scores."""
     return float(np.mean(scores))
+
+
+def join_targets(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Join the targets of all batches. Batches of text may differ in length; shorter ones are padded to the longest."""
+    shapes = np.array([part.shape[1:] for part in parts])
+    if (shapes == shapes[0]).all():
+        return np.concatenate(parts)
+    longest = shapes.max(axis=0)
+    filler = np.nan if np.issubdtype(parts[0].dtype, np.inexact) else IGNORED
+    return np.concatenate(
+        [
+            np.pad(
+                part,
+                [(0, 0), *((0, most - length) for most, length in zip(longest, part.shape[1:], strict=True))],
+                constant_values=filler,
+            )
+            for part in parts
+        ]
+    )
 
 
 def class_fault(outputs: Tensor, targets: Tensor) -> Fault | None:

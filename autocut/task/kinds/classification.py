@@ -30,7 +30,7 @@ def _output_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
     if targets.dim() != 1:
         return Fault(
             f"targets must have shape (n,) for kind 'classification', got {tuple(targets.shape)}",
-            "give class ids; for one class per pixel give loss= and metric= of your own",
+            "give class ids; for a class per pixel set kind='segmentation', for several labels kind='multilabel'",
         )
     if outputs.dim() == 2 and len(outputs) == len(targets) and outputs.shape[1] >= 2:
         return None

@@ -20,61 +20,69 @@ def language_modeling() -> Kind:
     """
     return Kind(
         name="token_accuracy",
-        loss=_loss,
+        loss=token_loss,
         scores=_share_of_right_tokens,
         summarize=mean_score,
         is_binary=False,
-        output_fault=_output_fault,
-        target_fault=lambda outputs, targets: class_fault(outputs, targets[_counted(targets)]),
+        output_fault=token_shape_fault,
+        target_fault=token_fault,
         input_fault=unshifted_fault,
         chance=_share_of_commonest_token,
         logits_shape=("n", "length", "vocabulary"),
-        counted=_counted,
+        counted=counted_tokens,
         shifts_tokens=True,
     )
 
 
-def unshifted_fault(inputs: Inputs, targets: Tensor) -> Fault | None:
+def unshifted_fault(inputs: Inputs, targets: Tensor, kind: str = "language_modeling") -> Fault | None:
     """Return a fault where the targets, shape (n, t), are one of the inputs.
 
     Some libraries shift them inside their own loss. Here a model would learn to copy. Rows of one repeated token tell nothing.
     """
-    counted = _counted(targets)
+    counted = counted_tokens(targets)
     for name, tensor in tensors(inputs).items():
         if tensor.shape != targets.shape or not (tensor[:, 1:] != tensor[:, :-1]).any():
             continue
         if counted.any() and bool((tensor[counted] == targets[counted]).all()):
             return Fault(
-                f"targets must be the next tokens for kind 'language_modeling', got those of {name} themselves",
+                f"targets must be the next tokens for kind '{kind}', got those of {name} themselves",
                 "shift the labels by one: inputs tokens[:, :-1], targets tokens[:, 1:]",
             )
     return None
 
 
-def _counted(targets: Tensor) -> Tensor:
+def counted_tokens(targets: Tensor) -> Tensor:
+    """Which targets count, as booleans of their shape."""
     return targets != IGNORED
 
 
-def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
+def token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy, a mean over the tokens that count."""
     return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten().long(), ignore_index=IGNORED)
 
 
 def _share_of_right_tokens(outputs: Tensor, targets: Tensor) -> Tensor:
-    counted = _counted(targets)
+    counted = counted_tokens(targets)
     right = (outputs.argmax(-1) == targets) & counted
     return right.sum(1) / counted.sum(1).clamp(min=1)
 
 
 def _share_of_commonest_token(targets: Tensor) -> float:
-    counted = targets[_counted(targets)].long()
+    counted = targets[counted_tokens(targets)].long()
     return float(torch.bincount(counted).max() / len(counted))
 
 
-def _output_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
+def token_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
+    """Return a fault where a target that counts is no token of the vocabulary."""
+    return class_fault(outputs, targets[counted_tokens(targets)])
+
+
+def token_shape_fault(outputs: Tensor, targets: Tensor, kind: str = "language_modeling") -> Fault | None:
+    """Return a fault where outputs are not (n, t, vocabulary) for targets (n, t)."""
     if outputs.dim() == 3 and outputs.shape[:2] == targets.shape:
         return None
     return Fault(
-        f"outputs must have shape (n, t, vocabulary) and targets (n, t) for kind 'language_modeling', "
+        f"outputs must have shape (n, t, vocabulary) and targets (n, t) for kind '{kind}', "
         f"got {tuple(outputs.shape)} and {tuple(targets.shape)}",
         "targets[:, i] is the token that outputs[:, i] predicts",
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from autocut.errors import Fault
-from autocut.task.kinds import Kind, kinds
+from autocut.task.kinds import Kind, Meaning, kinds
 
 
 @kinds.register("regression")
@@ -18,14 +18,20 @@ def regression() -> Kind:
     """Outputs and targets (n,) or (n, d): mean squared error, and R2 from scores that are minus the squared errors."""
     return Kind(
         name="r2",
-        loss=lambda outputs, targets: functional.mse_loss(outputs.reshape(targets.shape), targets.to(outputs.dtype)),
-        scores=_minus_squared_error,
+        loss=squared_loss,
+        scores=minus_squared_error,
         summarize=r2,
         is_binary=False,
-        output_fault=_output_fault,
+        output_fault=shape_fault,
         target_fault=_target_fault,
         chance=lambda _: 0.0,  # the mean of the targets has R2 = 0 by definition
+        meaning=Meaning.NUMBERS,
     )
+
+
+def squared_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error. Outputs (n, 1) fit targets (n,)."""
+    return functional.mse_loss(outputs.reshape(targets.shape), targets.to(outputs.dtype))
 
 
 def r2(scores: NDArray[Any], targets: NDArray[Any]) -> float:
@@ -41,15 +47,17 @@ def r2(scores: NDArray[Any], targets: NDArray[Any]) -> float:
     return 1.0 - error / total
 
 
-def _minus_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+def minus_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Minus the squared error of each example, shape (n,), as a mean over its numbers."""
     return -(outputs.reshape(targets.shape) - targets).square().reshape(len(targets), -1).mean(1)
 
 
-def _output_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
+def shape_fault(outputs: Tensor, targets: Tensor, kind: str = "regression") -> Fault | None:
+    """Return a fault where outputs do not have the shape of the targets; a last dimension of 1 may be missing in either."""
     if len(outputs) == len(targets) and _squeezed(outputs) == _squeezed(targets):
         return None
     return Fault(
-        f"outputs must have the shape of the targets {tuple(targets.shape)} for kind 'regression', got {tuple(outputs.shape)}",
+        f"outputs must have the shape of the targets {tuple(targets.shape)} for kind '{kind}', got {tuple(outputs.shape)}",
         "make both (n,) or both (n, d), or set kind=",
     )
 
@@ -59,11 +67,19 @@ def _squeezed(tensor: Tensor) -> tuple[int, ...]:
     return shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape
 
 
-def _target_fault(outputs: Tensor, targets: Tensor) -> Fault | None:  # noqa: ARG001  (the signature of every check)
-    if not targets.isfinite().all():
-        return Fault("targets must be finite, got NaN or infinity", "drop or impute these examples")
+def finite_fault(outputs: Tensor, targets: Tensor) -> Fault | None:  # noqa: ARG001  (the signature of every check)
+    """Return a fault where a target is NaN or infinite."""
+    if targets.isfinite().all():
+        return None
+    return Fault("targets must be finite, got NaN or infinity", "drop or impute these examples")
+
+
+def _target_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
+    if fault := finite_fault(outputs, targets):
+        return fault
     if len(targets) > 1 and bool((targets == targets[0]).all()):
         return Fault(
-            f"targets must vary for kind 'regression', got {targets.flatten()[0].item()} everywhere", "R2 is not defined for them"
+            f"targets must vary for kind 'regression', got {targets.flatten()[0].item()} everywhere",
+            "R2 is not defined for them; choose another kind of metric",
         )
     return None

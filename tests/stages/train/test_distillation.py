@@ -12,11 +12,33 @@ from hypothesis.extra import numpy as npst
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.methods import fitting_kinds
 from autocut.stages.train import check_distillation, distillations
-from autocut.task.kinds import kinds
+from autocut.task.kinds import Meaning, kinds
 
 logits = npst.arrays(np.float64, (3, 5), elements=st.floats(-8, 8))
 temperatures = st.floats(0.5, 20)
 teaching = pytest.mark.parametrize("name", [name for name in distillations.names() if name != "none"])
+over_classes = pytest.mark.parametrize("name", [loss.name for loss in distillations if loss.options.meaning is Meaning.CLASSES])
+IDS = torch.tensor([0, 1, 1, 0])
+TARGETS = {
+    "classification": IDS,
+    "language_modeling": IDS[:, None].expand(4, 6),
+    "perplexity": IDS[:, None].expand(4, 6),
+    "segmentation": IDS[:, None, None].expand(4, 3, 2),
+    "multilabel": torch.tensor([[0.0, 1, 1], [1, 1, 1], [0, 0, 0], [1, 0, 0]]),
+    "regression": torch.arange(8.0).reshape(4, 2),
+    "rmse": torch.arange(4.0),
+    "mae": torch.arange(4.0),
+}
+OUTPUTS = {
+    "classification": (4, 3),
+    "language_modeling": (4, 6, 5),
+    "perplexity": (4, 6, 5),
+    "segmentation": (4, 5, 3, 2),
+    "multilabel": (4, 3),
+    "regression": (4, 2),
+    "rmse": (4, 1),
+    "mae": (4,),
+}
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -54,6 +76,24 @@ def test_kl_zscore_is_kl_of_standardized_logits(student, teacher, temperature):
     assert float(loss) == pytest.approx(kl(standardize(student), standardize(teacher), temperature), rel=1e-5, abs=1e-8)
 
 
+@given(logits, logits, temperatures)
+def test_kl_sigmoid_is_the_mean_divergence_of_each_label(student, teacher, temperature):
+    """The oracle is the formula in numpy, of two probabilities a label."""
+    p, q = (1 / (1 + np.exp(-values / temperature)) for values in (teacher, student))
+    expected = temperature**2 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).mean()
+    loss = distillations["kl_sigmoid"](torch.tensor(student), torch.tensor(teacher), temperature)
+
+    assert float(loss) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_kl_sigmoid_sees_a_common_shift_that_kl_is_blind_to():
+    """It moves every label over its threshold."""
+    teacher = torch.randn(4, 6)
+
+    assert float(distillations["kl"](teacher + 3, teacher, 2.0)) == pytest.approx(0, abs=1e-5)
+    assert float(distillations["kl_sigmoid"](teacher + 3, teacher, 2.0)) > 0.1
+
+
 def test_kl_zscore_ignores_the_scale_of_the_student():
     """The student need not grow its logits to follow the teacher."""
     student, teacher = torch.randn(4, 6), torch.randn(4, 6)
@@ -69,7 +109,7 @@ def test_a_perfect_student_has_nothing_to_learn(name):
     assert float(distillations[name](torch.randn(4, 6), teacher, 3.0)) > 0
 
 
-@teaching
+@over_classes
 def test_sequences_count_like_examples(name):
     """(n, length, vocabulary) is the mean over positions."""
     student, teacher = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
@@ -78,7 +118,7 @@ def test_sequences_count_like_examples(name):
     )
 
 
-@teaching
+@over_classes
 @pytest.mark.parametrize(
     ("kind", "shape"),
     [
@@ -88,35 +128,71 @@ def test_sequences_count_like_examples(name):
         ("classification", (4, 6, 5)),
         ("language_modeling", (4, 6)),
         ("language_modeling", (4, 6, 1)),
-        ("regression", (4, 5)),
+        ("segmentation", (4, 5)),
+        ("regression", (4, 2)),
+        ("multilabel", (4, 3)),
     ],
 )
 def test_outputs_that_are_no_distribution_are_refused(name, kind, shape):
     """The loss would be a number all the same: zero, NaN, or a softmax over the batch."""
     with pytest.raises(InfeasibleRecipeError, match=f"distill.loss '{name}'"):
-        check_distillation(name, kind, torch.randn(shape))
+        check_distillation(name, kind, torch.randn(shape), TARGETS[kind])
 
 
-@pytest.mark.parametrize("name", distillations.names())
-@pytest.mark.parametrize(("kind", "shape"), [("classification", (4, 3)), ("language_modeling", (4, 6, 5))])
-def test_logits_are_accepted(name, kind, shape):
-    """The shapes that `autocut.task.kinds` documents."""
-    check_distillation(name, kind, torch.randn(shape))
+@pytest.mark.parametrize("kind", kinds.names())
+def test_each_kind_takes_the_losses_that_mean_something_for_its_outputs(kind):
+    """The shapes that `autocut.task.kinds` documents; every kind has at least one loss."""
+    fitting = [loss.name for loss in distillations if kind in fitting_kinds(loss) and loss.name != "none"]
+    for name in distillations.names():
+        if name in (*fitting, "none"):
+            check_distillation(name, kind, torch.randn(OUTPUTS[kind]), TARGETS[kind])
+        else:
+            with pytest.raises(InfeasibleRecipeError, match=f"distill.loss '{name}' fits .* only, got '{kind}'"):
+                check_distillation(name, kind, torch.randn(OUTPUTS[kind]), TARGETS[kind])
+
+    assert fitting
+
+
+@pytest.mark.parametrize(
+    ("targets", "fitting"),
+    [
+        (torch.tensor([[0.0, 1, 1], [1, 0, 0], [0, 0, 0]]), {"kl_sigmoid"}),
+        (torch.tensor([[0, 1, 1], [1, 0, 0], [0, 0, 0]]), {"kl_sigmoid"}),
+        (torch.tensor([[0.2, 0.8, 0.0], [1, 0, 0], [0.1, 0.2, 0.7]]), {"kl", "kl_zscore"}),
+        (torch.tensor([[0.2, 5.0, -1.0], [1, 0, 0], [0.1, 0.2, 0.7]]), {"mse"}),
+        (torch.tensor([0, 2, 1]), {"kl", "kl_zscore"}),
+        (torch.tensor([0, -1, 1]), {"kl", "kl_zscore"}),
+        (torch.tensor([[0, 5, 2], [1, 0, 0], [3, 3, 3]]), set()),
+        (torch.randn(3, 7), set()),
+    ],
+    ids=["labels", "integer labels", "soft classes", "numbers", "ids", "ids, one ignored", "ranks", "other shape"],
+)
+def test_targets_decide_where_a_task_keeps_the_default_kind_beside_a_loss_of_its_own(targets, fitting):
+    """A softmax over labels that do not exclude each other is blind to a common shift of the logits."""
+    accepted = set()
+    for name in set(distillations.names()) - {"none"}:
+        try:
+            check_distillation(name, "classification", torch.randn(2, 3), targets)
+            accepted.add(name)
+        except InfeasibleRecipeError:
+            continue
+
+    assert accepted == fitting
 
 
 def test_no_distillation_takes_any_outputs():
     """There is nothing to distil."""
-    check_distillation("none", "regression", torch.randn(4))
+    check_distillation("none", "regression", torch.randn(4), TARGETS["mae"])
 
 
-@teaching
+@over_classes
 def test_the_fewest_classes_that_are_accepted_teach_something(name):
     """Two standardized logits are constants: their gradient is zero, so `kl_zscore` asks for a third."""
     fewest = distillations.method(name).options.classes
     student = torch.randn(8, fewest, requires_grad=True)
     distillations[name](student, torch.randn(8, fewest), 2.0).backward()
     with pytest.raises(InfeasibleRecipeError):
-        check_distillation(name, "classification", torch.randn(8, fewest - 1))
+        check_distillation(name, "classification", torch.randn(8, fewest - 1), torch.zeros(8, dtype=torch.long))
 
     assert student.grad.abs().max() > 1e-3
 

@@ -14,6 +14,7 @@ from torch import nn
 from autocut.errors import DeadlineError, DivergedError, InfeasibleRecipeError, StudyError
 from autocut.stages.prune import PruneData, pruners
 from autocut.stages.train import Teacher, curricula, distillations, orders, teacher_logits, train_model, trainer
+from autocut.task.kinds import Meaning
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_masks_stay_zero_through_training(task, model):
         assert (after[mask] != before[mask]).all()
 
 
-@pytest.mark.parametrize("name", [name for name in distillations.names() if name != "none"])
+@pytest.mark.parametrize("name", [loss.name for loss in distillations if loss.options.meaning is Meaning.CLASSES])
 def test_distillation_brings_the_student_to_the_teacher(task, model, name):
     """At alpha 1 the labels do not count: the student answers as the teacher does."""
     teacher = train_model(model, task, {"train.epochs": 6, "train.lr_scale": 5.0}).model
@@ -199,6 +200,32 @@ def test_padding_is_not_distilled(make_task):
     right, other = (train_model(student, task, settings, teacher=Teacher(teacher, logits)).model for logits in (table, garbled))
 
     assert_same_weights(right, other)
+
+
+@pytest.mark.parametrize(("kind", "name", "width"), [("multilabel", "kl_sigmoid", 3), ("regression", "mse", 2)])
+def test_labels_and_numbers_bring_the_student_to_the_teacher_too(make_task, kind, name, width):
+    """Each by a loss of its own."""
+    inputs = torch.randn(97, 8, generator=torch.Generator().manual_seed(4))
+    targets = (inputs[:, :width] > 0.3).float() if kind == "multilabel" else inputs[:, :width]
+    task = make_task(kind=kind, model=lambda: nn.Linear(8, width), train=(inputs, targets), validation=(inputs, targets))
+    teacher, student = task.build_model(seed=5), task.build_model(seed=7)
+    settings = {"train.epochs": 40, "train.lr_scale": 50.0, "distill.loss": name, "distill.alpha": 1.0, "distill.temperature": 2.0}
+    taught = train_model(student, task, settings, teacher=Teacher(teacher, teacher_logits(teacher, task))).model
+
+    assert (taught(inputs) - teacher(inputs)).abs().max() < 0.1
+
+
+def test_pixels_are_distilled_over_their_classes_and_ignored_ones_are_not(make_task):
+    """The classes are the second dimension of a picture's outputs, not the last."""
+    pictures, targets = torch.randn(16, 1, 3, 5), torch.randint(0, 4, (16, 3, 5))
+    targets[:, 2] = -100
+    task = make_task(kind="segmentation", model=lambda: nn.Conv2d(1, 4, 1), train=(pictures, targets), batch_size=16)
+    student, teacher = task.build_model(seed=1), task.build_model(seed=2)
+    outputs, logits = trainer._counted(student(pictures), teacher(pictures), targets, task.metric_kind)
+
+    assert outputs.shape == logits.shape == (16 * 2 * 5, 4)
+    torch.testing.assert_close(outputs[7], student(pictures)[0, :, 1, 2])
+    train_model(student, task, {"train.epochs": 1, "distill.loss": "kl"}, teacher=Teacher(teacher))
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(task, model, tmp_path):

@@ -1,0 +1,95 @@
+"""The part of `autocut check` that compares splits: validation with itself and with train, the locked test split with train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Subset
+
+from autocut.errors import Fault
+from autocut.task.batches import Batch, tensors
+from autocut.task.splits import Examples, length, spread
+from autocut.task.task import Task
+
+_SAMPLE = 128
+
+
+def repeat_fault(task: Task, validation: Examples) -> Fault | None:
+    """Return a fault if the first batch of validation changes when it is read again."""
+    (inputs, targets), (inputs_again, targets_again) = (next(iter(task.loader(validation, 32))) for _ in range(2))
+    pairs = zip((*tensors(inputs).values(), targets), (*tensors(inputs_again).values(), targets_again), strict=True)
+    if all(torch.equal(one, other) for one, other in pairs):
+        return None
+    if task.validation is not None:
+        return Fault("task.validation must give the same examples each time, got others", "leave random augmentation to train")
+    source = "train" if task.train_eval is None else "train_eval"
+    hint = "leave random augmentation to train"
+    if source == "train":
+        hint = "train_eval= the same examples without augmentation, or validation= examples of their own"
+    return Fault(f"task.{source}, off which validation is split, must give the same examples each time, got others", hint)
+
+
+def train_eval_faults(task: Task) -> Iterator[Fault]:
+    """A `train_eval` that is not used, or whose targets are not those of train."""
+    if task.train_eval is None:
+        return
+    if task.validation is not None:
+        yield Fault(
+            "task.train_eval must be left out where task.validation is given, got both",
+            "validation is split off train_eval only where there is no validation=",
+        )
+        return
+    try:
+        train, plain = (_whole(part) for part in (task.train_data, task.validation_data))
+        indices = spread(length(train), _SAMPLE)
+        pairs = list(zip(task.loader(train, 32, indices), task.loader(plain, 32, indices), strict=True))
+    except Exception:
+        # `autocut check` reads both splits itself, and reports the same error.
+        return
+    for (_, targets), (_, plain_targets) in pairs:
+        # Masks and boxes move with their augmented pictures; the class of an example stays.
+        if targets.dim() == 1 and not torch.equal(targets, plain_targets):
+            yield Fault(
+                "task.train_eval must hold the examples of train in the same order, got other targets",
+                "build both from the same files, without shuffling",
+            )
+            return
+
+
+def _whole(part: Examples) -> Examples:
+    """Return the dataset that `part` was split off."""
+    return part.dataset if isinstance(part, Subset) else part
+
+
+def locked_shape_fault(task: Task, batch: Batch) -> Fault | None:
+    """Return a fault if an input of the locked test split has another shape or dtype than in `batch`, a batch of train.
+
+    An export fixes both, so such a split would fail at finalization, after the search.
+    """
+    known = {name: (tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in tensors(batch[0]).items()}
+    for found in task.locked_test.input_forms(_SAMPLE):
+        if found.keys() != known.keys():
+            return Fault(
+                f"task.test must have the inputs of train {', '.join(known)}, got {', '.join(found)}",
+                "build both splits with the same code",
+            )
+        for name, (shape, dtype) in known.items():
+            test_shape, test_dtype = found[name]
+            if test_shape != shape:
+                return Fault(
+                    f"task's {name} must have one shape beyond the batch, got {_beyond(shape)} in train and {_beyond(test_shape)} "
+                    "in test",
+                    "pad to one length in all splits",
+                )
+            if test_dtype != dtype:
+                return Fault(
+                    f"task's {name} must have one dtype, got {dtype} in train and {test_dtype} in test".replace("torch.", ""),
+                    "convert it in the dataset",
+                )
+    return None
+
+
+def _beyond(shape: tuple[int, ...]) -> str:
+    """Show a shape without the batch, such as (.., 30)."""
+    return f"({', '.join(['..', *map(str, shape)])})"
