@@ -15,13 +15,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from autocut.errors import DeadlineError
+from autocut.node import node_folder
 
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.02
@@ -91,11 +91,6 @@ class QuietLock:
             yield
         finally:
             self._here.mode = None
-
-
-def node_folder() -> Path:
-    """Return the folder, on this machine's own disk, of the locks that all searches of this user on this machine share."""
-    return Path(tempfile.gettempdir()) / f"autocut-{os.getuid()}"
 
 
 class _WaitLimit:

@@ -98,6 +98,8 @@ class ModeOptions(MethodOptions):
         convert: (graph, folder) -> None: writes to `folder` what the mode makes of a graph before it looks at the dtype, such as
             the same graph in the mode's own format. All dtypes of the graph share it. The mode gets `folder` as `CompileJob.graph`.
         quantizers: Registry of the mode's own quantizers. The mode starts from the graph of the untouched dtype.
+        names_its_libraries: The versions of what the mode requires are in its `context`, and decide its own artifacts alone. So
+            they are left out of the keys of all other stages: a new version of them costs no training.
     """
 
     load: Callable[[Path, Signature, int], Run]
@@ -110,6 +112,7 @@ class ModeOptions(MethodOptions):
     context: Callable[[str], str | None] = _nothing
     convert: Callable[[Path, Path], None] | None = None
     quantizers: Registry[Any, MethodOptions] | None = None
+    names_its_libraries: bool = False
 
 
 Compiler = Callable[[CompileJob, Path], Signature]
