@@ -4,7 +4,7 @@ It starts from the float graph and quantizes by itself. Another dtype is one fil
 that takes the float model and returns the quantized one::
 
     @openvino_quantizers.register("int4", properties={"INFERENCE_PRECISION_HINT": "f32"})
-    def quantize_int4(model: Model, feeds: Sequence[Feed]) -> Model: ...
+    def quantize_int4(model: Model, feeds: Sequence[Arrays]) -> Model: ...
 
 `feeds` are batches of typical inputs in the order of the graph. `properties` are what the runtime is asked for when it loads the
 model. They are part of the artifact, because OpenVINO chooses the arithmetic while it loads: on a processor with bf16 units it
@@ -47,8 +47,8 @@ from autocut.stages.graph import Signature, load_graph
 
 Model = Any
 """An `openvino.Model`; OpenVINO is not imported to name it."""
-Feed = list[NDArray[Any]]
-OpenVinoQuantizer = Callable[[Model, Sequence[Feed]], Model]
+Arrays = list[NDArray[Any]]
+OpenVinoQuantizer = Callable[[Model, Sequence[Arrays]], Model]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,19 +184,19 @@ def compile_openvino(job: CompileJob, folder: Path) -> Signature:
 
 
 @openvino_quantizers.register("fp32", properties=_FLOAT)
-def keep_float(model: Model, feeds: Sequence[Feed]) -> Model:  # noqa: ARG001
+def keep_float(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
     """Keep every number as it is, and compute in float32."""
     return model
 
 
 @openvino_quantizers.register("bf16", properties={"INFERENCE_PRECISION_HINT": "bf16"}, capability="BF16")
-def compute_in_bf16(model: Model, feeds: Sequence[Feed]) -> Model:  # noqa: ARG001
+def compute_in_bf16(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
     """Compute in bf16. Inputs, outputs and the stored weights stay float32, so the file is no smaller."""
     return model
 
 
 @openvino_quantizers.register("int8_static", properties=_FLOAT, capability="INT8")
-def quantize_static(model: Model, feeds: Sequence[Feed]) -> Model:
+def quantize_static(model: Model, feeds: Sequence[Arrays]) -> Model:
     """Int8 weights and activations scaled by calibration data; attention gets nncf's scheme for transformers.
 
     References:
@@ -211,13 +211,13 @@ def quantize_static(model: Model, feeds: Sequence[Feed]) -> Model:
 
 
 @openvino_quantizers.register("int8_dynamic", properties={**_FLOAT, _GROUP: 32}, capability="INT8")
-def quantize_dynamic(model: Model, feeds: Sequence[Feed]) -> Model:
+def quantize_dynamic(model: Model, feeds: Sequence[Arrays]) -> Model:
     """Int8 weights per output channel; activations are quantized while running, in groups of 32."""
     return quantize_weights(model, feeds)
 
 
 @openvino_quantizers.register("int8_weight_only", properties={**_FLOAT, _GROUP: 0})
-def quantize_weights(model: Model, feeds: Sequence[Feed]) -> Model:  # noqa: ARG001
+def quantize_weights(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
     """Int8 weights per output channel; activations stay float32."""
     with _nncf() as nncf:
         return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
