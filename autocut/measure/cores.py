@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from autocut.measure.quiet import node_folder
+from autocut.node import node_folder
 
 _PAUSE_S = 0.02
 _LONGEST_WAIT_S = 30.0

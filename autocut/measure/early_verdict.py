@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtri
 
-from autocut.measure.accuracy import Scores, paired_interval
+from autocut.measure.accuracy import Scores, metric_or_nan, paired_interval
 from autocut.task.kinds import Kind
 
 _FIRST_LOOK = 32
@@ -55,5 +55,7 @@ def is_far_below(candidate: Scores, untouched: Scores, kind: Kind, max_drop: flo
     for index in range(_RESAMPLES):
         drawn = rng.integers(0, len(candidate.scores), len(candidate.scores))
         targets = candidate.targets[drawn]
-        differences[index] = kind.summarize(candidate.scores[drawn], targets) - kind.summarize(untouched.scores[drawn], targets)
+        differences[index] = metric_or_nan(kind, candidate.scores[drawn], targets) - metric_or_nan(
+            kind, untouched.scores[drawn], targets
+        )
     return bool(np.isfinite(differences).all() and np.quantile(differences, 1 - error) < -max_drop)

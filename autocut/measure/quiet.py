@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from autocut.errors import DeadlineError
+from autocut.node import node_folder
 
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.02
@@ -112,11 +112,6 @@ class QuietLock:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
             os.close(descriptor)
-
-
-def node_folder() -> Path:
-    """Return the folder, on this machine's own disk, of the locks that all searches of this user on this machine share."""
-    return Path(tempfile.gettempdir()) / f"autocut-{os.getuid()}"
 
 
 class _WaitLimit:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from autocut.errors import DeadlineError
 from autocut.measure.accuracy import Scores, score_model
-from autocut.task.kinds import join_targets
 from autocut.measure.early_verdict import looks
 from autocut.pipeline.stage_runner import StageRunner
 from autocut.search.jobs import ScoringPlan
 from autocut.stages.lowering import Predict
 from autocut.task.batches import Batch
+from autocut.task.kinds import join_targets
 from autocut.task.splits import Examples, length
 
 SHARE = 0.04

@@ -22,10 +22,12 @@ def required_libraries() -> tuple[str, ...]:
 def library_versions() -> dict[str, str]:
     """Versions of the distributions that bring the `required_libraries`, by name; what is not installed is left out.
 
-    A distribution may have another name than its module, and a module several of them (onnxruntime and onnxruntime-gpu): then all
-    are named.
+    So is what a compile mode needs for itself alone and names in its own key (`ModeOptions.names_its_libraries`). A distribution
+    may have another name than its module, and a module several of them (onnxruntime and onnxruntime-gpu): then all are named.
     """
-    names = {name for module in required_libraries() for name in distributions().get(module.partition(".")[0], ())}
+    own = {module for mode in modes if mode.options.names_its_libraries for module in mode.requires}
+    shared = [module for module in required_libraries() if module not in own]
+    names = {name for module in shared for name in distributions().get(module.partition(".")[0], ())}
     return {name: _version(name) for name in sorted(names)}
 
 

@@ -94,8 +94,9 @@ def test_importing_everything_starts_no_thread(imported):
 def test_whatever_methods_require_and_stages_import_when_they_run_is_there(imported):
     """The list is the registries' and the source's own: a new method's library is in it without being named here."""
     _, modules, required = imported
+    starts_a_thread = {"openvino", "nncf"}  # importing them is each worker's own affair (`stages.compile.openvino`)
 
-    assert set(required) <= set(modules)
+    assert set(required) - starts_a_thread <= set(modules)
     assert {"torchao.quantization.pt2e.quantize_pt2e", "onnxruntime.quantization", "torch._inductor.compile_fx"} <= set(modules)
     assert {"torch.export._trace", "torch.onnx._internal.exporter._compat", "autocut.tasks.digits"} <= set(modules)
     assert "autocut.deploy.finalize" in modules

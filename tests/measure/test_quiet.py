@@ -9,7 +9,8 @@ import time
 import pytest
 
 from autocut.errors import DeadlineError
-from autocut.measure.quiet import QuietLock, node_folder
+from autocut.measure.quiet import QuietLock
+from autocut.node import node_folder
 
 PREAMBLE = (
     "import sys, time; from pathlib import Path; from autocut.measure.quiet import QuietLock; lock = QuietLock(Path(sys.argv[1]))\n"

@@ -6,7 +6,7 @@ import importlib.metadata
 
 import pytest
 
-from autocut.stages import libraries
+from autocut.stages import libraries, lowering
 from autocut.stages.libraries import library_versions, required_libraries, runtime_versions
 from autocut.stages.quantize import quantizers
 
@@ -44,4 +44,11 @@ def test_a_missing_library_is_left_out_and_two_distributions_of_one_module_are_n
 
 def test_a_bundle_names_what_runs_artifacts_and_not_what_makes_them():
     """Torch first; onnxscript is needed for the export alone."""
-    assert list(runtime_versions()) == ["torch", "torchao", "onnxruntime", "numpy"]
+    assert list(runtime_versions()) == ["torch", "torchao", "onnxruntime", "openvino", "numpy"]
+
+
+def test_a_library_of_one_mode_alone_leaves_the_keys_of_other_stages_alone():
+    """A new OpenVINO makes its own artifacts anew; no model is trained again for it."""
+    assert {"openvino", "nncf"} <= set(required_libraries())
+    assert not {"openvino", "nncf"} & set(library_versions())
+    assert f"openvino {importlib.metadata.version('openvino')}" in lowering.method_versions("fp32", "openvino")

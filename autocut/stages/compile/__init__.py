@@ -100,6 +100,8 @@ class ModeOptions(MethodOptions):
         takes_any_threads: Whether the artifact runs with the number of threads that it is loaded with, and nothing is compiled for
             another number. Scoring then uses every free core.
         quantizers: Registry of the mode's own quantizers. The mode starts from the graph of the untouched dtype.
+        names_its_libraries: The versions of what the mode requires are in its `context`, and decide its own artifacts alone. So
+            they are left out of the keys of all other stages: a new version of them costs no training.
     """
 
     load: Callable[[Path, Signature, int], Run]
@@ -113,6 +115,7 @@ class ModeOptions(MethodOptions):
     convert: Callable[[Path, Path], None] | None = None
     quantizers: Registry[Any, MethodOptions] | None = None
     takes_any_threads: bool = False
+    names_its_libraries: bool = False
 
 
 Compiler = Callable[[CompileJob, Path], Signature]

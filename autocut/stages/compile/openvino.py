@@ -1,0 +1,288 @@
+"""OpenVINO: Intel's runtime for processors, with nncf as its quantizer.
+
+It starts from the float graph and quantizes by itself. Another dtype is one file of this folder, or of a plug-in, with a function
+that takes the float model and returns the quantized one::
+
+    @openvino_quantizers.register("int4", properties={"INFERENCE_PRECISION_HINT": "f32"})
+    def quantize_int4(model: Model, feeds: Sequence[Arrays]) -> Model: ...
+
+`feeds` are batches of typical inputs in the order of the graph. `properties` are what the runtime is asked for when it loads the
+model. They are part of the artifact, because OpenVINO chooses the arithmetic while it loads: on a processor with bf16 units it
+computes a float model in bf16 unless it is told not to.
+
+OpenVINO and nncf are imported by name at run time. Importing OpenVINO (2026.4) starts a thread, so the process that workers are
+forked from must not do it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autocut.errors import BundleError, InfeasibleRecipeError
+from autocut.node import node_folder
+from autocut.registry import MethodOptions, Registry
+from autocut.stages import processor
+from autocut.stages.compile import CompileJob, ExampleCall, Run, modes
+from autocut.stages.compilers import first_line, quietly, translated
+from autocut.stages.graph import Signature, load_graph
+
+Model = Any
+"""An `openvino.Model`; OpenVINO is not imported to name it."""
+Arrays = list[NDArray[Any]]
+OpenVinoQuantizer = Callable[[Model, Sequence[Arrays]], Model]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenVinoOptions(MethodOptions):
+    """What the runtime is asked for when it loads a model of this dtype, and what the processor must have for it."""
+
+    properties: Mapping[str, str | int] = field(default_factory=dict)
+    capability: str | None = None
+
+
+openvino_quantizers: Registry[OpenVinoQuantizer, OpenVinoOptions] = Registry("quantize.dtype in openvino", OpenVinoOptions)
+
+_MODEL_FILE = "model.xml"
+_FLOAT_FILE = "float.xml"
+_PROPERTIES_FILE = "model.json"
+_FLOAT = {"INFERENCE_PRECISION_HINT": "f32"}
+_GROUP = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+_PRODUCTS = ("FullyConnected", "MatMul", "Convolution", "Deconvolution")
+_SOFTMAX = ("Softmax", "ScaledDotProductAttention")
+_PROBE_S = 60.0
+_PROBE = """
+import json, numpy as np, openvino as ov
+x = ov.opset13.parameter([-1, 8], np.float32)
+weights = ov.opset13.constant(np.ones((8, 8), np.float32))
+core = ov.Core()
+model = core.compile_model(ov.Model([ov.opset13.matmul(x, weights, False, False)], [x]), "CPU", {"INFERENCE_NUM_THREADS": 1})
+answer = model([np.ones((2, 8), np.float32)])[0]
+assert (answer == 8).all(), "a matrix product is wrong"
+print(json.dumps(list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))))
+"""
+
+
+def load_openvino(folder: Path, signature: Signature, threads: int) -> Run:  # noqa: ARG001 -- inputs go by position
+    """Compile the model for this processor, to run with `threads` threads.
+
+    Raises:
+        BundleError: a file is missing or damaged.
+    """
+    openvino = importlib.import_module("openvino")
+    try:
+        properties = json.loads((folder / _PROPERTIES_FILE).read_text())
+        compiled = openvino.Core().compile_model(folder / _MODEL_FILE, "CPU", {**properties, **_serving(threads)})
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{_MODEL_FILE} must be a model for OpenVINO, got: {first_line(error)}", "export it again") from error
+    request = compiled.create_infer_request()
+
+    def run(*arguments: Tensor) -> Tensor:
+        outputs = request.infer([_array(tensor) for tensor in arguments], share_inputs=True)
+        return torch.from_numpy(outputs[0])
+
+    return run
+
+
+def _serving(threads: int) -> dict[str, Any]:
+    """One stream of `threads` threads. They are not pinned: a pinned thread would share its core with the model timed beside it."""
+    return {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+
+
+def _infeasible(dtype: str) -> str | None:
+    if dtype not in openvino_quantizers:
+        return f"OpenVINO has no kernel for {dtype}"
+    capabilities, reason = _probe()
+    if reason is not None:
+        return reason
+    wanted = openvino_quantizers.method(dtype).options.capability
+    return None if wanted is None or wanted in capabilities else f"this processor has no {wanted} units, says OpenVINO"
+
+
+def _numerics(dtype: str) -> str | None:
+    return None if dtype == "fp32" else f"{dtype} by openvino, {_context(dtype)}"
+
+
+def _context(dtype: str) -> str:
+    libraries = ", ".join(f"{name} {_version(name)}" for name in ("openvino", "nncf"))
+    return f"quantizer v{openvino_quantizers.method(dtype).version}, {processor.int8_range()}, {libraries}"
+
+
+def _run_lines(call: ExampleCall) -> str:
+    _, properties, model = call.files
+    return (
+        "import json\nimport numpy as np, openvino\n"
+        f"properties = json.load(open({properties!r}))\n"
+        f"properties |= {_serving(call.threads)!r}\n"
+        f"model = openvino.Core().compile_model({model!r}, 'CPU', properties)\n"
+        f"output = model([{', '.join(call.arrays)}])[0]"
+    )
+
+
+def convert_to_openvino(graph: Path, folder: Path) -> None:
+    """Convert the float graph without a detour over ONNX: BERT-base takes 5 s instead of 17 s (AMD EPYC, OpenVINO 2026.4).
+
+    `openvino.convert_model` would do the same, but reports each call to a server of its makers.
+    """
+    with translated("OpenVINO's converter"), quietly(), torch.no_grad():
+        openvino = importlib.import_module("openvino")
+        decoders = importlib.import_module("openvino.frontend.pytorch.fx_decoder")
+        frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        decoder = decoders.TorchFXPythonDecoder.from_exported_program(load_graph(graph))  # `convert` needs it alive
+        model = frontend.convert(frontend.load(decoder))
+        wanted = len(Signature.read(graph).names)
+        if len(model.inputs) != wanted:
+            raise InfeasibleRecipeError(f"OpenVINO must keep the model's {wanted} inputs, got {len(model.inputs)}")
+        openvino.save_model(model, folder / _FLOAT_FILE, compress_to_fp16=False)
+
+
+@modes.register(
+    "openvino",
+    requires=("openvino", "nncf"),
+    load=load_openvino,
+    files="model.*",
+    run_lines=_run_lines,
+    runs_with=("openvino",),
+    seconds=5,
+    infeasible=_infeasible,
+    numerics=_numerics,
+    context=_context,
+    convert=convert_to_openvino,
+    quantizers=openvino_quantizers,
+    takes_any_threads=True,
+    names_its_libraries=True,
+)
+def compile_openvino(job: CompileJob, folder: Path) -> Signature:
+    """Quantize the graph with nncf; OpenVINO compiles it for the processor when it loads."""
+    openvino = importlib.import_module("openvino")
+    feeds = [list(map(_array, job.signature.positional(inputs))) for inputs in job.calibration]
+    properties = openvino_quantizers.method(job.dtype).options.properties
+    with translated("OpenVINO"), quietly():
+        model = openvino_quantizers[job.dtype](openvino.Core().read_model(job.graph / _FLOAT_FILE), feeds)
+        openvino.save_model(model, folder / _MODEL_FILE, compress_to_fp16=False)
+        (folder / _PROPERTIES_FILE).write_text(json.dumps(dict(properties)) + "\n")
+        if job.dtype != "fp32":
+            _require_arithmetic(folder, job.dtype)
+    return job.signature
+
+
+@openvino_quantizers.register("fp32", properties=_FLOAT)
+def keep_float(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
+    """Keep every number as it is, and compute in float32."""
+    return model
+
+
+@openvino_quantizers.register("bf16", properties={"INFERENCE_PRECISION_HINT": "bf16"}, capability="BF16")
+def compute_in_bf16(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
+    """Compute in bf16. Inputs, outputs and the stored weights stay float32, so the file is no smaller."""
+    return model
+
+
+@openvino_quantizers.register("int8_static", properties=_FLOAT, capability="INT8")
+def quantize_static(model: Model, feeds: Sequence[Arrays]) -> Model:
+    """Int8 weights and activations scaled by calibration data; attention gets nncf's scheme for transformers.
+
+    References:
+        https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/quantizing-models-post-training.html
+    """
+    with _nncf() as nncf:
+        has_attention = any(node.get_type_name() in _SOFTMAX for node in model.get_ops())
+        return nncf.quantize(
+            model, nncf.Dataset(feeds), preset=nncf.QuantizationPreset.MIXED, subset_size=len(feeds),
+            model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
+        )  # fmt: skip
+
+
+@openvino_quantizers.register("int8_dynamic", properties={**_FLOAT, _GROUP: 32}, capability="INT8")
+def quantize_dynamic(model: Model, feeds: Sequence[Arrays]) -> Model:
+    """Int8 weights per output channel; activations are quantized while running, in groups of 32."""
+    return quantize_weights(model, feeds)
+
+
+@openvino_quantizers.register("int8_weight_only", properties={**_FLOAT, _GROUP: 0})
+def quantize_weights(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
+    """Int8 weights per output channel; activations stay float32."""
+    with _nncf() as nncf:
+        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+
+
+@contextlib.contextmanager
+def _nncf() -> Iterator[Any]:
+    """Import nncf without its reports to a server (read once, when it is imported), and without its progress bars on stdout."""
+    os.environ.setdefault("NNCF_CI", "1")
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield importlib.import_module("nncf")
+
+
+def _require_arithmetic(folder: Path, dtype: str) -> None:
+    """Raise unless OpenVINO computes a layer of the model in `folder` in `dtype`, or reads int8 weights there.
+
+    Raises:
+        InfeasibleRecipeError: every layer computes in float32, from float32 weights.
+    """
+    compiled = importlib.import_module("openvino").Core().compile_model(
+        folder / _MODEL_FILE, "CPU", {**json.loads((folder / _PROPERTIES_FILE).read_text()), **_serving(1)}
+    )  # fmt: skip
+    infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    found = {info["runtimePrecision"].astype(str) for info in infos if info["layerType"].astype(str) in _PRODUCTS}
+    if not found - {"f32"}:
+        raise InfeasibleRecipeError(f"{dtype} must change at least one layer, but OpenVINO computes all of them in float32")
+
+
+@cache
+def _probe() -> tuple[tuple[str, ...], str | None]:
+    """Return what OpenVINO says that this processor has, and the reason why it does not run here, if it does not.
+
+    It is tried in a process of its own, once for each version and machine: on some AMD processors OpenVINO dies of SIGFPE.
+    """
+    machine = hashlib.sha256(processor.instruction_sets().encode()).hexdigest()[:8]
+    memory = node_folder() / f"openvino-{_version('openvino')}-{machine}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        capabilities, reason = json.loads(memory.read_text())
+        return tuple(capabilities), reason
+    found = _try_out()
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    draft = memory.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(found))
+    shutil.move(draft, memory)
+    return found
+
+
+def _try_out() -> tuple[tuple[str, ...], str | None]:
+    try:
+        done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_S, check=False)
+    except subprocess.TimeoutExpired:
+        return (), f"OpenVINO does not answer within {_PROBE_S:g} s on this machine"
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
+        return (), f"OpenVINO does not run on this machine: {last[:200]}"
+    return tuple(json.loads(done.stdout.strip().rpartition("\n")[2])), None
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return np.ascontiguousarray(tensor.detach().numpy())

@@ -1,0 +1,71 @@
+"""OpenVINO computes in the dtype that was asked for, or says why it does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autocut.errors import BundleError, InfeasibleRecipeError
+from autocut.stages import lowering
+from autocut.stages.compile import openvino
+
+pytest.importorskip("openvino")
+
+
+@pytest.fixture
+def fresh_probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """What OpenVINO is found to be on this machine is forgotten, before and afterwards."""
+    monkeypatch.setattr(openvino, "node_folder", lambda: tmp_path / "node")
+    openvino._probe.cache_clear()
+    yield tmp_path / "node"
+    openvino._probe.cache_clear()
+
+
+def test_a_runtime_that_dies_is_a_reason_and_is_tried_once(fresh_probe: Path, monkeypatch: pytest.MonkeyPatch):
+    """On some AMD processors OpenVINO dies of SIGFPE: that must cost neither the search nor every worker a process."""
+    monkeypatch.setattr(openvino, "_PROBE", "import os, signal; os.kill(os.getpid(), signal.SIGFPE)")
+    reason = lowering.infeasible_reason("fp32", "openvino")
+    monkeypatch.setattr(openvino, "_try_out", lambda: pytest.fail("it was tried again"))
+    openvino._probe.cache_clear()
+
+    assert reason is not None
+    assert "does not run on this machine" in reason
+    assert lowering.infeasible_reason("fp32", "openvino") == reason
+
+
+def test_a_dtype_without_units_for_it_is_infeasible(fresh_probe: Path, monkeypatch: pytest.MonkeyPatch):
+    """OpenVINO would compute in float32 and keep the name."""
+    monkeypatch.setattr(openvino, "_try_out", lambda: (("FP32", "INT8"), None))
+
+    assert "no BF16 units" in lowering.infeasible_reason("bf16", "openvino")
+    assert lowering.infeasible_reason("fp32", "openvino") is None
+
+
+def test_a_dtype_that_changes_no_layer_is_infeasible(tmp_path: Path):
+    """A network without a product has nothing that int8 could make cheaper."""
+    network = nn.Sequential(nn.ReLU(), nn.Flatten()).eval()
+
+    with pytest.raises(InfeasibleRecipeError, match="must change at least one layer"):
+        lowering.lower(network, "int8_dynamic", "openvino", [torch.randn(8, 4, 2)], tmp_path)
+
+
+def test_float32_is_asked_for_by_name(tiny_mlp: nn.Module, mlp_inputs: Tensor, tmp_path: Path):
+    """Left to itself, OpenVINO computes a float32 model in bf16 where the processor can."""
+    lowering.lower(tiny_mlp, "fp32", "openvino", [mlp_inputs], tmp_path)
+
+    assert json.loads((tmp_path / "model.json").read_text()) == {"INFERENCE_PRECISION_HINT": "f32"}
+    torch.testing.assert_close(lowering.load(tmp_path, "openvino")(mlp_inputs), tiny_mlp(mlp_inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_an_artifact_with_a_missing_file_is_refused(tiny_mlp: nn.Module, mlp_inputs: Tensor, tmp_path: Path):
+    """OpenVINO would ask for a file that nobody knows."""
+    lowering.lower(tiny_mlp, "fp32", "openvino", [mlp_inputs], tmp_path)
+    (tmp_path / "model.bin").unlink()
+
+    with pytest.raises(BundleError, match=r"model\.xml must be a model for OpenVINO"):
+        lowering.load(tmp_path, "openvino")
