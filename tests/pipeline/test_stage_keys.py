@@ -11,7 +11,7 @@ from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.recipe import Recipe
-from autocut.search.jobs import ModelLoaded, StageBroke, StageRan
+from autocut.search.jobs import ModelLoaded, StageBroke, StageRan, StageStarted
 from autocut.stages import lowering
 from autocut.task.loading import load_task
 
@@ -89,7 +89,7 @@ def pipeline(small_task_file, tmp_path, monkeypatch, reported):
     task = load_task(small_task_file)
     vars(task)["fingerprint"] = "task"
     context = StageContext(task, StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))
-    return Pipeline(context, lambda event: reported.append(line(event)))
+    return Pipeline(context, lambda event: None if isinstance(event, StageStarted) else reported.append(line(event)))
 
 
 def line(event):
