@@ -113,6 +113,10 @@ class Planner:
         lower = max(self.compile_s(pair, is_converted) + load, 0.0 if seen else self._priors.get(pair, _LOWER_S))
         return lower + self._by_stage["accuracy"].median(_ACCURACY_S) + measure
 
+    def timing_s(self) -> float:
+        """Seconds to time a model, during which no other worker works."""
+        return self._by_stage["cost"].median(self._measure_s)
+
     def measuring_s(self) -> float:
         """Seconds to score and to time a model that is lowered already."""
         return self._by_stage["accuracy"].median(_ACCURACY_S) + self._by_stage["cost"].median(self._measure_s)

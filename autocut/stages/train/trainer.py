@@ -35,7 +35,9 @@ from autocut.task.kinds import Kind
 from autocut.task.splits import length
 from autocut.task.task import Task, seeded
 
-_TIMED_BATCHES = 4
+_TIMED_BATCHES, _TIMED_S = 4, 1.0
+"""A prediction takes this many batches, and up to `_MOST_TIMED_BATCHES` until they have taken this many seconds."""
+_MOST_TIMED_BATCHES = 20
 
 
 @dataclass(frozen=True)
@@ -233,13 +235,17 @@ class _Run:
         seen: list[float] = []
         batches = iter(self.task.loader(self.task.train_data, self.task.batch_size, indices=torch.from_numpy(order)))
         self.model.train()
-        for batch, _ in zip(batches, range(_TIMED_BATCHES), strict=False):
+        began, samples = time.perf_counter(), sum(self.sizes)
+        for batch, _ in zip(batches, range(_MOST_TIMED_BATCHES), strict=False):
             if stop():
                 raise DeadlineError("the time granted to the trial is up while its training is timed")
             with gate():
                 started = time.perf_counter()
                 self._step(batch, torch.from_numpy(order[: len(batch[1])]))
                 seen.append((time.perf_counter() - started) / len(batch[1]))
+            is_short = statistics.median(seen) * samples < LONG_S / 2
+            if len(seen) >= _TIMED_BATCHES and (is_short or time.perf_counter() - began > _TIMED_S):
+                break
         return statistics.median(seen[1:] or seen)
 
     def epoch_for_callback(self) -> Epoch:
