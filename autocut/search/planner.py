@@ -72,8 +72,7 @@ class Planner:
             recent.add(stage.seconds)
         if stage.samples_seen:
             for recent in (self._per_sample[_cut(recipe)], self._training):
-                # The next training may find no free core: with one thread, it takes what all cores took together here.
-                recent.add((stage.seconds + stage.borrowed_s) / stage.samples_seen)
+                recent.add((stage.seconds + stage.saved_s) / stage.samples_seen)  # the next training may find no free core
             self._pace.clear()
 
     def observe_loading(self, loaded: ModelLoaded) -> None:

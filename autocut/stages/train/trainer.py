@@ -65,7 +65,8 @@ class Epoch(EpochRecord):
 class Trained:
     """A trained copy in eval mode, and its cost. An earlier process saw `resumed_samples` of the samples.
 
-    `borrowed_s` are the seconds that borrowed cores worked for this process, added up over the cores.
+    `borrowed_s` are the seconds that borrowed cores worked for this process, added up over the cores. `saved_s` is by how much they
+    shortened the training.
     """
 
     model: nn.Module
@@ -74,6 +75,7 @@ class Trained:
     history: tuple[EpochRecord, ...]
     resumed_samples: int = 0
     borrowed_s: float = 0.0
+    saved_s: float = 0.0
 
 
 def train_model(
@@ -293,7 +295,7 @@ class _Run:
     def trained(self, resumed: int) -> Trained:
         """Return what has been trained; an earlier process saw `resumed` of the samples."""
         model, history = self.model.eval(), tuple(self.history)
-        return Trained(model, self.samples_seen, self.seconds, history, resumed, self.speed.borrowed_s)
+        return Trained(model, self.samples_seen, self.seconds, history, resumed, self.speed.borrowed_s, self.speed.saved_s)
 
     def _identity(self) -> str:
         masked = sum(int(mask.numel() - mask.sum()) for _, mask in self.masked)
