@@ -16,8 +16,9 @@ from autocut.errors import InputError
 
 Clock = Callable[[], float]
 
-TRAINING_SHARE = 0.6
-"""Share of the time left that the training of the untouched model may take: the rest is for its lowerings and for bundles."""
+TRAINING_SHARE = 0.5
+"""Share of the time left that the training of the untouched model may take. It also waits while structures are timed (about a tenth
+of the time); the rest is for its lowerings and for bundles."""
 _CHECKING_S = 60.0
 
 _SECONDS: Mapping[str, int] = MappingProxyType({"d": 86_400, "h": 3_600, "m": 60, "s": 1})

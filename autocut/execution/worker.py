@@ -144,18 +144,19 @@ class _Worker:
         train_seconds, samples_seen = facts.get("train_seconds", 0.0), facts.get("samples_seen", 0)
         context = self.pipeline.runner.context
         epochs = None if context.task.is_pretrained else context.untouched_epochs or context.task.epochs
-        self.report(BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen, epochs, scoring))
+        self.report(
+            BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen, epochs=epochs, scoring=scoring)
+        )
         self.report(RecipeMeasured(recipe, measured))
 
     def _plan_training(self) -> None:
         """Train the untouched model for as many epochs as fit the budget."""
-        from autocut.pipeline.pipeline import Pipeline
         from autocut.pipeline.training_plan import plan_untouched
 
-        context = self.pipeline.runner.context
-        if plan := plan_untouched(self.pipeline.runner, self.job.deadline - time.time()):
-            self.pipeline = Pipeline(replace(context, untouched_epochs=plan.epochs), self._on_event)
-            self.report(TrainingPlanned(plan.epochs, context.task.epochs, plan.seconds, plan.asked_s))
+        runner = self.pipeline.runner
+        if plan := plan_untouched(runner, self.job.deadline - time.time()):
+            runner.context = replace(runner.context, untouched_epochs=plan.epochs)
+            self.report(TrainingPlanned(plan.epochs, runner.context.task.epochs, plan.seconds, plan.asked_s))
 
     def _measure_one(self, recipe: Recipe) -> None:
         self.report(RecipeMeasured(recipe, self.pipeline.measure(recipe)))

@@ -143,6 +143,7 @@ def _train(
         "train_seconds": trained.seconds + outputs.seconds,
         "fresh_samples": trained.samples_seen - trained.resumed_samples,
         "borrowed_s": trained.borrowed_s,
+        "saved_s": trained.saved_s,
     }
 
 

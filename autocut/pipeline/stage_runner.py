@@ -103,10 +103,20 @@ class StageRunner:
     def run(self, stage: Stage[T]) -> Entry:
         """Return the output of `stage`, made now if the cache does not have it. Errors of its `prepare` and `make` pass through."""
         entry = self.cache.find(stage.key) or self._make(stage, stage.prepare())
-        samples, borrowed_s = int(entry.facts.get("fresh_samples", 0)), float(entry.facts.get("borrowed_s", 0.0))
+        facts = entry.facts
         self._tell_waiting()
         self.report(
-            StageRan(entry.key, entry.stage, entry.method, entry.seconds, entry.cached, stage.category, samples, borrowed_s)
+            StageRan(
+                entry.key,
+                entry.stage,
+                entry.method,
+                entry.seconds,
+                entry.cached,
+                stage.category,
+                samples_seen=int(facts.get("fresh_samples", 0)),
+                borrowed_s=float(facts.get("borrowed_s", 0.0)),
+                saved_s=float(facts.get("saved_s", 0.0)),
+            )
         )
         self.cache.checkpoint(stage.key).unlink(missing_ok=True)  # only now is the output safe
         return entry

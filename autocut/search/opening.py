@@ -171,8 +171,10 @@ def _saves_little(state: SearchState, method: str) -> bool:
 
 
 def skeleton(state: SearchState, choice: LoweringChoice, method: str, ratios: Iterable[float]) -> PlannedJob:
-    """A structure at some ratios, with its cheapest lowerings and without training; what is priced already is left out."""
-    prefixes = [Recipe({"prune.method": method, "prune.ratio": ratio}) for ratio in ratios]
+    """A method at some ratios, with its cheapest lowerings and without training; what was priced beside a training is left out."""
+    every = [Recipe({"prune.method": method, "prune.ratio": ratio}) for ratio in ratios]
+    priced = {recipe.prefix for recipe in state.priced}
+    prefixes = [prefix for prefix in every if prefix not in priced]
     lowered = (prefix.with_lowering(*lowering) for prefix in prefixes for lowering in _pricing_lowerings(state, choice, prefix))
     recipes = tuple(recipe for recipe in lowered if not state.costs.is_known(recipe))
     why = f"cost first: {method} {', '.join(f'{ratio:g}' for ratio in ratios)} without training"

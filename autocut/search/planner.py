@@ -90,8 +90,7 @@ class Planner:
             recent.add(stage.seconds)
         if stage.samples_seen:
             for recent in (self._per_sample[_cut(recipe)], self._training):
-                # The next training may find no free core: with one thread, it takes what all cores took together here.
-                recent.add((stage.seconds + stage.borrowed_s) / stage.samples_seen)
+                recent.add((stage.seconds + stage.saved_s) / stage.samples_seen)  # the next training may find no free core
             self._pace.clear()
 
     def observe_loading(self, loaded: ModelLoaded) -> None:
@@ -164,6 +163,10 @@ class Planner:
         if not (seen or (is_converted and self._size_factor > 1)):
             lower = max(lower, self._prior_s(pair))
         return lower + self._by_stage["accuracy"].median(_ACCURACY_S) + measure
+
+    def timing_s(self) -> float:
+        """Seconds to time a model, during which no other worker works."""
+        return self._by_stage["cost"].median(self._measure_s)
 
     def measuring_s(self) -> float:
         """Seconds to score and to time a model that is lowered already."""

@@ -1,8 +1,8 @@
 """What other workers do while the untouched model trains for long: they time structures, because a cost needs no weights.
 
-The costs are found again when the weights are there: then "cost first" has nothing left to do, and a trial only needs its accuracy.
-Timing keeps the training waiting, and a worker that prices has a core that the training could borrow. So a structure is timed only
-where this is short beside the training. When nothing is left to be priced, the training has the cores.
+The costs are found again when the weights are there: a trial then only needs its accuracy. Timing keeps the training waiting. For
+the untouched model's quick lowerings that is no loss, because they are timed in any search. Other structures get a share of the
+seconds that the training takes. When nothing is left to be priced, the training has the cores.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from autocut.search.state import SearchState
 
 _SHARE = 0.5
 """A job must end within this share of the seconds that the training will still take."""
+_TIMING_SHARE = 0.15
+"""... and timing what a search might do without must keep the training waiting for no larger share of its seconds."""
 _WORKERS = 4
 """One worker of so many prices at a time, and at least one: the training uses the cores of the others."""
 _RATIOS = (0.5, 1.0, 0.75, 0.25)
@@ -31,6 +33,7 @@ class Pricing:
     def __init__(self, state: SearchState, choice: LoweringChoice) -> None:
         self._state = state
         self._steps = pricing(state, choice)
+        self._timing_s = 0.0
 
     def next(self, now: float) -> PlannedJob | None:
         """Return the next job at the clock reading `now`; None while there is none, or where it would take too long."""
@@ -41,17 +44,28 @@ class Pricing:
         if sum(running.purpose is Purpose.PRICING for running in state.running.values()) >= at_once:
             return None
         for planned in self._steps:
-            if planned is None or self._fits(planned, state.training_ends - now):
+            if planned is None:
+                return None
+            if self._fits(planned, state.training_ends - now):
+                self._timing_s += self._seconds_of_timing(planned)
                 return planned
         return None
 
     def _fits(self, planned: PlannedJob, left_s: float) -> bool:
-        needed_s = self._state.planner.process_s() + math.fsum(recipe_s(self._state, recipe) for recipe in planned.recipes)
-        return bool(planned.recipes) and needed_s <= _SHARE * left_s
+        state = self._state
+        needed_s = state.planner.process_s() + math.fsum(recipe_s(state, recipe) for recipe in planned.recipes)
+        if not planned.recipes or needed_s > _SHARE * left_s:
+            return False
+        if all(recipe.prefix == UNTOUCHED and is_cheap(state, recipe.lowering) for recipe in planned.recipes):
+            return True
+        return self._timing_s + self._seconds_of_timing(planned) <= _TIMING_SHARE * state.training_s
+
+    def _seconds_of_timing(self, planned: PlannedJob) -> float:
+        return self._state.planner.timing_s() * len(planned.recipes)
 
 
 def pricing(state: SearchState, choice: LoweringChoice) -> Steps:
-    """The untouched model, then its quick lowerings, then each pruning method at a ratio, then at more ratios; slow lowerings last.
+    """The untouched model, its quick lowerings, each pruning method at several ratios with its cheapest lowering, slow lowerings.
 
     The weights are random; None while the untouched model, to which every cost refers, is not timed yet.
     """
@@ -67,7 +81,8 @@ def pricing(state: SearchState, choice: LoweringChoice) -> Steps:
     if axis := state.settings.space.axis("prune.ratio"):
         for ratio in dict.fromkeys(nearest_value(axis, wanted) for wanted in _RATIOS):
             for method in pruning_methods(state):
-                yield _priced(skeleton(state, choice, method, [ratio]), f"{method} {ratio:g}")
+                planned = skeleton(state, choice, method, [ratio])
+                yield _priced(replace(planned, recipes=planned.recipes[:1]), f"{method} {ratio:g}")
     yield from _untouched(lowering for lowering in lowerings if not is_cheap(state, lowering))
 
 

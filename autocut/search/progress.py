@@ -19,6 +19,8 @@ from autocut.search.state import SearchState
 _CLOSE = 0.01
 """A point may lose this much of the metric to be the best so far: the drop in the examples of `autocut select`."""
 
+_SHORT_S = 20.0
+
 
 _MOST_COUNTED = 999
 """Finalizations that the plan counts at most."""
@@ -48,9 +50,13 @@ def cost_line(recipe: Recipe, costs: Mapping[str, float]) -> str:
 
 
 def training_line(plan: TrainingPlanned) -> str:
-    """Say how long the untouched model trains; where the budget is too short for all its epochs, also what would help."""
+    """Say how long the untouched model trains; where the budget is too short for all its epochs, also what would help.
+
+    Empty where it takes seconds.
+    """
     if plan.epochs == plan.asked:
-        return f"plan: training the untouched model takes about {format_duration(plan.seconds)}"
+        is_short = plan.seconds < _SHORT_S
+        return "" if is_short else f"plan: training the untouched model takes about {format_duration(plan.seconds)}"
     taken, all_of_them = format_duration(plan.seconds), format_duration(plan.asked_s)
     return (
         f"plan: the untouched model is trained for {plan.epochs} of its {plan.asked} epochs, about {taken}: "

@@ -65,6 +65,7 @@ class SearchState:
         self.reference: Cost | None = None  # of the untouched model
         self.untouched_epochs: int | None = None  # that the untouched model was trained for, once it is
         self.training_ends: float | None = None  # expected reading of the clock, while a long training of it runs
+        self.training_s = 0.0  # its seconds, as they were expected first
         self.priced: dict[Recipe, dict[str, float]] = {}  # costs of structures that were timed before there were weights
         self.scoring: jobs.ScoringPlan | None = None  # where scoring is slow
         self.finished: dict[Recipe, dict[str, float]] = {}  # measured, with values, in the order of the measurements
@@ -106,6 +107,7 @@ class SearchState:
                 self.planner.observe_loading(event)
             case jobs.TrainingPaced() if job.kind == JobKind.BASELINE:
                 self.training_ends = now + event.seconds_left
+                self.training_s = self.training_s or event.seconds_left
             case jobs.RecipePriced():
                 self.set_price(event.recipe, event.cost)
             case jobs.BaselineReady():

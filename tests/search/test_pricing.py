@@ -10,6 +10,7 @@ from autocut.search.jobs import (
     RecipeFailed,
     RecipeMeasured,
     RecipePriced,
+    StageRan,
     TrainingPaced,
     TrainingPlanned,
 )
@@ -96,6 +97,14 @@ def test_timing_that_is_long_beside_the_training_is_left_out(agent):
     assert agent.next_job() is None
 
 
+def test_a_training_of_minutes_waits_for_the_lowerings_of_the_untouched_model_alone(agent, price_all):
+    """They are timed in any search; pruned structures would keep the training waiting for more than a share of it."""
+    agent.on_event(baseline_of(agent), TrainingPaced(100.0))
+    agent.state.planner.observe(StageRan("key", "cost", "fp32/onnxruntime", 8.0, False, "measuring"))
+
+    assert {recipe.prefix for recipe in price_all()} == {UNTOUCHED}
+
+
 def test_one_worker_of_four_prices_at_a_time(agent):
     """The training borrows the cores of the others."""
     agent.on_event(baseline_of(agent), TrainingPaced(500.0))
@@ -136,4 +145,4 @@ def test_the_plan_says_how_long_the_training_takes(epochs, words):
     line = training_line(TrainingPlanned(epochs, 8, 250.0, 400.0))
 
     assert words in line
-    assert ("--budget 14m" in line) == (epochs < 8)
+    assert ("--budget 16m" in line) == (epochs < 8)

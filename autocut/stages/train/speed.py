@@ -49,11 +49,13 @@ class Speed:
     """
 
     def __init__(self, loan: CoreLoan | None = None, tell: Callable[[float], None] = lambda _: None) -> None:
-        self.borrowed_s = 0.0
+        self.borrowed_s = 0.0  # seconds times the threads that were borrowed
+        self.saved_s = 0.0  # seconds that the training would have taken longer without them
         self.is_long: bool | None = None  # None: not known yet
         self._loan = loan
         self._tell = tell
         self._own = self._threads = self._most = torch.get_num_threads()
+        self._own_pace = 0.0  # seconds a sample without borrowed cores
         self._slower: float | None = None  # seconds a sample with half as many threads; None: more threads are not tried
         self._recent: deque[tuple[float, int]] = deque(maxlen=_LAST_BATCHES)
         self._batches, self._seconds = 0, 0.0
@@ -79,7 +81,9 @@ class Speed:
         """Take in one batch."""
         self._samples_left -= samples
         self._batches, self._seconds = self._batches + 1, self._seconds + seconds
-        self.borrowed_s += (self._threads - self._own) * seconds
+        if self._threads > self._own:
+            self.borrowed_s += (self._threads - self._own) * seconds
+            self.saved_s += self._own_pace * samples - seconds
         self._recent.append((seconds, samples))
         if self._batches < _FIRST_BATCHES or self._seconds < _FIRST_S:
             return
@@ -87,6 +91,7 @@ class Speed:
         if self.is_long is None:
             self.is_long = pace * self._samples_left > LONG_S
             if self.is_long and self._loan is not None:
+                self._own_pace = pace
                 self._try_twice_the_threads(pace)
         elif self._slower is not None and self._threads == self._most and self._is_sure():
             self._judge(pace, self._slower)

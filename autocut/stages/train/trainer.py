@@ -35,7 +35,9 @@ from autocut.task.kinds import Kind
 from autocut.task.splits import length
 from autocut.task.task import Task, seeded
 
-_TIMED_BATCHES = 4
+_TIMED_BATCHES, _TIMED_S = 4, 1.0
+"""A prediction takes this many batches, and up to `_MOST_TIMED_BATCHES` until they have taken this many seconds."""
+_MOST_TIMED_BATCHES = 20
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Epoch(EpochRecord):
 class Trained:
     """A trained copy in eval mode, and its cost. An earlier process saw `resumed_samples` of the samples.
 
-    `borrowed_s` are the seconds that borrowed cores worked for this process, added up over the cores.
+    `borrowed_s` are the seconds that borrowed cores worked for this process, added up over the cores. `saved_s` is by how much they
+    shortened the training.
     """
 
     model: nn.Module
@@ -72,6 +75,7 @@ class Trained:
     history: tuple[EpochRecord, ...]
     resumed_samples: int = 0
     borrowed_s: float = 0.0
+    saved_s: float = 0.0
 
 
 def train_model(
@@ -233,13 +237,17 @@ class _Run:
         seen: list[float] = []
         batches = iter(self.task.loader(self.task.train_data, self.task.batch_size, indices=torch.from_numpy(order)))
         self.model.train()
-        for batch, _ in zip(batches, range(_TIMED_BATCHES), strict=False):
+        began, samples = time.perf_counter(), sum(self.sizes)
+        for batch, _ in zip(batches, range(_MOST_TIMED_BATCHES), strict=False):
             if stop():
                 raise DeadlineError("the time granted to the trial is up while its training is timed")
             with gate():
                 started = time.perf_counter()
                 self._step(batch, torch.from_numpy(order[: len(batch[1])]))
                 seen.append((time.perf_counter() - started) / len(batch[1]))
+            is_short = statistics.median(seen) * samples < LONG_S / 2
+            if len(seen) >= _TIMED_BATCHES and (is_short or time.perf_counter() - began > _TIMED_S):
+                break
         return statistics.median(seen[1:] or seen)
 
     def epoch_for_callback(self) -> Epoch:
@@ -287,7 +295,7 @@ class _Run:
     def trained(self, resumed: int) -> Trained:
         """Return what has been trained; an earlier process saw `resumed` of the samples."""
         model, history = self.model.eval(), tuple(self.history)
-        return Trained(model, self.samples_seen, self.seconds, history, resumed, self.speed.borrowed_s)
+        return Trained(model, self.samples_seen, self.seconds, history, resumed, self.speed.borrowed_s, self.speed.saved_s)
 
     def _identity(self) -> str:
         masked = sum(int(mask.numel() - mask.sum()) for _, mask in self.masked)
