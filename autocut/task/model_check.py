@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from autocut.errors import AutocutError, Fault
 from autocut.task.batches import Batch, Inputs, call, pad, take, tensors
+from autocut.task.dimensions import Dynamic
 from autocut.task.file import describe_error
+from autocut.task.outputs import OneOutput
 from autocut.task.splits import length, spread
 from autocut.task.task import Task, seeded
 from autocut.task.worker import ANSWER, MODEL
@@ -72,11 +74,15 @@ def parameter_faults(model: nn.Module) -> Iterator[Fault]:
 def build_faults(task: Task, model: nn.Module) -> Iterator[Fault]:
     """A model that is the same object each time, or of which autocut cannot find out whether it is trained."""
     try:
-        if task.build_model() is model:
+        if _unwrapped(task.build_model()) is _unwrapped(model):
             yield Fault("task.model must build a new module each time, got the same one", "build it inside the function")
         _ = task.is_pretrained
     except AutocutError as error:
         yield to_fault(error)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.model if isinstance(model, OneOutput) else model
 
 
 def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
@@ -93,6 +99,9 @@ def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
     try:
         with torch.no_grad(), seeded(task.seed):
             teacher_outputs, outputs = call(teacher, inputs), call(model, inputs)
+    except AutocutError as error:
+        yield Fault(f"task.teacher: {error.message}", "the teacher answers in the same form as the model")
+        return
     except Exception as error:
         # A user's teacher may raise anything. The model has run on this batch already.
         yield Fault(
@@ -113,6 +122,9 @@ def run_faults(task: Task, model: nn.Module, name: str, batch: Batch) -> Iterato
     try:
         with torch.no_grad(), seeded(task.seed):
             outputs, again = call(model, inputs), call(model, inputs)
+    except AutocutError as error:
+        yield to_fault(error)
+        return
     except Exception as error:
         # A user's model may raise anything.
         yield Fault(
@@ -203,6 +215,8 @@ def untrained_faults(task: Task, model: nn.Module, batch: Batch | None) -> Itera
             "look for inputs out of range, such as token ids beyond the embedding",
         )
         return
+    if len({wanted.shape[1:] for _, wanted in scored}) > 1:
+        return  # sequences of free length have no targets of one shape
     targets = torch.cat([wanted for _, wanted in scored])
     metric = kind.summarize(torch.cat([scores for scores, _ in scored]).numpy(), targets.numpy())
     if metric <= (chance := kind.chance(targets)):
@@ -226,16 +240,17 @@ class _Called(nn.Module):
         return call(self.model, arguments if self.names is None else dict(zip(self.names, arguments, strict=True)))
 
 
-def export_faults(model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
+def export_faults(model: nn.Module, inputs: Inputs, dynamic: Dynamic | None = None) -> Iterator[Fault]:
     """A model that cannot be exported with a free batch dimension. Every compile mode except eager starts from the export."""
     example = pad(take(inputs, 2), 2)
     arguments = tuple(tensors(example).values())
-    free = {0: torch.export.Dim("batch", min=1, max=65536)}
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    free = tuple({0: batch} | dict.fromkeys((dynamic or {}).get(name, {}), torch.export.Dim.DYNAMIC) for name in tensors(example))
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             called = _Called(copy.deepcopy(model), example)
-            torch.export.export(called, arguments, dynamic_shapes=(tuple(free for _ in arguments),))
+            torch.export.export(called, arguments, dynamic_shapes=(free,))
     except Exception as error:
         # torch.export raises a dozen types of its own, and passes on everything that the model raises.
         yield Fault(
