@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from autocut.errors import Fault, nearest_hint
-from autocut.task.batches import Inputs, tensors
+from autocut.task.batches import Inputs, tensors, transform
 
 Dynamic = Mapping[str, Mapping[int, str]]
 NamedShape = tuple[int | str | None, ...]
@@ -40,6 +41,26 @@ def sizes_of(dynamic: Dynamic | None, inputs: Inputs) -> dict[str, int]:
     """Return the size of each free dimension of one batch by its name. `batch_faults` has checked that inputs agree."""
     named = tensors(inputs)
     return {free: int(named[name].shape[axis]) for name, axis, free in named_dimensions(dynamic)}
+
+
+def resized(inputs: Inputs, shapes: Mapping[str, NamedShape], sizes: Mapping[str, int]) -> Inputs:
+    """Return `inputs` with free dimensions of `sizes`: longer ones are cut, shorter ones repeat from the start.
+
+    Args:
+        inputs: A batch.
+        shapes: The named shape of each input.
+        sizes: Sizes by name; a dimension whose name is missing stays as it is.
+    """
+    known = iter(tensors(inputs).items())
+
+    def change(tensor: Tensor) -> Tensor:
+        name, _ = next(known)
+        for axis, free in enumerate(shapes[name]):
+            if isinstance(free, str) and free in sizes and tensor.shape[axis] != sizes[free]:
+                tensor = tensor.index_select(axis, torch.arange(sizes[free]) % tensor.shape[axis])
+        return tensor
+
+    return transform(inputs, change)
 
 
 def setting_faults(dynamic: Any) -> Iterator[Fault]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from autocut.errors import InfeasibleRecipeError
 from autocut.stages.compile import CompileJob, Compiler, ExampleCall, Run, modes
 from autocut.stages.compile.eager import graph_lines, keep_graph
 from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
@@ -65,6 +66,9 @@ def _run_lines(call: ExampleCall, *, name: str) -> str:
 
 
 def _compile_when_loaded(job: CompileJob, folder: Path) -> Signature:
+    if any(job.signature.free):
+        names = ", ".join(sorted({size for shape in job.signature.shapes for size in shape if isinstance(size, str)}))
+        raise InfeasibleRecipeError(f"torch.compile must know all sizes when the model is loaded, but {names} is free")
     keep_graph(job, folder)
     return job.signature.compiled_for(job.batch_sizes, freezing=quantizers.method(job.dtype).options.freezing)
 
