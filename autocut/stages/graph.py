@@ -38,6 +38,7 @@ Limits = tuple[int, int | None]
 Free = tuple[tuple[int, ...], ...]
 
 _ASSUMED_LEAST = 2
+_UNBOUNDED = 2**31  # torch writes several sorts of infinity
 _EXAMPLE_BATCH = 32  # more than 1, because torch takes an example of 1 for a constant
 
 
@@ -67,7 +68,7 @@ class Signature:
         return Signature(
             form,
             tuple(named),
-            tuple(named_shape(name, tensor, dynamic) for name, tensor in named.items()),
+            tuple(named_shape(name, tensor.shape, dynamic) for name, tensor in named.items()),
             tuple(str(tensor.dtype).removeprefix("torch.") for tensor in named.values()),
         )
 
@@ -108,6 +109,15 @@ class Signature:
     def free(self) -> tuple[tuple[int, ...], ...]:
         """The free dimensions of each input, besides the batch."""
         return tuple(tuple(axis for axis, size in enumerate(shape) if isinstance(size, str)) for shape in self.shapes)
+
+    @property
+    def dynamic(self) -> Dynamic:
+        """The free dimensions by input, as `Task.dynamic` names them."""
+        named = {
+            name: {axis: size for axis, size in enumerate(shape) if isinstance(size, str)}
+            for name, shape in zip(self.names, self.shapes, strict=True)
+        }
+        return {name: axes for name, axes in named.items() if axes}
 
     def placeholder(self, batch_size: int) -> tuple[Tensor, ...]:
         """Zeros in the shapes of the inputs, for compilers that need an example call.
@@ -225,7 +235,7 @@ def _limits_of(size: Any, program: ExportedProgram) -> Limits:
     if bounds is None:
         return 1, None
     least = int(bounds.lower)
-    return least if least > _ASSUMED_LEAST else 1, int(bounds.upper) if bounds.upper.is_finite else None
+    return least if least > _ASSUMED_LEAST else 1, int(bounds.upper) if bounds.upper < _UNBOUNDED else None
 
 
 def _both(one: Limits, other: Limits) -> Limits:

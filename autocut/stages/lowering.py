@@ -58,6 +58,17 @@ def infeasible_reason(dtype: str, mode: str) -> str | None:
     return reason
 
 
+def fixed_shape_reason(mode: str, dynamic: Dynamic | None) -> str | None:
+    """Say why `mode` cannot run a model with the free dimensions of `dynamic`, or return None."""
+    if not dynamic or modes.method(mode).options.free_dimensions:
+        return None
+    return f"{mode} compiles for known sizes, but the task's dynamic= leaves {_names(dynamic)} free"
+
+
+def _names(dynamic: Dynamic) -> str:
+    return ", ".join(sorted({free for axes in dynamic.values() for free in axes.values()}))
+
+
 def require_feasible(dtype: str, mode: str) -> None:
     """Raise unless the pair can run on this machine.
 
@@ -148,7 +159,10 @@ def compile_graph(
     `lower_graph` wrote `start` for `graph_dtype(dtype, mode)`, or `convert_graph` if the mode converts. It is not changed.
     """
     require_feasible(dtype, mode)
-    job = CompileJob(start, Signature.read(start), dtype, calibration, tuple(sorted(set(batch_sizes))))
+    signature = Signature.read(start)
+    if reason := fixed_shape_reason(mode, signature.dynamic):
+        raise InfeasibleRecipeError(f"{dtype} with {mode} cannot run: {reason}")
+    job = CompileJob(start, signature, dtype, calibration, tuple(sorted(set(batch_sizes))))
     modes[mode](job, folder).write(folder)
 
 

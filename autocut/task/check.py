@@ -216,7 +216,7 @@ def _shape_faults(task: Task, splits: Mapping[str, Examples], dynamic: Dynamic |
                 return
             for key, tensor in tensors(inputs).items():
                 known = first.setdefault(key, tensor)
-                if named_shape(key, known, dynamic) != named_shape(key, tensor, dynamic):
+                if named_shape(key, known.shape, dynamic) != named_shape(key, tensor.shape, dynamic):
                     yield _shape_fault(key, tuple(known.shape), tuple(tensor.shape))
                     return
 

@@ -10,7 +10,7 @@ A shape with names, such as ``(None, "length", 16)``, has None for the batch, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,10 +31,10 @@ def named_dimensions(dynamic: Dynamic | None) -> list[tuple[str, int, str]]:
     return sorted((name, axis, free) for name, axes in (dynamic or {}).items() for axis, free in axes.items())
 
 
-def named_shape(name: str, tensor: Tensor, dynamic: Dynamic | None) -> NamedShape:
-    """Return the shape of the input `name` with None for the batch and the names of its free dimensions."""
+def named_shape(name: str, shape: Sequence[int], dynamic: Dynamic | None) -> NamedShape:
+    """Return `shape`, that of the input `name`, with None for the batch and the names of its free dimensions."""
     free = (dynamic or {}).get(name, {})
-    return (None, *(free.get(axis, size) for axis, size in enumerate(tensor.shape[1:], 1)))
+    return (None, *(free.get(axis, size) for axis, size in enumerate(shape[1:], 1)))
 
 
 def sizes_of(dynamic: Dynamic | None, inputs: Inputs) -> dict[str, int]:

@@ -98,6 +98,7 @@ class ModeOptions(MethodOptions):
         convert: (graph, folder) -> None: writes to `folder` what the mode makes of a graph before it looks at the dtype, such as
             the same graph in the mode's own format. All dtypes of the graph share it. The mode gets `folder` as `CompileJob.graph`.
         quantizers: Registry of the mode's own quantizers. The mode starts from the graph of the untouched dtype.
+        free_dimensions: Whether the mode takes models with free dimensions besides the batch (`Signature.free`).
     """
 
     load: Callable[[Path, Signature, int], Run]
@@ -110,6 +111,7 @@ class ModeOptions(MethodOptions):
     context: Callable[[str], str | None] = _nothing
     convert: Callable[[Path, Path], None] | None = None
     quantizers: Registry[Any, MethodOptions] | None = None
+    free_dimensions: bool = True
 
 
 Compiler = Callable[[CompileJob, Path], Signature]

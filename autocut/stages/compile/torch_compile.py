@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autocut.errors import InfeasibleRecipeError
 from autocut.stages.compile import CompileJob, Compiler, ExampleCall, Run, modes
 from autocut.stages.compile.eager import graph_lines, keep_graph
 from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
@@ -66,9 +65,6 @@ def _run_lines(call: ExampleCall, *, name: str) -> str:
 
 
 def _compile_when_loaded(job: CompileJob, folder: Path) -> Signature:
-    if any(job.signature.free):
-        names = ", ".join(sorted({size for shape in job.signature.shapes for size in shape if isinstance(size, str)}))
-        raise InfeasibleRecipeError(f"torch.compile must know all sizes when the model is loaded, but {names} is free")
     keep_graph(job, folder)
     return job.signature.compiled_for(job.batch_sizes, freezing=quantizers.method(job.dtype).options.freezing)
 
@@ -76,7 +72,9 @@ def _compile_when_loaded(job: CompileJob, folder: Path) -> Signature:
 def _register(name: str, *, mode: str, seconds: float) -> Callable[[Compiler], Compiler]:
     """Register a mode of `torch.compile` as `name`."""
     load, run_lines = partial(load_compiled, mode=mode), partial(_run_lines, name=name)
-    return modes.register(name, load=load, files=GRAPH_FILE, run_lines=run_lines, seconds=seconds, infeasible=_infeasible)
+    return modes.register(
+        name, load=load, files=GRAPH_FILE, run_lines=run_lines, seconds=seconds, infeasible=_infeasible, free_dimensions=False
+    )
 
 
 @_register("torch_compile", mode="default", seconds=30)
