@@ -142,9 +142,7 @@ def _free(manifest: Manifest) -> str:
         f"batch {batch} at {', '.join(f'{name} {size}' for name, size in sizes.items())}"
         for batch, sizes in (manifest.timed_sizes or {}).items()
     )
-    return f". Free from call to call: {listed}" + (
-        f" (latency was measured on real data of median length: {timed})" if timed else ""
-    )
+    return f". Free from call to call: {listed}" + (f" (latency is that of a median length: {timed})" if timed else "")
 
 
 def _shape(signature: TensorSignature, manifest: Manifest) -> str:
