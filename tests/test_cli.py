@@ -456,7 +456,7 @@ def test_export_prints_where_the_bundle_is(room, capsys):
 def test_verify_shows_each_check_and_fails_with_one(room, capsys, ok):
     """If a claim does not hold, the exit code is 1, for the table and for the document."""
     check = types.SimpleNamespace(name="size", claim="1000", found="1001", ok=ok, message="1001 bytes, claimed 1000")
-    room("autocut.deploy.verify", verify_bundle=lambda folder: types.SimpleNamespace(checks=(check,), ok=ok))
+    room("autocut.deploy.verify", verify_bundle=lambda folder, **holds: types.SimpleNamespace(checks=(check,), ok=ok))
 
     assert cli.main(["verify", "out"]) == (0 if ok else 1)
     assert ("FAILED" in capsys.readouterr().out) is not ok

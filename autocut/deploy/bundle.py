@@ -48,6 +48,7 @@ from autocut.errors import AutocutError, BundleError
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
 from autocut.stages import lowering
+from autocut.stages.graph import Signature
 from autocut.stages.libraries import runtime_versions
 from autocut.task.batches import Inputs, tensors
 
@@ -60,7 +61,7 @@ class Claims:
     `lineage` holds the keys of the stages that made the model, `command` the command that the user typed. If the verifier
     replays only the first `test_examples` of the claimed split, `test_accuracy` is the metric on those. The
     inputs of `synthetic` examples are made up, and have no accuracy. `split_examples` is the size of the split where the claimed
-    accuracy is that of a sample of it.
+    accuracy is that of a sample of it. `timed_sizes` are the sizes of free dimensions by batch size.
     """
 
     task: str
@@ -79,6 +80,7 @@ class Claims:
     test_accuracy: float | None = None
     synthetic: bool = False
     split_examples: int | None = None
+    timed_sizes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Deployed:
@@ -105,6 +107,14 @@ class Deployed:
     def __repr__(self) -> str:
         """Show which model this is."""
         return f"Deployed({str(self.folder)!r}: {self.manifest.task}, {Recipe(self.manifest.recipe).describe()})"
+
+    @property
+    def free_dimensions(self) -> dict[str, tuple[str, ...]]:
+        """Names of each input's dimensions that may differ from call to call, besides the batch; empty where all are fixed."""
+        named = {
+            signature.name: tuple(size for size in signature.shape if isinstance(size, str)) for signature in self.manifest.inputs
+        }
+        return {name: free for name, free in named.items() if free}
 
     def _check(self, inputs: Inputs) -> None:
         given = {name: (str(tensor.dtype).removeprefix("torch."), tensor.dim()) for name, tensor in tensors(inputs).items()}
@@ -232,7 +242,8 @@ def _finish(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Ma
 
 def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Manifest:
     dtype, mode = claims.recipe.lowering
-    first = examples[0]
+    first, signature = examples[0], Signature.read(draft / MODEL_FOLDER)
+    shapes = dict(zip(signature.names, signature.shapes, strict=True)) if any(signature.free) else {}
     structure: Literal["tensor", "tuple", "dict"] = "tuple"
     if not isinstance(first.inputs, tuple):
         structure = "tensor" if isinstance(first.inputs, Tensor) else "dict"
@@ -250,8 +261,10 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         values=dict(claims.values),
         economics=claims.economics,
         structure=structure,
-        inputs=tuple(_signature(name, tensor.shape, str(tensor.dtype)) for name, tensor in tensors(first.inputs).items()),
-        output=_signature("output", first.shape, str(first.outputs.dtype)),
+        inputs=tuple(
+            _signature(name, shapes.get(name, tensor.shape), str(tensor.dtype)) for name, tensor in tensors(first.inputs).items()
+        ),
+        output=_signature("output", signature.output or first.shape, str(first.outputs.dtype)),
         verification=ExamplesClaim(
             examples=number_of_examples(examples),
             kind=claims.kind,
@@ -270,11 +283,12 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         ),
         created=Created(at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), command=claims.command, autocut=__version__),
         files=hash_files(draft),
+        timed_sizes={size: dict(sizes) for size, sizes in claims.timed_sizes.items()} or None,
     )
 
 
-def _signature(name: str, shape: Sequence[int], dtype: str) -> TensorSignature:
-    return TensorSignature(name=name, dtype=dtype.removeprefix("torch."), shape=(None, *(int(size) for size in shape[1:])))
+def _signature(name: str, shape: Sequence[int | str | None], dtype: str) -> TensorSignature:
+    return TensorSignature(name=name, dtype=dtype.removeprefix("torch."), shape=(None, *shape[1:]))
 
 
 def _existing(to: Path, manifest: Manifest) -> Manifest:

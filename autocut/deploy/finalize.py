@@ -50,6 +50,7 @@ from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.stages.model_files import Prefix
 from autocut.task.batches import Batch
+from autocut.task.dimensions import sizes_of
 from autocut.task.finalization_key import issue_finalization_key
 from autocut.task.splits import Examples, length
 from autocut.task.task import Task
@@ -311,6 +312,9 @@ def _claims(
         command=request.command,
         seed=context.seed,
         trial=request.trial,
+        timed_sizes={}
+        if task.dynamic is None
+        else {size: sizes_of(task.dynamic, context.samples.serving_inputs(size)) for size in task.serving_batch_sizes},
         lineage=(*model.lineage, artifact.key),
         economics=Economics(
             instance=price.instance,

@@ -68,11 +68,11 @@ class BundleFile(_Record):
 
 
 class TensorSignature(_Record):
-    """Name, dtype (numpy's name) and shape of an input or output; None stands for the batch dimension."""
+    """Name, dtype (numpy's name) and shape of an input or output; None stands for the batch, a name for a free dimension."""
 
     name: str
     dtype: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | str | None, ...]
 
 
 class ExamplesClaim(_Record):
@@ -134,7 +134,11 @@ class Created(_Record):
 
 
 class Manifest(_Record):
-    """Everything that a bundle claims about itself."""
+    """Everything that a bundle claims about itself.
+
+    `timed_sizes` holds, by batch size, the sizes of the free dimensions at which the latency was measured. A model without free
+    dimensions has none, and its manifest does not name the field, so that older versions read it.
+    """
 
     schema_version: Literal[1]
     task: str
@@ -155,6 +159,11 @@ class Manifest(_Record):
     environment: Environment
     created: Created
     files: tuple[BundleFile, ...] = Field(min_length=1)
+    timed_sizes: dict[int, dict[str, int]] | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if name != "timed_sizes" or value is not None}
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:

@@ -29,7 +29,8 @@ def _how_to_run(model: Path, manifest: Manifest) -> str:
     names = ", ".join(f"`{_spelled(signature)}`" for signature in manifest.inputs)
     threads = manifest.measurement.cost.threads
     return (
-        f"## Run it\n\nInputs: {names} ({_form(manifest)}); output: `{_spelled(manifest.output)}`; `n` is the batch.\n\n"
+        f"## Run it\n\nInputs: {names} ({_form(manifest)}); output: `{_spelled(manifest.output)}`; `n` is the batch"
+        f"{_free(manifest)}.\n\n"
         "With autocut, which checks every hash first and does not need the code that trained the model:\n\n"
         f"```python\nimport autocut, torch\ntorch.set_num_threads({threads})\nmodel = autocut.load('.', threads={threads})\n"
         f"output = model({_autocut_inputs(manifest)})\n```\n\n"
@@ -133,16 +134,33 @@ def _spelled(signature: TensorSignature) -> str:
     return f"{signature.name}: {signature.dtype}[{', '.join('n' if size is None else str(size) for size in signature.shape)}]"
 
 
-def _shape(signature: TensorSignature) -> str:
-    return repr(tuple(1 if size is None else size for size in signature.shape))
+def _free(manifest: Manifest) -> str:
+    """Say which dimensions may differ from call to call, and at which sizes the latency was measured."""
+    names = dict.fromkeys(size for signature in manifest.inputs for size in signature.shape if isinstance(size, str))
+    if not names:
+        return ""
+    listed = ", ".join(f"`{name}`" for name in names)
+    timed = "; ".join(
+        f"batch {batch} at {', '.join(f'{name} {size}' for name, size in sizes.items())}"
+        for batch, sizes in (manifest.timed_sizes or {}).items()
+    )
+    return f". Free from call to call: {listed}" + (f" (latency is that of a median length: {timed})" if timed else "")
+
+
+def _shape(signature: TensorSignature, manifest: Manifest) -> str:
+    sizes = next(iter((manifest.timed_sizes or {}).values()), {})
+    return repr(tuple(size if isinstance(size, int) else sizes.get(size or "", 1) for size in signature.shape))
 
 
 def _arrays(manifest: Manifest) -> tuple[str, ...]:
-    return tuple(f"np.zeros({_shape(signature)}, np.{signature.dtype})" for signature in manifest.inputs)
+    return tuple(f"np.zeros({_shape(signature, manifest)}, np.{signature.dtype})" for signature in manifest.inputs)
 
 
 def _zeros(manifest: Manifest) -> dict[str, str]:
-    return {signature.name: f"torch.zeros({_shape(signature)}, dtype=torch.{signature.dtype})" for signature in manifest.inputs}
+    return {
+        signature.name: f"torch.zeros({_shape(signature, manifest)}, dtype=torch.{signature.dtype})"
+        for signature in manifest.inputs
+    }
 
 
 def _autocut_inputs(manifest: Manifest) -> str:

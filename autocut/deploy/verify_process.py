@@ -39,6 +39,7 @@ from autocut.measurement import Latency
 from autocut.registry import plug_in_packages
 from autocut.stages.quantize import output_tolerance
 from autocut.task.batches import Inputs, batch_length, pad, take
+from autocut.task.dimensions import resized
 
 _SAMPLES = 64
 _ATTEMPTS = 2
@@ -186,9 +187,16 @@ def _find_latencies(deployed: Deployed, stored: Sequence[ExampleBatch], toleranc
     cost = deployed.manifest.measurement.cost
     if machine != cost.machine:
         return ()
-    # The claim was measured on real inputs, so use real inputs here too. Examples are repeated up to the batch size.
+    # The claim was measured on real inputs, so use real inputs here too. Examples are repeated up to the batch size, and cut or
+    # repeated to the lengths of the claim.
     longest = max(stored, key=len).inputs
-    return tuple(_find_latency(deployed, _sized(longest, claim.batch_size), claim, tolerance) for claim in cost.latencies)
+    shapes = {signature.name: signature.shape for signature in deployed.manifest.inputs}
+    sizes = deployed.manifest.timed_sizes or {}
+    return tuple(
+        _find_latency(deployed, resized(_sized(longest, size), shapes, sizes.get(size, {})), claim, tolerance)
+        for claim in cost.latencies
+        for size in (claim.batch_size,)
+    )
 
 
 def _find_latency(deployed: Deployed, inputs: Inputs, claim: Latency, tolerance: float) -> FoundLatency:

@@ -114,7 +114,7 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
         raise FaultsError(f"task {task.name}", faults)
     lowerings = {}
     for dtype, mode in lowering.pairs():
-        reason = lowering.infeasible_reason(dtype, mode)
+        reason = lowering.infeasible_reason(dtype, mode) or lowering.fixed_shape_reason(mode, task.dynamic)
         graph = "" if reason else lowering.numerics(dtype, mode)
         lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds)
     samples, notes = len(task.train_data), tuple(task.folded.notes())  # type: ignore[arg-type]

@@ -26,7 +26,8 @@ def graph_stage(runner: StageRunner, model: Prefix, dtype: str, mode: str) -> St
 
     def make(folder: Path, _: None) -> None:
         with runner.working():
-            lowering.lower_graph(model.model, graph_dtype, runner.context.samples.calibration, folder)
+            calibration, dynamic = runner.context.samples.calibration, runner.context.task.dynamic
+            lowering.lower_graph(model.model, graph_dtype, calibration, folder, dynamic=dynamic)
 
     return Stage("quantize", graph_dtype, "compiling", key, lambda: None, make)
 

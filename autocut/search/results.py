@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autocut.budget import format_duration
 from autocut.recipe import UNTOUCHED
 from autocut.score import costs_of
 from autocut.search import jobs
@@ -32,8 +31,6 @@ class Results:
             case jobs.TrainingPlanned():
                 if told := training_line(event):
                     self._progress.lines.append(told)
-            case jobs.TrainingPaced():
-                self._progress.stage = f"training: about {format_duration(event.seconds_left)} left"
             case jobs.RecipePriced():
                 reference = self._state.reference or event.cost
                 self._progress.lines.append(cost_line(event.recipe, costs_of(event.cost, reference, self._state.settings.price)))

@@ -27,9 +27,10 @@ from torch import Tensor
 from autocut.errors import InfeasibleRecipeError
 from autocut.recipe import UNTOUCHED
 from autocut.stages.compile import CompileJob, Run, modes
-from autocut.stages.graph import GRAPH_VERSION, PositionalModel, Signature, export_model, save_graph
+from autocut.stages.graph import GRAPH_VERSION, PositionalModel, Signature, export_model, save_graph, with_limits
 from autocut.stages.quantize import quantizers
 from autocut.task.batches import Inputs, batch_length, pad
+from autocut.task.dimensions import Dynamic
 
 Predict = Callable[[Inputs], Tensor]
 """A loaded model: takes a batch in the form of the task, gives the output tensor."""
@@ -55,6 +56,17 @@ def infeasible_reason(dtype: str, mode: str) -> str | None:
     if reason is None and graph_dtype(dtype, mode) == dtype:
         reason = quantizer.options.machine()
     return reason
+
+
+def fixed_shape_reason(mode: str, dynamic: Dynamic | None) -> str | None:
+    """Say why `mode` cannot run a model with the free dimensions of `dynamic`, or return None."""
+    if not dynamic or modes.method(mode).options.free_dimensions:
+        return None
+    return f"{mode} compiles for known sizes, but the task's dynamic= leaves {_names(dynamic)} free"
+
+
+def _names(dynamic: Dynamic) -> str:
+    return ", ".join(sorted({free for axes in dynamic.values() for free in axes.values()}))
 
 
 def require_feasible(dtype: str, mode: str) -> None:
@@ -106,17 +118,22 @@ def method_versions(dtype: str, mode: str) -> str:
     return f"{own}, {mode} v{compiler.version}, graph v{GRAPH_VERSION}" + (f", {extra}" if extra else "")
 
 
-def lower_graph(model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs], folder: Path) -> None:
+def lower_graph(
+    model: torch.nn.Module, dtype: str, calibration: Sequence[Inputs], folder: Path, *, dynamic: Dynamic | None = None
+) -> None:
     """Quantize `model` to `dtype` and write the exported graph to `folder`. Several modes can compile it from there.
+
+    `dynamic` names dimensions that may differ between batches, as `Task.dynamic` does.
 
     Raises:
         InfeasibleRecipeError: the dtype changes no layer of this model.
         CompilerError: the model cannot be exported or quantized.
     """
-    signature = Signature.of(calibration[0])
+    signature = Signature.of(calibration[0], dynamic)
     positional = [signature.positional(inputs) for inputs in calibration]
     quantized = quantizers[dtype](PositionalModel(model, signature), positional)
-    save_graph(export_model(quantized, positional[0]), signature, folder)
+    program = export_model(quantized, positional[0], signature.free)
+    save_graph(program, with_limits(signature, program), folder)
 
 
 def convert_graph(graph: Path, mode: str, folder: Path) -> None:
@@ -147,7 +164,10 @@ def compile_graph(
     `lower_graph` wrote `start` for `graph_dtype(dtype, mode)`, or `convert_graph` if the mode converts. It is not changed.
     """
     require_feasible(dtype, mode)
-    job = CompileJob(start, Signature.read(start), dtype, calibration, tuple(sorted(set(batch_sizes))))
+    signature = Signature.read(start)
+    if reason := fixed_shape_reason(mode, signature.dynamic):
+        raise InfeasibleRecipeError(f"{dtype} with {mode} cannot run: {reason}")
+    job = CompileJob(start, signature, dtype, calibration, tuple(sorted(set(batch_sizes))))
     modes[mode](job, folder).write(folder)
 
 
@@ -160,6 +180,7 @@ def lower(
     *,
     batch_sizes: Sequence[int] = SERVING_BATCH_SIZES,
     graph: Path | None = None,
+    dynamic: Dynamic | None = None,
 ) -> None:
     """Write the artifact of `model` in `dtype` under `mode` to `folder`.
 
@@ -171,6 +192,7 @@ def lower(
         folder: An existing folder.
         batch_sizes: Sizes that modes with fixed sizes compile for.
         graph: Folder that `lower_graph` wrote for `graph_dtype(dtype, mode)`; None makes a temporary one.
+        dynamic: Dimensions that may differ between batches; see `lower_graph`.
 
     Raises:
         InfeasibleRecipeError: the pair cannot be real on this machine or with this model.
@@ -180,7 +202,7 @@ def lower(
     with tempfile.TemporaryDirectory() as scratch:
         start = graph or Path(tempfile.mkdtemp(dir=scratch))
         if graph is None:
-            lower_graph(model, graph_dtype(dtype, mode), calibration, start)
+            lower_graph(model, graph_dtype(dtype, mode), calibration, start, dynamic=dynamic)
         if converts(mode):
             exported, start = start, Path(tempfile.mkdtemp(dir=scratch))
             convert_graph(exported, mode, start)

@@ -6,8 +6,8 @@ A batch is ``(inputs, targets)``. Inputs have one of three forms, the same from 
     tuple of tensors     model(*xs)
     dict of tensors      model(**xs)
 
-The first dimension of every tensor is the batch. A model may answer with a tensor, a tuple, a mapping or an object with ``logits``.
-`output_tensor` finds the tensor that the task is about.
+The first dimension of every tensor is the batch. A model may answer with a tensor, a tuple, a mapping or an object with ``logits``:
+`autocut.task.outputs` finds the tensor that the task is about.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autocut.task.outputs import output_tensor
+
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 Batch = tuple[Inputs, Tensor]
 
@@ -31,24 +33,6 @@ def call(model: Callable[..., Any], inputs: Inputs) -> Tensor:
     if isinstance(inputs, Mapping):
         return output_tensor(model(**inputs))
     return output_tensor(model(*inputs))
-
-
-def output_tensor(output: Any) -> Tensor:
-    """Find the tensor in a model's output: itself, `.logits`, ``["logits"]``, or the first of a tuple or list.
-
-    Raises:
-        TypeError: there is none.
-    """
-    if isinstance(output, Tensor):
-        return output
-    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        return output[0]
-    raise TypeError(
-        f"a model's output must be a tensor, have logits, or be a tuple that starts with a tensor, got {type(output).__name__}"
-    )
 
 
 def tensors(inputs: Inputs) -> dict[str, Tensor]:

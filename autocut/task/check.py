@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from autocut.errors import AutocutError, Fault, nearest_hint
 from autocut.task.batch_check import data_batch_faults
 from autocut.task.batches import Batch, cut, tensors
+from autocut.task.dimensions import Dynamic, batch_faults, named_shape, setting_faults
 from autocut.task.export_check import export_faults
 from autocut.task.kinds import kinds
 from autocut.task.library_noise import quietly
@@ -88,7 +89,8 @@ def _examined(task: Task) -> tuple[list[Fault], nn.Module | None]:
     batches = {name: batch for name in splits if (batch := _first_batch(task, name, splits[name], faults)) is not None}
     if not all(_has_batch_first(task, name, splits[name], faults) for name in batches):
         batches = {}  # the other split would give the same faults again, and nothing else can be judged
-    shape_faults = list(_shape_faults(task, {name: splits[name] for name in batches}))
+    dynamic = None if any(setting_faults(task.dynamic)) else task.dynamic
+    shape_faults = list(_shape_faults(task, {name: splits[name] for name in batches}, dynamic))
     faults += [*shape_faults, *train_eval_faults(task)]
     if batches or not splits:
         faults += _overlap_faults(task, splits, has_test=has_test)
@@ -100,11 +102,13 @@ def _examined(task: Task) -> tuple[list[Fault], nn.Module | None]:
     faults += parameter_faults(model)
     another = try_again(task, model, faults)
     if task.kind in kinds:
-        faults += _answer_faults(task, model, batches, fixed_shapes=not shape_faults)
+        faults += _answer_faults(task, model, batches, None if shape_faults else dynamic, fixed_shapes=not shape_faults)
     return faults, another
 
 
-def _answer_faults(task: Task, model: nn.Module, batches: Mapping[str, Batch], *, fixed_shapes: bool) -> list[Fault]:
+def _answer_faults(
+    task: Task, model: nn.Module, batches: Mapping[str, Batch], dynamic: Dynamic | None, *, fixed_shapes: bool
+) -> list[Fault]:
     """The faults of the model's answers and of the teacher's; then whether the model can be trained and exported."""
     if not batches:
         return []
@@ -120,7 +124,7 @@ def _answer_faults(task: Task, model: nn.Module, batches: Mapping[str, Batch], *
         inputs, _ = batches["train"]
         faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs)]
         faults += training_faults(task, model, cut(batches["train"], min(_training_batch(task), time.examples(_CALL_S, 2, _BATCH))))
-        faults += export_faults(task, model, inputs)
+        faults += export_faults(task, model, inputs, dynamic)
     return faults
 
 
@@ -151,6 +155,9 @@ def _setting_faults(task: Task) -> Iterator[Fault]:
         yield Fault(f"task.kind must be one of {', '.join(kinds.names())}, got {task.kind!r}", hint)
     yield from _number_faults(task)
     yield from _function_faults(task)
+    yield from setting_faults(task.dynamic)
+    if task.output is not None and (not isinstance(task.output, (str, int)) or isinstance(task.output, bool)):
+        yield Fault(f"task.output must be a name or a position, got {task.output!r}", "output='logits', or output=0")
     if task.pretrained not in (None, True, False):
         yield Fault(f"task.pretrained must be True, False or None, got {task.pretrained!r}", "leave it out to let autocut find out")
 
@@ -239,9 +246,9 @@ def _number_fault(task: Task, name: str, dataset: Examples) -> Fault | None:
     return None
 
 
-def _shape_faults(task: Task, splits: Mapping[str, Examples]) -> Iterator[Fault]:
-    """The first input whose shape, apart from the batch dimension, differs between batches. An export fixes these shapes."""
-    first: dict[str, tuple[int, ...]] = {}
+def _shape_faults(task: Task, splits: Mapping[str, Examples], dynamic: Dynamic | None) -> Iterator[Fault]:
+    """The first input whose shape differs between batches, apart from what is free. An export fixes these shapes."""
+    first: dict[str, Tensor] = {}
     for name, dataset in splits.items():
         try:
             batches = list(task.loader(dataset, SHAPE_BATCH, spread(length(dataset), SHAPE_EXAMPLES)))
@@ -250,13 +257,13 @@ def _shape_faults(task: Task, splits: Mapping[str, Examples]) -> Iterator[Fault]
             yield to_fault(task.data_error(name, error))
             return
         for inputs, _ in batches:
+            if faults := list(batch_faults(dynamic, inputs)):
+                yield from faults
+                return
             for key, tensor in tensors(inputs).items():
-                shape = first.setdefault(key, tuple(tensor.shape))
-                if shape[1:] != tensor.shape[1:]:
-                    yield Fault(
-                        f"task's {key} must have one shape beyond the batch, got {shape} and {tuple(tensor.shape)}",
-                        "pad to one length in collate=",
-                    )
+                known = first.setdefault(key, tensor)
+                if named_shape(key, known.shape, dynamic) != named_shape(key, tensor.shape, dynamic):
+                    yield _shape_fault(key, tuple(known.shape), tuple(tensor.shape))
                     return
 
 
@@ -269,6 +276,16 @@ def _locked_shape_faults(task: Task, batches: Mapping[str, Batch]) -> Iterator[F
         return
     if fault is not None:
         yield fault
+
+
+def _shape_fault(key: str, first: tuple[int, ...], other: tuple[int, ...]) -> Fault:
+    """The fault of an input with two shapes. If only sizes differ, the hint spells the free dimensions that allow both."""
+    hint = "pad to one length in collate="
+    if len(first) == len(other):
+        differing = [axis for axis in range(1, len(first)) if first[axis] != other[axis]]
+        names = ", ".join(f'{axis}: "{"length" if axis == 1 else f"size_{axis}"}"' for axis in differing)
+        hint += f', or let it differ: dynamic={{"{key}": {{{names}}}}}'
+    return Fault(f"task's {key} must have one shape beyond the batch, got {first} and {other}", hint)
 
 
 def _overlap_faults(task: Task, splits: Mapping[str, Examples], *, has_test: bool) -> Iterator[Fault]:

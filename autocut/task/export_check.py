@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from autocut.errors import Fault
 from autocut.task.batches import Inputs, call, pad, take, tensors
+from autocut.task.dimensions import Dynamic
 from autocut.task.exporting import export_program
 from autocut.task.task import Task
 
@@ -37,17 +38,18 @@ class _Called(nn.Module):
         return call(self.model, arguments if self.names is None else dict(zip(self.names, arguments, strict=True)))
 
 
-def export_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
+def export_faults(task: Task, model: nn.Module, inputs: Inputs, dynamic: Dynamic | None = None) -> Iterator[Fault]:
     """A model that cannot be exported with a free batch dimension, or whose export answers otherwise.
 
-    Every compile mode except eager starts from the export.
+    Every compile mode except eager starts from the export. The dimensions that `dynamic` names stay free, too.
     """
     example = pad(take(inputs, 2), 2)
     arguments = tuple(tensors(example).values())
-    free = {0: Dim("batch", min=1, max=65536)}
+    batch = Dim("batch", min=1, max=65536)
+    free = tuple({0: batch} | dict.fromkeys((dynamic or {}).get(name, {}), Dim.DYNAMIC) for name in tensors(example))
     called = _Called(model, example)
     try:
-        program = export_program(called, arguments, None, (tuple(free for _ in arguments),))
+        program = export_program(called, arguments, None, (free,))
     except Exception as error:
         # torch.export raises a dozen types of its own, and passes on everything that the model raises.
         yield _refusal(task, error)

@@ -22,6 +22,7 @@ from autocut.task.batch_check import changed_inputs_fault, output_batch_fault
 from autocut.task.batches import Batch, Inputs, batch_length, call, copied, take, tensors
 from autocut.task.file import describe_error
 from autocut.task.metric_check import judging_faults
+from autocut.task.outputs import OneOutput
 from autocut.task.splits import length, spread
 from autocut.task.task import Task, seeded
 from autocut.task.worker import ANSWER, MODEL
@@ -110,7 +111,7 @@ def try_again(task: Task, model: nn.Module, faults: list[Fault]) -> nn.Module | 
     """Build another model, and find out whether it is trained. `faults` gets what fails, and that it is the same object again."""
     try:
         another = task.build_model()
-        if another is model:
+        if _unwrapped(another) is _unwrapped(model):
             faults.append(Fault("task.model must build a new module each time, got the same one", "build it inside the function"))
         _ = task.is_pretrained
     except AutocutError as error:
@@ -135,6 +136,10 @@ def folding_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
         )
 
 
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.model if isinstance(model, OneOutput) else model
+
+
 def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
     """A teacher of the task that cannot be built, does not run on a batch, or answers in another shape than the model."""
     if not callable(task.teacher) or isinstance(task.teacher, nn.Module):
@@ -149,6 +154,9 @@ def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
     try:
         with torch.no_grad(), seeded(task.seed):
             teacher_outputs, outputs = call(teacher, inputs), call(model, inputs)
+    except AutocutError as error:
+        yield Fault(f"task.teacher: {error.message}", "the teacher answers in the same form as the model")
+        return
     except Exception as error:
         # A user's teacher may raise anything. The model has run on this batch already.
         yield Fault(
@@ -177,6 +185,9 @@ def run_faults(task: Task, model: nn.Module, name: str, batch: Batch, *, briefly
             if not briefly and not change:
                 again, tried = call(model, inputs), take(inputs, 1)
                 answers.append((call(model, tried), 1))
+    except AutocutError as error:
+        yield to_fault(error)
+        return
     except Exception as error:
         # A user's model may raise anything.
         yield Fault(
@@ -241,6 +252,8 @@ def untrained_faults(task: Task, model: nn.Module, batch: Batch | None, time: Ca
             "look for inputs out of range, such as token ids beyond the embedding",
         )
         return
+    if len({wanted.shape[1:] for _, wanted in scored}) > 1:
+        return  # sequences of free length have no targets of one shape
     targets = torch.cat([wanted for _, wanted in scored])
     metric = kind.summarize(torch.cat([scores for scores, _ in scored]).numpy(), targets.numpy())
     if metric <= (chance := kind.chance(targets)):

@@ -9,6 +9,7 @@ from torch.utils.data import Subset
 
 from autocut.errors import Fault
 from autocut.task.batches import Batch, tensors
+from autocut.task.dimensions import NamedShape, named_shape
 from autocut.task.splits import Examples, length, spread
 from autocut.task.task import Task
 
@@ -67,7 +68,8 @@ def locked_shape_fault(task: Task, batch: Batch) -> Fault | None:
 
     An export fixes both, so such a split would fail at finalization, after the search.
     """
-    known = {name: (tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in tensors(batch[0]).items()}
+    dynamic = task.dynamic
+    known = {name: (named_shape(name, tensor.shape, dynamic)[1:], tensor.dtype) for name, tensor in tensors(batch[0]).items()}
     for found in task.locked_test.input_forms(_SAMPLE):
         if found.keys() != known.keys():
             return Fault(
@@ -75,7 +77,7 @@ def locked_shape_fault(task: Task, batch: Batch) -> Fault | None:
                 "build both splits with the same code",
             )
         for name, (shape, dtype) in known.items():
-            test_shape, test_dtype = found[name]
+            test_shape, test_dtype = named_shape(name, (0, *found[name][0]), dynamic)[1:], found[name][1]
             if test_shape != shape:
                 return Fault(
                     f"task's {name} must have one shape beyond the batch, got {_beyond(shape)} in train and {_beyond(test_shape)} "
@@ -90,6 +92,6 @@ def locked_shape_fault(task: Task, batch: Batch) -> Fault | None:
     return None
 
 
-def _beyond(shape: tuple[int, ...]) -> str:
+def _beyond(shape: NamedShape) -> str:
     """Show a shape without the batch, such as (.., 30)."""
     return f"({', '.join(['..', *map(str, shape)])})"

@@ -13,9 +13,10 @@ Weights that do not depend on the seed were loaded from somewhere, so they are t
 this test and must set `pretrained`.
 
 **Data.** `autocut.task.splits.to_batch` lists the forms that examples may have. All batches have the same shapes except for the
-number of examples, because exports fix the shapes; so `collate` pads to one length. A missing validation split is taken from train
-with the task's seed, never from test. Where train augments its examples at random, give ``train_eval=``: the same examples in the
-same order without augmentation, off which validation is split. The test split is locked as soon as the task exists.
+number of examples, because exports fix the shapes. So `collate` pads to one length, or to the longest of each batch where the task
+names the dimension: ``dynamic={"input_ids": {1: "length"}}``. A missing validation split is taken from train with the task's seed,
+never from test. Where train augments its examples at random, give ``train_eval=``: the same examples in the same order without
+augmentation, off which validation is split. The test split is locked as soon as the task exists.
 
 **Loss and metric.** `kind` gives both (`autocut.task.kinds`). ``loss=f(outputs, targets)`` replaces the loss with another scalar.
 ``metric=f(outputs, targets)`` replaces the scores: one number per example, shape (n,), higher is better. The metric is their mean.
@@ -47,10 +48,12 @@ from torch.utils.data import Subset
 
 from autocut.errors import AutocutError, TaskError
 from autocut.task.batches import tensor_identity, tensors
+from autocut.task.dimensions import Dynamic
 from autocut.task.file import describe_error
 from autocut.task.folding import Folded, fold_weights
 from autocut.task.identity import code_hash, state_hash
 from autocut.task.kinds import Kind, Summary, kinds, mean_score
+from autocut.task.outputs import OneOutput
 from autocut.task.splits import Collate, Examples, Loader, LockedSplit, length, make_indices, spread, to_dataset
 
 BuildModel = Callable[[], nn.Module]
@@ -65,8 +68,10 @@ class Task:
     `optimizer` makes an optimizer for an iterable of parameters (default: AdamW, learning rate 1e-3). `collate` joins a list of
     items into a batch. Latency is measured at the first of `serving_batch_sizes`, throughput at the last. `teacher` builds a larger
     trained model to distil from (default: the model itself). A bundle carries examples of the test split with their targets;
-    ``share_examples=False`` gives it synthetic inputs instead. `load_task` sets `path` and the sources. `build_model` sets
-    `folded`: the weights that the user's model computes in every call, such as weight normalization (`autocut.task.folding`).
+    ``share_examples=False`` gives it synthetic inputs instead. `output` picks one of several outputs of the model and the teacher
+    (`autocut.task.outputs`). `dynamic` names dimensions of inputs that may differ between batches (`autocut.task.dimensions`).
+    `load_task` sets `path` and the sources. `build_model` sets `folded`: the weights that the user's model computes in every call,
+    such as weight normalization (`autocut.task.folding`).
     """
 
     name: str
@@ -88,6 +93,8 @@ class Task:
     summarize: Summary | None = None
     share_examples: bool = True
     train_eval: Any = None
+    output: str | int | None = None
+    dynamic: Dynamic | None = None
     path: Path | None = field(default=None, init=False)
     source_sha256: str = field(default="", init=False, repr=False)
     source_files: frozenset[Path] = field(default=frozenset(), init=False, repr=False)
@@ -191,6 +198,8 @@ class Task:
         """
         digest = hashlib.sha256(self.source_sha256.encode() or _source_of(self.model))
         digest.update(repr((self.name, self.kind, self.batch_size, self.epochs, self.seed, self.pretrained)).encode())
+        if self.output is not None or self.dynamic is not None:  # a task without them keeps the fingerprint that it always had
+            digest.update(repr((self.output, self.dynamic)).encode())
         for split, dataset in (("train", self.train_data), ("validation", self.validation_data)):
             try:
                 digest.update(self._sample_hash(dataset))
@@ -277,7 +286,7 @@ class Task:
                     f"{subject} must return a model with known shapes, got the uninitialized {tensor_name}",
                     f"run one batch through the model inside {name}()",
                 )
-        return model.eval()
+        return (model if self.output is None else OneOutput(model, self.output)).eval()
 
     def _fold(self, model: nn.Module, subject: str) -> Folded:
         try:

@@ -1,1 +1,26 @@
-"""Tasks that come with autocut."""
+"""Tasks that come with autocut, and functions that make a task of what other libraries give.
+
+    task = from_transformers(model, tokenizer, {"train": rows, "test": rows}, name="reviews")
+    task = from_dataframe(frame, "price", build_model, name="houses", kind="regression")
+
+A timm model, a Lightning module or a plain `nn.Module` needs no function: give it to `Task` itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autocut.tasks.tables import from_dataframe
+    from autocut.tasks.texts import from_transformers
+
+__all__ = ["from_dataframe", "from_transformers"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when a name needs it."""
+    homes = {"from_dataframe": "autocut.tasks.tables", "from_transformers": "autocut.tasks.texts"}
+    if name not in homes:
+        raise AttributeError(f"module 'autocut.tasks' has no attribute {name!r}")
+    return getattr(importlib.import_module(homes[name]), name)

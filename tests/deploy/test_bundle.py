@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from autocut.deploy.bundle import Claims, load, write_bundle
 from autocut.deploy.examples import ExampleCollector, collect_examples, read_examples, write_examples
 from autocut.deploy.manifest import read_manifest
 from autocut.deploy.pickles import refuse_pickles
+from autocut.deploy.verify_process import find
 from autocut.errors import BundleError
 from autocut.recipe import Recipe
 from autocut.task.batches import from_numpy
@@ -268,3 +270,45 @@ def new_bundle_of_two_inputs(made, tmp_path):
     examples = collect_examples(lowering.load(tmp_path / "artifact", "eager"), [(inputs, torch.zeros(8, dtype=torch.int64))])
     write_bundle(tmp_path / "artifact", tmp_path / "bundle", claims_of(made), examples)
     return Path(tmp_path / "bundle")
+
+
+@pytest.fixture
+def bundle_of_free_length(made, tmp_path):
+    """A bundle of a layer over sequences (n, length, 4), with the claims of another one."""
+    from autocut.stages import lowering
+
+    data = [(torch.randn(16, length, 4), torch.zeros(16, length, dtype=torch.long)) for length in (7, 3, 9)]
+    (tmp_path / "artifact").mkdir()
+    dynamic = {"input_0": {1: "length"}}
+    lowering.lower(nn.Linear(4, 3), "fp32", "eager", [data[0][0]], tmp_path / "artifact", dynamic=dynamic)
+    examples = collect_examples(lowering.load(tmp_path / "artifact", "eager"), data)
+    claims = replace(claims_of(made), kind=None, timed_sizes={1: {"length": 5}, 16: {"length": 8}})
+    write_bundle(tmp_path / "artifact", tmp_path / "bundle", claims, examples)
+    return tmp_path / "bundle"
+
+
+def test_a_bundle_says_which_dimensions_are_free(bundle_of_free_length):
+    """In its manifest, its README and from Python; and its latency belongs to the lengths that it names."""
+    deployed, text = load(bundle_of_free_length), (bundle_of_free_length / "README.md").read_text()
+
+    assert [signature.shape for signature in deployed.manifest.inputs] == [(None, "length", 4)]
+    assert deployed.manifest.output.shape == (None, "length", 3)
+    assert deployed.free_dimensions == {"input_0": ("length",)}
+    assert deployed.manifest.timed_sizes == {1: {"length": 5}, 16: {"length": 8}}
+    assert "`length` (latency is that of a median length: batch 1 at length 5; batch 16 at length 8)" in text
+    assert "torch.zeros((1, 5, 4), dtype=torch.float32)" in text
+    assert deployed(torch.randn(2, 11, 4)).shape == (2, 11, 3)
+
+
+def test_a_bundle_of_free_length_is_replayed_batch_by_batch(bundle_of_free_length):
+    """Batches differ in length, and the latency is looked for at the claimed one."""
+    findings = find(bundle_of_free_length, None, 0.5)
+
+    assert findings.failure is None
+    assert findings.output_deviation == 0
+    assert [latency.batch_size for latency in findings.latencies] == [1, 16]
+
+
+def test_a_manifest_without_free_dimensions_does_not_name_them(made):
+    """Older versions read it, and older bundles keep their hash."""
+    assert "timed_sizes" not in (made / "manifest.json").read_text()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocut.task.batches import batch_length, call, from_numpy, output_tensor, pad, take, tensor_bytes, tensor_identity, to_numpy
+from autocut.task.batches import batch_length, call, from_numpy, pad, take, tensor_bytes, tensor_identity, to_numpy
 
 FORMS = {
     "tensor": torch.arange(6.0).reshape(3, 2),
@@ -35,12 +35,6 @@ def test_a_model_is_called_the_way_its_inputs_ask_for():
 
     assert torch.equal(call(nn.Identity(), mask), mask)
     assert torch.equal(call(Scaled(), (ids, mask)), call(Scaled(), {"mask": mask, "ids": ids}))
-
-
-def test_an_output_without_a_tensor_is_refused():
-    """The message says what was found instead."""
-    with pytest.raises(TypeError, match="got str"):
-        output_tensor("logits")
 
 
 def test_length_counts_examples(inputs):

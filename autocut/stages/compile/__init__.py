@@ -102,6 +102,7 @@ class ModeOptions(MethodOptions):
         quantizers: Registry of the mode's own quantizers. The mode starts from the graph of the untouched dtype.
         names_its_libraries: The versions of what the mode requires are in its `context`, and decide its own artifacts alone. So
             they are left out of the keys of all other stages: a new version of them costs no training.
+        free_dimensions: Whether the mode takes models with free dimensions besides the batch (`Signature.free`).
     """
 
     load: Callable[[Path, Signature, int], Run]
@@ -116,6 +117,7 @@ class ModeOptions(MethodOptions):
     quantizers: Registry[Any, MethodOptions] | None = None
     takes_any_threads: bool = False
     names_its_libraries: bool = False
+    free_dimensions: bool = True
 
 
 Compiler = Callable[[CompileJob, Path], Signature]

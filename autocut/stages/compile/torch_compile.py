@@ -72,7 +72,9 @@ def _compile_when_loaded(job: CompileJob, folder: Path) -> Signature:
 def _register(name: str, *, mode: str, seconds: float) -> Callable[[Compiler], Compiler]:
     """Register a mode of `torch.compile` as `name`."""
     load, run_lines = partial(load_compiled, mode=mode), partial(_run_lines, name=name)
-    return modes.register(name, load=load, files=GRAPH_FILE, run_lines=run_lines, seconds=seconds, infeasible=_infeasible)
+    return modes.register(
+        name, load=load, files=GRAPH_FILE, run_lines=run_lines, seconds=seconds, infeasible=_infeasible, free_dimensions=False
+    )
 
 
 @_register("torch_compile", mode="default", seconds=30)

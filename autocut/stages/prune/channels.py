@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.prune.channel_padding import map_channel_padding
+from autocut.stages.prune.unknown_widths import PatientGraph
 from autocut.task.batches import Inputs, call, take
 from autocut.task.task import evaluation_mode
 
@@ -128,7 +128,7 @@ def _prune_in_place(
 
 def _trace(model: nn.Module, example: Inputs) -> Any:
     """Build the dependency graph, narrowest layers first, with channel padding understood."""
-    graph = torch_pruning.DependencyGraph()
+    graph = PatientGraph()
     try:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

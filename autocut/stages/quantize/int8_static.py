@@ -11,7 +11,7 @@ from torch import fx, nn
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages import processor
 from autocut.stages.compilers import quietly, translated
-from autocut.stages.graph import export_model
+from autocut.stages.graph import export_model, free_dimensions
 from autocut.stages.quantize import quantizers
 from autocut.task.batches import Inputs, call
 
@@ -37,7 +37,7 @@ def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.
         Jacob et al. 2018, https://arxiv.org/abs/1712.05877
         https://docs.pytorch.org/ao/stable/pt2e_quantization/pt2e_quant_x86_inductor.html
     """
-    exported = export_model(copy.deepcopy(model).eval(), calibration[0]).module()
+    exported = export_model(copy.deepcopy(model).eval(), calibration[0], free_dimensions(model)).module()
     with translated("torchao"), quietly(), torch.no_grad():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86

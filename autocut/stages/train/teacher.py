@@ -71,6 +71,8 @@ def teacher_logits(
             inputs, _ = next(loader)
             logits = run_teacher(model, inputs).cpu()
             if table is None:
+                if task.dynamic is not None and logits.dim() > 2:
+                    return None  # sequences: shuffled batches have other lengths than these
                 if logits[0].numel() * logits.element_size() * total > LARGEST_TABLE_BYTES:
                     return None
                 table = logits.new_empty((total, *logits.shape[1:]))

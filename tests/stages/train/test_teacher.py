@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
@@ -43,6 +44,13 @@ def test_augmented_data_get_no_table(make_task):
 def test_a_table_that_is_too_large_is_not_made(task, monkeypatch):
     """A vocabulary times every position would fill the disk."""
     monkeypatch.setattr(teacher, "LARGEST_TABLE_BYTES", 1000)
+    assert teacher_logits(task.build_model(), task) is None
+
+
+def test_sequences_of_free_length_get_no_table(make_task):
+    """All batches may have one length in the order of the files, and others when they are shuffled."""
+    sequences = TensorDataset(torch.randn(40, 5, 8), torch.zeros(40, 5, dtype=torch.long))
+    task = make_task(train=sequences, model=lambda: nn.Linear(8, 3), dynamic={"input_0": {1: "length"}})
     assert teacher_logits(task.build_model(), task) is None
 
 
