@@ -181,6 +181,8 @@ NAMED_ELSEWHERE = {
     "recipe.py": "IDENTITY is the untouched model",
     "task/task.py": "the default of Task.kind is part of its signature",
     "tasks/digits.py": "a task names its kind",
+    "tasks/tables.py": "it makes tasks, and each names its kind",
+    "tasks/texts.py": "it makes tasks, and each names its kind",
 }
 
 

@@ -15,6 +15,7 @@ from autocut.search.proposals import Proposer
 from autocut.search.settings import EVERYTHING, SearchSettings
 from autocut.search.state import SearchState
 from autocut.space import load_space
+from autocut.space.axes import fit_space
 
 METHODS = {
     "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor"),
@@ -24,6 +25,8 @@ METHODS = {
     "quantize.dtype": ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight_only"),
     "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime", "openvino"),
 }
+UNFIT = {"distill.loss": ("kl_sigmoid", "mse")}
+"""What a task of classes cannot do: a search leaves it out before it begins."""
 GRAPHS = {
     ("fp32", "eager"): "fp32",
     ("fp32", "onnxruntime"): "fp32",
@@ -97,7 +100,7 @@ class MadeUp:
 @pytest.fixture
 def space():
     """The shipped default space."""
-    return load_space("default", METHODS)
+    return fit_space(load_space("default", METHODS), UNFIT)
 
 
 @pytest.fixture
@@ -109,7 +112,7 @@ def start():
         max_drop=None, memory=None,
     ):  # fmt: skip
         clock = Clock()
-        space = load_space(space_name, METHODS)
+        space = fit_space(load_space(space_name, METHODS), UNFIT)
         budget = Budget(budget_s, spent_s, clock=clock)
         priors = {lowering: SECONDS[lowering[1]] for lowering in GRAPHS}
         settings = SearchSettings(space, GRAPHS, budget_s, PRICE, limits, tuple(tries), tactics, workers, max_drop)
