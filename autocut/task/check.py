@@ -8,7 +8,8 @@ overlaps are searched in up to `OVERLAP_EXAMPLES` examples. A slow model is call
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,10 @@ from autocut.task.model_check import (
     SAMPLE,
     AskWorker,
     CallTime,
+    WorkerQuestion,
     folding_faults,
     parameter_faults,
+    question_for_worker,
     run_faults,
     teacher_faults,
     to_fault,
@@ -65,8 +68,11 @@ def check_task(path: str | Path | None, ask: AskWorker | None = None) -> list[Fa
             task = load_task(path)
         except AutocutError as error:
             return [to_fault(error)]
-        faults, model = _examined(task)
-        return faults + [fault for fault in worker_faults(task, path, ask, model) if fault not in faults]
+        with ThreadPoolExecutor(1) as pool:
+            # The worker loads the task beside the other checks, which for a large model takes as long as they do.
+            asked: list[Future[list[Fault]]] = []
+            faults = _examined(task, lambda question: asked.append(pool.submit(worker_faults, question, path, ask)))
+            return faults + [fault for answer in asked for fault in answer.result() if fault not in faults]
 
 
 def notes_of(path: str | Path | None) -> list[str]:
@@ -78,11 +84,11 @@ def notes_of(path: str | Path | None) -> list[str]:
 def faults_of(task: Task) -> list[Fault]:
     """All faults of `task` that can be found in this process."""
     with quietly():
-        return _examined(task)[0]
+        return _examined(task)
 
 
-def _examined(task: Task) -> tuple[list[Fault], nn.Module | None]:
-    """All faults that can be found in this process, and a model that has not been called yet, if one could be built."""
+def _examined(task: Task, ask: Callable[[WorkerQuestion], None] | None = None) -> list[Fault]:
+    """All faults that can be found in this process. `ask` gets what a worker must answer, as early as it is known."""
     faults = list(_setting_faults(task))
     splits = _read_splits(task, faults)
     has_test = _has_test(task, faults)
@@ -97,13 +103,17 @@ def _examined(task: Task) -> tuple[list[Fault], nn.Module | None]:
     if has_test and batches and not shape_faults:
         faults += _locked_shape_faults(task, batches)
     model = try_build(task, faults)
+    another = None
+    if model is not None:
+        faults += parameter_faults(model)
+        another = try_again(task, model, faults)
+    if ask is not None and (question := question_for_worker(task, another, faults)):
+        ask(question)
     if model is None:
-        return faults, None
-    faults += parameter_faults(model)
-    another = try_again(task, model, faults)
+        return faults
     if task.kind in kinds:
         faults += _answer_faults(task, model, batches, None if shape_faults else dynamic, fixed_shapes=not shape_faults)
-    return faults, another
+    return faults
 
 
 def _answer_faults(
@@ -119,7 +129,10 @@ def _answer_faults(
             return faults  # the other split would give the same faults again
     faults = list(untrained_faults(task, model, batches.get("validation"), time)) if fixed_shapes else []
     if "validation" in batches:
-        faults += [fault for fault in metric_faults(task, model) if fault not in faults]
+        # The metrics of the kinds are defined on any examples, one's own perhaps only on many.
+        is_own = task.metric is not None or task.summarize is not None
+        fewest = None if is_own else time.examples(_CALL_S, least=4, most=_BATCH)
+        faults += [fault for fault in metric_faults(task, model, fewest) if fault not in faults]
     if "train" in batches:
         inputs, _ = batches["train"]
         faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs)]

@@ -145,10 +145,13 @@ def _broadcast(outputs: Tensor, targets: Tensor) -> str:
     return f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}, which broadcast to {shape}"
 
 
-def metric_faults(task: Task, model: nn.Module) -> Iterator[Fault]:
-    """A metric that is not a finite number on as many validation examples as there are, up to the last of `ENOUGH_EXAMPLES`."""
+def metric_faults(task: Task, model: nn.Module, fewest: int | None = None) -> Iterator[Fault]:
+    """A metric that is not a finite number on as many validation examples as there are, up to the last of `ENOUGH_EXAMPLES`.
+
+    A slow model is tried on `fewest` examples first.
+    """
     total, found, examples = length(task.validation_data), "", 0
-    for count in ENOUGH_EXAMPLES:
+    for count in ENOUGH_EXAMPLES if fewest is None else (fewest, *ENOUGH_EXAMPLES[1:]):
         examples = min(count, total)
         try:
             scores, targets = _score(task, model, examples)

@@ -264,45 +264,58 @@ def untrained_faults(task: Task, model: nn.Module, batch: Batch | None, time: Ca
         )
 
 
-def worker_faults(
-    task: Task, path: str | Path | None, ask: AskWorker | None = None, model: nn.Module | None = None
-) -> Iterator[Fault]:
-    """Load the task and its model in another process and folder, as a worker does, and compare fingerprints.
+@dataclass(frozen=True)
+class WorkerQuestion:
+    """What another process must answer: it loads `pickled`, and finds the same `fingerprint` of the task."""
+
+    pickled: bytes
+    fingerprint: str
+
+
+def question_for_worker(task: Task, model: nn.Module | None, faults: list[Fault]) -> WorkerQuestion | None:
+    """Return what a worker is asked; None where the model cannot be pickled or the task not be read, which `faults` then tells.
 
     `model` is the task's model if it was built already. If it cannot be built or the data cannot be read, this gives the same fault
     as the earlier checks.
     """
+    pickled = io.BytesIO()
     try:
-        pickled = io.BytesIO()
         pickle.dump(task.build_model() if model is None else model, pickled)
+        return WorkerQuestion(pickled.getvalue(), task.fingerprint)
     except AutocutError as error:
-        yield to_fault(error)
-        return
+        if (fault := to_fault(error)) not in faults:
+            faults.append(fault)
     except Exception as error:
         # Pickling runs the user's __reduce__ and __getstate__. Pickle's own errors have different types for different objects.
-        yield Fault(
-            f"task.model must be picklable, got {describe_error(error, None)}",
-            "define classes and functions at the top level of a module, no lambdas in a module",
+        faults.append(
+            Fault(
+                f"task.model must be picklable, got {describe_error(error, None)}",
+                "define classes and functions at the top level of a module, no lambdas in a module",
+            )
         )
-        return
-    try:
-        fingerprint = task.fingerprint
-    except AutocutError as error:
-        yield to_fault(error)
-        return
+    return None
+
+
+def worker_faults(question: WorkerQuestion, path: str | Path | None, ask: AskWorker | None = None) -> list[Fault]:
+    """Load the task and its model in another process and folder, as a worker does, and compare fingerprints."""
     with tempfile.TemporaryDirectory(prefix="autocut-check-") as folder:
-        Path(folder, MODEL).write_bytes(pickled.getvalue())
+        Path(folder, MODEL).write_bytes(question.pickled)
         answer = (ask or ask_fresh_process)(Path(folder), None if path is None else str(Path(path).expanduser().resolve()))
     if "error" in answer:
-        yield Fault(
-            f"a worker process must be able to load the task, got {answer['error']}",
-            "make paths absolute with Path(__file__).parent, and keep what is needed at the top level of modules",
-        )
-    elif answer["fingerprint"] != fingerprint:
-        yield Fault(
-            "a task must be the same in every process, got other data or other weights in a worker",
-            "seed what is random in the data and load weights inside model()",
-        )
+        return [
+            Fault(
+                f"a worker process must be able to load the task, got {answer['error']}",
+                "make paths absolute with Path(__file__).parent, and keep what is needed at the top level of modules",
+            )
+        ]
+    if answer["fingerprint"] != question.fingerprint:
+        return [
+            Fault(
+                "a task must be the same in every process, got other data or other weights in a worker",
+                "seed what is random in the data and load weights inside model()",
+            )
+        ]
+    return []
 
 
 def ask_fresh_process(folder: Path, path: str | None) -> dict[str, str]:
