@@ -36,12 +36,13 @@ class LoweringProbe:
     """A pair of dtype and compile mode.
 
     `reason` says why it cannot run here (None: it can). `graph` names what its accuracy depends on. `seconds` is the expected time
-    until it runs, as long as nothing was measured.
+    until it runs, and `speedup` a guess of what it brings, as long as nothing was measured.
     """
 
     reason: str | None
     graph: str
     seconds: float
+    speedup: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     for dtype, mode in lowering.pairs():
         reason = lowering.infeasible_reason(dtype, mode) or lowering.fixed_shape_reason(mode, task.dynamic)
         graph = "" if reason else lowering.numerics(dtype, mode)
-        lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds)
+        lowerings[dtype, mode] = LoweringProbe(
+            reason, graph, modes.method(mode).options.seconds, lowering.guessed_speedup(dtype, mode)
+        )
     samples, notes = len(task.train_data), tuple(task.folded.notes())  # type: ignore[arg-type]
     facts = TaskFacts(task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))

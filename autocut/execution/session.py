@@ -82,6 +82,7 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         limits=tuple(parse_limit(text) for text in config.limits),
         user_recipes=tuple(read_recipe(path, space) for path in config.try_recipes),
         workers=config.workers,
+        guesses={lowering: made.speedup for lowering, made in found.lowerings.items()},
     )
     study = create_study(
         folder,

@@ -184,6 +184,7 @@ class _Worker:
             scoring_s=scoring_s,
         )
         done = finalize(self.pipeline, recipe, request)
+        self.pipeline.runner.tell_waiting()  # what it takes is predicted from its seconds without this
         self.report(RecipeFinalized(recipe, done.measurement, str(done.folder), done.digest, done.refusal))
 
     def _begin(self, recipe: Recipe) -> None:

@@ -104,7 +104,7 @@ class StageRunner:
         """Return the output of `stage`, made now if the cache does not have it. Errors of its `prepare` and `make` pass through."""
         entry = self.cache.find(stage.key) or self._make(stage, stage.prepare())
         facts = entry.facts
-        self._tell_waiting()
+        self.tell_waiting()
         self.report(
             StageRan(
                 entry.key,
@@ -130,7 +130,7 @@ class StageRunner:
         return self._holding(self.context.quiet.exclusive(stop=self.context.stop))
 
     def _make(self, stage: Stage[T], prepared: T) -> Entry:
-        self._tell_waiting()
+        self.tell_waiting()
         self.report(StageStarted(stage.name, stage.method, stage.category, stage.key))
         started = self._work_clock()
         try:
@@ -138,7 +138,7 @@ class StageRunner:
                 stage.key, stage.name, stage.method, lambda folder: stage.make(folder, prepared), clock=self._work_clock
             )
         except TrialError:
-            self._tell_waiting()
+            self.tell_waiting()
             self.report(StageBroke(self._work_clock() - started, stage.category))
             raise
 
@@ -149,7 +149,8 @@ class StageRunner:
             self._waited_s += time.perf_counter() - started
             yield
 
-    def _tell_waiting(self) -> None:
+    def tell_waiting(self) -> None:
+        """Report the seconds of waiting since the last report of them."""
         if (waited_s := self.waited_s - self._told_waited_s) > _TOLD_WAIT_S:
             self._told_waited_s += waited_s
             self.report(Waited(waited_s))

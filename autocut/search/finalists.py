@@ -27,8 +27,6 @@ _PATIENCE = 0.7
 """A finalization begins while this many times its predicted seconds are left; if it is cut off, the next session repeats it."""
 _RUNNER_UP_PATIENCE = 1.5
 """Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
-_SLOW_S = 10.0
-"""A model that takes this long to score and to time is slow: one of its lowerings is finalized before others are tried."""
 _GOOD_DROP = 0.01
 """Share of the untouched model's metric that a good point of a slow model may lose. Noise does not count against it."""
 _LOOKED_AT = 0.6
@@ -60,7 +58,7 @@ def is_time_to_rehearse(state: SearchState, budget: Budget) -> bool:
 
 def is_slow(state: SearchState) -> bool:
     """Whether measuring a model of this task takes so long that few are measured at all."""
-    return state.planner.measuring_s() > _SLOW_S
+    return state.planner.is_slow
 
 
 def rehearsal(state: SearchState, store: TrialStore) -> dict[Recipe, int]:

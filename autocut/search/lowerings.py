@@ -20,8 +20,10 @@ _MEASURING, _MEASURING_SLOWLY = 2.0, 4.0
 the cheapest lowering that is faster is the one that its user waits for."""
 _CHEAP_S = 12.0
 """A lowering of at most this many seconds is tried before its result on the untouched model is known."""
-_GAIN_OF_DTYPE, _GAIN_OF_MODE = math.log(2.0), math.log(1.1)
-"""What a lowering is expected to bring before one is measured: the logarithm of its speed-up."""
+_GUESS_OF_DTYPE, _GUESS_OF_MODE = 2.0, 1.1
+"""The speed-up that is guessed of a lowering in another dtype, or in another mode alone, where the methods guess none."""
+_WORTH_IT = 1.3
+"""A guessed speed-up for which a person would deploy a model."""
 _SECOND_BEST = 1.1
 """A prefix does not get a lowering that costs this many times as much as another one of the same dtype..."""
 _AS_ACCURATE = 0.002
@@ -53,19 +55,25 @@ def is_cheap(state: SearchState, lowering: Lowering) -> bool:
 def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowering]:
     """Order lowerings of the untouched model that were not measured yet: the most expected gain per second first.
 
-    Before it is measured, nothing is known of a lowering but its dtype: a narrower one is taken to be twice as fast, the untouched
-    model's own dtype in another mode hardly faster. Behind all others come those that would wait for a conversion which another
-    job is making.
+    The gain is the logarithm of the guessed speed-up. The very first one is the quickest to make that is worth having, so that
+    there is something to deploy early. Behind all others come those that would wait for a conversion which another job is making.
     """
+    usual = {lowering: _GUESS_OF_MODE if lowering[0] == UNTOUCHED.lowering[0] else _GUESS_OF_DTYPE for lowering in lowerings}
+    guesses = usual | {lowering: guess for lowering, guess in state.settings.guesses.items() if lowering in usual}
 
-    def rate(lowering: Lowering) -> tuple[bool, float]:
-        dtype, mode = lowering
-        is_converted = state.planner.is_converted(mode)
-        gain = _GAIN_OF_MODE if dtype == UNTOUCHED.lowering[0] else _GAIN_OF_DTYPE
-        return is_converted or mode not in running, gain / state.planner.lowering_s(lowering, is_converted=is_converted)
+    def seconds(lowering: Lowering) -> float:
+        return state.planner.lowering_s(lowering, is_converted=state.planner.is_converted(lowering[1]))
+
+    def promise(lowering: Lowering) -> tuple[bool, bool, float]:
+        mode = lowering[1]
+        waits_for_none = state.planner.is_converted(mode) or mode not in running
+        return lowering == first, waits_for_none, math.log(guesses[lowering]) / seconds(lowering)
 
     running = {recipe.lowering[1] for job in state.running.values() for recipe in job.job.recipes}
-    return sorted(lowerings, key=rate, reverse=True)
+    is_first = not running and state.finished.keys() == {UNTOUCHED}
+    worth_it = [lowering for lowering in lowerings if is_first and guesses[lowering] >= _WORTH_IT]
+    first = min(worth_it, key=seconds, default=None)
+    return sorted(lowerings, key=promise, reverse=True)
 
 
 def _usual_s(state: SearchState) -> float:

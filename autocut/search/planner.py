@@ -51,6 +51,8 @@ _SMALL_BYTES = 55e6
 """Up to this size of the untouched model, exporting and compiling take what is registered; from then on, as much more."""
 _COPIES = 8
 """Copies of the weights that a job may hold: two models, gradients, two moments of an optimizer, graph, artifact, its session."""
+_SLOW_S = 10.0
+"""A model that takes this long to score and to time is slow: one of its lowerings is finalized before others are tried."""
 _REMEMBERED = 25
 """Stages of a kind whose median is what the next one will take."""
 
@@ -101,9 +103,13 @@ class Planner:
         """Learn how long a worker process takes until it begins its first recipe."""
         self._process_s.add(seconds)
 
-    def observe_finalization(self, seconds: float) -> None:
-        """Learn how long one point takes in a running worker to be exported, measured and verified."""
-        self._finalize_s.add(seconds)
+    def observe_finalization(self, seconds: float, waited_s: float = 0.0) -> None:
+        """Learn how long one point takes in a running worker to be exported, measured and verified.
+
+        In `waited_s` of these seconds it waited for the machine. Points of a fast model wait for one another as a rule: there it
+        counts. A slow model's waits for timings of the search, which end before the last points are finalized.
+        """
+        self._finalize_s.add(seconds - waited_s if self.is_slow else seconds)
 
     @property
     def knows_training(self) -> bool:
@@ -171,6 +177,11 @@ class Planner:
     def measuring_s(self) -> float:
         """Seconds to score and to time a model that is lowered already."""
         return self._by_stage["accuracy"].median(_ACCURACY_S) + self._by_stage["cost"].median(self._measure_s)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether measuring a model takes so long that few are measured at all."""
+        return self.measuring_s() > _SLOW_S
 
     def train_s(self, recipe: Recipe) -> float:
         """Seconds to train the prefix of `recipe`, an upper bound where a curriculum uses fewer samples.

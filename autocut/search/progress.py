@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from autocut.budget import TRAINING_SHARE, Budget, budget_for_training, format_duration, format_usd
@@ -83,11 +83,7 @@ def plan_lines(state: SearchState, budget: Budget) -> list[str]:
     lines = [
         f"budget {format_duration(budget.total_s)}, {format_duration(budget.left())} left, {kept}"
         f"{'' if is_known else ' (known once the untouched model is measured)'}; {state.settings.workers} workers",
-        f"1. baselines: the untouched model, then {', '.join(forms)}",
-        "2. cost first: each pruning method without training, whether it saves anything here",
-        f"3. learn: {len(state.settings.space.anchors)} anchors, more ratios of what saves something, then proposals; "
-        "each with its promising lowerings",
-        "4. finalize: export, test split, verify in fresh processes",
+        *(f"{number}. {phase}" for number, phase in enumerate(_phases(state, forms), 1)),
     ]
     if epochs := ladder_line(state):
         lines.append(epochs)
@@ -95,6 +91,18 @@ def plan_lines(state: SearchState, budget: Budget) -> list[str]:
         told = ", ".join(f"{mode} ({'' if is_known else 'usually '}{seconds:.0f} s)" for mode, seconds in slow.items())
         lines.append(f"left out, too slow to make for this budget: {told}")
     return [*lines, fits_line(state, budget)] if is_known else lines
+
+
+def _phases(state: SearchState, forms: Iterable[str]) -> Iterator[str]:
+    """Say what is done, in its order; only what there is in the space."""
+    space = state.settings.space
+    prunes = space.axis("prune.method") is not None
+    yield f"baselines: the untouched model, then {', '.join(forms)}"
+    if prunes:
+        yield "cost first: each pruning method without training, whether it saves anything here"
+    ratios = "more ratios of what saves something, " if prunes else ""
+    yield f"learn: {len(space.anchors)} anchors, {ratios}then proposals; each with its promising lowerings"
+    yield "finalize: export, test split, verify in fresh processes"
 
 
 def ladder_line(state: SearchState) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from autocut.price import Price
@@ -51,6 +51,8 @@ class SearchSettings:
     workers: int = 1
     max_drop: float | None = None
     """Largest loss of the metric against the untouched model with which a point counts (`score.allowed_drop`); None: no limit."""
+    guesses: Mapping[Lowering, float] = field(default_factory=dict)
+    """The speed-up that is guessed of each lowering before one was measured."""
 
     @property
     def objectives(self) -> Mapping[str, str]:

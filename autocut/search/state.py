@@ -35,7 +35,10 @@ class Phase(enum.StrEnum):
 
 @dataclass
 class RunningJob:
-    """A job that a worker has, with readings of the budget's clock. `recipe` is the one that the worker works on."""
+    """A job that a worker has, with readings of the budget's clock. `recipe` is the one that the worker works on.
+
+    `waited_s` are its seconds without the machine so far.
+    """
 
     job: Job
     purpose: Purpose
@@ -43,6 +46,7 @@ class RunningJob:
     is_up: bool = False
     recipe: Recipe | None = None
     recipe_started: float | None = None
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class SearchState:
                 self.scoring = event.scoring
             case jobs.WorkerUp() if job.number in self.running:
                 self.running[job.number].is_up = True
+            case jobs.Waited() if job.number in self.running:
+                self.running[job.number].waited_s += event.seconds
             case jobs.RecipeStarted() if job.number in self.running:
                 self._begin(self.running[job.number], event.recipe, now)
             case jobs.JobEnded():
@@ -135,7 +141,8 @@ class SearchState:
                 self.fail(event)
             case jobs.RecipeFinalized():
                 if event.bundle is not None:
-                    self.planner.observe_finalization(now - (self.running[job.number].recipe_started or now))
+                    running = self.running[job.number]
+                    self.planner.observe_finalization(now - (running.recipe_started or now), running.waited_s)
                 # A limit that breaks on the test split counts nothing here: the next recipe must not depend on the test split.
                 values = self.values(event.measurement, self.train_seconds(event.recipe))
                 broken = self.broken_limits(values, untouched_metric(event.measurement.accuracy))
@@ -156,7 +163,7 @@ class SearchState:
         # The first workers also wait for what starts only once: Ray, and the process that workers are forked from.
         if running.recipe is None and running.job.number > self.settings.workers:
             self.planner.observe_process(now - running.started)
-        running.recipe, running.recipe_started = recipe, now
+        running.recipe, running.recipe_started, running.waited_s = recipe, now, 0.0
 
     def set_reference(self, reference: Cost) -> None:
         """Take in what the untouched model costs."""

@@ -69,6 +69,11 @@ def _names(dynamic: Dynamic) -> str:
     return ", ".join(sorted({free for axes in dynamic.values() for free in axes.values()}))
 
 
+def guessed_speedup(dtype: str, mode: str) -> float:
+    """First guess of the speed-up over the untouched model's lowering, as dtype and mode registered it."""
+    return quantizers.method(dtype).options.speedup * modes.method(mode).options.speedup
+
+
 def require_feasible(dtype: str, mode: str) -> None:
     """Raise unless the pair can run on this machine.
 

@@ -91,6 +91,7 @@ class ModeOptions(MethodOptions):
         run_lines: Code for the README of a bundle that runs these files without autocut.
         runs_with: Importable modules that run the artifact, besides torch; a bundle names their versions.
         seconds: What the mode takes until it runs, on one core, as long as nothing was measured.
+        speedup: First guess of the speed-up over eager, in the same dtype.
         infeasible: Reason why the mode cannot run the dtype on this machine, or None. It is cheap and compiles nothing.
         numerics: Name of the dtype's arithmetic where it is not that of the dtype's own quantizer. Pairs of one name share one
             accuracy.
@@ -110,6 +111,7 @@ class ModeOptions(MethodOptions):
     run_lines: Callable[[ExampleCall], str]
     runs_with: tuple[str, ...] = ()
     seconds: float = 30.0
+    speedup: float = 1.0
     infeasible: Callable[[str], str | None] = _nothing
     numerics: Callable[[str], str | None] = _nothing
     context: Callable[[str], str | None] = _nothing

@@ -132,6 +132,7 @@ def convert_to_onnx(graph: Path, folder: Path) -> None:
     runs_with=("onnxruntime",),
     takes_any_threads=True,
     seconds=4,
+    speedup=1.2,
     infeasible=_infeasible,
     numerics=_numerics,
     context=_context,

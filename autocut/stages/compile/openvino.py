@@ -162,6 +162,7 @@ def convert_to_openvino(graph: Path, folder: Path) -> None:
     run_lines=_run_lines,
     runs_with=("openvino",),
     seconds=5,
+    speedup=1.3,
     infeasible=_infeasible,
     numerics=_numerics,
     context=_context,
