@@ -109,13 +109,13 @@ def measure_latency(
     if with_p90 and rounds >= _P90_ROUNDS:
         settled = max(settled, _P90_ROUNDS)
 
-    # Each model has answered once before the warm-up. Where a single call is slow, its second one is as good as any later one.
-    counted = warm if len(warm["reference"]) == 1 and once >= calls.keys() - {"reference"} else _no_times(calls)
-    before = len(counted["reference"])
+    counted = _counted(warm)
 
     def is_narrow(times: Mapping[str, Times]) -> bool:
-        return len(times["candidate"]) + before >= settled and relative_width(_result(_joined(counted, times))) <= NARROW
+        known = _joined(counted, times)
+        return len(known["candidate"]) >= settled and relative_width(_result(known)) <= NARROW
 
+    before = len(counted["candidate"])
     later = time_interleaved(
         calls, rounds - before, rng, once=once, seconds=left_s, fewest=FEWEST_SAMPLES - before, enough=is_narrow
     )  # fmt: skip
@@ -162,9 +162,14 @@ def measure_undisturbed(measure: Callable[[], Latency], reference: Latency, stop
 
 
 def disturbance(found: Latency, reference: Latency) -> float:
-    """Return the factor, 1 or more, between the untouched model's times in the two, in units of the reference workload."""
-    now, then = found.baseline_p50_ms / found.yardstick_ms, reference.baseline_p50_ms / reference.yardstick_ms
-    return max(now / then, then / now)
+    """Return the factor, 1 or more, between the untouched model's times in the two: in ms or in units of the reference workload.
+
+    The smaller one counts. A machine that is slower as a whole changes the first alone. The second changes alone where calls of a
+    second leave nothing of the reference workload in the caches: it then takes 10% to 20% longer (GPT-2 on an AMD EPYC).
+    """
+    in_ms = found.baseline_p50_ms / reference.baseline_p50_ms
+    in_units = in_ms * reference.yardstick_ms / found.yardstick_ms
+    return min(max(factor, 1 / factor) for factor in (in_ms, in_units))
 
 
 def is_settled(latency: Latency) -> bool:
@@ -271,8 +276,10 @@ def _warm_up(calls: Mapping[str, Callable[[], object]], rounds: int, rng: np.ran
     return {name: np.concatenate([first[name], rest[name]]) for name in calls}
 
 
-def _no_times(calls: Collection[str]) -> dict[str, Times]:
-    return {name: np.empty(0) for name in calls}
+def _counted(warm: Mapping[str, Times]) -> Mapping[str, Times]:
+    """Return the rounds of the warm-up that count: one round of slow calls, before which each model has answered once."""
+    counts = len(warm["reference"]) == 1 and _slow(warm) >= warm.keys() - {"reference"}
+    return warm if counts else {name: np.empty(0) for name in warm}
 
 
 def _joined(earlier: Mapping[str, Times], later: Mapping[str, Times]) -> dict[str, Times]:

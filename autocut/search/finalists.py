@@ -104,9 +104,10 @@ def reserve_s(state: SearchState, store: TrialStore, total_s: float) -> float:
     """Seconds to keep for the points that wait, and for points still to be found, out of a budget of `total_s`."""
     waiting = finalists(state, store).keys() - state.finalized
     if is_slow(state):  # then time kept for points that are never found would leave no time to find them
-        points = max(len(waiting - {UNTOUCHED}), 1)
-    else:
-        points = max(len(waiting), _FEWEST_MORE, _FEWEST_POINTS - len(state.finalized))
+        bundles = waiting - {UNTOUCHED}
+        kept_s = state.planner.reserve_s(max(len(bundles), 1), state.settings.workers, total_s)
+        return kept_s if bundles or state.verified else _PATIENCE * kept_s
+    points = max(len(waiting), _FEWEST_MORE, _FEWEST_POINTS - len(state.finalized))
     return state.planner.reserve_s(points, state.settings.workers, total_s)
 
 
@@ -141,7 +142,7 @@ def finalists(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
 
     The untouched model; the front by validation numbers, by how much of it would be lost without each point; and the untouched
     weights in the cheapest form that computes the same, for users who accept no loss of accuracy. Of a slow model few points are
-    finalized at all: its good points come first, and the untouched model, which gives no bundle, last.
+    finalized at all: its good points come first, and the untouched model, which gives no bundle, last and never alone.
     """
     ranked = {point.recipe: point.trial for point in _by_contribution(store.front(), state, store)[:MOST]}
     untouched = _untouched(store)
@@ -149,7 +150,7 @@ def finalists(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
         return untouched | ranked | cheapest_exact(store)
     good = {recipe: trial for recipe, trial in good_points(state, store).items() if recipe in ranked}
     others = {recipe: trial for recipe, trial in (ranked | cheapest_exact(store)).items() if recipe != UNTOUCHED}
-    return good | others | untouched
+    return good | others | (untouched if good or others or state.verified else {})
 
 
 def runners_up(state: SearchState, store: TrialStore) -> dict[Recipe, int]:

@@ -143,7 +143,7 @@ def test_time_is_kept_for_one_point_until_more_are_found(slow):
     _measured(machine, ("bf16", "eager"), accuracy=0.98, difference=as_accurate, speedup=(2.0, 1.9, 2.1))
     _measured(machine, ("int8_static", "eager"), accuracy=0.97, difference=as_accurate, speedup=(3.0, 2.9, 3.1))
 
-    assert one == state.planner.reserve_s(1, 2, 900.0)
+    assert one < state.planner.reserve_s(1, 2, 900.0)  # nothing waits yet: what is found late is finalized in a hurry
     assert reserve_s(state, store, 900.0) == state.planner.reserve_s(2, 2, 900.0)
     assert list(finalists(state, store))[-1] == UNTOUCHED
 
