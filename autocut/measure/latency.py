@@ -119,18 +119,7 @@ def measure_latency(
     later = time_interleaved(
         calls, rounds - before, rng, once=once, seconds=left_s, fewest=FEWEST_SAMPLES - before, enough=is_narrow
     )  # fmt: skip
-    times = _joined(counted, later)
-    p50, speedup = _intervals(times["candidate"], times.get("baseline"), rng)
-    return Latency(
-        batch_size=batch_length(inputs),
-        samples=len(times["candidate"]),
-        p50_ms=p50,
-        p90_ms=tail_latency(times["candidate"], 0.90),
-        p99_ms=tail_latency(times["candidate"], 0.99),
-        baseline_p50_ms=float(np.median(times.get("baseline", times["candidate"]))),
-        speedup=speedup,
-        yardstick_ms=float(np.median(times["reference"])),
-    )
+    return _summarized(_joined(counted, later), batch_length(inputs), rng)
 
 
 def measure_reference(measure: Callable[[], Latency], stop: Callable[[], bool] = lambda: False) -> Latency:
@@ -314,6 +303,20 @@ def _finishing(predict: Predict, inputs: Inputs) -> Callable[[], object]:
         return answer
 
     return call_and_wait
+
+
+def _summarized(times: Mapping[str, Times], batch_size: int, rng: np.random.Generator) -> Latency:
+    p50, speedup = _intervals(times["candidate"], times.get("baseline"), rng)
+    return Latency(
+        batch_size=batch_size,
+        samples=len(times["candidate"]),
+        p50_ms=p50,
+        p90_ms=tail_latency(times["candidate"], 0.90),
+        p99_ms=tail_latency(times["candidate"], 0.99),
+        baseline_p50_ms=float(np.median(times.get("baseline", times["candidate"]))),
+        speedup=speedup,
+        yardstick_ms=float(np.median(times["reference"])),
+    )
 
 
 def _result(times: Mapping[str, Times]) -> Interval:
