@@ -113,12 +113,12 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
         task = load_task(task_path)
     if faults := check_task(task_path, ask):
         raise FaultsError(f"task {task.name}", faults)
-    lowerings = {}
+    convolves, lowerings = lowering.has_convolutions(task.build_model()), {}
     for dtype, mode in lowering.pairs():
         reason = lowering.infeasible_reason(dtype, mode) or lowering.fixed_shape_reason(mode, task.dynamic)
         graph = "" if reason else lowering.numerics(dtype, mode)
         lowerings[dtype, mode] = LoweringProbe(
-            reason, graph, modes.method(mode).options.seconds, lowering.guessed_speedup(dtype, mode)
+            reason, graph, modes.method(mode).options.seconds, lowering.guessed_speedup(dtype, mode, has_convolutions=convolves)
         )
     samples, notes = len(task.train_data), tuple(task.folded.notes())  # type: ignore[arg-type]
     facts = TaskFacts(task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes)

@@ -11,6 +11,7 @@ from autocut.search.cost_model import cheapest_modes
 from autocut.search.early_stopping import is_beaten
 from autocut.search.estimates import too_long
 from autocut.search.finalists import is_slow
+from autocut.search.jobs import Purpose
 from autocut.search.state import SearchState
 
 _EXPENSIVE_SHARE = 0.1
@@ -70,7 +71,7 @@ def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowe
         return lowering == first, waits_for_none, math.log(guesses[lowering]) / seconds(lowering)
 
     running = {recipe.lowering[1] for job in state.running.values() for recipe in job.job.recipes}
-    is_first = not running and state.finished.keys() == {UNTOUCHED}
+    is_first = state.finished.keys() == {UNTOUCHED} and not state.runs(Purpose.QUICK_LOWERINGS)
     worth_it = [lowering for lowering in lowerings if is_first and guesses[lowering] >= _WORTH_IT]
     first = min(worth_it, key=seconds, default=None)
     return sorted(lowerings, key=promise, reverse=True)

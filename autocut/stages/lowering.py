@@ -69,9 +69,19 @@ def _names(dynamic: Dynamic) -> str:
     return ", ".join(sorted({free for axes in dynamic.values() for free in axes.values()}))
 
 
-def guessed_speedup(dtype: str, mode: str) -> float:
-    """First guess of the speed-up over the untouched model's lowering, as dtype and mode registered it."""
-    return quantizers.method(dtype).options.speedup * modes.method(mode).options.speedup
+def guessed_speedup(dtype: str, mode: str, *, has_convolutions: bool) -> float:
+    """First guess of the speed-up over the untouched model's lowering, as dtype and mode registered it.
+
+    A dtype of linear layers alone brings nothing to a model with convolutions.
+    """
+    options = quantizers.method(dtype).options
+    own = 1.0 if has_convolutions and not options.convolutions else options.speedup
+    return own * modes.method(mode).options.speedup
+
+
+def has_convolutions(model: torch.nn.Module) -> bool:
+    """Whether a layer of `model` is a convolution."""
+    return any(isinstance(layer, torch.nn.modules.conv._ConvNd) for layer in model.modules())
 
 
 def require_feasible(dtype: str, mode: str) -> None:

@@ -161,3 +161,14 @@ def test_a_refused_first_point_is_followed_by_another_one(slow):
 
     assert machine.searcher.state.verified
     assert JobKind.MEASURE in kinds[kinds.index(JobKind.FINALIZE) :]
+
+
+def test_the_first_lowering_is_the_quickest_that_is_worth_having(slow):
+    """The fastest form may take minutes to make; by then there should be something to deploy."""
+    machine = slow(900.0)
+    settings = machine.searcher.state.settings
+    guesses = {lowering: 1.1 for lowering in settings.graphs} | {("bf16", "eager"): 1.6, ("int8_static", "onnxruntime"): 40.0}
+    machine.searcher.state.settings = replace(settings, guesses=guesses)
+    machine.run(most_jobs=3)
+
+    assert [job.recipes[0].lowering for job in machine.jobs[1:]] == [("bf16", "eager"), ("int8_static", "onnxruntime")]

@@ -26,6 +26,7 @@ def _only_simulated() -> str | None:
     no_kernel={"onnxruntime": "ONNX Runtime has no bfloat16 kernels for CPUs"},
     machine=_only_simulated,
     output_tolerance=2e-2,
+    convolutions=True,
     speedup=1.6,
 )
 def quantize_bf16(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
