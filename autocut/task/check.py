@@ -132,17 +132,17 @@ def _answer_faults(
         # The metrics of the kinds are defined on any examples, one's own perhaps only on many.
         is_own = task.metric is not None or task.summarize is not None
         fewest = None if is_own else time.examples(_CALL_S, least=4, most=_BATCH)
-        faults += [fault for fault in metric_faults(task, model, fewest) if fault not in faults]
+        faults += [fault for fault in metric_faults(task, model, _batch_size(task), fewest) if fault not in faults]
     if "train" in batches:
         inputs, _ = batches["train"]
         faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs)]
-        faults += training_faults(task, model, cut(batches["train"], min(_training_batch(task), time.examples(_CALL_S, 2, _BATCH))))
+        faults += training_faults(task, model, cut(batches["train"], min(_batch_size(task), time.examples(_CALL_S, 2, _BATCH))))
         faults += export_faults(task, model, inputs, dynamic)
     return faults
 
 
-def _training_batch(task: Task) -> int:
-    """The task's batch size: some layers cannot train on one example. A wrong setting has a fault of its own."""
+def _batch_size(task: Task) -> int:
+    """The task's batch size, or that of a check: a wrong setting has a fault of its own."""
     return task.batch_size if _is_integer(task.batch_size) and task.batch_size >= 1 else _BATCH
 
 
@@ -173,6 +173,8 @@ def _setting_faults(task: Task) -> Iterator[Fault]:
         yield Fault(f"task.output must be a name or a position, got {task.output!r}", "output='logits', or output=0")
     if task.pretrained not in (None, True, False):
         yield Fault(f"task.pretrained must be True, False or None, got {task.pretrained!r}", "leave it out to let autocut find out")
+    if not isinstance(task.share_examples, bool):
+        yield Fault(f"task.share_examples must be True or False, got {task.share_examples!r}", "share_examples=False")
 
 
 def _number_faults(task: Task) -> Iterator[Fault]:

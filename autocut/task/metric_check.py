@@ -145,7 +145,7 @@ def _broadcast(outputs: Tensor, targets: Tensor) -> str:
     return f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}, which broadcast to {shape}"
 
 
-def metric_faults(task: Task, model: nn.Module, fewest: int | None = None) -> Iterator[Fault]:
+def metric_faults(task: Task, model: nn.Module, batch_size: int, fewest: int | None = None) -> Iterator[Fault]:
     """A metric that is not a finite number on as many validation examples as there are, up to the last of `ENOUGH_EXAMPLES`.
 
     A slow model is tried on `fewest` examples first.
@@ -154,7 +154,7 @@ def metric_faults(task: Task, model: nn.Module, fewest: int | None = None) -> It
     for count in ENOUGH_EXAMPLES if fewest is None else (fewest, *ENOUGH_EXAMPLES[1:]):
         examples = min(count, total)
         try:
-            scores, targets = _score(task, model, examples)
+            scores, targets = _score(task, model, examples, min(_BATCH, batch_size))
         except Exception as error:
             # A user's model may fail on an example that the first batch does not contain.
             yield Fault(
@@ -185,12 +185,12 @@ def _undefined(task: Task, scores: NDArray[np.float64], targets: NDArray[np.gene
     return "" if math.isfinite(metric) else str(metric)
 
 
-def _score(task: Task, model: nn.Module, count: int) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
+def _score(task: Task, model: nn.Module, count: int, batch_size: int) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
     """Scores and targets of `count` validation examples, evenly spread: data files are often sorted by class."""
     scores, targets = [], []
     indices = spread(length(task.validation_data), count)
     with torch.no_grad(), seeded(task.seed):
-        for inputs, wanted in task.loader(task.validation_data, min(_BATCH, task.batch_size), indices):
+        for inputs, wanted in task.loader(task.validation_data, batch_size, indices):
             scores.append(task.metric_kind.scores(call(model, inputs), wanted).double().numpy())
             targets.append(wanted.numpy())
     return np.concatenate(scores), join_targets(targets)

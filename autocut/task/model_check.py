@@ -141,7 +141,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
-    """A teacher of the task that cannot be built, does not run on a batch, or answers in another shape than the model."""
+    """A teacher that cannot be built, does not run on a batch, changes it, or answers in another shape than the model."""
     if not callable(task.teacher) or isinstance(task.teacher, nn.Module):
         return  # there is none, or the check of the settings reports it
     try:
@@ -151,9 +151,10 @@ def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
         return
     if teacher is None:
         return
+    given = copied(inputs)
     try:
         with torch.no_grad(), seeded(task.seed):
-            teacher_outputs, outputs = call(teacher, inputs), call(model, inputs)
+            teacher_outputs, outputs = call(teacher, given), call(model, inputs)
     except AutocutError as error:
         yield Fault(f"task.teacher: {error.message}", "the teacher answers in the same form as the model")
         return
@@ -164,7 +165,9 @@ def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
             "the teacher gets the same inputs as the model",
         )
         return
-    if teacher_outputs.shape != outputs.shape:
+    if fault := changed_inputs_fault(given, inputs, "task.teacher"):
+        yield fault
+    elif teacher_outputs.shape != outputs.shape:
         yield Fault(
             f"task.teacher must answer in the shape of the model {tuple(outputs.shape)}, got {tuple(teacher_outputs.shape)}",
             "give the teacher the model's outputs, such as the same classes; distillation compares them one by one",

@@ -101,6 +101,7 @@ def test_long_texts_are_cut():
         ({"train": [{"sentence": "a"}], "test": []}, "must have the column 'text', got sentence"),
         ({"train": [("a", "cat")], "test": []}, "a label of train must be a number, got 'cat'"),
         ({"train": [3], "test": []}, "must be a pair"),
+        ({"train": [("a", 0), ("", 1)], "test": []}, "text of train must have at least one token, got none in row 1"),
         ({"train": [(["a"], 0)], "test": []}, "must have a text, got list"),
     ],
 )
