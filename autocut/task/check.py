@@ -23,7 +23,7 @@ from autocut.task.export_check import export_faults
 from autocut.task.kinds import kinds
 from autocut.task.library_noise import quietly
 from autocut.task.loading import load_task
-from autocut.task.metric_check import metric_faults
+from autocut.task.metric_check import metric_faults, untrained_faults
 from autocut.task.model_check import (
     SAMPLE,
     AskWorker,
@@ -37,7 +37,6 @@ from autocut.task.model_check import (
     to_fault,
     try_again,
     try_build,
-    untrained_faults,
     worker_faults,
 )
 from autocut.task.split_check import locked_shape_fault, repeat_fault, train_eval_faults
@@ -51,6 +50,7 @@ SHAPE_EXAMPLES, SHAPE_BATCH = 128, 8
 
 _SAMPLE_BATCH = 256
 _BATCH = 32
+_SCORING_S = 8.0
 _CALL_S = 1.0
 """A call of the model in a check is given about so many seconds: the batch is smaller where it would take longer."""
 
@@ -125,10 +125,12 @@ def _answer_faults(
     time = CallTime.of(task, model, next(iter(batches.values()))[0])
     batches = {name: cut(batch, time.examples(_CALL_S, least=3, most=_BATCH)) for name, batch in batches.items()}
     for number, (name, batch) in enumerate(batches.items()):
-        if faults := list(run_faults(task, model, name, batch, briefly=number > 0)):
-            return faults  # the other split would give the same faults again
-    faults = list(untrained_faults(task, model, batches.get("validation"), time)) if fixed_shapes else []
+        if found := list(run_faults(task, model, name, batch, briefly=number > 0)):
+            return found  # the other split would give the same faults again
+    faults: list[Fault] = []
     if "validation" in batches:
+        if fixed_shapes:
+            faults += untrained_faults(task, model, time.examples(_SCORING_S, least=32, most=512))
         # The metrics of the kinds are defined on any examples, one's own perhaps only on many.
         is_own = task.metric is not None or task.summarize is not None
         fewest = None if is_own else time.examples(_CALL_S, least=4, most=_BATCH)

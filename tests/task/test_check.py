@@ -296,6 +296,18 @@ def test_a_wrong_batch_size_is_one_fault():
     assert messages(batch_size="64") == "task.batch_size must be an integer of at least 1, got '64'"
 
 
+def test_a_model_that_seeds_torch_is_told_beside_the_other_faults():
+    """Nobody can find out whether its weights are trained."""
+
+    def model():
+        torch.manual_seed(0)
+        return nn.Linear(4, 3)
+
+    text = messages(model=model, epochs=1.5)
+    assert "task.pretrained must be True or False where model() seeds torch itself" in text
+    assert text.count("\n") == 1
+
+
 def test_a_good_teacher_has_no_faults():
     """It may be bigger than the model."""
     assert messages(teacher=lambda: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3))) == ""
