@@ -140,7 +140,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     with runner.working():
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed search: written, but never verified
         shares = task.share_examples and request.share_examples
-        synthetic = () if shares else synthetic_examples(predict, collector.own[0], task.seed)
+        synthetic = () if shares else synthetic_examples(served, collector.own[0], task.seed)
         seconds_each = largest.p50_ms.value / largest.batch_size / 1e3
         sample = choose_sample(collector, accuracy.examples, seconds_each, synthetic)
         claims = _claims(runner.context, recipe, model, artifact, measurement, request)

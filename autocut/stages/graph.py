@@ -25,9 +25,9 @@ from torch.export import Dim, ExportedProgram
 from autocut.errors import BundleError
 from autocut.stages.archive import read_archive
 from autocut.stages.compilers import quietly, translated
-from autocut.task.batches import Inputs, batch_length, call, pad, take, tensors
+from autocut.task.batches import Inputs, batch_length, pad, take, tensors
 from autocut.task.dimensions import Dynamic, NamedShape, named_shape
-from autocut.task.exporting import export_program
+from autocut.task.exporting import Free, PositionalModel, export_program
 
 GRAPH_VERSION = 2
 """Part of the key of each stage that starts from a graph: raise it when graph folders change."""
@@ -36,7 +36,6 @@ SIGNATURE_FILE = "signature.json"
 
 Limits = tuple[int, int | None]
 """Smallest and largest size of a free dimension; None means any."""
-Free = tuple[tuple[int, ...], ...]
 
 _ASSUMED_LEAST = 2
 _UNBOUNDED = 2**31  # torch writes several sorts of infinity
@@ -107,7 +106,7 @@ class Signature:
         return replace(self, batch_sizes=tuple(sorted(set(batch_sizes))), freezing=freezing)
 
     @property
-    def free(self) -> tuple[tuple[int, ...], ...]:
+    def free(self) -> Free:
         """The free dimensions of each input, besides the batch."""
         return tuple(tuple(axis for axis, size in enumerate(shape) if isinstance(size, str)) for shape in self.shapes)
 
@@ -165,23 +164,6 @@ def _fits(sizes: Sequence[int], shape: NamedShape, free: dict[str, int]) -> bool
         size == (free.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
         for size, wanted in zip(sizes[1:], shape[1:], strict=True)
     )
-
-
-class PositionalModel(nn.Module):
-    """Wraps a model of any calling form so that it takes tensors by position and returns one tensor."""
-
-    def __init__(self, model: nn.Module, signature: Signature) -> None:
-        super().__init__()
-        self.model = model
-        self.form = signature.form
-        self.names = signature.names
-        self.free = signature.free
-
-    def forward(self, *arguments: Tensor) -> Tensor:
-        """Call the model in its own form and pick the output tensor."""
-        if self.form == "dict":
-            return call(self.model, dict(zip(self.names, arguments, strict=True)))
-        return call(self.model, arguments)
 
 
 def free_dimensions(model: nn.Module) -> Free:

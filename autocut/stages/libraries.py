@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+from collections.abc import Iterable
 
 from autocut.registry import plug_ins
 from autocut.stages.compile import modes
@@ -26,8 +27,12 @@ def library_versions() -> dict[str, str]:
     may have another name than its module, and a module several of them (onnxruntime and onnxruntime-gpu): then all are named.
     """
     own = {module for mode in modes if mode.options.names_its_libraries for module in mode.requires}
-    shared = [module for module in required_libraries() if module not in own]
-    names = {name for module in shared for name in distributions().get(module.partition(".")[0], ())}
+    return versions_of(module for module in required_libraries() if module not in own)
+
+
+def versions_of(modules: Iterable[str]) -> dict[str, str]:
+    """Versions of the distributions that bring `modules`, by name; what is not installed is left out."""
+    names = {name for module in modules for name in distributions().get(module.partition(".")[0], ())}
     return {name: _version(name) for name in sorted(names)}
 
 

@@ -27,10 +27,12 @@ from torch import Tensor
 from autocut.errors import InfeasibleRecipeError
 from autocut.recipe import UNTOUCHED
 from autocut.stages.compile import CompileJob, Run, modes
-from autocut.stages.graph import GRAPH_VERSION, PositionalModel, Signature, export_model, save_graph, with_limits
+from autocut.stages.graph import GRAPH_VERSION, Signature, export_model, save_graph, with_limits
+from autocut.stages.libraries import versions_of
 from autocut.stages.quantize import quantizers
 from autocut.task.batches import Inputs, batch_length, pad
 from autocut.task.dimensions import Dynamic
+from autocut.task.exporting import PositionalModel
 
 Predict = Callable[[Inputs], Tensor]
 """A loaded model: takes a batch in the form of the task, gives the output tensor."""
@@ -121,8 +123,10 @@ def takes_any_threads(mode: str) -> bool:
 
 
 def conversion_version(mode: str) -> str:
-    """Version of `convert_graph` for `mode`: part of the stage key."""
-    return f"{mode} v{modes.method(mode).version}"
+    """Version of `convert_graph` for `mode`, and of the libraries that no other part of the stage key names."""
+    method = modes.method(mode)
+    libraries = versions_of(method.requires) if method.options.names_its_libraries else {}
+    return ", ".join([f"{mode} v{method.version}", *(f"{name} {version}" for name, version in libraries.items())])
 
 
 def method_versions(dtype: str, mode: str) -> str:
@@ -146,7 +150,8 @@ def lower_graph(
     """
     signature = Signature.of(calibration[0], dynamic)
     positional = [signature.positional(inputs) for inputs in calibration]
-    quantized = quantizers[dtype](PositionalModel(model, signature), positional)
+    names = signature.names if signature.form == "dict" else None
+    quantized = quantizers[dtype](PositionalModel(model, names, signature.free), positional)
     program = export_model(quantized, positional[0], signature.free)
     save_graph(program, with_limits(signature, program), folder)
 

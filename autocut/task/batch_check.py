@@ -52,13 +52,13 @@ def output_batch_fault(answers: Sequence[tuple[Tensor, int]]) -> Fault | None:
     )
 
 
-def changed_inputs_fault(given: Inputs, inputs: Inputs) -> Fault | None:
-    """Return a fault if a model that was called with `given`, a copy of `inputs`, has changed it."""
+def changed_inputs_fault(given: Inputs, inputs: Inputs, subject: str = "task.model") -> Fault | None:
+    """Return a fault if the model `subject`, which was called with `given`, a copy of `inputs`, has changed it."""
     names = changed(given, inputs)
     if not names:
         return None
     return Fault(
-        f"task.model must leave its inputs as they are, got changes in place of {' and '.join(names)}",
+        f"{subject} must leave its inputs as they are, got changes in place of {' and '.join(names)}",
         "write x = (x - mean) / std instead of x.sub_(mean).div_(std), x = x + y instead of x += y, or begin with x = x.clone()",
     )
 

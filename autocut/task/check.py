@@ -23,7 +23,7 @@ from autocut.task.export_check import export_faults
 from autocut.task.kinds import kinds
 from autocut.task.library_noise import quietly
 from autocut.task.loading import load_task
-from autocut.task.metric_check import metric_faults
+from autocut.task.metric_check import metric_faults, untrained_faults
 from autocut.task.model_check import (
     SAMPLE,
     AskWorker,
@@ -37,7 +37,6 @@ from autocut.task.model_check import (
     to_fault,
     try_again,
     try_build,
-    untrained_faults,
     worker_faults,
 )
 from autocut.task.split_check import locked_shape_fault, repeat_fault, train_eval_faults
@@ -51,6 +50,7 @@ SHAPE_EXAMPLES, SHAPE_BATCH = 128, 8
 
 _SAMPLE_BATCH = 256
 _BATCH = 32
+_SCORING_S = 8.0
 _CALL_S = 1.0
 """A call of the model in a check is given about so many seconds: the batch is smaller where it would take longer."""
 
@@ -125,24 +125,26 @@ def _answer_faults(
     time = CallTime.of(task, model, next(iter(batches.values()))[0])
     batches = {name: cut(batch, time.examples(_CALL_S, least=3, most=_BATCH)) for name, batch in batches.items()}
     for number, (name, batch) in enumerate(batches.items()):
-        if faults := list(run_faults(task, model, name, batch, briefly=number > 0)):
-            return faults  # the other split would give the same faults again
-    faults = list(untrained_faults(task, model, batches.get("validation"), time)) if fixed_shapes else []
+        if found := list(run_faults(task, model, name, batch, briefly=number > 0)):
+            return found  # the other split would give the same faults again
+    faults: list[Fault] = []
     if "validation" in batches:
+        if fixed_shapes:
+            faults += untrained_faults(task, model, time.examples(_SCORING_S, least=32, most=512))
         # The metrics of the kinds are defined on any examples, one's own perhaps only on many.
         is_own = task.metric is not None or task.summarize is not None
         fewest = None if is_own else time.examples(_CALL_S, least=4, most=_BATCH)
-        faults += [fault for fault in metric_faults(task, model, fewest) if fault not in faults]
+        faults += [fault for fault in metric_faults(task, model, _batch_size(task), fewest) if fault not in faults]
     if "train" in batches:
         inputs, _ = batches["train"]
         faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs)]
-        faults += training_faults(task, model, cut(batches["train"], min(_training_batch(task), time.examples(_CALL_S, 2, _BATCH))))
+        faults += training_faults(task, model, cut(batches["train"], min(_batch_size(task), time.examples(_CALL_S, 2, _BATCH))))
         faults += export_faults(task, model, inputs, dynamic)
     return faults
 
 
-def _training_batch(task: Task) -> int:
-    """The task's batch size: some layers cannot train on one example. A wrong setting has a fault of its own."""
+def _batch_size(task: Task) -> int:
+    """The task's batch size, or that of a check: a wrong setting has a fault of its own."""
     return task.batch_size if _is_integer(task.batch_size) and task.batch_size >= 1 else _BATCH
 
 
@@ -173,6 +175,8 @@ def _setting_faults(task: Task) -> Iterator[Fault]:
         yield Fault(f"task.output must be a name or a position, got {task.output!r}", "output='logits', or output=0")
     if task.pretrained not in (None, True, False):
         yield Fault(f"task.pretrained must be True, False or None, got {task.pretrained!r}", "leave it out to let autocut find out")
+    if not isinstance(task.share_examples, bool):
+        yield Fault(f"task.share_examples must be True or False, got {task.share_examples!r}", "share_examples=False")
 
 
 def _number_faults(task: Task) -> Iterator[Fault]:

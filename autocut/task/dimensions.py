@@ -71,6 +71,8 @@ def setting_faults(dynamic: Any) -> Iterator[Fault]:
         yield Fault(f"task.dynamic must map inputs to their free dimensions, got {dynamic!r}", _EXAMPLE)
         return
     for name, axes in dynamic.items():
+        if not isinstance(name, str):
+            yield Fault(f"task.dynamic must name inputs, got {name!r}", f"{_EXAMPLE}; the first of a tuple is 'input_0'")
         if not isinstance(axes, Mapping) or not axes:
             yield Fault(f"task.dynamic[{name!r}] must map dimensions to names, got {axes!r}", _EXAMPLE)
             continue

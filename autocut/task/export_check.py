@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from autocut.errors import Fault
-from autocut.task.batches import Inputs, call, pad, take, tensors
+from autocut.task.batches import Inputs, pad, take, tensors
 from autocut.task.dimensions import Dynamic
-from autocut.task.exporting import export_program
+from autocut.task.exporting import PositionalModel, export_program
 from autocut.task.task import Task
 
 _PLACE = re.compile(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)')
@@ -23,19 +23,6 @@ _PLACE = re.compile(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)')
 _LIBRARIES = {"site-packages", "dist-packages"}
 _PACKAGE, _STANDARD_LIBRARY = Path(__file__).parents[1], Path(sysconfig.get_path("stdlib"))
 _GUIDE = "see https://pytorch.org/docs/stable/export.html"
-
-
-class _Called(nn.Module):
-    """A model that takes tensors by position and returns one tensor, as the pipeline exports it."""
-
-    def __init__(self, model: nn.Module, example: Inputs) -> None:
-        super().__init__()
-        self.model = model
-        self.names = tuple(example) if isinstance(example, dict) else None
-
-    def forward(self, *arguments: Tensor) -> Tensor:
-        """Call the model in its own form and pick the output tensor."""
-        return call(self.model, arguments if self.names is None else dict(zip(self.names, arguments, strict=True)))
 
 
 def export_faults(task: Task, model: nn.Module, inputs: Inputs, dynamic: Dynamic | None = None) -> Iterator[Fault]:
@@ -47,7 +34,7 @@ def export_faults(task: Task, model: nn.Module, inputs: Inputs, dynamic: Dynamic
     arguments = tuple(tensors(example).values())
     batch = Dim("batch", min=1, max=65536)
     free = tuple({0: batch} | dict.fromkeys((dynamic or {}).get(name, {}), Dim.DYNAMIC) for name in tensors(example))
-    called = _Called(model, example)
+    called = PositionalModel(model, tuple(example) if isinstance(example, dict) else None)
     try:
         program = export_program(called, arguments, None, (free,))
     except Exception as error:

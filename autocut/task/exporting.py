@@ -12,7 +12,28 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from autocut.task.batches import call
 from autocut.task.library_noise import quietly
+
+Free = tuple[tuple[int, ...], ...]
+"""The free dimensions of each input, besides the batch."""
+
+
+class PositionalModel(nn.Module):
+    """Wraps a model of any calling form so that it takes tensors by position and returns one tensor.
+
+    `names` are those of its inputs if it takes a dict. `free` is kept for those who export it.
+    """
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...] | None, free: Free = ()) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+        self.free = free
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        """Call the model in its own form and pick the output tensor."""
+        return call(self.model, arguments if self.names is None else dict(zip(self.names, arguments, strict=True)))
 
 
 def export_program(

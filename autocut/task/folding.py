@@ -90,10 +90,7 @@ def _is_trained(module: nn.Module, tensor_name: str) -> bool:
 
 def _make_parameter(module: nn.Module, tensor_name: str, *, requires_grad: bool) -> None:
     """Register the folded weight as a parameter: torch makes a buffer of one that is frozen."""
-    value = getattr(module, tensor_name).detach()
-    if tensor_name in module._buffers and not requires_grad:
-        del module._buffers[tensor_name]
-    setattr(module, tensor_name, nn.Parameter(value, requires_grad=requires_grad))
+    setattr(module, tensor_name, nn.Parameter(getattr(module, tensor_name).detach(), requires_grad=requires_grad))
 
 
 def _forget_old_checkpoints(module: nn.Module) -> None:

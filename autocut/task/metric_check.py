@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autocut.errors import Fault
+from autocut.errors import Fault, TaskError
 from autocut.task.batches import call
 from autocut.task.file import describe_error
 from autocut.task.kinds import Kind, join_targets
@@ -145,7 +145,7 @@ def _broadcast(outputs: Tensor, targets: Tensor) -> str:
     return f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}, which broadcast to {shape}"
 
 
-def metric_faults(task: Task, model: nn.Module, fewest: int | None = None) -> Iterator[Fault]:
+def metric_faults(task: Task, model: nn.Module, batch_size: int, fewest: int | None = None) -> Iterator[Fault]:
     """A metric that is not a finite number on as many validation examples as there are, up to the last of `ENOUGH_EXAMPLES`.
 
     A slow model is tried on `fewest` examples first.
@@ -154,13 +154,9 @@ def metric_faults(task: Task, model: nn.Module, fewest: int | None = None) -> It
     for count in ENOUGH_EXAMPLES if fewest is None else (fewest, *ENOUGH_EXAMPLES[1:]):
         examples = min(count, total)
         try:
-            scores, targets = _score(task, model, examples)
+            scores, targets = _score(task, model, examples, min(_BATCH, batch_size))
         except Exception as error:
-            # A user's model may fail on an example that the first batch does not contain.
-            yield Fault(
-                f"task.model must run on every batch of validation, got {describe_error(error, task.folder)}",
-                "look for inputs out of range, such as token ids beyond the embedding",
-            )
+            yield _failure(task, error)
             return
         found = _undefined(task, scores, targets)
         if not found or count >= total:
@@ -171,6 +167,38 @@ def metric_faults(task: Task, model: nn.Module, fewest: int | None = None) -> It
             f"{subject} must give a finite number, got {found} on {examples} examples of validation",
             "look for a division by zero; a metric that compares classes needs examples of each in task.validation",
         )
+
+
+def untrained_faults(task: Task, model: nn.Module, examples: int) -> Iterator[Fault]:
+    """A model that counts as trained, because its weights do not depend on the seed, but is no better than a constant answer."""
+    kind = task.metric_kind
+    if task.pretrained is not None or kind.chance is None:
+        return
+    try:
+        if not task.is_pretrained:
+            return
+    except TaskError:
+        return  # the check that builds the model again reports it
+    try:
+        scores, targets = _score(task, model, examples, min(_BATCH, examples))
+    except Exception as error:
+        yield _failure(task, error)
+        return
+    metric, chance = kind.summarize(scores, targets), kind.chance(torch.from_numpy(targets))
+    if metric <= chance:
+        yield Fault(
+            f"a model with the same weights for every seed must be trained, got {kind.name} {metric:.3f}, "
+            f"a constant answer has {chance:.3f}",
+            "pretrained=False to have autocut train it, pretrained=True if this is right",
+        )
+
+
+def _failure(task: Task, error: Exception) -> Fault:
+    """A user's model may fail on an example that the first batch does not contain."""
+    return Fault(
+        f"task.model must run on every batch of validation, got {describe_error(error, task.folder)}",
+        "look for inputs out of range, such as token ids beyond the embedding",
+    )
 
 
 def _undefined(task: Task, scores: NDArray[np.float64], targets: NDArray[np.generic]) -> str:
@@ -185,12 +213,12 @@ def _undefined(task: Task, scores: NDArray[np.float64], targets: NDArray[np.gene
     return "" if math.isfinite(metric) else str(metric)
 
 
-def _score(task: Task, model: nn.Module, count: int) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
+def _score(task: Task, model: nn.Module, count: int, batch_size: int) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
     """Scores and targets of `count` validation examples, evenly spread: data files are often sorted by class."""
     scores, targets = [], []
     indices = spread(length(task.validation_data), count)
     with torch.no_grad(), seeded(task.seed):
-        for inputs, wanted in task.loader(task.validation_data, min(_BATCH, task.batch_size), indices):
+        for inputs, wanted in task.loader(task.validation_data, batch_size, indices):
             scores.append(task.metric_kind.scores(call(model, inputs), wanted).double().numpy())
             targets.append(wanted.numpy())
     return np.concatenate(scores), join_targets(targets)

@@ -38,7 +38,6 @@ WORKER_TIMEOUT_S = 120
 _FEW = 2
 _WARM_UP_S = 0.05, 0.5
 """A first call that takes less is fast enough. Of one that takes more, most is work, not preparation."""
-_SCORING_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
-    """A teacher of the task that cannot be built, does not run on a batch, or answers in another shape than the model."""
+    """A teacher that cannot be built, does not run on a batch, changes it, or answers in another shape than the model."""
     if not callable(task.teacher) or isinstance(task.teacher, nn.Module):
         return  # there is none, or the check of the settings reports it
     try:
@@ -151,9 +150,10 @@ def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
         return
     if teacher is None:
         return
+    given = copied(inputs)
     try:
         with torch.no_grad(), seeded(task.seed):
-            teacher_outputs, outputs = call(teacher, inputs), call(model, inputs)
+            teacher_outputs, outputs = call(teacher, given), call(model, inputs)
     except AutocutError as error:
         yield Fault(f"task.teacher: {error.message}", "the teacher answers in the same form as the model")
         return
@@ -164,7 +164,9 @@ def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
             "the teacher gets the same inputs as the model",
         )
         return
-    if teacher_outputs.shape != outputs.shape:
+    if fault := changed_inputs_fault(given, inputs, "task.teacher"):
+        yield fault
+    elif teacher_outputs.shape != outputs.shape:
         yield Fault(
             f"task.teacher must answer in the shape of the model {tuple(outputs.shape)}, got {tuple(teacher_outputs.shape)}",
             "give the teacher the model's outputs, such as the same classes; distillation compares them one by one",
@@ -233,35 +235,6 @@ def _sampled_targets(task: Task, name: str) -> Tensor:
     # Rows may be longer in some batches than in others. `_shape_faults` reports that.
     flat = not batches[0][1].is_floating_point() or len({targets.shape[1:] for _, targets in batches}) > 1
     return torch.cat([targets.flatten() if flat else targets for _, targets in batches])
-
-
-def untrained_faults(task: Task, model: nn.Module, batch: Batch | None, time: CallTime) -> Iterator[Fault]:
-    """A model that counts as trained, because its weights do not depend on the seed, but is no better than a constant answer."""
-    kind = task.metric_kind
-    if task.pretrained is not None or kind.chance is None or batch is None or not task.is_pretrained:
-        return
-    examples = time.examples(_SCORING_S, least=32, most=512)
-    loader = task.loader(task.validation_data, min(examples, 128), spread(length(task.validation_data), examples))
-    try:
-        with torch.no_grad():
-            scored = [(kind.scores(call(model, inputs), targets), targets) for inputs, targets in loader]
-    except Exception as error:
-        # A user's model may fail on an example that the first batch does not contain.
-        yield Fault(
-            f"task.model must run on every batch of validation, got {describe_error(error, task.folder)}",
-            "look for inputs out of range, such as token ids beyond the embedding",
-        )
-        return
-    if len({wanted.shape[1:] for _, wanted in scored}) > 1:
-        return  # sequences of free length have no targets of one shape
-    targets = torch.cat([wanted for _, wanted in scored])
-    metric = kind.summarize(torch.cat([scores for scores, _ in scored]).numpy(), targets.numpy())
-    if metric <= (chance := kind.chance(targets)):
-        yield Fault(
-            f"a model with the same weights for every seed must be trained, got {kind.name} {metric:.3f}, "
-            f"a constant answer has {chance:.3f}",
-            "pretrained=False to have autocut train it, pretrained=True if this is right",
-        )
 
 
 @dataclass(frozen=True)

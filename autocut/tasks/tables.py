@@ -62,11 +62,11 @@ def from_dataframe(
         settings: Other fields of `Task`, such as `epochs` or `pretrained`.
 
     Raises:
-        TaskError: a column is missing or has missing values, or a split would be empty.
+        TaskError: a column is missing, has missing values or the name of another, or there are too few rows for two splits.
     """
     _check(frame, target, test_share)
     order = np.random.default_rng(seed).permutation(len(frame))
-    tested = max(1, round(len(frame) * test_share))
+    tested = min(max(1, round(len(frame) * test_share)), len(frame) - 1)
     is_train = np.ones(len(frame), dtype=bool)
     is_train[order[:tested]] = False
     features = frame.drop(columns=target)
@@ -92,6 +92,8 @@ def _check(frame: pd.DataFrame, target: str, test_share: float) -> None:
         raise TaskError(f"frame must have rows, and a column beside {target!r}, got {len(frame)} rows of {', '.join(names)}")
     if not 0 < test_share < 1:
         raise TaskError(f"test_share must be between 0 and 1, got {test_share!r}", "test_share=0.2")
+    if len(set(names)) < len(names):
+        raise TaskError(f"frame must have columns of different names, got {', '.join(names)}", "rename or drop one of them")
     missing = frame.isna().sum()
     for column, count in missing.items():
         if count:
@@ -117,8 +119,10 @@ def _codes(column: pd.Series[Any]) -> tuple[NDArray[np.int64], int]:
 
 def _standardised(numbers: NDArray[np.float64], is_train: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Subtract the mean of the training rows and divide by their deviation; a constant column becomes 0 there."""
-    deviation = numbers[is_train].std(axis=0)
-    scaled: NDArray[np.float64] = (numbers - numbers[is_train].mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    known = numbers[is_train]
+    # Rounding gives a constant column a tiny deviation, so the range tells.
+    deviation = np.where(np.ptp(known, axis=0) > 0, known.std(axis=0), 1.0)
+    scaled: NDArray[np.float64] = (numbers - known.mean(axis=0)) / deviation
     return scaled
 
 

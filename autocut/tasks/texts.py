@@ -115,6 +115,8 @@ class _RowReader:
         if self.shifts:
             # A text of one token predicts nothing.
             return _TokenizedTexts([_shifted(item) for item in tokens if len(item["input_ids"]) > 1])
+        if empty := [number for number, item in enumerate(tokens) if not item["input_ids"]]:
+            raise TaskError(f"a text of {split} must have at least one token, got none in row {empty[0]}", "drop empty texts")
         labels = [self._label(split, row) for row in rows]
         return _TokenizedTexts([(item, label) for item, label in zip(tokens, labels, strict=True)])
 

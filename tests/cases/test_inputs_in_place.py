@@ -34,3 +34,19 @@ def test_the_input_is_named_and_dropout_is_not():
     assert fault.message == "task.model must leave its inputs as they are, got changes in place of values"
     assert "x.clone()" in fault.hint
     assert "dropout" not in fault.hint.lower()
+
+
+class Reads(Normalizes):
+    """The same answers, and inputs that stay."""
+
+    def forward(self, mask, values):
+        """(n, 4), (n, 4) -> (n, 3)."""
+        return super().forward(mask, values.clone())
+
+
+def test_a_teacher_that_changes_its_inputs_is_told_too():
+    """It would change the student's between its forward and its backward pass."""
+    splits = {"train": rows(0), "validation": rows(1), "test": rows(2)}
+    (fault,) = faults_of(Task(name="tiny", model=Reads, teacher=Normalizes, **splits, pretrained=False))
+
+    assert fault.message == "task.teacher must leave its inputs as they are, got changes in place of values"

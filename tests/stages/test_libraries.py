@@ -51,4 +51,7 @@ def test_a_library_of_one_mode_alone_leaves_the_keys_of_other_stages_alone():
     """A new OpenVINO makes its own artifacts anew; no model is trained again for it."""
     assert {"openvino", "nncf"} <= set(required_libraries())
     assert not {"openvino", "nncf"} & set(library_versions())
-    assert f"openvino {importlib.metadata.version('openvino')}" in lowering.method_versions("fp32", "openvino")
+    named = f"openvino {importlib.metadata.version('openvino')}"
+    assert named in lowering.method_versions("fp32", "openvino")
+    assert named in lowering.conversion_version("openvino")
+    assert "," not in lowering.conversion_version("onnxruntime")

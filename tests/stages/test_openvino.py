@@ -38,6 +38,15 @@ def test_a_runtime_that_dies_is_a_reason_and_is_tried_once(fresh_probe: Path, mo
     assert lowering.infeasible_reason("fp32", "openvino") == reason
 
 
+def test_a_probe_without_an_answer_is_not_remembered(fresh_probe: Path, monkeypatch: pytest.MonkeyPatch):
+    """The machine may have been busy: the next search tries again."""
+    monkeypatch.setattr(openvino, "_PROBE", "input()")
+    monkeypatch.setattr(openvino, "_PROBE_S", 0.0)
+
+    assert "does not answer" in str(lowering.infeasible_reason("fp32", "openvino"))
+    assert not fresh_probe.exists()
+
+
 def test_a_dtype_without_units_for_it_is_infeasible(fresh_probe: Path, monkeypatch: pytest.MonkeyPatch):
     """OpenVINO would compute in float32 and keep the name."""
     monkeypatch.setattr(openvino, "_try_out", lambda: (("FP32", "INT8"), None))

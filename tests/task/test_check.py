@@ -96,6 +96,7 @@ FAULTS = {
     ", got ['regression']": {"kind": ["regression"]},
     "task.batch_size must be an integer": {"batch_size": 0},
     "task.epochs must be an integer": {"epochs": 1.5},
+    "task.share_examples must be True or False, got 'no'": {"share_examples": "no"},
     "task.serving_batch_sizes must be rising": {"serving_batch_sizes": (32, 1)},
     "task.train must hold examples, got 0": {"train": data(0), "validation": data(seed=1)},
     "task.test must hold examples, got 0": {"test": data(0)},
@@ -288,6 +289,23 @@ def test_an_example_that_only_the_whole_validation_split_has_leaves_no_traceback
     found = messages(model=model, train=(ids, ids[:, 0]), validation=(late, ids[:, 0]), test=(ids, ids[:, 0]))
 
     assert "task.model must run on every batch of validation, got" in found
+
+
+def test_a_wrong_batch_size_is_one_fault():
+    """The checks that read batches go on with a size of their own."""
+    assert messages(batch_size="64") == "task.batch_size must be an integer of at least 1, got '64'"
+
+
+def test_a_model_that_seeds_torch_is_told_beside_the_other_faults():
+    """Nobody can find out whether its weights are trained."""
+
+    def model():
+        torch.manual_seed(0)
+        return nn.Linear(4, 3)
+
+    text = messages(model=model, epochs=1.5)
+    assert "task.pretrained must be True or False where model() seeds torch itself" in text
+    assert text.count("\n") == 1
 
 
 def test_a_good_teacher_has_no_faults():

@@ -57,6 +57,7 @@ def test_a_shape_has_names_for_what_is_free():
     [
         (["ids"], "must map inputs"),
         ({"ids": "length"}, "['ids'] must map dimensions"),
+        ({0: {1: "length"}}, "must name inputs, got 0"),
         ({"ids": {0: "batch"}}, "dimensions from 1 on, got 0"),
         ({"ids": {1: "a length"}}, "must be a name"),
     ],

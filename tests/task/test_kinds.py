@@ -164,6 +164,14 @@ def test_labels_that_are_neither_0_nor_1_are_told():
     )
 
 
+@pytest.mark.parametrize("name", ["language_modeling", "perplexity", "segmentation"])
+def test_targets_that_are_all_ignored_are_told(name):
+    """The loss would be NaN, and nobody would look at the targets."""
+    outputs, targets = EXAMPLES[name]
+
+    assert "got -100 everywhere" in kinds[name]().target_fault(outputs, torch.full_like(targets, IGNORED)).message
+
+
 def test_mean_iou_sums_over_the_split_before_it_divides():
     """As scikit-learn does over all pixels; pixels that are ignored and classes that never occur do not count."""
     outputs, targets = torch.randn(6, 4, 5, 5), torch.randint(0, 3, (6, 5, 5))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autocut.errors import TaskError
 from autocut.task.check import faults_of
+from autocut.task.finalization_key import issue_finalization_key
 from autocut.tasks import from_dataframe
 from autocut.tasks.tables import Columns
 
@@ -91,6 +92,28 @@ def test_a_frame_that_needs_a_decision_is_refused(frame, change, target, message
     with pytest.raises(TaskError, match=message) as caught:
         from_dataframe(frame.assign(**change), target, Net, name="people")
     assert caught.value.hint
+
+
+def test_columns_of_one_name_are_refused(frame):
+    """A join may leave two."""
+    twice = pd.concat([frame, frame[["wage"]]], axis=1)
+    with pytest.raises(TaskError, match="columns of different names"):
+        from_dataframe(twice, "old", Net, name="people")
+
+
+def test_a_constant_column_stays_small(frame):
+    """Its deviation is a rounding error: divided by it, the one row that differs would be astronomical."""
+    frame["rate"] = 0.1
+    frame.loc[np.random.default_rng(0).permutation(300)[0], "rate"] = 0.2  # a row of test
+    task = from_dataframe(frame, "old", Net, name="people")
+    (numbers, _), _ = next(iter(task.loader(task.locked_test.open(issue_finalization_key("a test")), 60)))
+
+    assert numbers[:, 2].max() == pytest.approx(0.1)
+
+
+def test_train_keeps_a_row(frame):
+    """However large the share of test is."""
+    assert len(from_dataframe(frame[:2], "old", Net, name="people", test_share=0.9).locked_test) == 1
 
 
 def test_words_are_no_target_of_a_regression(frame):

@@ -86,6 +86,15 @@ def test_a_language_model_predicts_the_next_token():
     assert (targets[padded] == IGNORED).all()
 
 
+def test_an_untrained_language_model_is_told_whatever_the_lengths():
+    """Batches differ in length, so their targets are joined with padding."""
+    model = Reader(12, each=True)
+    model.out.bias.data[0] = 100.0  # it always answers with padding
+    (fault,) = faults_of(from_transformers(model, StubTokenizer(), splits(), name="words", kind="language_modeling"))
+
+    assert "must be trained, got token_accuracy 0.000" in fault.message
+
+
 def test_long_texts_are_cut():
     """To the length that the caller asks for."""
     task = from_transformers(Reader(2), StubTokenizer(), splits(), name="pets", max_length=4)
@@ -101,6 +110,7 @@ def test_long_texts_are_cut():
         ({"train": [{"sentence": "a"}], "test": []}, "must have the column 'text', got sentence"),
         ({"train": [("a", "cat")], "test": []}, "a label of train must be a number, got 'cat'"),
         ({"train": [3], "test": []}, "must be a pair"),
+        ({"train": [("a", 0), ("", 1)], "test": []}, "text of train must have at least one token, got none in row 1"),
         ({"train": [(["a"], 0)], "test": []}, "must have a text, got list"),
     ],
 )

@@ -252,14 +252,18 @@ def _require_arithmetic(folder: Path, dtype: str) -> None:
 def _probe() -> tuple[tuple[str, ...], str | None]:
     """Return what OpenVINO says that this processor has, and the reason why it does not run here, if it does not.
 
-    It is tried in a process of its own, once for each version and machine: on some AMD processors OpenVINO dies of SIGFPE.
+    It is tried in a process of its own, once for each version and machine: on some AMD processors OpenVINO dies of SIGFPE. A probe
+    without an answer is not remembered: the machine may have been busy.
     """
     machine = hashlib.sha256(processor.instruction_sets().encode()).hexdigest()[:8]
     memory = node_folder() / f"openvino-{_version('openvino')}-{machine}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         capabilities, reason = json.loads(memory.read_text())
         return tuple(capabilities), reason
-    found = _try_out()
+    try:
+        found = _try_out()
+    except subprocess.TimeoutExpired:
+        return (), f"OpenVINO does not answer within {_PROBE_S:g} s on this machine"
     memory.parent.mkdir(parents=True, exist_ok=True)
     draft = memory.with_suffix(f".{os.getpid()}")
     draft.write_text(json.dumps(found))
@@ -268,10 +272,7 @@ def _probe() -> tuple[tuple[str, ...], str | None]:
 
 
 def _try_out() -> tuple[tuple[str, ...], str | None]:
-    try:
-        done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_S, check=False)
-    except subprocess.TimeoutExpired:
-        return (), f"OpenVINO does not answer within {_PROBE_S:g} s on this machine"
+    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_S, check=False)
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
         return (), f"OpenVINO does not run on this machine: {last[:200]}"

@@ -235,14 +235,16 @@ class _Run:
     def time_batches(self, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> float:
         """Return the median seconds a sample of a few batches; the first batch, which is slow, counts only where it is alone."""
         seen: list[float] = []
-        batches = iter(self.task.loader(self.task.train_data, self.task.batch_size, indices=torch.from_numpy(order)))
+        loader = self.task.loader(self.task.train_data, self.task.batch_size, indices=torch.from_numpy(order))
+        batches = iter(loader)
         self.model.train()
         began, samples = time.perf_counter(), sum(self.sizes)
-        for batch, _ in zip(batches, range(_MOST_TIMED_BATCHES), strict=False):
+        for _ in range(min(_MOST_TIMED_BATCHES, len(loader))):
             if stop():
                 raise DeadlineError("the time granted to the trial is up while its training is timed")
             with gate():
                 started = time.perf_counter()
+                batch = next(batches)
                 self._step(batch, torch.from_numpy(order[: len(batch[1])]))
                 seen.append((time.perf_counter() - started) / len(batch[1]))
             is_short = statistics.median(seen) * samples < LONG_S / 2

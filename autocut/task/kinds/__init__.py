@@ -127,11 +127,13 @@ def join_targets(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def class_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
-    """Return a fault where `targets` are no class ids for `outputs`, shape (..., classes)."""
+    """Return a fault where `targets`, those that count, are no class ids for `outputs`, shape (..., classes)."""
     if targets.is_floating_point() or targets.is_complex():
         return Fault(
             f"targets must be integer class ids, got {targets.dtype}", "convert them with .long(), or set kind='regression'"
         )
+    if len(targets) == 0:
+        return Fault(f"targets must count somewhere, got {IGNORED} everywhere", "give it to padding alone")
     classes = outputs.shape[-1]
     outside = targets[(targets < 0) | (targets >= classes)]
     if len(outside) == 0:
