@@ -56,7 +56,7 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="A bound that a point must keep: 'latency_ms<=5'. Repeatable.")  # fmt: skip
 @click.option("--max-accuracy-drop", type=PERCENT, show_default=f"{LARGEST_DROP:.0%}",
               help="Points of the metric that may be lost against the untouched model; of a metric that is not between 0 and 1, "
-              "this share of it. 100% for any loss.")  # fmt: skip
+              "this share of it. Half of a metric above 0 must be kept in any case.")  # fmt: skip
 @click.option("--try", "try_recipes", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="A recipe (TOML or JSON) to try first. Repeatable.")  # fmt: skip
 @click.option("--cache-size", "cache_bytes", type=SIZE, default=DEFAULT_CACHE_BYTES, show_default="10GiB",
@@ -179,7 +179,8 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
         faults += error.faults
     except InputError as error:
         faults.append(Fault(error.message, error.hint))
-    faults += check_task(config.task)
+    with console.busy("checking the task"):
+        faults += check_task(config.task)
     if faults:
         raise FaultsError("configuration", faults)
     console.info("task and space are sound; nothing was run")

@@ -95,8 +95,9 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
     )
     try:
         settings = replace(settings, max_drop=max_drop(study.facts, config))
-        _check_same_conditions(study, asdict(settings.price), config)
+        # Before the limits: a study that has limits and no such fact is of an older version.
         study.describe({"max_accuracy_drop": settings.max_drop})
+        _check_same_conditions(study, asdict(settings.price), config)
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
         if budget.left() <= 0:
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")

@@ -186,7 +186,7 @@ def _bootstrapped(
     interval = _interval(metric, metrics)
     if baseline is None:
         return Accuracy(split, n, interval)
-    difference = metric - float(kind.summarize(baseline.scores, baseline.targets))
+    difference = metric - summarize(kind, baseline, split)
     return Accuracy(split, n, interval, _interval(difference, differences), _bootstrap_p_value(differences))
 
 

@@ -17,7 +17,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -32,7 +32,8 @@ _LONGEST_WAIT_S = 30.0
 class Loan:
     """The free cores that this process has borrowed. A loop of work calls `renew` between two batches.
 
-    Torch gets one thread more for each of them. `close` gives the cores back and restores the number of threads.
+    Torch gets one thread more for each of them. `close` gives the cores back and restores the number of threads. What is timed must
+    not run with a loan.
 
     Args:
         folder: Folder of the lock files. Default: `node_folder()`, one for the whole machine.
@@ -80,28 +81,7 @@ class Loan:
 
 
 @contextlib.contextmanager
-def borrowed(limit: int | None = None, *, folder: Path | None = None) -> Iterator[int]:
-    """Compute with every free core: torch has its own threads and one for each core that is free now, until the context ends.
-
-    Enter it for a second or two of work at a time: a worker that starts waits for its core until then. Inside another loan it
-    changes nothing. What is timed must not run in it.
-
-    Args:
-        limit: The most threads that the work can use. Default: as many as there are cores.
-        folder: Folder of the lock files. Default: `node_folder()`.
-
-    Yields:
-        The number of threads.
-    """
-    loan = Loan(folder)
-    try:
-        yield loan.renew(limit)
-    finally:
-        loan.close()
-
-
-@contextlib.contextmanager
-def owned(count: int = 1, *, folder: Path | None = None, stop: Callable[[], bool] = lambda: False) -> Iterator[int]:
+def owned(count: int = 1, *, folder: Path | None = None) -> Iterator[int]:
     """Own `count` cores while a worker works, so that they are not lent. Who has borrowed one gives it back after its batch.
 
     Where there are more workers than cores, this one owns none or fewer and works all the same.
@@ -109,7 +89,6 @@ def owned(count: int = 1, *, folder: Path | None = None, stop: Callable[[], bool
     Args:
         count: Cores to own: the threads that the worker computes with.
         folder: Folder of the lock files. Default: `node_folder()`.
-        stop: Ends the waiting.
 
     Yields:
         The number of cores that are owned now.
@@ -120,7 +99,7 @@ def owned(count: int = 1, *, folder: Path | None = None, stop: Callable[[], bool
         have = _take_free(where, _processors(), count, held)
         if have < count:
             with _held(where / "cores-wanted.lock", fcntl.LOCK_SH):
-                while have < count and not stop() and time.monotonic() < until:
+                while have < count and time.monotonic() < until:
                     # Seen before the cores are tried: a loan that ends between the two is found by the try.
                     lent = _is_held(where / "cores-lent.lock")
                     have += _take_free(where, _processors(), count - have, held)

@@ -42,8 +42,12 @@ def is_far_below(candidate: Scores, untouched: Scores, kind: Kind, max_drop: flo
     """Whether the metric of `candidate` is surely more than `max_drop` below that of `untouched` on the examples of `candidate`.
 
     Scores of 0 and 1 get Tango's interval, other ones a paired bootstrap, as in `to_accuracy`. Where the metric is not defined on
-    so few examples, the answer is no.
+    so few examples, the answer is no. It is no too where these examples are so easy that the metric, which will be the candidate's
+    accuracy, would still count.
     """
+    counts_from = metric_or_nan(kind, untouched.scores, untouched.targets) - max_drop
+    if not metric_or_nan(kind, candidate.scores, candidate.targets) < counts_from:
+        return False
     untouched = paired(untouched, candidate)
     error = _ERROR / max(1, number_of_looks)
     if kind.is_binary:

@@ -96,9 +96,8 @@ def measure_latency(
         with_p90: Take the 64 rounds that the p90 needs if they fit into `max_seconds`, narrow interval or not.
         seed: Seed of the order in each round and of the bootstrap.
     """
-    calls = {"candidate": _finishing(candidate, inputs), "reference": reference_workload()}
-    if baseline is not None:
-        calls = {"candidate": calls["candidate"], "baseline": _finishing(baseline, inputs), "reference": calls["reference"]}
+    models = {"candidate": candidate} | ({} if baseline is None else {"baseline": baseline})
+    calls = {name: _finishing(model, inputs) for name, model in models.items()} | {"reference": reference_workload()}
     rng = np.random.default_rng(seed)
     began = time.perf_counter_ns()
     warm = _warm_up(calls, warmup, rng, _WARMUP_SHARE * max_seconds)
@@ -106,19 +105,15 @@ def measure_latency(
     once = _slow(warm)
     round_s = sum((1 if name in once else 2) * float(np.median(times)) for name, times in warm.items()) / 1e3
     rounds, settled = _rounds(samples, round_s, min_seconds, left_s)
-    if with_p90 and rounds >= _P90_ROUNDS:
-        settled = max(settled, _P90_ROUNDS)
+    settled = max(settled, _P90_ROUNDS) if with_p90 and rounds >= _P90_ROUNDS else settled
+    counted = _counted(warm, once)
+    before = len(counted["reference"])
 
-    counted = _counted(warm)
+    def is_narrow(later: Mapping[str, Times]) -> bool:
+        return len(later["candidate"]) + before >= settled and relative_width(_result(_joined(counted, later))) <= NARROW
 
-    def is_narrow(times: Mapping[str, Times]) -> bool:
-        known = _joined(counted, times)
-        return len(known["candidate"]) >= settled and relative_width(_result(known)) <= NARROW
-
-    before = len(counted["candidate"])
-    later = time_interleaved(
-        calls, rounds - before, rng, once=once, seconds=left_s, fewest=FEWEST_SAMPLES - before, enough=is_narrow
-    )  # fmt: skip
+    fewest = FEWEST_SAMPLES - before
+    later = time_interleaved(calls, rounds - before, rng, once=once, seconds=left_s, fewest=fewest, enough=is_narrow)
     return _summarized(_joined(counted, later), batch_length(inputs), rng)
 
 
@@ -265,10 +260,13 @@ def _warm_up(calls: Mapping[str, Callable[[], object]], rounds: int, rng: np.ran
     return {name: np.concatenate([first[name], rest[name]]) for name in calls}
 
 
-def _counted(warm: Mapping[str, Times]) -> Mapping[str, Times]:
-    """Return the rounds of the warm-up that count: one round of slow calls, before which each model has answered once."""
-    counts = len(warm["reference"]) == 1 and _slow(warm) >= warm.keys() - {"reference"}
-    return warm if counts else {name: np.empty(0) for name in warm}
+def _counted(warm: Mapping[str, Times], once: Collection[str]) -> dict[str, Times]:
+    """Return the times of the warm-up that count: its only round where every model is slow, else none.
+
+    Each model has answered once before the warm-up. Where a single call is slow, its second one is as good as any later one.
+    """
+    counts = len(warm["reference"]) == 1 and warm.keys() - {"reference"} <= set(once)
+    return {name: times if counts else times[:0] for name, times in warm.items()}
 
 
 def _joined(earlier: Mapping[str, Times], later: Mapping[str, Times]) -> dict[str, Times]:

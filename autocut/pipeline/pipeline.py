@@ -214,7 +214,7 @@ class Pipeline:
         if self.runner.context.scoring is None or not may_borrow:
             yield lambda: self.runner.context.threads
             return
-        loan = Loan()
+        loan = Loan(self.runner.context.quiet.folder)
         try:
             yield loan.renew
         finally:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from autocut.errors import DeadlineError
@@ -119,11 +118,15 @@ def _seconds_each(runner: StageRunner, predict: Predict, data: Examples) -> floa
     task, of = runner.context.task, length(data)
     order = sampled(of, task.batch_size, runner.context.seed)
     size = 2  # not 1: a user's metric may squeeze its scores
-    while True:
+
+    def probe() -> float:
         started = time.perf_counter()
-        with torch.no_grad():
-            score_model(predict, task.loader(data, size, indices=order[:size]), task.metric_kind)
-        seconds = time.perf_counter() - started
+        score_model(predict, task.loader(data, size, indices=order[:size]), task.metric_kind)
+        return time.perf_counter() - started
+
+    probe()  # the first call also pays for what is made once, such as the imports of a metric
+    while True:
+        seconds = probe()
         seconds_each = seconds / min(size, len(order))
         if seconds_each * of <= _SLOW_S or size >= len(order) or 4 * seconds > _PROBE_S:
             return seconds_each

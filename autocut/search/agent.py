@@ -76,7 +76,6 @@ class Agent:
         self._too_little_s = 0.0
         self._failed_starts = 0
         self._memory = MemoryWatch(state, memory or EndlessMemory())
-        self._spared: set[Recipe] = set()  # killed once while they waited for another job
         self._numbers = itertools.count(1)
 
     def plan_lines(self) -> list[str]:
@@ -94,11 +93,11 @@ class Agent:
         """
         if self.fault is not None:
             raise StopIteration
-        if self.state.reference is None or self.store.trial_number(UNTOUCHED) is None:
-            return self._baseline()
         if not self._memory.has_room():
             self.progress.lines.extend(filter(None, [self._memory.tell()]))
             return None
+        if self.state.reference is None or self.store.trial_number(UNTOUCHED) is None:
+            return self._baseline()
         self._plan_reserve()
         if self._finalizing and self._may_search_on():
             self._finalizing, self._goes_on = False, True
@@ -283,29 +282,17 @@ class Agent:
         if ended is None:
             return
         if error is not None and now < job.deadline:
-            took_s = 0.0 if ended.recipe_started is None else now - ended.recipe_started
             if out_of_memory := self._memory.ran_out(len(self.state.running) + 1):
                 error = out_of_memory
-            elif took_s >= job.patience_s:
-                if self._is_spared(ended, took_s - deaths.waited_s(self.state, ended, now)):
-                    if job.kind == JobKind.MEASURE:  # a point that was not finalized still waits for it
-                        self._queue.appendleft(PlannedJob(tuple(unfinished), ended.purpose, job.why, job.may_skip))
-                    return
-                error = f"it hung: it was stopped after {format_duration(took_s)}, eight times what was expected and more"
+            elif ended.recipe_started is not None and now - ended.recipe_started >= job.patience_s:
+                worked = format_duration(job.patience_s)  # its worker did not count what it waited for others
+                error = f"it hung: it was stopped after {worked} of work, eight times what was expected and more"
             self._on_death(ended, unfinished, error)
             return
         self._failed_starts = 0
         if job.kind == JobKind.MEASURE and unfinished:
             self._interrupt(unfinished)
             self._postponed.append(PlannedJob(tuple(unfinished), ended.purpose, job.why, job.may_skip))
-
-    def _is_spared(self, ended: RunningJob, worked_s: float) -> bool:
-        """Whether a recipe that looked hung is tried again: another job held the machine, and it may have waited all the time."""
-        recipe, job = ended.recipe, ended.job
-        if recipe is None or recipe in self._spared or worked_s >= job.patience_s:
-            return False
-        self._spared.add(recipe)
-        return True
 
     def close(self) -> None:
         """End the open trials as interrupted: however the search ended, no trial is left running."""

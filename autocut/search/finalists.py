@@ -126,15 +126,15 @@ def is_open_for_more(state: SearchState) -> bool:
 
 def drop_line(state: SearchState) -> str:
     """Say which points count, by their accuracy."""
-    drop, allowed = state.settings.max_drop, state.allowed_drop
+    drop, untouched = state.settings.max_drop, state.untouched_metric
     if drop is None:
         return "accuracy: a point counts however much it loses, as this study was begun; another --out has --max-accuracy-drop"
     percent = f"{100 * drop:g}"
     asked = f"(--max-accuracy-drop {percent}%)"
-    if allowed is None:
+    if untouched is None:
         loss = f"{percent} points, or {percent}% of a metric that is not between 0 and 1"
         return f"accuracy: a point counts if it loses at most {loss} {asked}"
-    return f"accuracy: a point counts from {state.least_accuracy:.4g} on: the untouched model has {allowed:.4g} more {asked}"
+    return f"accuracy: a point counts from {state.least_accuracy:.4g} on: the untouched model has {untouched:.4g} {asked}"
 
 
 def finalists(state: SearchState, store: TrialStore) -> dict[Recipe, int]:

@@ -74,7 +74,7 @@ class Planner:
         self._measure_s = _MEASURE_S
         self._size_factor = 1.0
         self._model_bytes = 0.0
-        self._peak_bytes = 0.0
+        self._peak_bytes, self._has_lowered = 0.0, False
 
     def observe_reference(self, reference: Cost) -> None:
         """Learn from the untouched model how long lowering and timing another model take, before one was lowered and timed."""
@@ -127,13 +127,14 @@ class Planner:
         """Median seconds of the points that were finalized here; None: none was."""
         return self._finalize_s.median(0.0) if self._finalize_s else None
 
-    def observe_memory(self, peak_bytes: float) -> None:
-        """Learn how much memory a job has needed at most."""
+    def observe_memory(self, peak_bytes: float, *, has_lowered: bool = True) -> None:
+        """Learn how much memory a job has needed at most. One that has lowered no model says nothing of export and compilers."""
         self._peak_bytes = max(self._peak_bytes, peak_bytes)
+        self._has_lowered |= has_lowered and peak_bytes > 0
 
     def job_bytes(self) -> float:
-        """Bytes of memory that a job may need: the most that one needed so far, before that a guess from the model's size."""
-        return self._peak_bytes or _COPIES * self._model_bytes
+        """Bytes of memory that a job may need: the most that one needed so far; no less than a guess before one lowered a model."""
+        return self._peak_bytes if self._has_lowered else max(self._peak_bytes, _COPIES * self._model_bytes)
 
     def process_s(self) -> float:
         """Seconds until a fresh worker works."""

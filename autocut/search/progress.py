@@ -20,8 +20,7 @@ _CLOSE = 0.01
 """A point may lose this much of the metric to be the best so far: the drop in the examples of `autocut select`."""
 
 _SHORT_S = 20.0
-
-
+"""The training of the untouched model is told where it takes longer."""
 _MOST_COUNTED = 999
 """Finalizations that the plan counts at most."""
 

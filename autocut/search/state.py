@@ -78,7 +78,6 @@ class SearchState:
         self.refused: set[Recipe] = set()  # measured, but cannot be deployed
         self.finalized: set[Recipe] = set()
         self.verified: set[Recipe] = set()  # finalized, with a bundle that was accepted
-        self.finalizations: list[tuple[float, float]] = []  # when each began and ended, by the budget's clock
         self.running: dict[int, RunningJob] = {}  # by the job's number
         self.open: dict[Recipe, OpenTrial] = {}  # proposed recipes that are running trials of the study
         self.trained: set[Recipe] = set()  # prefixes of measured recipes
@@ -87,12 +86,12 @@ class SearchState:
         self.stopped: set[Recipe] = set()  # prefixes whose training was stopped
         self.stopped_in_a_row = 0
         self.limits = settings.limits  # with the untouched model's metric known, also the lowest one that counts
+        self.untouched_metric: float | None = None  # on the validation split
         self.front = LiveFront(settings.objectives, settings.limits)
         self.best_seen: dict[str, float] = {}  # accuracy and speed-up, each over all finished recipes
         self.costs = CostModel()
         self.curves = LearningCurves()
         self.revision = 0  # grows with every finished and every infeasible recipe
-        self._untouched_metric: float | None = None  # on the validation split
         self._train_seconds: dict[Recipe, float] = {}
         self._rungs: dict[Recipe, dict[int, float]] = {}
 
@@ -100,8 +99,6 @@ class SearchState:
 
     def apply(self, job: Job, event: Event, now: float) -> None:
         """Take in what a worker reported of `job`; `now` is a reading of the budget's clock."""
-        if isinstance(event, jobs.RecipeFinalized | jobs.RecipeFailed) and job.kind == JobKind.FINALIZE:
-            self._note_finalization(job, now)
         match event:
             case jobs.StageRan():
                 self.planner.observe(event, self.recipe_of(job))
@@ -126,7 +123,7 @@ class SearchState:
             case jobs.RecipeStarted() if job.number in self.running:
                 self._begin(self.running[job.number], event.recipe, now)
             case jobs.JobEnded():
-                self.planner.observe_memory(event.peak_memory_bytes)
+                self.planner.observe_memory(event.peak_memory_bytes, has_lowered=job.kind in (JobKind.MEASURE, JobKind.FINALIZE))
             case jobs.RungReached():
                 self._rungs.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
             case jobs.RecipeMeasured():
@@ -149,11 +146,6 @@ class SearchState:
                 self.finish_finalization(event.recipe, is_refused=event.refusal is not None and not broken)
                 if event.recipe != UNTOUCHED and event.bundle is not None and event.refusal is None and not broken:
                     self.verified.add(event.recipe)
-
-    def _note_finalization(self, job: Job, now: float) -> None:
-        running = self.running.get(job.number)
-        if running is not None and running.recipe_started is not None:
-            self.finalizations.append((running.recipe_started, now))
 
     def start(self, job: Job, purpose: Purpose, now: float) -> None:
         """Take in that a worker gets `job`."""
@@ -180,7 +172,7 @@ class SearchState:
 
     def set_baseline(self, accuracy: float) -> None:
         """Take in the untouched model's metric, and with it the limit that keeps useless models off the front."""
-        self._untouched_metric = accuracy
+        self.untouched_metric = accuracy
         self.limits = self._limits_beside(accuracy)
         self._renew_front()
 
@@ -314,9 +306,9 @@ class SearchState:
     @property
     def allowed_drop(self) -> float | None:
         """What a point may lose of the metric; None without such a limit, or before the untouched model is measured."""
-        if self.settings.max_drop is None or self._untouched_metric is None:
+        if self.settings.max_drop is None or self.untouched_metric is None:
             return None
-        return allowed_drop(self.settings.max_drop, self._untouched_metric)
+        return allowed_drop(self.settings.max_drop, self.untouched_metric)
 
     @property
     def least_accuracy(self) -> float:

@@ -155,10 +155,7 @@ class Timesheet:
         self._close_free(now)
         if len(self._jobs) >= self._workers:
             self._free = "overhead"
-        ended = self._jobs.pop(job.number)
-        self._borrowed_s += ended.borrowed_s
-        for row, seconds in ended.seconds(now, "killed" if is_killed else None).items():
-            self._past[row] += seconds
+        self._take_over(self._jobs.pop(job.number), now, is_killed=is_killed)
 
     def leave_free(self, row: str, now: float) -> None:
         """From now on the workers without a job are in `row`."""
@@ -167,11 +164,11 @@ class Timesheet:
 
     def stop(self, now: float) -> None:
         """Take in that every worker is ended at once."""
-        for number in list(self._jobs):
-            self._close_free(now)
-            for row, seconds in self._jobs.pop(number).seconds(now, "killed").items():
-                self._past[row] += seconds
-        self.leave_free("overhead", now)
+        self._close_free(now)
+        for ended in self._jobs.values():
+            self._take_over(ended, now, is_killed=True)
+        self._jobs.clear()
+        self._free = "overhead"
 
     def step(self, job: Job) -> Step | None:
         """What the worker of `job` does now; None if it has not said."""
@@ -189,6 +186,11 @@ class Timesheet:
                 seconds[row] += spent
         seconds[BORROWED] = self._borrowed_s + sum(job.borrowed_s for job in self._jobs.values())
         return {row: spent / self._workers for row, spent in seconds.items()}
+
+    def _take_over(self, ended: JobTime, now: float, *, is_killed: bool) -> None:
+        self._borrowed_s += ended.borrowed_s
+        for row, seconds in ended.seconds(now, "killed" if is_killed else None).items():
+            self._past[row] += seconds
 
     def _close_free(self, now: float) -> None:
         self._past[self._free] += (self._workers - len(self._jobs)) * (now - self._free_since)

@@ -82,10 +82,6 @@ class Session:
                     transaction.merge(ChargeRow(session=self.id, category=category, seconds=total))
             self._written |= changed
 
-    def close(self) -> None:
-        """Write what is left."""
-        self.beat(self.worked_s)
-
 
 def spent_s(database: Database, study: str) -> float:
     """Return the worked seconds of all runs of `study`."""

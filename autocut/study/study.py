@@ -91,10 +91,7 @@ class Study:
             self._finals = {number: final for number, final in finals.items() if number in self._trials}
 
     def close(self) -> None:
-        """Write what is left, close the database and release the search lock."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        """Close the database and release the search lock."""
         self.optuna._storage.remove_session()  # only this thread's session; the engine closes the others
         self._engine.dispose()
         if self._lock is not None:

@@ -57,15 +57,15 @@ def start(tmp_path):
 def test_work_gets_every_core_that_no_worker_owns(start, tmp_path):
     """A worker that owns a core keeps it; the others are lent, and torch's number of threads is restored."""
     assert start(OWN.format(count=1)).stdout.readline() == "1\n"
-    with cores.owned(folder=tmp_path), cores.borrowed(folder=tmp_path) as threads:
-        assert threads == 2 == torch.get_num_threads()
+    with cores.owned(folder=tmp_path), contextlib.closing(cores.Loan(tmp_path)) as loan:
+        assert loan.renew() == 2 == torch.get_num_threads()
     assert torch.get_num_threads() == 1
 
 
 def test_a_limit_bounds_the_threads(tmp_path):
     """Work that cannot use more threads leaves the rest to others."""
-    with cores.owned(folder=tmp_path), cores.borrowed(2, folder=tmp_path) as threads:
-        assert threads == 2
+    with cores.owned(folder=tmp_path), contextlib.closing(cores.Loan(tmp_path)) as loan:
+        assert loan.renew(2) == 2
 
 
 def test_a_loan_shrinks_to_the_threads_that_help(tmp_path):
@@ -79,9 +79,10 @@ def test_a_loan_shrinks_to_the_threads_that_help(tmp_path):
 
 def test_a_loan_inside_a_loan_changes_nothing(tmp_path):
     """Scoring after an epoch runs with the cores that the training has borrowed."""
-    with cores.owned(folder=tmp_path), cores.borrowed(folder=tmp_path) as outer:
-        with cores.borrowed(folder=tmp_path) as inner:
-            assert inner == outer == 3
+    with cores.owned(folder=tmp_path), contextlib.closing(cores.Loan(tmp_path)) as outer:
+        outer.renew()
+        with contextlib.closing(cores.Loan(tmp_path)) as inner:
+            assert inner.renew() == outer.threads == 3
         assert torch.get_num_threads() == 3
 
 

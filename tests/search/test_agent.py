@@ -101,7 +101,8 @@ def test_a_slow_rehearsal_does_not_end_the_search_early(start):
     kinds = [job.kind for job in machine.jobs]
     last_search = len(kinds) - kinds[::-1].index("measure")
 
-    assert kinds[:last_search].count("finalize") >= 3
+    finalized = sum(len(job.recipes) for job in machine.jobs[:last_search] if job.kind == "finalize")
+    assert finalized >= 3
     assert kinds[last_search:].count("finalize") >= 3
     assert machine.searcher.budget.left() < 30
     assert set(finalists(machine.searcher.state, machine.searcher.store)) <= set(machine.searcher.store.finals)
@@ -308,41 +309,6 @@ def test_a_recipe_that_hangs_is_called_hanging(start):
     machine.clock.now += job.patience_s + 1
     machine.searcher.budget = replace(machine.searcher.budget, total_s=1e6)
     machine.searcher.on_job_end(replace(job, deadline=1e9), "the worker process died")
-
-    assert machine.searcher.store.failures[-1].reason.startswith("it hung")
-
-
-def _kill(machine, job, waits_from_s, waits_until_s):
-    """Kill the worker of `job` at the end of its patience; between these seconds another job finalized."""
-    agent, began = machine.searcher, machine.clock.now
-    agent.budget = replace(agent.budget, total_s=1e6)
-    agent.on_event(job, RecipeStarted(job.recipes[0]))
-    if waits_until_s > waits_from_s:
-        agent.state.finalizations.append((began + waits_from_s, began + waits_until_s))
-    machine.clock.now += job.patience_s + 1
-    agent.on_job_end(replace(job, deadline=1e9), "the worker process died")
-
-
-def test_a_recipe_that_was_killed_while_another_held_the_machine_is_tried_again(start):
-    """Behind one long verification a recipe of three seconds must not be called hanging."""
-    machine = start()
-    machine.run(most_jobs=2)
-    job = machine.searcher.next_job()
-    _kill(machine, job, 10.0, 100.0)
-
-    assert not machine.searcher.store.failures
-    again = machine.searcher.next_job()
-    assert again.recipes == job.recipes
-
-    _kill(machine, again, 10.0, 100.0)
-    assert machine.searcher.store.failures[-1].reason.startswith("it hung")
-
-
-def test_a_finalization_before_the_recipe_began_excuses_nothing(start):
-    """Only the time in which the recipe may have waited counts."""
-    machine = start()
-    machine.run(most_jobs=2)
-    _kill(machine, machine.searcher.next_job(), -100.0, 0.0)
 
     assert machine.searcher.store.failures[-1].reason.startswith("it hung")
 

@@ -1,11 +1,11 @@
 """Memory: no second job where it does not fit, and a reason where it ran out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from autocut.measure.memory import MachineMemory
-from autocut.search.jobs import JobEnded, RecipeStarted
+from autocut.search.jobs import JobEnded, JobKind, RecipeStarted, TrainingPaced
 
 
 @dataclass
@@ -26,12 +26,13 @@ class Gigabytes:
 
 @pytest.fixture
 def crowd(start):
-    """A search with two workers whose first job needed six gigabytes: `crowd(memory)`."""
+    """A search with two workers, one of which needed six gigabytes to lower a model: `crowd(memory)`."""
 
     def make(memory):
         machine = start(workers=2, memory=memory)
         machine.run(most_jobs=1)
-        machine.searcher.on_event(machine.jobs[0], JobEnded(0.0, 1.0, 6_000_000_000))
+        lowering = replace(machine.jobs[0], kind=JobKind.MEASURE)
+        machine.searcher.on_event(lowering, JobEnded(0.0, 1.0, 6_000_000_000))
         return machine
 
     return make
@@ -46,6 +47,18 @@ def test_no_second_job_starts_that_does_not_fit(crowd):
     assert agent.next_job() is None
     assert agent.next_job() is None
     assert list(agent.progress.lines).count("memory: 1 at a time: a job may need 6.00GB, and 10.0GB are there for all") == 1
+
+
+def test_nothing_is_priced_beside_a_training_where_it_does_not_fit(start):
+    """The memory that is there is known from the first job on."""
+    agent = start(workers=2, memory=Gigabytes(10.0)).searcher
+    training = agent.next_job()
+    agent.on_event(training, TrainingPaced(400.0))
+    agent.state.planner.observe_memory(6_000_000_000)
+    assert agent.next_job() is None
+
+    agent.state.planner._peak_bytes = 5_000_000_000
+    assert agent.next_job().kind is JobKind.PRICE
 
 
 def test_two_jobs_that_fit_run_side_by_side(crowd):
@@ -65,13 +78,18 @@ def test_a_search_with_little_memory_goes_on_one_by_one(crowd):
 
 
 def test_before_a_job_has_ended_the_size_of_the_model_tells_what_one_needs(start):
-    """A resumed search knows no job yet."""
+    """The untouched model's own job says nothing of exports and compilers, unless it needed more than that."""
     machine = start()
     machine.run(most_jobs=1)
-    planner = machine.searcher.state.planner
-    planner._peak_bytes = 0.0
+    state, job = machine.searcher.state, machine.jobs[0]
+    machine.searcher.on_event(job, JobEnded(0.0, 1.0, 1000))
+    assert state.planner.job_bytes() == pytest.approx(8 * state.reference.size_bytes)
 
-    assert planner.job_bytes() == pytest.approx(8 * machine.searcher.state.reference.size_bytes)
+    machine.searcher.on_event(job, JobEnded(0.0, 1.0, 6_000_000_000))
+    assert state.planner.job_bytes() == 6_000_000_000
+
+    machine.searcher.on_event(replace(job, kind=JobKind.MEASURE), JobEnded(0.0, 1.0, 7_000_000_000))
+    assert state.planner.job_bytes() == 7_000_000_000
 
 
 def test_a_kill_for_want_of_memory_ends_one_trial_with_that_reason(crowd):

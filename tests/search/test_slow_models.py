@@ -167,7 +167,7 @@ def test_the_first_lowering_is_the_quickest_that_is_worth_having(slow):
     """The fastest form may take minutes to make; by then there should be something to deploy."""
     machine = slow(900.0)
     settings = machine.searcher.state.settings
-    guesses = {lowering: 1.1 for lowering in settings.graphs} | {("bf16", "eager"): 1.6, ("int8_static", "onnxruntime"): 40.0}
+    guesses = dict.fromkeys(settings.graphs, 1.1) | {("bf16", "eager"): 1.6, ("int8_static", "onnxruntime"): 40.0}
     machine.searcher.state.settings = replace(settings, guesses=guesses)
     machine.run(most_jobs=3)
 

@@ -122,9 +122,13 @@ def test_the_end_of_a_search_kills_what_still_runs():
     timesheet = Timesheet(2, 0.0)
     timesheet.begin(job(1), 1.0)
     timesheet.leave_free("idle", 1.0)
+    timesheet.observe(job(1), begun("training"), 1.0)
+    timesheet.observe(job(1), ran("training", borrowed_s=2.0), 3.0)
     timesheet.stop(5.0)
 
-    assert rows(timesheet, 6.0) == {"starting": 1.0, "killed": 2.0, "idle": 2.0, "overhead": 1.0}
+    assert rows(timesheet, 6.0) == {
+        "starting": 1.0, "training": 1.0, "killed": 1.0, "idle": 2.0, "overhead": 1.0, BORROWED: 1.0,
+    }  # fmt: skip
 
 
 def test_the_step_of_a_job_is_known_with_its_epochs():
