@@ -169,7 +169,8 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
 class ReplaySample:
     """What the verifier replays: the bundle's `own` examples, and `replay`, the first batches of the test split.
 
-    `test_examples` and `test_accuracy` are None where the whole test split is replayed.
+    `test_examples` and `test_accuracy` are None where the whole test split is replayed, or none of it: `own` are synthetic, and one
+    batch of the split is too large to keep.
     """
 
     own: tuple[ExampleBatch, ...]
@@ -193,7 +194,7 @@ def choose_sample(
     if number_of_examples(replay) <= number_of_examples(own) and not whole and not synthetic:
         replay = ()
     sample = replay or own
-    if number_of_examples(sample) == examples:
+    if number_of_examples(sample) == examples or (synthetic and not replay):
         return ReplaySample(own, replay, None, None)
     return ReplaySample(own, replay, number_of_examples(sample), claimed_metric(collector.kind, sample))
 

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from autocut.deploy import finalize as finalize_module
 from autocut.deploy import verify as verify_module
 from autocut.deploy.examples import ExampleBatch, ExampleCollector, read_examples, write_examples
-from autocut.deploy.finalize import FinalizationRequest, choose_sample, finalize
+from autocut.deploy.finalize import FinalizationRequest, ReplaySample, choose_sample, finalize
 from autocut.deploy.manifest import hash_files, read_manifest
 from autocut.deploy.synthetic import synthetic_examples
 from autocut.deploy.verify import verify_bundle
@@ -154,6 +154,16 @@ def test_a_replay_is_as_long_as_its_seconds_allow(monkeypatch, replay_s, own, re
     assert sum(map(len, sample.replay)) == (replayed or 0)
     assert sample.test_examples == (replayed or own)
     assert sample.test_accuracy is not None
+
+
+def test_synthetic_examples_stand_for_no_part_of_the_test_split():
+    """Where its first batch is too large to be replayed, nothing is claimed of one: their targets are made up."""
+    collector = ExampleCollector(lambda inputs: inputs, "regression", replay_bytes=1)
+    for inputs, _ in collector.watch([(torch.rand(10, 1), torch.rand(10, 1))]):
+        collector.predict(inputs)
+    synthetic = synthetic_examples(lambda inputs: inputs, collector.own[0], seed=0)
+
+    assert choose_sample(collector, 60, 0.1, synthetic) == ReplaySample(synthetic, (), None, None)
 
 
 def test_a_language_model_is_finalized_with_a_part_of_its_outputs(finalized, language_task_file, monkeypatch, claim):
