@@ -111,7 +111,7 @@ class Agent:
                 if not (self._goes_on and finalists.is_anything_waiting(self.state, self.store)):
                     # What is running may make another recipe worth running, and the sampler may have another idea.
                     if self.state.running or not self.proposing.is_dry:
-                        return None
+                        return self._finalize_meanwhile()
                     if self.proposing.is_explored:
                         left = format_duration(self.budget.search_left())
                         self.progress.lines.append(f"the space counts as explored: the search ends with {left} of its time left")
@@ -206,6 +206,10 @@ class Agent:
         points = finalists.rehearsal(self.state, self.store)
         self.state.is_rehearsed = bool(points) or not waits
         return self._finalize(points) if points else None
+
+    def _finalize_meanwhile(self) -> Job | None:
+        """A finalization for a worker that would wait for others. Fast models wait: what runs may still beat what would be finalized."""
+        return self._next_finalization() if self.state.running and finalists.is_slow(self.state) else None
 
     def _next_finalization(self) -> Job | None:
         left_s = self.budget.left() - _END_S - self.state.planner.process_s()

@@ -43,10 +43,11 @@ _TIMED_ROUNDS = 8
 """Rounds that timing a slow model takes, with the warm-up. Each one calls the untouched model..."""
 _OF_UNTOUCHED = 0.5
 """... and the model itself, whose call takes about this share of the untouched one's, if it is worth anything."""
-_LONG_TIMING_S = 10.0
-"""A final timing takes this much longer at most: models that need more calls for a narrow interval have short calls."""
-_VERIFIED_TIMING = 1.5
-"""How often a slow point is timed in finalization: alone and in turns before, and once more, alone, when it is verified."""
+_VERIFIED_TIMING = 0.5
+"""A slow point is timed when it is verified: alone, which takes this share of a timing in turns with the untouched model. Where the
+calls are so slow that a final timing would tell no more (see `measure.latency.is_settled`), that is all."""
+_REPLAY_S = 10.0
+"""Seconds of a slow point's replay when it is verified."""
 _SMALL_BYTES = 55e6
 """Up to this size of the untouched model, exporting and compiling take what is registered; from then on, as much more."""
 _COPIES = 8
@@ -72,6 +73,7 @@ class Planner:
         self._finalize_s = _Recent()
         self._process_s = _Recent()
         self._measure_s = _MEASURE_S
+        self._is_timed_again = True
         self._size_factor = 1.0
         self._model_bytes = 0.0
         self._peak_bytes, self._has_lowered = 0.0, False
@@ -80,6 +82,7 @@ class Planner:
         """Learn from the untouched model how long lowering and timing another model take, before one was lowered and timed."""
         calls_s = sum(latency.p50_ms.value for latency in reference.latencies) / 1e3
         self._measure_s = max(_MEASURE_S, (1 + _OF_UNTOUCHED) * _TIMED_ROUNDS * calls_s)
+        self._is_timed_again = any(latency.p90_ms is not None for latency in reference.latencies)
         self._size_factor = max(1.0, reference.size_bytes / _SMALL_BYTES)
         self._model_bytes = float(reference.size_bytes)
 
@@ -233,7 +236,8 @@ class Planner:
         final timing, and the verification, whose process starts meanwhile.
         """
         cost_s = self._by_stage["cost"].median(self._measure_s)
-        timing_s = min(_TIMINGS * cost_s, _VERIFIED_TIMING * cost_s + _LONG_TIMING_S)
+        timings = _VERIFIED_TIMING + self._is_timed_again
+        timing_s = timings * cost_s + _REPLAY_S if self.is_slow else _TIMINGS * cost_s
         scoring_s = 2 * self._by_stage["accuracy"].median(_ACCURACY_S)
         return self._finalize_s.median(timing_s + max(_FINALIZE_S + PROCESS_S, scoring_s))
 

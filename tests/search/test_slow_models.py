@@ -172,3 +172,19 @@ def test_the_first_lowering_is_the_quickest_that_is_worth_having(slow):
     machine.run(most_jobs=3)
 
     assert [job.recipes[0].lowering for job in machine.jobs[1:]] == [("bf16", "eager"), ("int8_static", "onnxruntime")]
+
+
+def test_a_worker_without_work_finalizes_what_waits(slow):
+    """Nothing more can be measured in the time left: the second worker does not wait until the first has finalized its point."""
+    machine = slow(600.0)
+    next_job, together = machine.searcher.next_job, []
+
+    def recorded():
+        job = next_job()
+        together.append(sorted(running.job.kind for running in machine.searcher.state.running.values()))
+        return job
+
+    machine.searcher.next_job = recorded
+    machine.run()
+
+    assert [JobKind.FINALIZE, JobKind.FINALIZE] in together
