@@ -85,7 +85,7 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
     """Check and search. Return the configuration with its study folder, and the exit code."""
     from autocut.execution.preflight import preflight
     from autocut.execution.worker_pool import WorkerPool
-    from autocut.space import fit_space
+    from autocut.space import fit_space, read_space_file
     from autocut.task.file import compile_task_file
 
     # Faults that can be found at once are reported before anything slow starts.
@@ -96,7 +96,8 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
     with pool:
         # What starts slowly starts while the task is looked at.
         with console.busy("starting: checking the task, starting Ray") as now_doing:
-            found = preflight(config.task, pool.ask, meanwhile=lambda: _make_ready(config, pool, now_doing))
+            trains = read_space_file(config.space).trains
+            found = preflight(config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains)
         config = replace(config, out=config.folder(found.task.name))
         asked = _checked_space(config, found.methods)
         space = fit_space(asked, found.unfit)
@@ -161,6 +162,7 @@ def _check_options(config: SearchConfig) -> None:
 
 
 def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_json: bool) -> int:
+    from autocut.space import read_space_file
     from autocut.stages.methods import known_methods
     from autocut.task.check import check_task
 
@@ -180,7 +182,7 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
     except InputError as error:
         faults.append(Fault(error.message, error.hint))
     with console.busy("checking the task"):
-        faults += check_task(config.task)
+        faults += check_task(config.task, trains=read_space_file(config.space).trains)
     if faults:
         raise FaultsError("configuration", faults)
     console.info("task and space are sound; nothing was run")

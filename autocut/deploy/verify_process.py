@@ -43,6 +43,8 @@ from autocut.task.dimensions import resized
 
 _SAMPLES = 64
 _ATTEMPTS = 2
+_PARTS = 3
+"""A latency is known well enough for its verdict when its interval is as wide as the tolerance divided by this."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -202,7 +204,7 @@ def _find_latencies(deployed: Deployed, stored: Sequence[ExampleBatch], toleranc
 def _find_latency(deployed: Deployed, inputs: Inputs, claim: Latency, tolerance: float) -> FoundLatency:
     for attempt in range(1, _ATTEMPTS + 1):
         # The untouched model is not in the bundle, so the model is timed without it.
-        timed = measure_latency(deployed.predict, None, inputs, samples=_SAMPLES)
+        timed = measure_latency(deployed.predict, None, inputs, samples=_SAMPLES, narrow=tolerance / _PARTS)
         found = FoundLatency(claim.batch_size, timed.p50_ms, timed.yardstick_ms, attempt)
         if latency_agrees(claim, found.p50_ms, found.reference_ms, tolerance):
             break

@@ -57,12 +57,17 @@ class Preflight:
 
 
 def preflight(
-    task: str | None, ask: Callable[..., Mapping[str, str]] | None = None, meanwhile: Callable[[], None] = lambda: None
+    task: str | None,
+    ask: Callable[..., Mapping[str, str]] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+    *,
+    trains: bool = True,
 ) -> Preflight:
     """List the methods, check the task in the file `task` (None: the embedded digits task) and return the facts about it.
 
     The caller must hold the quiet lock, because another search may be timing. `ask` loads the task in a worker process (see
-    `task.check`). `meanwhile` is called here while the other process works.
+    `task.check`). `meanwhile` is called here while the other process works. `trains` is false where the space has no training: a
+    pretrained model is then not tried in a training step.
 
     Raises:
         TaskError: the task cannot be loaded, or its process dies.
@@ -71,7 +76,7 @@ def preflight(
     # Spawned, not forked: the other process gets nothing that this one has open.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
-        looked = pool.submit(_look, task, ask)
+        looked = pool.submit(_look, task, ask, trains=trains)
         try:
             meanwhile()
             return looked.result(timeout=_TIMEOUT_S)
@@ -94,7 +99,7 @@ def _keep_stdout_clean() -> None:
     os.dup2(2, 1)
 
 
-def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = None) -> Preflight:
+def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *, trains: bool) -> Preflight:
     import torch
 
     from autocut.execution.worker import keep_libraries_quiet
@@ -111,7 +116,7 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None = 
     torch.set_num_threads(1)
     with quietly():
         task = load_task(task_path)
-    if faults := check_task(task_path, ask):
+    if faults := check_task(task_path, ask, trains=trains):
         raise FaultsError(f"task {task.name}", faults)
     convolves, lowerings = lowering.has_convolutions(task.build_model()), {}
     for dtype, mode in lowering.pairs():

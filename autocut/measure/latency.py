@@ -76,12 +76,13 @@ def measure_latency(
     min_seconds: float = 0.3,
     max_seconds: float = 10.0,
     with_p90: bool = False,
+    narrow: float = NARROW,
     seed: int = 0,
 ) -> Latency:
     """Time `candidate` against `baseline` on `inputs`, whose length is the batch size.
 
     Fast calls get more rounds than `samples`, until `min_seconds` are filled, but at most 1,000. If `samples` rounds take more than
-    two seconds, rounds go on only until the 95% interval of the speed-up is narrow (`NARROW`). Slow calls get at least 6 rounds and
+    two seconds, rounds go on only until the 95% interval of the speed-up is narrow. Slow calls get at least 6 rounds and
     no more than fit into `max_seconds`. Preparing inputs, loading and compiling are not timed.
 
     Args:
@@ -93,6 +94,7 @@ def measure_latency(
         warmup: Rounds before the first one that counts. The first of them calls everything once.
         min_seconds: Shortest measurement of fast calls.
         max_seconds: Longest measurement of slow calls, warm-up included.
+        narrow: Relative width of the interval that is narrow enough.
         with_p90: Take the 64 rounds that the p90 needs if they fit into `max_seconds`, narrow interval or not.
         seed: Seed of the order in each round and of the bootstrap.
     """
@@ -110,7 +112,7 @@ def measure_latency(
     before = len(counted["reference"])
 
     def is_narrow(later: Mapping[str, Times]) -> bool:
-        return len(later["candidate"]) + before >= settled and relative_width(_result(_joined(counted, later))) <= NARROW
+        return len(later["candidate"]) + before >= settled and relative_width(_result(_joined(counted, later))) <= narrow
 
     fewest = FEWEST_SAMPLES - before
     later = time_interleaved(calls, rounds - before, rng, once=once, seconds=left_s, fewest=fewest, enough=is_narrow)

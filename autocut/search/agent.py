@@ -208,7 +208,10 @@ class Agent:
         return self._finalize(points) if points else None
 
     def _finalize_meanwhile(self) -> Job | None:
-        """A finalization for a worker that would wait for others. Fast models wait: what runs may still beat what would be finalized."""
+        """A finalization for a worker that would wait for others.
+
+        With a fast model it waits: what runs may still beat what would be finalized.
+        """
         return self._next_finalization() if self.state.running and finalists.is_slow(self.state) else None
 
     def _next_finalization(self) -> Job | None:

@@ -102,6 +102,12 @@ class SpaceFile:
                 f"space file must be TOML, got {self.source!r}: {error}", "strings and axis names need quotes"
             ) from error
 
+    @property
+    def trains(self) -> bool:
+        """Whether recipes of the space may train. A file that cannot be read says it later, when it is checked."""
+        axes = self.document.get("axes")
+        return not isinstance(axes, dict) or "train.epochs" in axes
+
 
 def read_space_file(name_or_path: str) -> SpaceFile:
     """Find and read a space file. It does not need the methods.

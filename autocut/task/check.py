@@ -57,11 +57,12 @@ _CALL_S = 1.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def check_task(path: str | Path | None, ask: AskWorker | None = None) -> list[Fault]:
+def check_task(path: str | Path | None, ask: AskWorker | None = None, *, trains: bool = True) -> list[Fault]:
     """Load the task file `path` (None: the embedded digits task) and return all of its faults. A good task gives an empty list.
 
     A fault may hide others: a file that does not load, a model that cannot be built. It is returned with all faults that can still
-    be found. `ask` loads the task in another process; None starts a process for it.
+    be found. `ask` loads the task in another process; None starts a process for it. `trains` is false where nothing will be trained
+    but a model that is not pretrained: the training step is then left out for a pretrained one.
     """
     with quietly():
         try:
@@ -71,7 +72,7 @@ def check_task(path: str | Path | None, ask: AskWorker | None = None) -> list[Fa
         with ThreadPoolExecutor(1) as pool:
             # The worker loads the task beside the other checks, which for a large model takes as long as they do.
             asked: list[Future[list[Fault]]] = []
-            faults = _examined(task, lambda question: asked.append(pool.submit(worker_faults, question, path, ask)))
+            faults = _examined(task, lambda question: asked.append(pool.submit(worker_faults, question, path, ask)), trains=trains)
             return faults + [fault for answer in asked for fault in answer.result() if fault not in faults]
 
 
@@ -87,7 +88,7 @@ def faults_of(task: Task) -> list[Fault]:
         return _examined(task)
 
 
-def _examined(task: Task, ask: Callable[[WorkerQuestion], None] | None = None) -> list[Fault]:
+def _examined(task: Task, ask: Callable[[WorkerQuestion], None] | None = None, *, trains: bool = True) -> list[Fault]:
     """All faults that can be found in this process. `ask` gets what a worker must answer, as early as it is known."""
     faults = list(_setting_faults(task))
     splits = _read_splits(task, faults)
@@ -112,12 +113,14 @@ def _examined(task: Task, ask: Callable[[WorkerQuestion], None] | None = None) -
     if model is None:
         return faults
     if task.kind in kinds:
-        faults += _answer_faults(task, model, batches, None if shape_faults else dynamic, fixed_shapes=not shape_faults)
+        faults += _answer_faults(
+            task, model, batches, None if shape_faults else dynamic, fixed_shapes=not shape_faults, trains=trains
+        )
     return faults
 
 
 def _answer_faults(
-    task: Task, model: nn.Module, batches: Mapping[str, Batch], dynamic: Dynamic | None, *, fixed_shapes: bool
+    task: Task, model: nn.Module, batches: Mapping[str, Batch], dynamic: Dynamic | None, *, fixed_shapes: bool, trains: bool
 ) -> list[Fault]:
     """The faults of the model's answers and of the teacher's; then whether the model can be trained and exported."""
     if not batches:
@@ -138,7 +141,8 @@ def _answer_faults(
     if "train" in batches:
         inputs, _ = batches["train"]
         faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs)]
-        faults += training_faults(task, model, cut(batches["train"], min(_batch_size(task), time.examples(_CALL_S, 2, _BATCH))))
+        if trains or not task.is_pretrained:
+            faults += training_faults(task, model, cut(batches["train"], min(_batch_size(task), time.examples(_CALL_S, 2, _BATCH))))
         faults += export_faults(task, model, inputs, dynamic)
     return faults
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from autocut.task import training_check
-from autocut.task.check import faults_of
+from autocut.task.check import check_task, faults_of
 from autocut.task.task import Task
 
 
@@ -115,6 +115,33 @@ def test_a_fault_of_the_training_step_is_told(expected):
 
     assert expected in text
     assert text.count("|") == 1
+
+
+@pytest.mark.parametrize(("pretrained", "trains", "told"), [(True, False, False), (True, True, True), (False, False, True)])
+def test_no_training_step_is_taken_where_nothing_will_be_trained(tmp_path, pretrained, trains, told):
+    """A space without training, and a model with weights: a step of a large model takes seconds of the search's budget."""
+    source = f"""
+import torch
+from autocut import Task
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(8, 3)
+    def forward(self, x):
+        return self.layer(x) * (float("nan") if self.training else 1.0)
+
+def rows(seed):
+    x = torch.rand(60, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.utils.data.TensorDataset(x, (3 * x[:, 0]).long())
+
+task = Task(name="tiny", model=Model, train=rows(0), validation=rows(1), test=rows(2), pretrained={pretrained})
+"""
+    (tmp_path / "task.py").write_text(source, encoding="utf-8")
+    faults = check_task(tmp_path / "task.py", lambda *_: {"error": "not asked"}, trains=trains)
+
+    assert any("finite in train mode" in fault.message for fault in faults) is told
 
 
 def test_a_sparse_table_with_an_optimizer_that_takes_it_is_no_fault():

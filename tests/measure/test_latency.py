@@ -195,6 +195,16 @@ def test_slow_calls_are_sampled_until_the_interval_is_narrow(clock):
     assert 20 < rounds[2] <= 32
 
 
+def test_who_needs_less_precision_takes_fewer_rounds(clock):
+    """A verdict with a tolerance of 25% needs no interval of 2%."""
+    rounds = []
+    for narrow in (NARROW, 0.25 / 3):
+        rng = np.random.default_rng(1)
+        candidate = clock.call(lambda rng=rng: 300 * rng.lognormal(0, 0.03))
+        rounds.append(measure_latency(candidate, None, torch.zeros(1), narrow=narrow).samples)
+    assert rounds[1] < rounds[0] / 2
+
+
 def test_what_slows_whole_rounds_does_not_keep_the_ratio_wide(clock):
     """The caller needs the speed-up: a machine that gets slower needs no more rounds for it."""
     began = clock.now_ns
