@@ -34,7 +34,7 @@ from autocut.deploy.synthetic import synthetic_examples
 from autocut.deploy.verify import TIMEOUT_S, Verification, verify_bundle
 from autocut.errors import DeadlineError
 from autocut.measure.accuracy import Scores, score_model, to_accuracy
-from autocut.measure.energy import measure_energy
+from autocut.measure.energy import find_meters, measure_energy
 from autocut.measure.machine import describe_machine
 from autocut.measurement import Cost, Measurement
 from autocut.pipeline.measuring_stages import read_scores, scores_stage
@@ -134,8 +134,9 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     inputs = runner.context.samples.serving_inputs(largest.batch_size)
     with runner.working():
         served = lowering.load(artifact.folder, mode, runner.context.threads) if runner.context.scoring else predict
-    with runner.alone():
-        energy = measure_energy(lambda: served(inputs), largest.batch_size, cost)
+    meters = find_meters()
+    with runner.alone() if meters else runner.working():  # an estimate runs nothing
+        energy = measure_energy(lambda: served(inputs), largest.batch_size, cost, meters=meters)
     measurement = Measurement(accuracy, cost, None, energy.energy_j_per_prediction, energy.energy_source)
     with runner.working():
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed search: written, but never verified
