@@ -123,14 +123,14 @@ def searches(room, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     digits = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
     monkeypatch.setattr(
-        "autocut.execution.preflight.preflight", lambda task, ask, meanwhile: meanwhile() or Preflight(KNOWN, {}, digits)
+        "autocut.execution.preflight.preflight", lambda task, ask, meanwhile, *, trains: meanwhile() or Preflight(KNOWN, {}, digits)
     )
     monkeypatch.setattr("autocut.stages.methods.known_methods", lambda: KNOWN)
     monkeypatch.setattr("autocut.task.file.compile_task_file", lambda path: None)
     room("autocut.execution.worker_pool", WorkerPool=FakePool)
     room("autocut.execution.session", run_search=lambda config, space, *others: seen.append((config, space)) or 0)
     room("autocut.study", open_study=lambda folder: FakeStudy())
-    room("autocut.task.check", check_task=lambda path: [])
+    room("autocut.task.check", check_task=lambda path, **more: [])
     return seen
 
 
@@ -224,7 +224,7 @@ def test_dry_run_shows_each_value_with_its_source_and_runs_nothing(searches, mon
 def test_dry_run_reports_the_faults_of_space_and_task_together(searches, room, capsys):
     """One run reports every fault."""
     Path("bad.toml").write_text('schema_version = 1\n[objectives]\nacc = "maximize"\n[axes."compile.mode"]\nchoices = ["eagre"]\n')
-    room("autocut.task.check", check_task=lambda path: [Fault("loss must be finite, got nan", "lower the learning rate")])
+    room("autocut.task.check", check_task=lambda path, **more: [Fault("loss must be finite, got nan", "lower the learning rate")])
     assert cli.main(["search", "--budget", "5m", "--space", "bad.toml", "--dry-run"]) == 2
 
     told = capsys.readouterr().err
@@ -451,7 +451,7 @@ def test_select_with_limits_that_nothing_meets_exits_with_one(searches, capsys):
 
 def test_export_prints_where_the_bundle_is(room, capsys):
     """A script can use the path."""
-    room("autocut.deploy.export", export_trial=lambda folder, trial, to, examples: to / "bundle")
+    room("autocut.deploy.export", export_trial=lambda folder, trial, to, **more: to / "bundle")
     assert cli.main(["export", "studies/digits", "--trial", "7", "--to", "out"]) == 0
     assert capsys.readouterr().out == "out/bundle\n"
 
@@ -472,12 +472,12 @@ def test_check_reports_every_fault_or_none(room, capsys):
     """Exit code 2 with a numbered list, or 0."""
     room(
         "autocut.task.check",
-        check_task=lambda path: [Fault("a is wrong", "write b"), Fault("c is wrong")],
+        check_task=lambda path, **more: [Fault("a is wrong", "write b"), Fault("c is wrong")],
         notes_of=lambda path: [],
     )
     assert cli.main(["check", "task.py"]) == 2
     assert "2. c is wrong" in capsys.readouterr().err
-    room("autocut.task.check", check_task=lambda path: [], notes_of=lambda path: ["weights are folded"])
+    room("autocut.task.check", check_task=lambda path, **more: [], notes_of=lambda path: ["weights are folded"])
     assert cli.main(["check", "task.py"]) == 0
     assert capsys.readouterr().out == "task.py: no faults\n"
 

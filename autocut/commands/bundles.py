@@ -17,8 +17,9 @@ from autocut.console import Console
 @click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder that becomes the bundle.")
 @click.option("--examples/--no-examples", default=None,
               help="Real test inputs with their targets in the bundle, or synthetic ones.  [default: as the search]")  # fmt: skip
+@click.option("--retrain", is_flag=True, help="Train the model again where its weights are gone from the stages.")
 @click.pass_obj
-def export(console: Console, study: Path, trial: int, to: Path, examples: bool | None) -> int:
+def export(console: Console, study: Path, trial: int, to: Path, examples: bool | None, retrain: bool) -> int:
     """Write the model of one trial of STUDY as a bundle, and print the folder of the bundle.
 
     If the trial has no bundle yet, or one with other examples, it is built from the stored stages.
@@ -26,7 +27,7 @@ def export(console: Console, study: Path, trial: int, to: Path, examples: bool |
     from autocut.deploy.export import export_trial
 
     with console.busy(f"exporting trial {trial}"):
-        bundle = export_trial(study, trial, to, examples=examples)
+        bundle = export_trial(study, trial, to, examples=examples, retrain=retrain)
     console.data(str(bundle))
     console.info(f"prove it: autocut verify {bundle}")
     return 0

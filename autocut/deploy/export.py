@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 
+from autocut.budget import format_duration
 from autocut.deploy.bundle import copy_bundle, hand_out, told_as_bundle_error
 from autocut.deploy.finalize import FinalizationRequest, finalize
 from autocut.deploy.manifest import read_manifest
@@ -17,23 +19,31 @@ from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price
-from autocut.search.jobs import ScoringPlan
+from autocut.search.jobs import ScoringPlan, StageStarted
+from autocut.stages.libraries import library_versions
 from autocut.study import Study, TrialRecord, open_study
+from autocut.study.versions import check_libraries
 from autocut.task.loading import load_task
 
 
-def export_trial(folder: Path, trial: int, to: Path, command: str = "autocut export", *, examples: bool | None = None) -> Path:
+def export_trial(
+    folder: Path, trial: int, to: Path, command: str = "autocut export", *, examples: bool | None = None, retrain: bool = False
+) -> Path:
     """Write the bundle of `trial` of the study in `folder` to `to`, verified.
 
     A trial that was never finalized is exported from its cached stages, measured on the locked test split and verified, as at
     the end of a search. This needs the task's own code. So is one whose bundle has other examples than `examples` asks for: real
     ones of the test split, or synthetic ones; None leaves them as they are, and for a new bundle as the search was told.
 
+    A model whose trained weights are gone from the stages is trained again only with `retrain`: that takes long, and the new
+    weights are not those that the search has measured.
+
     Returns:
         `to`.
 
     Raises:
-        StudyError: no such study or trial, or the trial has no measurement.
+        StudyError: no such study or trial, the trial has no measurement, or other library versions made its stages.
+        NoResultError: its trained weights are gone, or it cannot be exported any more.
         BundleError: `to` holds something else.
         InputError: real examples are asked for, but the task keeps them to itself.
         VerificationError: the bundle does not give what it claims.
@@ -46,7 +56,7 @@ def export_trial(folder: Path, trial: int, to: Path, command: str = "autocut exp
         if made is not None and (examples is None or examples != bool(read_manifest(made).verification.synthetic)):
             hand_out(to, partial(_copy, made, to))
         else:
-            hand_out(to, partial(_make, study, record, command, examples))
+            hand_out(to, partial(_make, study, record, command, examples, retrain))
     finally:
         study.close()
     return to
@@ -72,11 +82,12 @@ def _find(study: Study, trial: int) -> TrialRecord:
     return record
 
 
-def _make(study: Study, record: TrialRecord, command: str, examples: bool | None, to: Path) -> None:
+def _make(study: Study, record: TrialRecord, command: str, examples: bool | None, retrain: bool, to: Path) -> None:
     facts = study.facts
     reference = study.reference
     if record.recipe is None or reference is None:
         raise StudyError(f"study {study.folder} must have a measured baseline, but has none", "search it a little longer")
+    check_libraries(study, library_versions(), "or search again with --out")
     torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
     task = load_task(facts["task_path"])
     if task.fingerprint != study.task_fingerprint:
@@ -100,11 +111,26 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     price = Price(**facts["price"])
     request = FinalizationRequest(to, record.trial, price, reference, study.spent_s(), command, share_examples=shares)
     try:
-        done = finalize(Pipeline(context), record.recipe, request)
+        pipeline = Pipeline(context) if retrain else Pipeline(context, partial(_refuse_training, study, record.trial))
+        done = finalize(pipeline, record.recipe, request)
     except TrialError as error:
         raise NoResultError(f"trial {record.trial} must be exportable, but is not any more: {error.message}", error.hint) from error
     if done.refusal is not None:
         raise VerificationError(
             f"trial {record.trial} must give in a bundle what it gave in the search, but does not: {done.refusal}",
             f"choose another one: autocut front {study.folder}",
+        )
+
+
+def _refuse_training(study: Study, trial: int, event: object) -> None:
+    """Stop before a training begins: the weights that the search has measured are gone."""
+    if isinstance(event, StageStarted) and (event.stage == "train" or (event.stage, event.method) == ("baseline", "train")):
+        what = "the untouched model" if event.stage == "baseline" else "its trained model"
+        took = [
+            run.seconds for run in study.stage_runs() if (run.stage, run.method) == (event.stage, event.method) and not run.cached
+        ]
+        takes = f" (about {format_duration(median(took))})" if took else ""
+        raise NoResultError(
+            f"trial {trial} needs {what} in the stages of {study.folder}, but it is gone from there",
+            f"--retrain trains it again{takes}; the new weights differ from those that were measured",
         )

@@ -45,6 +45,7 @@ from autocut.search.timesheet import Timesheet
 from autocut.search.trial_store import StudyTrialStore
 from autocut.space import Space, read_recipe
 from autocut.study import Study, create_study, stored_space, without_password
+from autocut.study.versions import keep_to_libraries
 
 _BEAT_EVERY_S = 1.0
 _LAST_WORDS_S = 1.0
@@ -97,6 +98,7 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         settings = replace(settings, max_drop=max_drop(study.facts, config))
         # Before the limits: a study that has limits and no such fact is of an older version.
         study.describe({"max_accuracy_drop": settings.max_drop})
+        keep_to_libraries(study, found.stage_libraries)
         _check_same_conditions(study, asdict(settings.price), config)
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
         if budget.left() <= 0:

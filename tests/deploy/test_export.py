@@ -11,10 +11,12 @@ from autocut.deploy import export as export_module
 from autocut.deploy.bundle import copy_bundle, hand_out
 from autocut.deploy.export import export_trial
 from autocut.deploy.manifest import check_files, read_manifest
-from autocut.errors import BundleError, StudyError, VerificationError
+from autocut.errors import BundleError, NoResultError, StudyError, VerificationError
 from autocut.recipe import Recipe
+from autocut.search.jobs import StageStarted
 from autocut.stages import lowering
-from autocut.study import create_study
+from autocut.study import create_study, open_study
+from autocut.study.records import StageRun, utc_now
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_a_stored_bundle_is_copied_without_being_loaded(study, tmp_path, to, mon
 def test_a_bundle_with_other_examples_than_asked_for_is_made_anew(study, tmp_path, examples, is_made, monkeypatch):
     """A copy would hand out the data that `--no-examples` keeps back."""
     asked = []
-    monkeypatch.setattr(export_module, "_make", lambda study, record, command, examples, to: asked.append(examples))
+    monkeypatch.setattr(export_module, "_make", lambda study, record, command, examples, retrain, to: asked.append(examples))
     monkeypatch.setattr(export_module, "hand_out", lambda to, make: make(to))
     export_trial(study, 0, tmp_path / "out", examples=examples)
 
@@ -146,3 +148,42 @@ def test_an_unknown_trial_is_refused_with_the_known_ones(study, tmp_path):
     with pytest.raises(StudyError, match=r"\(0 to 0\), got 7"):
         export_trial(study, 7, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_is_not_made_from_stages_of_other_versions(study, tmp_path):
+    """Their keys would not be found, so another model than the measured one would be trained and handed out."""
+    opened = open_study(study)
+    opened.describe({"libraries": {"torch": "1.0"}})
+    opened.set_reference(read_manifest(study / "bundles/trial-0").measurement.cost)
+    opened.close()
+
+    with pytest.raises(StudyError, match=r"was made with torch 1\.0, got torch"):
+        export_trial(study, 0, tmp_path / "out", examples=False)
+    assert is_whole(export_trial(study, 0, tmp_path / "copied"))  # a stored bundle needs no stage
+
+
+@pytest.mark.parametrize(
+    ("event", "what"),
+    [
+        (StageStarted("baseline", "train", "training", "k"), "the untouched model"),
+        (StageStarted("train", "none/kl", "training", "k"), "its trained"),
+    ],
+)
+def test_a_model_whose_weights_are_gone_is_not_trained_without_a_word(study, event, what):
+    """The hint says how long it takes, from what it took."""
+    opened = open_study(study)
+    for seconds in (40.0, 90.0, 400.0):
+        opened.record_stage(StageRun("k", event.stage, event.method, seconds, "done", False, "f", utc_now()))
+
+    with pytest.raises(NoResultError, match=f"trial 7 needs {what}") as caught:
+        export_module._refuse_training(opened, 7, event)
+    opened.close()
+    assert "--retrain trains it again (about 1m30s)" in caught.value.hint
+
+
+@pytest.mark.parametrize(("stage", "method"), [("baseline", "build"), ("compile", "fp32/eager"), ("prune", "structured")])
+def test_what_takes_seconds_is_made_again(study, stage, method):
+    """Only weights are lost with their stage: everything else comes out the same."""
+    opened = open_study(study)
+    export_module._refuse_training(opened, 7, StageStarted(stage, method))
+    opened.close()
