@@ -15,14 +15,11 @@ from autocut.measure.latency import (
     NARROW,
     is_settled,
     measure_latency,
-    measure_reference,
-    measure_undisturbed,
-    reference_workload,
     relative_width,
     tail_latency,
-    time_interleaved,
 )
-from autocut.measurement import Interval, Latency
+from autocut.measure.turns import reference_workload, time_interleaved
+from autocut.measurement import Interval
 
 
 class FakeClock:
@@ -69,6 +66,17 @@ def test_only_the_second_of_two_calls_counts(clock):
     durations = itertools.cycle([9.0, 2.0])
     times = time_interleaved({"a": clock.call(lambda: next(durations)), "b": clock.call(1.0)}, 20, np.random.default_rng(0))
     assert set(times["a"]) == {2.0}
+
+
+def test_a_turn_of_several_threads_calls_until_the_threads_of_the_others_sleep(clock):
+    """They may spin for a while after their model's last call, and slow down whoever comes next."""
+    calls = []
+    times = time_interleaved(
+        {"fast": clock.call(lambda: calls.append("fast") or 0.25), "slow": clock.call(lambda: calls.append("slow") or 3.0)},
+        10, np.random.default_rng(0), warm_s=1e-3,
+    )  # fmt: skip
+    assert (calls.count("fast"), calls.count("slow")) == (10 * (4 + 1), 10 * (1 + 1))
+    assert set(times["fast"]) == {0.25}
 
 
 def test_the_order_is_the_seeds():
@@ -332,51 +340,9 @@ def test_the_ranks_of_the_interval_are_those_of_the_sign_test(n):
     assert missed(rank) <= 0.05 < missed(rank + 1)
 
 
-def a_latency(baseline_ms, yardstick_ms=1.0):
-    """A measurement in which the untouched model took `baseline_ms`."""
-    one = Interval(1.0, 1.0, 1.0)
-    return Latency(32, 64, one, None, None, baseline_ms, one, yardstick_ms)
-
-
-def test_a_disturbed_measurement_is_repeated_and_the_closest_is_kept():
-    """A neighbour slows long calls more than short ones, so the speed-up would be too large."""
-    tries = [a_latency(20.0), a_latency(4.1), a_latency(4.0)]
-    assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0)).baseline_p50_ms == 4.1
-    assert len(tries) == 1
-
-    tries = [a_latency(20.0), a_latency(8.0), a_latency(12.0)]
-    assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0)).baseline_p50_ms == 8.0
-
-
-def test_a_slower_machine_is_no_disturbance():
-    """A slower machine slows the reference workload down as well, so it cancels."""
-    tries = [a_latency(8.0, yardstick_ms=2.0)]
-    assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0)).baseline_p50_ms == 8.0
-
-
-def a_reference(p50_ms, width):
-    """A measurement of the untouched model whose interval is `width` wide, relative to its median."""
-    p50 = Interval(p50_ms, p50_ms * (1 - width / 2), p50_ms * (1 + width / 2))
-    return Latency(32, 64, p50, None, None, p50_ms, Interval(1.0, 1.0, 1.0), 1.0)
-
-
-@pytest.mark.parametrize(("widths", "used"), [((0.03, 0.0), 1), ((0.5, 0.03), 2), ((0.5, 0.5, 0.5, 0.0), 3)])
-def test_the_untouched_model_is_measured_again_only_where_its_times_spread(widths, used):
-    """What nothing disturbed needs no second look, and a machine that is never quiet gets three."""
-    tries = [a_reference(10.0 - at, width) for at, width in enumerate(widths)]
-    assert measure_reference(lambda: tries.pop(0)).p50_ms.value == 10.0 - (used - 1)  # the fastest
-    assert len(tries) == len(widths) - used
-
-
 @pytest.mark.parametrize(("ms", "spread", "settled"), [(300.0, 0.002, True), (300.0, 0.5, False), (0.5, 0.0, False)])
 def test_a_final_timing_would_tell_no_more_of_slow_calls_with_a_narrow_interval(clock, ms, spread, settled):
     """Fast calls are timed again with more samples, and so are slow ones whose interval is wide."""
     rng = np.random.default_rng(0)
     found = measure_latency(clock.call(lambda: ms * rng.lognormal(0, spread)), clock.call(ms), torch.zeros(1))
     assert is_settled(found) is settled
-
-
-def test_nothing_is_measured_again_when_time_is_up():
-    """The first measurement is then the only one."""
-    tries = [a_reference(10.0, 0.5), a_reference(9.0, 0.01)]
-    assert measure_reference(lambda: tries.pop(0), lambda: True).p50_ms.value == 10.0
