@@ -6,7 +6,6 @@ References:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -49,7 +48,8 @@ class AuditedMachine:
             for folder in (base / path, *(base / path).parents):
                 if not folder.is_relative_to(base):
                     break
-                found += [_quota(_read(folder / "cpu.max")), _quota(f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}")]
+                old = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
+                found += [_quota(_read(folder / "cpu.max")), _quota(old)]
         return min((quota for quota in found if quota is not None), default=None)
 
     def governors(self) -> list[str]:
@@ -126,15 +126,17 @@ def _quota(text: str) -> float | None:
 
 def _gpu_processes() -> int:
     """Return how many other processes compute on the GPUs of NVIDIA here; 0 where its library is missing."""
-    count = 0
-    with contextlib.suppress(Exception):  # the library is optional, and raises errors of its own for each thing that is missing
+    try:
         import pynvml
-
+    except ImportError:
+        return 0
+    try:
         pynvml.nvmlInit()
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            running = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
-            count += sum(process.pid != os.getpid() for process in running)
-    return count
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        running = [process.pid for handle in handles for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+    except pynvml.NVMLError:
+        return 0  # no driver
+    return sum(pid != os.getpid() for pid in running)
 
 
 def _read(path: Path) -> str:

@@ -86,8 +86,6 @@ def wait_for_calm(stop: Callable[[], bool]) -> None:
     """Wait until other programs leave the machine alone, at most two seconds."""
     until = time.monotonic() + _LONGEST_WAIT_S
     while time.monotonic() < until and not stop():
-        meter = LoadMeter()
-        time.sleep(_LOOK_S)
-        load = meter.read()
+        load = LoadMeter().read(at_least_s=_LOOK_S)
         if load is None or load < _CALM:
             return

@@ -7,6 +7,7 @@ References:
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +31,15 @@ class LoadMeter:
     def __init__(self, stat: Path = _STAT) -> None:
         self._stat = stat
         self._processors = os.cpu_count() or 1
+        self._started = time.monotonic()
         self._began = self._look()
 
-    def read(self) -> float | None:
+    def read(self, at_least_s: float = 0.0) -> float | None:
         """Return how many processors other programs have used on average since the meter was made.
 
-        None where the kernel does not tell, or where too little time has passed.
+        It waits until the meter has run for `at_least_s`. None where the kernel does not tell, or where too little time has passed.
         """
+        time.sleep(max(0.0, self._started + at_least_s - time.monotonic()))
         began, now = self._began, self._look()
         if began is None or now is None or now.passed - began.passed < _FEWEST_TICKS / _ticks_per_s():
             return None
