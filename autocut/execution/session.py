@@ -54,14 +54,9 @@ _USUAL_DROP = 0.01
 
 
 def run_search(
-    config: SearchConfig,
-    space: Space,
-    found: Preflight,
-    console: Console,
-    started: float,
-    pool: WorkerPool,
+    config: SearchConfig, space: Space, found: Preflight, console: Console, started: float, pool: WorkerPool,
     audit: Audit | None = None,
-) -> int:
+) -> int:  # fmt: skip
     """Search until the budget is spent, then leave a finalized front.
 
     Args:
