@@ -50,10 +50,13 @@ _SETTLED = 0.15
 """A timing of slow calls is final if the interval of its result is at most this wide, relative to the result. A second timing would
 have as few rounds, and so an interval as wide: seven rounds of BERT-base at batch 8 (2 s a call, AMD EPYC) gave 11% twice."""
 _RESAMPLED_ROUNDS = 400_000
-_BETWEEN_RUNS = 0.035
-"""Half the 95% interval of what differs from run to run, relative to a speed-up: neighbours come and go in seconds, and memory lies
-elsewhere in each process. One run sees nothing of it: its own interval held the median of 20 runs in 10 to 15 of them, with this
-one in 19 to 20, idle and with the other core loaded (`studies/repeatability`)."""
+_BETWEEN_RUNS = 0.015
+"""Half the 95% interval of what differs from run to run, relative to the ratio of two models that are alike."""
+_UNLIKE = 0.012
+"""... and how much more it is for each e-fold of the ratio: neighbours slow down unlike models unequally.
+
+One run sees nothing of it: neighbours come and go in seconds, and memory lies elsewhere in each process. Intervals of single runs
+held the median of 20 runs in 10 to 15 of them, with this in 18 to 20 (`studies/repeatability`)."""
 _NO_SPEEDUP = Interval(1.0, 1.0, 1.0)
 """The speed-up of the untouched model over itself."""
 _SPINNING_S = 0.001
@@ -216,8 +219,13 @@ def _summarized(times: Mapping[str, Times], batch_size: int, rng: np.random.Gene
 
 def beyond_one_run(ratio: Interval) -> Interval:
     """Return the interval that holds the ratio of any run of the same two models, from the interval that one run gives."""
+    return widened(ratio, math.hypot(_BETWEEN_RUNS, _UNLIKE * math.log(ratio.value)))
+
+
+def widened(ratio: Interval, more: float) -> Interval:
+    """Return `ratio` with an interval that also holds an independent error; `more` is half its 95% interval, as a logarithm."""
     value = ratio.value
-    low, high = (math.exp(math.hypot(math.log(value / end), _BETWEEN_RUNS)) for end in (ratio.low, ratio.high))
+    low, high = (math.exp(math.hypot(math.log(value / end), more)) for end in (ratio.low, ratio.high))
     return Interval(value, value / low, value * high)
 
 

@@ -16,15 +16,19 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 import autocut
+from autocut.measure.disturbance import measure_reference, measure_undisturbed
 from autocut.measure.latency import measure_latency
+from autocut.measurement import Latency
 from autocut.pipeline.measuring_stages import run_eagerly
 from autocut.stages.lowering import Predict
 from autocut.task.loading import load_task
@@ -34,7 +38,7 @@ _NEIGHBOUR = "import torch; torch.set_num_threads(1); a = torch.randn(512, 512)\
 _CALLS = 20
 
 
-def measure(bundle: str, samples: int) -> Found:
+def measure(bundle: str, samples: int, references: dict[int, Latency]) -> Found:
     """Time everything once; return the ratios and intervals by name. Runs in a process of its own."""
     torch.set_num_threads(1)
     model, again = autocut.load(bundle).predict, autocut.load(bundle).predict
@@ -48,10 +52,21 @@ def measure(bundle: str, samples: int) -> Found:
         "5% more": (repeated(model, _CALLS + 1), twenty, 32),
     }
     rng, found = np.random.default_rng(os.getpid()), {}
-    for name in rng.permutation(list(jobs)):
+    for name in map(str, rng.permutation(list(jobs))):
         predict, baseline, size = jobs[name]
-        found[str(name)] = asdict(measure_latency(predict, baseline, inputs[:size], samples=samples, seed=os.getpid()))
+        timed = partial(measure_latency, predict, baseline, inputs[:size], samples=samples, seed=os.getpid())
+        known = references.get(size) if baseline is untouched else None
+        found[name] = asdict(timed() if known is None else measure_undisturbed(timed, known))
     return found
+
+
+def measure_references(samples: int) -> dict[int, Latency]:
+    """Time the untouched model by itself, as a search does once."""
+    torch.set_num_threads(1)
+    task = load_task(None)
+    inputs, _ = next(iter(task.loader(task.validation_data, 32)))
+    untouched = run_eagerly(task.build_model().eval())
+    return {size: measure_reference(partial(measure_latency, untouched, None, inputs[:size], samples=samples)) for size in (1, 32)}
 
 
 def repeated(predict: Predict, count: int) -> Predict:
@@ -79,14 +94,10 @@ def neighbour(*, is_there: bool) -> Iterator[None]:
         process.wait()
 
 
-def measure_often(bundle: str, repeats: int, samples: int) -> list[Found]:
-    """Measure `repeats` times, each in a fresh process."""
-    context = multiprocessing.get_context("fork")
-    found = []
-    for _ in range(repeats):
-        with context.Pool(1) as pool:
-            found.append(pool.apply(measure, (bundle, samples)))
-    return found
+def in_fresh_process(function: Callable[..., Any], *arguments: object) -> Any:
+    """Return `function(*arguments)` of a process of its own."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(function, arguments)
 
 
 def report(name: str, found: list[Found]) -> None:
@@ -120,9 +131,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     every: dict[str, list[Found]] = {}
+    references = in_fresh_process(measure_references, arguments.samples)
     for name, is_there in (("idle", False), ("loaded", True)):
         with neighbour(is_there=is_there):
-            every[name] = measure_often(arguments.bundle, arguments.repeats, arguments.samples)
+            each = (arguments.bundle, arguments.samples, references)
+            every[name] = [in_fresh_process(measure, *each) for _ in range(arguments.repeats)]
         report(name, every[name])
     if arguments.json:
         arguments.json.write_text(json.dumps(every))

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def models(threads: int) -> dict[str, Callable[[], object]]:
     for mode in ("eager", "onnxruntime", "openvino"):
         folder = Path(tempfile.mkdtemp())
         lowering.lower(network, "fp32", mode, [inputs], folder)
-        calls[mode] = lambda predict=lowering.load(folder, mode, threads): predict(inputs)
+        calls[mode] = partial(lowering.load(folder, mode, threads), inputs)
     return calls
 
 
