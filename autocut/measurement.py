@@ -13,6 +13,9 @@ from pydantic import TypeAdapter
 UNDISTURBED = 1.2
 """Differences up to this factor are usual on a shared machine. A busy neighbour causes larger ones."""
 
+LOADED = 0.5
+"""Processors that other programs use beside a busy neighbour. The search itself needs a part of one."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -125,6 +128,21 @@ class Measurement:
     peak_memory_bytes: int | None = None
     energy_j_per_prediction: float | None = None
     energy_source: str | None = None
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader must know of these numbers, a sentence each; none as a rule."""
+        told = [
+            f"At batch size {latency.batch_size} other work disturbed the timing: the untouched model was "
+            f"{latency.disturbance:.1f} times slower than usual. The speed-up is the smallest that this allows."
+            for latency in self.cost.latencies
+            if latency.is_disturbed
+        ]
+        if (load := self.cost.load) is not None and load > LOADED:
+            told.append(f"Other programs used {load:.1f} processors during the timing.")
+        if (size := self.accuracy.batch_size) is not None:
+            told.append(f"The answers depend on the batch: this is the accuracy at batch size {size}, the worst that is served.")
+        return tuple(told)
 
 
 @dataclass(frozen=True)

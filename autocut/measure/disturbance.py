@@ -14,15 +14,13 @@ from dataclasses import replace
 
 from autocut.measure.latency import relative_width, widened
 from autocut.measure.load import LoadMeter
-from autocut.measurement import UNDISTURBED, Interval, Latency
+from autocut.measurement import LOADED, UNDISTURBED, Interval, Latency
 
 _ATTEMPTS = 3
 _DISTURBED_WIDTH = 0.1
 """A median whose 95% interval is wider than this, relative to it, was disturbed."""
 _CALM = 0.3
 """Processors that other programs may use on a calm machine."""
-_LOADED = 0.5
-"""Processors that other programs use beside a busy neighbour. The search itself needs a part of one."""
 _LOOK_S = 0.2
 _LONGEST_WAIT_S = 2.0
 
@@ -94,7 +92,7 @@ def _factors(found: Latency, reference: Latency) -> tuple[float, float]:
 def _trouble(found: Latency, reference: Latency) -> float:
     """Return the factor by which a timing is worth repeating: beside a busy neighbour, a slow machine is no slow machine."""
     in_ms, _ = _factors(found, reference)
-    is_loaded = found.load is not None and found.load > _LOADED
+    is_loaded = found.load is not None and found.load > LOADED
     return max(1.0, in_ms) if is_loaded else disturbance(found, reference)
 
 
