@@ -133,8 +133,8 @@ class Measurement:
     def caveats(self) -> tuple[str, ...]:
         """What a reader must know of these numbers, a sentence each; none as a rule."""
         told = [
-            f"At batch size {latency.batch_size} other work disturbed the timing: the untouched model was "
-            f"{latency.disturbance:.1f} times slower than usual. The speed-up is the smallest that this allows."
+            f"Other work disturbed the timing at batch size {latency.batch_size}, by a factor of {latency.disturbance:.1f}. "
+            "The speed-up is the smallest that this allows."
             for latency in self.cost.latencies
             if latency.is_disturbed
         ]

@@ -104,7 +104,7 @@ def test_a_measurement_says_what_its_reader_must_know():
     disturbed = replace(CALM, batch_size=32, disturbance=1.52, load=1.04)
     cost = Cost((CALM, disturbed), 1, 1, 1, 1.0, "here")
     first, second, third = Measurement(Accuracy("test", 10, ONE, batch_size=1), cost).caveats
-    assert "At batch size 32 other work disturbed the timing: the untouched model was 1.5 times slower" in first
+    assert "disturbed the timing at batch size 32, by a factor of 1.5" in first
     assert "used 1.0 processors" in second
     assert "accuracy at batch size 1" in third
 
