@@ -10,6 +10,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+UNDISTURBED = 1.2
+"""Differences up to this factor are usual on a shared machine. A busy neighbour causes larger ones."""
+
+LOADED = 0.5
+"""Processors that other programs use beside a busy neighbour. The search itself needs a part of one."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -29,6 +35,11 @@ class Latency:
     workload, a fixed computation that is timed in the same loop. Divided by it, numbers of one machine from different hours can be
     compared. A percentile is None where it has too few samples: p90 needs 64 calls, p99 needs 662 (MLPerf early-stopping rule at
     99% confidence).
+
+    `disturbance` is a factor, 1 or more. It says by how much the untouched model was slower here than in the study's reference; for
+    the reference itself, how far apart the ends of its interval are. The speed-up of a disturbed timing is the smallest that the
+    disturbance allows, so it never looks better than it is; its interval reaches up to what was measured. `load` is the work of
+    other programs meanwhile, in processors; None where it is not known.
     """
 
     batch_size: int
@@ -39,6 +50,13 @@ class Latency:
     baseline_p50_ms: float
     speedup: Interval
     yardstick_ms: float
+    disturbance: float = 1.0
+    load: float | None = None
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether other work on the machine has changed these numbers by more than is usual."""
+        return self.disturbance > UNDISTURBED
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,21 @@ class Cost:
     threads: int
     cold_start_ms: float
     machine: str
+
+    @property
+    def disturbance(self) -> float:
+        """The largest disturbance at a batch size."""
+        return max((latency.disturbance for latency in self.latencies), default=1.0)
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether other work on the machine has disturbed the timing at some batch size."""
+        return self.disturbance > UNDISTURBED
+
+    @property
+    def load(self) -> float | None:
+        """The most work of other programs during a timing, in processors; None where it is not known."""
+        return max((latency.load for latency in self.latencies if latency.load is not None), default=None)
 
     @property
     def busiest(self) -> Latency:
@@ -74,7 +107,8 @@ class Accuracy:
     """The task's metric on one split (higher is better), and the paired difference to the untouched baseline on the same examples.
 
     `difference` is candidate minus baseline. `p_value` tests the hypothesis "no difference": by McNemar's exact test for 0/1
-    scores, otherwise by a paired bootstrap.
+    scores, otherwise by a paired bootstrap. `batch_size` is set where the model's answers depend on the batch: it is the serving
+    batch size with the lowest metric, at which this one was taken.
     """
 
     split: str
@@ -82,6 +116,7 @@ class Accuracy:
     metric: Interval
     difference: Interval | None = None
     p_value: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +128,21 @@ class Measurement:
     peak_memory_bytes: int | None = None
     energy_j_per_prediction: float | None = None
     energy_source: str | None = None
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader must know of these numbers, a sentence each; none as a rule."""
+        told = [
+            f"Other work disturbed the timing at batch size {latency.batch_size}, by a factor of {latency.disturbance:.1f}. "
+            "The speed-up is the smallest that this allows."
+            for latency in self.cost.latencies
+            if latency.is_disturbed
+        ]
+        if (load := self.cost.load) is not None and load > LOADED:
+            told.append(f"Other programs used {load:.1f} processors during the timing.")
+        if (size := self.accuracy.batch_size) is not None:
+            told.append(f"The answers depend on the batch: this is the accuracy at batch size {size}, the worst that is served.")
+        return tuple(told)
 
 
 @dataclass(frozen=True)

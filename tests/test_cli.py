@@ -20,6 +20,7 @@ from autocut.commands.verb import Verb
 from autocut.errors import BundleError, CompilerError, Fault, FaultsError, NoResultError, StudyError
 from autocut.execution.preflight import Preflight, TaskFacts
 from autocut.front import Final, FrontPoint
+from autocut.measure.audit import AuditedMachine
 from autocut.measurement import Accuracy, Cost, Interval, Measurement
 from autocut.recipe import Recipe
 
@@ -127,6 +128,9 @@ def searches(room, monkeypatch, tmp_path):
     )
     monkeypatch.setattr("autocut.stages.methods.known_methods", lambda: KNOWN)
     monkeypatch.setattr("autocut.task.file.compile_task_file", lambda path: None)
+    monkeypatch.setattr("autocut.measure.audit._allowed", lambda: range(8))
+    monkeypatch.setattr(AuditedMachine, "quota", lambda self: None)
+    monkeypatch.setattr("autocut.commands.search._LOOK_S", 0.0)
     room("autocut.execution.worker_pool", WorkerPool=FakePool)
     room("autocut.execution.session", run_search=lambda config, space, *others: seen.append((config, space)) or 0)
     room("autocut.study", open_study=lambda folder: FakeStudy())
@@ -193,6 +197,33 @@ def test_flag_beats_variable_beats_file_beats_default(searches, monkeypatch):
     config, space = searches[0]
     assert (config.budget_s, config.seed, config.threads, config.workers >= 1) == (180, 2, 4, True)
     assert space.name == "quick"
+
+
+def test_workers_fill_the_processors_with_their_threads(searches):
+    """Eight processors: two workers of three threads, which leaves two processors idle."""
+    assert cli.main(["search", "--budget", "3m", "--threads", "3"]) == 0
+    assert searches[0][0].workers == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [(("--threads", "3", "--workers", "3"), "write --workers 2"), (("--threads", "9"), "write --threads 8 --workers 1")],
+)
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_more_threads_than_processors_are_refused(searches, capsys, asked, hint, more):
+    """They would take turns on the processors, and every number would be that of an overloaded machine."""
+    assert cli.main(["search", "--budget", "3m", *asked, *more]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "--threads times --workers must be at most the 8 processors here, got" in told
+    assert hint in told
+    assert searches == []
+
+
+def test_what_may_spoil_timings_is_said_once_and_ends_nothing(searches, monkeypatch, capsys):
+    """The search goes on: a person decides whether to stop it."""
+    monkeypatch.setattr(AuditedMachine, "governors", lambda self: ["powersave"])
+    assert cli.main(["search", "--budget", "3m"]) == 0
+    assert capsys.readouterr().err.count("frequency governor is powersave") == 1
 
 
 def test_the_largest_drop_comes_from_flag_variable_or_file(searches, monkeypatch):

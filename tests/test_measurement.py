@@ -22,6 +22,8 @@ LATENCIES = st.builds(
     baseline_p50_ms=NUMBER,
     speedup=INTERVALS,
     yardstick_ms=NUMBER,
+    disturbance=st.floats(1, 100),
+    load=st.none() | st.floats(0, 64),
 )
 COSTS = st.builds(
     Cost,
@@ -39,6 +41,7 @@ ACCURACIES = st.builds(
     metric=INTERVALS,
     difference=st.none() | INTERVALS,
     p_value=st.none() | NUMBER,
+    batch_size=st.none() | st.integers(1, 512),
 )
 MEASUREMENTS = st.builds(
     Measurement,
@@ -72,6 +75,38 @@ def test_a_latency_is_found_by_its_batch_size():
     assert cost.latency(32) is cost.busiest is latency
     with pytest.raises(KeyError):
         cost.latency(8)
+
+
+ONE = Interval(1.0, 1.0, 1.0)
+CALM = Latency(1, 64, ONE, None, None, 1.0, ONE, 1.0)
+
+
+def test_a_document_of_an_older_version_has_no_disturbance():
+    """It was not looked for: such a number is neither marked nor timed again."""
+    document = to_json(Measurement(Accuracy("test", 10, ONE), Cost((CALM,), 1, 1, 1, 1.0, "here")))
+    for name in ("disturbance", "load"):
+        del document["cost"]["latencies"][0][name]
+    del document["accuracy"]["batch_size"]
+    read = from_json(document)
+    assert (read.cost.is_disturbed, read.cost.load, read.accuracy.batch_size, read.caveats) == (False, None, None, ())
+
+
+def test_the_worst_batch_size_decides_whether_a_cost_is_disturbed():
+    """Its price comes from one of them, its latency from another."""
+    latencies = (replace(CALM, load=0.2), replace(CALM, batch_size=32, disturbance=1.5, load=0.7))
+    cost = Cost(latencies, 1, 1, 1, 1.0, "here")
+    assert (cost.disturbance, cost.load, cost.is_disturbed) == (1.5, 0.7, True)
+    assert not replace(cost, latencies=latencies[:1]).is_disturbed
+
+
+def test_a_measurement_says_what_its_reader_must_know():
+    """A disturbed timing, a busy neighbour, and an accuracy that holds in batches of one size."""
+    disturbed = replace(CALM, batch_size=32, disturbance=1.52, load=1.04)
+    cost = Cost((CALM, disturbed), 1, 1, 1, 1.0, "here")
+    first, second, third = Measurement(Accuracy("test", 10, ONE, batch_size=1), cost).caveats
+    assert "disturbed the timing at batch size 32, by a factor of 1.5" in first
+    assert "used 1.0 processors" in second
+    assert "accuracy at batch size 1" in third
 
 
 def test_a_damaged_document_is_refused():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from autocut import __version__
 from autocut.budget import format_duration, format_size
@@ -19,9 +20,13 @@ from autocut.errors import Fault, FaultsError, InputError, unknown_name
 
 if TYPE_CHECKING:
     from autocut.execution.worker_pool import WorkerPool
+    from autocut.measure.audit import Audit
+    from autocut.measure.load import LoadMeter
     from autocut.space import Space
 
 _DEFAULTS = SearchConfig(task=None, budget_s=0)
+_LOOK_S = 0.2
+"""The work of other programs is watched for so long, while autocut imports what it needs."""
 _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 
 
@@ -42,7 +47,8 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 @click.option("--storage", metavar="URL",
               help="Database of the study, such as postgresql://...  [default: SQLite in the study folder]")  # fmt: skip
 @click.option("--ray-address", metavar="ADDRESS", help="An existing Ray cluster.  [default: a local Ray of its own]")
-@click.option("--workers", type=click.IntRange(1), default=cpu_count, show_default="processors here", help="Trials at a time.")
+@click.option("--workers", type=click.IntRange(1), default=cpu_count, show_default="processors here / threads",
+              help="Trials at a time.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=_DEFAULTS.threads, show_default=True, help="Threads of a served model.")
 @click.option("--sampler", default=_DEFAULTS.sampler, show_default=True, help="Optuna sampler that proposes recipes.")
 @click.option("--seed", type=click.IntRange(0), default=_DEFAULTS.seed, show_default=True, help="Seed of everything random.")
@@ -73,6 +79,8 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
     study, a longer budget extends it.
     """
     console: Console = ctx.obj
+    if ctx.get_parameter_source("workers") is ParameterSource.DEFAULT:
+        options["workers"] = ctx.params["workers"] = _fitting_workers(options["threads"])
     config = SearchConfig(task=task, budget_s=budget, **options)
     if dry_run:
         return _dry_run(ctx, config, console, as_json=as_json)
@@ -81,8 +89,18 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
     return code
 
 
+def _fitting_workers(threads: int) -> int:
+    """Return how many workers with `threads` threads the processors here have room for: one at least, which may be refused."""
+    from autocut.measure.audit import audit_machine
+
+    return max(1, audit_machine().processors // threads)
+
+
 def _run(config: SearchConfig, console: Console, started: float) -> tuple[SearchConfig, int]:
     """Check and search. Return the configuration with its study folder, and the exit code."""
+    from autocut.measure.load import LoadMeter
+
+    meter = LoadMeter()  # before anything starts that works for this search
     from autocut.execution.preflight import preflight
     from autocut.execution.worker_pool import WorkerPool
     from autocut.space import fit_space, read_space_file
@@ -92,6 +110,9 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
     _check_options(config)
     if config.task_path is not None:
         compile_task_file(Path(config.task_path))
+    audit = _audit(config, meter)
+    for warning in audit.warnings:
+        console.warning(warning)
     pool = WorkerPool(config.task_path, threads=config.threads, workers=config.workers, ray_address=config.ray_address)
     with pool:
         # What starts slowly starts while the task is looked at.
@@ -107,7 +128,14 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
 
         from autocut.execution.session import run_search
 
-        return config, run_search(config, space, found, console, started, pool)
+        return config, run_search(config, space, found, console, started, pool, audit)
+
+
+def _audit(config: SearchConfig, meter: LoadMeter) -> Audit:
+    """Look at the machine that times; on a cluster that is another one."""
+    from autocut.measure.audit import Audit, audit_machine
+
+    return Audit(0) if config.ray_address else audit_machine(meter.read(at_least_s=_LOOK_S))
 
 
 def _make_ready(config: SearchConfig, pool: WorkerPool, now_doing: Callable[[str], None]) -> None:
@@ -146,10 +174,13 @@ def _check_sampler(config: SearchConfig) -> None:
 
 def _check_options(config: SearchConfig) -> None:
     """Check what needs neither task nor methods, and no slow import."""
+    from autocut.measure.audit import audit_machine, require_processors
     from autocut.price import price_for
     from autocut.score import parse_limit
     from autocut.space import read_space_file
 
+    if config.ray_address is None:
+        require_processors(config.threads, config.workers, audit_machine().processors)
     space = read_space_file(config.space)
     if space.document.get("device") == "cuda":
         raise InputError(

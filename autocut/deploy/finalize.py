@@ -118,18 +118,18 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     sampling = _TestSample.of_split(pipeline, length(test), request.scoring_s)
     with runner.working():
         fresh.start()  # it imports now, while others may work, and later verifies alone on this machine
+    batch_size = pipeline.scored_batch_size(model, dtype, mode)
     with pipeline.lending(may_borrow=lowering.takes_any_threads(mode)) as lend:
-        with runner.working():
-            predict = lowering.load(artifact.folder, mode, lend())
+        predict = pipeline.open(artifact, model, dtype, mode, lend)
         collector = ExampleCollector(predict, _registered_kind(task), replay_bytes=_MAX_TEST_BYTES)
-        scores = sampling.score(runner, collector.predict, test, lend, collector.watch)
+        scores = sampling.score(runner, collector.predict, test, lend, collector.watch, batch_size)
     with runner.working():
         fresh.wait_until_ready(min(TIMEOUT_S, request.deadline - time.time()))
     untouched = _untouched_scores(pipeline, request.scoring_s)
     with runner.working():
-        accuracy = to_accuracy("test", scores, task.metric_kind, untouched)
+        accuracy = replace(to_accuracy("test", scores, task.metric_kind, untouched), batch_size=batch_size)
     runner.report(StageStarted("timing", ""))
-    cost = pipeline.final_cost(model, dtype, mode, artifact.folder, _samples(request.reference))
+    cost = pipeline.final_cost(model, dtype, mode, artifact, _samples(request.reference))
     largest = cost.latencies[-1]
     inputs = runner.context.samples.serving_inputs(largest.batch_size)
     with runner.working():
@@ -239,13 +239,14 @@ class _TestSample:
         test: Examples,
         lend: Callable[[], object],
         watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+        batch_size: int | None = None,
     ) -> Scores:
-        """Score the examples."""
+        """Score the examples, by default in the task's batches."""
         if self.positions is not None:
-            return SlowScoring(runner, self.positions, self.seconds_each, lend, watch=watch).score(predict, test)
+            return SlowScoring(runner, self.positions, self.seconds_each, lend, watch=watch).score(predict, test, batch_size)
         task = runner.context.task
         with runner.working():
-            return score_model(predict, watch(task.loader(test, task.batch_size)), task.metric_kind)
+            return score_model(predict, watch(task.loader(test, batch_size or task.batch_size)), task.metric_kind)
 
 
 def measure_untouched(pipeline: Pipeline, scoring_s: float = math.inf) -> Measurement:
@@ -274,7 +275,7 @@ def _untouched_scores(pipeline: Pipeline, scoring_s: float) -> Scores:
             settings,
             "untouched/test",
             lambda: pipeline.untouched_predict,
-            lambda predict: sampling.score(runner, predict, test, lend),
+            lambda predict: (sampling.score(runner, predict, test, lend), None),
         )
         return read_scores(runner.run(stage))
 

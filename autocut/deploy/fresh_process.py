@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 
 import autocut
+from autocut.measure import spinning
 from autocut.registry import plug_in_folders
 
 _COMMAND = (sys.executable, "-P", "-m", "autocut.deploy.verify_process")
@@ -186,4 +187,5 @@ def clean_environment(threads: int = 1) -> dict[str, str]:
     needed = (str(Path(autocut.__file__).resolve().parents[1]), *plug_in_folders())
     if elsewhere := [folder for folder in dict.fromkeys(needed) if folder not in installed]:
         environment["PYTHONPATH"] = os.pathsep.join(elsewhere)
-    return environment | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": str(threads)}
+    own = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": str(threads)}
+    return environment | own | spinning.ENVIRONMENT

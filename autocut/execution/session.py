@@ -26,6 +26,7 @@ from autocut.execution.ray_tune import TuneExecutor
 from autocut.execution.resumed_space import left_out, space_document, space_of_study
 from autocut.execution.worker_pool import WorkerPool
 from autocut.front import FrontPoint
+from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.stage_cache import StageCache
@@ -53,7 +54,10 @@ _LAST_WORDS_S = 1.0
 _USUAL_DROP = 0.01
 
 
-def run_search(config: SearchConfig, space: Space, found: Preflight, console: Console, started: float, pool: WorkerPool) -> int:
+def run_search(
+    config: SearchConfig, space: Space, found: Preflight, console: Console, started: float, pool: WorkerPool,
+    audit: Audit | None = None,
+) -> int:  # fmt: skip
     """Search until the budget is spent, then leave a finalized front.
 
     Args:
@@ -63,6 +67,7 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         console: Told on stderr alone.
         started: Reading of `time.time()` from which the budget counts.
         pool: Where the jobs run, with its Ray started.
+        audit: What may spoil timings on this machine, for the study's record.
 
     Returns:
         0: a spent budget is done; 1: the search ran, but left no verified bundle.
@@ -97,7 +102,7 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
     try:
         settings = replace(settings, max_drop=max_drop(study.facts, config))
         # Before the limits: a study that has limits and no such fact is of an older version.
-        study.describe({"max_accuracy_drop": settings.max_drop})
+        study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
         keep_to_libraries(study, found.stage_libraries)
         _check_same_conditions(study, asdict(settings.price), config)
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
@@ -223,6 +228,11 @@ def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:
             f"study was begun {told}, got {100 * asked:g}%", "leave it as it was, or search into another folder: --out"
         )
     return known
+
+
+def _all_warnings(study: Study, audit: Audit | None) -> list[str]:
+    """Return what the audits of all sessions have found: numbers of every session are in the study."""
+    return list(dict.fromkeys([*study.facts.get("machine_audit", ()), *(audit.warnings if audit else ())]))
 
 
 def _check_same_conditions(study: Study, price: dict[str, object], config: SearchConfig) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from autocut.errors import DeadlineError, InputError
 from autocut.execution.fork_client import Report, WorkerDiedError, run_in_fork
 from autocut.execution.server_process import ServerProcess, is_supported
+from autocut.measure import spinning
 from autocut.measure.quiet import QuietLock
 
 _ENVIRONMENT = {
@@ -281,6 +282,7 @@ def _server_process(task_path: str | None) -> Iterator[ServerProcess]:
 
 
 def _prepare_environment(threads: int) -> None:
-    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    wanted = _ENVIRONMENT | spinning.ENVIRONMENT
+    os.environ.update({name: value for name, value in wanted.items() if name not in os.environ})
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))

@@ -13,28 +13,24 @@ Fast calls are sampled a fixed number of times. Rounds of slow calls go on until
 
 from __future__ import annotations
 
-import gc
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import (
     bdtr,
 )  # not scipy.stats: its import takes 0.4 s more, and verification, which holds the machine, imports this
 from torch import Tensor
-from torch.nn import functional
 
+from autocut.measure.load import LoadMeter
+from autocut.measure.turns import Times, reference_workload, time_interleaved
 from autocut.measurement import Interval, Latency
 from autocut.stages.lowering import Predict
 from autocut.task.batches import Inputs, batch_length
-
-Times = NDArray[np.float64]
 
 NARROW = 0.02
 """Slow calls are sampled until the 95% interval of the result is at most this wide, relative to the result."""
@@ -54,13 +50,17 @@ _SETTLED = 0.15
 """A timing of slow calls is final if the interval of its result is at most this wide, relative to the result. A second timing would
 have as few rounds, and so an interval as wide: seven rounds of BERT-base at batch 8 (2 s a call, AMD EPYC) gave 11% twice."""
 _RESAMPLED_ROUNDS = 400_000
-_ATTEMPTS = 3
-_DISTURBED_WIDTH = 0.1
-"""A median whose 95% interval is wider than this, relative to it, was disturbed."""
+_BETWEEN_RUNS = 0.015
+"""Half the 95% interval of what differs from run to run, relative to the ratio of two models that are alike."""
+_UNLIKE = 0.012
+"""... and how much more it is for each e-fold of the ratio: neighbours slow down unlike models unequally.
+
+One run sees nothing of it: neighbours come and go in seconds, and memory lies elsewhere in each process. Intervals of single runs
+held the median of 20 runs in 10 to 15 of them, with this in 18 to 20 (`studies/repeatability`)."""
 _NO_SPEEDUP = Interval(1.0, 1.0, 1.0)
 """The speed-up of the untouched model over itself."""
-_UNDISTURBED = 1.2
-"""Differences up to this factor are usual on a shared machine. A busy neighbour causes larger ones."""
+_SPINNING_S = 0.001
+"""With more than one thread, the threads of the model that was timed last may still spin for this long (`measure/spinning.py`)."""
 _WARMUP_SHARE = 0.1
 """The warm-up of slow calls ends after this share of `max_seconds`, but not before the first round. Each model has answered once
 before that."""
@@ -101,7 +101,7 @@ def measure_latency(
     models = {"candidate": candidate} | ({} if baseline is None else {"baseline": baseline})
     calls = {name: _finishing(model, inputs) for name, model in models.items()} | {"reference": reference_workload()}
     rng = np.random.default_rng(seed)
-    began = time.perf_counter_ns()
+    load, began = LoadMeter(), time.perf_counter_ns()
     warm = _warm_up(calls, warmup, rng, _WARMUP_SHARE * max_seconds)
     left_s = max_seconds - (time.perf_counter_ns() - began) / 1e9
     once = _slow(warm)
@@ -115,99 +115,21 @@ def measure_latency(
         return len(later["candidate"]) + before >= settled and relative_width(_result(_joined(counted, later))) <= narrow
 
     fewest = FEWEST_SAMPLES - before
-    later = time_interleaved(calls, rounds - before, rng, once=once, seconds=left_s, fewest=fewest, enough=is_narrow)
-    return _summarized(_joined(counted, later), batch_length(inputs), rng)
-
-
-def measure_reference(measure: Callable[[], Latency], stop: Callable[[], bool] = lambda: False) -> Latency:
-    """Measure the untouched model alone until nothing disturbs it, at most three times; return the fastest measurement.
-
-    A measurement was disturbed if the interval of its median is wide (`_DISTURBED_WIDTH`). The reference workload tells less: its
-    calls are short, and a neighbour interrupts long calls first. A disturbance makes a model slower, so the fastest measurement was
-    disturbed least. Nothing is repeated once `stop()` is true.
-    """
-    found = [measure()]
-    while len(found) < _ATTEMPTS and relative_width(found[-1].p50_ms) > _DISTURBED_WIDTH and not stop():
-        found.append(measure())
-    return min(found, key=lambda latency: latency.p50_ms.value)
-
-
-def measure_undisturbed(measure: Callable[[], Latency], reference: Latency, stop: Callable[[], bool] = lambda: False) -> Latency:
-    """Measure until the untouched model is about as fast as in `reference`, at most three times; return the closest measurement.
-
-    Nothing is repeated once `stop()` is true.
-
-    Taking turns cancels what slows all calls alike. A neighbour on the same processor does not slow all calls alike: the scheduler
-    interrupts long calls more often than short ones. The untouched model then slows down more than a fast candidate, whose speed-up
-    looks too large (seen: 21x for 4.5x).
-    """
-    found = [measure()]
-    while len(found) < _ATTEMPTS and disturbance(found[-1], reference) > _UNDISTURBED and not stop():
-        found.append(measure())
-    return min(found, key=lambda latency: disturbance(latency, reference))
-
-
-def disturbance(found: Latency, reference: Latency) -> float:
-    """Return the factor, 1 or more, between the untouched model's times in the two: in ms or in units of the reference workload.
-
-    The smaller one counts. A machine that is slower as a whole changes the first alone. The second changes alone where calls of a
-    second leave nothing of the reference workload in the caches: it then takes 10% to 20% longer (GPT-2 on an AMD EPYC).
-    """
-    in_ms = found.baseline_p50_ms / reference.baseline_p50_ms
-    in_units = in_ms * reference.yardstick_ms / found.yardstick_ms
-    return min(max(factor, 1 / factor) for factor in (in_ms, in_units))
+    later = time_interleaved(
+        calls, rounds - before, rng, once=once, warm_s=_warm_s(), seconds=left_s, fewest=fewest, enough=is_narrow
+    )
+    return replace(_summarized(_joined(counted, later), batch_length(inputs), rng), load=load.read())
 
 
 def is_settled(latency: Latency) -> bool:
     """Whether a final timing would tell no more: the calls are so slow that it would know no p90 either."""
-    return latency.samples < _P90_ROUNDS and latency.p90_ms is None and relative_width(latency.speedup) <= _SETTLED
+    is_slow = latency.samples < _P90_ROUNDS and latency.p90_ms is None
+    return is_slow and not latency.is_disturbed and relative_width(latency.speedup) <= _SETTLED
 
 
 def relative_width(interval: Interval) -> float:
     """Return the width of `interval`, relative to its value."""
     return (interval.high - interval.low) / interval.value
-
-
-def time_interleaved(
-    calls: Mapping[str, Callable[[], object]],
-    rounds: int,
-    rng: np.random.Generator,
-    *,
-    once: Collection[str] = (),
-    seconds: float = math.inf,
-    fewest: int = 0,
-    enough: Callable[[Mapping[str, Times]], bool] = lambda _: False,
-) -> dict[str, Times]:
-    """Call each of `calls` twice a round, in an order that `rng` draws for each round, and return the times of the second calls.
-
-    Those named in `once` are called once a round. Python's garbage collector is off meanwhile: its pauses would be added to some
-    random call. Once there are `fewest` rounds, no new one begins after `seconds`, or when `enough(times so far)` is true.
-
-    Returns:
-        Up to `rounds` times in ms for each name. Times with the same position come from the same round.
-    """
-    turns = [(call, name not in once) for name, call in calls.items()]
-    elapsed_ns = np.zeros((rounds, len(turns)), dtype=np.int64)
-    done = 0
-
-    def so_far() -> dict[str, Times]:
-        return {name: elapsed_ns[:done, position] / 1e6 for position, name in enumerate(calls)}
-
-    clock = time.perf_counter_ns
-    with _collector_off():
-        began = clock()
-        for row in elapsed_ns:
-            if done >= fewest and (clock() - began > seconds * 1e9 or (done and enough(so_far()))):
-                break
-            for position in rng.permutation(len(turns)):
-                call, is_twice = turns[position]
-                if is_twice:
-                    call()
-                started = clock()
-                call()
-                row[position] = clock() - started
-            done += 1
-    return so_far()
 
 
 def tail_latency(times: Times, percentile: float, confidence: float = 0.99) -> float | None:
@@ -223,35 +145,6 @@ def tail_latency(times: Times, percentile: float, confidence: float = 0.99) -> f
     cumulated = bdtr(np.arange(len(times) + 1), len(times), 1 - percentile)
     allowed = int(np.searchsorted(cumulated, 1 - confidence, side="right")) - 1
     return None if allowed < 1 else float(np.sort(times)[-allowed])
-
-
-@cache
-def reference_workload() -> Callable[[], object]:
-    """Return a fixed workload of a fraction of a millisecond: a convolution and a matrix product, eager and float32.
-
-    Its time depends on the machine and on other work there, never on the task. So times of different hours are compared in units
-    of it. Records store its median as `yardstick_ms`.
-    """
-    generator = torch.Generator().manual_seed(0)
-    image, kernel = torch.randn(1, 32, 32, 32, generator=generator), torch.randn(32, 32, 3, 3, generator=generator)
-    matrix = torch.randn(128, 128, generator=generator)
-
-    @torch.inference_mode()
-    def run() -> Tensor:
-        return functional.conv2d(image, kernel, padding=1).sum() + (matrix @ matrix).sum()
-
-    return run
-
-
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _warm_up(calls: Mapping[str, Callable[[], object]], rounds: int, rng: np.random.Generator, seconds: float) -> dict[str, Times]:
@@ -286,6 +179,11 @@ def _rounds(samples: int, round_s: float, min_seconds: float, left_s: float) -> 
     return most, max(FEWEST_SAMPLES, int(max(_UNHURRIED_S, min_seconds) / round_s))
 
 
+def _warm_s() -> float:
+    """Return how long a model is called before the call that counts: until the threads of the one before it sleep."""
+    return _SPINNING_S if torch.get_num_threads() > 1 else 0.0
+
+
 def _finishing(predict: Predict, inputs: Inputs) -> Callable[[], object]:
     """Bind the inputs. A GPU only queues the work, so wait for an answer that lies on one."""
 
@@ -307,6 +205,8 @@ def _finishing(predict: Predict, inputs: Inputs) -> Callable[[], object]:
 
 def _summarized(times: Mapping[str, Times], batch_size: int, rng: np.random.Generator) -> Latency:
     p50, speedup = _intervals(times["candidate"], times.get("baseline"), rng)
+    if "baseline" in times:
+        speedup = beyond_one_run(speedup)
     return Latency(
         batch_size=batch_size,
         samples=len(times["candidate"]),
@@ -317,6 +217,18 @@ def _summarized(times: Mapping[str, Times], batch_size: int, rng: np.random.Gene
         speedup=speedup,
         yardstick_ms=float(np.median(times["reference"])),
     )
+
+
+def beyond_one_run(ratio: Interval) -> Interval:
+    """Return the interval that holds the ratio of any run of the same two models, from the interval that one run gives."""
+    return widened(ratio, math.hypot(_BETWEEN_RUNS, _UNLIKE * math.log(ratio.value)))
+
+
+def widened(ratio: Interval, more: float) -> Interval:
+    """Return `ratio` with an interval that also holds an independent error; `more` is half its 95% interval, as a logarithm."""
+    value = ratio.value
+    low, high = (math.exp(math.hypot(math.log(value / end), more)) for end in (ratio.low, ratio.high))
+    return Interval(value, value / low, value * high)
 
 
 def _result(times: Mapping[str, Times]) -> Interval:

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from autocut.measure.accuracy import Scores
+from autocut.measure.disturbance import measure_reference, measure_undisturbed
 from autocut.measure.footprint import compressed_size_bytes, size_bytes
-from autocut.measure.latency import measure_latency, measure_reference, measure_undisturbed
+from autocut.measure.latency import measure_latency
 from autocut.measure.machine import machine_fingerprint
 from autocut.measurement import Cost, Latency, cost_from_json
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
+from autocut.recipe import Lowering
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.task.batches import Inputs, call
@@ -27,6 +29,7 @@ from autocut.task.batches import Inputs, call
 SAMPLES = 64
 """Timed calls of a model at each batch size. Slow models get fewer (see `measure_latency`)."""
 _SCORES = "scores.npz"
+_BATCH_SIZE = "batch_size"
 
 
 def scores_stage(
@@ -35,16 +38,18 @@ def scores_stage(
     settings: Mapping[str, Any],
     method: str,
     load: Callable[[], Predict],
-    score: Callable[[Predict], Scores],
+    score: Callable[[Predict], tuple[Scores, int | None]],
 ) -> Stage[Predict]:
     """Return the stage that scores the model of stage `parent`.
 
-    `load()` returns what runs the model. It ends before the stage begins: compiling is not charged to measuring.
+    `load()` returns what runs the model. It ends before the stage begins: compiling is not charged to measuring. `score` also
+    returns the batch size of serving that the scores are of; None where the answers do not depend on the batch.
     """
 
-    def make(folder: Path, predict: Predict) -> None:
-        scores = score(predict)
+    def make(folder: Path, predict: Predict) -> Facts:
+        scores, batch_size = score(predict)
         np.savez(folder / _SCORES, scores=scores.scores, targets=scores.targets)
+        return {} if batch_size is None else {_BATCH_SIZE: batch_size}
 
     return Stage("accuracy", method, "measuring", runner.key(parent, "accuracy", settings), load, make)
 
@@ -53,6 +58,11 @@ def read_scores(entry: Entry) -> Scores:
     """Read what a scores stage wrote."""
     with np.load(entry.folder / _SCORES, allow_pickle=False) as saved:
         return Scores(saved["scores"], saved["targets"])
+
+
+def scored_batch_size(entry: Entry) -> int | None:
+    """Return the batch size of serving that the scores in `entry` are of; None where the answers do not depend on the batch."""
+    return entry.facts.get(_BATCH_SIZE)
 
 
 def run_eagerly(model: nn.Module) -> Predict:
@@ -66,11 +76,22 @@ def run_eagerly(model: nn.Module) -> Predict:
 
 
 def cost_stage(
-    runner: StageRunner, structure: str, dtype: str, mode: str, prepare: Callable[[], Entry], measure: Callable[[Entry], Cost]
+    runner: StageRunner,
+    structure: str,
+    lowering_: Lowering,
+    prepare: Callable[[], Entry],
+    measure: Callable[[Entry], Cost],
+    again: int = 0,
 ) -> Stage[Entry]:
-    """Return the stage that times `structure` in `dtype` under `mode`, once for all weights: `measure` gets what `prepare` made."""
+    """Return the stage that times `structure` under a lowering, once for all weights: `measure` gets what `prepare` made.
+
+    `again` counts the timings of it that were disturbed.
+    """
+    dtype, mode = lowering_
     batches, threads = list(runner.context.task.serving_batch_sizes), runner.context.threads
-    settings = {"structure": structure, "dtype": dtype, "mode": mode, "batches": batches, "threads": threads}
+    settings: dict[str, Any] = {"structure": structure, "dtype": dtype, "mode": mode, "batches": batches, "threads": threads}
+    if again:
+        settings["again"] = again
     method = lowering.method_versions(dtype, mode)
     key = runner.key("", "cost", settings, method=method, machine=machine_fingerprint())
 
@@ -102,11 +123,13 @@ class Timing:
             )
         return self._cost(latencies, folder, 0.0)
 
-    def time_artifact(self, folder: Path, mode: str, references: Sequence[Latency], samples: int | None) -> Cost:
+    def time_artifact(
+        self, folder: Path, mode: str, references: Sequence[Latency], samples: int | None, check: Callable[[Predict], None]
+    ) -> Cost:
         """Time the model in `folder` at each batch size; `references` are the untouched model's latencies.
 
         With `samples`, the p90 is known if there is time for it. The cold start is that of a machine that others use too. A bundle
-        gets the one that its fresh process has found.
+        gets the one that its fresh process has found. `check` sees the loaded model before it is timed.
         """
         context = self.runner.context
         first = context.samples.serving_inputs(references[0].batch_size)
@@ -115,6 +138,7 @@ class Timing:
             candidate = lowering.load(folder, mode, context.threads)
             candidate(first)
             cold_start_ms = (time.perf_counter() - started) * 1e3
+            check(candidate)
         with self.runner.alone():
             latencies = tuple(
                 measure_undisturbed(

@@ -60,11 +60,11 @@ def sampled(of: int, count: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(of)[:count]
 
 
-def score(runner: StageRunner, predict: Predict, examples: Examples) -> Scores:
-    """Score every one of `examples` in one go; raises what `score_model` raises."""
+def score(runner: StageRunner, predict: Predict, examples: Examples, batch_size: int | None = None) -> Scores:
+    """Score every one of `examples` in one go, by default in the task's batches; raises what `score_model` raises."""
     task = runner.context.task
     with runner.working():
-        return score_model(predict, task.loader(examples, task.batch_size), task.metric_kind)
+        return score_model(predict, task.loader(examples, batch_size or task.batch_size), task.metric_kind)
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,22 @@ class SlowScoring:
     is_decided: Callable[..., bool] | None = None
     watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter
 
-    def score(self, predict: Predict, examples: Examples) -> Scores:
-        """Score the examples; fewer of them where it is decided early. Raises what `score_model` raises, and `DeadlineError`."""
+    def score(self, predict: Predict, examples: Examples, batch_size: int | None = None) -> Scores:
+        """Score the examples, by default in the task's batches; fewer of them where it is decided early.
+
+        Raises what `score_model` raises, and `DeadlineError`.
+        """
         task = self.runner.context.task
+        size = batch_size or task.batch_size
         due = every = looks(len(self.positions)) if self.is_decided else []
         scores: list[Scores] = []
         done = 0
-        for chunk in self._chunks():
+        for chunk in self._chunks(size):
             if self.runner.context.stop():
                 raise DeadlineError("the time granted to the trial is up while the model is scored")
             self.lend()
             with self.runner.working():
-                loader = task.loader(examples, task.batch_size, indices=chunk)
+                loader = task.loader(examples, size, indices=chunk)
                 scores.append(score_model(predict, self.watch(loader), task.metric_kind))
             done += len(chunk)
             if self.is_decided and due and due[0] <= done < len(self.positions):
@@ -102,8 +106,7 @@ class SlowScoring:
                     break
         return _joined(scores)
 
-    def _chunks(self) -> Iterator[NDArray[np.int64]]:
-        batch = self.runner.context.task.batch_size
+    def _chunks(self, batch: int) -> Iterator[NDArray[np.int64]]:
         size = batch * max(1, int(_CHUNK_S / (self.seconds_each * batch)))
         for start in range(0, len(self.positions), size):
             yield self.positions[start : start + size]

@@ -24,6 +24,7 @@ class EarlierTrial:
     is_refused: bool = False  # its bundle was not accepted
     is_stopped: bool = False  # its training was stopped early
     curve: Sequence[float] = ()
+    is_disturbed: bool = False  # its timing was disturbed
 
 
 def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
@@ -47,6 +48,7 @@ def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
             is_refused=final is not None and final.refusal is not None,
             is_stopped=trial.state == "PRUNED",
             curve=trial.curve,
+            is_disturbed=trial.measured is not None and trial.measured.measurement.cost.is_disturbed,
         )
         recall_trial(earlier, state, proposer)
     recipes = {recipe.fingerprint: recipe for recipe in settled}
@@ -66,7 +68,7 @@ def recall_trial(trial: EarlierTrial, state: SearchState, proposer: Proposer) ->
         elif recipe not in state.settings.user_recipes:
             state.recall_stopped(recipe)
         return
-    state.finish(recipe, values, trial.train_seconds, trial.curve)
+    state.finish(recipe, values, trial.train_seconds, trial.curve, is_disturbed=trial.is_disturbed)
     proposer.learn(recipe, state.settings.objective_values(values), state.violations(values))
     if trial.tested is not None:
         broken = state.broken_limits(trial.tested, trial.untouched)

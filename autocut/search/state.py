@@ -128,7 +128,9 @@ class SearchState:
                 self._rungs.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
             case jobs.RecipeMeasured():
                 values = self.values(event.measured.measurement, event.measured.train_seconds)
-                self.finish(event.recipe, values, event.measured.train_seconds, self.curve(event.recipe))
+                is_disturbed = event.measured.measurement.cost.is_disturbed
+                seconds, curve = event.measured.train_seconds, self.curve(event.recipe)
+                self.finish(event.recipe, values, seconds, curve, is_disturbed=is_disturbed)
             case jobs.RecipeFailed() if job.kind == JobKind.PRICE:
                 pass
             case jobs.RecipeFailed() if job.kind == JobKind.FINALIZE:
@@ -167,7 +169,8 @@ class SearchState:
         if self.reference is None:
             self.set_reference(cost)
         self.priced[recipe] = costs_of(cost, self.reference or cost, self.settings.price)
-        self.costs.learn(recipe, self.priced[recipe])
+        if recipe == UNTOUCHED or not cost.is_disturbed:
+            self.costs.learn(recipe, self.priced[recipe])
         self.revision += 1
 
     def set_baseline(self, accuracy: float) -> None:
@@ -189,8 +192,20 @@ class SearchState:
             if recipe not in self.refused:
                 self.front.add(recipe, values)
 
-    def finish(self, recipe: Recipe, values: Mapping[str, float], train_seconds: float = 0.0, curve: Sequence[float] = ()) -> None:
-        """Take in a measured recipe; the curve of a prefix counts once, and the untouched model's own curve does not count."""
+    def finish(
+        self,
+        recipe: Recipe,
+        values: Mapping[str, float],
+        train_seconds: float = 0.0,
+        curve: Sequence[float] = (),
+        *,
+        is_disturbed: bool = False,
+    ) -> None:
+        """Take in a measured recipe; the curve of a prefix counts once, and the untouched model's own curve does not count.
+
+        The values of a disturbed timing are cautious, so they beat nothing that is better. Its costs say nothing of other recipes:
+        whoever needs them has the structure timed again.
+        """
         if recipe.is_trained and recipe.prefix not in self.trained:
             self.curves.learn(curve)
             self.stopped_in_a_row = 0
@@ -204,7 +219,8 @@ class SearchState:
             self.trained.add(recipe.prefix)
             if "prune.ratio" in recipe and recipe.parent is None:
                 self.trained_ratios[family(recipe.prefix)].add(float(recipe["prune.ratio"]))
-        self.costs.learn(recipe, values)
+        if recipe == UNTOUCHED or not is_disturbed:
+            self.costs.learn(recipe, values)
         self._train_seconds[recipe] = train_seconds
         self.revision += 1
 

@@ -62,4 +62,5 @@ def _spread(measurement: Measurement) -> dict[str, Any]:
         row |= {f"{prefix}_p50_ms": latency.p50_ms.value, f"{prefix}_p90_ms": latency.p90_ms, f"{prefix}_p99_ms": latency.p99_ms}
         row |= {f"{prefix}_samples": latency.samples, f"{prefix}_speedup": latency.speedup.value}
         row |= {f"{prefix}_speedup_low": latency.speedup.low, f"{prefix}_speedup_high": latency.speedup.high}
+        row |= {f"{prefix}_disturbance": latency.disturbance, f"{prefix}_load": latency.load}
     return row

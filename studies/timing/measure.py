@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autocut.measure.latency import measure_latency, reference_workload, relative_width, time_interleaved
+from autocut.measure.latency import measure_latency, relative_width
+from autocut.measure.turns import reference_workload, time_interleaved
 from autocut.measurement import Interval
 
 SAMPLES, MIN_SECONDS, MAX_SECONDS = 64, 0.3, 10.0

@@ -65,3 +65,19 @@ def test_a_guess_from_another_lowering_takes_the_first_one_that_was_measured():
             model.learn(RECIPE.with_lowering("fp32", mode), {"usd_per_million": 1.0 / cost})
 
     assert model.scaled(RECIPE.with_lowering("fp32", modes[0])) == {"usd_per_million": 1 / 2}
+
+
+def test_a_disturbed_cost_says_nothing_of_other_recipes(start):
+    """Its structure is timed again by whoever needs it. The untouched model's counts: every other cost refers to it."""
+    state = start().searcher.state
+    values = {"accuracy": 0.9, "usd_per_million": 0.5, "latency_ms": 1.0, "size_bytes": 1e6, "speedup": 2.0, "train_usd": 0.0}
+    before = state.costs.is_known(RECIPE)
+    state.finish(RECIPE, values, is_disturbed=True)
+    assert not before
+    assert not state.costs.is_known(RECIPE)
+    assert RECIPE in state.finished
+
+    state.finish(UNTOUCHED, values, is_disturbed=True)
+    assert state.costs.is_known(UNTOUCHED)
+    state.finish(RECIPE, values)
+    assert state.costs.is_known(RECIPE)

@@ -1,0 +1,93 @@
+"""Calls that take turns on one machine, and the reference workload that takes turns with every model."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+Times = NDArray[np.float64]
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    rng: np.random.Generator,
+    *,
+    once: Collection[str] = (),
+    warm_s: float = 0.0,
+    seconds: float = math.inf,
+    fewest: int = 0,
+    enough: Callable[[Mapping[str, Times]], bool] = lambda _: False,
+) -> dict[str, Times]:
+    """Call each of `calls` twice a round, in an order that `rng` draws for each round, and return the times of the second calls.
+
+    Those named in `once` are called once a round. The others are called for `warm_s` seconds, and at least once, before the call
+    that counts. Python's garbage collector is off meanwhile: its pauses would be added to some random call. Once there are `fewest`
+    rounds, no new one begins after `seconds`, or when `enough(times so far)` is true.
+
+    Returns:
+        Up to `rounds` times in ms for each name. Times with the same position come from the same round.
+    """
+    turns = [(call, name not in once) for name, call in calls.items()]
+    elapsed_ns = np.zeros((rounds, len(turns)), dtype=np.int64)
+    done = 0
+
+    def so_far() -> dict[str, Times]:
+        return {name: elapsed_ns[:done, position] / 1e6 for position, name in enumerate(calls)}
+
+    clock = time.perf_counter_ns
+    with _collector_off():
+        began = clock()
+        for row in elapsed_ns:
+            if done >= fewest and (clock() - began > seconds * 1e9 or (done and enough(so_far()))):
+                break
+            for position in rng.permutation(len(turns)):
+                call, is_twice = turns[position]
+                turn = started = clock()
+                while is_twice and (started == turn or started - turn < warm_s * 1e9):
+                    call()
+                    started = clock()
+                started = clock()
+                call()
+                row[position] = clock() - started
+            done += 1
+    return so_far()
+
+
+@cache
+def reference_workload() -> Callable[[], object]:
+    """Return a fixed workload of a fraction of a millisecond: a convolution and a matrix product, eager and float32.
+
+    Its time depends on the machine and on other work there, never on the task. So times of different hours are compared in units
+    of it. Records store its median as `yardstick_ms`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    image, kernel = torch.randn(1, 32, 32, 32, generator=generator), torch.randn(32, 32, 3, 3, generator=generator)
+    matrix = torch.randn(128, 128, generator=generator)
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return functional.conv2d(image, kernel, padding=1).sum() + (matrix @ matrix).sum()
+
+    return run
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
