@@ -45,7 +45,7 @@ from autocut.deploy.manifest import (
 from autocut.deploy.pickles import refuse_pickles
 from autocut.deploy.readme import readme
 from autocut.errors import AutocutError, BundleError
-from autocut.measurement import Measurement
+from autocut.measurement import Accuracy, Measurement
 from autocut.recipe import Recipe
 from autocut.stages import lowering
 from autocut.stages.graph import Signature
@@ -61,7 +61,8 @@ class Claims:
     `lineage` holds the keys of the stages that made the model, `command` the command that the user typed. If the verifier
     replays only the first `test_examples` of the claimed split, `test_accuracy` is the metric on those. The
     inputs of `synthetic` examples are made up, and have no accuracy. `split_examples` is the size of the split where the claimed
-    accuracy is that of a sample of it. `timed_sizes` are the sizes of free dimensions by batch size.
+    accuracy is that of a sample of it. `timed_sizes` are the sizes of free dimensions by batch size. `validation` is the accuracy
+    that the search chose by.
     """
 
     task: str
@@ -75,6 +76,7 @@ class Claims:
     trial: int | None = None
     lineage: Sequence[str] = ()
     economics: Economics | None = None
+    validation: Accuracy | None = None
     machine_details: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     test_examples: int | None = None
     test_accuracy: float | None = None
@@ -284,6 +286,7 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         created=Created(at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), command=claims.command, autocut=__version__),
         files=hash_files(draft),
         timed_sizes={size: dict(sizes) for size, sizes in claims.timed_sizes.items()} or None,
+        validation=claims.validation,
     )
 
 

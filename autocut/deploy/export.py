@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from autocut.bill import serving_of
 from autocut.deploy.bundle import copy_bundle, hand_out, told_as_bundle_error
 from autocut.deploy.finalize import FinalizationRequest, finalize
 from autocut.deploy.manifest import read_manifest
@@ -98,7 +99,11 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
         untouched_epochs=facts.get("untouched_epochs"),
     )  # fmt: skip
     price = Price(**facts["price"])
-    request = FinalizationRequest(to, record.trial, price, reference, study.spent_s(), command, share_examples=shares)
+    validation = None if record.measured is None else record.measured.measurement.accuracy
+    request = FinalizationRequest(
+        to, record.trial, price, reference, study.spent_s(), command,
+        share_examples=shares, serving=serving_of(facts), validation=validation,
+    )  # fmt: skip
     try:
         done = finalize(Pipeline(context), record.recipe, request)
     except TrialError as error:

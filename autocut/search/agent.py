@@ -247,6 +247,7 @@ class Agent:
             deadline,
             planned.why,
             trials=trials,
+            validation={point.recipe: point.measurement.accuracy for point in self.store.candidates() if point.trial in trials},
             reference=self.state.reference,
             search_seconds=self.budget.total_s,
             patience_s=patience_s,

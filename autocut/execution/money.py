@@ -1,0 +1,45 @@
+"""Money of one search: the facts that the study keeps about it, and what the user reads before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from autocut.bill import bill_of, price_note, serving_of
+from autocut.config import SearchConfig
+from autocut.front import FrontPoint
+from autocut.measure.processor import this_host
+from autocut.price import OWN_PRICE, Price, fit, fit_hint
+from autocut.study import Study
+
+_ELSEWHERE = "ratios hold, dollars may not: prices are of {instance}, and nobody compared it with the machines of the cluster"
+
+
+def describe_money(study: Study, config: SearchConfig, price: Price) -> None:
+    """Keep in the study what the user tells about serving, and whether the price fits this machine. Both may change later.
+
+    Raises:
+        InputError: What the user tells is impossible.
+    """
+    serving = serving_of(study.facts).told(config.requests_per_month, config.grid_intensity)
+    study.describe({"serving": asdict(serving), "price_fit": _fit(price, on_cluster=config.ray_address is not None)})
+
+
+def plan_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return what the user should know about money before the search begins."""
+    note = price_note(facts)
+    return [] if note is None else [f"{note} ({fit_hint(this_host())})"]
+
+
+def bill_lines(study: Study, baseline: FrontPoint | None, point: FrontPoint) -> list[str]:
+    """Return the bill of `point`, and why its dollars may not hold, as lines that belong to the line above them."""
+    bill = bill_of(study.facts, study.spent_s(), None if baseline is None else baseline.values, point.values)
+    note = price_note(study.facts)
+    return [] if bill is None else [f"  {line}" for line in (*bill.lines, *([note] if note else []))]
+
+
+def _fit(price: Price, *, on_cluster: bool) -> str | None:
+    if not on_cluster or price.instance == OWN_PRICE:
+        return fit(price, this_host())
+    return _ELSEWHERE.format(instance=price.instance)
