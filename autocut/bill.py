@@ -9,6 +9,7 @@ from typing import Any
 
 from autocut.budget import format_usd
 from autocut.errors import InputError
+from autocut.front import FrontPoint
 from autocut.price import Price, break_even_predictions, usd_for
 
 WORLD_G_PER_KWH = 481.0
@@ -133,7 +134,7 @@ class Bill:
         )
         training = "" if self.train_usd is None else f", training this recipe once {format_usd(self.train_usd)}"
         return (
-            f"money: {per_million}; the search cost {format_usd(self.search_usd)}{training}",
+            f"{per_million}; the search cost {format_usd(self.search_usd)}{training}",
             *self._month_lines(),
             self._break_even_line(),
         )
@@ -174,8 +175,10 @@ class Bill:
         predictions, days = self.break_even_predictions, self.break_even_days
         if predictions is None:
             return "the search never pays for itself: this model is not cheaper than the untouched one"
-        after = f"{predictions:,.0f} predictions"
-        return f"the search has paid for itself after {after}" + ("" if days is None else f", {days:,.1f} days")
+        after = f"the search has paid for itself after {predictions:,.0f} predictions"
+        if days is None:
+            return after
+        return f"{after}, {days:,.1f} days" if days >= 1 else f"{after}, in less than a day"
 
 
 def price_note(facts: Mapping[str, Any]) -> str | None:
@@ -184,25 +187,39 @@ def price_note(facts: Mapping[str, Any]) -> str | None:
     return note
 
 
-def bill_of(
-    facts: Mapping[str, Any], spent_s: float, untouched: Mapping[str, float] | None, values: Mapping[str, float]
-) -> Bill | None:
-    """Return the bill of a point of a study; None where the study has no price or no measured untouched model.
+def point_bill(facts: Mapping[str, Any], spent_s: float, untouched: FrontPoint | None, point: FrontPoint) -> Bill | None:
+    """Return the bill of a point, by its final timing where it has one; None before the untouched model is measured.
+
+    Every timing of a study is corrected by that of the untouched model, so its cost is the one of the search.
 
     Args:
         facts: The facts of the study.
         spent_s: Seconds that the study has worked.
-        untouched: Values of the untouched model, by the same timing as `values`.
-        values: Values of the point.
+        untouched: The point of the untouched model.
+        point: Any point of the study.
     """
-    if untouched is None or "price" not in facts or not {"usd_per_million"} <= untouched.keys() & values.keys():
+    values = point.values if point.final is None else point.final.values
+    if untouched is None or "price" not in facts:
         return None
     price = Price(**facts["price"])
     return Bill(
         price,
-        untouched["usd_per_million"],
+        untouched.values["usd_per_million"],
         values["usd_per_million"],
         usd_for(price, spent_s),
         values.get("train_usd"),
         serving_of(facts).requests_per_month,
     )
+
+
+def bill_lines(facts: Mapping[str, Any], spent_s: float, untouched: FrontPoint | None, point: FrontPoint) -> list[str]:
+    """Return the bill of a point for a person; empty for the untouched model itself.
+
+    The arguments are those of `point_bill`.
+    """
+    bill = point_bill(facts, spent_s, untouched, point)
+    if bill is None or point == untouched:
+        return []
+    timing = "the timing of the search" if point.final is None else "the final timing"
+    first, *others = bill.lines
+    return [f"money by {timing}: {first}", *others]

@@ -61,9 +61,19 @@ class FakeStudy:
 
     name = "digits"
     objectives = types.MappingProxyType({"accuracy": "maximize", "usd_per_million": "minimize"})
+    facts = types.MappingProxyType(
+        {
+            "price": {"instance": "c7i.large", "usd_per_hour": 0.09, "date": "2026-07-20", "utilization": 1.0},
+            "price_fit": "ratios hold, dollars may not: prices are of another machine",
+        }
+    )
 
     def __init__(self, points=POINTS):
         self._points = points
+
+    def spent_s(self):
+        """An hour."""
+        return 3600.0
 
     def points(self):
         """All."""
@@ -441,6 +451,28 @@ def test_select_says_why_and_how_to_take_it(searches, capsys):
     shown = capsys.readouterr()
     assert "cheapest" in shown.out
     assert "autocut export studies/digits --trial 7 --to out/" in shown.err
+
+
+def test_select_tells_the_bill_and_that_dollars_may_not_hold(searches, capsys):
+    """As text and as JSON: what the search cost, when it has paid for itself, and whose price it is."""
+    assert cli.main(["select", "studies/digits", "--max-accuracy-drop", "1%"]) == 0
+    shown = capsys.readouterr().out
+    assert "$0.250 per million predictions, $1.00 untouched; the search cost $0.0900" in shown
+    assert "the search has paid for itself after 120,000 predictions" in shown
+    assert "ratios hold, dollars may not" in shown
+
+    assert cli.main(["select", "studies/digits", "--max-accuracy-drop", "1%", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["bill"]["break_even_predictions"] == pytest.approx(120_000)
+    assert document["price_note"].startswith("ratios hold")
+
+
+def test_front_says_that_dollars_may_not_hold(searches, capsys):
+    """Beside the table, and in its document."""
+    assert cli.main(["front", "studies/digits"]) == 0
+    assert "ratios hold, dollars may not" in capsys.readouterr().err
+    assert cli.main(["front", "studies/digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["price_note"].startswith("ratios hold")
 
 
 def test_select_with_limits_that_nothing_meets_exits_with_one(searches, capsys):

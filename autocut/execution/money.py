@@ -1,4 +1,4 @@
-"""Money of one search: the facts that the study keeps about it, and what the user reads before and after."""
+"""Money of one search: the facts that the study keeps about it, and what the user reads before it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from autocut.bill import bill_of, price_note, serving_of
+from autocut.bill import price_note, serving_of
 from autocut.config import SearchConfig
-from autocut.front import FrontPoint
 from autocut.measure.processor import this_host
 from autocut.price import OWN_PRICE, Price, fit, fit_hint
 from autocut.study import Study
@@ -30,13 +29,6 @@ def plan_lines(facts: Mapping[str, Any]) -> list[str]:
     """Return what the user should know about money before the search begins."""
     note = price_note(facts)
     return [] if note is None else [f"{note} ({fit_hint(this_host())})"]
-
-
-def bill_lines(study: Study, baseline: FrontPoint | None, point: FrontPoint) -> list[str]:
-    """Return the bill of `point`, and why its dollars may not hold, as lines that belong to the line above them."""
-    bill = bill_of(study.facts, study.spent_s(), None if baseline is None else baseline.values, point.values)
-    note = price_note(study.facts)
-    return [] if bill is None else [f"  {line}" for line in (*bill.lines, *([note] if note else []))]
 
 
 def _fit(price: Price, *, on_cluster: bool) -> str | None:

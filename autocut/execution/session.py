@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import autocut
-from autocut.bill import serving_of
+from autocut.bill import bill_lines, serving_of
 from autocut.budget import Budget, format_duration
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
@@ -290,4 +290,4 @@ def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
     except NoResultError:
         selection = select_point(candidates)
     lines = [f"Trial {selection.point.trial}: {selection.reason}", explain_knobs(points, selection.point)]
-    return "\n".join([*lines, *money.bill_lines(study, baseline, selection.point)])
+    return "\n".join([*lines, *(f"  {line}" for line in bill_lines(study.facts, study.spent_s(), baseline, selection.point))])

@@ -1,8 +1,10 @@
 """Money of a search: facts that may change later, and what the user reads."""
 
+import dataclasses
+
 import pytest
 
-from autocut.bill import UNTOLD, price_note, serving_of
+from autocut.bill import UNTOLD, bill_lines, price_note, serving_of
 from autocut.config import SearchConfig
 from autocut.execution import money
 from autocut.front import FrontPoint
@@ -23,9 +25,12 @@ class Facts:
         """Keep the facts."""
         self.facts |= facts
 
-    def spent_s(self):
-        """An hour."""
-        return 3600.0
+
+class Timing:
+    """What finalization found, as far as the bill needs it."""
+
+    def __init__(self, usd_per_million):
+        self.values = {"usd_per_million": usd_per_million, "train_usd": 0.01}
 
 
 @pytest.fixture
@@ -86,11 +91,26 @@ def test_requests_and_grid_change_without_a_new_study(study):
 
 
 def test_the_search_ends_with_the_bill(study):
-    """An hour at 9 cents, paid back by 1.5 dollars a million, and the note that belongs to the dollars."""
+    """An hour at 9 cents, paid back by 1.5 dollars a million."""
     describe(study, requests_per_month=1e6)
 
-    lines = money.bill_lines(study, a_point(2.0), a_point(0.5))
-    assert lines[0].startswith("  money: $0.500 per million predictions, $2.00 untouched; the search cost $0.0900")
-    assert "  the search has paid for itself after 60,000 predictions, 1.8 days" in lines
-    assert lines[-1].startswith("  ratios hold, dollars may not")
-    assert money.bill_lines(study, None, a_point(0.5)) == []
+    lines = bill_lines(study.facts, 3600.0, a_point(2.0), a_point(0.5))
+    told = "money by the timing of the search: $0.500 per million predictions, $2.00 untouched; the search cost $0.0900"
+    assert lines[0].startswith(told)
+    assert "the search has paid for itself after 60,000 predictions, 1.8 days" in lines
+    assert bill_lines(study.facts, 3600.0, None, a_point(0.5)) == []
+
+
+def test_the_final_timing_makes_the_bill_where_there_is_one(study):
+    """Then the bill is that of the bundle, and it says so."""
+    describe(study, instance="c7a.large")
+    timed_twice = dataclasses.replace(a_point(0.5), final=Timing(0.8))
+
+    assert bill_lines(study.facts, 3600.0, a_point(2.0), timed_twice)[0].startswith("money by the final timing: $0.800 per million")
+
+
+def test_the_untouched_model_has_no_bill(study):
+    """Nothing is saved, and no search was needed."""
+    describe(study)
+
+    assert bill_lines(study.facts, 3600.0, a_point(2.0), a_point(2.0)) == []
