@@ -4,6 +4,8 @@
     model/ ............. the files of the format's own runtime
     examples.npz ....... inputs, targets and this model's outputs, for verification
     README.md .......... how to run it, its numbers, its price
+    serve.py ........... serves it over HTTP by the runtime alone
+    Dockerfile ......... runs serve.py; bundles of older versions have neither
 
 Reading a bundle checks every hash before a runtime sees a byte, and never unpickles.
 """
@@ -44,6 +46,7 @@ from autocut.deploy.manifest import (
 )
 from autocut.deploy.pickles import refuse_pickles
 from autocut.deploy.readme import readme
+from autocut.deploy.serving import serving_files
 from autocut.errors import AutocutError, BundleError
 from autocut.measurement import Accuracy, Measurement
 from autocut.recipe import Recipe
@@ -228,7 +231,9 @@ def _finish(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Ma
     (draft / README).touch()
     try:
         manifest = _manifest(draft, claims, examples)
-        (draft / README).write_text(readme(draft / MODEL_FOLDER, manifest), encoding="utf-8")
+        model = draft / MODEL_FOLDER
+        for name, text in {README: readme(model, manifest), **serving_files(model, manifest)}.items():
+            (draft / name).write_text(text, encoding="utf-8")
         manifest = manifest.model_copy(update={"files": hash_files(draft)})
         # Through JSON and back, so that the claims are what a reader will see, to the last digit.
         manifest = Manifest.model_validate(json.loads(json.dumps(manifest.content, allow_nan=False)))

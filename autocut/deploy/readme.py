@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
-from autocut.deploy.manifest import MODEL_FOLDER, Manifest, TensorSignature
+from autocut.deploy.manifest import Manifest, TensorSignature
+from autocut.deploy.serving import PORT, SERVE, runtime_lines, serving_code
 from autocut.measurement import Accuracy, Latency
 from autocut.recipe import Recipe
-from autocut.stages.compile import ExampleCall, modes
 
 
 def readme(model: Path, manifest: Manifest) -> str:
     """Return the README's Markdown for the model files in folder `model`."""
-    parts = [_head(manifest), _how_to_run(model, manifest), _numbers(manifest), _price(manifest), _files(manifest)]
+    parts = [
+        _head(manifest),
+        _how_to_run(model, manifest),
+        _how_to_serve(model, manifest),
+        _numbers(manifest),
+        _price(manifest),
+        _files(manifest),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -35,17 +44,27 @@ def _how_to_run(model: Path, manifest: Manifest) -> str:
         f"```python\nimport autocut, torch\ntorch.set_num_threads({threads})\nmodel = autocut.load('.', threads={threads})\n"
         f"output = model({_autocut_inputs(manifest)})\n```\n\n"
         f"With the format's own runtime alone (versions it was made with: {_versions(manifest)}):\n\n"
-        f"```python\n{_runtime_code(model, manifest)}\n```\n\n"
+        f"```python\n{runtime_lines(model, manifest, tuple(_zeros(manifest).values()), _arrays(manifest))}\n```\n\n"
         "Check it: `autocut verify .`"
     )
 
 
-def _runtime_code(model: Path, manifest: Manifest) -> str:
-    """Code for the runtime alone, from the compile mode."""
-    mode = modes.method(manifest.mode).options
-    files = tuple(f"{MODEL_FOLDER}/{path.relative_to(model).as_posix()}" for path in sorted(model.glob(mode.files)))
-    call = ExampleCall(model.parent, files, tuple(_zeros(manifest).values()), _arrays(manifest), manifest.measurement.cost.threads)
-    return mode.run_lines(call)
+def _how_to_serve(model: Path, manifest: Manifest) -> str:
+    code = serving_code(model, manifest)
+    if code is None:
+        return f"## Serve it\n\nThis bundle has no server: the code of {manifest.mode} above cannot be called again and again."
+    one = len(manifest.inputs) == 1
+    body = json.dumps({"inputs": "..." if one else {signature.name: "..." for signature in manifest.inputs}})
+    tag = re.sub(r"[^a-z0-9]+", "-", manifest.task.lower()).strip("-") or "model"
+    return (
+        "## Serve it\n\n`serve.py` answers HTTP with JSON, one call at a time, by the runtime alone. It checks neither the hashes "
+        "nor who calls: keep it behind what does.\n\n"
+        f"```bash\npip install {' '.join(code.requirements)}\npython {SERVE} --port {PORT}\n```\n\n"
+        "Or in a container:\n\n"
+        f"```bash\ndocker build -t {tag} .\ndocker run -p {PORT}:{PORT} {tag}\n```\n\n"
+        f'`GET /health` answers `{{"status": "ok"}}`; `POST /predict` takes `{body}` with nested lists, the batch first, and '
+        'gives `{"output": ...}`.'
+    )
 
 
 def _numbers(manifest: Manifest) -> str:
@@ -139,7 +158,8 @@ def _files(manifest: Manifest) -> str:
         )
     return (
         "## Its files\n\n`manifest.json` holds the recipe, the measurement, the machine, the command and the SHA-256 of every "
-        "file; `examples.npz` inputs, targets and this model's outputs; `model/` what the runtime loads.\n\n"
+        "file; `examples.npz` inputs, targets and this model's outputs; `model/` what the runtime loads; "
+        "`serve.py` and `Dockerfile`, if there, what serves it.\n\n"
         f"{data}{large}"
     )
 
