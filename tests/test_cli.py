@@ -18,9 +18,11 @@ import pytest
 from autocut import cli
 from autocut.commands.verb import Verb
 from autocut.errors import BundleError, CompilerError, Fault, FaultsError, NoResultError, StudyError
+from autocut.execution import money
 from autocut.execution.preflight import Preflight, TaskFacts
 from autocut.front import Final, FrontPoint
 from autocut.measurement import Accuracy, Cost, Interval, Measurement
+from autocut.price import Host
 from autocut.recipe import Recipe
 
 KNOWN = {
@@ -228,6 +230,25 @@ def test_dry_run_shows_each_value_with_its_source_and_runs_nothing(searches, mon
     assert settings["seed"] == {"value": 2, "source": "AUTOCUT_SEARCH_SEED"}
     assert settings["threads"] == {"value": 4, "source": "mine.toml"}
     assert settings["utilization"] == {"value": 1.0, "source": "default"}
+    assert searches == []
+
+
+def test_dry_run_says_whose_price_it_is(searches, monkeypatch, capsys):
+    """Before hours are spent, the user reads that the price is of another machine."""
+    monkeypatch.setattr(money, "this_host", lambda: Host("Apple M3", "", "aarch64", 8))
+
+    assert cli.main(["search", "--budget", "5m", "--dry-run"]) == 0
+    assert "this machine is Apple M3, 8 cores (--price-per-hour takes the price of this machine)" in capsys.readouterr().err
+    assert cli.main(["search", "--budget", "5m", "--price-per-hour", "0.1", "--dry-run"]) == 0
+    assert "dollars may not" not in capsys.readouterr().err
+
+
+def test_requests_and_grid_are_checked_before_anything_starts(searches, capsys):
+    """An impossible number ends with exit code 2 and says what to type."""
+    assert cli.main(["search", "--budget", "5m", "--requests-per-month", "nan"]) == 2
+    assert "--requests-per-month" in capsys.readouterr().err
+    assert cli.main(["search", "--budget", "5m", "--grid-intensity", "inf"]) == 2
+    assert "--grid-intensity must be 0 or more, got inf" in capsys.readouterr().err
     assert searches == []
 
 

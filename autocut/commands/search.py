@@ -168,6 +168,7 @@ def _check_options(config: SearchConfig) -> None:
 
 
 def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_json: bool) -> int:
+    from autocut.execution import money
     from autocut.stages.methods import known_methods
     from autocut.task.check import check_task
 
@@ -190,6 +191,8 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
         faults += check_task(config.task)
     if faults:
         raise FaultsError("configuration", faults)
+    for line in money.plan_lines(money.price_fit(config)):
+        console.info(line)
     console.info("task and space are sound; nothing was run")
     return 0
 

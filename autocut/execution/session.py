@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import autocut
-from autocut.bill import bill_lines, serving_of
+from autocut.bill import bill_lines, price_note, serving_of
 from autocut.budget import Budget, format_duration
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
@@ -100,7 +100,7 @@ def run_search(config: SearchConfig, space: Space, found: Preflight, console: Co
         # Before the limits: a study that has limits and no such fact is of an older version.
         study.describe({"max_accuracy_drop": settings.max_drop})
         _check_same_conditions(study, asdict(settings.price), config)
-        money.describe_money(study, config, settings.price)
+        money.describe_money(study, config)
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
         if budget.left() <= 0:
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
@@ -147,7 +147,7 @@ class _Search:
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
         StageCache(self.study.stages_dir, self.config.cache_bytes).sweep()
-        console.plan([*self.agent.plan_lines(), *money.plan_lines(self.study.facts), self.examples_line])
+        console.plan([*self.agent.plan_lines(), *money.plan_lines(price_note(self.study.facts)), self.examples_line])
         with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)

@@ -9,7 +9,7 @@ from autocut.config import SearchConfig
 from autocut.execution import money
 from autocut.front import FrontPoint
 from autocut.measurement import Accuracy, Cost, Interval, Measurement
-from autocut.price import Host, price_for
+from autocut.price import Host
 from autocut.recipe import Recipe
 
 GENOA = Host("AMD EPYC", "AuthenticAMD 25/17", "x86_64", 2)
@@ -42,8 +42,7 @@ def study(monkeypatch):
 
 def describe(study, instance="c7i.large", **told):
     """Start a search of `study` with these flags."""
-    config = SearchConfig(None, 60.0, instance=instance, **told)
-    money.describe_money(study, config, price_for(config.instance, config.price_per_hour))
+    money.describe_money(study, SearchConfig(None, 60.0, instance=instance, **told))
 
 
 def a_point(usd_per_million):
@@ -57,7 +56,7 @@ def test_the_plan_says_that_the_price_is_of_another_machine_and_what_to_type(stu
     """Before hours are spent."""
     describe(study)
 
-    line = money.plan_lines(study.facts)[0]
+    line = money.plan_lines(price_note(study.facts))[0]
     assert "c7i.large (Intel Sapphire Rapids, 2 vCPU), this machine is AMD EPYC Genoa, 2 cores" in line
     assert "--instance c7a.large" in line
     assert "--price-per-hour" in line
@@ -68,7 +67,7 @@ def test_a_fitting_instance_or_the_users_price_silences_it(study, told):
     """Then dollars are those of this machine."""
     describe(study, **told)
 
-    assert money.plan_lines(study.facts) == []
+    assert money.plan_lines(price_note(study.facts)) == []
     assert price_note(study.facts) is None
 
 
