@@ -15,12 +15,18 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from autocut import load
 from autocut.deploy import serving
+from autocut.deploy.bundle import Claims, write_bundle
+from autocut.deploy.examples import collect_examples
 from autocut.deploy.http_server import Service, make_server
 from autocut.deploy.manifest import read_manifest
 from autocut.deploy.serving import DOCKERFILE
+from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
+from autocut.recipe import Recipe
+from autocut.stages import lowering
 
 
 def steps_of(bundle):
@@ -172,3 +178,37 @@ def test_an_error_ends_one_request_and_not_the_server():
     finally:
         server.shutdown()
         server.server_close()
+
+
+class Convolution(nn.Module):
+    """Inductor compiles it for each batch size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 4, 3)
+
+    def forward(self, x):
+        """Filtered image."""
+        return self.convolution(x.reshape(-1, 1, 4, 8)).flatten(1)
+
+
+@pytest.mark.slow
+def test_a_model_compiled_for_some_batch_sizes_serves_any_number(tmp_path):
+    """The bundle has a package for 2 and one for 16; five examples are three calls."""
+    inputs = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+    model = Convolution().eval()
+    artifact, bundle = tmp_path / "artifact", tmp_path / "bundle"
+    artifact.mkdir()
+    lowering.lower(model, "fp32", "aot_inductor", [torch.zeros(16, 32)], artifact, batch_sizes=(16, 2))
+    predict = lowering.load(artifact, "aot_inductor", 1)
+    examples = collect_examples(predict, [(torch.zeros(16, 32), torch.zeros(16, dtype=torch.long))])
+    latency = Latency(2, 64, Interval(1, 1, 1), None, None, 1.0, Interval(1, 1, 1), 1.0)
+    measurement = Measurement(Accuracy("test", 16, Interval(0, 0, 1)), Cost((latency,), 1, 1, 1, 1.0, "m"))
+    recipe = Recipe({"quantize.dtype": "fp32", "compile.mode": "aot_inductor"})
+    write_bundle(artifact, bundle, Claims("conv", recipe, measurement, {}, None, "accuracy", "autocut export", 0), examples)
+
+    with container(bundle, tmp_path / "image") as address:
+        status, document = ask(f"{address}/predict", {"inputs": inputs.tolist()})
+
+    assert status == 200
+    torch.testing.assert_close(torch.tensor(document["output"]), model(inputs), rtol=1e-4, atol=1e-4)
