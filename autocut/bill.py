@@ -10,7 +10,7 @@ from typing import Any
 from autocut.budget import format_usd
 from autocut.errors import InputError
 from autocut.front import FrontPoint
-from autocut.price import Price, break_even_predictions, usd_for
+from autocut.price import Price, break_even_predictions, fit, host_of, usd_for
 
 WORLD_G_PER_KWH = 481.0
 """Electricity of the world made so much CO2 on average in 2023 (Ember, as published by Statista on 2024-07-03). Countries differ:
@@ -182,7 +182,12 @@ class Bill:
 
 
 def price_note(facts: Mapping[str, Any]) -> str | None:
-    """Return why dollars of a study may not hold on its machine (`price.fit`); None where they do, or where nobody compared."""
+    """Return why dollars of a study may not hold on its machine (`price.fit`); None where they do.
+
+    A study of an older version was never compared with its price. It is now, by the machine that it describes.
+    """
+    if "price_fit" not in facts and "price" in facts and "machine" in facts:
+        return fit(Price(**facts["price"]), host_of(facts["machine"]))
     note: str | None = facts.get("price_fit")
     return note
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,6 +20,7 @@ OWN_PRICE = "a machine of your own"
 """Takes the place of the instance's name when the user gives the price."""
 
 _HOUR_S = 3600.0
+_VENDORS = {"AMD": "AuthenticAMD", "Intel": "GenuineIntel"}
 
 Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -64,6 +65,19 @@ class Host:
     architecture: str
     cores: int
     gpu: str | None = None
+
+
+def host_of(machine: Mapping[str, Any]) -> Host:
+    """Return the host that the facts of a study describe as its `machine`.
+
+    They name an x86 processor with family, model and stepping at the end, such as "AMD EPYC 25/17/1", and say less of others.
+    """
+    cpu = str(machine.get("cpu", ""))
+    found = re.fullmatch(r"(.*?) ?(\d+)/(\d+)/\d+", cpu)
+    vendor = next((vendor for word, vendor in _VENDORS.items() if word in cpu), None)
+    processor = f"{vendor} {found[2]}/{found[3]}" if found and vendor else ""
+    name, cores = (found[1] if found else cpu), int(machine.get("cores", 0))
+    return Host(name, processor, str(machine.get("architecture", "")), cores, machine.get("gpu"))
 
 
 class _Sheet(BaseModel):

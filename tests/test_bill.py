@@ -94,6 +94,16 @@ def test_a_study_of_an_older_version_tells_nothing_about_serving():
     assert price_note({}) is None
 
 
+def test_a_study_of_an_older_version_is_compared_with_its_price_when_it_is_read():
+    """Its facts describe the machine; what a search of today has found beats that."""
+    price = {"instance": "c7i.large", "usd_per_hour": 0.08925, "date": "2026-07-20", "utilization": 1.0}
+    machine = {"cpu": "AMD EPYC 25/17/1", "architecture": "x86_64", "cores": 2, "gpu": None}
+
+    assert price_note({"price": price, "machine": machine}).endswith("this machine is AMD EPYC Genoa, 2 cores")
+    assert price_note({"price": price | {"instance": "c7a.large"}, "machine": machine}) is None
+    assert price_note({"price": price, "machine": machine, "price_fit": None}) is None
+
+
 def test_what_the_user_told_before_stays_until_it_is_told_anew():
     """The same search command without the flag must not forget it."""
     told = UNTOLD.told(3e6, 30.0)

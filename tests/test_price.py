@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocut.errors import FaultsError, InputError, UnknownNameError
-from autocut.price import Host, Price, break_even_predictions, fit, fit_hint, load_prices, price_for, usd_for, usd_per_million
+from autocut.price import (
+    Host,
+    Price,
+    break_even_predictions,
+    fit,
+    fit_hint,
+    host_of,
+    load_prices,
+    price_for,
+    usd_for,
+    usd_per_million,
+)
 
 POSITIVE = st.floats(1e-4, 1e4)
 
@@ -78,6 +89,19 @@ def test_a_name_around_the_gpus_model_does_not_matter():
     host = Host("Intel(R) Xeon(R) Platinum 8275CL", "GenuineIntel 6/85", "x86_64", 96, "NVIDIA A100-SXM4-40GB")
 
     assert fit(price_for("p4d.24xlarge"), host) is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "host"),
+    [
+        ({"cpu": "AMD EPYC 25/17/1", "architecture": "x86_64", "cores": 2, "gpu": None}, GENOA),
+        ({"cpu": "Intel(R) Xeon(R) Processor 6/143/8", "architecture": "x86_64", "cores": 2}, SAPPHIRE),
+        ({"cpu": "aarch64", "architecture": "aarch64", "cores": 4}, Host("aarch64", "", "aarch64", 4)),
+    ],
+)
+def test_the_facts_of_a_study_describe_its_host(machine, host):
+    """Studies of older versions keep the processor in words."""
+    assert host_of(machine) == host
 
 
 def test_the_hint_names_an_instance_that_fits():
