@@ -39,7 +39,8 @@ class SearchConfig:
 
     None means: for `task`, the embedded digits task; for `out`, ``studies/<task name>``; for `storage`, an SQLite file in that
     folder; for `ray_address`, a local Ray of our own; for `price_per_hour`, the price of `instance` in the price sheet; for
-    `max_accuracy_drop`, what the study was begun with, and `LARGEST_DROP` for a new study.
+    `max_accuracy_drop`, what the study was begun with, and `LARGEST_DROP` for a new study; for `requests_per_month` (predictions)
+    and `grid_intensity` (grams of CO2 per kWh), what the study was told last, and `bill.Serving` for a new study.
 
     The agent varies the recipes of the front, and `sampler` proposes further recipes. In studies/search_efficiency multivariate TPE
     was as good as TPE in half of the time, and a little better than random recipes.
@@ -58,6 +59,8 @@ class SearchConfig:
     instance: str = "c7i.large"
     price_per_hour: float | None = None
     utilization: float = 1.0
+    requests_per_month: float | None = None
+    grid_intensity: float | None = None
     limits: tuple[str, ...] = ()
     max_accuracy_drop: float | None = None
     try_recipes: tuple[Path, ...] = ()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
+import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autocut.errors import Fault, FaultsError, InputError, unknown_name
 
@@ -19,6 +20,7 @@ OWN_PRICE = "a machine of your own"
 """Takes the place of the instance's name when the user gives the price."""
 
 _HOUR_S = 3600.0
+_VENDORS = {"AMD": "AuthenticAMD", "Intel": "GenuineIntel"}
 
 Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -27,8 +29,10 @@ Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Price:
     """Price of the whole machine for an hour, and the share of that hour in which it serves predictions.
 
-    Throughput is measured with one process and the stated threads, but the whole machine is charged. So on a machine with more
-    processors the result is an upper bound. `date` is the day of the price sheet, or "as given".
+    Throughput is measured with one process and the stated threads, and this process is charged with the whole machine. A machine
+    with more processors could run several processes for the same price; how much these would slow each other down is not measured.
+    So dollars are those of one process on a machine of its own. Ratios between models do not depend on the price.
+    `date` is the day of the price sheet, or "as given".
     """
 
     instance: str
@@ -48,18 +52,93 @@ class Price:
             )
 
 
-class PriceSheet(BaseModel):
-    """Dated prices by instance name, read from TOML."""
+@dataclass(frozen=True)
+class Host:
+    """A machine, as far as a price depends on it.
 
+    `processor` is how /proc/cpuinfo names its kind: vendor and family/model, on Arm implementer/part. `cores` are what the system
+    counts as processors, as a cloud counts vCPUs. `gpu` is None where there is none.
+    """
+
+    name: str
+    processor: str
+    architecture: str
+    cores: int
+    gpu: str | None = None
+
+
+def host_of(machine: Mapping[str, Any]) -> Host:
+    """Return the host that the facts of a study describe as its `machine`.
+
+    They name an x86 processor with family, model and stepping at the end, such as "AMD EPYC 25/17/1", and say less of others.
+    """
+    cpu = str(machine.get("cpu", ""))
+    found = re.fullmatch(r"(.*?) ?(\d+)/(\d+)/\d+", cpu)
+    vendor = next((vendor for word, vendor in _VENDORS.items() if word in cpu), None)
+    processor = f"{vendor} {found[2]}/{found[3]}" if found and vendor else ""
+    name, cores = (found[1] if found else cpu), int(machine.get("cores", 0))
+    return Host(name, processor, str(machine.get("architecture", "")), cores, machine.get("gpu"))
+
+
+class _Sheet(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1]
-    date: dt.date
+
+class Processor(_Sheet):
+    """A kind of processor: its architecture, and its names in /proc/cpuinfo (`Host.processor`)."""
+
+    architecture: Literal["x86_64", "aarch64"]
+    ids: tuple[str, ...] = Field(min_length=1)
+
+
+class Instance(_Sheet):
+    """A machine for rent. It has one of `processors`."""
+
+    usd_per_hour: Usd
+    vcpus: int = Field(ge=1)
+    memory_gib: float = Field(gt=0)
+    processors: tuple[str, ...] = Field(min_length=1)
+    accelerator: str | None = None
+
+    @property
+    def described(self) -> str:
+        """Processor, vCPUs and accelerator, for a person."""
+        accelerator = f", {self.accelerator}" if self.accelerator else ""
+        return f"{' or '.join(self.processors)}, {self.vcpus} vCPU{accelerator}"
+
+
+class DatedPrices(_Sheet):
+    """What one cloud charged in one region on one day."""
+
+    cloud: str
     region: str
-    terms: str
-    currency: Literal["USD"]
+    date: str = Field(pattern=r"^\d{4}(-\d\d(-\d\d)?)?$")
     source: str
-    usd_per_hour: dict[str, Usd] = Field(min_length=1)
+    instances: dict[str, Instance] = Field(min_length=1)
+
+
+class PriceSheet(_Sheet):
+    """Dated prices of instances and their processors, read from TOML."""
+
+    schema_version: Literal[2]
+    currency: Literal["USD"]
+    processors: dict[str, Processor]
+    sheets: tuple[DatedPrices, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> PriceSheet:
+        names = [name for sheet in self.sheets for name in sheet.instances]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"an instance must have one price, got two of {', '.join(sorted(twice))}")
+        used = {processor for instance in self.instances.values() for processor in instance.processors}
+        if unknown := used - self.processors.keys():
+            raise ValueError(f"processors must be those of [processors], got {', '.join(sorted(unknown))}")
+        return self
+
+    @property
+    def instances(self) -> Mapping[str, Instance]:
+        """All instances by name."""
+        return {name: instance for sheet in self.sheets for name, instance in sheet.instances.items()}
 
     def price(self, instance: str, utilization: float = 1.0) -> Price:
         """Return the price of `instance`.
@@ -67,9 +146,27 @@ class PriceSheet(BaseModel):
         Raises:
             UnknownNameError: The sheet has no such instance; the hint gives the nearest one.
         """
-        if instance not in self.usd_per_hour:
-            raise unknown_name("--instance", instance, self.usd_per_hour)
-        return Price(instance, self.usd_per_hour[instance], self.date.isoformat(), utilization)
+        for sheet in self.sheets:
+            if instance in sheet.instances:
+                return Price(instance, sheet.instances[instance].usd_per_hour, sheet.date, utilization)
+        raise unknown_name("--instance", instance, self.instances)
+
+    def fits(self, instance: Instance, host: Host) -> bool:
+        """Whether `host` has a processor of the same kind as `instance`, as many of them, and its accelerator."""
+        kinds = [self.processors[name] for name in instance.processors]
+        same_kind = any(host.architecture == kind.architecture and host.processor in kind.ids for kind in kinds)
+        return same_kind and host.cores == instance.vcpus and _has_accelerator(host, instance.accelerator)
+
+    def fitting(self, host: Host) -> Sequence[str]:
+        """Return the instances that fit `host`, the cheapest first."""
+        fitting = {name: instance for name, instance in self.instances.items() if self.fits(instance, host)}
+        return sorted(fitting, key=lambda name: fitting[name].usd_per_hour)
+
+    def described(self, host: Host) -> str:
+        """Name the processor, cores and GPU of `host` for a person."""
+        known = [name for name, kind in self.processors.items() if host.processor in kind.ids]
+        gpu = f", {host.gpu}" if host.gpu else ""
+        return f"{known[0] if known else host.name}, {host.cores} {'core' if host.cores == 1 else 'cores'}{gpu}"
 
 
 @cache
@@ -98,6 +195,36 @@ def price_for(instance: str, price_per_hour: float | None = None, utilization: f
     if price_per_hour is not None:
         return Price(OWN_PRICE, price_per_hour, "as given", utilization)
     return load_prices().price(instance, utilization)
+
+
+def fit(price: Price, host: Host) -> str | None:
+    """Say why dollars of `price` may not hold on `host`; None where they hold, or where the price is the user's own.
+
+    Ratios between models are measured on `host` and hold there at any price.
+    """
+    if price.instance == OWN_PRICE:
+        return None
+    sheet = load_prices()
+    instance = sheet.instances.get(price.instance)
+    if instance is not None and sheet.fits(instance, host):
+        return None
+    described = "unknown to the price sheet" if instance is None else instance.described
+    return f"ratios hold, dollars may not: prices are of {price.instance} ({described}), this machine is {sheet.described(host)}"
+
+
+def fit_hint(host: Host) -> str:
+    """Say what to type for dollars that fit `host`."""
+    fitting = load_prices().fitting(host)
+    own = "--price-per-hour takes the price of this machine"
+    return f"--instance {fitting[0]} fits it, and {own}" if fitting else own
+
+
+def _has_accelerator(host: Host, accelerator: str | None) -> bool:
+    """Whether the GPU of `host` is of the model of `accelerator`. Drivers write more around it: "NVIDIA A100-SXM4-40GB"."""
+    if accelerator is None:
+        return True
+    model = accelerator.split()[-1]
+    return re.search(rf"\b{re.escape(model)}\b", host.gpu or "") is not None
 
 
 def usd_per_million(price_per_hour: float, throughput_per_s: float, utilization: float = 1.0) -> float:

@@ -18,10 +18,12 @@ import pytest
 from autocut import cli
 from autocut.commands.verb import Verb
 from autocut.errors import BundleError, CompilerError, Fault, FaultsError, NoResultError, StudyError
+from autocut.execution import money
 from autocut.execution.preflight import Preflight, TaskFacts
 from autocut.front import Final, FrontPoint
 from autocut.measure.audit import AuditedMachine
 from autocut.measurement import Accuracy, Cost, Interval, Measurement
+from autocut.price import Host
 from autocut.recipe import Recipe
 
 KNOWN = {
@@ -62,9 +64,19 @@ class FakeStudy:
 
     name = "digits"
     objectives = types.MappingProxyType({"accuracy": "maximize", "usd_per_million": "minimize"})
+    facts = types.MappingProxyType(
+        {
+            "price": {"instance": "c7i.large", "usd_per_hour": 0.09, "date": "2026-07-20", "utilization": 1.0},
+            "price_fit": "ratios hold, dollars may not: prices are of another machine",
+        }
+    )
 
     def __init__(self, points=POINTS):
         self._points = points
+
+    def spent_s(self):
+        """An hour."""
+        return 3600.0
 
     def points(self):
         """All."""
@@ -249,6 +261,25 @@ def test_dry_run_shows_each_value_with_its_source_and_runs_nothing(searches, mon
     assert settings["seed"] == {"value": 2, "source": "AUTOCUT_SEARCH_SEED"}
     assert settings["threads"] == {"value": 4, "source": "mine.toml"}
     assert settings["utilization"] == {"value": 1.0, "source": "default"}
+    assert searches == []
+
+
+def test_dry_run_says_whose_price_it_is(searches, monkeypatch, capsys):
+    """Before hours are spent, the user reads that the price is of another machine."""
+    monkeypatch.setattr(money, "this_host", lambda: Host("Apple M3", "", "aarch64", 8))
+
+    assert cli.main(["search", "--budget", "5m", "--dry-run"]) == 0
+    assert "this machine is Apple M3, 8 cores (--price-per-hour takes the price of this machine)" in capsys.readouterr().err
+    assert cli.main(["search", "--budget", "5m", "--price-per-hour", "0.1", "--dry-run"]) == 0
+    assert "dollars may not" not in capsys.readouterr().err
+
+
+def test_requests_and_grid_are_checked_before_anything_starts(searches, capsys):
+    """An impossible number ends with exit code 2 and says what to type."""
+    assert cli.main(["search", "--budget", "5m", "--requests-per-month", "nan"]) == 2
+    assert "--requests-per-month" in capsys.readouterr().err
+    assert cli.main(["search", "--budget", "5m", "--grid-intensity", "inf"]) == 2
+    assert "--grid-intensity must be 0 or more, got inf" in capsys.readouterr().err
     assert searches == []
 
 
@@ -472,6 +503,28 @@ def test_select_says_why_and_how_to_take_it(searches, capsys):
     shown = capsys.readouterr()
     assert "cheapest" in shown.out
     assert "autocut export studies/digits --trial 7 --to out/" in shown.err
+
+
+def test_select_tells_the_bill_and_that_dollars_may_not_hold(searches, capsys):
+    """As text and as JSON: what the search cost, when it has paid for itself, and whose price it is."""
+    assert cli.main(["select", "studies/digits", "--max-accuracy-drop", "1%"]) == 0
+    shown = capsys.readouterr().out
+    assert "$0.250 per million predictions, $1.00 untouched; the search cost $0.0900" in shown
+    assert "the search has paid for itself after 120,000 predictions" in shown
+    assert "ratios hold, dollars may not" in shown
+
+    assert cli.main(["select", "studies/digits", "--max-accuracy-drop", "1%", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["bill"]["break_even_predictions"] == pytest.approx(120_000)
+    assert document["price_note"].startswith("ratios hold")
+
+
+def test_front_says_that_dollars_may_not_hold(searches, capsys):
+    """Beside the table, and in its document."""
+    assert cli.main(["front", "studies/digits"]) == 0
+    assert "ratios hold, dollars may not" in capsys.readouterr().err
+    assert cli.main(["front", "studies/digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["price_note"].startswith("ratios hold")
 
 
 def test_select_with_limits_that_nothing_meets_exits_with_one(searches, capsys):

@@ -76,6 +76,7 @@ def select(
     **choice: Any,
 ) -> int:
     """Pick one point of STUDY's front, and say why in one line."""
+    from autocut.bill import bill_lines, point_bill, price_note
     from autocut.deploy.select import explain_knobs, select_point
     from autocut.score import parse_limit
     from autocut.study import open_study
@@ -89,12 +90,16 @@ def select(
     candidates = points if baseline is None or baseline.trial in {point.trial for point in points} else [*points, baseline]
     selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], **choice)
     knobs = explain_knobs(opened.points(), selection.point, choice["minimize"] or "cost")
+    money = opened.facts, opened.spent_s(), baseline, selection.point
     if as_json:
+        bill = point_bill(*money)
         described = {"reason": selection.reason, "knobs": knobs, "point": _point_document(selection.point)}
-        console.document({"schema_version": 1, "study": opened.name, **described})
+        told = {"bill": None if bill is None else bill.document, "price_note": price_note(opened.facts)}
+        console.document({"schema_version": 1, "study": opened.name, **described, **told})
         return 0
     _print_points([selection.point], console)
-    console.data(f"\n{selection.reason}\n{knobs}")
+    note = price_note(opened.facts)
+    console.data("\n".join(["", selection.reason, knobs, *bill_lines(*money), *([note] if note else [])]))
     console.info(f"take it: autocut export {study} --trial {selection.point.trial} --to out/")
     return 0
 
@@ -107,6 +112,8 @@ def print_front(study: Study, console: Console, *, as_json: bool = False, everyt
     Raises:
         NoResultError: No trial has completed yet.
     """
+    from autocut.bill import price_note
+
     points = study.points() if everything else study.front()
     if as_json:
         console.document(front_document(study, points))
@@ -116,10 +123,14 @@ def print_front(study: Study, console: Console, *, as_json: bool = False, everyt
     baseline = _untouched(study)
     beaten = [baseline] if baseline is not None and baseline.trial not in {point.trial for point in points} else []
     _print_points([*points, *beaten], console, {point.trial for point in beaten})
+    if note := price_note(study.facts):
+        console.info(note)
 
 
 def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]:
     """Return the JSON document of a front."""
+    from autocut.bill import price_note
+
     baseline = _untouched(study)
     return {
         "schema_version": 1,
@@ -127,6 +138,7 @@ def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]
         "objectives": dict(study.objectives),
         "points": [_point_document(point) for point in points],
         "baseline": _point_document(baseline) if baseline is not None else None,
+        "price_note": price_note(study.facts),
     }
 
 

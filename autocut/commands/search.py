@@ -36,6 +36,7 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
     "autocut search --budget 5m --space quick",
     "autocut search task.py --budget 8h",
     "autocut search task.py --budget 8h --limit 'latency_ms<=5' --instance c7i.large",
+    "autocut search task.py --budget 8h --price-per-hour 0.09 --requests-per-month 3e6",
     "autocut search task.py --budget 8h --max-accuracy-drop 1%",
     "autocut search task.py --budget 30m --dry-run",
 )
@@ -58,6 +59,10 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="Price of this machine, instead of --instance.")  # fmt: skip
 @click.option("--utilization", type=click.FloatRange(0, 1, min_open=True), default=_DEFAULTS.utilization, show_default=True,
               help="Share of the paid hour that serves predictions.")  # fmt: skip
+@click.option("--requests-per-month", type=click.FloatRange(0, min_open=True), metavar="N", show_default="as told last",
+              help="Predictions of a month, for the monthly bill. May change later.")  # fmt: skip
+@click.option("--grid-intensity", type=click.FloatRange(0), metavar="G_PER_KWH", show_default="as told last, else of the world",
+              help="Grams of CO2 for each kWh of electricity. May change later.")  # fmt: skip
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT",
               help="A bound that a point must keep: 'latency_ms<=5'. Repeatable.")  # fmt: skip
 @click.option("--max-accuracy-drop", type=PERCENT, show_default=f"{LARGEST_DROP:.0%}",
@@ -174,6 +179,7 @@ def _check_sampler(config: SearchConfig) -> None:
 
 def _check_options(config: SearchConfig) -> None:
     """Check what needs neither task nor methods, and no slow import."""
+    from autocut.bill import Serving
     from autocut.measure.audit import audit_machine, require_processors
     from autocut.price import price_for
     from autocut.score import parse_limit
@@ -188,11 +194,13 @@ def _check_options(config: SearchConfig) -> None:
             "choose default, quick, deploy-only or training-only",
         )
     price_for(config.instance, config.price_per_hour, config.utilization)
+    Serving().told(config.requests_per_month, config.grid_intensity)
     for limit in config.limits:
         parse_limit(limit)
 
 
 def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_json: bool) -> int:
+    from autocut.execution import money
     from autocut.space import read_space_file
     from autocut.stages.methods import known_methods
     from autocut.task.check import check_task
@@ -216,6 +224,8 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
         faults += check_task(config.task, trains=read_space_file(config.space).trains)
     if faults:
         raise FaultsError("configuration", faults)
+    for line in money.plan_lines(money.price_fit(config)):
+        console.info(line)
     console.info("task and space are sound; nothing was run")
     return 0
 

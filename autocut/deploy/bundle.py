@@ -4,6 +4,8 @@
     model/ ............. the files of the format's own runtime
     examples.npz ....... inputs, targets and this model's outputs, for verification
     README.md .......... how to run it, its numbers, its price
+    serve.py ........... serves it over HTTP by the runtime alone
+    Dockerfile ......... runs serve.py; bundles of older versions have neither
 
 Reading a bundle checks every hash before a runtime sees a byte, and never unpickles.
 """
@@ -44,8 +46,9 @@ from autocut.deploy.manifest import (
 )
 from autocut.deploy.pickles import refuse_pickles
 from autocut.deploy.readme import readme
+from autocut.deploy.serving import serving_files
 from autocut.errors import AutocutError, BundleError
-from autocut.measurement import Measurement
+from autocut.measurement import Accuracy, Measurement
 from autocut.recipe import Recipe
 from autocut.stages import lowering
 from autocut.stages.graph import Signature
@@ -61,7 +64,8 @@ class Claims:
     `lineage` holds the keys of the stages that made the model, `command` the command that the user typed. If the verifier
     replays only the first `test_examples` of the claimed split, `test_accuracy` is the metric on those. The
     inputs of `synthetic` examples are made up, and have no accuracy. `split_examples` is the size of the split where the claimed
-    accuracy is that of a sample of it. `timed_sizes` are the sizes of free dimensions by batch size.
+    accuracy is that of a sample of it. `timed_sizes` are the sizes of free dimensions by batch size. `validation` is the accuracy
+    that the search chose by.
     """
 
     task: str
@@ -75,6 +79,7 @@ class Claims:
     trial: int | None = None
     lineage: Sequence[str] = ()
     economics: Economics | None = None
+    validation: Accuracy | None = None
     machine_details: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     test_examples: int | None = None
     test_accuracy: float | None = None
@@ -226,7 +231,9 @@ def _finish(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Ma
     (draft / README).touch()
     try:
         manifest = _manifest(draft, claims, examples)
-        (draft / README).write_text(readme(draft / MODEL_FOLDER, manifest), encoding="utf-8")
+        model = draft / MODEL_FOLDER
+        for name, text in {README: readme(model, manifest), **serving_files(model, manifest)}.items():
+            (draft / name).write_text(text, encoding="utf-8")
         manifest = manifest.model_copy(update={"files": hash_files(draft)})
         # Through JSON and back, so that the claims are what a reader will see, to the last digit.
         manifest = Manifest.model_validate(json.loads(json.dumps(manifest.content, allow_nan=False)))
@@ -284,6 +291,7 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         created=Created(at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), command=claims.command, autocut=__version__),
         files=hash_files(draft),
         timed_sizes={size: dict(sizes) for size, sizes in claims.timed_sizes.items()} or None,
+        validation=claims.validation,
     )
 
 

@@ -9,6 +9,7 @@ from statistics import median
 
 import torch
 
+from autocut.bill import serving_of
 from autocut.budget import format_duration
 from autocut.deploy.bundle import copy_bundle, hand_out, told_as_bundle_error
 from autocut.deploy.finalize import FinalizationRequest, finalize
@@ -109,7 +110,11 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
         untouched_epochs=facts.get("untouched_epochs"),
     )  # fmt: skip
     price = Price(**facts["price"])
-    request = FinalizationRequest(to, record.trial, price, reference, study.spent_s(), command, share_examples=shares)
+    validation = None if record.measured is None else record.measured.measurement.accuracy
+    request = FinalizationRequest(
+        to, record.trial, price, reference, study.spent_s(), command,
+        share_examples=shares, serving=serving_of(facts), validation=validation,
+    )  # fmt: skip
     try:
         pipeline = Pipeline(context) if retrain else Pipeline(context, partial(_refuse_training, study, record.trial))
         done = finalize(pipeline, record.recipe, request)

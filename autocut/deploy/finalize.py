@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autocut.bill import UNTOLD, Bill, Serving
 from autocut.deploy.bundle import Claims, write_bundle
 from autocut.deploy.examples import (
     ExampleBatch,
@@ -29,20 +30,21 @@ from autocut.deploy.examples import (
     write_examples,
 )
 from autocut.deploy.fresh_process import FreshProcess
-from autocut.deploy.manifest import Economics
+from autocut.deploy.manifest import economics_of
 from autocut.deploy.synthetic import synthetic_examples
 from autocut.deploy.verify import TIMEOUT_S, Verification, verify_bundle
 from autocut.errors import DeadlineError
 from autocut.measure.accuracy import Scores, score_model, to_accuracy
 from autocut.measure.energy import find_meters, measure_energy
 from autocut.measure.machine import describe_machine
-from autocut.measurement import Cost, Measurement
+from autocut.measure.processor import this_host
+from autocut.measurement import Accuracy, Cost, Measurement
 from autocut.pipeline.measuring_stages import read_scores, scores_stage
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.scoring import SlowScoring, sample_size, sampled
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import StageContext, StageRunner
-from autocut.price import Price, break_even_predictions
+from autocut.price import Price, fit, usd_for
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import values_of
 from autocut.search.jobs import StageStarted
@@ -74,6 +76,7 @@ class FinalizationRequest:
     `reference` is the untouched model's cost, `search_seconds` the whole time of the search. `deadline` is a reading of
     `time.time()`: a verification that still runs then is stopped. `share_examples` is false where the bundle must carry no real
     examples, whatever the task says. Where scoring is slow, a sample of the test split is scored, in about `scoring_s` seconds.
+    `validation` is the accuracy by which the recipe was chosen.
     """
 
     to: Path
@@ -85,6 +88,8 @@ class FinalizationRequest:
     deadline: float = math.inf
     share_examples: bool = True
     scoring_s: float = math.inf
+    serving: Serving = UNTOLD
+    validation: Accuracy | None = None
 
 
 @dataclass(frozen=True)
@@ -302,9 +307,9 @@ def _claims(
 ) -> Claims:
     task, price = context.task, request.price
     values = values_of(measurement, request.reference, price, model.train_seconds)
-    usd_per_million = values["usd_per_million"]
-    untouched = usd_per_million * values["speedup"]
-    search_usd = price.usd_per_hour * request.search_seconds / 3600
+    usd_per_million, train_usd = values["usd_per_million"], values["train_usd"]
+    untouched, search_usd = usd_per_million * values["speedup"], usd_for(price, request.search_seconds)
+    bill = Bill(price, untouched, usd_per_million, search_usd, train_usd, request.serving.requests_per_month)
     return Claims(
         task=task.name,
         recipe=recipe,
@@ -319,15 +324,7 @@ def _claims(
         if task.dynamic is None
         else {size: sizes_of(task.dynamic, context.samples.serving_inputs(size)) for size in task.serving_batch_sizes},
         lineage=(*model.lineage, artifact.key),
-        economics=Economics(
-            instance=price.instance,
-            price_per_hour=price.usd_per_hour,
-            price_date=price.date,
-            utilization=price.utilization,
-            usd_per_million=usd_per_million,
-            baseline_usd_per_million=untouched,
-            search_usd=search_usd,
-            break_even_predictions=break_even_predictions(search_usd, untouched, usd_per_million),
-        ),
+        economics=economics_of(bill, request.serving, measurement.energy_j_per_prediction, fit(price, this_host())),
+        validation=request.validation,
         machine_details=asdict(describe_machine()),
     )

@@ -25,8 +25,10 @@ from pydantic import (
     model_validator,
 )
 
+from autocut.bill import Bill, Serving
 from autocut.errors import BundleError, VerificationError
-from autocut.measurement import Measurement
+from autocut.measurement import Accuracy, Measurement
+from autocut.price import Price
 from autocut.recipe import Recipe, Value
 
 SCHEMA_VERSION = 1
@@ -36,6 +38,8 @@ README = "README.md"
 MODEL_FOLDER = "model"
 
 _MAX_MANIFEST_BYTES = 4 * 2**20
+_RECENT = ("timed_sizes", "validation")
+"""Fields of the manifest that are written only where they say something."""
 
 
 def _plain_path(path: str) -> str:
@@ -104,7 +108,15 @@ class ExamplesClaim(_Record):
 
 
 class Economics(_Record):
-    """Money: the cost of a million predictions, and the number of them after which the search has paid for itself (None: never)."""
+    """Money: the cost of a million predictions, and the number of them after which the search has paid for itself (None: never).
+
+    The fields from `price_fit` on are written only where they say something, so that older versions read all other bundles:
+
+    - `price_fit`: why dollars may not hold on the machine that measured (`price.fit`).
+    - `train_usd`: training this recipe once.
+    - `requests_per_month`: what the user told; the bill of a month follows from it.
+    - `co2_g_per_million`: grams of CO2 of a million predictions, at `grid_g_per_kwh`, which `grid_source` gives.
+    """
 
     instance: str
     price_per_hour: float = Field(gt=0)
@@ -114,6 +126,44 @@ class Economics(_Record):
     baseline_usd_per_million: float = Field(ge=0)
     search_usd: float = Field(ge=0)
     break_even_predictions: float | None = Field(default=None, ge=0)
+    price_fit: str | None = None
+    train_usd: float | None = Field(default=None, ge=0)
+    requests_per_month: float | None = Field(default=None, gt=0)
+    co2_g_per_million: float | None = Field(default=None, ge=0)
+    grid_g_per_kwh: float | None = Field(default=None, ge=0)
+    grid_source: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if name == "break_even_predictions" or value is not None}
+
+    @property
+    def bill(self) -> Bill:
+        """The same money as a bill."""
+        price = Price(self.instance, self.price_per_hour, self.price_date, self.utilization)
+        amounts = (self.baseline_usd_per_million, self.usd_per_million, self.search_usd, self.train_usd)
+        return Bill(price, *amounts, self.requests_per_month)
+
+
+def economics_of(bill: Bill, serving: Serving, energy_j_per_prediction: float | None, price_fit: str | None) -> Economics:
+    """Return what a manifest says about money and CO2. `price_fit` says why dollars may not hold on this machine."""
+    joules = energy_j_per_prediction
+    return Economics(
+        instance=bill.price.instance,
+        price_per_hour=bill.price.usd_per_hour,
+        price_date=bill.price.date,
+        utilization=bill.price.utilization,
+        usd_per_million=bill.usd_per_million,
+        baseline_usd_per_million=bill.untouched_usd_per_million,
+        search_usd=bill.search_usd,
+        break_even_predictions=bill.break_even_predictions,
+        price_fit=price_fit,
+        train_usd=bill.train_usd,
+        requests_per_month=bill.requests_per_month,
+        co2_g_per_million=None if joules is None else serving.grams_per_million(joules),
+        grid_g_per_kwh=None if joules is None else serving.grid_g_per_kwh,
+        grid_source=None if joules is None else serving.grid_source,
+    )
 
 
 class Environment(_Record):
@@ -137,7 +187,9 @@ class Manifest(_Record):
     """Everything that a bundle claims about itself.
 
     `timed_sizes` holds, by batch size, the sizes of the free dimensions at which the latency was measured. A model without free
-    dimensions has none, and its manifest does not name the field, so that older versions read it.
+    dimensions has none, and its manifest does not name the field, so that older versions read it. `validation` is the accuracy by
+    which the search chose this model; `measurement` has the one of the split that nothing was chosen by. Bundles of older versions
+    do not name it.
     """
 
     schema_version: Literal[1]
@@ -160,10 +212,11 @@ class Manifest(_Record):
     created: Created
     files: tuple[BundleFile, ...] = Field(min_length=1)
     timed_sizes: dict[int, dict[str, int]] | None = None
+    validation: Accuracy | None = None
 
     @model_serializer(mode="wrap")
     def _only_what_is_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in serialize(self).items() if name != "timed_sizes" or value is not None}
+        return {name: value for name, value in serialize(self).items() if name not in _RECENT or value is not None}
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:

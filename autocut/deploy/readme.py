@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
-from autocut.deploy.manifest import MODEL_FOLDER, Manifest, TensorSignature
-from autocut.measurement import Latency
+from autocut.deploy.manifest import Manifest, TensorSignature
+from autocut.deploy.serving import PORT, SERVE, runtime_lines, serving_code
+from autocut.measurement import Accuracy, Latency
 from autocut.recipe import Recipe
-from autocut.stages.compile import ExampleCall, modes
 
 
 def readme(model: Path, manifest: Manifest) -> str:
     """Return the README's Markdown for the model files in folder `model`."""
-    parts = [_head(manifest), _how_to_run(model, manifest), _numbers(manifest), _price(manifest), _files(manifest)]
+    parts = [
+        _head(manifest),
+        _how_to_run(model, manifest),
+        _how_to_serve(model, manifest),
+        _numbers(manifest),
+        _price(manifest),
+        _files(manifest),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -35,31 +44,37 @@ def _how_to_run(model: Path, manifest: Manifest) -> str:
         f"```python\nimport autocut, torch\ntorch.set_num_threads({threads})\nmodel = autocut.load('.', threads={threads})\n"
         f"output = model({_autocut_inputs(manifest)})\n```\n\n"
         f"With the format's own runtime alone (versions it was made with: {_versions(manifest)}):\n\n"
-        f"```python\n{_runtime_code(model, manifest)}\n```\n\n"
+        f"```python\n{runtime_lines(model, manifest, tuple(_zeros(manifest).values()), _arrays(manifest))}\n```\n\n"
         "Check it: `autocut verify .`"
     )
 
 
-def _runtime_code(model: Path, manifest: Manifest) -> str:
-    """Code for the runtime alone, from the compile mode."""
-    mode = modes.method(manifest.mode).options
-    files = tuple(f"{MODEL_FOLDER}/{path.relative_to(model).as_posix()}" for path in sorted(model.glob(mode.files)))
-    call = ExampleCall(model.parent, files, tuple(_zeros(manifest).values()), _arrays(manifest), manifest.measurement.cost.threads)
-    return mode.run_lines(call)
+def _how_to_serve(model: Path, manifest: Manifest) -> str:
+    code = serving_code(model, manifest)
+    if code is None:
+        return f"## Serve it\n\nThis bundle has no server: the code of {manifest.mode} above cannot be called again and again."
+    one = len(manifest.inputs) == 1
+    body = json.dumps({"inputs": "..." if one else {signature.name: "..." for signature in manifest.inputs}})
+    tag = re.sub(r"[^a-z0-9]+", "-", manifest.task.lower()).strip("-") or "model"
+    return (
+        "## Serve it\n\n`serve.py` answers HTTP with JSON, one call at a time, by the runtime alone. It checks neither the hashes "
+        "nor who calls: keep it behind what does.\n\n"
+        f"```bash\npip install {' '.join(code.requirements)}\npython {SERVE} --port {PORT}\n```\n\n"
+        "Or in a container:\n\n"
+        f"```bash\ndocker build -t {tag} .\ndocker run -p {PORT}:{PORT} {tag}\n```\n\n"
+        f'`GET /health` answers `{{"status": "ok"}}`; `POST /predict` takes `{body}` with nested lists, the batch first, and '
+        'gives `{"output": ...}`.'
+    )
 
 
 def _numbers(manifest: Manifest) -> str:
     measurement = manifest.measurement
-    accuracy = measurement.accuracy
+    accuracy, chosen_by = measurement.accuracy, manifest.validation
     whole = manifest.verification.split_examples
     examples = f"{accuracy.examples} of {whole}" if whole else f"{accuracy.examples}"
-    rows = [
-        f"| {manifest.metric} ({accuracy.split}, {examples} examples) | {accuracy.metric.value:.4f} | "
-        f"{accuracy.metric.low:.4f} to {accuracy.metric.high:.4f} |"
-    ]
-    if accuracy.difference is not None:
-        gap = accuracy.difference
-        rows.append(f"| difference to the untouched model | {gap.value:+.4f} | {gap.low:+.4f} to {gap.high:+.4f} |")
+    rows = _accuracy_rows(manifest.metric, accuracy, examples)
+    if chosen_by is not None:
+        rows += _accuracy_rows(manifest.metric, chosen_by, str(chosen_by.examples), "; the search chose by it")
     for latency in measurement.cost.latencies:
         rows += _latency_rows(latency)
     rows.append(
@@ -70,14 +85,36 @@ def _numbers(manifest: Manifest) -> str:
     )
     if measurement.peak_memory_bytes is not None:
         rows.append(f"| peak memory | {measurement.peak_memory_bytes / 2**20:.1f} MiB | |")
-    threads = measurement.cost.threads
-    counted = "1 thread" if threads == 1 else f"{threads} threads"
+    rows += _energy_rows(manifest)
     return (
         "## Its numbers\n\n| what | value | 95% interval |\n|---|---|---|\n"
         + "\n".join(rows)
-        + f"\n\nMeasured with {counted} on `{manifest.environment.machine}`, seed {manifest.seed}. "
+        + f"\n\nMeasured with {_counted(manifest)} on `{manifest.environment.machine}`, seed {manifest.seed}. "
         "Another machine gives other latencies."
     )
+
+
+def _accuracy_rows(metric: str, accuracy: Accuracy, examples: str, note: str = "") -> list[str]:
+    value = accuracy.metric
+    split = f"{accuracy.split}, {examples} examples{note}"
+    rows = [f"| {metric} ({split}) | {value.value:.4f} | {value.low:.4f} to {value.high:.4f} |"]
+    if (gap := accuracy.difference) is not None:
+        rows.append(
+            f"| its difference to the untouched model ({accuracy.split}) | {gap.value:+.4f} | {gap.low:+.4f} to {gap.high:+.4f} |"
+        )
+    return rows
+
+
+def _energy_rows(manifest: Manifest) -> list[str]:
+    joules, source = manifest.measurement.energy_j_per_prediction, manifest.measurement.energy_source
+    if joules is None:
+        return []
+    rows = [f"| energy of a prediction ({source}) | {joules:.3g} J | |"]
+    economics = manifest.economics
+    if economics is not None and economics.co2_g_per_million is not None:
+        grid = f"{economics.grid_g_per_kwh:g} g per kWh: {economics.grid_source}"
+        rows.append(f"| CO2 of a million predictions ({grid}) | {economics.co2_g_per_million:.3g} g | |")
+    return rows
 
 
 def _latency_rows(latency: Latency) -> list[str]:
@@ -92,17 +129,17 @@ def _price(manifest: Manifest) -> str:
     economics = manifest.economics
     if economics is None:
         return "## Its price\n\nNo price was given when it was exported."
-    if economics.break_even_predictions is None:
-        break_even = "It never pays back the search: it is not cheaper than the untouched model."
-    else:
-        after = f"{economics.break_even_predictions:,.0f} predictions"
-        break_even = f"The search (${economics.search_usd:.4g}) has paid for itself after {after}."
+    told = [*economics.bill.lines, *([economics.price_fit] if economics.price_fit else [])]
     return (
-        f"## Its price\n\n${economics.usd_per_million:.4g} per million predictions, "
-        f"${economics.baseline_usd_per_million:.4g} for the untouched model, "
-        f"on {economics.instance} at ${economics.price_per_hour:g} per hour (price of {economics.price_date}, "
-        f"utilization {economics.utilization:.0%}). {break_even}"
+        f"## Its price\n\nOn {economics.instance} at ${economics.price_per_hour:g} per hour (price of {economics.price_date}, "
+        f"utilization {economics.utilization:.0%}). One process with {_counted(manifest)} is charged with the whole machine.\n\n"
+        + "\n".join(f"- {line[0].upper()}{line[1:]}." for line in told)
     )
+
+
+def _counted(manifest: Manifest) -> str:
+    threads = manifest.measurement.cost.threads
+    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def _files(manifest: Manifest) -> str:
@@ -121,7 +158,8 @@ def _files(manifest: Manifest) -> str:
         )
     return (
         "## Its files\n\n`manifest.json` holds the recipe, the measurement, the machine, the command and the SHA-256 of every "
-        "file; `examples.npz` inputs, targets and this model's outputs; `model/` what the runtime loads.\n\n"
+        "file; `examples.npz` inputs, targets and this model's outputs; `model/` what the runtime loads; "
+        "`serve.py` and `Dockerfile`, if there, what serves it.\n\n"
         f"{data}{large}"
     )
 

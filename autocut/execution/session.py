@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import autocut
+from autocut.bill import bill_lines, price_note, serving_of
 from autocut.budget import Budget, format_duration
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
 from autocut.deploy.select import explain_knobs, select_point, untouched
 from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
+from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
 from autocut.execution.executor import run_jobs
 from autocut.execution.preflight import Preflight
@@ -105,6 +107,7 @@ def run_search(
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
         keep_to_libraries(study, found.stage_libraries)
         _check_same_conditions(study, asdict(settings.price), config)
+        money.describe_money(study, config)
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
         if budget.left() <= 0:
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
@@ -142,6 +145,7 @@ class _Search:
             price=settings.price,
             command=self.command,
             share_examples=config.examples,
+            serving=serving_of(study.facts),
         )
         self.publisher = Publisher(study)
         self.examples_line = examples_line(by_task=found.task.shares_examples, by_flag=config.examples)
@@ -150,7 +154,7 @@ class _Search:
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
         StageCache(self.study.stages_dir, self.config.cache_bytes).sweep()
-        console.plan([*self.agent.plan_lines(), self.examples_line])
+        console.plan([*self.agent.plan_lines(), *money.plan_lines(price_note(self.study.facts)), self.examples_line])
         with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)
@@ -297,4 +301,5 @@ def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
         selection = select_point(candidates, max_accuracy_drop=_USUAL_DROP)
     except NoResultError:
         selection = select_point(candidates)
-    return f"Trial {selection.point.trial}: {selection.reason}\n{explain_knobs(points, selection.point)}"
+    lines = [f"Trial {selection.point.trial}: {selection.reason}", explain_knobs(points, selection.point)]
+    return "\n".join([*lines, *(f"  {line}" for line in bill_lines(study.facts, study.spent_s(), baseline, selection.point))])

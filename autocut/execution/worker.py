@@ -182,6 +182,8 @@ class _Worker:
             job.deadline,
             share_examples=setting.share_examples,
             scoring_s=scoring_s,
+            serving=setting.serving,
+            validation=job.validation.get(recipe),
         )
         done = finalize(self.pipeline, recipe, request)
         self.pipeline.runner.tell_waiting()  # what it takes is predicted from its seconds without this

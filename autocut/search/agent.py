@@ -18,10 +18,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from autocut.budget import Budget, format_duration
+from autocut.measurement import Accuracy
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search import deaths, early_stopping, finalists
 from autocut.search.early_stopping import StoppingRule, is_beaten
@@ -254,6 +255,7 @@ class Agent:
             deadline,
             planned.why,
             trials=trials,
+            validation=self._validation(trials),
             reference=self.state.reference,
             search_seconds=self.budget.total_s,
             patience_s=patience_s,
@@ -265,6 +267,11 @@ class Agent:
         )
         self.state.start(job, planned.purpose, self.budget.clock())
         return job
+
+    def _validation(self, trials: Collection[int]) -> dict[Recipe, Accuracy]:
+        """Return the validation accuracies of `trials`, by recipe."""
+        points = self.store.candidates() if trials else []
+        return {point.recipe: point.measurement.accuracy for point in points if point.trial in trials}
 
     # ---- what workers report ----------------------------------------
 

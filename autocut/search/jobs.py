@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from autocut.bill import UNTOLD, Serving
 from autocut.measurement import Accuracy, Cost, Measured, Measurement, Rung
 from autocut.price import Price
 from autocut.recipe import Recipe
@@ -76,6 +77,7 @@ class Job:
     """Reading of `time.time()`. The worker stops at the next batch boundary after it, and is killed shortly later."""
     why: str
     trials: tuple[int, ...] = ()  # numbers of the recipes that are finalized; bundles tell these and the next two
+    validation: Mapping[Recipe, Accuracy] = field(default_factory=dict)  # of these; bundles name it beside the test split's
     reference: Cost | None = None  # of the untouched model
     search_seconds: float = 0.0
     patience_s: float = 3600.0  # a recipe that takes longer hangs: its worker is killed, and the recipe has failed
@@ -106,6 +108,7 @@ class Setting:
     price: Price
     command: str
     share_examples: bool = True  # False: bundles carry no real examples, whatever the task says
+    serving: Serving = UNTOLD  # what bundles say about a month, and about CO2
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,8 @@ def test_a_fast_model_replays_the_whole_split(finalized, small_task_file, verifi
     assert done.refusal is None
     manifest = read_manifest(done.folder)
     assert set(manifest.content["verification"]) == {"examples", "kind", "accuracy"}
+    assert manifest.economics.bill.break_even_predictions == manifest.economics.break_even_predictions
+    assert manifest.economics.co2_g_per_million > 0
     assert manifest.verification.examples == 256
     assert message(verifications[0], "accuracy on test").endswith("300 examples)")
     assert message(verifications[0], "accuracy on examples").endswith("256 examples)")

@@ -506,3 +506,14 @@ def test_a_search_whose_time_is_up_does_not_say_that_the_space_is_explored(start
 
     assert not machine.searcher.state.is_relaxed
     assert not [line for line in machine.searcher.progress.lines if "explored" in line]
+
+
+def test_a_bundle_can_name_the_accuracy_that_its_recipe_was_chosen_by(start):
+    """The job that makes the bundle gets the validation accuracy of each of its recipes."""
+    machine = start()
+    machine.run()
+    finalizing = [job for job in machine.jobs if job.kind == "finalize"]
+
+    assert finalizing
+    assert all(set(job.validation) == set(job.recipes) for job in finalizing)
+    assert {accuracy.split for job in finalizing for accuracy in job.validation.values()} == {"validation"}

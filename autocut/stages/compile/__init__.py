@@ -88,7 +88,8 @@ class ModeOptions(MethodOptions):
     Attributes:
         load: Loads the artifact: (folder, signature, threads) -> a function of the input tensors.
         files: Glob pattern of the files that the artifact consists of, besides the signature.
-        run_lines: Code for the README of a bundle that runs these files without autocut.
+        run_lines: Code for the README and the server of a bundle that runs these files without autocut. It loads the model, then
+            uses the inputs, and leaves the result in `output`.
         runs_with: Importable modules that run the artifact, besides torch; a bundle names their versions.
         seconds: What the mode takes until it runs, on one core, as long as nothing was measured.
         speedup: First guess of the speed-up over eager, in the same dtype.

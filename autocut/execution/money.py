@@ -1,0 +1,36 @@
+"""Money of one search: the facts that the study keeps about it, and what the user reads before it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from autocut.bill import serving_of
+from autocut.config import SearchConfig
+from autocut.measure.processor import this_host
+from autocut.price import OWN_PRICE, fit, fit_hint, price_for
+from autocut.study import Study
+
+_ELSEWHERE = "ratios hold, dollars may not: prices are of {instance}, and nobody compared it with the machines of the cluster"
+
+
+def describe_money(study: Study, config: SearchConfig) -> None:
+    """Keep in the study what the user tells about serving, and whether the price fits this machine. Both may change later.
+
+    Raises:
+        InputError: What the user tells is impossible.
+    """
+    serving = serving_of(study.facts).told(config.requests_per_month, config.grid_intensity)
+    study.describe({"serving": asdict(serving), "price_fit": price_fit(config)})
+
+
+def price_fit(config: SearchConfig) -> str | None:
+    """Say why dollars of this search may not hold; None where they do."""
+    price = price_for(config.instance, config.price_per_hour, config.utilization)
+    if config.ray_address is None or price.instance == OWN_PRICE:
+        return fit(price, this_host())
+    return _ELSEWHERE.format(instance=price.instance)
+
+
+def plan_lines(note: str | None) -> list[str]:
+    """Return what the user should know about money before the search begins: `note` of `price_fit`, and what to type."""
+    return [] if note is None else [f"{note} ({fit_hint(this_host())})"]
