@@ -31,6 +31,10 @@ DOCUMENTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "methods": ("autocut.schemas.tasks", "MethodsDocument"),
         "front": ("autocut.schemas.studies", "FrontDocument"),
         "select": ("autocut.schemas.studies", "SelectDocument"),
+        "explain": ("autocut.schemas.attribution", "ExplainDocument"),
+        "compare": ("autocut.schemas.attribution", "CompareDocument"),
+        "remeasure": ("autocut.schemas.attribution", "RemeasureDocument"),
+        "report": ("autocut.schemas.attribution", "ReportDocument"),
         "export": ("autocut.schemas.bundles", "ExportDocument"),
         "verify": ("autocut.schemas.bundles", "VerifyDocument"),
         "ledger": ("autocut.schemas.studies", "LedgerDocument"),
@@ -60,5 +64,5 @@ def schema(name: str) -> dict[str, Any]:
     Raises:
         UnknownNameError: no document has this name.
     """
-    described = record(name).model_json_schema(mode="serialization")
+    described = record(name).model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described}

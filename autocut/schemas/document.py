@@ -15,8 +15,15 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+def _require_version(schema: dict[str, Any]) -> None:
+    """Every document has its version, although the record fills it in."""
+    schema["required"] = ["schema_version", *schema.get("required", [])]
+
+
 class Document(Part):
-    """One JSON document of a verb."""
+    """One JSON document of a verb. A field with a default may be missing: of an older version, or where it does not apply."""
+
+    model_config = ConfigDict(json_schema_extra=_require_version)
 
     schema_version: Literal[1] = 1
 
@@ -53,7 +60,7 @@ class ErrorPart(Part):
     rule: str | None
     value: str | None
     hint: str | None
-    faults: tuple[FaultPart, ...] = ()
+    faults: tuple[FaultPart, ...]
 
 
 class ErrorDocument(Document):

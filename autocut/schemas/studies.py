@@ -45,13 +45,14 @@ class FrontDocument(Document):
     """`autocut front --json`.
 
     `objectives` gives the direction of each objective. `baseline` is the untouched model, even if it is beaten; null before it is
-    measured.
+    measured. `price_note` says why the prices may not be those of this machine; null where they are.
     """
 
     study: str
     objectives: dict[str, Literal["maximize", "minimize"]]
     points: tuple[PointPart, ...]
     baseline: PointPart | None
+    price_note: str | None = None
 
 
 class SearchDocument(FrontDocument):
@@ -61,12 +62,17 @@ class SearchDocument(FrontDocument):
 
 
 class SelectDocument(Document):
-    """`autocut select --json`: the chosen point, why, and what its knobs bought, each in one sentence."""
+    """`autocut select --json`: the chosen point, why, and what its knobs bought, each in one sentence.
+
+    `bill` has dollars, by month where the study knows the requests of a month, and the predictions and days to break-even.
+    """
 
     study: str
     reason: str
     knobs: str
     point: PointPart
+    bill: dict[str, float | str | None] | None = None
+    price_note: str | None = None
 
 
 class SessionPart(Part):
