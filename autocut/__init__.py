@@ -1,10 +1,18 @@
 """autocut cuts what a PyTorch model costs.
 
 It takes a task, searches over pruning, quantization, compilation, curriculum and distillation within a budget, and returns a Pareto
-front of measured, deployable models. From Python, two names are enough::
+front of measured, deployable models::
 
-    from autocut import Task            # for a task.py
-    model = autocut.load("bundle/")     # a deployed model, without the code that trained it
+    import autocut
+
+    faults = autocut.check("task.py")                       # every fault of a task, each with a hint
+    study = autocut.search("task.py", budget="8h")          # `autocut search` in a process of its own
+    study = autocut.open_study("studies/my-model")          # what a search wrote
+    chosen = study.select(max_accuracy_drop=0.01)           # one point of `study.front()`, and why
+    study.export(chosen.point, "out/")                      # a bundle
+    model = autocut.load("out/")                            # a deployed model, without the code that trained it
+
+`autocut.api` says more. A task.py needs `autocut.Task` alone.
 """
 
 from __future__ import annotations
@@ -13,16 +21,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autocut.api import OpenedStudy, check, open_study, search, verify
     from autocut.deploy.bundle import load
     from autocut.task.task import Task
 
 __version__ = "0.1.0"
-__all__ = ["Task", "__version__", "load"]
+__all__ = ["OpenedStudy", "Task", "__version__", "check", "load", "open_study", "search", "verify"]
+
+_HOMES = {
+    "OpenedStudy": "autocut.api",
+    "Task": "autocut.task.task",
+    "check": "autocut.api",
+    "load": "autocut.deploy.bundle",
+    "open_study": "autocut.api",
+    "verify": "autocut.api",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import torch only when a name needs it, so that `autocut --help` is instant."""
-    homes = {"Task": "autocut.task.task", "load": "autocut.deploy.bundle"}
-    if name not in homes:
+    if name == "search":  # the package `autocut.search`, which can be called: Python keeps both under one name
+        return importlib.import_module("autocut.search")
+    if name not in _HOMES:
         raise AttributeError(f"module 'autocut' has no attribute {name!r}")
-    return getattr(importlib.import_module(homes[name]), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, those that are not imported yet too."""
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 """The command line: its verbs, its error messages and its exit codes.
 
-Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 ran, but no result meets the request or a verification failed;
-2 a bad flag, file, model or data; 3 a bug in autocut, with its traceback; 130 Ctrl-C; 143 SIGTERM, which ends like Ctrl-C.
+Data goes to stdout, everything else to stderr. `errors.ExitCode` has the exit codes. With `--json`, stdout has exactly one document
+(`autocut.schemas`): that of the verb, or that of the error. The error is told on stderr too, for people.
 """
 
 from __future__ import annotations
@@ -20,16 +20,13 @@ import click
 from autocut import __version__
 from autocut.commands.bundles import export, verify
 from autocut.commands.front import front, select
-from autocut.commands.insight import check, dashboard, ledger, methods
+from autocut.commands.insight import check, dashboard, ledger, methods, schema
 from autocut.commands.search import search
 from autocut.commands.verb import PREFIX, Verb, subject
 from autocut.console import Console
-from autocut.errors import AutocutError, InputError, nearest_hint
+from autocut.errors import AutocutError, ExitCode, InputError, nearest_hint
 
-INTERRUPTED, TERMINATED = 130, 143
-"""128 and the number of the signal, as shells count."""
 EXAMPLES = ("autocut search --budget 5m --space quick", "autocut search task.py --budget 8h", "autocut front studies/digits")
-_BUG = 3
 _MACHINE_ERRORS = {
     errno.ENOSPC: "free some disk space, or choose another folder with --out",
     errno.EDQUOT: "free some disk space, or choose another folder with --out",
@@ -72,7 +69,7 @@ def cli() -> None:
     """
 
 
-for _verb in (search, check, methods, front, select, export, verify, ledger, dashboard):
+for _verb in (search, check, methods, front, select, export, verify, ledger, dashboard, schema):
     cli.add_command(_verb)
 
 
@@ -84,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     console = Console()
+    console.is_json = "--json" in words  # until the verb's flag is read: an unknown flag is told before that
     termination = Termination()
     try:
         with termination:
@@ -110,12 +108,24 @@ def _run(words: Sequence[str], console: Console) -> int:
             place = f" {error.filename!r}" if error.filename else ""
             return _report(InputError(f"file{place} could not be used: {error.strerror}", _MACHINE_ERRORS[error.errno]), console)
         console.bug(error)
-        return _BUG
+        _document_failure(console, "Bug", ExitCode.BUG, f"this is a bug in autocut: {type(error).__name__}: {error}")
+        return ExitCode.BUG
 
 
 def _report(error: AutocutError, console: Console) -> int:
     console.error(error)
+    if console.is_json:
+        from autocut.schemas.document import error_document
+
+        console.document(error_document(error).plain())
     return error.exit_code
+
+
+def _document_failure(console: Console, kind: str, code: ExitCode, message: str, hint: str | None = None) -> None:
+    if console.is_json:
+        from autocut.schemas.document import failure_document
+
+        console.document(failure_document(kind, code, message, hint).plain())
 
 
 class Termination:
@@ -146,11 +156,16 @@ class Termination:
 
 def _interrupted(words: Sequence[str], console: Console, *, is_terminated: bool) -> int:
     how = "terminated" if is_terminated else "interrupted"
+    code = ExitCode.TERMINATED if is_terminated else ExitCode.INTERRUPTED
     if words[:1] == ["search"]:
-        console.info(f"{how}; finished work is kept. Resume with:\n  {shlex.join(['autocut', *words])}")
+        again = shlex.join(["autocut", *words])
+        console.info(f"{how}; finished work is kept. Resume with:\n  {again}")
+        _document_failure(console, "Interrupted", code, f"{how}; finished work is kept", again)
     else:
         console.info(how)
-    return TERMINATED if is_terminated else INTERRUPTED
+        if words[:1] != ["dashboard"]:  # a dashboard ends like this, and has printed its document
+            _document_failure(console, "Interrupted", code, how)
+    return code
 
 
 def _from_click(error: click.ClickException) -> AutocutError:

@@ -58,6 +58,8 @@ class Console:
     def __init__(self, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
         self._stdout = stdout
         self._stderr = stderr
+        self.is_json = False
+        """Whether stdout has one JSON document, even if the command fails."""
 
     def bound(self) -> Console:
         """Return a console that keeps the streams of this moment, even if `sys.stderr` is replaced later."""

@@ -19,21 +19,40 @@
         |-- StoppedEarlyError ........... the training can no longer reach the front
         `-- DeadlineError ............... the time of the trial is up
 
-Wording is *subject, rule, value*; the hint says what to type (STYLE.md). Anything that is not an `AutocutError` is a bug: exit
-code 3.
+Wording is *subject, rule, value*; the hint says what to type. Anything that is not an `AutocutError` is a bug. `ExitCode` has
+every exit code.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ended. Programs rely on the numbers: they never change their meaning."""
+
+    DONE = 0
+    """It did what was asked. A spent budget is done."""
+    NO_RESULT = 1
+    """It ran, but no result meets the request, or a claim does not hold."""
+    BAD_INPUT = 2
+    """A flag, file, model, task or machine cannot be used. The hint says what to type."""
+    BUG = 3
+    """A bug in autocut, shown with its traceback."""
+    INTERRUPTED = 130
+    """Ctrl-C (128 + SIGINT). Finished work is kept."""
+    TERMINATED = 143
+    """SIGTERM (128 + SIGTERM). Finished work is kept."""
 
 
 class AutocutError(Exception):
     """Base class: a message for a person, an optional hint, and the exit code of the command."""
 
-    exit_code = 3
+    exit_code = ExitCode.BUG
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -48,7 +67,7 @@ class AutocutError(Exception):
 class InputError(AutocutError):
     """An input of the user is wrong, and the user can correct it."""
 
-    exit_code = 2
+    exit_code = ExitCode.BAD_INPUT
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,24 @@ class FaultsError(InputError):
 
 class UnknownNameError(InputError):
     """A name is unknown. autocut never replaces it by a default."""
+
+
+@dataclass(frozen=True)
+class MessageParts:
+    """A message of the usual form, taken apart. All three are None where the message has another form."""
+
+    subject: str | None
+    rule: str | None
+    value: str | None
+
+
+def in_parts(message: str) -> MessageParts:
+    """Take ``SUBJECT must RULE, got VALUE`` apart, for programs. The value alone is None where the message names none."""
+    found = _USUAL_FORM.fullmatch(message)
+    return MessageParts(*found.groups()) if found else MessageParts(None, None, None)
+
+
+_USUAL_FORM = re.compile(r"(.+?) (must .+?)(?:, (?:but )?(?:got|has|is) (.+))?", re.DOTALL)
 
 
 def unknown_name(subject: str, value: str, known: Iterable[str]) -> UnknownNameError:
@@ -117,7 +154,7 @@ class MissingDependencyError(InputError):
 class NoResultError(AutocutError):
     """The command ran, but no result meets the request."""
 
-    exit_code = 1
+    exit_code = ExitCode.NO_RESULT
 
 
 class VerificationError(NoResultError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autocut.budget import format_size, format_usd
-from autocut.commands.verb import PERCENT, SIZE, verb
+from autocut.commands.verb import JSON, PERCENT, SIZE, verb
 from autocut.console import Console
 from autocut.errors import InputError, NoResultError
 
@@ -28,7 +28,7 @@ STUDY = click.argument("study", type=click.Path(path_type=Path))
     "autocut front studies/digits --all --csv",
 )
 @STUDY
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, one row a trial.")
 @click.option("--all", "everything", is_flag=True, help="Every completed trial, not the front alone.")
 @click.pass_obj
@@ -63,7 +63,7 @@ def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT", help="Any other bound: 'usd_per_million<=0.1'. Repeatable.")
 @click.option("--minimize", help="cost, latency, size, training, or the name of a value.  [default: cost]")
 @click.option("--knee", is_flag=True, help="The point after which saving more starts to cost most accuracy.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@JSON
 @click.pass_obj
 def select(
     console: Console,

@@ -1,4 +1,4 @@
-"""`autocut check`, `methods`, `ledger` and `dashboard`: look at a task, at autocut itself, at a study."""
+"""`autocut check`, `methods`, `ledger`, `dashboard` and `schema`: look at a task, at autocut itself, at a study."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import click
 
 from autocut.budget import format_duration
 from autocut.commands.front import STUDY
-from autocut.commands.verb import verb
+from autocut.commands.verb import JSON, verb
 from autocut.console import Console
-from autocut.errors import FaultsError
+from autocut.errors import ExitCode, FaultsError
 
 if TYPE_CHECKING:
     from autocut.stages.methods import MethodRow, PairRow
@@ -21,26 +21,35 @@ if TYPE_CHECKING:
 _BAR_WIDTH = 40
 
 
-@verb("check", "Find every fault of a task at once.", "autocut check task.py", "autocut check")
+@verb("check", "Find every fault of a task at once.", "autocut check task.py", "autocut check", "autocut check task.py --json")
 @click.argument("task", required=False, metavar="[TASK]")
+@JSON
 @click.pass_obj
-def check(console: Console, task: str | None) -> int:
+def check(console: Console, task: str | None, as_json: bool) -> int:
     """Find every fault of TASK at once, each with a hint. Without TASK, the embedded digits task is checked."""
     from autocut.task.check import check_task, notes_of
 
     name = task or "embedded digits task"
     with console.busy(f"checking {name}"):
         faults = check_task(task)
+        notes = [] if faults else notes_of(task)
+    if as_json:
+        from autocut.schemas.document import FaultPart
+        from autocut.schemas.tasks import CheckDocument
+
+        parts = tuple(map(FaultPart.of, faults))
+        console.document(CheckDocument(task=task, ok=not faults, faults=parts, notes=tuple(notes)).plain())
+        return ExitCode.BAD_INPUT if faults else ExitCode.DONE
     if faults:
         raise FaultsError(name, faults)
-    for note in notes_of(task):
+    for note in notes:
         console.info(note)
     console.data(f"{name}: no faults")
-    return 0
+    return ExitCode.DONE
 
 
 @verb("methods", "List every method, and what runs here.", "autocut methods", "autocut methods --json")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@JSON
 @click.pass_obj
 def methods(console: Console, as_json: bool) -> int:
     """List every method of every axis, its packages, and the methods that this machine can run."""
@@ -51,18 +60,18 @@ def methods(console: Console, as_json: bool) -> int:
         listed = [{**asdict(row), "available": not row.missing} for row in rows]
         feasible = [{**asdict(pair), "feasible": pair.reason is None} for pair in pairs]
         console.document({"schema_version": 1, "methods": listed, "pairs": feasible})
-        return 0
+        return ExitCode.DONE
     for axis in dict.fromkeys(row.axis for row in rows):
         console.table([axis, "what it does"], [(row.name, _summary(row)) for row in rows if row.axis == axis])
         console.data("")
     console.data("A dtype is real only together with a compile mode. On this machine:\n")
     _print_pairs(pairs, console)
-    return 0
+    return ExitCode.DONE
 
 
 @verb("ledger", "Show where the time of a study went.", "autocut ledger studies/digits", "autocut ledger studies/digits --json")
 @STUDY
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@JSON
 @click.pass_obj
 def ledger(console: Console, study: Path, as_json: bool) -> int:
     r"""Show where the time of STUDY went: seconds of the budget by category, over all its runs.
@@ -89,7 +98,7 @@ def ledger(console: Console, study: Path, as_json: bool) -> int:
     document = opened.ledger()
     if as_json:
         console.document({"schema_version": 1, "study": opened.name, **document})
-        return 0
+        return ExitCode.DONE
     seconds = {name: spent for name, spent in document["by_category"].items() if spent > 0}
     total = sum(seconds.values())
     ordered = sorted(seconds.items(), key=lambda item: -item[1])
@@ -100,7 +109,7 @@ def ledger(console: Console, study: Path, as_json: bool) -> int:
         console.data(f"cores busy: {document['cores_busy']:.0%}")
     elif total > 0:
         console.data("cores busy: not known, because an earlier version of autocut did not record idle workers")
-    return 0
+    return ExitCode.DONE
 
 
 @verb(
@@ -108,17 +117,38 @@ def ledger(console: Console, study: Path, as_json: bool) -> int:
     "Serve optuna-dashboard for a study.",
     "autocut dashboard studies/digits",
     "autocut dashboard studies/digits --port 9000",
+    "autocut dashboard studies/digits --port 0 --json",
 )
 @STUDY
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
               help="Port on 127.0.0.1; 0 takes a free one.")  # fmt: skip
+@JSON
 @click.pass_obj
-def dashboard(console: Console, study: Path, port: int) -> int:
+def dashboard(console: Console, study: Path, port: int, as_json: bool) -> int:
     """Serve optuna-dashboard for STUDY on 127.0.0.1 until Ctrl-C, and print its address."""
     from autocut.report.dashboard import serve
 
-    serve(study, port, console.data)
-    return 0
+    def announce(address: str) -> None:
+        from autocut.schemas.studies import DashboardDocument
+
+        console.document(DashboardDocument(study=str(study), address=address).plain())
+
+    serve(study, port, announce if as_json else console.data)
+    return ExitCode.DONE
+
+
+@verb("schema", "Print the JSON schema of a verb's document.", "autocut schema front", "autocut schema error")
+@click.argument("document", metavar="DOCUMENT")
+@click.pass_obj
+def schema(console: Console, document: str) -> int:
+    """Print the JSON schema (draft 2020-12) of what a verb prints with --json.
+
+    DOCUMENT is the name of the verb; dry-run is for search --dry-run, and error for every verb that fails.
+    """
+    from autocut.schemas import schema as schema_of
+
+    console.document(schema_of(document))
+    return ExitCode.DONE
 
 
 def _bar(share: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ from click.core import ParameterSource
 
 from autocut import __version__
 from autocut.budget import format_duration, format_size
-from autocut.commands.verb import DURATION, PERCENT, SIZE, flag, source, verb
+from autocut.commands.verb import DURATION, JSON, PERCENT, SIZE, flag, source, verb
 from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
-from autocut.errors import Fault, FaultsError, InputError, unknown_name
+from autocut.errors import ExitCode, Fault, FaultsError, InputError, unknown_name
 
 if TYPE_CHECKING:
     from autocut.execution.worker_pool import WorkerPool
@@ -75,7 +75,7 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 @click.option("--examples/--no-examples", default=_DEFAULTS.examples, show_default=True,
               help="Whether bundles carry real test inputs with their targets, or synthetic ones.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the merged configuration, check task and space, run nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the front as one JSON document.")
+@JSON
 @click.pass_context
 def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool, as_json: bool, **options: Any) -> int:
     """Search for cheaper models of TASK until the budget is spent, and print the front.
@@ -206,10 +206,7 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
     from autocut.task.check import check_task
 
     rows = [(flag(param), value, source(param, ctx)) for param, value in _merged(ctx)]
-    if as_json:
-        settings = {name: {"value": value, "source": origin} for name, value, origin in rows}
-        console.document({"schema_version": 1, "configuration": settings})
-    else:
+    if not as_json:
         console.table(["setting", "source", "value"], [(name, origin, _written(name, value)) for name, value, origin in rows])
     faults: list[Fault] = []
     try:
@@ -222,12 +219,20 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
         faults.append(Fault(error.message, error.hint))
     with console.busy("checking the task"):
         faults += check_task(config.task, trains=read_space_file(config.space).trains)
-    if faults:
-        raise FaultsError("configuration", faults)
-    for line in money.plan_lines(money.price_fit(config)):
-        console.info(line)
-    console.info("task and space are sound; nothing was run")
-    return 0
+    if as_json:
+        settings = {name: {"value": value, "source": origin} for name, value, origin in rows}
+        described = [asdict(fault) for fault in faults]
+        console.document({"schema_version": 1, "configuration": settings, "ok": not faults, "faults": described})
+    if not faults:
+        for line in money.plan_lines(money.price_fit(config)):
+            console.info(line)
+        console.info("task and space are sound; nothing was run")
+        return ExitCode.DONE
+    told = FaultsError("configuration", faults)
+    if not as_json:
+        raise told
+    console.error(told)
+    return told.exit_code
 
 
 def _merged(ctx: click.Context) -> list[tuple[click.Parameter, Any]]:
@@ -252,9 +257,12 @@ def _written(name: str, value: Any) -> str:
 
 
 def _print_front(config: SearchConfig, console: Console, *, as_json: bool) -> None:
-    from autocut.commands.front import print_front
+    from autocut.commands.front import front_document, print_front
     from autocut.study import open_study
 
-    study = open_study(config.out or Path())
-    if as_json or study.front():
-        print_front(study, console, as_json=as_json)
+    folder = config.out or Path()
+    study = open_study(folder)
+    if as_json:
+        console.document({**front_document(study, study.front()), "folder": str(folder)})
+    elif study.front():
+        print_front(study, console)

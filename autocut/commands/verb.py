@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from autocut.budget import parse_duration, parse_percent, parse_size
 from autocut.config import CONFIG_FILE, read_config_file
+from autocut.console import Console
 from autocut.errors import InputError, nearest_hint
 
 PREFIX = "AUTOCUT"
@@ -29,6 +30,17 @@ class Quantity(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         """Parse a string. A number comes from a default and stays."""
         return self._parse(value, subject(param, ctx)) if isinstance(value, str) else value
 
+
+def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+    """Tell the console, so that an error is a document too, even if a variable or a file asked for it."""
+    console = ctx.find_object(Console)
+    if console is not None and value:
+        console.is_json = True
+    return value
+
+
+JSON = click.option("--json", "as_json", is_flag=True, callback=_remember_json, help="Print one JSON document: see autocut schema.")
+"""The flag of every verb. `autocut.schemas` has the documents."""
 
 DURATION = Quantity("duration", parse_duration)
 SIZE = Quantity("size", parse_size)

@@ -5,3 +5,21 @@ what runs without being proposed (`opening`), which ideas of the sampler run (`p
 recipes (`lowerings`, `estimates`, `early_stopping`, `finalists`). `agent` asks the policies in order; `results` tells
 the study, the sampler and the user how each recipe ended.
 """
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _Room(ModuleType):
+    """The module `autocut.search`. A call of it is `autocut.api.search`, because Python keeps both under one name."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Call `autocut.api.search`."""
+        return importlib.import_module("autocut.api").search(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Room

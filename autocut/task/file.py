@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from autocut.errors import TaskError, nearest_hint
+from autocut.errors import AutocutError, TaskError, nearest_hint
 
 _folders: set[Path] = set()
 """Folders of the tasks imported in this process. The data.py of one task must not be mistaken for that of another."""
@@ -210,4 +210,6 @@ def _import_error(path: Path, error: BaseException) -> TaskError:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         hint = f"pip install {package}, or put {package}.py beside {path.name}"
+    if isinstance(error, AutocutError) and error.hint:
+        hint = error.hint
     return TaskError(f"a task file must import without an error, got {describe_error(error, path.parent)}", hint)

@@ -1,0 +1,98 @@
+"""The calls of `autocut.api` that compute: each runs a command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from autocut.api.command import flags, run
+from autocut.api.opened_study import OpenedStudy, open_study
+from autocut.api.task_source import task_file
+from autocut.errors import Fault
+
+if TYPE_CHECKING:
+    from autocut.schemas.bundles import VerifyDocument
+    from autocut.task.task import Task
+
+Amount = str | float
+"""A quantity: text as on the command line ("8h", "10GB", "1%"), or a number in the unit that the parameter names."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """Options of `search`, as the flags of `autocut search` of the same names, which `autocut search --help` describes.
+
+    `max_accuracy_drop` is a number of points: 0.01 is one percentage point of a metric between 0 and 1. `price_per_hour` is in US
+    dollars. `cache_size` is in bytes.
+    """
+
+    space: str
+    out: str | Path
+    storage: str
+    ray_address: str
+    workers: int
+    threads: int
+    sampler: str
+    seed: int
+    instance: str
+    price_per_hour: float
+    utilization: float
+    limit: Sequence[str]
+    max_accuracy_drop: Amount
+    cache_size: Amount
+    examples: bool
+
+
+def search(
+    task: Task | str | Path | None = None, *, budget: Amount, quiet: bool = False, **options: Unpack[SearchOptions]
+) -> OpenedStudy:
+    """Search for cheaper models of `task` until the budget is spent, and return the study.
+
+    The same call again resumes the study; a longer budget extends it. Ctrl-C keeps what is finished. If no bundle could be verified
+    in time, the study is returned with an empty front.
+
+    Args:
+        task: Path of a task.py; a `Task` that a file defines under the name ``task``; None for the embedded digits task. Worker
+            processes load the file, so a `Task` of a notebook cell or of a function is refused. A script that defines its task and
+            searches it must search below ``if __name__ == "__main__":``.
+        budget: Wall-clock time for everything: "8h", "30m", or seconds.
+        quiet: Whether to keep the progress off stderr.
+        **options: See `SearchOptions`.
+
+    Raises:
+        InputError: Task, space, study or an option cannot be used; nothing was changed.
+        KeyboardInterrupt: The search was interrupted; the same call resumes it.
+    """
+    path = task_file(task)
+    budget_s = budget if isinstance(budget, str) else f"{budget:g}s"
+    words = ["search", *([] if path is None else [str(path)]), *flags({"budget": budget_s, **options})]
+    return open_study(run(words, quiet=quiet, may_lack_a_result=True)["folder"])
+
+
+def check(task: Task | str | Path | None = None) -> list[Fault]:
+    """Return every fault of a task, each with a hint; an empty list for a good one. It takes seconds and trains nothing.
+
+    Args:
+        task: As for `search`.
+
+    Raises:
+        TaskError: `task` is a `Task` that no file defines.
+    """
+    path = task_file(task)
+    found = run(["check", *([] if path is None else [str(path)])], quiet=True, may_have_faults=True)
+    return [Fault(fault["message"], fault["hint"], fault["where"]) for fault in found["faults"]]
+
+
+def verify(bundle: str | Path, *, quiet: bool = False) -> VerifyDocument:
+    """Prove a bundle's claims in a fresh process: hashes, outputs, accuracy, latency and size.
+
+    Returns:
+        The claims with what was found; `ok` says whether all hold. A false claim raises nothing.
+
+    Raises:
+        BundleError: The folder is no readable bundle.
+        VerificationError: A file differs from the one that the manifest names.
+    """
+    from autocut.schemas.bundles import VerifyDocument
+
+    return VerifyDocument.model_validate(run(["verify", str(bundle)], quiet=quiet, may_lack_a_result=True))

@@ -1,0 +1,134 @@
+"""A study as a Python program sees it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autocut.api.command import flags, run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from autocut.deploy.select import Selection
+    from autocut.front import FrontPoint
+    from autocut.study import Study
+
+
+@dataclass(frozen=True)
+class OpenedStudy:
+    """A study on disk. Every call reads it anew, so a search of it may run at the same time.
+
+    `objectives` gives "maximize" or "minimize" for each objective.
+    """
+
+    folder: Path
+    name: str
+    objectives: Mapping[str, str]
+
+    def front(self) -> list[FrontPoint]:
+        """Return the points that none other beats on the validation split. `point.final` has the numbers of the locked test split.
+
+        Raises:
+            StudyError: The study cannot be read any more.
+        """
+        with self._read() as study:
+            return study.front()
+
+    def points(self) -> list[FrontPoint]:
+        """Return every completed trial, the untouched model among them."""
+        with self._read() as study:
+            return study.points()
+
+    def baseline(self) -> FrontPoint | None:
+        """Return the untouched model; None before it is measured."""
+        from autocut.deploy.select import untouched
+
+        return untouched(self.points())
+
+    def select(
+        self,
+        *,
+        max_accuracy_drop: float | None = None,
+        max_latency_ms: float | None = None,
+        max_size_bytes: int | None = None,
+        limits: Sequence[str] = (),
+        minimize: str = "cost",
+        **choice: Any,
+    ) -> Selection:
+        """Choose one point of the front, and say why: `Selection.point` and `Selection.reason`.
+
+        Args:
+            max_accuracy_drop: Points of the metric that may be lost against the untouched model: 0.01 lets 0.978 become 0.968.
+            max_latency_ms: Bound on the median call at the first serving batch size, in milliseconds.
+            max_size_bytes: Bound on the exported files, in bytes.
+            limits: Other bounds, such as "usd_per_million<=0.1".
+            minimize: "cost", "latency", "size", "training", or the name of a value.
+            **choice: Further arguments of `autocut.deploy.select.select_point`, such as ``knee=True``.
+
+        Raises:
+            NoResultError: No point meets the limits; the message names the closest.
+            InputError: A limit or a name cannot be used.
+        """
+        from autocut.deploy.select import select_point
+        from autocut.score import parse_limit
+
+        bounds = [*limits]
+        bounds += [] if max_latency_ms is None else [f"latency_ms<={max_latency_ms}"]
+        bounds += [] if max_size_bytes is None else [f"size_bytes<={max_size_bytes}"]
+        points, baseline = self.front(), self.baseline()
+        beaten = baseline is not None and baseline.trial not in {point.trial for point in points}
+        candidates = [*points, baseline] if beaten and baseline is not None else points
+        parsed = [parse_limit(bound) for bound in bounds]
+        return select_point(candidates, max_accuracy_drop=max_accuracy_drop, limits=parsed, minimize=minimize, **choice)
+
+    def export(self, trial: int | FrontPoint, to: str | Path, *, examples: bool | None = None, quiet: bool = False) -> Path:
+        """Write the model of one trial as a bundle, and return its folder.
+
+        A trial without a bundle is built from the stored stages, which needs the task's file and may take minutes.
+
+        Args:
+            trial: Number of a trial, or a point of the front.
+            to: Folder that becomes the bundle; missing or empty.
+            examples: Real test inputs with their targets in the bundle, or synthetic ones; None: as the search was told.
+            quiet: Whether to keep what is being done off stderr.
+
+        Raises:
+            InputError: There is no such trial, or `to` holds something else.
+            NoResultError: The bundle does not give what the search measured.
+        """
+        number = trial if isinstance(trial, int) else trial.trial
+        words = ["export", str(self.folder), *flags({"trial": number, "to": to, "examples": examples})]
+        return Path(run(words, quiet=quiet)["bundle"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for each finished trial: settings, values, and why it failed."""
+        with self._read() as study:
+            return study.to_frame()
+
+    def ledger(self) -> dict[str, Any]:
+        """Return where the time went, as `autocut.schemas.studies.LedgerDocument` describes it."""
+        with self._read() as study:
+            return study.ledger()
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[Study]:
+        from autocut.study import open_study as open_for_reading
+
+        with contextlib.closing(open_for_reading(self.folder)) as study:
+            yield study
+
+
+def open_study(folder: str | Path) -> OpenedStudy:
+    """Open the study that a search wrote, to read it. The search may still run.
+
+    Raises:
+        StudyError: The folder has no study, or one that this version cannot read.
+    """
+    from autocut.study import open_study as open_for_reading
+
+    with contextlib.closing(open_for_reading(Path(folder))) as study:
+        return OpenedStudy(study.folder, study.name, dict(study.objectives))

@@ -1,0 +1,60 @@
+"""A study as a Python program reads it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+import autocut
+from autocut.errors import InputError, NoResultError, StudyError
+
+
+@pytest.fixture
+def study(finished_study, tmp_path):
+    """A study that a test may write to, open."""
+    return autocut.open_study(shutil.copytree(finished_study, tmp_path / "digits"))
+
+
+def test_a_study_gives_its_points(study):
+    """What chose them and what is reported stay apart."""
+    assert (study.name, study.objectives["accuracy"]) == ("digits", "maximize")
+    assert [point.trial for point in study.front()] == [0, 7]
+    assert study.baseline().trial == 0
+    assert (study.front()[1].values["accuracy"], study.front()[1].final.values["accuracy"]) == (0.97, 0.965)
+    assert (len(study.points()), len(study.to_frame()), study.ledger()["spent_s"]) == (2, 8, 300.0)
+
+
+def test_a_choice_goes_by_limits(study):
+    """Numbers have the units of their names; text is as on the command line."""
+    assert study.select(max_accuracy_drop=0.05).point.trial == 7
+    assert study.select(max_accuracy_drop=0.05).reason
+    assert study.select(max_size_bytes=30_000, max_latency_ms=0.1, limits=["usd_per_million<=0.002"]).point.trial == 7
+    with pytest.raises(NoResultError, match="none of 2 points"):
+        study.select(max_size_bytes=1)
+    with pytest.raises(InputError, match="minimize must be one of"):
+        study.select(minimize="weight")
+
+
+def test_an_exported_bundle_loads_and_keeps_its_claims(study, tmp_path):
+    """From the point to the model, and the proof of it."""
+    bundle = study.export(study.select(max_accuracy_drop=0.05).point, tmp_path / "out", quiet=True)
+
+    assert bundle == tmp_path / "out"
+    assert autocut.load(bundle).manifest.trial == 7
+    assert autocut.verify(bundle, quiet=True).ok
+    with pytest.raises(StudyError, match="--trial must be a finished trial"):
+        study.export(99, tmp_path / "other", quiet=True)
+
+
+def test_what_is_no_study_is_refused(tmp_path):
+    """At once, not at the first question."""
+    with pytest.raises(StudyError):
+        autocut.open_study(tmp_path)
+
+
+def test_check_returns_every_fault(tmp_path):
+    """A fault is a result of the check, not an exception."""
+    (tmp_path / "task.py").write_text("task = 1\n")
+
+    assert [fault.hint for fault in autocut.check(tmp_path / "task.py")] == ["task = autocut.Task(...)"]
