@@ -21,6 +21,7 @@ from autocut import __version__
 from autocut.commands.bundles import export, verify
 from autocut.commands.front import front, select
 from autocut.commands.insight import check, dashboard, ledger, methods
+from autocut.commands.report import report
 from autocut.commands.search import search
 from autocut.commands.verb import PREFIX, Verb, subject
 from autocut.console import Console
@@ -72,7 +73,7 @@ def cli() -> None:
     """
 
 
-for _verb in (search, check, methods, front, select, export, verify, ledger, dashboard):
+for _verb in (search, check, methods, front, select, export, verify, ledger, dashboard, report):
     cli.add_command(_verb)
 
 
