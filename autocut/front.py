@@ -27,10 +27,38 @@ _SIGNIFICANT = 0.05
 """Two accuracies are different where the p-value is at most this."""
 
 
+_TEST = "test"
+"""Name of the locked split in `Accuracy.split`."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """What finalization found of a trial: its numbers on the locked test split, its final timing, and its bundle.
+
+    The bundle is `verified`, or refused for the reason in `refusal`. `bundle` is relative to the study's folder. A trial that was
+    refused before its test has the numbers of the search here (see `is_tested`).
+    """
+
+    trial: int
+    values: Mapping[str, float]
+    measurement: Measurement
+    bundle: str | None
+    bundle_sha256: str | None
+    verified: bool
+    refusal: str | None
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the numbers are of the locked test split."""
+        return self.measurement.accuracy.split == _TEST
+
+
 @dataclass(frozen=True)
 class FrontPoint:
     """One completed trial.
 
+    `values` and `measurement` are the numbers that the search chose by: of the validation split, timed during the search. Front,
+    ties and knee go by them. `final` has the numbers to report, of the locked test split; None until the trial is finalized.
     `ties` are the trials whose measurements do not differ significantly from this one's. `bundle` is the folder of its verified
     bundle.
     """
@@ -42,6 +70,17 @@ class FrontPoint:
     is_baseline: bool
     bundle: str | None
     ties: tuple[int, ...] = ()
+    final: Final | None = None
+
+    @property
+    def tested(self) -> Final | None:
+        """The numbers on the locked test split; None where there are none."""
+        return self.final if self.final is not None and self.final.is_tested else None
+
+    @property
+    def shrinkage(self) -> float | None:
+        """Accuracy on the test split minus accuracy on the validation split; None before the test."""
+        return None if self.tested is None else self.tested.values["accuracy"] - self.values["accuracy"]
 
 
 def non_dominated(points: Sequence[FrontPoint], objectives: Objectives) -> list[FrontPoint]:

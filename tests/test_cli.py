@@ -19,7 +19,7 @@ from autocut import cli
 from autocut.commands.verb import Verb
 from autocut.errors import BundleError, CompilerError, Fault, FaultsError, NoResultError, StudyError
 from autocut.execution.preflight import Preflight, TaskFacts
-from autocut.front import FrontPoint
+from autocut.front import Final, FrontPoint
 from autocut.measurement import Accuracy, Cost, Interval, Measurement
 from autocut.recipe import Recipe
 
@@ -31,7 +31,8 @@ KNOWN = {
     "quantize.dtype": ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight_only"),
     "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime", "openvino"),
 }
-MEASUREMENT = Measurement(Accuracy("test", 360, Interval(0.97, 0.95, 0.98)), Cost((), 1000, 900, 1, 12.0, "m"))
+MEASUREMENT = Measurement(Accuracy("validation", 360, Interval(0.97, 0.95, 0.98)), Cost((), 1000, 900, 1, 12.0, "m"))
+TESTED = replace(MEASUREMENT, accuracy=replace(MEASUREMENT.accuracy, split="test"))
 
 
 def point(trial, accuracy, usd, settings=(), **fields):
@@ -377,18 +378,20 @@ def test_front_is_a_table_with_the_untouched_model_for_comparison(searches, caps
     assert "ties with 8" in " ".join(" ".join(lines).split())
 
 
-def test_points_of_the_validation_split_are_marked_and_come_last(searches, room, capsys):
-    """0.99 on validation must not rank above 0.98 on test."""
-    waiting = replace(MEASUREMENT, accuracy=replace(MEASUREMENT.accuracy, split="validation"))
-    points = [POINTS[0], point(7, 0.99, 0.25, {"quantize.dtype": "bf16"}, measurement=waiting), POINTS[2]]
-    room("autocut.study", open_study=lambda folder: FakeStudy(points))
+def test_each_split_has_a_column_of_its_own(searches, room, capsys):
+    """0.98 on validation and 0.97 on test never stand in one column; what was not tested has none."""
+    final = Final(7, {**POINTS[1].values, "accuracy": 0.97}, TESTED, None, None, verified=True, refusal=None)
+    room("autocut.study", open_study=lambda folder: FakeStudy([POINTS[0], replace(POINTS[1], final=final), POINTS[2]]))
 
     assert cli.main(["front", "studies/digits"]) == 0
-    rows = capsys.readouterr().out.splitlines()[2:]
+    lines = capsys.readouterr().out.splitlines()
 
-    assert [row.split()[0] for row in rows] == ["0", "9", "7"]
-    assert rows[2].endswith("(validation)")
-    assert not any("validation" in row for row in rows[:2])
+    assert lines[0].split()[1:6] == ["accuracy", "(validation)", "accuracy", "(test)", "shrinkage"]
+    assert [line.split()[:4] for line in lines[2:]] == [
+        ["0", "0.98", "-", "-"],
+        ["7", "0.975", "0.97", "-0.0050"],
+        ["9", "0.9", "-", "-"],
+    ]
 
 
 def test_front_json_is_one_document_of_the_agreed_shape(searches, capsys):
@@ -399,7 +402,8 @@ def test_front_json_is_one_document_of_the_agreed_shape(searches, capsys):
     assert document["schema_version"] == 1
     assert document["objectives"] == {"accuracy": "maximize", "usd_per_million": "minimize"}
     assert [each["trial"] for each in document["points"]] == [7, 9]
-    assert set(document["points"][0]) == {"trial", "recipe", "values", "measurement", "is_baseline", "bundle", "ties"}
+    fields = {"trial", "recipe", "values", "measurement", "is_baseline", "bundle", "ties"}
+    assert set(document["points"][0]) == fields | {"final", "shrinkage"}
     assert document["points"][0]["measurement"]["accuracy"]["metric"] == {"value": 0.97, "low": 0.95, "high": 0.98}
     assert document["baseline"]["trial"] == 0
 
@@ -526,12 +530,3 @@ def test_dashboard_prints_its_address(room, capsys):
     room("autocut.report.dashboard", serve=lambda folder, port, on_ready: on_ready(f"http://127.0.0.1:{port}"))
     assert cli.main(["dashboard", "studies/digits", "--port", "9000"]) == 0
     assert capsys.readouterr().out == "http://127.0.0.1:9000\n"
-
-
-def test_select_prefers_points_of_the_locked_test_split(searches, room, capsys):
-    """The search chose points by validation numbers, so these are too good."""
-    validation = replace(MEASUREMENT, accuracy=replace(MEASUREMENT.accuracy, split="validation"))
-    flattered = replace(point(12, 0.98, 0.01, {"compile.mode": "onnxruntime"}), measurement=validation)
-    room("autocut.study", open_study=lambda folder: FakeStudy([*POINTS, flattered]))
-    assert cli.main(["select", "studies/digits", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["point"]["trial"] == 9

@@ -14,7 +14,7 @@ from autocut.console import Console
 from autocut.errors import InputError, NoResultError
 
 if TYPE_CHECKING:
-    from autocut.front import FrontPoint
+    from autocut.front import Final, FrontPoint
     from autocut.study import Study
 
 STUDY = click.argument("study", type=click.Path(path_type=Path))
@@ -84,8 +84,7 @@ def select(
     bounds += [f"latency_ms<={max_latency_ms}"] if max_latency_ms is not None else []
     bounds += [f"size_bytes<={max_size}"] if max_size is not None else []
     opened = open_study(study)
-    # The search chose the points by their validation numbers, which are thus too good. They count only where no test number exists.
-    points = [point for point in opened.front() if _is_tested(point)] or opened.front()
+    points = opened.front()
     baseline = _untouched(opened)
     candidates = points if baseline is None or baseline.trial in {point.trial for point in points} else [*points, baseline]
     selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], **choice)
@@ -142,35 +141,45 @@ def _point_document(point: FrontPoint) -> dict[str, Any]:
         "is_baseline": point.is_baseline,
         "bundle": point.bundle,
         "ties": list(point.ties),
+        "shrinkage": point.shrinkage,
+        "final": None if point.final is None else _final_document(point.final),
+    }
+
+
+def _final_document(final: Final) -> dict[str, Any]:
+    from autocut.measurement import to_json
+
+    return {
+        "values": dict(final.values),
+        "measurement": to_json(final.measurement),
+        "is_tested": final.is_tested,
+        "verified": final.verified,
+        "refusal": final.refusal,
     }
 
 
 def _print_points(points: Sequence[FrontPoint], console: Console, beaten: Sequence[int] | set[int] = ()) -> None:
-    # Accuracies of different splits cannot be compared: those of the locked test split come first.
-    ordered = sorted(points, key=lambda point: (not _is_tested(point), -point.values["accuracy"], point.trial))
-    columns = ["trial", "accuracy", "per million", "ms", "size", "training", "recipe"]
+    ordered = sorted(points, key=lambda point: (-point.values["accuracy"], point.trial))
+    columns = ["trial", "accuracy (validation)", "accuracy (test)", "shrinkage", "per million", "ms", "size", "training", "recipe"]
     console.table(columns, [_row(point, point.trial in beaten) for point in ordered])
 
 
 def _row(point: FrontPoint, beaten: bool) -> list[object]:
     values = point.values
     marks = (["baseline"] if point.is_baseline else []) + (["beaten"] if beaten else [])
-    marks += [] if _is_tested(point) else [point.measurement.accuracy.split]
     marks += [f"ties with {', '.join(map(str, point.ties))}"] if point.ties else []
     recipe = point.recipe.describe() + (f" ({'; '.join(marks)})" if marks else "")
     return [
         point.trial,
         values["accuracy"],
+        None if point.tested is None else point.tested.values["accuracy"],
+        _formatted(point.shrinkage, lambda shrinkage: f"{shrinkage:+.4f}"),
         _formatted(values.get("usd_per_million"), format_usd),
         values.get("latency_ms"),
         _formatted(values.get("size_bytes"), format_size),
         _formatted(values.get("train_usd"), format_usd),
         recipe,
     ]
-
-
-def _is_tested(point: FrontPoint) -> bool:
-    return point.measurement.accuracy.split == "test"
 
 
 def _formatted(value: float | None, form: Callable[[float], str]) -> str | None:

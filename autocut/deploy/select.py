@@ -113,14 +113,12 @@ def explain_knobs(points: Sequence[FrontPoint], chosen: FrontPoint, minimize: st
 
 
 def accuracy_drop(point: FrontPoint, baseline: FrontPoint) -> float:
-    """Absolute drop of the metric from `baseline` to `point`; negative if the point is better.
+    """Absolute drop of the metric from `baseline` to `point` on the validation split; negative if the point is better.
 
-    Metrics of different splits are never compared. If the point was measured on another split, its paired difference counts.
+    The paired difference counts where it is known: it compares the two on the same examples, even if not all were scored.
     """
-    measured = point.measurement.accuracy
-    if measured.split != baseline.measurement.accuracy.split and measured.difference is not None:
-        return -measured.difference.value
-    return baseline.values["accuracy"] - point.values["accuracy"]
+    difference = point.measurement.accuracy.difference
+    return baseline.values["accuracy"] - point.values["accuracy"] if difference is None else -difference.value
 
 
 def _objective(points: Sequence[FrontPoint], minimize: str | None) -> str:
@@ -174,7 +172,7 @@ def _nothing_meets(
     for name in excess[closest.trial]:
         if name == _DROP and baseline is not None:
             drop = accuracy_drop(closest, baseline)
-            found.append(f"an accuracy drop of {_points(drop, baseline)}{_elsewhere(closest, baseline)}")
+            found.append(f"an accuracy drop of {_points(drop, baseline)}")
             relaxed.append(f"--max-accuracy-drop {math.ceil(drop * 1e4 - _ROUNDING) / 100:g}%")
     for limit in limits:
         if limit.text in excess[closest.trial]:
@@ -215,20 +213,11 @@ def _reason(
 
 
 def _effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
-    """Such as ``6.1x cheaper, accuracy 0.972 (-0.6 points)``. On another split than the baseline's, only the difference."""
+    """Such as ``6.1x cheaper, accuracy 0.972 (-0.6 points) on validation``."""
     gain = _gain(baseline.values[objective], point.values[objective], objective)
-    measured, elsewhere = point.measurement.accuracy, _elsewhere(point, baseline)
-    if elsewhere and measured.difference is None:
-        return f"{gain}, accuracy {point.values['accuracy']:.4g}{elsewhere}, not compared"
     change = -accuracy_drop(point, baseline)
     signed = f"{'+' if change >= 0 else '-'}{_points(abs(change), baseline)}"
-    return f"{gain}, accuracy {signed}{elsewhere}" if elsewhere else f"{gain}, accuracy {point.values['accuracy']:.4g} ({signed})"
-
-
-def _elsewhere(point: FrontPoint, baseline: FrontPoint) -> str:
-    """Such as `` on validation``, if `point` was measured on another split than `baseline`; else empty."""
-    split = point.measurement.accuracy.split
-    return "" if split == baseline.measurement.accuracy.split else f" on {split}"
+    return f"{gain}, accuracy {point.values['accuracy']:.4g} ({signed}) on validation"
 
 
 def _gain(before: float, after: float, objective: str) -> str:

@@ -81,7 +81,7 @@ def trial_note(study: Study, trial: TrialRecord, final: Final | None) -> str:
         settings = [[name, str(value)] for name, value in changed_settings(trial.recipe).items()]
         lines += ["", *_table([["setting", "value"], *settings]), ""]
     # A trial that was refused before its test has validation numbers in `final`; they are shown below.
-    if final is not None and final.measurement.accuracy.split == "test":
+    if final is not None and final.is_tested:
         lines += [*_measurement_table("Locked test split", final.measurement, final.values)]
     if trial.measured is not None:
         lines += [*_measurement_table("Validation split, during the search", trial.measured.measurement, trial.measured.values)]
@@ -100,13 +100,14 @@ def export_command(folder: Path, trial: int) -> str:
 def _front_table(front: Sequence[FrontPoint], objectives: Mapping[str, str]) -> list[str]:
     extra = [name for name in _ALSO_SHOWN if name in front[0].values and name not in objectives]
     names = [*(name for name in objectives if name != "accuracy"), *extra]
-    rows = [["trial", "model", "accuracy (95%)", *(_HEADERS.get(name, label(name)) for name in names), "split", "ties"]]
+    headers = (_HEADERS.get(name, label(name)) for name in names)
+    rows = [["trial", "model", "accuracy, validation (95%)", "accuracy, test (95%)", *headers, "ties"]]
     ranked = sorted(front, key=lambda point: -point.values["accuracy"])
     for point in ranked[:_TABLE_ROWS]:
         name = point.recipe.describe() + (" *(baseline)*" if point.is_baseline else "")
         numbers = (show(key, point.values.get(key)) for key in names)
-        cells = [str(point.trial), name, _accuracy(point.measurement.accuracy), *numbers]
-        rows.append([*cells, point.measurement.accuracy.split, _some(point.ties)])
+        tested = "–" if point.tested is None else _accuracy(point.tested.measurement.accuracy)
+        rows.append([str(point.trial), name, _accuracy(point.measurement.accuracy), tested, *numbers, _some(point.ties)])
     more = ["", f"and {len(ranked) - _TABLE_ROWS} more: `autocut front`"] if len(ranked) > _TABLE_ROWS else []
     return [*_table(rows), *more]
 

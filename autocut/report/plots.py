@@ -148,7 +148,7 @@ def _growth(study: Study) -> list[tuple[float, float, int]]:
     """Return (minutes worked, hypervolume, trial) for each trial that changed the front, and for the last trial."""
     refused = {number for number, final in study.finals().items() if not final.verified}
     trials = [trial for trial in study.trials() if trial.is_feasible and trial.measured is not None and trial.trial not in refused]
-    points = {point.trial: point for point in study.validation_points()}
+    points = {point.trial: point for point in study.points()}
     if not trials:
         return []
     corner = reference_point([points[trial.trial] for trial in trials], study.objectives)
@@ -229,7 +229,8 @@ def _errors(points: Sequence[FrontPoint], name: str) -> dict[str, Any]:
 
 def _hover(point: FrontPoint, axes: Axes) -> str:
     numbers = ", ".join(show(name, point.values[name]) for name in dict.fromkeys(axes))
-    return f"trial {point.trial}: {point.recipe.describe()}<br>{numbers} ({point.measurement.accuracy.split})"
+    tested = "" if point.tested is None else f"; {show('accuracy', point.tested.values['accuracy'])} on test"
+    return f"trial {point.trial}: {point.recipe.describe()}<br>{numbers} ({point.measurement.accuracy.split}{tested})"
 
 
 def _title(trial: TrialRecord) -> str:

@@ -182,7 +182,7 @@ class StudyTrialStore:
 
     def front(self) -> list[FrontPoint]:
         """The front by validation numbers, which finalization works through."""
-        return self.study.search_front()
+        return self.study.front()
 
     def trial_number(self, recipe: Recipe) -> int | None:
         """Number of the completed trial of `recipe`."""

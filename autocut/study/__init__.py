@@ -11,12 +11,13 @@ The database is the only source of truth. Readers ignore what a killed process l
 
 from __future__ import annotations
 
+from autocut.front import Final
 from autocut.study.database import storage_errors, without_password
 from autocut.study.ledger import CATEGORIES, Session
 from autocut.study.opening import create_study, open_study, stored_space
 from autocut.study.records import StageRun
 from autocut.study.study import Study
-from autocut.study.trials import Final, TrialRecord
+from autocut.study.trials import TrialRecord
 
 __all__ = [
     "CATEGORIES",

@@ -7,14 +7,15 @@ from typing import Any
 
 import pandas as pd
 
+from autocut.front import Final
 from autocut.measurement import Measurement
-from autocut.study.trials import Final, TrialRecord
+from autocut.study.trials import TrialRecord
 
 _FIRST = ("trial", "state", "is_baseline", "is_feasible", "summary", "split")
 
 
 def to_frame(trials: Sequence[TrialRecord], finals: Mapping[int, Final], on_front: set[int]) -> pd.DataFrame:
-    """Return the table of `trials`. A finalized trial has the numbers of the test split; see the column `split`."""
+    """Return the table of `trials`. `test_...` and `final_...` are of the locked test split and the final timing."""
     rows = [_row(trial, finals.get(trial.trial), trial.trial in on_front) for trial in trials]
     if not rows:
         return pd.DataFrame(columns=list(_FIRST))
@@ -27,15 +28,22 @@ def _row(trial: TrialRecord, final: Final | None, on_front: bool) -> dict[str, A
     row: dict[str, Any] = dict.fromkeys(_FIRST)
     row |= {"trial": trial.trial, "state": trial.state, "is_baseline": trial.is_baseline, "is_feasible": trial.is_feasible}
     row |= {"summary": trial.recipe.describe() if trial.recipe else None, "on_front": on_front}
-    result = final or trial.measured
-    if result is not None:
-        row |= dict(result.values) | _spread(result.measurement)
+    if trial.measured is not None:
+        row |= dict(trial.measured.values) | _spread(trial.measured.measurement)
     row |= {"reason": trial.reason, "finished": trial.finished, "fingerprint": trial.recipe.fingerprint if trial.recipe else None}
     if final is not None:
+        row |= _tested(final) if final.is_tested else {}
         row |= {"bundle": final.bundle, "bundle_sha256": final.bundle_sha256, "verified": final.verified, "refusal": final.refusal}
     if trial.recipe is not None:
         row |= {f"recipe.{name}": value for name, value in trial.recipe.items()}
     return row
+
+
+def _tested(final: Final) -> dict[str, Any]:
+    accuracy = final.measurement.accuracy
+    row = {"test_accuracy": accuracy.metric.value, "test_accuracy_low": accuracy.metric.low}
+    row |= {"test_accuracy_high": accuracy.metric.high, "test_examples": accuracy.examples}
+    return row | {f"final_{name}": value for name, value in final.values.items() if name != "accuracy"}
 
 
 def _spread(measurement: Measurement) -> dict[str, Any]:

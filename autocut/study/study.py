@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -24,7 +24,7 @@ from sqlalchemy.orm import sessionmaker
 
 from autocut import measurement as measurements
 from autocut.errors import DivergedError, StudyError
-from autocut.front import FrontPoint, non_dominated, with_ties
+from autocut.front import Final, FrontPoint, non_dominated
 from autocut.measurement import Cost, Measurement
 from autocut.recipe import Recipe
 from autocut.study import frames, ledger, telling
@@ -34,7 +34,7 @@ from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
 from autocut.study.records import FinalRow, MeasurementRow, StageRow, StageRun, StudyRow, utc_now
 from autocut.study.telling import Distributions, NewTrial, Outcome
-from autocut.study.trials import MEASUREMENT_ID, Final, TrialRecord, ValidationResult, to_final, to_record, to_result, trial_attrs
+from autocut.study.trials import MEASUREMENT_ID, TrialRecord, ValidationResult, to_final, to_record, to_result, trial_attrs
 
 _NO_CONSTRAINTS: Mapping[str, float] = MappingProxyType({})
 _NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
@@ -305,32 +305,21 @@ class Study:
             return self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def points(self) -> list[FrontPoint]:
-        """Return all completed trials: with test numbers if finalized, else with validation numbers (see `split`)."""
+        """Return all completed trials."""
         finals = self.finals()
         return [self._point(trial, finals.get(trial.trial)) for trial in self.trials() if trial.measured is not None]
 
-    def validation_points(self) -> list[FrontPoint]:
-        """Return all completed trials, with validation numbers only."""
-        return [self._point(trial, None) for trial in self.trials() if trial.measured is not None]
-
     def candidates(self) -> list[FrontPoint]:
-        """Return the feasible trials whose bundle was not refused, with validation numbers only."""
-        return [self._point(trial, None) for trial in self._candidates()]
-
-    def search_front(self) -> list[FrontPoint]:
-        """Return the front of the candidates, with validation numbers only. Finalization works through it."""
-        return non_dominated(self.candidates(), self.objectives)
+        """Return the feasible trials whose bundle was not refused."""
+        feasible = {trial.trial for trial in self.trials() if trial.is_feasible}
+        return [point for point in self.points() if point.trial in feasible and (point.final is None or point.final.verified)]
 
     def front(self) -> list[FrontPoint]:
-        """Return the front for the user: finalized points with test numbers, and waiting points with validation numbers.
+        """Return the front of the candidates by the numbers of the search. Finalization works through it.
 
-        Points are compared only with points of the same split. A finished search has finalized the whole search front and the
-        untouched model, and further points if there was time.
+        The locked test split only reports: what a trial has there decides nothing.
         """
-        finals = self.finals()
-        final = [self._point(trial, finals[trial.trial]) for trial in self._candidates() if trial.trial in finals]
-        waiting = [point for point in self.search_front() if point.trial not in finals]
-        return with_ties([*non_dominated(final, self.objectives), *waiting], self.objectives)
+        return non_dominated(self.candidates(), self.objectives)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one flat row for each finished trial, for CSV."""
@@ -369,19 +358,12 @@ class Study:
             with self._memory:
                 self._trials[number] = record
 
-    def _candidates(self) -> Iterator[TrialRecord]:
-        for trial in self.trials():
-            refused = trial.trial in self._finals and not self._finals[trial.trial].verified
-            if trial.measured is not None and trial.is_feasible and not refused:
-                yield trial
-
     def _point(self, trial: TrialRecord, final: Final | None) -> FrontPoint:
-        result = final or trial.measured
-        if result is None or trial.recipe is None:
+        measured = trial.measured
+        if measured is None or trial.recipe is None:
             raise ValueError(f"trial {trial.trial} has no measurement")
-        known = self._finals.get(trial.trial)
-        bundle = str(self.folder / known.bundle) if known is not None and known.verified and known.bundle else None
-        return FrontPoint(trial.trial, trial.recipe, result.values, result.measurement, trial.is_baseline, bundle)
+        bundle = str(self.folder / final.bundle) if final is not None and final.verified and final.bundle else None
+        return FrontPoint(trial.trial, trial.recipe, measured.values, measured.measurement, trial.is_baseline, bundle, final=final)
 
     def _relative(self, bundle: Path) -> str:
         inside = bundle.resolve()

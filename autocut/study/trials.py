@@ -12,6 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from autocut import measurement as measurements
+from autocut.front import Final
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
 from autocut.study.records import FinalRow, MeasurementRow
@@ -36,19 +37,6 @@ class ValidationResult:
     values: Mapping[str, float]
     measurement: Measurement
     worked_s: float
-
-
-@dataclass(frozen=True)
-class Final:
-    """A trial's result on the locked test split, and its bundle: `verified`, or refused for the reason in `refusal`."""
-
-    trial: int
-    values: Mapping[str, float]
-    measurement: Measurement
-    bundle: str | None
-    bundle_sha256: str | None
-    verified: bool
-    refusal: str | None
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def main() -> None:
             proposer.tell(trial, [values[name] for name in OBJECTIVES], {})
             timed("record", started)
             started = time.perf_counter()
-            study.search_front()
+            study.front()
             timed("front", started)
             started = time.perf_counter()
             if publisher.publish():

@@ -69,7 +69,7 @@ def fill(study: Study, count: int = 40, seed: int = 0) -> None:
 def finalize(study: Study, most: int = 4) -> None:
     """Finalize the first `most` trials of the search front, and refuse the last of them."""
     rng = np.random.default_rng(1)
-    chosen = study.search_front()[:most]
+    chosen = study.front()[:most]
     for point in chosen:
         values, measurement = synthesize(point.recipe, rng, "test")
         folder = study.folder / "bundles" / f"trial-{point.trial}"

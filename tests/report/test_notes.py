@@ -25,7 +25,7 @@ def test_a_study_that_has_just_begun_has_a_note(empty_study):
 
 def test_a_trial_note_has_recipe_numbers_and_command(read_study):
     """Every measured number with its interval, on both splits once finalized."""
-    point = next(point for point in read_study.front() if point.measurement.accuracy.split == "test")
+    point = next(point for point in read_study.front() if point.tested)
     record = next(trial for trial in read_study.trials() if trial.trial == point.trial)
     text = notes.trial_note(read_study, record, read_study.finals()[point.trial])
 
@@ -33,6 +33,7 @@ def test_a_trial_note_has_recipe_numbers_and_command(read_study):
     assert "Locked test split" in text
     assert "Validation split" in text
     assert f"{point.measurement.accuracy.metric.value:.4f}" in text
+    assert f"{point.tested.values['accuracy']:.4f}" in text
     assert f"--trial {point.trial} --to out/" in text
 
 

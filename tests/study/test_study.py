@@ -237,8 +237,8 @@ def test_a_refused_bundle_stays_off_the_front(make_study, complete, make_measure
     assert study.points()[0].bundle is None
 
 
-def test_final_numbers_replace_those_of_the_search(make_study, complete, make_measurement):
-    """The front has the numbers of the locked test split. Points of two splits are never compared with each other."""
+def test_the_test_split_reports_and_does_not_choose(make_study, complete, make_measurement):
+    """A point that is ahead on validation stays on the front, whatever the locked test split says; its numbers stand beside."""
     study = make_study()
     complete(study, 0.3, 0.94, 0.5)
     complete(study, 0.5, 0.93, 0.4)
@@ -249,17 +249,17 @@ def test_final_numbers_replace_those_of_the_search(make_study, complete, make_me
         study.record_final(number, measurement, values, **VERIFIED | {"bundle": study.folder / "bundles" / str(number)})
 
     front = {point.trial: point for point in study.front()}
-    assert set(front) == {1, 2}
-    assert front[1].values["accuracy"] == 0.91
-    assert front[1].measurement.accuracy.split == "test"
+    assert set(front) == {0, 1, 2}
+    assert (front[0].values["accuracy"], front[0].final.values["accuracy"]) == (0.94, 0.90)
+    assert {front[number].measurement.accuracy.split for number in front} == {"validation"}
+    assert front[1].tested.measurement.accuracy.split == "test"
+    assert front[1].shrinkage == pytest.approx(-0.02)
     assert front[1].bundle == str(study.folder / "bundles" / "1")
-    assert front[2].measurement.accuracy.split == "validation"
-    assert front[2].ties == ()
-    assert {point.trial for point in study.search_front()} == {0, 1, 2}
+    assert (front[2].final, front[2].tested, front[2].shrinkage) == (None, None, None)
 
 
-def test_a_finalized_point_counts_by_its_test_numbers_alone(make_study, complete, make_measurement):
-    """A point that is beaten on the validation split may win on the test split; the untouched model often does."""
+def test_a_point_that_is_beaten_on_validation_is_not_brought_back_by_the_test_split(make_study, complete, make_measurement):
+    """The best of many test numbers would look better than it is."""
     study = make_study()
     complete(study, 0.0, 0.95, 1.0, is_baseline=True)
     complete(study, 0.3, 0.96, 0.5)
@@ -267,8 +267,18 @@ def test_a_finalized_point_counts_by_its_test_numbers_alone(make_study, complete
         values = {"accuracy": accuracy, "usd_per_million": price}
         study.record_final(number, make_measurement(accuracy, 5.0, "test"), values, **VERIFIED)
 
-    assert {point.trial for point in study.search_front()} == {1}
-    assert {point.trial for point in study.front()} == {0, 1}
+    assert [point.trial for point in study.front()] == [1]
+
+
+def test_a_trial_that_was_refused_before_its_test_has_no_test_numbers(make_study, complete, make_measurement):
+    """Its final record has the numbers of the search."""
+    study = make_study()
+    complete(study, 0.3, 0.94, 0.5)
+    study.record_final(0, make_measurement(0.94, 5.0), VALUES, **REFUSED)
+
+    (point,) = study.points()
+    assert (point.final.verified, point.tested, point.shrinkage) == (False, None, None)
+    assert "test_accuracy" not in study.to_frame()
 
 
 def test_a_final_of_no_trial_is_refused(make_study, make_measurement):
@@ -295,10 +305,11 @@ def test_facts_are_study_attributes(make_study):
     assert study.optuna.user_attrs == study.facts
 
 
-def test_the_frame_is_flat(make_study, complete):
-    """One row for each trial and plain columns, ready for CSV."""
+def test_the_frame_is_flat(make_study, complete, make_measurement):
+    """One row for each trial and plain columns, ready for CSV; no column has numbers of two splits."""
     study = make_study()
     complete(study, 0.3, 0.94, 0.5)
+    study.record_final(0, make_measurement(0.91, 5.0, "test"), VALUES, **VERIFIED)
     study.fail(None, Recipe({"quantize.dtype": "float8"}), {}, {}, "no float8 on this machine")
 
     frame = study.to_frame()
@@ -306,6 +317,9 @@ def test_the_frame_is_flat(make_study, complete):
     assert frame["recipe.prune.ratio"].tolist()[0] == 0.3
     assert frame["reason"].tolist()[1] == "no float8 on this machine"
     assert frame["batch_32_p50_ms"].tolist()[0] == 5.0
+    assert frame["accuracy"].tolist()[0] == 0.94
+    assert frame["test_accuracy"].tolist()[0] == 0.91
+    assert frame["final_usd_per_million"].tolist()[0] == VALUES["usd_per_million"]
     assert frame.to_csv(index=False).count("\n") == 3
 
 
