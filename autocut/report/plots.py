@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -50,6 +51,7 @@ def pareto(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
             figure.add_trace(_scatter(name, points[-_MOST_POINTS:], axes, _MARKERS[name]))
     if front:
         figure.add_trace(_front_trace(sorted(front, key=lambda point: point.values[axes[0]]), axes))
+        figure.add_traces(_test_traces(front, axes))
     costs = [point.values[axes[0]] for points in (front, *behind.values()) for point in points]
     if costs and min(costs) > 0 and max(costs) > _LOG_FROM * min(costs):
         ticks = _log_ticks(min(costs), max(costs))
@@ -121,6 +123,15 @@ def hypervolume_history(study: Study) -> go.Figure:
     return figure
 
 
+def _test_traces(front: Sequence[FrontPoint], axes: Axes) -> list[go.Scatter]:
+    """Draw what the locked test split and the final timing give for the points of the front; nothing before the finalization."""
+    tested = [replace(p, values=p.tested.values, measurement=p.tested.measurement, final=None) for p in front if p.tested]
+    if not tested:
+        return []
+    trace = _scatter("front, test", tested, axes, {"color": _BLUE, "size": 9})
+    return [trace.update(error_x=_errors(tested, axes[0]), error_y=_errors(tested, axes[1]))]
+
+
 def growth_steps(study: Study) -> list[tuple[float, float, int]]:
     """Return how the hypervolume grew: (minutes worked, share of its present value, trial).
 
@@ -138,8 +149,8 @@ def _behind(study: Study) -> dict[str, list[FrontPoint]]:
 
 
 def _front_trace(points: Sequence[FrontPoint], axes: Axes) -> go.Scatter:
-    symbols = ["diamond" if point.is_baseline else "circle" for point in points]
-    trace = _scatter("front", points, axes, {"color": _BLUE, "symbol": symbols, "size": 10}, mode="markers+lines")
+    symbols = ["diamond-open" if point.is_baseline else "circle-open" for point in points]
+    trace = _scatter("front, validation", points, axes, {"color": _BLUE, "symbol": symbols, "size": 10}, mode="markers+lines")
     line = {"color": _BLUE, "width": 1, "dash": "dot"}
     return trace.update(line=line, error_x=_errors(points, axes[0]), error_y=_errors(points, axes[1]))
 

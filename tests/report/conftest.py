@@ -123,6 +123,19 @@ def small_study(filled: Path, tmp_path: Path):
     study.close()
 
 
+@pytest.fixture
+def spoil():
+    """A function that adds trials with text that would be a program if a page took it for HTML."""
+
+    def add(study: Study) -> None:
+        recipe = Recipe({"prune.method": "<img src=x onerror=\"document.title='owned'\">", "prune.ratio": 0.5})
+        values, measurement = synthesize(recipe, np.random.default_rng(2))
+        study.complete(None, recipe, {}, {}, values, measurement)
+        study.fail(None, recipe, {}, {}, "</script><script>document.title='owned'</script>")
+
+    return add
+
+
 def _one_trial(study: Study, rng: np.random.Generator, step: int) -> None:
     settings = {
         "prune.method": "structured",

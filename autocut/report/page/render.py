@@ -165,7 +165,7 @@ def _data(study: Study, lines: Sequence[TrialLine]) -> dict[str, Any]:
 
 def _point(line: TrialLine) -> dict[str, Any]:
     sides = {side: _rounded(numbers) for side, numbers in (("v", line.validation), ("t", line.test)) if numbers}
-    return {"t": line.trial, "r": line.recipe, "g": line.group, "n": "; ".join(line.notes)} | sides
+    return {"id": line.trial, "r": line.recipe, "g": line.group, "n": "; ".join(line.notes)} | sides
 
 
 def _rounded(numbers: Mapping[str, Interval]) -> dict[str, list[float]]:

@@ -106,7 +106,7 @@
       arrayminus: points.map((point) => point[kind.split][name][0] - point[kind.split][name][1]),
     });
     return {
-      name: kind.name, x: at(cost, 0), y: at("accuracy", 0), customdata: points.map((point) => point.t), hoverinfo: "text",
+      name: kind.name, x: at(cost, 0), y: at("accuracy", 0), customdata: points.map((point) => point.id), hoverinfo: "text",
       hovertext: points.map((point) => hover(point, kind, cost)), mode: kind.line ? "lines+markers" : "markers", visible: !hidden.has(kind.name),
       line: { color: colour(kind.colour), width: 1, dash: "dot", shape: "hv" }, error_x: spread(cost), error_y: spread("accuracy"),
       marker: { color: colour(kind.colour), symbol: kind.symbol, size: kind.size, line: { width: 2, color: colour(kind.colour) } },
@@ -119,7 +119,7 @@
     const words = point.r.match(/.{1,48}(?:\s|$)|\S{48}|\S+/g) || [point.r];
     const numbers = point[kind.split];
     return [
-      `<b>trial ${point.t}</b>, ${kind.split === "t" ? "test" : "validation"}`, ...words.map((part) => plain(part.trim())),
+      `<b>trial ${point.id}</b>, ${kind.split === "t" ? "test" : "validation"}`, ...words.map((part) => plain(part.trim())),
       told("accuracy", numbers.accuracy), plain(told(data.axes[cost], numbers[cost])), ...(point.n ? [plain(point.n)] : []),
     ].join("<br>");
   }
