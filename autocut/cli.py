@@ -21,6 +21,7 @@ from autocut import __version__
 from autocut.commands.bundles import export, verify
 from autocut.commands.front import front, select
 from autocut.commands.insight import check, dashboard, ledger, methods, schema
+from autocut.commands.report import report
 from autocut.commands.search import search
 from autocut.commands.verb import PREFIX, Verb, subject
 from autocut.console import Console
@@ -69,7 +70,7 @@ def cli() -> None:
     """
 
 
-for _verb in (search, check, methods, front, select, export, verify, ledger, dashboard, schema):
+for _verb in (search, check, methods, front, select, export, verify, ledger, report, dashboard, schema):
     cli.add_command(_verb)
 
 

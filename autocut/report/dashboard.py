@@ -12,6 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from autocut.errors import InputError
+from autocut.report.best_trials import best_is_front
 from autocut.study import Study, open_study
 
 HOST = "127.0.0.1"
@@ -34,7 +35,7 @@ def serve(study_dir: Path, port: int, on_ready: Callable[[str], None]) -> None:
     """
     study = open_study(study_dir)
     try:
-        with _bind(port, dashboard_app(study)) as server:
+        with best_is_front(study), _bind(port, dashboard_app(study)) as server:
             on_ready(f"http://{HOST}:{server.server_port}/dashboard/studies/{study.optuna._study_id}")
             server.serve_forever()
     finally:

@@ -47,7 +47,8 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
     if any(not trial.is_feasible for trial in trials) or any(not final.verified for final in study.finals().values()):
         lines += [
             "",
-            "*Best Trials* on the first page is the dashboard's own list. It ignores the limits and the refused bundles.",
+            "*Best Trials* on the first page is this front, if the page comes from `autocut dashboard`. A plain `optuna-dashboard` "
+            "ignores the limits and the refused bundles there.",
         ]
     pick = knee(front, study.objectives)
     lines += [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
 
 from autocut.front import FrontPoint, hypervolume, non_dominated, objective_signs, reference_point
-from autocut.measurement import Interval
+from autocut.report.groups import BASELINES, BEATEN, OUTSIDE, REFUSED, groups_of
+from autocut.report.intervals import interval_of
 from autocut.report.words import label, show
 from autocut.study import Study, TrialRecord
 
@@ -26,10 +28,10 @@ _MARGIN = 0.08
 _GREY, _LIGHT, _BLUE, _ORANGE = "#8a8f98", "#d2d5da", "#1f5fbf", "#d9730d"
 
 _MARKERS: Mapping[str, Style] = {
-    "outside the limits": {"color": _LIGHT, "symbol": "x", "size": 7},
-    "refused": {"color": _ORANGE, "symbol": "x", "size": 9},
-    "beaten": {"color": _GREY, "size": 6},
-    "baselines": {"color": _ORANGE, "symbol": "diamond", "size": 9},
+    OUTSIDE: {"color": _LIGHT, "symbol": "x", "size": 7},
+    REFUSED: {"color": _ORANGE, "symbol": "x", "size": 9},
+    BEATEN: {"color": _GREY, "size": 6},
+    BASELINES: {"color": _ORANGE, "symbol": "diamond", "size": 9},
 }
 
 _LINES: Mapping[str, Style] = {
@@ -43,18 +45,19 @@ def pareto(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
     """Draw quality over cost: the front with its intervals, the baselines, and the trials off the front (the newest of many)."""
     axes = _axes(study.objectives)
     figure = _figure(f"Front of {study.name}", label(axes[0]), label(axes[1]))
-    behind = _behind(study, {point.trial for point in front})
+    behind = _behind(study)
     for name, points in behind.items():
         if points:
             figure.add_trace(_scatter(name, points[-_MOST_POINTS:], axes, _MARKERS[name]))
     if front:
         figure.add_trace(_front_trace(sorted(front, key=lambda point: point.values[axes[0]]), axes))
+        figure.add_traces(_test_traces(front, axes))
     costs = [point.values[axes[0]] for points in (front, *behind.values()) for point in points]
     if costs and min(costs) > 0 and max(costs) > _LOG_FROM * min(costs):
         ticks = _log_ticks(min(costs), max(costs))
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     if axes[1] == "accuracy":
-        whole = [point for point in behind["baselines"] if not point.recipe.changes("prune.method")]
+        whole = [point for point in behind[BASELINES] if not point.recipe.changes("prune.method")]
         _look_at_useful(figure, [*front, *whole], [point for points in behind.values() for point in points])
     return figure
 
@@ -103,13 +106,11 @@ def hypervolume_history(study: Study) -> go.Figure:
     span.
     """
     figure = _figure("How the front grew", "minutes worked", "hypervolume, share of now")
-    steps = _growth(study)
-    if steps and steps[-1][1] > 0:
-        total = steps[-1][1]
+    if steps := growth_steps(study):
         figure.add_trace(
             go.Scatter(
-                x=[round(minutes, 3) for minutes, _, _ in steps],
-                y=[round(volume / total, 5) for _, volume, _ in steps],
+                x=[minutes for minutes, _, _ in steps],
+                y=[share for _, share, _ in steps],
                 hovertext=[f"trial {number}" for _, _, number in steps],
                 mode="lines+markers",
                 line={"shape": "hv", "color": _BLUE},
@@ -122,26 +123,34 @@ def hypervolume_history(study: Study) -> go.Figure:
     return figure
 
 
-def _behind(study: Study, on_front: set[int]) -> dict[str, list[FrontPoint]]:
-    """Return the completed trials off the front, each in the group of its reason; the last group is drawn on top."""
-    feasible = {trial.trial for trial in study.trials() if trial.is_feasible}
-    refused = {number for number, final in study.finals().items() if not final.verified}
-    groups: dict[str, list[FrontPoint]] = {name: [] for name in _MARKERS}
-    for point in study.points():
-        if point.trial in on_front:
-            continue
-        if point.trial not in feasible:
-            groups["outside the limits"].append(point)
-        elif point.trial in refused:
-            groups["refused"].append(point)
-        else:
-            groups["baselines" if point.is_baseline else "beaten"].append(point)
-    return groups
+def _test_traces(front: Sequence[FrontPoint], axes: Axes) -> list[go.Scatter]:
+    """Draw what the locked test split and the final timing give for the points of the front; nothing before the finalization."""
+    tested = [replace(p, values=p.tested.values, measurement=p.tested.measurement, final=None) for p in front if p.tested]
+    if not tested:
+        return []
+    trace = _scatter("front, test", tested, axes, {"color": _BLUE, "size": 9})
+    return [trace.update(error_x=_errors(tested, axes[0]), error_y=_errors(tested, axes[1]))]
+
+
+def growth_steps(study: Study) -> list[tuple[float, float, int]]:
+    """Return how the hypervolume grew: (minutes worked, share of its present value, trial).
+
+    There is one step for each trial that changed the front, and one for the last trial. Empty where the volume is 0.
+    """
+    steps = _growth(study)
+    total = steps[-1][1] if steps else 0.0
+    return [(round(minutes, 3), round(volume / total, 5), trial) for minutes, volume, trial in steps] if total > 0 else []
+
+
+def _behind(study: Study) -> dict[str, list[FrontPoint]]:
+    """Return the completed trials off the front, each in its group; the last group is drawn on top."""
+    groups = groups_of(study)
+    return {name: [point for point in study.points() if groups[point.trial] == name] for name in _MARKERS}
 
 
 def _front_trace(points: Sequence[FrontPoint], axes: Axes) -> go.Scatter:
-    symbols = ["diamond" if point.is_baseline else "circle" for point in points]
-    trace = _scatter("front", points, axes, {"color": _BLUE, "symbol": symbols, "size": 10}, mode="markers+lines")
+    symbols = ["diamond-open" if point.is_baseline else "circle-open" for point in points]
+    trace = _scatter("front, validation", points, axes, {"color": _BLUE, "symbol": symbols, "size": 10}, mode="markers+lines")
     line = {"color": _BLUE, "width": 1, "dash": "dot"}
     return trace.update(line=line, error_x=_errors(points, axes[0]), error_y=_errors(points, axes[1]))
 
@@ -216,7 +225,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 def _errors(points: Sequence[FrontPoint], name: str) -> dict[str, Any]:
     """Return the error bars of the value `name`: its 95% interval. They are hidden if no point has one."""
-    spread = [_interval(point, name) for point in points]
+    spread = [interval_of(name, point.values, point.measurement) for point in points]
     return {
         "type": "data",
         "symmetric": False,
@@ -227,17 +236,6 @@ def _errors(points: Sequence[FrontPoint], name: str) -> dict[str, Any]:
         "width": 2,
         "visible": any(one.high > one.low for one in spread),
     }
-
-
-def _interval(point: FrontPoint, name: str) -> Interval:
-    """Return the 95% interval of the value `name`. Latency and price are computed from a speed-up and have its spread."""
-    value, cost = point.values[name], point.measurement.cost
-    if name == "accuracy":
-        return point.measurement.accuracy.metric
-    if not cost.latencies or name not in ("latency_ms", "usd_per_million"):
-        return Interval(value, value, value)
-    speedup = (cost.latencies[0] if name == "latency_ms" else cost.busiest).speedup
-    return Interval(value, value * speedup.value / speedup.high, value * speedup.value / speedup.low)
 
 
 def _hover(point: FrontPoint, axes: Axes) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import queue
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
 from autocut.recipe import Recipe
+from autocut.report import dashboard
 from autocut.study import StageRun, Study, create_study, open_study
 
 DISTRIBUTIONS = {
@@ -121,6 +124,57 @@ def small_study(filled: Path, tmp_path: Path):
     study = make(shutil.copytree(filled, tmp_path / "digits"))
     yield study
     study.close()
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch):
+    """A function that serves the dashboard of a study on a free port and returns its address; stopped at the end."""
+    servers: list = []
+    threads: list[threading.Thread] = []
+    bind = dashboard._bind
+
+    def remember(port: int, app: object):
+        servers.append(bind(port, app))
+        return servers[-1]
+
+    def start(folder: Path) -> str:
+        ready: queue.Queue[str] = queue.Queue()
+        threads.append(threading.Thread(target=dashboard.serve, args=(folder, 0, ready.put)))
+        threads[-1].start()
+        return ready.get(timeout=30)
+
+    monkeypatch.setattr(dashboard, "_bind", remember)
+    yield start
+    for server in servers:
+        server.shutdown()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.fixture
+def infeasible():
+    """A function that adds a trial that beats all others but violates a limit."""
+
+    def add(study: Study) -> None:
+        recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.01})
+        values, measurement = synthesize(recipe, np.random.default_rng(3))
+        cheap = values | {"accuracy": 0.999, "usd_per_million": 1e-6}
+        study.complete(None, recipe, *_params(recipe), cheap, measurement, {"latency_ms<=0.01": 1.0})
+
+    return add
+
+
+@pytest.fixture
+def spoil():
+    """A function that adds trials with text that would be a program if a page took it for HTML."""
+
+    def add(study: Study) -> None:
+        recipe = Recipe({"prune.method": "<img src=x onerror=\"document.title='owned'\">", "prune.ratio": 0.5})
+        values, measurement = synthesize(recipe, np.random.default_rng(2))
+        study.complete(None, recipe, {}, {}, values, measurement)
+        study.fail(None, recipe, {}, {}, "</script><script>document.title='owned'</script>")
+
+    return add
 
 
 def _one_trial(study: Study, rng: np.random.Generator, step: int) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import queue
 import socket
-import threading
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,22 +14,9 @@ from autocut.report import dashboard
 
 
 @pytest.fixture
-def address(read_study, monkeypatch):
-    """A served study, on a free port; stopped at the end."""
-    servers: list = []
-    bind = dashboard._bind
-
-    def remember(port, app):
-        servers.append(bind(port, app))
-        return servers[-1]
-
-    monkeypatch.setattr(dashboard, "_bind", remember)
-    ready: queue.Queue = queue.Queue()
-    thread = threading.Thread(target=dashboard.serve, args=(read_study.folder, 0, ready.put))
-    thread.start()
-    yield ready.get(timeout=30)
-    servers[0].shutdown()
-    thread.join()
+def address(read_study, served):
+    """The address of the filled study."""
+    return served(read_study.folder)
 
 
 def request(address, method, path, **headers):

@@ -9,9 +9,9 @@ def test_every_completed_trial_is_in_one_group_of_the_front_plot(read_study):
     """Each trial is drawn once: on the front, or off it in the group of its reason."""
     figure = plots.pareto(read_study, read_study.front())
 
-    drawn = sum(len(trace.x) for trace in figure.data)
+    drawn = sum(len(trace.x) for trace in figure.data if trace.name != "front, test")
     assert drawn == len(read_study.points())
-    assert {"front", "baselines"} <= {trace.name for trace in figure.data}
+    assert {"front, validation", "baselines"} <= {trace.name for trace in figure.data}
 
 
 def test_cost_is_drawn_from_left_to_right(read_study):
@@ -25,11 +25,21 @@ def test_cost_is_drawn_from_left_to_right(read_study):
 def test_the_front_has_error_bars_of_its_intervals(read_study):
     """A front without its spread claims more than was measured."""
     front = sorted(read_study.front(), key=lambda point: point.values["usd_per_million"])
-    trace = plots.pareto(read_study, front).data[-1]
+    trace = _named(plots.pareto(read_study, front), "front, validation")
 
     assert trace.error_y.visible
     highs = [y + error for y, error in zip(trace.y, trace.error_y.array, strict=True)]
     assert all(abs(high - point.measurement.accuracy.metric.high) < 1e-3 for high, point in zip(highs, front, strict=True))
+
+
+def test_what_the_locked_test_split_gives_is_drawn_apart(read_study):
+    """Validation numbers chose the front. A reader must not take them for the test's."""
+    front = read_study.front()
+    tested = {point.tested.values["accuracy"] for point in front if point.tested}
+    drawn = set(_named(plots.pareto(read_study, front), "front, test").y)
+
+    assert tested
+    assert drawn == {float(f"{accuracy:.5g}") for accuracy in tested}
 
 
 def test_models_that_lost_much_are_out_of_the_first_view(read_study):
@@ -37,7 +47,7 @@ def test_models_that_lost_much_are_out_of_the_first_view(read_study):
     seen = [point for point in read_study.points() if point.values["accuracy"] > 0.97]
     figure = plots.pareto(read_study, seen[:2])
     low, high = figure.layout.yaxis.range
-    kept = [value for trace in figure.data if trace.name in ("front", "baselines") for value in trace.y]
+    kept = [value for trace in figure.data if trace.name in ("front, validation", "baselines") for value in trace.y]
     drawn = [value for trace in figure.data for value in trace.y]
 
     assert low < min(kept)
@@ -75,3 +85,8 @@ def test_a_figure_is_small(read_study):
 def test_log_ticks_are_numbers_that_people_read():
     """Plotly's own ticks are digits without their power of ten."""
     assert plots._log_ticks(0.004, 0.08) == [0.005, 0.01, 0.02, 0.05]
+
+
+def _named(figure, name):
+    """The trace of this name."""
+    return next(trace for trace in figure.data if trace.name == name)

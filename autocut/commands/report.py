@@ -1,0 +1,110 @@
+"""`autocut report`: a study as one HTML file, the answer first."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from autocut import __version__
+from autocut.commands.front import STUDY
+from autocut.commands.verb import verb
+from autocut.console import Console
+from autocut.errors import InputError, NoResultError
+
+if TYPE_CHECKING:
+    from autocut.report.page import Recommendation
+    from autocut.study import Study
+
+FILE_NAME = "report.html"
+_ENDINGS = (".html", ".htm")
+_USUAL_DROP = 0.01
+
+
+@verb(
+    "report",
+    "Write a study as one HTML file.",
+    "autocut report studies/digits",
+    "autocut report studies/digits --to digits.html --open",
+)
+@STUDY
+@click.option("--to", type=click.Path(path_type=Path), help=f"HTML file to write.  [default: {FILE_NAME} in the study's folder]")
+@click.option("--open", "is_opened", is_flag=True, help="Show the file in the web browser.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def report(console: Console, study: Path, to: Path | None, is_opened: bool, as_json: bool) -> int:
+    """Write STUDY as one HTML file that needs no network, and print the file's path.
+
+    It begins with the model that most users would take: the cheapest that loses at most one point of the metric. The front, every
+    trial, where the time went and what failed follow.
+    """
+    target = _target(study / FILE_NAME if to is None else to)
+    from autocut.report.page import render
+    from autocut.study import open_study
+
+    opened = open_study(study)
+    try:
+        recommended, missing = recommend(opened)
+        html = render(opened, recommended, version=__version__, no_answer=missing)
+    finally:
+        opened.close()
+    _write(target, html)
+    if as_json:
+        trial = recommended.point.trial if recommended else None
+        console.document(
+            {"schema_version": 1, "study": opened.name, "report": str(target), "bytes": target.stat().st_size, "recommended": trial}
+        )
+    else:
+        console.data(str(target))
+    if is_opened and not webbrowser.open(target.resolve().as_uri()):
+        console.warning("no web browser was found", f"open it yourself: {target}")
+    return 0
+
+
+def recommend(study: Study) -> tuple[Recommendation | None, str]:
+    """Return the model that most users would take, or None and the reason why there is none.
+
+    It is the cheapest that loses at most one point of the metric, else the best compromise. Verified bundles come first, because
+    only they can be taken away at once.
+    """
+    from autocut.deploy.select import select_point, untouched
+    from autocut.report.page import Recommendation
+
+    baseline = untouched(study.points())
+    points = [point for point in study.front() if point.bundle] or study.front()
+    if baseline is not None and baseline.trial not in {point.trial for point in points}:
+        points = [*points, baseline]
+    try:
+        usual = {"knee": True} if baseline is None else {"max_accuracy_drop": _USUAL_DROP}
+        try:
+            selection = select_point(points, **usual)
+        except NoResultError:
+            selection = select_point(points, knee=True)
+    except NoResultError as error:
+        return None, f"{error.message[:1].upper()}{error.message[1:]}. {error.hint or ''}".strip()
+    return Recommendation(selection.point, selection.reason), ""
+
+
+def _target(file: Path) -> Path:
+    if file.suffix.lower() not in _ENDINGS:
+        raise InputError(f"--to must name an HTML file, got {str(file)!r}", f"--to {file.with_suffix('.html')}")
+    if file.is_dir():
+        raise InputError(f"--to must be a file, got the folder {str(file)!r}", f"--to {file / FILE_NAME}")
+    return file
+
+
+def _write(target: Path, html: str) -> None:
+    """Write the file in one step, so that a browser never reads half of it."""
+    draft = target.with_name(f".{target.name}.draft")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(html, encoding="utf-8")
+        draft.replace(target)
+    except OSError as error:
+        raise InputError(
+            f"report {str(target)!r} could not be written: {error.strerror}", "choose another file with --to"
+        ) from None
+    finally:
+        draft.unlink(missing_ok=True)

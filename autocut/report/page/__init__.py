@@ -1,0 +1,8 @@
+"""The report of a study: one HTML file that a person reads, prints, or sends to a colleague."""
+
+from __future__ import annotations
+
+from autocut.report.page.contents import Pick, Recommendation, Section
+from autocut.report.page.render import render
+
+__all__ = ["Pick", "Recommendation", "Section", "render"]

@@ -1,0 +1,129 @@
+"""The parts of the page below the table: how the front grew, where the time went, what failed, and what made the numbers."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from autocut.budget import format_duration, format_size
+from autocut.report.page.contents import Section
+from autocut.report.page.trials import one_line
+from autocut.study import Study
+
+GROWTH_PLOT = "growth"
+_NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
+_TRIALS_NAMED = 5
+_MEANINGS: Mapping[str, str] = {
+    "starting": "checks of the task, start of Ray",
+    "training": "training models, the untouched one too",
+    "compiling": "quantizing, exporting, compiling, loading",
+    "measuring": "scoring and timing",
+    "finalizing": "the locked test split, bundles, their verification",
+    "waiting": "until the machine was quiet, or another worker had made the stage",
+    "idle": "no job for the worker",
+    "overhead": "processes that start, between two jobs",
+    "killed": "work of processes that were killed",
+    "unrecorded": "an earlier version of autocut did not write it down",
+}
+_FACTS: Mapping[str, str] = {
+    "seed": "seed",
+    "threads": "threads of a model",
+    "limits": "limits",
+    "max_accuracy_drop": "largest accuracy drop of the search",
+    "space": "space",
+    "price": "price",
+}
+
+
+def closing_sections(study: Study) -> list[Section]:
+    """Return the sections that every study has; empty ones are for the template to leave out."""
+    document = study.ledger()
+    return [
+        growth(),
+        time_ledger(document),
+        what_failed((trial.state, trial.reason, trial.trial) for trial in study.trials() if trial.reason),
+        machine(study.facts),
+        environment(study, document),
+    ]
+
+
+def growth() -> Section:
+    """How the hypervolume grew. The script draws it."""
+    told = "Hypervolume of the front, on the validation split, as a share of its present value. Where the line is flat, more time "
+    return Section("How the front grew", (f"{told}improved nothing.",), plot=GROWTH_PLOT)
+
+
+def time_ledger(document: Mapping[str, Any]) -> Section:
+    """Where the seconds of the budget went."""
+    seconds = {name: spent for name, spent in document["by_category"].items() if spent > 0}
+    total = sum(seconds.values())
+    if not total:
+        return Section("Where the time went")
+    ordered = sorted(seconds.items(), key=lambda item: -item[1])
+    busy = document["cores_busy"]
+    runs = len(document["sessions"])
+    told = f"{format_duration(document['spent_s'])} worked in {runs} run{'s' if runs > 1 else ''}"
+    return Section(
+        "Where the time went",
+        (f"{told}." if busy is None else f"{told}; the cores were busy for {busy:.0%} of it.",),
+        ("category", "time", "share", "what it is"),
+        tuple((name, format_duration(spent), f"{spent / total:.0%}", _MEANINGS.get(name, "")) for name, spent in ordered),
+        tuple(spent / total for _, spent in ordered),
+    )
+
+
+def what_failed(ended: Iterable[tuple[str, str | None, int]]) -> Section:
+    """Trials that ended without a measurement, grouped by a reason that differs in its numbers alone.
+
+    Args:
+        ended: State, reason and number of each such trial.
+    """
+    groups: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
+    for state, reason, trial in ended:
+        told = one_line(reason or "no reason given")
+        groups[state, _NUMBER.sub("#", told)].append((told, trial))
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    rows = [
+        (str(len(found)), "stopped early" if state == "PRUNED" else "failed", found[0][0], _some(trial for _, trial in found))
+        for (state, _), found in ordered
+    ]
+    return Section("What failed, and why", (), ("trials", "how", "reason (of the first)", "numbers"), tuple(rows))
+
+
+def machine(facts: Mapping[str, Any]) -> Section:
+    """The machine that timed the models."""
+    known = facts.get("machine")
+    described = known if isinstance(known, dict) else {"machine": known} if known else {}
+    rows = [(name.removesuffix("_bytes").replace("_", " "), _plain(name, value)) for name, value in described.items() if value]
+    return Section("The machine", (), ("what", "found"), tuple(rows))
+
+
+def environment(study: Study, document: Mapping[str, Any]) -> Section:
+    """The commands, the settings and the versions of the libraries that made the study."""
+    facts, runs = study.facts, document["sessions"]
+    rows = [("task", study.name), ("objectives", ", ".join(f"{way} {name}" for name, way in study.objectives.items()))]
+    rows += [(told, _plain(name, facts[name])) for name, told in _FACTS.items() if facts.get(name) not in (None, [], {})]
+    rows += [(f"run of {run['started']}", f"{run['command']} ({format_duration(run['worked_s'])})") for run in runs]
+    versions: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        for name, version in run["versions"].items():
+            if version not in versions[name]:
+                versions[name].append(version)
+    rows.append(("versions", ", ".join(f"{name} {' then '.join(found)}" for name, found in versions.items())))
+    return Section("What made these numbers", (), ("what", "value"), tuple(rows))
+
+
+def _some(trials: Iterable[int]) -> str:
+    numbers = list(trials)
+    shown = ", ".join(map(str, numbers[:_TRIALS_NAMED]))
+    return f"{shown}, …" if len(numbers) > _TRIALS_NAMED else shown
+
+
+def _plain(name: str, value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(key, one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(name, one) for one in value)
+    return format_size(value) if name.endswith("_bytes") and isinstance(value, int) else str(value)

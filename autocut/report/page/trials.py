@@ -1,0 +1,60 @@
+"""The trials of the page: one line each, for the table and the plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from autocut.measurement import Interval, Measurement
+from autocut.report.groups import FRONT, GROUPS, groups_of
+from autocut.report.intervals import interval_of
+from autocut.report.page.contents import TrialLine
+from autocut.study import Final, Study, TrialRecord
+
+COSTS = ("usd_per_million", "latency_ms", "size_bytes", "train_usd")
+"""The values that the cost axis of the plot may show."""
+_VALUES = ("accuracy", *COSTS, "speedup")
+DIFFERENCE = "difference"
+"""The paired difference of the metric to the untouched model, where it was measured."""
+_REASON_LENGTH = 300
+
+
+def trial_lines(study: Study) -> list[TrialLine]:
+    """Return every finished trial: the front first, then the baselines and the rest, each group from cheap to dear."""
+    finals, groups = study.finals(), groups_of(study)
+    ties = {point.trial: point.ties for point in study.front()}
+    lines = [_line(trial, groups[trial.trial], finals.get(trial.trial), ties.get(trial.trial, ())) for trial in study.trials()]
+    return sorted(lines, key=lambda line: (GROUPS.index(line.group), _cost(line), line.trial))
+
+
+def one_line(text: str) -> str:
+    """Return the first line of a reason, not longer than a paragraph: some reasons are tracebacks."""
+    first = text.strip().partition("\n")[0]
+    return first if len(first) <= _REASON_LENGTH else f"{first[:_REASON_LENGTH]}…"
+
+
+def _line(trial: TrialRecord, group: str, final: Final | None, ties: Sequence[int]) -> TrialLine:
+    # A trial that was refused before its test has validation numbers in `final`.
+    tested = final if final is not None and final.measurement.accuracy.split == "test" else None
+    notes = [one_line(trial.reason)] if trial.reason else []
+    notes += ["baseline"] if trial.is_baseline and group == FRONT else []
+    notes += [f"ties with {', '.join(map(str, ties))}"] if ties else []
+    notes += [f"{name} is exceeded by {excess:.3g}" for name, excess in trial.constraints.items() if excess > 0]
+    notes += [one_line(final.refusal or "no reason given")] if final is not None and not final.verified else []
+    return TrialLine(
+        trial=trial.trial,
+        recipe=trial.recipe.describe() if trial.recipe else "unknown recipe",
+        group=group,
+        validation=_spread(trial.measured.values, trial.measured.measurement) if trial.measured else {},
+        test=_spread(tested.values, tested.measurement) if tested else {},
+        notes=tuple(notes),
+    )
+
+
+def _spread(values: Mapping[str, float], measurement: Measurement) -> dict[str, Interval]:
+    found = {name: interval_of(name, values, measurement) for name in _VALUES if name in values}
+    paired = measurement.accuracy.difference
+    return found | ({} if paired is None else {DIFFERENCE: paired})
+
+
+def _cost(line: TrialLine) -> float:
+    return line.validation[COSTS[0]].value if COSTS[0] in line.validation else 0.0

@@ -1,0 +1,144 @@
+"""What the HTML file says, read without a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from autocut.commands.report import recommend
+from autocut.report.page import Section, render
+from autocut.report.page.sections import what_failed
+
+
+class Words(HTMLParser):
+    """Collects the visible words of each element with an id, the rows of tables, and the addresses that a page names."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.rows, self.addresses, self.words, self._skip = [], [], [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        """Note an element."""
+        named = dict(attrs)
+        self._skip = tag in ("script", "style")
+        self.addresses += [named[key] for key in ("src", "href") if key in named]
+        if tag == "tr" and "data-trial" in named:
+            self.rows.append((int(named["data-trial"]), named["data-group"], "hidden" in named))
+
+    def handle_data(self, data):
+        """Note a text."""
+        self.words += [] if self._skip else [data]
+
+    @property
+    def text(self):
+        """All that a person reads."""
+        return " ".join(" ".join(self.words).split())
+
+
+def rendered(study, *extra):
+    """The page of a study."""
+    recommended, missing = recommend(study)
+    return render(study, recommended, extra, version="0.1.0", no_answer=missing)
+
+
+@pytest.fixture(scope="module")
+def html(read_study):
+    """The page of the filled study, rendered once."""
+    return rendered(read_study)
+
+
+def test_the_answer_names_the_model_what_it_saves_and_the_command(read_study, html):
+    """A reader who stops after ten lines knows what to type."""
+    recommended, _ = recommend(read_study)
+    text = Words(html).text
+    trial = recommended.point.trial
+
+    assert f"Take trial {trial}" in text
+    assert f"autocut export {read_study.folder} --trial {trial} --to out/" in text
+    assert re.search(r"[\d.]+× cheaper", text)
+    assert f"{recommended.point.values['accuracy']:.4f} chose it" in text
+
+
+def test_the_table_has_every_trial_and_shows_the_front_first(read_study, html):
+    """Without JavaScript the other rows stay hidden."""
+    rows = Words(html).rows
+    front = {point.trial for point in read_study.front()}
+
+    assert sorted(trial for trial, _, _ in rows) == [trial.trial for trial in read_study.trials()]
+    assert {trial for trial, _, _ in rows[: len(front)]} == front
+    assert all(hidden == (group not in ("front", "baselines")) for _, group, hidden in rows)
+
+
+def test_validation_and_test_numbers_have_columns_of_their_own(html):
+    """Numbers of two splits in one column would be compared."""
+    text = Words(html).text
+
+    assert "accuracy, validation accuracy, test $ per million $ per million, final timing" in text
+
+
+def test_the_file_asks_for_nothing_from_elsewhere(html):
+    """It can be opened on a train and sent to a colleague."""
+    assert [address for address in Words(html).addresses if not address.startswith(("#", "data:"))] == []
+
+
+def test_the_file_stays_small(html):
+    """Mail takes it: Plotly is packed."""
+    assert len(html.encode()) < 5_000_000
+
+
+def test_text_of_the_study_stays_text(small_study, spoil):
+    """A recipe or a reason may come from anybody."""
+    spoil(small_study)
+    page = rendered(small_study)
+
+    assert "<img src=x" not in page
+    assert "</script><script>document" not in page
+    assert "&lt;img src=x" in page
+
+
+def test_the_data_of_the_plot_keep_both_splits(read_study, html):
+    """Each front point has its validation numbers, and its test numbers once it is finalized."""
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html)[1])
+    points = {point["id"]: point for point in data["points"]}
+
+    for point in read_study.front():
+        assert points[point.trial]["v"]["accuracy"][0] == pytest.approx(point.measurement.accuracy.metric.value, rel=1e-4)
+        assert ("t" in points[point.trial]) == (point.tested is not None)
+
+
+def test_a_study_that_has_just_begun_has_a_page(empty_study):
+    """It says that there is no model yet, instead of an empty plot."""
+    page = rendered(empty_study)
+
+    assert "No model yet" in Words(page).text
+    assert 'id="front-plot"' not in page
+
+
+def test_a_further_section_is_shown_and_an_empty_one_is_left_out(read_study):
+    """Other rooms add what they know; what nobody knows has no heading."""
+    page = rendered(read_study, Section("Which knob bought what", rows=(("int8", "2x"),)), Section("Nothing known"))
+
+    assert "Which knob bought what" in page
+    assert "Nothing known" not in page
+
+
+def test_requests_per_month_become_dollars_per_month(small_study):
+    """A bill is a sum of money, not a ratio."""
+    small_study.describe({"requests_per_month": 40_000_000})
+
+    assert re.search(r"At 40,000,000 predictions a month it saves \$[\d.]+ a month", Words(rendered(small_study)).text)
+
+
+def test_reasons_that_differ_in_numbers_alone_are_one_group():
+    """A hundred trials beaten at another epoch are one line."""
+    ended = [("PRUNED", f"beaten at epoch {epoch} of 8: 0.7{epoch} against 0.93", epoch) for epoch in range(2, 5)]
+    section = what_failed([*ended, ("FAIL", "no kernel for bf16", 9)])
+
+    assert section.rows == (
+        ("3", "stopped early", "beaten at epoch 2 of 8: 0.72 against 0.93", "2, 3, 4"),
+        ("1", "failed", "no kernel for bf16", "9"),
+    )

@@ -1,0 +1,159 @@
+"""The HTML file in Chromium: it draws, sorts, filters, prints, and asks the network for nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from autocut.commands.report import recommend
+from autocut.report.page import render
+from tests.browser import PHONE, axe_source, axe_violations, chromium, tab
+
+DRAWN = "html.drawn"
+VISIBLE = "#trials tbody tr:not([hidden])"
+
+
+def written(study, folder):
+    """The page of a study as a file; returns its address."""
+    recommended, _ = recommend(study)
+    file = folder / "report.html"
+    file.write_text(render(study, recommended, version="0.1.0"), encoding="utf-8")
+    return file.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for all tests here."""
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def address(read_study, tmp_path_factory):
+    """The page of the filled study."""
+    return written(read_study, tmp_path_factory.mktemp("page"))
+
+
+def opened(one, address):
+    """Open the page and wait until the plots are drawn."""
+    one.page.goto(address)
+    one.page.wait_for_selector(DRAWN)
+    return one.page
+
+
+def test_the_page_draws_without_errors_and_without_the_network(browser, address):
+    """The only request is for the file itself, and the console stays empty."""
+    with tab(browser) as one:
+        page = opened(one, address)
+
+        assert page.locator("#front-plot .scatterlayer .trace").count() >= 3
+        assert page.locator("#growth-plot .scatterlayer .trace").count() == 1
+        assert one.requests == [address]
+        assert one.complaints == []
+
+
+def test_a_click_on_a_heading_sorts_by_number(browser, address):
+    """10 comes after 9, and a missing value comes last. The second click turns the order round."""
+    with tab(browser) as one:
+        page = opened(one, address)
+        page.select_option("#group", "")
+        column = page.locator("#trials thead button", has_text="$ per million").first
+        at = page.locator("#trials thead th").all_inner_texts().index("$ per million")
+        orders = {}
+        for way in ("ascending", "descending"):
+            column.click()
+            assert page.locator(f"#trials thead th[aria-sort={way}]").count() == 1
+            orders[way] = page.eval_on_selector_all(VISIBLE, f"rows => rows.map(row => row.cells[{at}].dataset.value)")
+
+        numbers = [float(value) for value in orders["ascending"] if value]
+        assert numbers == sorted(numbers)
+        assert orders["ascending"][len(numbers) :] == [""] * (len(orders["ascending"]) - len(numbers))
+        assert [float(value) for value in orders["descending"] if value] == numbers[::-1]
+
+
+def test_a_word_filters_the_rows(browser, address, read_study):
+    """The count says how many are left."""
+    wanted = [trial for trial in read_study.trials() if trial.recipe and "bf16" in trial.recipe.describe()]
+    with tab(browser) as one:
+        page = opened(one, address)
+        page.select_option("#group", "")
+        page.fill("#find", "BF16")
+
+        texts = page.locator(VISIBLE).all_inner_texts()
+        assert len(texts) >= len(wanted) > 0
+        assert all("bf16" in text for text in texts)
+        assert page.inner_text("#count") == f"{len(texts)} of {len(read_study.trials())} trials"
+
+
+def test_pointing_at_a_trial_shows_it_and_a_click_finds_its_row(browser, address):
+    """The plot answers what, how much, and how sure."""
+    with tab(browser) as one:
+        page = opened(one, address)
+        point = page.locator("#front-plot .scatterlayer .trace").last.locator(".point").first
+        point.scroll_into_view_if_needed()
+        box = point.bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_selector("#front-plot .hoverlayer .hovertext")
+        shown = page.text_content("#front-plot .hoverlayer")
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_selector("#trials tr.found")
+
+        assert "test" in shown
+        assert f"trial {page.get_attribute('#trials tr.found', 'data-trial')}" in shown
+
+
+def test_traces_and_cost_are_chosen_with_the_keyboard(browser, address):
+    """A legend that needs a mouse would leave people out."""
+    with tab(browser) as one:
+        page = opened(one, address)
+        before = page.locator("#front-plot .scatterlayer .trace").count()
+        page.focus("#traces input")
+        page.keyboard.press("Space")
+        page.select_option("#cost-axis", "latency_ms")
+
+        assert page.locator("#front-plot .scatterlayer .trace").count() == before - 1
+        assert page.text_content("#front-plot .xtitle") == "latency, ms (p50)"
+
+
+@pytest.mark.parametrize("options", [{}, {"color_scheme": "dark"}, PHONE], ids=["light", "dark", "phone"])
+def test_axe_finds_no_violation(browser, address, options):
+    """Contrast, names and landmarks hold in each theme, and nothing but tables and code scrolls sideways on a phone."""
+    axe_source()
+    with tab(browser, **options) as one:
+        page = opened(one, address)
+
+        assert axe_violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_without_javascript_the_answer_and_the_table_are_there(browser, address, read_study):
+    """Mail programs and strict browsers run no script."""
+    with tab(browser, java_script_enabled=False) as one:
+        one.page.goto(address)
+
+        assert one.page.locator(".answer h2").is_visible()
+        shown = {int(row.get_attribute("data-trial")) for row in one.page.locator(VISIBLE).all()}
+        assert {point.trial for point in read_study.front()} <= shown
+        assert not one.page.locator("#find").is_visible()
+
+
+def test_text_of_the_study_runs_no_program(browser, small_study, spoil, tmp_path):
+    """Neither as HTML nor as a label of the plot."""
+    spoil(small_study)
+    with tab(browser) as one:
+        page = opened(one, written(small_study, tmp_path))
+        page.locator("#front-plot .scatterlayer .trace").nth(3).locator(".point").first.hover(force=True)
+
+        assert page.title() == f"{small_study.name}: which model to take"
+        assert page.locator("main img").count() == 0
+        assert one.complaints == []
+
+
+def test_paper_is_white_even_in_the_dark_theme(browser, address):
+    """A dark print wastes ink and cannot be read."""
+    with tab(browser, color_scheme="dark") as one:
+        page = opened(one, address)
+        page.emulate_media(media="print", color_scheme="dark")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+
+        assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+        assert not page.locator("#find").is_visible()
