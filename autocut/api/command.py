@@ -80,9 +80,18 @@ def as_error(told: Mapping[str, Any]) -> AutocutError:
     found = getattr(errors, told["kind"], AutocutError)
     if told["faults"]:
         subject = told["message"].rpartition(" has ")[0]
-        return FaultsError(subject, [Fault(fault["message"], fault["hint"], fault["where"]) for fault in told["faults"]])
+        return noted(FaultsError(subject, [Fault(fault["message"], fault["hint"], fault["where"]) for fault in told["faults"]]))
     kind = found if isinstance(found, type) and issubclass(found, AutocutError) else AutocutError
-    return kind(told["message"], told["hint"])
+    return noted(kind(told["message"], told["hint"]))
+
+
+def noted(error: AutocutError) -> AutocutError:
+    """Add the hints as notes, so that Python shows them below the message where nobody catches the error."""
+    for fault in error.faults if isinstance(error, FaultsError) else ():
+        error.add_note(f"{fault}\n  hint: {fault.hint}" if fault.hint else str(fault))
+    if error.hint:
+        error.add_note(f"hint: {error.hint}")
+    return error
 
 
 def _written(name: str, value: object) -> str:

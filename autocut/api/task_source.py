@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from autocut.api.command import noted
 from autocut.errors import InputError, TaskError
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ def task_file(task: Task | str | Path | None) -> Path | None:
     Raises:
         TaskError: No file defines this task under the name ``task``, or its file is being loaded right now.
     """
+    try:
+        return _find(task)
+    except InputError as error:
+        raise noted(error) from None
+
+
+def _find(task: Task | str | Path | None) -> Path | None:
     _refuse_while_a_task_is_loaded()
     if task is None:
         return None

@@ -48,6 +48,13 @@ def test_an_error_is_the_same_after_its_way_through_a_document(error):
     assert getattr(back, "faults", None) == getattr(error, "faults", None)
 
 
+def test_python_shows_the_hints_of_an_error_that_nobody_catches():
+    """They say what to type, and would be lost in a traceback."""
+    assert command.noted(StudyError("study is wrong", "ls")).__notes__ == ["hint: ls"]
+    faulty = command.noted(FaultsError("task.py", [Fault("a", "b", "c"), Fault("d")]))
+    assert faulty.__notes__ == ["a (c)\n  hint: b", "d"]
+
+
 def test_a_failing_command_raises_its_error(tmp_path, capfd):
     """With the hint of the command line, which says on stderr what it says there, unless it is to be quiet."""
     with pytest.raises(StudyError, match="must be a folder that autocut search made"):
