@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,4 +108,5 @@ def _write(target: Path, html: str) -> None:
             f"report {str(target)!r} could not be written: {error.strerror}", "choose another file with --to"
         ) from None
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be no folder
+            draft.unlink()

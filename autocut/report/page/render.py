@@ -83,13 +83,13 @@ def render(
     columns = [column for column in _COLUMNS if any(column.name in _numbers(line, column) for line in lines)]
     script, plotly = _asset("page.js"), get_plotlyjs()
     by_number = {line.trial: line for line in lines}
-    requests = study.facts.get("requests_per_month")
+    serving = study.facts.get("serving") or {}
     return _template().render(
         title=study.name,
         version=version,
         made=dt.datetime.now(dt.UTC).strftime("%d %B %Y, %H:%M UTC"),
         summary=_summary(study, lines),
-        answer=answer_of(study.folder, recommended, by_number, requests) if recommended else None,
+        answer=answer_of(study.folder, recommended, by_number, serving.get("requests_per_month")) if recommended else None,
         no_answer=no_answer,
         axes=[{"name": name, "label": label(name)} for name in COSTS if any(name in line.validation for line in lines)],
         groups=[group for group in GROUPS if any(line.group == group for line in lines)],

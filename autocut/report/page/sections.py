@@ -97,7 +97,13 @@ def machine(facts: Mapping[str, Any]) -> Section:
     known = facts.get("machine")
     described = known if isinstance(known, dict) else {"machine": known} if known else {}
     rows = [(name.removesuffix("_bytes").replace("_", " "), _plain(name, value)) for name, value in described.items() if value]
-    return Section("The machine", (), ("what", "found"), tuple(rows))
+    return Section("The machine", _warnings(facts), ("what", "found"), tuple(rows))
+
+
+def _warnings(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the audit of the machine found, and why dollars may not hold here, in the study's own words."""
+    fit = facts.get("price_fit")
+    return (*map(str, facts.get("machine_audit") or ()), *([str(fit)] if fit else []))
 
 
 def environment(study: Study, document: Mapping[str, Any]) -> Section:

@@ -128,9 +128,18 @@ def test_a_further_section_is_shown_and_an_empty_one_is_left_out(read_study):
 
 def test_requests_per_month_become_dollars_per_month(small_study):
     """A bill is a sum of money, not a ratio."""
-    small_study.describe({"requests_per_month": 40_000_000})
+    small_study.describe({"serving": {"requests_per_month": 40_000_000}})
 
     assert re.search(r"At 40,000,000 predictions a month it saves \$[\d.]+ a month", Words(rendered(small_study)).text)
+
+
+def test_what_the_audit_found_is_told_with_the_machine(small_study):
+    """Numbers of a loaded machine must not look like those of a calm one."""
+    small_study.describe({"machine_audit": ["load 1.4 beside the search"], "price_fit": "ratios hold, dollars may not"})
+    text = Words(rendered(small_study)).text
+
+    assert "load 1.4 beside the search" in text
+    assert "ratios hold, dollars may not" in text
 
 
 def test_reasons_that_differ_in_numbers_alone_are_one_group():

@@ -67,7 +67,7 @@
     { name: "beaten", groups: ["beaten"], split: "v", colour: "--beaten", symbol: "circle", size: 6 },
     { name: "outside the limits or refused", groups: ["outside the limits", "refused"], split: "v", colour: "--beaten", symbol: "x-thin-open", size: 7 },
     { name: "baselines", groups: ["baselines"], split: "v", colour: "--baseline", symbol: "diamond", size: 9 },
-    { name: "front, validation", groups: ["front"], split: "v", colour: "--accent", symbol: "circle-open", size: 10, line: true },
+    { name: "front, validation", groups: ["front"], split: "v", colour: "--accent", symbol: "circle-open", size: 10 },
     { name: "front, test", groups: ["front"], split: "t", colour: "--accent", symbol: "circle", size: 9, bars: true },
   ];
   const hidden = new Set();
@@ -107,9 +107,20 @@
     });
     return {
       name: kind.name, x: at(cost, 0), y: at("accuracy", 0), customdata: points.map((point) => point.id), hoverinfo: "text",
-      hovertext: points.map((point) => hover(point, kind, cost)), mode: kind.line ? "lines+markers" : "markers", visible: !hidden.has(kind.name),
-      line: { color: colour(kind.colour), width: 1, dash: "dot", shape: "hv" }, error_x: spread(cost), error_y: spread("accuracy"),
+      hovertext: points.map((point) => hover(point, kind, cost)), mode: "markers", visible: !hidden.has(kind.name),
+      error_x: spread(cost), error_y: spread("accuracy"),
       marker: { color: colour(kind.colour), symbol: kind.symbol, size: kind.size, line: { width: 2, color: colour(kind.colour) } },
+    };
+  }
+
+  // The best accuracy up to each cost. With more than two objectives some points of the front lie below it.
+  function stairs(cost) {
+    const ends = [];
+    for (const [x, y] of data.points.filter((point) => point.g === "front" && point.v[cost]).map((point) => [point.v[cost][0], point.v.accuracy[0]]).sort((a, b) => a[0] - b[0]))
+      if (!ends.length || y > ends.at(-1)[1]) ends.push([x, y]);
+    return {
+      x: ends.map(([x]) => x), y: ends.map(([, y]) => y), mode: "lines", hoverinfo: "skip", visible: !hidden.has("front, validation"),
+      line: { color: colour("--accent"), width: 1, dash: "dot", shape: "hv" },
     };
   }
 
@@ -131,7 +142,7 @@
     scale(shape.xaxis, seen.flatMap((point) => (point.v[cost] ? [point.v[cost][0]] : [])));
     const [low, high] = data.view || [];
     if (data.view) shape.yaxis.range = [low, high];
-    plotly.react("front-plot", TRACES.map((kind) => trace(kind, cost)), shape, settings);
+    plotly.react("front-plot", [stairs(cost), ...TRACES.map((kind) => trace(kind, cost))], shape, settings);
   }
 
   function drawGrowth(plotly) {
