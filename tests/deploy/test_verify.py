@@ -104,7 +104,7 @@ def found_at(bundle, monkeypatch):
         claims = {claim.batch_size: claim for claim in read_manifest(bundle).measurement.cost.latencies}
         measured = {size: iter(factors) for size in claims}
 
-        def measure(candidate, baseline, inputs, *, samples):
+        def measure(candidate, baseline, inputs, *, samples, narrow):
             claim, factor = claims[len(inputs)], next(measured[len(inputs)])
             p50 = claim.p50_ms
             return replace(claim, p50_ms=Interval(factor * p50.value, factor * p50.low, factor * p50.high))
