@@ -21,6 +21,8 @@ from autocut.registry import plug_in_packages, plug_ins
 
 _WORKER = "autocut.execution.worker"
 _DIGITS = "autocut.tasks.digits"
+_PUBLIC = "autocut"
+"""What it imports late is for users who drive autocut from Python, never for a job."""
 _EXPORTER = "torch.export._trace"
 """What torch imports when it first exports (2.13). A later torch may lack it, or the `late_imports` of a method. Then
 every process imports what there is instead by itself, which is slow, not wrong."""
@@ -94,7 +96,7 @@ def _import_closure(names: Iterable[str]) -> Iterator[str]:
         seen.add(name)
         _import(name)
         yield name
-        for own in [own for own in sys.modules if own.partition(".")[0] in packages and own not in read]:
+        for own in [own for own in sys.modules if own.partition(".")[0] in packages and own not in {*read, _PUBLIC}]:
             read.add(own)
             waiting += _names_in_source(own)
 
