@@ -102,10 +102,10 @@ def run_search(
         storage_url=config.storage,
     )
     try:
+        keep_to_libraries(study, found.stage_libraries)
         settings = replace(settings, max_drop=max_drop(study.facts, config))
         # Before the limits: a study that has limits and no such fact is of an older version.
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
-        keep_to_libraries(study, found.stage_libraries)
         _check_same_conditions(study, asdict(settings.price), config)
         money.describe_money(study, config)
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
