@@ -1,0 +1,138 @@
+"""`autocut explain`: which knob of a trial bought what, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autocut.budget import format_size, format_usd
+from autocut.commands.front import STUDY
+from autocut.commands.verb import DURATION, JSON, verb
+from autocut.console import Console
+
+if TYPE_CHECKING:
+    from autocut.attribution.effects import Effect, LadderRung
+    from autocut.attribution.explanation import Explanation
+    from autocut.schemas.attribution import EffectPart, ExplainDocument
+
+_COLUMNS = ["step", "accuracy", "change", "speed-up", "$ per million", "change", "size", "change"]
+
+
+@verb(
+    "explain",
+    "Say which knob of a trial bought what.",
+    "autocut explain studies/digits 7",
+    "autocut explain studies/digits 7 --budget 10m",
+    "autocut explain studies/digits 7 --no-measure --json",
+)
+@STUDY
+@click.argument("trial", type=click.IntRange(0))
+@click.option("--measure/--no-measure", default=True, show_default=True, help="Measure the steps that the search did not measure.")
+@click.option("--budget", type=DURATION, default=300.0, show_default="5m",
+              help="Time for measuring. A training is begun only if it fits.")  # fmt: skip
+@JSON
+@click.pass_obj
+def explain(console: Console, study: Path, trial: int, measure: bool, budget: float, as_json: bool) -> int:
+    """Explain TRIAL of STUDY: the ladder from the untouched model to its recipe, one knob at a time.
+
+    Each step is measured: what the search did not measure is measured now, from its stored stages, and stored for the next time.
+    Each knob is also measured alone on the untouched model, because gains do not always multiply. All numbers are of the
+    validation split.
+    """
+    from autocut.attribution.explanation import explain_trial
+
+    with console.busy(f"explaining trial {trial}") as now_doing:
+        explanation = explain_trial(study, trial, budget_s=budget if measure else None, tell=now_doing)
+    if as_json:
+        console.document(_document(explanation).plain())
+        return 0
+    ladder = explanation.ladder
+    if ladder.steps:
+        console.table(_COLUMNS, _rows(explanation))
+        console.data("")
+    console.data("\n".join(explanation.sentences))
+    if explanation.missing:
+        console.data("\nNot measured:")
+        console.table(["recipe", "why"], [(recipe.describe(), reason) for recipe, reason in explanation.missing.items()])
+        _hint(console, study, trial, measure=measure)
+    return 0
+
+
+def _hint(console: Console, study: Path, trial: int, *, measure: bool) -> None:
+    if measure:
+        console.info(f"with more time: autocut explain {study} {trial} --budget 1h")
+    else:
+        console.info(f"measure it: autocut explain {study} {trial}")
+
+
+def _rows(explanation: Explanation) -> Sequence[Sequence[object]]:
+    ladder, untouched = explanation.ladder, explanation.untouched
+    is_share = 0 <= untouched.values["accuracy"] <= 1
+    first = ("untouched", untouched.values["accuracy"], None, None, *_costs(untouched, None))
+    rows = [first, *(_row(step.name, step.rung, step.effect, is_share=is_share) for step in ladder.steps)]
+    if len(ladder.steps) > 1:
+        rows.append(_row("all together", ladder.steps[-1].rung, ladder.whole, is_share=is_share))
+    return rows
+
+
+def _row(name: str, rung: LadderRung, effect: Effect, *, is_share: bool) -> Sequence[object]:
+    from autocut.attribution.words import say_accuracy, say_factor
+
+    accuracy = say_accuracy(effect.accuracy, is_share=is_share) + (" tie" if effect.is_accuracy_tie else "")
+    is_measured = (
+        effect.speedup.low < effect.speedup.high
+    )  # weights do not change the speed, so such a step has no timing of its own
+    speed = say_factor(effect.speedup) + (" tie" if effect.is_speed_tie and is_measured else "")
+    return name, rung.values["accuracy"], accuracy, speed, *_costs(rung, effect)
+
+
+def _costs(rung: LadderRung, effect: Effect | None) -> tuple[object, ...]:
+    from autocut.attribution.words import say_percent
+
+    dollars, size = format_usd(rung.values["usd_per_million"]), format_size(rung.values["size_bytes"])
+    if effect is None:
+        return dollars, None, size, None
+    return dollars, say_percent(1 / effect.speedup.value), size, say_percent(effect.size)
+
+
+def _document(explanation: Explanation) -> ExplainDocument:
+    from autocut.schemas.attribution import ExplainDocument, MissingPart, StepPart
+
+    ladder = explanation.ladder
+    steps = tuple(
+        StepPart(
+            name=step.name,
+            recipe=dict(step.rung.recipe),
+            values=dict(step.rung.values),
+            effect=_part(step.effect),
+            apart=None if step.apart is None else _part(step.apart),
+            bought_nothing=step.bought_nothing,
+            interacts=step.interacts,
+        )
+        for step in ladder.steps
+    )
+    return ExplainDocument(
+        study=explanation.study,
+        trial=explanation.trial,
+        recipe=dict(ladder.recipe),
+        split="validation",
+        steps=steps,
+        whole=_part(ladder.whole) if steps else None,
+        apart=_part(ladder.apart) if steps and ladder.apart else None,
+        knobs_multiply=ladder.knobs_multiply if steps else None,
+        longer_training=_part(ladder.longer_training) if ladder.longer_training else None,
+        sentences=explanation.sentences,
+        missing=tuple(MissingPart(recipe=dict(recipe), reason=reason) for recipe, reason in explanation.missing.items()),
+        importance=(),
+        importance_refused=None,
+    )
+
+
+def _part(effect: Effect) -> EffectPart:
+    from autocut.schemas.attribution import EffectPart
+
+    numbers: dict[str, Any] = {name: getattr(effect, name) for name in EffectPart.model_fields}
+    return EffectPart(**numbers)
