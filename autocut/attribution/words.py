@@ -34,6 +34,14 @@ def say_effect(effect: Effect, *, is_share: bool) -> str:
     return ", ".join([say_speed(effect), _accuracy_or_tie(effect, is_share=is_share), *say_smaller(effect)])
 
 
+def say_briefly(effect: Effect, *, is_share: bool) -> str:
+    """Return what changed for sure, without intervals, such as ``2.31x faster, accuracy -0.6 points``."""
+    parts = [] if effect.is_speed_tie else [say_speed(effect).partition(" (")[0]]
+    if not effect.is_accuracy_tie:
+        parts.append(f"accuracy {say_accuracy(effect.accuracy, is_share=is_share).partition(' (')[0]}")
+    return ", ".join([*parts, *say_smaller(effect)]) or "no sure change"
+
+
 def say_percent(factor: float) -> str:
     """Return the change by a factor in percent, such as ``-57%``."""
     return _signed(100 * (factor - 1), "+.0f") + "%"
