@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autocut.attribution.effects import LadderRung
 from autocut.attribution.evidence import Evidence, read_evidence
 from autocut.attribution.ladder import Ladder, build_ladder, wanted_recipes
 from autocut.attribution.sentences import sentences_of
-from autocut.errors import StudyError
+from autocut.errors import NoResultError, StudyError
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.study import Study, open_study
+from autocut.study.importance import ValueImportance, importances
 
 _NOT_MEASURED = "it was not measured yet"
 
@@ -21,7 +22,8 @@ _NOT_MEASURED = "it was not measured yet"
 class Explanation:
     """The ladder to the recipe of a trial of `study`, in numbers and in sentences.
 
-    `missing` are the recipes that the ladder lacks, each with its reason.
+    `missing` are the recipes that the ladder lacks, each with its reason. `importance` is that of the settings over the whole
+    study; it is empty where `importance_refused` says why.
     """
 
     study: str
@@ -30,6 +32,8 @@ class Explanation:
     ladder: Ladder
     sentences: tuple[str, ...]
     missing: Mapping[Recipe, str]
+    importance: tuple[ValueImportance, ...] = ()
+    importance_refused: str | None = None
 
 
 def explain_trial(folder: Path, trial: int, *, budget_s: float | None, tell: Callable[[str], None] = lambda _: None) -> Explanation:
@@ -55,7 +59,11 @@ def explain_trial(folder: Path, trial: int, *, budget_s: float | None, tell: Cal
             from autocut.attribution.measuring import measure_evidence  # needs torch
 
             evidence = measure_evidence(study, recipe, evidence, budget_s, tell)
-        return explain_recipe(study.name, trial, recipe, evidence)
+        explanation = explain_recipe(study.name, trial, recipe, evidence)
+        try:
+            return replace(explanation, importance=importances(study))
+        except NoResultError as error:
+            return replace(explanation, importance_refused=error.message)
     finally:
         study.close()
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from autocut.attribution.effects import LadderRung
 from autocut.attribution.ladder import Ladder, LadderStep
 from autocut.attribution.words import say_accuracy, say_effect, say_factor, say_smaller, say_speed
+from autocut.study.importance import ValueImportance
+
+_TOLD_SHARE = 0.05
 
 
 def sentences_of(ladder: Ladder, trial: int, untouched: LadderRung) -> tuple[str, ...]:
@@ -19,6 +22,14 @@ def sentences_of(ladder: Ladder, trial: int, untouched: LadderRung) -> tuple[str
         *_about_steps(ladder.steps, is_share=is_share),
         *_about_apart(ladder, is_share=is_share),
         *_about_training(ladder, is_share=is_share),
+    )
+
+
+def importance_sentence(importance: ValueImportance) -> str:
+    """Return such as ``accuracy: the best 5 of 46 trials differ from the others in prune.ratio (35%), train.epochs (11%)``."""
+    told = [f"{name} ({share:.0%})" for name, share in importance.shares.items() if share >= _TOLD_SHARE]
+    return (
+        f"{importance.value}: the best {importance.best} of {importance.trials} trials differ from the others in {', '.join(told)}"
     )
 
 

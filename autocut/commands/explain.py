@@ -58,7 +58,20 @@ def explain(console: Console, study: Path, trial: int, measure: bool, budget: fl
         console.data("\nNot measured:")
         console.table(["recipe", "why"], [(recipe.describe(), reason) for recipe, reason in explanation.missing.items()])
         _hint(console, study, trial, measure=measure)
+    _print_importance(console, explanation)
     return 0
+
+
+def _print_importance(console: Console, explanation: Explanation) -> None:
+    """Print what separates the best trials of the whole study from the others."""
+    from autocut.attribution.sentences import importance_sentence
+
+    if explanation.importance_refused:
+        console.info(explanation.importance_refused)
+        return
+    console.data("\nOver the whole study:")
+    for importance in explanation.importance:
+        console.data(importance_sentence(importance))
 
 
 def _hint(console: Console, study: Path, trial: int, *, measure: bool) -> None:
@@ -99,7 +112,7 @@ def _costs(rung: LadderRung, effect: Effect | None) -> tuple[object, ...]:
 
 
 def _document(explanation: Explanation) -> ExplainDocument:
-    from autocut.schemas.attribution import ExplainDocument, MissingPart, StepPart
+    from autocut.schemas.attribution import ExplainDocument, ImportancePart, MissingPart, StepPart
 
     ladder = explanation.ladder
     steps = tuple(
@@ -126,8 +139,10 @@ def _document(explanation: Explanation) -> ExplainDocument:
         longer_training=_part(ladder.longer_training) if ladder.longer_training else None,
         sentences=explanation.sentences,
         missing=tuple(MissingPart(recipe=dict(recipe), reason=reason) for recipe, reason in explanation.missing.items()),
-        importance=(),
-        importance_refused=None,
+        importance=tuple(
+            ImportancePart(value=one.value, trials=one.trials, shares=dict(one.shares)) for one in explanation.importance
+        ),
+        importance_refused=explanation.importance_refused,
     )
 
 
