@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from autocut.attribution.effects import LadderRung
 from autocut.attribution.ladder import Ladder, LadderStep
-from autocut.attribution.words import say_accuracy, say_effect, say_factor, say_smaller, say_speed
+from autocut.attribution.words import say_accuracy, say_briefly, say_effect, say_factor, say_smaller, say_speed
 from autocut.study.importance import ValueImportance
 
 _TOLD_SHARE = 0.05
@@ -22,6 +22,7 @@ def sentences_of(ladder: Ladder, trial: int, untouched: LadderRung) -> tuple[str
         *_about_steps(ladder.steps, is_share=is_share),
         *_about_apart(ladder, is_share=is_share),
         *_about_training(ladder, is_share=is_share),
+        *_about_pairs(ladder.steps),
     )
 
 
@@ -70,7 +71,7 @@ def _about_apart(ladder: Ladder, *, is_share: bool) -> Iterator[str]:
             yield f"The knobs do not multiply: alone they would make {apart}, but measured together {whole}."
     for step in ladder.steps:
         if step.interacts and step.apart is not None:
-            here, alone = (say_effect(effect, is_share=is_share) for effect in (step.effect, step.apart))
+            here, alone = (say_briefly(effect, is_share=is_share) for effect in (step.effect, step.apart))
             yield f"{step.name} depends on the knobs before it: here {here}; alone {alone}."
 
 
@@ -82,6 +83,12 @@ def _about_training(ladder: Ladder, *, is_share: bool) -> Iterator[str]:
     beyond = say_effect(ladder.beyond_training, is_share=is_share)
     yield f"The untouched model trained as long, compared with the untouched one: {trained}."
     yield f"The recipe, compared with that longer training: {beyond}."
+
+
+def _about_pairs(steps: Sequence[LadderStep]) -> Iterator[str]:
+    """Name the steps whose two accuracies were not compared example by example."""
+    if unpaired := [step.name for step in steps if not step.effect.is_paired]:
+        yield f"Not compared on the same examples, so with a wider interval: the accuracy of {', '.join(unpaired)}."
 
 
 def _unsigned(step: LadderStep, *, is_share: bool) -> str:

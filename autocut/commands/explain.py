@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from autocut.budget import format_size, format_usd
 from autocut.commands.front import STUDY
 from autocut.commands.verb import DURATION, JSON, verb
 from autocut.console import Console
 
 if TYPE_CHECKING:
-    from autocut.attribution.effects import Effect, LadderRung
+    from autocut.attribution.effects import Effect
     from autocut.attribution.explanation import Explanation
     from autocut.schemas.attribution import EffectPart, ExplainDocument
-
-_COLUMNS = ["step", "accuracy", "change", "speed-up", "$ per million", "change", "size", "change"]
 
 
 @verb(
@@ -43,15 +39,15 @@ def explain(console: Console, study: Path, trial: int, measure: bool, budget: fl
     validation split.
     """
     from autocut.attribution.explanation import explain_trial
+    from autocut.attribution.table import LADDER_COLUMNS, ladder_rows
 
     with console.busy(f"explaining trial {trial}") as now_doing:
         explanation = explain_trial(study, trial, budget_s=budget if measure else None, tell=now_doing)
     if as_json:
         console.document(_document(explanation).plain())
         return 0
-    ladder = explanation.ladder
-    if ladder.steps:
-        console.table(_COLUMNS, _rows(explanation))
+    if explanation.ladder.steps:
+        console.table(LADDER_COLUMNS, ladder_rows(explanation))
         console.data("")
     console.data("\n".join(explanation.sentences))
     if explanation.missing:
@@ -79,36 +75,6 @@ def _hint(console: Console, study: Path, trial: int, *, measure: bool) -> None:
         console.info(f"with more time: autocut explain {study} {trial} --budget 1h")
     else:
         console.info(f"measure it: autocut explain {study} {trial}")
-
-
-def _rows(explanation: Explanation) -> Sequence[Sequence[object]]:
-    ladder, untouched = explanation.ladder, explanation.untouched
-    is_share = 0 <= untouched.values["accuracy"] <= 1
-    first = ("untouched", untouched.values["accuracy"], None, None, *_costs(untouched, None))
-    rows = [first, *(_row(step.name, step.rung, step.effect, is_share=is_share) for step in ladder.steps)]
-    if len(ladder.steps) > 1:
-        rows.append(_row("all together", ladder.steps[-1].rung, ladder.whole, is_share=is_share))
-    return rows
-
-
-def _row(name: str, rung: LadderRung, effect: Effect, *, is_share: bool) -> Sequence[object]:
-    from autocut.attribution.words import say_accuracy, say_factor
-
-    accuracy = say_accuracy(effect.accuracy, is_share=is_share) + (" tie" if effect.is_accuracy_tie else "")
-    is_measured = (
-        effect.speedup.low < effect.speedup.high
-    )  # weights do not change the speed, so such a step has no timing of its own
-    speed = say_factor(effect.speedup) + (" tie" if effect.is_speed_tie and is_measured else "")
-    return name, rung.values["accuracy"], accuracy, speed, *_costs(rung, effect)
-
-
-def _costs(rung: LadderRung, effect: Effect | None) -> tuple[object, ...]:
-    from autocut.attribution.words import say_percent
-
-    dollars, size = format_usd(rung.values["usd_per_million"]), format_size(rung.values["size_bytes"])
-    if effect is None:
-        return dollars, None, size, None
-    return dollars, say_percent(1 / effect.speedup.value), size, say_percent(effect.size)
 
 
 def _document(explanation: Explanation) -> ExplainDocument:
