@@ -114,6 +114,12 @@ def agree(one: Effect, other: Effect, pairs: int = 1) -> bool:
     return _holds(_widened(accuracy, wider), 0.0) and _holds(_widened(_logarithm(speed), wider), 0.0)
 
 
+def distance(one: Effect, other: Effect) -> float:
+    """Return how far apart two effects are, in accuracy or in speed, whichever is more: as a multiple of the interval's half."""
+    accuracy, speed = gap(one, other)
+    return max(_relative(accuracy), _relative(_logarithm(speed)))
+
+
 def added(terms: Iterable[Interval]) -> Interval:
     """Return the sum of independent numbers. Their half-widths add in squares."""
     listed = list(terms)
@@ -155,6 +161,12 @@ def _exponential(logarithm: Interval) -> Interval:
 
 def _mapped(function: Callable[[float], float], interval: Interval) -> Interval:
     return Interval(function(interval.value), function(interval.low), function(interval.high))
+
+
+def _relative(difference: Interval) -> float:
+    """Return how far a difference is from zero, as a multiple of its half-width on that side."""
+    half = difference.value - difference.low if difference.value > 0 else difference.high - difference.value
+    return abs(difference.value) / half if half else math.inf if difference.value else 0.0
 
 
 def _widened(interval: Interval, factor: float) -> Interval:

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autocut.attribution.effects import Effect, LadderRung, agree, combined, effect_between
+from autocut.attribution.effects import Effect, LadderRung, agree, combined, distance, effect_between
 from autocut.attribution.turned import Knob, knobs_of, longer_trained
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED, Recipe
@@ -61,6 +61,19 @@ class Ladder:
     def knobs_multiply(self) -> bool | None:
         """Whether the whole may be what the knobs do alone, combined; None where that is not known."""
         return None if self.apart is None else agree(self.whole, self.apart)
+
+    @property
+    def interacting(self) -> tuple[LadderStep, ...]:
+        """The steps that surely do something else here than alone.
+
+        Small differences of several knobs may add up: then the knobs do not multiply, but no single step is sure. The one that
+        differs most is taken.
+        """
+        sure = tuple(step for step in self.steps if step.interacts)
+        compared = [(distance(step.effect, step.apart), step) for step in self.steps if step.apart is not None]
+        if sure or self.knobs_multiply is not False or not compared:
+            return sure
+        return (max(compared, key=lambda pair: pair[0])[1],)
 
 
 def build_ladder(recipe: Recipe, known: Mapping[Recipe, LadderRung], pairs: Pairs) -> Ladder:

@@ -69,10 +69,11 @@ def _about_apart(ladder: Ladder, *, is_share: bool) -> Iterator[str]:
             yield f"The knobs multiply: alone they make {apart} together, and measured together {whole}."
         else:
             yield f"The knobs do not multiply: alone they would make {apart}, but measured together {whole}."
-    for step in ladder.steps:
-        if step.interacts and step.apart is not None:
+    for step in ladder.interacting:
+        if step.apart is not None:
             here, alone = (say_briefly(effect, is_share=is_share) for effect in (step.effect, step.apart))
-            yield f"{step.name} depends on the knobs before it: here {here}; alone {alone}."
+            depends = "depends on the knobs before it" if step.interacts else "differs most, but may do so by chance"
+            yield f"{step.name} {depends}: here {here}; alone {alone}."
 
 
 def _about_training(ladder: Ladder, *, is_share: bool) -> Iterator[str]:

@@ -99,3 +99,18 @@ def test_what_is_wanted_is_what_the_ladder_reads(rung, settings):
     assert ladder.apart is not None
     assert all(effect.is_paired for step in ladder.steps for effect in (step.effect, step.apart))
     assert all(before != UNTOUCHED for before, _ in pairs)
+
+
+def test_small_differences_that_add_up_name_the_largest(rung, settings):
+    """No step is sure, the whole is: the reader learns where to look."""
+    recipe = settings.prune | settings.mode | settings.dtype
+    pruned_mode, mode = settings.prune | settings.mode, settings.mode
+    known = known_of(
+        rung({}), rung(settings.prune, speedup=2.0), rung(mode, speedup=2.0), rung(mode | settings.dtype, speedup=4.0),
+        rung(pruned_mode, speedup=4.12), rung(recipe, speedup=8.6),
+    )  # fmt: skip
+    ladder = build_ladder(Recipe(recipe), known, {})
+
+    assert ladder.knobs_multiply is False
+    assert not any(step.interacts for step in ladder.steps)
+    assert [step.name for step in ladder.interacting] == ["int8_static"]
