@@ -46,7 +46,7 @@ def _about_steps(steps: Sequence[LadderStep], *, is_share: bool) -> Iterator[str
         yield f"The most speed comes from {most.name}: {say_factor(most.effect.speedup)}{beside}."
     slower = [f"{step.name} is {say_speed(step.effect)}" for step in steps if step.effect.speedup.high < 1]
     if slower:
-        yield f"Against the speed works: {', '.join(slower)}."
+        yield f"{', '.join(slower)}."
     costs = [step for step in steps if step.effect.accuracy.high < 0]
     brings = [step for step in steps if step.effect.accuracy.low > 0]
     told = [f"{step.name} costs {_unsigned(step, is_share=is_share)}" for step in costs]

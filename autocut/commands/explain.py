@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @STUDY
 @click.argument("trial", type=click.IntRange(0))
 @click.option("--measure/--no-measure", default=True, show_default=True, help="Measure the steps that the search did not measure.")
-@click.option("--budget", type=DURATION, default=300.0, show_default="5m",
+@click.option("--budget", type=DURATION, default="5m", show_default=True,
               help="Time for measuring. A training is begun only if it fits.")  # fmt: skip
 @JSON
 @click.pass_obj

@@ -14,6 +14,7 @@ from autocut.attribution import measuring
 from autocut.attribution.explanation import explain_trial
 from autocut.errors import StudyError
 from autocut.measure.quiet import QuietLock
+from autocut.pipeline.opened_pipeline import open_pipeline
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
@@ -140,6 +141,31 @@ def test_the_weights_of_the_untouched_model_are_not_made_again(study):
     reasons = set(explain_trial(study, 1, budget_s=60).missing.values())
 
     assert reasons == {f"the untouched model is gone from the stages of {study}"}
+
+
+def test_a_task_that_has_changed_is_refused_only_where_it_is_needed(study, tmp_path):
+    """Its stages would be made anew, by another model."""
+    changed = tmp_path / "task.py"
+    changed.write_text(TASK.replace("nn.ReLU()", "nn.Tanh()", 1))
+    opened = open_study(study)
+    opened.describe({"task_path": str(changed)})
+    opened.close()
+
+    with pytest.raises(StudyError, match="made for another version of task 'small'"):
+        explain_trial(study, 1, budget_s=60)
+    assert explain_trial(study, 1, budget_s=None).ladder.steps
+
+
+def test_slow_scores_of_the_search_are_found_again(study):
+    """The drop that the search allowed is part of their key."""
+    opened = open_study(study)
+    scoring = {"examples": 100, "of": 300, "seconds_each": 1.0}
+    opened.describe({"max_accuracy_drop": 0.05, "baseline": {"value": -20.0}, "scoring": scoring})
+    context = open_pipeline(opened).runner.context
+    opened.close()
+
+    assert context.max_drop == pytest.approx(1.0)
+    assert (context.scoring.examples, context.untouched_epochs, context.threads) == (100, 4, 1)
 
 
 def test_a_failed_trial_of_the_search_is_a_reason(study):
