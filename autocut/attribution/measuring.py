@@ -50,7 +50,8 @@ def measure_evidence(study: Study, recipe: Recipe, evidence: Evidence, budget_s:
         return evidence
     limit = _Limit(study, time.monotonic() + budget_s)
     pipeline = open_pipeline(study, limit.on_event, limit.is_over)
-    for rung in sorted(wanted, key=lambda rung: rung.is_trained):
+    trained = {known.prefix for known in evidence.known}
+    for rung in sorted(wanted, key=lambda rung: rung.is_trained and rung.prefix not in trained):
         evidence = _with_rung(study, pipeline, limit, rung, evidence, tell)
     return _with_pairs(study, pipeline, limit, recipe, evidence, tell)
 

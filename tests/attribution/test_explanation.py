@@ -107,6 +107,15 @@ def test_a_training_that_does_not_fit_is_missing_with_its_reason(study, monkeypa
     assert explain_trial(study, 1, budget_s=60).missing == {}
 
 
+def test_what_needs_no_training_comes_first(study):
+    """A training may take all of the time."""
+    told = []
+    explain_trial(study, 1, budget_s=60, tell=told.append)
+    measured = [one.removeprefix("measuring ") for one in told if one.startswith("measuring ")]
+
+    assert measured == ["structured 0.5", "structured 0.5 + 2 epochs lr x1", "onnxruntime", "2 epochs lr x1"]
+
+
 def test_nothing_is_measured_when_nobody_wants_it(study, monkeypatch):
     """The task may be gone; the step then turns all knobs."""
     monkeypatch.setattr(measuring, "open_pipeline", lambda *_: pytest.fail("opened"))
