@@ -21,7 +21,7 @@ from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price
 from autocut.search.jobs import ScoringPlan, StageStarted
-from autocut.stages.libraries import library_versions
+from autocut.stages.libraries import library_versions, mode_libraries
 from autocut.study import Study, TrialRecord, open_study
 from autocut.study.versions import check_libraries
 from autocut.task.loading import load_task
@@ -88,7 +88,7 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     reference = study.reference
     if record.recipe is None or reference is None:
         raise StudyError(f"study {study.folder} must have a measured baseline, but has none", "search it a little longer")
-    check_libraries(study, library_versions(), "or search again with --out")
+    check_libraries(study, library_versions(), mode_libraries(), [record], "or search again with --out")
     torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
     task = load_task(facts["task_path"])
     if task.fingerprint != study.task_fingerprint:

@@ -49,7 +49,8 @@ class LoweringProbe:
 class Preflight:
     """Method names by axis, every lowering, the task, what does not fit it (a reason by axis and name), and required modules.
 
-    `stage_libraries` are the versions of the distributions that the key of every stage names.
+    `stage_libraries` are the versions of the distributions that the key of every stage names, `mode_libraries` are, by compile mode,
+    those that the keys of its stages alone name.
     """
 
     methods: Mapping[str, tuple[str, ...]]
@@ -58,6 +59,7 @@ class Preflight:
     unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
     stage_libraries: Mapping[str, str] = field(default_factory=dict)
+    mode_libraries: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
 
 
 def preflight(
@@ -109,7 +111,7 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *
     from autocut.execution.worker import keep_libraries_quiet
     from autocut.stages import lowering
     from autocut.stages.compile import modes
-    from autocut.stages.libraries import library_versions, required_libraries
+    from autocut.stages.libraries import library_versions, mode_libraries, required_libraries
     from autocut.stages.methods import known_methods, unfit_methods
     from autocut.stages.train import kind_as_used
     from autocut.task.check import check_task
@@ -132,4 +134,4 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *
     samples, notes = len(task.train_data), tuple(task.folded.notes())  # type: ignore[arg-type]
     facts = TaskFacts(task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
-    return Preflight(known_methods(), lowerings, facts, unfit, required_libraries(), library_versions())
+    return Preflight(known_methods(), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries())

@@ -102,7 +102,7 @@ def run_search(
         storage_url=config.storage,
     )
     try:
-        keep_to_libraries(study, found.stage_libraries)
+        keep_to_libraries(study, found.stage_libraries, found.mode_libraries)
         settings = replace(settings, max_drop=max_drop(study.facts, config))
         # Before the limits: a study that has limits and no such fact is of an older version.
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
