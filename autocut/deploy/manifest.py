@@ -113,7 +113,7 @@ class Economics(_Record):
     The fields from `price_fit` on are written only where they say something, so that older versions read all other bundles:
 
     - `price_fit`: why dollars may not hold on the machine that measured (`price.fit`).
-    - `train_usd`: training this recipe once.
+    - `train_usd`: training this recipe once, by its CPU seconds.
     - `requests_per_month`: what the user told; the bill of a month follows from it.
     - `co2_g_per_million`: grams of CO2 of a million predictions, at `grid_g_per_kwh`, which `grid_source` gives.
     """

@@ -49,8 +49,8 @@ class LoweringProbe:
 class Preflight:
     """Method names by axis, every lowering, the task, what does not fit it (a reason by axis and name), and required modules.
 
-    `stage_libraries` are the versions of the distributions that the key of every stage names, `mode_libraries` are, by compile mode,
-    those that the keys of its stages alone name.
+    `stage_libraries` are the versions of the distributions that the key of every stage names. `mode_libraries` are those that the
+    keys of one compile mode's stages alone name, by mode.
     """
 
     methods: Mapping[str, tuple[str, ...]]

@@ -33,9 +33,7 @@ def library_versions() -> dict[str, str]:
 def mode_libraries() -> dict[str, dict[str, str | None]]:
     """By compile mode, the versions of what the keys of its stages alone name; None for a module that is not installed."""
     return {
-        mode.name: {
-            name: version for module in mode.requires for name, version in (versions_of([module]) or {module: None}).items()
-        }
+        mode.name: {name: version for module in mode.requires for name, version in _found_or_missing(module)}
         for mode in _naming_their_own()
     }
 
@@ -52,6 +50,10 @@ def runtime_versions() -> dict[str, str]:
     runtimes = sorted({name for module in modules for name in distributions().get(module, ())})
     own = [entry.dist.name for entry in plug_ins() if entry.dist]
     return {name: _version(name) for name in dict.fromkeys((*_ALWAYS, *runtimes, "numpy", *own))}
+
+
+def _found_or_missing(module: str) -> list[tuple[str, str | None]]:
+    return [*versions_of([module]).items()] or [(module, None)]
 
 
 def _naming_their_own() -> list[Method[Compiler, ModeOptions]]:

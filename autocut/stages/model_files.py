@@ -16,7 +16,8 @@ from torch import nn
 class Prefix:
     """A model ready for its lowerings: its weights, the keys of the stages that made them, and the cost of training.
 
-    `structure` is a hash of what latency depends on. `train_seconds` counts pruning and training on this path, without waiting.
+    `structure` is a hash of what latency depends on. `train_seconds` is what pruning and training on this path take one process
+    alone: CPU seconds, divided by its threads.
     """
 
     model: nn.Module
