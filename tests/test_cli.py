@@ -136,7 +136,7 @@ def searches(room, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     digits = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
     monkeypatch.setattr(
-        "autocut.execution.preflight.preflight", lambda task, ask, meanwhile, *, trains: meanwhile() or Preflight(KNOWN, {}, digits)
+        "autocut.execution.preflight.preflight", lambda task, ask, meanwhile, **more: meanwhile() or Preflight(KNOWN, {}, digits)
     )
     monkeypatch.setattr("autocut.stages.methods.known_methods", lambda: KNOWN)
     monkeypatch.setattr("autocut.task.file.compile_task_file", lambda path: None)

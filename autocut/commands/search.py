@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,8 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="Disk for stage outputs.")  # fmt: skip
 @click.option("--examples/--no-examples", default=_DEFAULTS.examples, show_default=True,
               help="Whether bundles carry real test inputs with their targets, or synthetic ones.")  # fmt: skip
+@click.option("--rehash", is_flag=True,
+              help="Hash all data of a new study, not only all targets and validation; it is read at each start.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the merged configuration, check task and space, run nothing.")
 @JSON
 @click.pass_context
@@ -123,7 +126,8 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         # What starts slowly starts while the task is looked at.
         with console.busy("starting: checking the task, starting Ray") as now_doing:
             trains = read_space_file(config.space).trains
-            found = preflight(config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains)
+            begun = partial(_begun, config)
+            found = preflight(config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains, begun=begun)
         config = replace(config, out=config.folder(found.task.name))
         asked = _checked_space(config, found.methods)
         space = fit_space(asked, found.unfit)
@@ -134,6 +138,16 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         from autocut.execution.session import run_search
 
         return config, run_search(config, space, found, console, started, pool, audit)
+
+
+def _begun(config: SearchConfig, task_name: str) -> tuple[Path, Mapping[str, Any] | None, bool]:
+    """Return the study folder of the task, the facts of the study where it was begun, and whether all data are to be hashed."""
+    folder = config.folder(task_name)
+    if config.storage is None and not folder.is_dir():
+        return folder, None, config.rehash  # without the imports that a study needs
+    from autocut.study import stored_facts
+
+    return folder, stored_facts(folder, task_name, config.storage), config.rehash
 
 
 def _audit(config: SearchConfig, meter: LoadMeter) -> Audit:

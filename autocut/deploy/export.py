@@ -24,6 +24,7 @@ from autocut.search.jobs import ScoringPlan, StageStarted
 from autocut.stages.libraries import library_versions, mode_libraries
 from autocut.study import Study, TrialRecord, open_study
 from autocut.study.versions import check_libraries
+from autocut.task.data_identity import identify_as_begun
 from autocut.task.loading import load_task
 
 
@@ -91,6 +92,8 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     check_libraries(study, library_versions(), mode_libraries(), [record], "or search again with --out")
     torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
     task = load_task(facts["task_path"])
+    data = identify_as_begun(task, study.folder, facts)
+    task.know_data("" if data is None else data.digest)
     if task.fingerprint != study.task_fingerprint:
         raise StudyError(
             f"study {study.folder} was made for another version of task {task.name!r}",

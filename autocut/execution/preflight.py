@@ -11,16 +11,25 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from autocut.errors import FaultsError, TaskError
 from autocut.recipe import Lowering
+
+if TYPE_CHECKING:
+    from autocut.task.task import Task
 
 _TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """Facts about a task that the driver needs."""
+    """Facts about a task that the driver needs.
+
+    `data_hash` is what workers make a part of the fingerprint, `data_facts` what the study keeps about the data. A study of an
+    earlier version has neither.
+    """
 
     name: str
     fingerprint: str
@@ -29,6 +38,8 @@ class TaskFacts:
     is_pretrained: bool
     shares_examples: bool = True
     notes: tuple[str, ...] = ()
+    data_hash: str = ""
+    data_facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,27 +73,38 @@ class Preflight:
     mode_libraries: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
 
 
+Begun = Callable[[str], tuple[Path, Mapping[str, Any] | None, bool]]
+"""From a task's name: the folder of its study, the facts of the study (None: it is new), and whether all data are to be hashed."""
+
+
+def _not_begun(task_name: str) -> tuple[Path, Mapping[str, Any] | None, bool]:
+    return Path(task_name), None, False
+
+
 def preflight(
     task: str | None,
     ask: Callable[..., Mapping[str, str]] | None = None,
     meanwhile: Callable[[], None] = lambda: None,
     *,
     trains: bool = True,
+    begun: Begun = _not_begun,
 ) -> Preflight:
     """List the methods, check the task in the file `task` (None: the embedded digits task) and return the facts about it.
 
     The caller must hold the quiet lock, because another search may be timing. `ask` loads the task in a worker process (see
     `task.check`). `meanwhile` is called here while the other process works. `trains` is false where the space has no training: a
-    pretrained model is then not tried in a training step.
+    pretrained model is then not tried in a training step. `begun` is called in the other process: where a study was begun, it
+    decides how the data are hashed.
 
     Raises:
         TaskError: the task cannot be loaded, or its process dies.
+        StudyError: the study was begun with other data.
         FaultsError: the task has faults; it holds all of them.
     """
     # Spawned, not forked: the other process gets nothing that this one has open.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
-        looked = pool.submit(_look, task, ask, trains=trains)
+        looked = pool.submit(_look, task, ask, trains=trains, begun=begun)
         try:
             meanwhile()
             return looked.result(timeout=_TIMEOUT_S)
@@ -105,7 +127,7 @@ def _keep_stdout_clean() -> None:
     os.dup2(2, 1)
 
 
-def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *, trains: bool) -> Preflight:
+def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *, trains: bool, begun: Begun) -> Preflight:
     import torch
 
     from autocut.execution.worker import keep_libraries_quiet
@@ -131,7 +153,25 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *
         lowerings[dtype, mode] = LoweringProbe(
             reason, graph, modes.method(mode).options.seconds, lowering.guessed_speedup(dtype, mode, has_convolutions=convolves)
         )
-    samples, notes = len(task.train_data), tuple(task.folded.notes())  # type: ignore[arg-type]
-    facts = TaskFacts(task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
+    facts = _describe(task, begun)
     return Preflight(known_methods(), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries())
+
+
+def _describe(task: Task, begun: Begun) -> TaskFacts:
+    """Find the facts about the task, its data hashed as its study does it; for a new study decide how."""
+    from autocut.task.data_identity import DataIdentity, identify, identify_as_begun, plan_readings, reading_notes
+
+    folder, known, rehash = begun(task.name)
+    data: DataIdentity | None = None
+    if known is None:
+        data = identify(task, plan_readings(task, rehash=rehash))
+    else:
+        data = identify_as_begun(task, folder, known, rehash=rehash)
+    task.know_data("" if data is None else data.digest)
+    notes = (*task.folded.notes(), *(() if data is None else reading_notes(task, data.readings)))
+    samples = len(task.train_data)  # type: ignore[arg-type]
+    facts = {} if data is None else data.facts
+    return TaskFacts(
+        task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes, task.data_hash, facts
+    )

@@ -92,15 +92,7 @@ def run_search(
         workers=config.workers,
         guesses={lowering: made.speedup for lowering, made in found.lowerings.items()},
     )
-    study = create_study(
-        folder,
-        name=found.task.name,
-        task_fingerprint=found.task.fingerprint,
-        space_json=space_document(space),
-        objectives=space.objectives,
-        seed=config.seed,
-        storage_url=config.storage,
-    )
+    study = _open(folder, config, space, found)
     try:
         keep_to_libraries(study, found.stage_libraries, found.mode_libraries)
         settings = replace(settings, max_drop=max_drop(study.facts, config))
@@ -116,6 +108,19 @@ def run_search(
         return _conclude(study, console)
     finally:
         study.close()
+
+
+def _open(folder: Path, config: SearchConfig, space: Space, found: Preflight) -> Study:
+    return create_study(
+        folder,
+        name=found.task.name,
+        task_fingerprint=found.task.fingerprint,
+        space_json=space_document(space),
+        objectives=space.objectives,
+        seed=config.seed,
+        storage_url=config.storage,
+        description=found.task.data_facts,
+    )
 
 
 class _Search:
@@ -146,6 +151,7 @@ class _Search:
             command=self.command,
             share_examples=config.examples,
             serving=serving_of(study.facts),
+            data_hash=found.task.data_hash,
         )
         self.publisher = Publisher(study)
         self.examples_line = examples_line(by_task=found.task.shares_examples, by_flag=config.examples)

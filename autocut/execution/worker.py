@@ -269,6 +269,7 @@ def _open_pipeline(
     task = load_task(setting.task_path)
     # Before this process asks for the machine: until now the driver has held it for us, and another may wait to be alone.
     report(WorkerUp())
+    task.know_data(setting.data_hash)
     with quiet.shared():
         # Reads and hashes data, unless the process that this one was forked from has read it: not while another process times.
         _ = task.fingerprint

@@ -109,6 +109,7 @@ class Setting:
     command: str
     share_examples: bool = True  # False: bundles carry no real examples, whatever the task says
     serving: Serving = UNTOLD  # what bundles say about a month, and about CO2
+    data_hash: str = ""  # a part of the task's fingerprint that is found once for all workers
 
 
 @dataclass(frozen=True)

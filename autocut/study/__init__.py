@@ -14,7 +14,7 @@ from __future__ import annotations
 from autocut.front import Final
 from autocut.study.database import storage_errors, without_password
 from autocut.study.ledger import CATEGORIES, Session
-from autocut.study.opening import create_study, open_study, stored_space
+from autocut.study.opening import create_study, open_study, stored_facts, stored_space
 from autocut.study.records import StageRun
 from autocut.study.study import Study
 from autocut.study.trials import TrialRecord
@@ -29,6 +29,7 @@ __all__ = [
     "create_study",
     "open_study",
     "storage_errors",
+    "stored_facts",
     "stored_space",
     "without_password",
 ]

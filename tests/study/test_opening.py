@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy
 
 from autocut.errors import StudyError
-from autocut.study import open_study, storage_errors
+from autocut.study import Study, open_study, storage_errors, stored_facts
 
 _HOLD = """
 import sys, time
@@ -347,3 +347,25 @@ def test_children_do_not_keep_the_lock(make_study):
         study.close()
         make_study()
         child.kill()
+
+
+def test_the_first_facts_are_there_as_soon_as_the_study_is(make_study, tmp_path, monkeypatch):
+    """A search that is killed right after must find how its fingerprint was made."""
+    monkeypatch.setattr(Study, "describe", lambda self, facts: None)
+    make_study(description={"data_identity": {"hashes": {}}})
+
+    assert stored_facts(tmp_path / "digits", "digits") == {"data_identity": {"hashes": {}}}
+
+
+def test_where_no_study_is_there_are_no_facts(tmp_path):
+    """A new study decides for itself."""
+    assert stored_facts(tmp_path / "digits", "digits") is None
+
+
+def test_a_study_in_a_database_elsewhere_is_found_from_a_new_folder(make_study, tmp_path):
+    """Another node begins with an empty folder."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    make_study(tmp_path / "here", storage_url=url, description={"threads": 1})
+
+    assert stored_facts(tmp_path / "there", "digits", url) == {"threads": 1}
+    assert stored_facts(tmp_path / "there", "other", url) is None
