@@ -135,9 +135,28 @@ class Recipe(Mapping[str, Value]):
         """Whether the recipe trains the model."""
         return int(self["train.epochs"]) > 0
 
+    @property
+    def untouched_trained_alike(self) -> Recipe:
+        """The untouched model trained for as many epochs at the same learning rate, and not cut: what training alone brings."""
+        return Recipe(self.settings("train"))
+
+    @property
+    def only_trains_on(self) -> bool:
+        """Whether the recipe does nothing but train the untouched model on, as people do by hand."""
+        return self.is_trained and self == self.untouched_trained_alike
+
     def describe(self) -> str:
         """Return one short line with the changed settings, such as ``structured 0.5 + 4 epochs + int8_static + onnxruntime``."""
         return " + ".join(_words(self)) or "untouched"
+
+
+def baseline_words(recipe: Recipe) -> str:
+    """Return what kind of baseline `recipe` is, for people who read a list of trials."""
+    if not recipe.only_trains_on:
+        return "baseline"
+    word = "epoch" if recipe["train.epochs"] == 1 else "epochs"
+    how = f"{word} from scratch" if recipe.changes("train.start") else f"more {word}"
+    return f"baseline: untouched, trained {recipe['train.epochs']} {how}"
 
 
 def changed_settings(recipe: Recipe) -> dict[str, Value]:

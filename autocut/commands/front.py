@@ -12,6 +12,7 @@ from autocut.budget import format_size, format_usd
 from autocut.commands.verb import JSON, PERCENT, SIZE, verb
 from autocut.console import Console
 from autocut.errors import InputError, NoResultError
+from autocut.recipe import UNTOUCHED, baseline_words
 
 if TYPE_CHECKING:
     from autocut.front import Final, FrontPoint
@@ -88,8 +89,9 @@ def select(
     points = opened.front()
     baseline = _untouched(opened)
     candidates = points if baseline is None or baseline.trial in {point.trial for point in points} else [*points, baseline]
-    selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], **choice)
-    knobs = explain_knobs(opened.points(), selection.point, choice["minimize"] or "cost")
+    measured = opened.points()
+    selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], measured=measured, **choice)
+    knobs = explain_knobs(measured, selection.point, choice["minimize"] or "cost")
     money = opened.facts, opened.spent_s(), baseline, selection.point
     if as_json:
         bill = point_bill(*money)
@@ -107,7 +109,8 @@ def select(
 def print_front(study: Study, console: Console, *, as_json: bool = False, everything: bool = False) -> None:
     """Print the front of an open study as a table or as one JSON document.
 
-    The untouched model is shown even if it is beaten, because every other number is compared with it.
+    The untouched model is shown even if it is beaten, because every other number is compared with it; so is the untouched model
+    that was trained as long as a point of the front.
 
     Raises:
         NoResultError: No trial has completed yet.
@@ -120,8 +123,9 @@ def print_front(study: Study, console: Console, *, as_json: bool = False, everyt
         return
     if not points:
         raise NoResultError("the front is empty: no trial has completed yet", "let autocut search run on")
-    baseline = _untouched(study)
-    beaten = [baseline] if baseline is not None and baseline.trial not in {point.trial for point in points} else []
+    compared = {UNTOUCHED, *(point.recipe.untouched_trained_alike for point in points)}
+    shown = {point.trial for point in points}
+    beaten = [point for point in study.points() if point.recipe in compared and point.trial not in shown]
     _print_points([*points, *beaten], console, {point.trial for point in beaten})
     if note := price_note(study.facts):
         console.info(note)
@@ -178,7 +182,7 @@ def _print_points(points: Sequence[FrontPoint], console: Console, beaten: Sequen
 
 def _row(point: FrontPoint, beaten: bool) -> list[object]:
     values = point.values
-    marks = (["baseline"] if point.is_baseline else []) + (["beaten"] if beaten else [])
+    marks = ([baseline_words(point.recipe)] if point.is_baseline else []) + (["beaten"] if beaten else [])
     marks += [f"ties with {', '.join(map(str, point.ties))}"] if point.ties else []
     recipe = point.recipe.describe() + (f" ({'; '.join(marks)})" if marks else "")
     return [

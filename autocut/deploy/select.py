@@ -47,6 +47,7 @@ def select_point(
     limits: Sequence[Limit] = (),
     minimize: str | None = None,
     knee: bool = False,
+    measured: Sequence[FrontPoint] = (),
 ) -> Selection:
     """Choose the point that minimizes one value, or the knee, among those that meet the limits.
 
@@ -56,6 +57,7 @@ def select_point(
         limits: Bounds on values, such as ``latency_ms<=5``.
         minimize: Name of a value or one of `ALIASES`. Default: "cost".
         knee: Choose the knee of the front between accuracy and `minimize`: beyond it, savings cost much more accuracy.
+        measured: Every measured point of the study, to tell what training alone does.
 
     Raises:
         NoResultError: there is no point, or none meets the limits; the message names the closest one.
@@ -81,7 +83,30 @@ def select_point(
     anchor = _knee(eligible, objective) if knee else _best(eligible, objective)
     chosen = min((point for point in eligible if _tied(point, anchor, objective)), key=_preference)
     asked = _asked(baseline, max_accuracy_drop, limits)
-    return Selection(chosen, _reason(chosen, eligible, baseline, objective, asked, knee=knee))
+    reason = _reason(chosen, eligible, baseline, objective, asked, knee=knee)
+    return Selection(chosen, "; ".join([reason, *training_alone(measured, chosen)]))
+
+
+def training_alone(points: Sequence[FrontPoint], chosen: FrontPoint) -> list[str]:
+    """Say what training alone does to the accuracy, without the cut: more epochs help any model.
+
+    Empty where `chosen` does not train or does nothing else, or where the untouched model was not trained for as many epochs.
+    """
+    baseline, alike = untouched(points), chosen.recipe.untouched_trained_alike
+    if baseline is None or not chosen.recipe.is_trained or chosen.recipe.only_trains_on:
+        return []
+    trained = [point for point in points if point.recipe.only_trains_on and point.recipe["train.epochs"] == alike["train.epochs"]]
+    if not trained:
+        return []
+    nearest = min(trained, key=lambda point: (point.recipe != alike, -point.values["accuracy"], point.trial))
+    with_cut, alone = -accuracy_drop(chosen, baseline), -accuracy_drop(nearest, baseline)
+    told = (
+        f"the untouched model trained as long ({nearest.recipe.describe()}, trial {nearest.trial}) has {_signed(alone, baseline)}"
+    )
+    if with_cut <= 0 or alone <= 0:
+        return [told]
+    share = "all" if alone >= with_cut else f"{100 * alone / with_cut:.0f}%"
+    return [f"{told}, so {share} of the gain is the training's"]
 
 
 def untouched(points: Sequence[FrontPoint]) -> FrontPoint | None:
@@ -215,9 +240,12 @@ def _reason(
 def _effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
     """Such as ``6.1x cheaper, accuracy 0.972 (-0.6 points) on validation``."""
     gain = _gain(baseline.values[objective], point.values[objective], objective)
-    change = -accuracy_drop(point, baseline)
-    signed = f"{'+' if change >= 0 else '-'}{_points(abs(change), baseline)}"
-    return f"{gain}, accuracy {point.values['accuracy']:.4g} ({signed}) on validation"
+    change = _signed(-accuracy_drop(point, baseline), baseline)
+    return f"{gain}, accuracy {point.values['accuracy']:.4g} ({change}) on validation"
+
+
+def _signed(change: float, baseline: FrontPoint) -> str:
+    return f"{'+' if change >= 0 else '-'}{_points(abs(change), baseline)}"
 
 
 def _gain(before: float, after: float, objective: str) -> str:

@@ -304,8 +304,8 @@ def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
     baseline = untouched(points)
     candidates = [*verified, *([baseline] if baseline else [])]
     try:
-        selection = select_point(candidates, max_accuracy_drop=_USUAL_DROP)
+        selection = select_point(candidates, measured=points, max_accuracy_drop=_USUAL_DROP)
     except NoResultError:
-        selection = select_point(candidates)
+        selection = select_point(candidates, measured=points)
     lines = [f"Trial {selection.point.trial}: {selection.reason}", explain_knobs(points, selection.point)]
     return "\n".join([*lines, *(f"  {line}" for line in bill_lines(study.facts, study.spent_s(), baseline, selection.point))])

@@ -10,7 +10,7 @@ from pathlib import Path
 from autocut.budget import format_duration
 from autocut.front import FrontPoint, knee
 from autocut.measurement import Accuracy, Interval, Latency, Measurement
-from autocut.recipe import changed_settings
+from autocut.recipe import baseline_words, changed_settings
 from autocut.report.words import label, show
 from autocut.study import Final, Study, TrialRecord
 
@@ -73,8 +73,8 @@ def trial_note(study: Study, trial: TrialRecord, final: Final | None) -> str:
     if trial.reason is not None:
         ended = "Stopped early" if trial.state == "PRUNED" else "Failed"
         lines += [f"**{ended}:** {trial.reason}", ""]
-    if trial.is_baseline:
-        lines += ["A baseline: run for comparison.", ""]
+    if trial.is_baseline and trial.recipe is not None:
+        lines += [f"Run for comparison, {baseline_words(trial.recipe)}.", ""]
     lines += [f"- not feasible: **{name}** is exceeded by {value:.3g}" for name, value in trial.constraints.items() if value > 0]
     if final is not None and not final.verified:
         lines += [f"**Its bundle was refused:** {final.refusal or 'no reason given'}. It stays off the front.", ""]

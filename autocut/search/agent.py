@@ -8,7 +8,8 @@ It has no Ray, no torch and no clock of its own, so the same code runs against a
 3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising lowerings
    (`proposing`), and beside them the slow compilers, rationed. A training that cannot reach the front any more ends at a rung
    (`early_stopping`). When nothing else promises more, or many trainings in a row were stopped, the search is relaxed: stopped
-   trainings may go on. The slow compilers that are left come last.
+   trainings may go on. The slow compilers that are left come last. Late in the search the untouched model is trained as long as the
+   leading point, because more epochs help any model.
 4. *Finalize*: inside the reserve, the front is exported, measured again on the locked test split and verified. If that takes less
    time than was kept for it, the search goes on; what did not fit before comes first.
 """
@@ -30,7 +31,7 @@ from autocut.search.estimates import fitting, recipe_s
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
 from autocut.search.lowerings import LoweringChoice, affordable_lowerings
 from autocut.search.memory import EndlessMemory, Memory, MemoryWatch
-from autocut.search.opening import SlowLowerings, opening
+from autocut.search.opening import SlowLowerings, TrainedBaseline, opening
 from autocut.search.pricing import Pricing
 from autocut.search.progress import Progress, measured_plan_lines, plan_lines
 from autocut.search.proposals import Proposer
@@ -69,6 +70,7 @@ class Agent:
         self.stopping_rule: StoppingRule = early_stopping.floors
         self._opening = opening(state, self.choice)
         self._slow = SlowLowerings(state, self.choice)
+        self._trained_baseline = TrainedBaseline(state, lambda: finalists.finalists(state, store))
         self._pricing = Pricing(state, self.choice)
         self._queue: deque[PlannedJob] = deque()
         self._postponed: list[PlannedJob] = []
@@ -139,7 +141,7 @@ class Agent:
         return self._start_recipes(JobKind.MEASURE, planned)
 
     def _next_planned(self) -> PlannedJob | None:
-        """The queue first, then the opening, then proposals, with slow compilers when their turn has come."""
+        """The queue first, then the opening, then proposals, with slow compilers and the last baseline when their turn has come."""
         while True:
             while self._queue:
                 if planned := self._still_worth(self._queue.popleft()):
@@ -151,18 +153,20 @@ class Agent:
                 elif self.state.phase is not Phase.PROPOSALS:
                     return None
                 continue
-            slow = self._slow.next(self.state.settings.workers * self.budget.spent())
-            if slow is None:
+            beside = self._slow.next(self.state.settings.workers * self.budget.spent()) or self._trained_baseline.next(
+                self.budget.spent(), self._left_s()
+            )
+            if beside is None:
                 if proposed := self.proposing.next_job(self._left_s()):
                     for recipe, trial in proposed.trials.items():
                         self.state.open[recipe] = OpenTrial(self.store.begin(recipe), trial)
                     return proposed.planned
                 if self._is_explored() and self._relax():
                     continue
-                slow = self._slow.next(math.inf)
-            if slow is None:
+                beside = self._slow.next(math.inf) or self._trained_baseline.next(math.inf, self._left_s())
+            if beside is None:
                 return None
-            self._queue.append(slow)
+            self._queue.append(beside)
 
     def _still_worth(self, planned: PlannedJob) -> PlannedJob | None:
         if not planned.may_skip:

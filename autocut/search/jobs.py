@@ -34,6 +34,7 @@ class Purpose(enum.Enum):
     ANCHOR = enum.auto()
     PROPOSAL = enum.auto()
     SLOW_LOWERING = enum.auto()
+    TRAINED_BASELINE = enum.auto()
     FINALIZATION = enum.auto()
 
 

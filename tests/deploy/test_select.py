@@ -210,3 +210,31 @@ def test_the_parent_of_an_iteratively_pruned_child_is_named_and_is_no_knob():
         "trial 1 turns structured 0.7 after 0.5 + 4 epochs: 3x cheaper, accuracy 0.9 (-8.0 points) on validation; "
         "structured 0.7 alone 3x cheaper, accuracy 0.5 (-48.0 points) on validation; 4 epochs not measured alone"
     )
+
+
+@pytest.mark.parametrize(
+    ("with_cut", "alone", "told"),
+    [
+        (0.95, 0.94, "(4 epochs lr x0.3, trial 2) has +4.0 points, so 80% of the gain is the training's"),
+        (0.95, 0.97, "has +7.0 points, so all of the gain is the training's"),
+        (0.88, 0.92, "(4 epochs lr x0.3, trial 2) has +2.0 points"),
+    ],
+)
+def test_the_reason_says_what_training_alone_does(with_cut, alone, told):
+    """More epochs help any model: half of a front beat an undertrained baseline for no other reason."""
+    training = {"train.epochs": 4, "train.lr_scale": 0.3}
+    base, cut = a_point(0, 0.90, 2.0), a_point(1, with_cut, 1.0, recipe={**training, "prune.method": "structured"})
+    trained = a_point(2, alone, 2.0, recipe=training)
+    other = a_point(3, 0.99, 2.0, recipe={**training, "train.lr_scale": 3.0})
+
+    assert select_point([base, cut], minimize="cost", measured=[base, cut, trained, other]).reason.endswith(told)
+    assert "trained as long (4 epochs lr x3, trial 3)" in select_point([base, cut], measured=[base, cut, other]).reason
+
+
+def test_nothing_is_said_of_training_where_it_is_not_known():
+    """Nor of a point that does not train, or does nothing else."""
+    base, cut = a_point(0, 0.90, 2.0), a_point(1, 0.95, 1.0, recipe={"train.epochs": 4, "prune.method": "structured"})
+    trained = a_point(2, 0.94, 0.5, recipe={"train.epochs": 4})
+
+    for points in ([base, cut], [base, trained], [base, a_point(1, 0.9, 1.0), trained]):
+        assert "trained as long" not in select_point(points[:2], measured=points).reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autocut.measurement import Interval, Measurement
+from autocut.recipe import baseline_words
 from autocut.report.groups import FRONT, GROUPS, groups_of
 from autocut.report.intervals import interval_of
 from autocut.report.page.contents import TrialLine
@@ -36,7 +37,8 @@ def _line(trial: TrialRecord, group: str, final: Final | None, ties: Sequence[in
     # A trial that was refused before its test has validation numbers in `final`.
     tested = final if final is not None and final.measurement.accuracy.split == "test" else None
     notes = [one_line(trial.reason)] if trial.reason else []
-    notes += ["baseline"] if trial.is_baseline and group == FRONT else []
+    words = baseline_words(trial.recipe) if trial.is_baseline and trial.recipe else ""
+    notes += [words] if words and (group == FRONT or words != "baseline") else []
     notes += [f"ties with {', '.join(map(str, ties))}"] if ties else []
     notes += [f"{name} is exceeded by {excess:.3g}" for name, excess in trial.constraints.items() if excess > 0]
     notes += [one_line(final.refusal or "no reason given")] if final is not None and not final.verified else []
