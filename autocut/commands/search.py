@@ -75,8 +75,8 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="Disk for stage outputs.")  # fmt: skip
 @click.option("--examples/--no-examples", default=_DEFAULTS.examples, show_default=True,
               help="Whether bundles carry real test inputs with their targets, or synthetic ones.")  # fmt: skip
-@click.option("--rehash", is_flag=True,
-              help="Hash all data of a new study, not only all targets and validation; it is read at each start.")  # fmt: skip
+@click.option("--rehash/--no-rehash", default=_DEFAULTS.rehash, show_default=True,
+              help="Whether a new study hashes all data, not only targets and validation: each start reads them.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the merged configuration, check task and space, run nothing.")
 @JSON
 @click.pass_context

@@ -182,14 +182,12 @@ def _plan(task: Task, split: str, dataset: Examples, *, rehash: bool) -> Reading
 
 
 def _seconds_each(task: Task, dataset: Examples) -> float:
-    """Seconds that reading one example takes. The first one, which may open files, does not count."""
-    indices = spread(length(dataset), _TIMED)
-    with seeded(task.seed):
-        next(iter(task.loader(dataset, 1, indices[:1])))
-        started = time.perf_counter()
-        for _ in task.loader(dataset, min(task.batch_size, _TIMED), indices):
-            pass
-    return max(time.perf_counter() - started, 1e-9) / len(indices)
+    """Seconds that reading and hashing one example takes. The first one, which may open files, does not count."""
+    timed = min(length(dataset), _TIMED)
+    _hash_examples(task, dataset, Reading(1, inputs=True, labels=False, files=False))
+    started = time.perf_counter()
+    _hash_examples(task, dataset, Reading(timed, inputs=True, labels=False, files=False))
+    return max(time.perf_counter() - started, 1e-9) / timed
 
 
 def _hash_examples(task: Task, dataset: Examples, reading: Reading) -> str:
