@@ -34,7 +34,7 @@ _MOST_FILES = 10_000
 _STARTED, _LOADING_S = time.time(), 5.0
 """A file that has changed since then may be written whenever the task is loaded, here or in a process beside this one: its time
 identifies nothing."""
-_DEPTH = 3
+_DEPTH, _MOST_PARTS = 3, 100
 _ELSEWHERE = "restore the data, or search into another folder: --out"
 
 
@@ -236,9 +236,11 @@ def _wrapped(dataset: Any, count: int | None, depth: int = _DEPTH) -> Iterator[A
     """`dataset` and the datasets inside it; with `count` those of this length alone."""
     yield dataset
     if depth:
-        for value in getattr(dataset, "__dict__", {}).values():
-            if isinstance(value, Dataset) and (count is None or _length(value) == count):
-                yield from _wrapped(value, count, depth - 1)
+        values = getattr(dataset, "__dict__", {}).values()
+        # A `ConcatDataset` has a list of them.
+        for inner in (one for value in values for one in (value if isinstance(value, (list, tuple)) else [value])[:_MOST_PARTS]):
+            if isinstance(inner, Dataset) and (count is None or _length(inner) == count):
+                yield from _wrapped(inner, count, depth - 1)
 
 
 def _length(dataset: Examples) -> int | None:
@@ -274,6 +276,7 @@ def _files_in(value: Any, roots: list[Path]) -> Iterable[Path]:
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "UO":
         value = value.tolist()
     names = value if isinstance(value, (list, tuple)) else [value]
+    names = [names[index] for index in spread(len(names), _MOST_FILES)]  # looking at a million files takes seconds
     for position, name in enumerate(names):
         # An image folder lists pairs (file, class).
         first = name[0] if isinstance(name, (list, tuple)) and name else name

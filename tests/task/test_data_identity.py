@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from autocut.errors import StudyError, TaskError
 from autocut.task import data_identity
@@ -227,6 +227,18 @@ def test_a_file_that_loading_may_write_identifies_nothing(pictures, tmp_path):
     (tmp_path / "7.png").write_text("new")
 
     assert not plan_readings(task_of(pictures()))["train"].files
+
+
+def test_the_files_of_joined_data_sets_count(pictures):
+    """`ConcatDataset` holds a list of data sets."""
+    assert len(data_identity._files(ConcatDataset([pictures(), Labelled(*columns(3))]))) == 10
+
+
+def test_of_a_million_files_some_are_looked_at(pictures, monkeypatch):
+    """The same ones each time, from the first to the last."""
+    monkeypatch.setattr(data_identity, "_MOST_FILES", 4)
+
+    assert [file.name for file in data_identity._files(pictures())] == ["0.png", "3.png", "6.png", "9.png"]
 
 
 def test_files_of_names_below_a_folder_are_found(tmp_path):
