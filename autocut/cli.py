@@ -19,6 +19,7 @@ import click
 
 from autocut import __version__
 from autocut.commands.bundles import export, verify
+from autocut.commands.explain import explain
 from autocut.commands.front import front, select
 from autocut.commands.insight import check, dashboard, ledger, methods, schema
 from autocut.commands.report import report
@@ -70,7 +71,7 @@ def cli() -> None:
     """
 
 
-for _verb in (search, check, methods, front, select, export, verify, ledger, report, dashboard, schema):
+for _verb in (search, check, methods, front, select, explain, export, verify, ledger, report, dashboard, schema):
     cli.add_command(_verb)
 
 

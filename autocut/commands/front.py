@@ -77,8 +77,10 @@ def select(
     **choice: Any,
 ) -> int:
     """Pick one point of STUDY's front, and say why in one line."""
+    from autocut.attribution.evidence import read_evidence
+    from autocut.attribution.knobs import knob_sentence
     from autocut.bill import bill_lines, point_bill, price_note
-    from autocut.deploy.select import explain_knobs, select_point
+    from autocut.deploy.select import select_point
     from autocut.score import parse_limit
     from autocut.study import open_study
 
@@ -89,9 +91,8 @@ def select(
     points = opened.front()
     baseline = _untouched(opened)
     candidates = points if baseline is None or baseline.trial in {point.trial for point in points} else [*points, baseline]
-    measured = opened.points()
-    selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], measured=measured, **choice)
-    knobs = explain_knobs(measured, selection.point, choice["minimize"] or "cost")
+    selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], measured=opened.points(), **choice)
+    knobs = knob_sentence(read_evidence(opened), study, selection.point.trial, selection.point.recipe)
     money = opened.facts, opened.spent_s(), baseline, selection.point
     if as_json:
         bill = point_bill(*money)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +15,16 @@ from autocut.commands.front import STUDY
 from autocut.commands.verb import verb
 from autocut.console import Console
 from autocut.errors import InputError, NoResultError
+from autocut.recipe import UNTOUCHED
 
 if TYPE_CHECKING:
-    from autocut.report.page import Recommendation
+    from autocut.report.page import Recommendation, Section
     from autocut.study import Study
 
 FILE_NAME = "report.html"
 _ENDINGS = (".html", ".htm")
 _USUAL_DROP = 0.01
+_NO_VALUE = "–"
 
 
 @verb(
@@ -48,7 +51,7 @@ def report(console: Console, study: Path, to: Path | None, is_opened: bool, as_j
     opened = open_study(study)
     try:
         recommended, missing = recommend(opened)
-        html = render(opened, recommended, version=__version__, no_answer=missing)
+        html = render(opened, recommended, [_knobs(opened, recommended)], version=__version__, no_answer=missing)
     finally:
         opened.close()
     _write(target, html)
@@ -87,6 +90,25 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
     except NoResultError as error:
         return None, f"{error.message[:1].upper()}{error.message[1:]}. {error.hint or ''}".strip()
     return Recommendation(selection.point, selection.reason), ""
+
+
+def _knobs(study: Study, recommended: Recommendation | None) -> Section:
+    """Say which knob of the recommended model bought what, from what is measured already."""
+    from autocut.attribution.evidence import read_evidence
+    from autocut.attribution.explanation import explain_recipe
+    from autocut.attribution.table import LADDER_COLUMNS, ladder_rows
+    from autocut.report.page import Section
+
+    title, evidence = "Which knob bought what", read_evidence(study)
+    if recommended is None or UNTOUCHED not in evidence.known:
+        return Section(title)
+    trial, recipe = recommended.point.trial, recommended.point.recipe
+    explanation = explain_recipe(study.name, trial, recipe, evidence)
+    if not explanation.ladder.steps:
+        return Section(title, explanation.sentences)
+    more = f"Not every step was measured. This measures what is missing: autocut explain {shlex.quote(str(study.folder))} {trial}"
+    rows = [tuple(cell or _NO_VALUE for cell in row) for row in ladder_rows(explanation)]
+    return Section(title, (*explanation.sentences, *([more] if explanation.missing else [])), LADDER_COLUMNS, tuple(rows))
 
 
 def _target(file: Path) -> Path:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from statistics import median
-
-import torch
 
 from autocut.bill import serving_of
 from autocut.budget import format_duration
@@ -15,17 +12,10 @@ from autocut.deploy.bundle import copy_bundle, hand_out, told_as_bundle_error
 from autocut.deploy.finalize import FinalizationRequest, finalize
 from autocut.deploy.manifest import read_manifest
 from autocut.errors import InputError, NoResultError, StudyError, TrialError, VerificationError
-from autocut.measure.quiet import QuietLock
-from autocut.pipeline.pipeline import Pipeline
-from autocut.pipeline.stage_cache import StageCache
-from autocut.pipeline.stage_runner import StageContext
+from autocut.pipeline.opened_pipeline import open_pipeline
 from autocut.price import Price
-from autocut.search.jobs import ScoringPlan, StageStarted
-from autocut.stages.libraries import library_versions, mode_libraries
+from autocut.search.jobs import StageStarted
 from autocut.study import Study, TrialRecord, open_study
-from autocut.study.versions import check_libraries
-from autocut.task.data_identity import identify_as_begun
-from autocut.task.loading import load_task
 
 
 def export_trial(
@@ -85,33 +75,17 @@ def _find(study: Study, trial: int) -> TrialRecord:
 
 
 def _make(study: Study, record: TrialRecord, command: str, examples: bool | None, retrain: bool, to: Path) -> None:
-    facts = study.facts
     reference = study.reference
+    refuse = partial(_refuse_training, study, record.trial)
+    pipeline = open_pipeline(study, [record]) if retrain else open_pipeline(study, [record], refuse)
+    task, facts = pipeline.runner.context.task, study.facts
     if record.recipe is None or reference is None:
-        raise StudyError(f"study {study.folder} must have a measured baseline, but has none", "search it a little longer")
-    check_libraries(study, library_versions(), mode_libraries(), [record], "or search again with --out")
-    torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
-    task = load_task(facts["task_path"])
-    data = identify_as_begun(task, study.folder, facts)
-    task.know_data("" if data is None else data.digest)
-    if task.fingerprint != study.task_fingerprint:
-        raise StudyError(
-            f"study {study.folder} was made for another version of task {task.name!r}",
-            "restore the task, or search again with --out",
-        )
+        raise ValueError(f"trial {record.trial} was found without a recipe, or the study without a reference")
     if examples and not task.share_examples:
         raise InputError(
             f"--examples must not be given for task {task.name!r}, which has share_examples=False", "leave --examples out"
         )
     shares = bool(facts.get("share_examples", True)) if examples is None else examples
-    # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.
-    torch.set_num_threads(int(facts["threads"]))
-    cache = StageCache(study.stages_dir, sys.maxsize)
-    scoring = ScoringPlan(**facts["scoring"]) if "scoring" in facts else None
-    context = StageContext(
-        task, cache, QuietLock(), seed=study.seed, threads=int(facts["threads"]), scoring=scoring,
-        untouched_epochs=facts.get("untouched_epochs"),
-    )  # fmt: skip
     price = Price(**facts["price"])
     validation = None if record.measured is None else record.measured.measurement.accuracy
     request = FinalizationRequest(
@@ -119,7 +93,6 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
         share_examples=shares, serving=serving_of(facts), validation=validation,
     )  # fmt: skip
     try:
-        pipeline = Pipeline(context) if retrain else Pipeline(context, partial(_refuse_training, study, record.trial))
         done = finalize(pipeline, record.recipe, request)
     except TrialError as error:
         raise NoResultError(f"trial {record.trial} must be exportable, but is not any more: {error.message}", error.hint) from error

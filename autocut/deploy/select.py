@@ -17,7 +17,7 @@ from types import MappingProxyType
 from autocut.errors import InputError, NoResultError, unknown_name
 from autocut.front import FrontPoint
 from autocut.front import knee as knee_of
-from autocut.recipe import LOWERING_STAGES, UNTOUCHED, Recipe, changed_settings
+from autocut.recipe import UNTOUCHED
 from autocut.score import ALIASES, METRICS, Limit
 
 _ROUNDING = 1e-9
@@ -112,29 +112,6 @@ def training_alone(points: Sequence[FrontPoint], chosen: FrontPoint) -> list[str
 def untouched(points: Sequence[FrontPoint]) -> FrontPoint | None:
     """Return the point of the untouched model, or None if it is not among `points`."""
     return next((point for point in points if point.recipe == UNTOUCHED), None)
-
-
-def explain_knobs(points: Sequence[FrontPoint], chosen: FrontPoint, minimize: str = "cost") -> str:
-    """Name the knobs that the chosen recipe turns, and the effect of each knob alone.
-
-    The effect of a knob comes from the point that turns only this knob, to the same settings. Gains do not multiply, so a missing
-    effect is not inferred.
-    """
-    objective = _objective(points, minimize)
-    baseline = untouched(points)
-    parts = _parts(chosen.recipe)
-    if not parts:
-        return f"trial {chosen.trial} turns no knob: it is the untouched model"
-    if baseline is None:
-        return f"trial {chosen.trial} turns {chosen.recipe.describe()}"
-    alone = []
-    for name, recipe in parts.items():
-        point = next((point for point in points if point.recipe == recipe and point.trial != chosen.trial), None)
-        alone.append(f"{name} {'not measured alone' if point is None else 'alone ' + _effect(point, baseline, objective)}")
-    together = _effect(chosen, baseline, objective)
-    if len(parts) == 1:
-        return f"trial {chosen.trial} turns {next(iter(parts))} only: {together}"
-    return f"trial {chosen.trial} turns {chosen.recipe.describe()}: {together}; {'; '.join(alone)}"
 
 
 def accuracy_drop(point: FrontPoint, baseline: FrontPoint) -> float:
@@ -272,16 +249,3 @@ def _points(drop: float, baseline: FrontPoint) -> str:
 
 def _more(value: float, than: float) -> str:
     return f"{(value / than - 1) * 100:.0f}%" if than > 0 else f"{value - than:.3g}"
-
-
-def _parts(recipe: Recipe) -> dict[str, Recipe]:
-    """The knobs that `recipe` turns, by description, each as a recipe that turns only this knob.
-
-    The parent of an iteratively pruned child is not a knob. Dtype and mode are one knob if both are turned, because int8 behaves
-    differently without the runtime made for it.
-    """
-    changed = changed_settings(recipe)
-    training = recipe.settings("train", "curriculum", "distill") if recipe.is_trained else {}
-    lowering = {name: value for name, value in changed.items() if name.partition(".")[0] in LOWERING_STAGES}
-    groups = [recipe.settings("prune") if recipe.changes("prune.method") else {}, training, lowering]
-    return {Recipe(group).describe(): Recipe(group) for group in groups if group}

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import autocut
+from autocut.attribution.evidence import read_evidence
+from autocut.attribution.knobs import knob_sentence
 from autocut.bill import bill_lines, price_note, serving_of
 from autocut.budget import Budget, format_duration
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
-from autocut.deploy.select import explain_knobs, select_point, untouched
+from autocut.deploy.select import select_point, untouched
 from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
@@ -307,5 +309,7 @@ def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
         selection = select_point(candidates, measured=points, max_accuracy_drop=_USUAL_DROP)
     except NoResultError:
         selection = select_point(candidates, measured=points)
-    lines = [f"Trial {selection.point.trial}: {selection.reason}", explain_knobs(points, selection.point)]
-    return "\n".join([*lines, *(f"  {line}" for line in bill_lines(study.facts, study.spent_s(), baseline, selection.point))])
+    chosen = selection.point
+    knobs = knob_sentence(read_evidence(study), study.folder, chosen.trial, chosen.recipe)
+    lines = [f"Trial {chosen.trial}: {selection.reason}", knobs]
+    return "\n".join([*lines, *(f"  {line}" for line in bill_lines(study.facts, study.spent_s(), baseline, chosen))])

@@ -158,6 +158,10 @@ class Pipeline:
             accuracy = to_accuracy("validation", scores, self.runner.context.task.metric_kind, untouched)
         return replace(accuracy, batch_size=scored_batch_size(scored))
 
+    def scores(self, recipe: Recipe) -> Scores:
+        """Return the scores of `recipe` on the validation split, each example's by itself."""
+        return self._scores(self.prefix(recipe), *recipe.lowering)
+
     def scored_batch_size(self, model: Prefix, dtype: str, mode: str) -> int | None:
         """Return the batch size of serving that the model must be scored at; None where its answers do not depend on the batch."""
         return None if runs_as_it_is(dtype, mode) else scored_batch_size(self._scored(model, dtype, mode))

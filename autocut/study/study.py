@@ -33,6 +33,7 @@ from autocut.study.database import reading_errors, storage_errors
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
 from autocut.study.records import FinalRow, MeasurementRow, StageRow, StageRun, StudyRow, utc_now
+from autocut.study.rungs import StudyRungs
 from autocut.study.telling import Distributions, NewTrial, Outcome
 from autocut.study.trials import MEASUREMENT_ID, TrialRecord, ValidationResult, to_final, to_record, to_result, trial_attrs
 
@@ -77,6 +78,11 @@ class Study:
     def trial_files(self) -> TrialFiles:
         """The files on the dashboard's trial pages."""
         return TrialFiles(self.optuna, self.artifacts_dir)
+
+    @property
+    def rungs(self) -> StudyRungs:
+        """The recipes that were measured to explain a trial; they are no trials."""
+        return StudyRungs(self.name, self._database, self._reading, self._guarded)
 
     def reload(self) -> None:
         """Read the database again."""

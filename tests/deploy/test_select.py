@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocut.deploy.select import explain_knobs, select_point
+from autocut.deploy.select import select_point
 from autocut.errors import InputError, NoResultError, UnknownNameError
 from autocut.front import Final, FrontPoint
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
@@ -172,44 +172,6 @@ def test_a_metric_that_is_no_share_is_shown_unchanged():
     points = [a_point(0, -12.0, 3.0), a_point(1, -12.5, 1.0)]
 
     assert "within 1 of the baseline's -12" in select_point(points, max_accuracy_drop=1.0).reason
-
-
-def test_knobs_are_explained_by_their_single_knob_baselines():
-    """A knob that was not measured alone is marked so."""
-    prune = {"prune.method": "structured", "prune.ratio": 0.5}
-    train = {"train.epochs": 4}
-    lowering = {"quantize.dtype": "int8_static", "compile.mode": "onnxruntime"}
-    points = [
-        a_point(0, 0.98, 6.0, recipe={}), a_point(1, 0.90, 2.0, recipe=prune), a_point(2, 0.978, 3.0, recipe=lowering),
-        a_point(3, 0.975, 0.5, recipe=prune | train | lowering),
-    ]  # fmt: skip
-
-    assert explain_knobs(points, points[3]) == (
-        "trial 3 turns structured 0.5 + 4 epochs + int8_static + onnxruntime: "
-        "12x cheaper, accuracy 0.975 (-0.5 points) on validation; "
-        "structured 0.5 alone 3x cheaper, accuracy 0.9 (-8.0 points) on validation; 4 epochs not measured alone; "
-        "int8_static + onnxruntime alone 2x cheaper, accuracy 0.978 (-0.2 points) on validation"
-    )
-    assert (
-        explain_knobs(points, points[2])
-        == "trial 2 turns int8_static + onnxruntime only: 2x cheaper, accuracy 0.978 (-0.2 points) on validation"
-    )
-    assert "turns no knob" in explain_knobs(points, points[0])
-
-
-def test_the_parent_of_an_iteratively_pruned_child_is_named_and_is_no_knob():
-    """Pruned alone, the child starts from the weights of the untouched model."""
-    child = {"prune.method": "structured", "prune.ratio": 0.7, "prune.parent_ratio": 0.5, "train.epochs": 4}
-    points = [
-        a_point(0, 0.98, 6.0, recipe={}),
-        a_point(1, 0.90, 2.0, recipe=child),
-        a_point(2, 0.5, 2.0, recipe={**child, "train.epochs": 0}),
-    ]
-
-    assert explain_knobs(points, points[1]) == (
-        "trial 1 turns structured 0.7 after 0.5 + 4 epochs: 3x cheaper, accuracy 0.9 (-8.0 points) on validation; "
-        "structured 0.7 alone 3x cheaper, accuracy 0.5 (-48.0 points) on validation; 4 epochs not measured alone"
-    )
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,14 @@ def test_open_shows_the_file_in_the_browser(study, monkeypatch):
 
     assert cli.main(["report", str(study), "--open"]) == 0
     assert shown == [(study / "report.html").resolve().as_uri()]
+
+
+def test_the_page_says_which_knob_bought_what(study, capsys):
+    """From what is measured already; where something is missing, with the command that measures it."""
+    assert cli.main(["report", str(study)]) == 0
+    page = (study / "report.html").read_text()
+    section = page[page.index("Which knob bought what") :].partition("</section>")[0]
+
+    assert "compared with the untouched model: " in section
+    assert "<td>all together</td>" in section or section.count("<tr>") == 3
+    assert ("autocut explain" in section) == ("Not every step was measured" in section)

@@ -1,0 +1,64 @@
+"""The knobs that a recipe turns, and the recipes that tell what each of them does. No torch.
+
+The knobs come in the order in which a pipeline works: prune, train, curriculum, distillation. Then comes the compile mode, and the
+dtype last, because a dtype such as int8 is real only in a mode that has kernels for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from autocut.recipe import UNTOUCHED, Recipe, Value
+
+_TRAINING, _MODE = "train", "compile"
+_ORDER = ("prune", _TRAINING, "curriculum", "distill", _MODE, "quantize")
+_METHODS = {"prune": "prune.method", "curriculum": "curriculum.schedule", "distill": "distill.loss", _MODE: "compile.mode",
+            "quantize": "quantize.dtype"}  # fmt: skip
+_NEEDS: Mapping[str, str] = MappingProxyType({"curriculum": _TRAINING, "distill": _TRAINING, "quantize": _MODE})
+"""A knob that means nothing, or something else, without another one. It is turned "alone" on top of that one."""
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One knob that a recipe turns. `name` is for people, such as ``structured 0.5``.
+
+    `rung` is the recipe that turns this knob and all before it. `alone` turns this knob only, `base` none; both also have what this
+    knob needs: a curriculum needs a training, a dtype runs in the recipe's compile mode.
+    """
+
+    stage: str
+    name: str
+    rung: Recipe
+    alone: Recipe
+    base: Recipe
+
+
+def knobs_of(recipe: Recipe) -> tuple[Knob, ...]:
+    """Return the knobs that `recipe` turns, in the order of the ladder. The last rung is `recipe` itself."""
+    turned = [stage for stage in _ORDER if _is_turned(recipe, stage)]
+    knobs: list[Knob] = []
+    settings: dict[str, Value] = {}
+    for stage in turned:
+        own = recipe.settings(stage)
+        needed = recipe.settings(_NEEDS[stage]) if _NEEDS.get(stage) in turned else {}
+        settings |= own
+        base, alone = Recipe(needed), Recipe({**needed, **own})
+        knobs.append(Knob(stage, _new_words(base, alone), Recipe(settings), alone, base))
+    return tuple(knobs)
+
+
+def longer_trained(recipe: Recipe) -> Recipe | None:
+    """Return the untouched model trained as long as `recipe`; None where that trains nothing, or is the recipe itself."""
+    trained = Recipe(recipe.settings(_TRAINING))
+    return None if trained in (UNTOUCHED, recipe) or not recipe.is_trained else trained
+
+
+def _is_turned(recipe: Recipe, stage: str) -> bool:
+    return recipe.is_trained if stage == _TRAINING else recipe.changes(_METHODS[stage])
+
+
+def _new_words(base: Recipe, alone: Recipe) -> str:
+    known = base.describe().split(" + ")
+    return " + ".join(word for word in alone.describe().split(" + ") if word not in known)
