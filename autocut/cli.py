@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from autocut import __version__
+from autocut.commands.again import compare, remeasure
 from autocut.commands.bundles import export, verify
 from autocut.commands.front import front, select
 from autocut.commands.insight import check, dashboard, ledger, methods, schema
@@ -70,7 +71,7 @@ def cli() -> None:
     """
 
 
-for _verb in (search, check, methods, front, select, export, verify, ledger, report, dashboard, schema):
+for _verb in (search, check, methods, front, select, export, verify, remeasure, compare, ledger, report, dashboard, schema):
     cli.add_command(_verb)
 
 
