@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
+from autocut.bill import bill_lines
 from autocut.commands.report import recommend
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.report.page import Section, render
 from autocut.report.page.sections import what_failed
+from autocut.report.page.trials import trial_lines
 
 
 class Words(HTMLParser):
@@ -126,11 +130,35 @@ def test_a_further_section_is_shown_and_an_empty_one_is_left_out(read_study):
     assert "Nothing known" not in page
 
 
-def test_requests_per_month_become_dollars_per_month(small_study):
-    """A bill is a sum of money, not a ratio."""
-    small_study.describe({"serving": {"requests_per_month": 40_000_000}})
+def test_the_bill_is_that_of_every_other_verb(small_study):
+    """Dollars a month, and when the search has paid for itself; the arithmetic is that of `autocut.bill`."""
+    price = {"instance": "c7a.large", "usd_per_hour": 0.1, "date": "2026-02-09", "utilization": 1.0}
+    small_study.describe({"price": price, "serving": {"requests_per_month": 40_000_000}})
+    recommended, _ = recommend(small_study)
+    untouched = next(point for point in small_study.points() if point.recipe == UNTOUCHED)
+    lines = bill_lines(small_study.facts, small_study.spent_s(), untouched, recommended.point)
+    text = Words(rendered(small_study)).text
 
-    assert re.search(r"At 40,000,000 predictions a month it saves \$[\d.]+ a month", Words(rendered(small_study)).text)
+    assert len(lines) >= 3
+    assert all(line[1:] in text for line in lines)
+    assert re.search(r"A month of 40,000,000 requests: \$[\d.]+, untouched \$[\d.]+: \$[\d.]+ less", text)
+
+
+def test_a_caveat_of_a_measurement_stands_by_its_trial(small_study):
+    """Numbers of a disturbed timing must not look like those of a calm one."""
+    measured = small_study.points()[0].measurement
+    latencies = tuple(replace(latency, disturbance=1.7) for latency in measured.cost.latencies)
+    disturbed = replace(measured, cost=replace(measured.cost, latencies=latencies))
+    values = dict(small_study.points()[0].values)
+    trial = small_study.complete(None, Recipe({"prune.method": "structured", "prune.ratio": 0.33}), {}, {}, values, disturbed)
+    lines = {line.trial: line for line in trial_lines(small_study)}
+
+    assert [note for note in lines[trial].notes if "disturbed the timing" in note] == [
+        f"Other work disturbed the timing at batch size {size}, by a factor of 1.7. The speed-up is the smallest that this allows"
+        for size in (1, 32)
+    ]
+    assert not any("disturbed" in note for number, line in lines.items() if number != trial for note in line.notes)
+    assert "Other work disturbed the timing at batch size 32" in Words(rendered(small_study)).text
 
 
 def test_what_the_audit_found_is_told_with_the_machine(small_study):
