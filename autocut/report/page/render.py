@@ -24,7 +24,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from autocut.bill import bill_lines
+from autocut.bill import bill_lines, price_note
 from autocut.budget import format_duration
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
@@ -109,7 +109,9 @@ def render(
 
 def _bill(study: Study, recommended: Recommendation) -> list[str]:
     untouched = next((point for point in study.points() if point.recipe == UNTOUCHED), None)
-    return bill_lines(study.facts, study.spent_s(), untouched, recommended.point)
+    lines = bill_lines(study.facts, study.spent_s(), untouched, recommended.point)
+    note = price_note(study.facts)
+    return [*lines, *([note] if lines and note else [])]
 
 
 def _template() -> jinja2.Template:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -82,14 +83,17 @@ def what_failed(ended: Iterable[tuple[str, str | None, int]]) -> Section:
     """
     groups: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
     for state, reason, trial in ended:
-        told = one_line(reason or "no reason given")
+        told = one_line(reason or "no reason given").removeprefix("stopped: ")
         groups[state, _NUMBER.sub("#", told)].append((told, trial))
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     rows = [
-        (str(len(found)), "stopped early" if state == "PRUNED" else "failed", found[0][0], _some(trial for _, trial in found))
+        (
+            f"{len(found)} {'stopped early' if state == 'PRUNED' else 'failed'}",
+            f"{found[0][0]} ({_some(trial for _, trial in found)})",
+        )
         for (state, _), found in ordered
     ]
-    return Section("What failed, and why", (), ("trials", "how", "reason (of the first)", "numbers"), tuple(rows))
+    return Section("What failed, and why", (), ("how many", "reason, that of the first"), tuple(rows))
 
 
 def machine(facts: Mapping[str, Any]) -> Section:
@@ -103,7 +107,8 @@ def machine(facts: Mapping[str, Any]) -> Section:
 def _warnings(facts: Mapping[str, Any]) -> tuple[str, ...]:
     """What the audit of the machine found, and why dollars may not hold here, in the study's own words."""
     fit = facts.get("price_fit")
-    return (*map(str, facts.get("machine_audit") or ()), *([str(fit)] if fit else []))
+    told = (*map(str, facts.get("machine_audit") or ()), *([str(fit)] if fit else []))
+    return tuple(f"{line[:1].upper()}{line[1:].rstrip('.')}." for line in told)
 
 
 def environment(study: Study, document: Mapping[str, Any]) -> Section:
@@ -111,7 +116,7 @@ def environment(study: Study, document: Mapping[str, Any]) -> Section:
     facts, runs = study.facts, document["sessions"]
     rows = [("task", study.name), ("objectives", ", ".join(f"{way} {name}" for name, way in study.objectives.items()))]
     rows += [(told, _plain(name, facts[name])) for name, told in _FACTS.items() if facts.get(name) not in (None, [], {})]
-    rows += [(f"run of {run['started']}", f"{run['command']} ({format_duration(run['worked_s'])})") for run in runs]
+    rows += [(f"run of {_day(run['started'])}", f"{run['command']} ({format_duration(run['worked_s'])})") for run in runs]
     versions: dict[str, list[str]] = defaultdict(list)
     for run in runs:
         for name, version in run["versions"].items():
@@ -121,13 +126,22 @@ def environment(study: Study, document: Mapping[str, Any]) -> Section:
     return Section("What made these numbers", (), ("what", "value"), tuple(rows))
 
 
+def _day(written: str) -> str:
+    return dt.datetime.fromisoformat(written).astimezone(dt.UTC).strftime("%d %B %Y, %H:%M UTC")
+
+
 def _some(trials: Iterable[int]) -> str:
+    """Name a few trials: ``trials 2, 3, 4``."""
     numbers = list(trials)
     shown = ", ".join(map(str, numbers[:_TRIALS_NAMED]))
-    return f"{shown}, …" if len(numbers) > _TRIALS_NAMED else shown
+    return f"trial{'s' if len(numbers) > 1 else ''} {shown}{', …' if len(numbers) > _TRIALS_NAMED else ''}"
 
 
 def _plain(name: str, value: object) -> str:
+    if name == "price" and isinstance(value, dict):
+        return (
+            f"{value['instance']} at ${value['usd_per_hour']:g} per hour ({value['date']}), busy {value['utilization']:.0%} of it"
+        )
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(key, one)}" for key, one in value.items())
     if isinstance(value, list):

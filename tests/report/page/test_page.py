@@ -133,7 +133,8 @@ def test_a_further_section_is_shown_and_an_empty_one_is_left_out(read_study):
 def test_the_bill_is_that_of_every_other_verb(small_study):
     """Dollars a month, and when the search has paid for itself; the arithmetic is that of `autocut.bill`."""
     price = {"instance": "c7a.large", "usd_per_hour": 0.1, "date": "2026-02-09", "utilization": 1.0}
-    small_study.describe({"price": price, "serving": {"requests_per_month": 40_000_000}})
+    note = "ratios hold, dollars may not: prices are of another machine"
+    small_study.describe({"price": price, "price_fit": note, "serving": {"requests_per_month": 40_000_000}})
     recommended, _ = recommend(small_study)
     untouched = next(point for point in small_study.points() if point.recipe == UNTOUCHED)
     lines = bill_lines(small_study.facts, small_study.spent_s(), untouched, recommended.point)
@@ -141,6 +142,7 @@ def test_the_bill_is_that_of_every_other_verb(small_study):
 
     assert len(lines) >= 3
     assert all(line[1:] in text for line in lines)
+    assert text.count(note[1:]) == 2, "beside the dollars, and with the machine"
     assert re.search(r"A month of 40,000,000 requests: \$[\d.]+, untouched \$[\d.]+: \$[\d.]+ less", text)
 
 
@@ -166,8 +168,8 @@ def test_what_the_audit_found_is_told_with_the_machine(small_study):
     small_study.describe({"machine_audit": ["load 1.4 beside the search"], "price_fit": "ratios hold, dollars may not"})
     text = Words(rendered(small_study)).text
 
-    assert "load 1.4 beside the search" in text
-    assert "ratios hold, dollars may not" in text
+    assert "Load 1.4 beside the search." in text
+    assert "Ratios hold, dollars may not." in text
 
 
 def test_reasons_that_differ_in_numbers_alone_are_one_group():
@@ -176,6 +178,6 @@ def test_reasons_that_differ_in_numbers_alone_are_one_group():
     section = what_failed([*ended, ("FAIL", "no kernel for bf16", 9)])
 
     assert section.rows == (
-        ("3", "stopped early", "beaten at epoch 2 of 8: 0.72 against 0.93", "2, 3, 4"),
-        ("1", "failed", "no kernel for bf16", "9"),
+        ("3 stopped early", "beaten at epoch 2 of 8: 0.72 against 0.93 (trials 2, 3, 4)"),
+        ("1 failed", "no kernel for bf16 (trial 9)"),
     )
