@@ -8,10 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from autocut.budget import format_duration, format_size
+from autocut.budget import format_duration, format_size, format_usd
 from autocut.report.page.contents import Section
 from autocut.report.page.trials import one_line
 from autocut.study import Study
+from autocut.study.remeasurements import remeasurements
 
 GROWTH_PLOT = "growth"
 _NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
@@ -46,6 +47,7 @@ def closing_sections(study: Study) -> list[Section]:
         time_ledger(document),
         what_failed((trial.state, trial.reason, trial.trial) for trial in study.trials() if trial.reason),
         machine(study.facts),
+        measured_again(remeasurements(study)),
         environment(study, document),
     ]
 
@@ -102,6 +104,27 @@ def machine(facts: Mapping[str, Any]) -> Section:
     described = known if isinstance(known, dict) else {"machine": known} if known else {}
     rows = [(name.removesuffix("_bytes").replace("_", " "), _plain(name, value)) for name, value in described.items() if value]
     return Section("The machine", _warnings(facts), ("what", "found"), tuple(rows))
+
+
+def measured_again(records: Iterable[tuple[dt.datetime, Mapping[str, Any]]]) -> Section:
+    """What `autocut remeasure` found of the bundles, later or on other machines: the latest of each bundle, machine and threads.
+
+    Args:
+        records: From `study.remeasurements`, the oldest first.
+    """
+    latest: dict[tuple[object, ...], tuple[str, ...]] = {}
+    for at, one in records:
+        found = one["found"]
+        where = (found["machine"], found["threads"]) if found else ("", one["failure"])
+        trial = "-" if one["trial"] is None else str(one["trial"])
+        calls = [f"batch {call['batch_size']}: {call['p50_ms']['value']:.3g} ms" for call in found["latencies"]] if found else []
+        usd = one["usd_per_million"]
+        dollars = [f"{format_usd(usd['value'])} per million ({one['instance']})"] if usd else []
+        place = f"{found['machine']}, {found['threads']} thread{'s' if found['threads'] > 1 else ''}" if found else "-"
+        told = "; ".join([*calls, *dollars, *([f"cannot be used there: {one['failure']}"] if one["failure"] else [])])
+        latest[one["sha256"], *where] = (f"trial {trial}", f"{at:%d %B %Y}", place, told)
+    told = "The claims of the bundles stay what they were. This is what autocut remeasure found."
+    return Section("Measured again", (told,) if latest else (), ("bundle", "when", "where", "found"), tuple(latest.values()))
 
 
 def _warnings(facts: Mapping[str, Any]) -> tuple[str, ...]:

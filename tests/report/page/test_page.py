@@ -15,6 +15,7 @@ from autocut.recipe import UNTOUCHED, Recipe
 from autocut.report.page import Section, render
 from autocut.report.page.sections import what_failed
 from autocut.report.page.trials import trial_lines
+from autocut.study import remeasurements
 
 
 class Words(HTMLParser):
@@ -170,6 +171,26 @@ def test_what_the_audit_found_is_told_with_the_machine(small_study):
 
     assert "Load 1.4 beside the search." in text
     assert "Ratios hold, dollars may not." in text
+
+
+def test_bundles_that_were_measured_again_have_a_section(small_study):
+    """The latest of each machine; a study that was never measured again has no such section."""
+    assert "Measured again" not in Words(rendered(small_study)).text
+
+    remeasurements.prepare(small_study)
+    for milliseconds, threads in ((0.5, 1), (0.25, 1), (0.125, 2)):
+        latencies = [{"batch_size": 1, "p50_ms": {"value": milliseconds}}]
+        found = {"machine": "a laptop", "threads": threads, "latencies": latencies}
+        document = {"trial": 7, "sha256": "a", "found": found, "failure": None, "usd_per_million": None, "instance": None}
+        remeasurements.record(small_study, "a", "a laptop", threads, document)
+    failed = {"trial": 8, "sha256": "b", "found": None, "failure": "killed by SIGILL", "usd_per_million": None, "instance": None}
+    remeasurements.record(small_study, "b", "a laptop", 1, failed)
+    text = Words(rendered(small_study)).text
+
+    assert "a laptop, 1 thread batch 1: 0.25 ms" in text
+    assert "a laptop, 2 threads batch 1: 0.125 ms" in text
+    assert "cannot be used there: killed by SIGILL" in text
+    assert "0.5 ms" not in text.partition("Measured again")[2]
 
 
 def test_reasons_that_differ_in_numbers_alone_are_one_group():
