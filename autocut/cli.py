@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from autocut import __version__
+from autocut.commands.again import compare, remeasure
 from autocut.commands.bundles import export, verify
 from autocut.commands.explain import explain
 from autocut.commands.front import front, select
@@ -71,7 +72,10 @@ def cli() -> None:
     """
 
 
-for _verb in (search, check, methods, front, select, explain, export, verify, ledger, report, dashboard, schema):
+_VERBS = (
+    search, check, methods, front, select, explain, export, verify, remeasure, compare, ledger, report, dashboard, schema,
+)  # fmt: skip
+for _verb in _VERBS:
     cli.add_command(_verb)
 
 

@@ -122,6 +122,12 @@ def takes_any_threads(mode: str) -> bool:
     return modes.method(mode).options.takes_any_threads
 
 
+def is_compiled_ahead(mode: str) -> bool:
+    """Whether an artifact of `mode` is machine code for the processor and the number of threads that it was made with."""
+    options = modes.method(mode).options
+    return not options.takes_any_threads and options.context(UNTOUCHED.lowering[0]) is not None
+
+
 def conversion_version(mode: str) -> str:
     """Version of `convert_graph` for `mode`, and of the libraries that no other part of the stage key names."""
     method = modes.method(mode)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from autocut.budget import format_usd
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
 from autocut.report.page.contents import Answer, Recommendation, Tile, TrialLine
@@ -24,9 +23,7 @@ model = autocut.load("out/")
 output = model(inputs)  # one batch"""
 
 
-def answer_of(
-    folder: Path, recommended: Recommendation, lines: Mapping[int, TrialLine], requests_per_month: float | None = None
-) -> Answer:
+def answer_of(folder: Path, recommended: Recommendation, lines: Mapping[int, TrialLine], bill: Sequence[str] = ()) -> Answer:
     """Return the answer for the recommended point.
 
     Its numbers are those of the locked test split if both the point and the untouched model have them, else those of the
@@ -36,7 +33,7 @@ def answer_of(
         folder: Folder of the study, as the user named it.
         recommended: What to take.
         lines: Every trial of the study, by number.
-        requests_per_month: Predictions a month, if the study knows them.
+        bill: The bill of the recommended point, as `autocut.bill.bill_lines` tells it.
     """
     chosen = lines[recommended.point.trial]
     untouched = next((line for line in lines.values() if line.recipe == UNTOUCHED.describe() and line.validation), None)
@@ -45,8 +42,8 @@ def answer_of(
     tested = bool(chosen.test) and (untouched is None or bool(untouched.test))
     tiles = () if untouched is None or is_untouched else _tiles(_numbers(untouched, tested), _numbers(chosen, tested))
     notes = [_sentence(recommended.reason), _splits(chosen), *map(_sentence, chosen.notes)]
-    if untouched is not None and not is_untouched and requests_per_month:
-        notes.insert(0, _monthly(_numbers(untouched, tested), _numbers(chosen, tested), requests_per_month))
+    if not is_untouched:
+        notes = [*map(_sentence, bill), *notes]
     return Answer(
         headline=headline,
         lead=chosen.recipe,
@@ -102,9 +99,3 @@ def _splits(chosen: TrialLine) -> str:
         f"Its validation accuracy of {chose:.4f} chose it; the locked test split, which chose nothing, gives {reported:.4f} "
         f"({reported - chose:+.4f})."
     )
-
-
-def _monthly(before: Mapping[str, Interval], after: Mapping[str, Interval], requests: float) -> str:
-    dear, cheap = (numbers["usd_per_million"].value * requests / 1e6 for numbers in (before, after))
-    change = f"saves {format_usd(dear - cheap)}" if cheap <= dear else f"costs {format_usd(cheap - dear)} more"
-    return f"At {requests:,.0f} predictions a month it {change} a month: {format_usd(cheap)} instead of {format_usd(dear)}."

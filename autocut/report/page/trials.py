@@ -42,6 +42,7 @@ def _line(trial: TrialRecord, group: str, final: Final | None, ties: Sequence[in
     notes += [f"ties with {', '.join(map(str, ties))}"] if ties else []
     notes += [f"{name} is exceeded by {excess:.3g}" for name, excess in trial.constraints.items() if excess > 0]
     notes += [one_line(final.refusal or "no reason given")] if final is not None and not final.verified else []
+    notes += _caveats(trial, final)
     return TrialLine(
         trial=trial.trial,
         recipe=trial.recipe.describe() if trial.recipe else "unknown recipe",
@@ -50,6 +51,12 @@ def _line(trial: TrialRecord, group: str, final: Final | None, ties: Sequence[in
         test=_spread(tested.values, tested.measurement) if tested else {},
         notes=tuple(notes),
     )
+
+
+def _caveats(trial: TrialRecord, final: Final | None) -> list[str]:
+    """What a reader must know of a trial's numbers, each caveat once, although search and final timing may both have it."""
+    measured = [*([trial.measured.measurement] if trial.measured else []), *([final.measurement] if final else [])]
+    return list(dict.fromkeys(caveat.rstrip(".") for measurement in measured for caveat in measurement.caveats))
 
 
 def _spread(values: Mapping[str, float], measurement: Measurement) -> dict[str, Interval]:
