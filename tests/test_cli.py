@@ -27,10 +27,10 @@ from autocut.price import Host
 from autocut.recipe import Recipe
 
 KNOWN = {
-    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor"),
-    "curriculum.schedule": ("none", "linear", "sqrt", "exponential", "step"),
+    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor", "low_rank", "depth"),
+    "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step"),
     "curriculum.order": ("easy_first", "random"),
-    "distill.loss": ("none", "kl", "kl_zscore", "kl_sigmoid", "mse"),
+    "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse"),
     "quantize.dtype": ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight_only"),
     "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime", "openvino"),
 }
