@@ -24,15 +24,16 @@ from sqlalchemy.orm import sessionmaker
 
 from autocut import measurement as measurements
 from autocut.errors import DivergedError, StudyError
-from autocut.front import Final, FrontPoint, non_dominated
+from autocut.front import Final, FrontPoint, non_dominated, with_ties
 from autocut.measurement import Cost, Measurement
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.study import frames, ledger, telling
 from autocut.study.artifacts import TrialFiles
 from autocut.study.database import reading_errors, storage_errors
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
 from autocut.study.records import FinalRow, MeasurementRow, StageRow, StageRun, StudyRow, utc_now
+from autocut.study.scores import SCORES_STAGE, Compared, ScoresRun, TrialScores, read_scores_runs
 from autocut.study.telling import Distributions, NewTrial, Outcome
 from autocut.study.trials import MEASUREMENT_ID, TrialRecord, ValidationResult, to_final, to_record, to_result, trial_attrs
 
@@ -61,6 +62,7 @@ class Study:
         self._memory = threading.RLock()
         self._trials: dict[int, TrialRecord] = {}
         self._finals: dict[int, Final] = {}
+        self._scores = TrialScores(self.stages_dir, self._scores_runs)
         self.reload()
 
     @property
@@ -87,6 +89,7 @@ class Study:
             finals = {row.trial: to_final(row) for row in final_rows}
             records = [to_record(trial, results) for trial in self.optuna.get_trials(deepcopy=False)]
         with self._memory:
+            self._scores.forget()
             self._trials = {record.trial: record for record in records if record is not None}
             self._finals = {number: final for number, final in finals.items() if number in self._trials}
 
@@ -120,6 +123,9 @@ class Study:
         """Add one stage run."""
         with self._guarded(), self._database.begin() as database:
             database.add(StageRow(study=self.name, **asdict(run)))
+        if run.stage == SCORES_STAGE:
+            with self._memory:
+                self._scores.add(ScoresRun(run.key, run.method, run.fingerprint))
 
     def stage_runs(self) -> list[StageRun]:
         """Return every stage run, oldest first."""
@@ -305,27 +311,49 @@ class Study:
             return self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def points(self) -> list[FrontPoint]:
-        """Return all completed trials."""
-        finals = self.finals()
-        return [self._point(trial, finals.get(trial.trial)) for trial in self.trials() if trial.measured is not None]
+        """Return all completed trials. Those of the front, and the untouched model, have their ties."""
+        compared = {point.trial: point for point in self._compared()[0]}
+        return [compared.get(point.trial, point) for point in self._measured()]
 
     def candidates(self) -> list[FrontPoint]:
-        """Return the feasible trials whose bundle was not refused."""
+        """Return the feasible trials whose bundle was not refused, without their ties."""
         feasible = {trial.trial for trial in self.trials() if trial.is_feasible}
-        return [point for point in self.points() if point.trial in feasible and (point.final is None or point.final.verified)]
+        return [point for point in self._measured() if point.trial in feasible and (point.final is None or point.final.verified)]
 
     def front(self) -> list[FrontPoint]:
-        """Return the front of the candidates by the numbers of the search. Finalization works through it.
+        """Return the front of the candidates by the numbers of the search, with its ties. Finalization works through it.
 
         The locked test split only reports: what a trial has there decides nothing.
         """
-        return non_dominated(self.candidates(), self.objectives)
+        points, front, _ = self._compared()
+        return [point for point in points if point.trial in front]
+
+    def untested(self) -> tuple[int, ...]:
+        """Return the trials of the front whose accuracies go by intervals, because their scores are not stored any more."""
+        return self._compared()[2].untested
 
     def to_frame(self) -> pd.DataFrame:
         """Return one flat row for each finished trial, for CSV."""
         return frames.to_frame(self.trials(), self.finals(), {point.trial for point in self.front()})
 
     # ---- private ----------------------------------------
+
+    def _measured(self) -> list[FrontPoint]:
+        finals = self.finals()
+        return [self._point(trial, finals.get(trial.trial)) for trial in self.trials() if trial.measured is not None]
+
+    def _compared(self) -> tuple[list[FrontPoint], set[int], Compared]:
+        """Return the points of the front and the untouched model with their ties, the trials of the front, and the tests."""
+        front = non_dominated(self.candidates(), self.objectives)
+        trials = {point.trial for point in front}
+        beaten = [point for point in self._measured() if point.recipe == UNTOUCHED and point.trial not in trials][:1]
+        with self._memory:
+            compared = self._scores.compare([*front, *beaten])
+        return with_ties([*front, *beaten], self.objectives, compared.p_values), trials, compared
+
+    def _scores_runs(self) -> list[ScoresRun]:
+        with self._reading(), self._database() as database:
+            return read_scores_runs(database, self.name)
 
     def _guarded(self) -> AbstractContextManager[None]:
         return storage_errors(self.folder)
