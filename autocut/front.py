@@ -93,11 +93,16 @@ def non_dominated(points: Sequence[FrontPoint], objectives: Objectives, p_values
     A point beats another if it is worse on no objective and better on at least one. Points with equal values are kept together.
     This ignores whether a difference is significant: `ties` says that.
     """
+    return with_ties(unbeaten(points, objectives), objectives, p_values)
+
+
+def unbeaten(points: Sequence[FrontPoint], objectives: Objectives) -> list[FrontPoint]:
+    """Return what `non_dominated` returns, with the ties that the points have."""
     finite, losses = _finite(points, objectives)
     if not finite:
         return []
     keep = moocore.is_nondominated(losses, keep_weakly=True)
-    return with_ties([point for point, kept in zip(finite, keep, strict=True) if kept], objectives, p_values)
+    return [point for point, kept in zip(finite, keep, strict=True) if kept]
 
 
 def with_ties(points: Sequence[FrontPoint], objectives: Objectives, p_values: PValues = _UNTESTED) -> list[FrontPoint]:
@@ -181,7 +186,7 @@ def knee(points: Sequence[FrontPoint], objectives: Objectives) -> FrontPoint:
     References:
         Das 1999, "On characterizing the knee of the Pareto curve".
     """
-    front = non_dominated(points, objectives)
+    front = unbeaten(points, objectives)
     if not front:
         raise NoResultError("a knee needs at least one point, got none")
     _, losses = _finite(front, objectives)

@@ -24,7 +24,7 @@ from sqlalchemy.orm import sessionmaker
 
 from autocut import measurement as measurements
 from autocut.errors import DivergedError, StudyError
-from autocut.front import Final, FrontPoint, non_dominated, with_ties
+from autocut.front import Final, FrontPoint, unbeaten, with_ties
 from autocut.measurement import Cost, Measurement
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.study import frames, ledger, telling
@@ -344,7 +344,7 @@ class Study:
 
     def _compared(self) -> tuple[list[FrontPoint], set[int], Compared]:
         """Return the points of the front and the untouched model with their ties, the trials of the front, and the tests."""
-        front = non_dominated(self.candidates(), self.objectives)
+        front = unbeaten(self.candidates(), self.objectives)
         trials = {point.trial for point in front}
         beaten = [point for point in self._measured() if point.recipe == UNTOUCHED and point.trial not in trials][:1]
         with self._memory:
