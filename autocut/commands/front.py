@@ -62,9 +62,11 @@ def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything
     "autocut select studies/digits --max-latency-ms 5 --max-size 5MB",
     "autocut select studies/digits --knee --json",
     "autocut select studies/digits --pick balanced",
+    "autocut select studies/digits --max-accuracy-drop 5% --confident",
 )
 @STUDY
 @click.option("--max-accuracy-drop", type=PERCENT, help="Points of the metric that may be lost against the untouched model: 1%.")
+@click.option("--confident", is_flag=True, help="The drop must be kept by the worse end of its 95% interval, not by its middle.")
 @click.option("--max-latency-ms", type=click.FloatRange(0, min_open=True), help="Median latency at the first serving batch size.")
 @click.option("--max-size", type=SIZE, help="Size of the exported model: 5MB.")
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT", help="Any other bound: 'usd_per_million<=0.1'. Repeatable.")
@@ -85,7 +87,7 @@ def select(
 ) -> int:
     """Pick one point of STUDY's front, and say why in one line."""
     from autocut.bill import bill_lines, point_bill, price_note
-    from autocut.deploy.select import explain_knobs, select_point
+    from autocut.deploy.select import doubt, explain_knobs, select_point
     from autocut.gains import with_untouched
     from autocut.picks import cost_of
     from autocut.score import parse_limit
@@ -106,16 +108,17 @@ def select(
             choice["allowed_drop"] = opened.facts.get("max_accuracy_drop")
     selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], **choice)
     knobs = explain_knobs(opened.points(), selection.point, choice["minimize"] or "cost")
+    contradiction = doubt(selection.point, baseline, choice["max_accuracy_drop"])
     money = opened.facts, opened.spent_s(), baseline, selection.point
     if as_json:
         bill = point_bill(*money)
         described = {"reason": selection.reason, "knobs": knobs, "point": _point_document(selection.point)}
-        told = {"bill": None if bill is None else bill.document, "price_note": price_note(opened.facts)}
+        told = {"bill": None if bill is None else bill.document, "price_note": price_note(opened.facts), "doubt": contradiction}
         console.document({"schema_version": 1, "study": opened.name, **described, **told})
         return 0
     _print_points([selection.point], console)
     note = price_note(opened.facts)
-    console.data("\n".join(["", selection.reason, knobs, *bill_lines(*money), *([note] if note else [])]))
+    console.data("\n".join(["", selection.reason, knobs, *bill_lines(*money), *(line for line in (contradiction, note) if line)]))
     console.info(f"take it: autocut export {study} --trial {selection.point.trial} --to out/")
     return 0
 

@@ -44,6 +44,7 @@ def select_point(
     knee: bool = False,
     pick: str | None = None,
     allowed_drop: float | None = None,
+    confident: bool = False,
 ) -> Selection:
     """Choose the point that minimizes one value, the knee, or a named pick, among those that meet the limits.
 
@@ -54,13 +55,14 @@ def select_point(
         minimize: Name of a value or one of `ALIASES`. Default: "cost".
         knee: Choose the knee of the front between accuracy and `minimize`: beyond it, savings cost much more accuracy.
         pick: One of `autocut.picks.PICKS`, with `minimize` as the cost.
+        confident: Whether the worse end of the interval of the paired difference must keep `max_accuracy_drop`, not its middle.
         allowed_drop: What the pick "compact" may lose where `max_accuracy_drop` does not say.
 
     Raises:
         NoResultError: there is no point, or none meets the limits; the message names the closest one.
         UnknownNameError: `minimize` is not a value of these points, or `pick` not the name of a pick.
         InputError: `max_accuracy_drop` is negative or NaN, the untouched model is not among the points, or both `knee` and `pick`
-            are given.
+            are given, or `confident` is asked for without a drop.
     """
     if not points:
         raise NoResultError("a point needs a finished trial, got none", "let `autocut search` run until its first front")
@@ -68,6 +70,8 @@ def select_point(
         raise InputError(
             f"max accuracy drop must be 0 or more, got {max_accuracy_drop}", "--max-accuracy-drop 1% allows one percentage point"
         )
+    if confident and max_accuracy_drop is None:
+        raise InputError("--confident needs a largest drop to be confident of, got none", "add --max-accuracy-drop 1%")
     if pick is not None and knee:
         raise InputError(f"either a pick or the knee may be asked for, got both ({pick}, knee)", "leave one out")
     if pick is not None and pick not in PICKS:
@@ -79,16 +83,16 @@ def select_point(
         raise InputError(
             f"{asked} needs the untouched model among the points, got none", "run `autocut search` on this study again"
         )
-    excess = {point.trial: _excesses(point, baseline, max_accuracy_drop, limits) for point in points}
+    excess = {point.trial: _excesses(point, baseline, max_accuracy_drop, limits, confident=confident) for point in points}
     eligible = [point for point in points if not excess[point.trial]]
     if not eligible:
-        raise _nothing_meets(points, excess, baseline, max_accuracy_drop, limits)
+        raise _nothing_meets(points, excess, baseline, max_accuracy_drop, limits, confident=confident)
     if pick is not None:
         found = _pick(pick, eligible, baseline, objective, allowed_drop if max_accuracy_drop is None else max_accuracy_drop)
         return Selection(found.point, f"{found.name} pick, {found.reason}")
     anchor = _knee(eligible, objective) if knee else _best(eligible, objective)
     chosen = min((point for point in eligible if _tied(point, anchor, objective)), key=_preference)
-    asked = _asked(baseline, max_accuracy_drop, limits)
+    asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
     return Selection(chosen, _reason(chosen, eligible, baseline, objective, asked, knee=knee))
 
 
@@ -113,6 +117,31 @@ def explain_knobs(points: Sequence[FrontPoint], chosen: FrontPoint, minimize: st
     if len(parts) == 1:
         return f"trial {chosen.trial} turns {next(iter(parts))} only: {together}"
     return f"trial {chosen.trial} turns {chosen.recipe.describe()}: {together}; {'; '.join(alone)}"
+
+
+def doubt(point: FrontPoint, baseline: FrontPoint | None, max_accuracy_drop: float | None) -> str | None:
+    """Say where the locked test split contradicts the drop that was asked for, or cannot rule out a larger one; else None.
+
+    The point was chosen by its validation numbers, so this is news.
+    """
+    if max_accuracy_drop is None or baseline is None or point.tested is None:
+        return None
+    difference = point.tested.measurement.accuracy.difference
+    if difference is None or -difference.low <= max_accuracy_drop + _ROUNDING:
+        return None
+    low, high = (f"{'-' if drop < 0 else ''}{metric_points(abs(drop), baseline)}" for drop in (-difference.high, -difference.low))
+    asked, interval = metric_points(max_accuracy_drop, baseline), f"95% interval {low} to {high}"
+    if -difference.high > max_accuracy_drop:
+        return f"the test split contradicts the {asked} asked for: trial {point.trial} loses more there ({interval})"
+    return f"the test split cannot rule out a drop of more than the {asked} asked for ({interval}); --confident is stricter"
+
+
+def _surest_drop(point: FrontPoint, baseline: FrontPoint) -> float:
+    """The largest drop that the 95% interval of the paired difference allows. The untouched model itself loses nothing."""
+    if point.trial == baseline.trial:
+        return 0.0
+    accuracy = point.measurement.accuracy
+    return baseline.values["accuracy"] - accuracy.metric.low if accuracy.difference is None else -accuracy.difference.low
 
 
 def _pick(
@@ -152,12 +181,17 @@ def _tied(point: FrontPoint, other: FrontPoint, objective: str) -> bool:
 
 
 def _excesses(
-    point: FrontPoint, baseline: FrontPoint | None, max_accuracy_drop: float | None, limits: Sequence[Limit]
+    point: FrontPoint,
+    baseline: FrontPoint | None,
+    max_accuracy_drop: float | None,
+    limits: Sequence[Limit],
+    *,
+    confident: bool = False,
 ) -> dict[str, float]:
     """How far `point` exceeds each limit, relative to the limit. Empty if it meets all limits."""
     excesses = {limit.text: limit.violation(point.values) / (abs(limit.bound) or 1.0) for limit in limits}
     if max_accuracy_drop is not None and baseline is not None:
-        over = accuracy_drop(point, baseline) - max_accuracy_drop
+        over = (_surest_drop if confident else accuracy_drop)(point, baseline) - max_accuracy_drop
         excesses[_DROP] = 0.0 if over <= _ROUNDING else over / max(max_accuracy_drop, 0.01)
     return {name: excess for name, excess in excesses.items() if excess > 0}
 
@@ -168,19 +202,21 @@ def _nothing_meets(
     baseline: FrontPoint | None,
     max_accuracy_drop: float | None,
     limits: Sequence[Limit],
+    *,
+    confident: bool = False,
 ) -> NoResultError:
     closest = min(points, key=lambda point: (sum(excess[point.trial].values()), *_preference(point)))
     found, relaxed = [], []
     for name in excess[closest.trial]:
         if name == _DROP and baseline is not None:
-            drop = accuracy_drop(closest, baseline)
-            found.append(f"an accuracy drop of {metric_points(drop, baseline)}")
+            drop = (_surest_drop if confident else accuracy_drop)(closest, baseline)
+            found.append(f"an accuracy drop of {'up to ' if confident else ''}{metric_points(drop, baseline)}")
             relaxed.append(f"--max-accuracy-drop {math.ceil(drop * 1e4 - _ROUNDING) / 100:g}%")
     for limit in limits:
         if limit.text in excess[closest.trial]:
             found.append(f"{limit.name} {closest.values[limit.name]:.4g}")
             relaxed.append(f"a limit on {limit.name} of {closest.values[limit.name]:.4g}")
-    asked = _asked(baseline, max_accuracy_drop, limits)
+    asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
     named = f"trial {closest.trial} ({closest.recipe.describe()})"
     return NoResultError(
         f"none of {len(points)} points is {asked}: the closest is {named} with {', '.join(found)}",
@@ -188,10 +224,13 @@ def _nothing_meets(
     )
 
 
-def _asked(baseline: FrontPoint | None, max_accuracy_drop: float | None, limits: Sequence[Limit]) -> str:
+def _asked(
+    baseline: FrontPoint | None, max_accuracy_drop: float | None, limits: Sequence[Limit], *, confident: bool = False
+) -> str:
     asked = [limit.text for limit in limits]
     if max_accuracy_drop is not None and baseline is not None:
-        asked.insert(0, f"within {metric_points(max_accuracy_drop, baseline)} of the baseline's {baseline.values['accuracy']:.4g}")
+        within = f"within {metric_points(max_accuracy_drop, baseline)} of the baseline's {baseline.values['accuracy']:.4g}"
+        asked.insert(0, f"surely {within}" if confident else within)
     return " and ".join(asked)
 
 

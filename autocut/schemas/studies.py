@@ -77,6 +77,7 @@ class SearchDocument(FrontDocument):
 class SelectDocument(Document):
     """`autocut select --json`: the chosen point, why, and what its knobs bought, each in one sentence.
 
+    `doubt` says where the locked test split contradicts the drop that was asked for; null where it does not.
     `bill` has dollars, by month where the study knows the requests of a month, and the predictions and days to break-even.
     """
 
@@ -86,6 +87,7 @@ class SelectDocument(Document):
     point: PointPart
     bill: dict[str, float | str | None] | None = None
     price_note: str | None = None
+    doubt: str | None = None
 
 
 class SessionPart(Part):
