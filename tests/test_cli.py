@@ -87,6 +87,10 @@ class FakeStudy:
         """All but the untouched model."""
         return self._points[1:]
 
+    def looks(self):
+        """Two."""
+        return ["finalization", "export"]
+
     def untested(self):
         """Not one."""
         return ()
@@ -451,8 +455,10 @@ def test_each_split_has_a_column_of_its_own(searches, room, capsys):
     room("autocut.study", open_study=lambda folder: FakeStudy([POINTS[0], replace(POINTS[1], final=final), POINTS[2]]))
 
     assert cli.main(["front", "studies/digits"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
 
+    assert "2 looks at the locked test split so far; it chose nothing" in shown.err
     assert lines[0].split()[1:6] == ["accuracy", "(validation)", "accuracy", "(test)", "shrinkage"]
     assert [line.split()[:4] for line in lines[2:]] == [
         ["0", "0.98", "-", "-"],
@@ -645,7 +651,9 @@ def test_front_is_drawn_on_a_terminal_or_where_it_is_asked_for(searches, monkeyp
 def test_front_names_three_picks_and_select_takes_one(searches, capsys):
     """The same trials in words, in the document, and as a choice."""
     assert cli.main(["front", "studies/digits"]) == 0
-    assert "balanced  trial 7: the knee of the front" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "balanced  trial 7: the knee of the front" in shown
+    assert "test split" not in shown  # nothing here was tested
     assert cli.main(["front", "studies/digits", "--json"]) == 0
     picks = {pick["name"]: pick["trial"] for pick in json.loads(capsys.readouterr().out)["picks"]}
 

@@ -113,12 +113,19 @@ def select(
     if as_json:
         bill = point_bill(*money)
         described = {"reason": selection.reason, "knobs": knobs, "point": _point_document(selection.point)}
-        told = {"bill": None if bill is None else bill.document, "price_note": price_note(opened.facts), "doubt": contradiction}
+        told = {
+            "bill": None if bill is None else bill.document,
+            "price_note": price_note(opened.facts),
+            "doubt": contradiction,
+            "looks": len(opened.looks()),
+        }
         console.document({"schema_version": 1, "study": opened.name, **described, **told})
         return 0
     _print_points([selection.point], console)
     note = price_note(opened.facts)
     console.data("\n".join(["", selection.reason, knobs, *bill_lines(*money), *(line for line in (contradiction, note) if line)]))
+    if selection.point.tested:
+        console.info(_looks_note(opened))
     console.info(f"take it: autocut export {study} --trial {selection.point.trial} --to out/")
     return 0
 
@@ -156,6 +163,8 @@ def print_front(
     told = [f"{pick.name:<9} trial {pick.point.trial}: {pick.reason}" for pick in picks]
     wrapped = told if width is None else [line for pick in told for line in textwrap.wrap(pick, width, subsequent_indent=" " * 10)]
     console.info("\n".join(["", *wrapped])) if wrapped else None
+    if any(point.tested for point in shown):
+        console.info(_looks_note(study))
     if untested := study.untested():
         console.info(_tie_note(untested))
     if note := price_note(study.facts):
@@ -176,6 +185,7 @@ def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]
         "price_note": price_note(study.facts),
         "picks": [{"name": pick.name, "trial": pick.point.trial, "reason": pick.reason} for pick in _picks(study)],
         "untested": list(study.untested()),
+        "looks": len(study.looks()),
     }
 
 
@@ -184,6 +194,11 @@ def _picks(study: Study) -> tuple[NamedPick, ...]:
     from autocut.picks import named_picks
 
     return named_picks(with_untouched(study.front(), study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
+
+
+def _looks_note(study: Study) -> str:
+    count = len(study.looks())
+    return f"{count} look{'' if count == 1 else 's'} at the locked test split so far; it chose nothing"
 
 
 def _tie_note(untested: Sequence[int]) -> str:

@@ -118,6 +118,7 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     try:
         pipeline = Pipeline(context) if retrain else Pipeline(context, partial(_refuse_training, study, record.trial))
         done = finalize(pipeline, record.recipe, request)
+        study.record_look(record.trial, "export")
     except TrialError as error:
         raise NoResultError(f"trial {record.trial} must be exportable, but is not any more: {error.message}", error.hint) from error
     if done.refusal is not None:

@@ -57,6 +57,7 @@ class FrontDocument(Document):
     `objectives` gives the direction of each objective. `baseline` is the untouched model, even if it is beaten; null before it is
     measured. `price_note` says why the prices may not be those of this machine; null where they are. `picks` are three choices with
     names. `untested` are trials whose ties go by intervals, because their scores are not stored any more.
+    `looks` counts how often a model was scored on the locked test split.
     """
 
     study: str
@@ -66,6 +67,7 @@ class FrontDocument(Document):
     price_note: str | None = None
     picks: tuple[NamedPickPart, ...] = ()
     untested: tuple[int, ...] = ()
+    looks: int = 0
 
 
 class SearchDocument(FrontDocument):
@@ -88,6 +90,7 @@ class SelectDocument(Document):
     bill: dict[str, float | str | None] | None = None
     price_note: str | None = None
     doubt: str | None = None
+    looks: int = 0
 
 
 class SessionPart(Part):

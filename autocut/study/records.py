@@ -6,6 +6,7 @@
     autocut_stage_run ..... every stage that was run or found in the cache, with its seconds
     autocut_measurement ... measurement of a trial, with samples and spread; the trial points at its row
     autocut_final ......... a trial's numbers on the locked test split, and its bundle
+    autocut_look .......... every look at the locked test split (`looks.py`)
 
 If no finished trial points at a row of `autocut_measurement`, a killed process left it. Readers ignore it.
 """

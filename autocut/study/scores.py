@@ -19,10 +19,11 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Database
 
-from autocut.front import FrontPoint
+from autocut.front import FrontPoint, Objectives, unbeaten, with_ties
+from autocut.gains import with_untouched
 from autocut.paired import Scored, compare_pair, holm, pairs_of
 from autocut.recipe import UNTOUCHED
-from autocut.study.records import StageRow
+from autocut.study.records import StageRow, StageRun
 
 SCORES_STAGE = "accuracy"
 _TEST_SPLIT = "untouched/test"
@@ -56,6 +57,15 @@ class Compared:
     untested: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class ComparedFront:
+    """The front, and `points`: the front and the untouched model. Both have their ties. `untested` as in `Compared`."""
+
+    front: list[FrontPoint]
+    points: list[FrontPoint]
+    untested: tuple[int, ...]
+
+
 class TrialScores:
     """Compares trials by their scores in `stages`. It keeps what it has read and tested, so each pair is tested once.
 
@@ -73,10 +83,10 @@ class TrialScores:
         """Read the stage runs again before the next comparison: the study has changed."""
         self._keys = None
 
-    def add(self, run: ScoresRun) -> None:
+    def add(self, run: StageRun) -> None:
         """Take in a stage that has just run."""
-        if self._keys is not None:
-            self._add(self._keys, run)
+        if self._keys is not None and run.stage == SCORES_STAGE:
+            self._add(self._keys, ScoresRun(run.key, run.method, run.fingerprint))
 
     def compare(self, points: Sequence[FrontPoint]) -> Compared:
         """Test every pair of `points`, and take the number of tests into account (Holm).
@@ -140,3 +150,14 @@ class TrialScores:
             one, other = pair
             self._found[pair] = compare_pair(scored[one], scored[other])
         return self._found[pair]
+
+
+def compare_front(
+    measured: Sequence[FrontPoint], candidates: Sequence[FrontPoint], objectives: Objectives, scores: TrialScores
+) -> ComparedFront:
+    """Return the front of `candidates`, with ties by paired tests. The untouched model from `measured` is compared too."""
+    front = unbeaten(candidates, objectives)
+    points = with_untouched(front, measured)
+    compared = scores.compare(points)
+    tied = with_ties(points, objectives, compared.p_values)
+    return ComparedFront(tied[: len(front)], tied, compared.untested)
