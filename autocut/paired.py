@@ -81,15 +81,16 @@ def compare_pair(one: Scored, other: Scored) -> float | None:
     return _bootstrap(first, second, _OF_SUMS[one.test]) if one.test == other.test else None
 
 
-def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
+def holm(p_values: Mapping[Name, float], others: int = 0) -> dict[Name, float]:
     """Return p-values that take the number of comparisons into account, by Holm's method.
 
-    Of all comparisons in which there is no difference, one is called different with a probability of at most the level.
+    Of all comparisons in which there is no difference, one is called different with a probability of at most the level. `others` is
+    the number of further comparisons that were possible, and from which these were chosen because they looked best.
     """
     adjusted: dict[Name, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        largest = max(largest, min(1.0, (len(p_values) + others - rank) * p_values[name]))
         adjusted[name] = largest
     return adjusted
 

@@ -116,6 +116,8 @@ def _least(points: Sequence[FrontPoint], cost: str) -> FrontPoint:
 
 
 def _verdict(point: FrontPoint, baseline: FrontPoint) -> str:
+    if point.trial in baseline.ties or baseline.trial in point.ties:
+        return ", tied with the untouched model: nothing was won"
     if point.trial in baseline.accuracy_ties or baseline.trial in point.accuracy_ties:
         return ", not told apart from the untouched model"
     return ""

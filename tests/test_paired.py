@@ -93,6 +93,7 @@ def test_holm_is_closed_testing_with_bonferroni(p_values):
     }
 
     assert holm(named) == pytest.approx(expected)
+    assert holm(named, others=2) == pytest.approx({name: holm({**named, -1: 1.0, -2: 1.0})[name] for name in named})
 
 
 def test_among_equal_models_hardly_ever_two_are_told_apart():

@@ -88,16 +88,19 @@ class TrialScores:
         if self._keys is not None and run.stage == SCORES_STAGE:
             self._add(self._keys, ScoresRun(run.key, run.method, run.fingerprint))
 
-    def compare(self, points: Sequence[FrontPoint]) -> Compared:
-        """Test every pair of `points`, and take the number of tests into account (Holm).
+    def compare(self, points: Sequence[FrontPoint], tried: Sequence[FrontPoint] = ()) -> Compared:
+        """Test every pair of `points`, and take the number of comparisons into account (Holm).
 
-        Trials that share one model and its scores are equal without a test.
+        `tried` are the trials from which `points` were chosen, because they looked best. The best of many looks better than the
+        untouched model by luck alone, so each model that was tried counts as a comparison. Trials that share one model and its
+        scores are equal without a test.
         """
         found = {point.trial: self._find(point) for point in points}
         known = {trial: scores for trial, scores in found.items() if scores is not None}
         by_key = dict(known.values())
         tests = {pair: p_value for pair in pairs_of(sorted(by_key)) if (p_value := self._test(pair, by_key)) is not None}
-        adjusted = holm(tests)
+        models = {key for point in tried for key in self._keys_of(point.recipe.fingerprint)[:1]}
+        adjusted = holm(tests, len(models - by_key.keys()))
         p_values = {}
         for one, other in pairs_of(sorted(known)):
             first, second = sorted((known[one][0], known[other][0]))
@@ -158,6 +161,6 @@ def compare_front(
     """Return the front of `candidates`, with ties by paired tests. The untouched model from `measured` is compared too."""
     front = unbeaten(candidates, objectives)
     points = with_untouched(front, measured)
-    compared = scores.compare(points)
+    compared = scores.compare(points, candidates)
     tied = with_ties(points, objectives, compared.p_values)
     return ComparedFront(tied[: len(front)], tied, compared.untested)

@@ -61,6 +61,19 @@ def test_pairs_are_told_apart_by_their_scores_where_intervals_overlap(make_study
         reader.reload()
 
 
+def test_the_best_of_many_must_be_better_by_more_than_luck(make_study, plant):
+    """Nine examples of difference tell two models apart, but not where forty models were tried."""
+    study = make_study()
+    plant(study, Recipe(), wrong_at(*range(40)), "untouched", 3.0)
+    plant(study, cut(0.9), wrong_at(*range(31)), "best", 2.0)
+    assert study.front()[0].accuracy_ties == ()
+    for number in range(1, 40):
+        plant(study, cut(number / 100), wrong_at(*range(40), 50 + number), str(number), 2.5)
+
+    (best,) = study.front()
+    assert best.accuracy_ties == (0,)
+
+
 def test_a_trial_that_only_compiles_shares_the_untouched_models_scores(make_study, plant):
     """Its own stage is the untouched model's: there is nothing to tell apart."""
     study = make_study()
