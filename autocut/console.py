@@ -78,6 +78,11 @@ class Console:
         width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if (self._stdout or sys.stdout).isatty() else sys.maxsize
         self.data("\n".join(table_lines(columns, rows, width)))
 
+    def terminal_width(self) -> int | None:
+        """Return the columns of the terminal that stdout is; None where it is none."""
+        stream = self._stdout or sys.stdout
+        return shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if _is_terminal(stream) else None
+
     def info(self, text: str) -> None:
         """Write a line that is not data to stderr."""
         _write(self._stderr or sys.stderr, text)
@@ -152,7 +157,7 @@ def table_lines(columns: Sequence[str], rows: Iterable[Sequence[object]], width:
     from rich.rule import Rule
     from rich.table import Table
 
-    body = [[" ".join(_cell(value).split("\n")) for value in row] for row in rows]
+    body = [[" ".join(cell_text(value).split("\n")) for value in row] for row in rows]
     fixed = sum(max(map(len, cells)) + 2 for cells in list(zip(columns, *body, strict=True))[:-1])
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for index, column in enumerate(columns):
@@ -267,7 +272,8 @@ def _write(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
+    """Return a value as it stands in a table: four digits of a number, a dash where there is none."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -74,6 +74,8 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
     only they can be taken away at once.
     """
     from autocut.deploy.select import select_point, untouched
+    from autocut.gains import with_untouched
+    from autocut.picks import named_picks
     from autocut.report.page import Recommendation
 
     measured = study.points()
@@ -89,7 +91,8 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
             selection = select_point(points, measured=measured, knee=True)
     except NoResultError as error:
         return None, f"{error.message[:1].upper()}{error.message[1:]}. {error.hint or ''}".strip()
-    return Recommendation(selection.point, selection.reason), ""
+    picks = named_picks(with_untouched(study.front(), study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
+    return Recommendation(selection.point, selection.reason, picks), ""
 
 
 def _knobs(study: Study, recommended: Recommendation | None) -> Section:

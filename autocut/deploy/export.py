@@ -94,6 +94,7 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     )  # fmt: skip
     try:
         done = finalize(pipeline, record.recipe, request)
+        study.record_look(record.trial, "export")
     except TrialError as error:
         raise NoResultError(f"trial {record.trial} must be exportable, but is not any more: {error.message}", error.hint) from error
     if done.refusal is not None:

@@ -6,13 +6,14 @@ import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from autocut import measurement as measurements
-from autocut.front import Final
+from autocut.front import Final, FrontPoint
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
 from autocut.study.records import FinalRow, MeasurementRow
@@ -132,6 +133,21 @@ def to_final(row: FinalRow) -> Final:
         verified=row.verified,
         refusal=row.refusal,
     )
+
+
+def to_point(trial: TrialRecord, final: Final | None, folder: Path) -> FrontPoint:
+    """Return a measured trial of the study in `folder` as a point, without ties."""
+    measured = trial.measured
+    if measured is None or trial.recipe is None:
+        raise ValueError(f"trial {trial.trial} has no measurement")
+    bundle = str(folder / final.bundle) if final is not None and final.verified and final.bundle else None
+    return FrontPoint(trial.trial, trial.recipe, measured.values, measured.measurement, trial.is_baseline, bundle, final=final)
+
+
+def relative_to(folder: Path, bundle: Path) -> str:
+    """Return the path of a bundle as it is stored: relative to the study's folder if it lies inside."""
+    inside, root = bundle.resolve(), folder.resolve()
+    return inside.relative_to(root).as_posix() if inside.is_relative_to(root) else str(inside)
 
 
 def _is_value(key: str, result: ValidationResult | None) -> bool:

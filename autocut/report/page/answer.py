@@ -23,7 +23,9 @@ model = autocut.load("out/")
 output = model(inputs)  # one batch"""
 
 
-def answer_of(folder: Path, recommended: Recommendation, lines: Mapping[int, TrialLine], bill: Sequence[str] = ()) -> Answer:
+def answer_of(
+    folder: Path, recommended: Recommendation, lines: Mapping[int, TrialLine], bill: Sequence[str] = (), looks: int = 0
+) -> Answer:
     """Return the answer for the recommended point.
 
     Its numbers are those of the locked test split if both the point and the untouched model have them, else those of the
@@ -34,6 +36,7 @@ def answer_of(folder: Path, recommended: Recommendation, lines: Mapping[int, Tri
         recommended: What to take.
         lines: Every trial of the study, by number.
         bill: The bill of the recommended point, as `autocut.bill.bill_lines` tells it.
+        looks: How often a model was scored on the locked test split.
     """
     chosen = lines[recommended.point.trial]
     untouched = next((line for line in lines.values() if line.recipe == UNTOUCHED.describe() and line.validation), None)
@@ -41,7 +44,7 @@ def answer_of(folder: Path, recommended: Recommendation, lines: Mapping[int, Tri
     headline = "Keep the untouched model" if is_untouched else f"Take trial {chosen.trial}"
     tested = bool(chosen.test) and (untouched is None or bool(untouched.test))
     tiles = () if untouched is None or is_untouched else _tiles(_numbers(untouched, tested), _numbers(chosen, tested))
-    notes = [_sentence(recommended.reason), _splits(chosen), *map(_sentence, chosen.notes)]
+    notes = [_sentence(recommended.reason), _splits(chosen, looks), *map(_sentence, chosen.notes)]
     if not is_untouched:
         notes = [*map(_sentence, bill), *notes]
     return Answer(
@@ -90,12 +93,12 @@ def _ratio(before: float, after: float, better: str, worse: str) -> str:
     return f"{max(before, after) / min(before, after):.3g}× {better if after < before else worse}"
 
 
-def _splits(chosen: TrialLine) -> str:
+def _splits(chosen: TrialLine, looks: int) -> str:
     chose = chosen.validation["accuracy"].value
     if not chosen.test:
         return f"Its validation accuracy of {chose:.4f} chose it. The locked test split has not been opened for it yet."
     reported = chosen.test["accuracy"].value
     return (
         f"Its validation accuracy of {chose:.4f} chose it; the locked test split, which chose nothing, gives {reported:.4f} "
-        f"({reported - chose:+.4f})."
+        f"({reported - chose:+.4f}). The study has {looks} look{'' if looks == 1 else 's'} at that split."
     )

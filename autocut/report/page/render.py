@@ -90,7 +90,9 @@ def render(
         version=version,
         made=dt.datetime.now(dt.UTC).strftime("%d %B %Y, %H:%M UTC"),
         summary=_summary(study, lines),
-        answer=answer_of(study.folder, recommended, by_number, _bill(study, recommended)) if recommended else None,
+        answer=answer_of(study.folder, recommended, by_number, _bill(study, recommended), len(study.looks()))
+        if recommended
+        else None,
         no_answer=no_answer,
         axes=[{"name": name, "label": label(name)} for name in COSTS if any(name in line.validation for line in lines)],
         groups=[group for group in GROUPS if any(line.group == group for line in lines)],

@@ -68,6 +68,16 @@ def test_the_answer_names_the_model_what_it_saves_and_the_command(read_study, ht
     assert f"{recommended.point.values['accuracy']:.4f} chose it" in text
 
 
+def test_the_page_has_the_three_picks_with_their_reasons(read_study, html):
+    """Under the answer, for readers who want another one."""
+    recommended, _ = recommend(read_study)
+    text = Words(html).text
+
+    assert [pick.name for pick in recommended.picks] == ["quality", "balanced", "compact"]
+    for pick in recommended.picks:
+        assert f"{pick.name} : trial {pick.point.trial}, {pick.reason}." in text
+
+
 def test_the_table_has_every_trial_and_shows_the_front_first(read_study, html):
     """Without JavaScript the other rows stay hidden."""
     rows = Words(html).rows
