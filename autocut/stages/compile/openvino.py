@@ -197,6 +197,12 @@ def compute_in_bf16(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: AR
     return model
 
 
+@openvino_quantizers.register("fp16", properties={"INFERENCE_PRECISION_HINT": "f16"}, capability="FP16")
+def compute_in_fp16(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
+    """Compute in fp16. Inputs, outputs and the stored weights stay float32, so the file is no smaller."""
+    return model
+
+
 @openvino_quantizers.register("int8_static", properties=_FLOAT, capability="INT8")
 def quantize_static(model: Model, feeds: Sequence[Arrays]) -> Model:
     """Int8 weights and activations scaled by calibration data; attention gets nncf's scheme for transformers.
