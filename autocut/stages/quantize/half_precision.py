@@ -210,8 +210,9 @@ def _insert_casts(module: fx.GraphModule, trial: _Trial) -> None:
 
     for node in list(module.graph.nodes):
         choice = torch.float32 if node.op == "output" else trial.choices.get(node)
-        for source in () if choice is None else node.all_input_nodes:
-            node.replace_input_with(source, cast(source, choice))
+        if choice is not None:
+            for source in node.all_input_nodes:
+                node.replace_input_with(source, cast(source, choice))
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
