@@ -81,8 +81,7 @@ def run_search(
     clock = time.time
     console = console.bound()
     folder = config.folder(found.task.name)
-    space = _space_of_study(space, folder, console)
-    found = with_kept_layers(found, space)
+    found = with_kept_layers(found, space := _space_of_study(space, folder, console))
     settings = SearchSettings(
         space,
         graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},

@@ -30,7 +30,7 @@ class Scorer(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Scores of the mean."""
-        return self.out(self.narrow(torch.relu(self.wide(rows))).mean(1))
+        return self.out(self.narrow(torch.relu(self.wide(rows.flip(1).mT.mT))).transpose(0, 1).mean(0))
 
 
 @pytest.fixture(name="model")

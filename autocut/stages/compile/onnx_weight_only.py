@@ -8,36 +8,48 @@ from typing import Any
 
 import numpy as np
 
+from autocut.stages.compile.onnx_sensitivity import Comparison
 from autocut.stages.compile.onnxruntime import Feed, onnx_quantizers, prepare, require_quantized
 
 _GROUP = 32
-_BY_INTEGERS = 4
-"""The kernel quantizes activations while running and multiplies integers. In float it is several times slower (1.32)."""
+_BY_INTEGERS, _IN_FLOAT = 4, 1
+"""How the kernel computes: it quantizes activations while running and multiplies integers, or it is several times slower (1.32)."""
+_BORNE = 0.05
+"""Integers are chosen if they add no more than this to the deviation of the outputs, as a share of the outputs' own spread."""
 
 
 @onnx_quantizers.register("int4_weight_only")
-def pack_int4(source: Path, target: Path, feeds: Sequence[Feed]) -> None:  # noqa: ARG001
+def pack_int4(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
     """Int4 weights of matrix products, two in a byte; 32 of an output channel share a scale and an offset."""
-    _pack(source, target, bits=4)
+    _pack(source, target, feeds, bits=4)
     require_quantized(target, "int4_weight_only")
 
 
 @onnx_quantizers.register("int8_weight_only")
-def pack_int8(source: Path, target: Path, feeds: Sequence[Feed]) -> None:  # noqa: ARG001
+def pack_int8(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
     """Int8 weights of matrix products; 32 of an output channel share a scale and an offset."""
-    _pack(source, target, bits=8)
+    _pack(source, target, feeds, bits=8)
     require_quantized(target, "int8_weight_only")
 
 
-def _pack(source: Path, target: Path, bits: int) -> None:
+def _pack(source: Path, target: Path, feeds: Sequence[Feed], bits: int) -> None:
+    import onnx
+
+    path = prepare(source)
+    comparison = Comparison(path, feeds)
+    fast, exact = (comparison.attempt(_packed(path, bits, level)) for level in (_BY_INTEGERS, _IN_FLOAT))
+    onnx.save(fast.model if fast.deviation <= exact.deviation + _BORNE else exact.model, target)
+
+
+def _packed(path: Path, bits: int, level: int) -> Any:
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    model = onnx.load(prepare(source))
+    model = onnx.load(path)
     _split_gemms(model.graph)
-    quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=_GROUP, is_symmetric=False, accuracy_level=_BY_INTEGERS)
+    quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=_GROUP, is_symmetric=False, accuracy_level=level)
     quantizer.process()
-    onnx.save(quantizer.model.model, target)
+    return quantizer.model.model
 
 
 def _split_gemms(graph: Any) -> None:

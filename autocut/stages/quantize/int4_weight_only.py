@@ -99,6 +99,7 @@ def _replace(module: fx.GraphModule, node: fx.Node, weight: Tensor, packed: str,
         if missing := -columns % GROUP:
             x = graph.call_function(aten.pad.default, (x, [0, missing]))
         flat = graph.call_function(aten.reshape.default, (x, [-1, columns + missing]))
+        flat = graph.call_function(aten.contiguous.default, (flat,))
         arguments = (flat, graph.get_attr(packed), GROUP, graph.get_attr(scales))
         product = graph.call_function(aten._weight_int4pack_mm_for_cpu.default, arguments)
         if rows % _ROWS:
