@@ -39,7 +39,7 @@ KNOWN = {
     "curriculum.schedule": ("none", "linear", "sqrt", "exponential", "step"),
     "curriculum.order": ("easy_first", "random"),
     "distill.loss": ("none", "kl", "kl_zscore"),
-    "quantize.dtype": ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight_only"),
+    "quantize.dtype": ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"),
     "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime"),
 }
 """As `autocut.stages.methods.known_methods`, which would import torch: the driver of a search never does."""
