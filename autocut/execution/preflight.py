@@ -10,17 +10,20 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autocut.errors import FaultsError, TaskError
-from autocut.recipe import Lowering
+from autocut.recipe import Lowering, without_kept
+from autocut.space import Space
 
 if TYPE_CHECKING:
     from autocut.task.task import Task
 
 _TIMEOUT_S = 300.0
+_KEPT_GAIN = 0.8
+"""What a lowering that keeps layers in float is guessed to gain, as a share of what it would gain without."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,15 @@ class LoweringProbe:
     """A pair of dtype and compile mode.
 
     `reason` says why it cannot run here (None: it can). `graph` names what its accuracy depends on. `seconds` is the expected time
-    until it runs, and `speedup` a guess of what it brings, as long as nothing was measured.
+    until it runs, and `speedup` a guess of what it brings, as long as nothing was measured. `keeps_float`: its most
+    sensitive layers may stay float.
     """
 
     reason: str | None
     graph: str
     seconds: float
     speedup: float = 1.0
+    keeps_float: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,21 @@ def preflight(
                 process.kill()
 
 
+def with_kept_layers(found: Preflight, space: Space) -> Preflight:
+    """Return `found` with the lowerings of `space` that keep layers in float.
+
+    They are guessed to be a little slower than those that keep none, which are tried first.
+    """
+    kept = {}
+    for spelled in space.dtypes():
+        dtype, count = without_kept(spelled)
+        for (name, mode), made in found.lowerings.items():
+            if count and name == dtype and made.keeps_float:
+                graph = f"{made.graph}, {count} layers in float" if made.graph else ""
+                kept[spelled, mode] = replace(made, graph=graph, speedup=1 + _KEPT_GAIN * (made.speedup - 1))
+    return replace(found, lowerings={**found.lowerings, **kept})
+
+
 def _keep_stdout_clean() -> None:
     """Send what the user's code prints to stderr: stdout is data."""
     os.dup2(2, 1)
@@ -150,9 +170,9 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *
     for dtype, mode in lowering.pairs():
         reason = lowering.infeasible_reason(dtype, mode) or lowering.fixed_shape_reason(mode, task.dynamic)
         graph = "" if reason else lowering.numerics(dtype, mode)
-        lowerings[dtype, mode] = LoweringProbe(
-            reason, graph, modes.method(mode).options.seconds, lowering.guessed_speedup(dtype, mode, has_convolutions=convolves)
-        )
+        speedup = lowering.guessed_speedup(dtype, mode, has_convolutions=convolves)
+        keeps_float = lowering.keeps_float(dtype, mode)
+        lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds, speedup, keeps_float)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
     facts = _describe(task, begun)
     return Preflight(known_methods(), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries())

@@ -25,7 +25,7 @@ from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
 from autocut.execution.executor import run_jobs
-from autocut.execution.preflight import Preflight
+from autocut.execution.preflight import Preflight, with_kept_layers
 from autocut.execution.ray_tune import TuneExecutor
 from autocut.execution.resumed_space import left_out, space_document, space_of_study
 from autocut.execution.worker_pool import WorkerPool
@@ -83,7 +83,7 @@ def run_search(
     clock = time.time
     console = console.bound()
     folder = config.folder(found.task.name)
-    space = _space_of_study(space, folder, console)
+    found = with_kept_layers(found, space := _space_of_study(space, folder, console))
     settings = SearchSettings(
         space,
         graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},

@@ -22,7 +22,7 @@ METHODS = {
     "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step"),
     "curriculum.order": ("easy_first", "random"),
     "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse"),
-    "quantize.dtype": ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight_only"),
+    "quantize.dtype": ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"),
     "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime", "openvino"),
 }
 UNFIT = {"distill.loss": ("mse_logits", "kl_sigmoid", "mse"), "prune.method": ("low_rank", "depth")}

@@ -255,6 +255,7 @@ def test_every_axis_is_what_a_recipe_knows(name):
         "train.epochs": 2,
         "curriculum.schedule": "linear",
         "distill.loss": "kl",
+        "quantize.dtype": "int8_static",
     }
     assert name in Recipe({**values, name: values.get(name, 0.5)})
 
