@@ -3,10 +3,54 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
+from autocut.errors import InputError
+
+LOCK_DIR = "AUTOCUT_LOCK_DIR"
+_USUAL_PLACE = Path("/tmp")  # a folder of the user's own in it
+
 
 def node_folder() -> Path:
-    """Return the folder, on this machine's own disk, of what all searches of this user on this machine share, such as locks."""
-    return Path(tempfile.gettempdir()) / f"autocut-{os.getuid()}"
+    """Return the folder, on this machine's own disk, of what all searches of this user on this machine share, such as locks.
+
+    It is the one that AUTOCUT_LOCK_DIR names, else `/tmp/autocut-UID`, whatever TMPDIR says: two searches with different temporary
+    folders still run on the same cores. Containers have a `/tmp` of their own. Where several of one host run searches, mount one
+    folder of the host into each, and name it by AUTOCUT_LOCK_DIR.
+
+    Raises:
+        InputError: the folder cannot be made, or does not belong to this user.
+    """
+    if named := os.environ.get(LOCK_DIR):
+        folder = Path(named).absolute()
+        return _made(folder, 0o1777, f"{LOCK_DIR} must be a folder that can be written, got {named!r}", "choose another folder")
+    place = _USUAL_PLACE if os.access(_USUAL_PLACE, os.W_OK) else Path(tempfile.gettempdir())
+    folder = _made(
+        place / f"autocut-{os.getuid()}", 0o700, f"locks must have a folder in {place}", f"name another one: {LOCK_DIR}=FOLDER"
+    )
+    if folder.stat().st_uid != os.getuid():
+        raise InputError(f"lock folder {folder} must belong to this user", f"name another one: {LOCK_DIR}=FOLDER")
+    return folder
+
+
+def _made(folder: Path, mode: int, rule: str, hint: str) -> Path:
+    try:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(mode)
+    except OSError as error:
+        raise InputError(f"{rule}: {error.strerror}", hint) from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{rule}: it is read-only", hint)
+    return folder
+
+
+def open_lock_file(path: Path) -> int:
+    """Open a lock file, made where it is missing, and return its descriptor. Whoever may write into its folder may lock it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    found = os.fstat(descriptor)
+    if LOCK_DIR in os.environ and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) != 0o666:  # the umask has its say
+        os.fchmod(descriptor, 0o666)
+    return descriptor

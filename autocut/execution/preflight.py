@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 from autocut.errors import FaultsError, TaskError
+from autocut.measure.parent_death import die_with
 from autocut.recipe import Lowering
 
 _TIMEOUT_S = 300.0
@@ -79,7 +80,7 @@ def preflight(
     """
     # Spawned, not forked: the other process gets nothing that this one has open.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
         looked = pool.submit(_look, task, ask, trains=trains)
         try:
             meanwhile()
@@ -98,8 +99,9 @@ def preflight(
                 process.kill()
 
 
-def _keep_stdout_clean() -> None:
-    """Send what the user's code prints to stderr: stdout is data."""
+def _begin(driver: int) -> None:
+    """End with the driver, and send what the user's code prints to stderr: stdout is data."""
+    die_with(driver)
     os.dup2(2, 1)
 
 

@@ -23,6 +23,7 @@ from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
 from autocut.execution.executor import run_jobs
+from autocut.execution.leftovers import sweep_study
 from autocut.execution.preflight import Preflight
 from autocut.execution.ray_tune import TuneExecutor
 from autocut.execution.resumed_space import left_out, space_document, space_of_study
@@ -31,7 +32,6 @@ from autocut.front import FrontPoint
 from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
-from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.report.publish import Publisher
 from autocut.score import parse_limit
@@ -153,13 +153,14 @@ class _Search:
 
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
-        StageCache(self.study.stages_dir, self.config.cache_bytes).sweep()
+        sweep_study(self.study, self.config.cache_bytes)
         console.plan([*self.agent.plan_lines(), *money.plan_lines(price_note(self.study.facts)), self.examples_line])
         with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)
             run_jobs(self.agent, accounted, on_tick=lambda: self._tick(progress))
             self._tick(progress)
+        sweep_study(self.study, self.config.cache_bytes)  # of workers that were killed, for whatever reason
         if bugs := self.agent.progress.bugs:
             console.warning(
                 f"{bugs} trials ended by an exception that autocut did not expect",

@@ -21,6 +21,7 @@ from typing import Any
 
 from autocut.errors import DeadlineError, InputError
 from autocut.execution.fork_client import Report, WorkerDiedError, run_in_fork
+from autocut.execution.leftovers import scratch_folder, temporary_files_in
 from autocut.execution.server_process import ServerProcess, is_supported
 from autocut.measure import spinning
 from autocut.measure.quiet import QuietLock
@@ -74,13 +75,12 @@ class WorkerPool:
         """Begin to start the fork server; until `open`, no search measures time on this machine."""
         _prepare_environment(self._threads)
         with contextlib.ExitStack() as stack:
-            self.scratch = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="autocut-tune-", ignore_cleanup_errors=True))
-            )
+            self.scratch = stack.enter_context(scratch_folder())
+            stack.enter_context(temporary_files_in(self.scratch))
             stack.callback(self.holds.release_all)
             self.holds.take(_FORK_SERVER, timeout_s=None)
             if self._ray_address is None and is_supported():
-                self.fork_server = stack.enter_context(_server_process(self._task_path))
+                self.fork_server = stack.enter_context(_server_process(self.scratch, self._task_path))
                 self.fork_server.start()
             # Ray ends first: its processes take their jobs with them. The fork server ends what is left.
             stack.callback(self.stop_ray)
@@ -272,10 +272,10 @@ def _silence_loggers() -> None:
 
 
 @contextlib.contextmanager
-def _server_process(task_path: str | None) -> Iterator[ServerProcess]:
+def _server_process(scratch: Path, task_path: str | None) -> Iterator[ServerProcess]:
     # A private folder of its own, with a short name: a socket's path must stay below 108 characters.
-    short = None if len(tempfile.gettempdir()) < 60 else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="autocut-fork-", dir=short, ignore_cleanup_errors=True) as folder:
+    short = scratch if len(str(scratch)) < 80 else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="fork-", dir=short, ignore_cleanup_errors=True) as folder:
         arguments = () if task_path is None else (task_path,)
         with ServerProcess(Path(folder), arguments) as server:
             yield server
