@@ -17,6 +17,7 @@ from autocut.deploy.manifest import read_manifest
 from autocut.errors import InputError, NoResultError, StudyError, TrialError, VerificationError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.signing import refuse_foreign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price
@@ -90,6 +91,7 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
         raise StudyError(f"study {study.folder} must have a measured baseline, but has none", "search it a little longer")
     check_libraries(study, library_versions(), "or search again with --out")
     torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
+    refuse_foreign_task(facts, study.task_fingerprint, study.folder)
     task = load_task(facts["task_path"])
     if task.fingerprint != study.task_fingerprint:
         raise StudyError(

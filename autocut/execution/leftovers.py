@@ -23,10 +23,14 @@ _OWNER = "owner.lock"
 
 
 @contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Make a folder for everything temporary of this search, after removing those of killed searches."""
-    _remove_abandoned(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
+def scratch_folder(place: str | None = None) -> Iterator[Path]:
+    """Make a folder for everything temporary of this search, after removing those of killed searches.
+
+    Args:
+        place: Where; None: where temporary files belong on this system.
+    """
+    _remove_abandoned(Path(place or tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         # Locked before it has its name: another search never sees it free.
         with (folder / "owner.draft").open("w") as owner:

@@ -32,6 +32,8 @@ from autocut.front import FrontPoint
 from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
+from autocut.pipeline.signing import key_file, own_secret, sign_task
+from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.report.publish import Publisher
 from autocut.score import parse_limit
@@ -146,6 +148,7 @@ class _Search:
             command=self.command,
             share_examples=config.examples,
             serving=serving_of(study.facts),
+            secret=own_secret(),
         )
         self.publisher = Publisher(study)
         self.examples_line = examples_line(by_task=found.task.shares_examples, by_flag=config.examples)
@@ -154,6 +157,7 @@ class _Search:
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
         sweep_study(self.study, self.config.cache_bytes)
+        self._tell_unsigned(console)
         console.plan([*self.agent.plan_lines(), *money.plan_lines(price_note(self.study.facts)), self.examples_line])
         with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
@@ -168,6 +172,16 @@ class _Search:
             )
         if self.agent.fault is not None:
             raise InputError(self.agent.fault.message, self.agent.fault.hint)
+
+    def _tell_unsigned(self, console: Console) -> None:
+        """Sign the stages that another key or an older version has left, if the user wants it; else say that they do not count."""
+        cache = StageCache(self.study.stages_dir, self.config.cache_bytes)
+        if self.config.adopt_stages:
+            if adopted := cache.adopt():
+                console.info(f"{adopted} stages of another key or version adopted: they are signed with {key_file()} now")
+        elif unsigned := cache.unsigned():
+            told = f"{len(unsigned)} stages in {cache.folder} were not signed with {key_file()}: they are made again"
+            console.warning(told, "if nobody else can have changed this folder, use them: --adopt-stages")
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
@@ -255,7 +269,9 @@ def _check_same_conditions(study: Study, price: dict[str, object], config: Searc
                 "leave it as it was, or search into another folder: --out",
             )
     # `autocut export` keeps to it too.
-    study.describe({**asked, "task_path": config.task_path, "space": config.space, "share_examples": config.examples})
+    signature = sign_task(config.task_path, study.task_fingerprint)
+    task = {"task_path": config.task_path, "task_signature": signature}
+    study.describe({**asked, **task, "space": config.space, "share_examples": config.examples})
 
 
 def _space_of_study(space: Space, folder: Path, console: Console) -> Space:

@@ -253,9 +253,14 @@ def _open_pipeline(
     watchdog: Watchdog,
 ) -> Pipeline:
     """Import what every job needs, load the task, and report that this worker is up; the pipeline reports to `on_event`."""
+    from autocut.pipeline.signing import Signer, own_secret
+
     keep_libraries_quiet()
     folder = Path(setting.folder)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "stages" / "inductor"))
+    secret = setting.secret or own_secret()
+    # Whoever knows the name could put code there, which torch would run. So it can be told from the key alone, and for this folder.
+    place = Signer(secret).sign("inductor", str(folder.resolve()))[:16]
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "stages" / "inductor" / place))
     import torch
 
     from autocut.measure.quiet import QuietLock
@@ -274,7 +279,7 @@ def _open_pipeline(
         _ = task.fingerprint
     torch.set_num_threads(setting.threads)  # whatever number the task has set: every claim names this one
     _require_same_machine(job)
-    cache = StageCache(folder / "stages", setting.cache_bytes, waiting=watchdog.paused)
+    cache = StageCache(folder / "stages", setting.cache_bytes, waiting=watchdog.paused, secret=secret)
     context = StageContext(
         task,
         cache,

@@ -76,7 +76,7 @@ class Agent:
         self._finalizing, self._goes_on = False, False
         self._too_little_s = 0.0
         self._failed_starts = 0
-        self._losses = deaths.Losses()
+        self._losses = deaths.LostWorkers()
         self._memory = MemoryWatch(state, memory or EndlessMemory())
         self._numbers = itertools.count(1)
 

@@ -11,7 +11,7 @@ _MOST_LOSSES = 3
 """A recipe that loses its worker so many times is blamed after all: what kills it from outside may be what it does."""
 
 
-class Losses:
+class LostWorkers:
     """Counts how often each recipe has lost its worker through no fault of its own."""
 
     def __init__(self) -> None:

@@ -109,6 +109,7 @@ class Setting:
     command: str
     share_examples: bool = True  # False: bundles carry no real examples, whatever the task says
     serving: Serving = UNTOLD  # what bundles say about a month, and about CO2
+    secret: bytes | None = field(default=None, repr=False)  # signs stage outputs, on every node; None: the worker's own user's key
 
 
 @dataclass(frozen=True)

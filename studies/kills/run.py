@@ -12,24 +12,23 @@ from pathlib import Path
 
 from killing import moments, victim
 
-PER_STUDY = 10
-
 
 def main() -> int:
     """Print a line for each study, and how many kills were survived; return 1 if one was not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--per-study", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget", type=int, default=150, help="seconds of each study, of which a kill takes about ten")
+    parser.add_argument("--budget", type=int, default=600, help="seconds of each study: enough for its kills")
     parser.add_argument("--folder", type=Path, default=None, help="where the studies stay; default: a temporary folder")
     asked = parser.parse_args()
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="kills-"))
     todo = moments(asked.kills, asked.seed)
     done: Counter[str] = Counter()
     broken = 0
-    for number, first in enumerate(range(0, len(todo), PER_STUDY)):
+    for number, first in enumerate(range(0, len(todo), asked.per_study)):
         with victim(folder / str(number), asked.budget) as study:
-            for moment in todo[first : first + PER_STUDY]:
+            for moment in todo[first : first + asked.per_study]:
                 known = len(study.faults)
                 study.kill(moment)
                 broken += len(study.faults) > known

@@ -60,7 +60,7 @@ def server():
 @pytest.fixture
 def pool(lock, server, monkeypatch):
     """A worker pool whose fork server has just been started, and that has no Ray."""
-    monkeypatch.setattr(worker_pool, "_server_process", lambda scratch, task_path: contextlib.nullcontext(server))
+    monkeypatch.setattr(worker_pool, "_server_process", lambda place, task_path: contextlib.nullcontext(server))
     monkeypatch.setattr(worker_pool, "_prepare_environment", lambda threads: None)
     with WorkerPool(None, threads=1, workers=2, ray_address=None) as entered:
         yield entered
@@ -300,7 +300,7 @@ def test_a_pool_without_a_fork_server_holds_the_machine_until_it_is_open(lock, m
 
 def test_leaving_a_pool_lets_go_of_the_machine(lock, server, monkeypatch):
     """However early."""
-    monkeypatch.setattr(worker_pool, "_server_process", lambda scratch, task_path: contextlib.nullcontext(server))
+    monkeypatch.setattr(worker_pool, "_server_process", lambda place, task_path: contextlib.nullcontext(server))
     monkeypatch.setattr(worker_pool, "_prepare_environment", lambda threads: None)
     with pytest.raises(KeyboardInterrupt), WorkerPool(None, threads=1, workers=1, ray_address=None):
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ from killing import SURVIVABLE, Moment, moments, victim
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
 EIGHT = (
-    Moment("training", "worker", 0.02),
+    Moment("training", "worker", 0.02, at_most_s=20),
     Moment("stage write", "fork server", 0.01),
     Moment("database write", "driver", 0.0),
     Moment("measurement", "relay", 0.05, at_most_s=15),
@@ -27,7 +27,7 @@ EIGHT = (
 @pytest.mark.timeout(400)
 def test_eight_kills_lose_nothing(tmp_path):
     """Worker, fork server, relay, driver, group and all at once, from the first training to finalization."""
-    with victim(tmp_path, budget_s=75) as study:
+    with victim(tmp_path, budget_s=300) as study:
         for moment in EIGHT:
             study.kill(moment)
         study.finish()
@@ -41,7 +41,7 @@ def test_eight_kills_lose_nothing(tmp_path):
 @pytest.mark.parametrize("seed", range(5))
 def test_ten_kills_at_random_moments_lose_nothing(tmp_path, seed):
     """Every phase and every target in turn."""
-    with victim(tmp_path, budget_s=150) as study:
+    with victim(tmp_path, budget_s=600) as study:
         for moment in moments(10, seed):
             study.kill(moment)
         study.finish()
