@@ -6,7 +6,6 @@ import contextlib
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, distribution
@@ -16,6 +15,7 @@ from typing import Any
 import autocut
 from autocut.bill import bill_lines, price_note, serving_of
 from autocut.budget import Budget, format_duration
+from autocut.clock import SteadyClock
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
 from autocut.deploy.select import explain_knobs, select_point, untouched
@@ -80,7 +80,7 @@ def run_search(
         InputError: task, space or study cannot be used; nothing was changed.
         KeyboardInterrupt: everything finished is kept.
     """
-    clock = time.time
+    clock = SteadyClock.start()
     console = console.bound()
     folder = config.folder(found.task.name)
     space = _space_of_study(space, folder, console)
@@ -148,6 +148,7 @@ class _Search:
             command=self.command,
             share_examples=config.examples,
             serving=serving_of(study.facts),
+            clock=budget.clock,
             secret=own_secret(),
         )
         self.publisher = Publisher(study)

@@ -57,12 +57,12 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
     from autocut.measure.footprint import peak_resident_bytes, resident_bytes
 
     started, resident = time.perf_counter(), resident_bytes()
-    left_s = job.deadline - time.time()
+    left_s = job.deadline - setting.clock()
     if left_s <= 0:
         for recipe in job.recipes:
             report(RecipeFailed(recipe, "interrupted", "the time of the search was up"))
         return
-    watchdog = Watchdog(job.deadline + _KILL_AFTER_S)
+    watchdog = Watchdog(job.deadline + _KILL_AFTER_S, setting.clock)
     try:
         worker = _Worker(job, setting, report, watchdog)
         _with_own_cores(setting.threads, worker.run)
@@ -154,7 +154,7 @@ class _Worker:
         from autocut.pipeline.training_plan import plan_untouched
 
         runner = self.pipeline.runner
-        if plan := plan_untouched(runner, self.job.deadline - time.time()):
+        if plan := plan_untouched(runner, self.job.deadline - self.setting.clock()):
             runner.context = replace(runner.context, untouched_epochs=plan.epochs)
             self.report(TrainingPlanned(plan.epochs, runner.context.task.epochs, plan.seconds, plan.asked_s))
 
@@ -179,7 +179,7 @@ class _Worker:
             job.reference,
             job.search_seconds,
             setting.command,
-            job.deadline,
+            time.time() + job.deadline - setting.clock(),
             share_examples=setting.share_examples,
             scoring_s=scoring_s,
             serving=setting.serving,
@@ -286,7 +286,7 @@ def _open_pipeline(
         quiet,
         setting.seed,
         setting.threads,
-        stop=lambda: time.time() >= job.deadline,
+        stop=lambda: setting.clock() >= job.deadline,
         untouched_epochs=job.untouched_epochs,
         scoring=job.scoring,
         max_drop=job.max_drop,

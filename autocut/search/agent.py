@@ -280,6 +280,7 @@ class Agent:
         """Take in what a worker reports."""
         self.results.record(job, event)
         self.state.apply(job, event, self.budget.clock())
+        self.progress.lines.extend(self.state.switched_off.take_news())
         match event:
             case BaselineReady():
                 self._plan_reserve()
@@ -359,6 +360,7 @@ class Agent:
     def _fail(self, failure: RecipeFailed) -> None:
         self.results.record_failed(failure)
         self.state.fail(failure)
+        self.progress.lines.extend(self.state.switched_off.take_news())
 
     # ---- what the user asked for ----------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +75,7 @@ class Job:
     kind: JobKind
     recipes: tuple[Recipe, ...]
     deadline: float
-    """Reading of `time.time()`. The worker stops at the next batch boundary after it, and is killed shortly later."""
+    """Reading of the setting's clock. The worker stops at the next batch boundary after it, and is killed shortly later."""
     why: str
     trials: tuple[int, ...] = ()  # numbers of the recipes that are finalized; bundles tell these and the next two
     validation: Mapping[Recipe, Accuracy] = field(default_factory=dict)  # of these; bundles name it beside the test split's
@@ -109,6 +110,7 @@ class Setting:
     command: str
     share_examples: bool = True  # False: bundles carry no real examples, whatever the task says
     serving: Serving = UNTOLD  # what bundles say about a month, and about CO2
+    clock: Callable[[], float] = time.time  # the one that deadlines are readings of
     secret: bytes | None = field(default=None, repr=False)  # signs stage outputs, on every node; None: the worker's own user's key
 
 
