@@ -12,6 +12,9 @@ from autocut.errors import InputError
 LOCK_DIR = "AUTOCUT_LOCK_DIR"
 _USUAL_PLACE = Path("/tmp")  # a folder of the user's own in it
 
+_NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "lustre", "gpfs", "glusterfs")
+_CONTAINER_MARKS = (".dockerenv", "run/.containerenv")
+
 
 def node_folder() -> Path:
     """Return the folder, on this machine's own disk, of what all searches of this user on this machine share, such as locks.
@@ -54,3 +57,30 @@ def open_lock_file(path: Path) -> int:
     if LOCK_DIR in os.environ and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) != 0o666:  # the umask has its say
         os.fchmod(descriptor, 0o666)
     return descriptor
+
+
+def lock_reach(root: Path = Path("/")) -> str | None:
+    """Say where the locks of this machine do not reach, or reach too far; None where every search on it is seen.
+
+    Args:
+        root: Of the file system whose `/proc/mounts` and marks of containers are read.
+    """
+    folder = node_folder()
+    kind = _file_system(folder, root / "proc/mounts")
+    if kind in _NETWORK_DISKS or kind.startswith("fuse."):
+        return (
+            f"locks: {folder} is on a network disk ({kind}), where they may not hold; {LOCK_DIR}=FOLDER names one of this machine"
+        )
+    if LOCK_DIR not in os.environ and any((root / mark).exists() for mark in _CONTAINER_MARKS):
+        return f"locks: {folder} is of this container alone; {LOCK_DIR}=FOLDER names one that other containers of this host share"
+    return None
+
+
+def _file_system(folder: Path, mounts: Path) -> str:
+    """Return the kind of the file system that `folder` is on, empty where the kernel does not tell."""
+    try:
+        rows = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return ""
+    around = [(len(place), kind) for place, kind in rows if folder.resolve().is_relative_to(place)]
+    return max(around, default=(0, ""))[1]

@@ -32,6 +32,7 @@ from autocut.front import FrontPoint
 from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
+from autocut.node import lock_reach
 from autocut.pipeline.signing import key_file, own_secret, sign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
@@ -159,7 +160,14 @@ class _Search:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
         sweep_study(self.study, self.config.cache_bytes)
         self._tell_unsigned(console)
-        console.plan([*self.agent.plan_lines(), *money.plan_lines(price_note(self.study.facts)), self.examples_line])
+        console.plan(
+            [
+                *self.agent.plan_lines(),
+                *money.plan_lines(price_note(self.study.facts)),
+                self.examples_line,
+                *filter(None, [lock_reach()]),
+            ]
+        )
         with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)

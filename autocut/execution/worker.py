@@ -23,6 +23,7 @@ from autocut.execution.watchdog import Watchdog
 from autocut.measurement import Rung
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import (
+    TASK_FAILED,
     BaselineReady,
     Event,
     Job,
@@ -197,7 +198,7 @@ class _Worker:
     def _try(self, recipe: Recipe, action: Callable[[Recipe], object]) -> RecipeFailed | None:
         """Run `action(recipe)`; rungs belong to `recipe` meanwhile."""
         self.recipe = recipe
-        return _catch_failure(recipe, partial(action, recipe))
+        return _catch_failure(recipe, partial(action, recipe), self.setting.task_path)
 
     def _on_event(self, event: PipelineEvent) -> None:
         """Report the event; after a rung, end a training that cannot reach the front any more.
@@ -217,8 +218,8 @@ class _Worker:
             )
 
 
-def _catch_failure(recipe: Recipe, action: Callable[[], object]) -> RecipeFailed | None:
-    """Run `action`. Return how `recipe` failed by it, or None if it did not fail.
+def _catch_failure(recipe: Recipe, action: Callable[[], object], task_path: str | None) -> RecipeFailed | None:
+    """Run `action`. Return how `recipe` failed by it, or None if it did not fail. The task's own code is in `task_path`.
 
     Raises:
         InputError: something that no other recipe would survive either, such as a full disk.
@@ -240,9 +241,19 @@ def _catch_failure(recipe: Recipe, action: Callable[[], object]) -> RecipeFailed
     except InputError:
         raise
     except Exception as error:
+        if (where := _line_of_task(error, task_path)) is not None:
+            return RecipeFailed(recipe, "failed", f"{TASK_FAILED}: {type(error).__name__}: {error} ({where})")
         # The model is the user's and the libraries are young: an unexpected error is reported as a bug, and ends one trial alone.
         return RecipeFailed(recipe, "bug", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
     return None
+
+
+def _line_of_task(error: Exception, task_path: str | None) -> str | None:
+    """Return the line of the task's file that raised `error`; None where other code has, perhaps when the task called it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    if task_path is None or Path(last.filename).resolve() != Path(task_path).resolve():
+        return None
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 def _open_pipeline(

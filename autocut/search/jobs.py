@@ -14,6 +14,9 @@ from autocut.measurement import Accuracy, Cost, Measured, Measurement, Rung
 from autocut.price import Price
 from autocut.recipe import Recipe
 
+TASK_FAILED = "the task's own code failed"
+"""How the reason begins where the user's code raised an error: no method of the recipe is to blame."""
+
 
 class JobKind(enum.StrEnum):
     """What a worker does with the recipes of a job."""

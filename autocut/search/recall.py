@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.search.jobs import ScoringPlan, StageRan
+from autocut.search.jobs import TASK_FAILED, ScoringPlan, StageRan
 from autocut.search.proposals import Proposer
 from autocut.search.state import SearchState, untouched_metric
 from autocut.study import Study
@@ -63,7 +63,7 @@ def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
 def _failure(reason: str) -> str:
     """Return what follows the outcome in the reason of a trial that failed."""
     outcome, _, why = reason.partition(": ")
-    return why if outcome in ("failed", "bug") else ""
+    return why if outcome in ("failed", "bug") and not why.startswith(TASK_FAILED) else ""
 
 
 def recall_trial(trial: EarlierTrial, state: SearchState, proposer: Proposer) -> None:

@@ -6,6 +6,8 @@ python studies/kills/run.py --kills 50
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -22,6 +24,7 @@ def main() -> int:
     parser.add_argument("--budget", type=int, default=600, help="seconds of each study: enough for its kills")
     parser.add_argument("--folder", type=Path, default=None, help="where the studies stay; default: a temporary folder")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the search that runs, too
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="kills-"))
     todo = moments(asked.kills, asked.seed)
     done: Counter[str] = Counter()
