@@ -41,6 +41,7 @@ class SearchOptions(TypedDict, total=False):
     max_accuracy_drop: Amount
     cache_size: Amount
     examples: bool
+    adopt_stages: bool
 
 
 def search(

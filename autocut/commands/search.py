@@ -74,7 +74,7 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="Disk for stage outputs.")  # fmt: skip
 @click.option("--examples/--no-examples", default=_DEFAULTS.examples, show_default=True,
               help="Whether bundles carry real test inputs with their targets, or synthetic ones.")  # fmt: skip
-@click.option("--adopt-stages", is_flag=True,
+@click.option("--adopt-stages/--no-adopt-stages", default=False,
               help="Use the stages that the study folder holds though another key or an older version has left them. "
               "They run code: only for a folder that nobody else can have changed.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the merged configuration, check task and space, run nothing.")

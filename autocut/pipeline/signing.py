@@ -44,10 +44,17 @@ class Signer:
 
 
 def key_file() -> Path:
-    """Return the path of this user's key."""
+    """Return the path of this user's key.
+
+    Raises:
+        InputError: the user has no home.
+    """
     if named := os.environ.get(KEY_FILE):
         return Path(named)
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    try:
+        home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    except RuntimeError as error:  # a container may run as a user that it does not know
+        raise InputError("this user must have a home for its key file, but has none", f"name a file: {KEY_FILE}=FILE") from error
     return Path(home) / "autocut" / "stage.key"
 
 

@@ -130,6 +130,20 @@ def test_a_key_that_cannot_be_is_told(own_key):
     assert "AUTOCUT_KEY_FILE" in caught.value.hint
 
 
+def test_a_user_without_a_home_is_told(monkeypatch):
+    """As in a container that runs under any number."""
+
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("AUTOCUT_KEY_FILE")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(signing.Path, "home", nowhere)
+
+    with pytest.raises(InputError, match="must have a home"):
+        own_secret()
+
+
 def test_the_task_of_a_foreign_study_is_not_run(tmp_path):
     """`autocut export` would run the file that the study names."""
     path = str(tmp_path / "task.py")
