@@ -67,6 +67,7 @@ class SearchConfig:
     cache_bytes: int = DEFAULT_CACHE_BYTES
     examples: bool = True
     rehash: bool = False
+    adopt_stages: bool = False
 
     @property
     def task_path(self) -> str | None:

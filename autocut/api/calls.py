@@ -45,6 +45,7 @@ class SearchOptions(TypedDict, total=False):
     cache_size: Amount
     examples: bool
     rehash: bool
+    adopt_stages: bool
 
 
 def search(

@@ -77,6 +77,9 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="Whether bundles carry real test inputs with their targets, or synthetic ones.")  # fmt: skip
 @click.option("--rehash/--no-rehash", default=_DEFAULTS.rehash, show_default=True,
               help="Whether a new study hashes all data, not only targets and validation: each start reads them.")  # fmt: skip
+@click.option("--adopt-stages/--no-adopt-stages", default=False,
+              help="Use the stages that the study folder holds though another key or an older version has left them. "
+              "They run code: only for a folder that nobody else can have changed.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the merged configuration, check task and space, run nothing.")
 @JSON
 @click.pass_context

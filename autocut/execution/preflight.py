@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autocut.errors import FaultsError, TaskError
+from autocut.measure.parent_death import die_with
 from autocut.recipe import Lowering, without_kept
 from autocut.space import Space
 
@@ -108,7 +109,7 @@ def preflight(
     """
     # Spawned, not forked: the other process gets nothing that this one has open.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
         looked = pool.submit(_look, task, ask, trains=trains, begun=begun)
         try:
             meanwhile()
@@ -142,8 +143,9 @@ def with_kept_layers(found: Preflight, space: Space) -> Preflight:
     return replace(found, lowerings={**found.lowerings, **kept})
 
 
-def _keep_stdout_clean() -> None:
-    """Send what the user's code prints to stderr: stdout is data."""
+def _begin(driver: int) -> None:
+    """End with the driver, and send what the user's code prints to stderr: stdout is data."""
+    die_with(driver)
     os.dup2(2, 1)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, distribution
@@ -18,6 +17,7 @@ from autocut.attribution.evidence import read_evidence
 from autocut.attribution.knobs import knob_sentence
 from autocut.bill import bill_lines, price_note, serving_of
 from autocut.budget import Budget, format_duration
+from autocut.clock import SteadyClock
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
 from autocut.deploy.select import select_point, untouched
@@ -25,6 +25,7 @@ from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
 from autocut.execution.executor import run_jobs
+from autocut.execution.leftovers import sweep_study
 from autocut.execution.preflight import Preflight, with_kept_layers
 from autocut.execution.ray_tune import TuneExecutor
 from autocut.execution.resumed_space import left_out, space_document, space_of_study
@@ -33,6 +34,8 @@ from autocut.front import FrontPoint
 from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
+from autocut.node import lock_reach
+from autocut.pipeline.signing import key_file, own_secret, sign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.report.publish import Publisher
@@ -80,7 +83,7 @@ def run_search(
         InputError: task, space or study cannot be used; nothing was changed.
         KeyboardInterrupt: everything finished is kept.
     """
-    clock = time.time
+    clock = SteadyClock.start()
     console = console.bound()
     folder = config.folder(found.task.name)
     found = with_kept_layers(found, space := _space_of_study(space, folder, console))
@@ -154,6 +157,8 @@ class _Search:
             share_examples=config.examples,
             serving=serving_of(study.facts),
             data_hash=found.task.data_hash,
+            clock=budget.clock,
+            secret=own_secret(),
         )
         self.publisher = Publisher(study)
         self.examples_line = examples_line(by_task=found.task.shares_examples, by_flag=config.examples)
@@ -161,13 +166,22 @@ class _Search:
 
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
-        StageCache(self.study.stages_dir, self.config.cache_bytes).sweep()
-        console.plan([*self.agent.plan_lines(), *money.plan_lines(price_note(self.study.facts)), self.examples_line])
+        sweep_study(self.study, self.config.cache_bytes)
+        self._tell_unsigned(console)
+        console.plan(
+            [
+                *self.agent.plan_lines(),
+                *money.plan_lines(price_note(self.study.facts)),
+                self.examples_line,
+                *filter(None, [lock_reach()]),
+            ]
+        )
         with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)
             run_jobs(self.agent, accounted, on_tick=lambda: self._tick(progress))
             self._tick(progress)
+        sweep_study(self.study, self.config.cache_bytes)  # of workers that were killed, for whatever reason
         if bugs := self.agent.progress.bugs:
             console.warning(
                 f"{bugs} trials ended by an exception that autocut did not expect",
@@ -175,6 +189,16 @@ class _Search:
             )
         if self.agent.fault is not None:
             raise InputError(self.agent.fault.message, self.agent.fault.hint)
+
+    def _tell_unsigned(self, console: Console) -> None:
+        """Sign the stages that another key or an older version has left, if the user wants it; else say that they do not count."""
+        cache = StageCache(self.study.stages_dir, self.config.cache_bytes)
+        if self.config.adopt_stages:
+            if adopted := cache.adopt():
+                console.info(f"{adopted} stages of another key or version adopted: they are signed with {key_file()} now")
+        elif unsigned := cache.unsigned():
+            told = f"{len(unsigned)} stages in {cache.folder} were not signed with {key_file()}: they are made again"
+            console.warning(told, "if nobody else can have changed this folder, use them: --adopt-stages")
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
@@ -262,7 +286,9 @@ def _check_same_conditions(study: Study, price: dict[str, object], config: Searc
                 "leave it as it was, or search into another folder: --out",
             )
     # `autocut export` keeps to it too.
-    study.describe({**asked, "task_path": config.task_path, "space": config.space, "share_examples": config.examples})
+    signature = sign_task(config.task_path, study.task_fingerprint)
+    task = {"task_path": config.task_path, "task_signature": signature}
+    study.describe({**asked, **task, "space": config.space, "share_examples": config.examples})
 
 
 def _space_of_study(space: Space, folder: Path, console: Console) -> Space:

@@ -12,6 +12,7 @@ import torch
 from autocut.errors import StudyError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.signing import refuse_foreign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import EventSink, StageContext
 from autocut.score import allowed_drop
@@ -43,6 +44,7 @@ def open_pipeline(
     check_libraries(study, library_versions(), mode_libraries(), trials, "or search again with --out")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(study.stages_dir / "inductor"))
     torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
+    refuse_foreign_task(facts, study.task_fingerprint, study.folder)
     task = load_task(facts["task_path"])
     data = identify_as_begun(task, study.folder, facts)
     task.know_data("" if data is None else data.digest)

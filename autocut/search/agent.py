@@ -78,6 +78,7 @@ class Agent:
         self._finalizing, self._goes_on = False, False
         self._too_little_s = 0.0
         self._failed_starts = 0
+        self._losses = deaths.LostWorkers()
         self._memory = MemoryWatch(state, memory or EndlessMemory())
         self._numbers = itertools.count(1)
 
@@ -283,6 +284,7 @@ class Agent:
         """Take in what a worker reports."""
         self.results.record(job, event)
         self.state.apply(job, event, self.budget.clock())
+        self.progress.lines.extend(self.state.switched_off.take_news())
         match event:
             case BaselineReady():
                 self._plan_reserve()
@@ -292,8 +294,15 @@ class Agent:
             case WorkerFault():
                 self.fault = event
 
-    def on_job_end(self, job: Job, error: str | None) -> None:
-        """Take in that a worker process is gone; `error` says how it died, None that it ended by itself."""
+    def on_job_end(self, job: Job, error: str | None, *, is_blameless: bool = False) -> None:
+        """Take in that a worker process is gone.
+
+        Args:
+            job: Its job.
+            error: How it died; None: it ended by itself.
+            is_blameless: Whether something else than its job ended it. Then no recipe is blamed, but for one that is lost again and
+                again.
+        """
         now = self.budget.clock()
         ended = self.state.running.pop(job.number, None)
         unfinished = [recipe for recipe in job.recipes if not self.state.is_settled(recipe)]
@@ -302,10 +311,14 @@ class Agent:
         if error is not None and now < job.deadline:
             if out_of_memory := self._memory.ran_out(len(self.state.running) + 1):
                 error = out_of_memory
+                is_blameless = is_blameless and bool(self.state.running)  # alone, it needs more than there is
             elif ended.recipe_started is not None and now - ended.recipe_started >= job.patience_s:
                 worked = format_duration(job.patience_s)  # its worker did not count what it waited for others
                 error = f"it hung: it was stopped after {worked} of work, eight times what was expected and more"
-            self._on_death(ended, unfinished, error)
+            if is_blameless and self._losses.may_run_again(ended):
+                self._on_loss(ended, unfinished, error)
+            else:
+                self._on_death(ended, unfinished, error)
             return
         self._failed_starts = 0
         if job.kind == JobKind.MEASURE and unfinished:
@@ -315,6 +328,12 @@ class Agent:
     def close(self) -> None:
         """End the open trials as interrupted: however the search ended, no trial is left running."""
         self._interrupt(list(self.state.open))
+
+    def _on_loss(self, ended: RunningJob, unfinished: list[Recipe], error: str) -> None:
+        """Queue the recipes of a worker that died through no fault of theirs. What else it did is asked for again by itself."""
+        self.progress.lines.append(f"again: {(ended.recipe or ended.job.recipes[0]).describe()}: {error}")
+        if ended.job.kind == JobKind.MEASURE and unfinished:
+            self._queue.appendleft(PlannedJob(tuple(unfinished), ended.purpose, ended.job.why, ended.job.may_skip))
 
     def _on_death(self, ended: RunningJob, unfinished: list[Recipe], error: str) -> None:
         """Blame the recipe that the worker worked on, and queue the others again; a worker that never began blames no recipe."""
@@ -345,6 +364,7 @@ class Agent:
     def _fail(self, failure: RecipeFailed) -> None:
         self.results.record_failed(failure)
         self.state.fail(failure)
+        self.progress.lines.extend(self.state.switched_off.take_news())
 
     # ---- what the user asked for ----------------------------------------
 
