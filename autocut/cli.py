@@ -164,7 +164,7 @@ def _interrupted(words: Sequence[str], console: Console, *, is_terminated: bool)
     how = "terminated" if is_terminated else "interrupted"
     code = ExitCode.TERMINATED if is_terminated else ExitCode.INTERRUPTED
     if words[:1] == ["search"]:
-        again = shlex.join(["autocut", *words])
+        again = shlex.join(["autocut", *_without_passwords(words)])
         console.info(f"{how}; finished work is kept. Resume with:\n  {again}")
         _document_failure(console, "Interrupted", code, f"{how}; finished work is kept", again)
     else:
@@ -172,6 +172,14 @@ def _interrupted(words: Sequence[str], console: Console, *, is_terminated: bool)
         if words[:1] != ["dashboard"]:  # a dashboard ends like this, and has printed its document
             _document_failure(console, "Interrupted", code, how)
     return code
+
+
+def _without_passwords(words: Sequence[str]) -> Sequence[str]:
+    if not any("://" in word for word in words):
+        return words  # the rest takes seconds to import, and somebody waits for the end
+    from autocut.study import without_passwords
+
+    return without_passwords(words)
 
 
 def _from_click(error: click.ClickException) -> AutocutError:

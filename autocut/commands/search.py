@@ -254,10 +254,18 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
 
 def _merged(ctx: click.Context) -> list[tuple[click.Parameter, Any]]:
     return [
-        (param, ctx.params[str(param.name)])
+        (param, _without_password(param, ctx.params[str(param.name)]))
         for param in ctx.command.params
         if str(param.name) in ctx.params and param.name not in _NOT_CONFIGURATION
     ]
+
+
+def _without_password(param: click.Parameter, value: Any) -> Any:
+    if param.name != "storage" or not value:
+        return value
+    from autocut.study import public_address
+
+    return public_address(value)
 
 
 def _written(name: str, value: Any) -> str:

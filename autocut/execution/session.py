@@ -52,7 +52,7 @@ from autocut.search.state import SearchState
 from autocut.search.timesheet import Timesheet
 from autocut.search.trial_store import StudyTrialStore
 from autocut.space import Space, read_recipe
-from autocut.study import Study, create_study, stored_space, without_password
+from autocut.study import Study, create_study, stored_space, without_passwords
 from autocut.study.versions import keep_to_libraries
 
 _BEAT_EVERY_S = 1.0
@@ -135,7 +135,7 @@ class _Search:
         self.config = config
         self.study = study
         self.budget = budget
-        self.command = told_command(config)
+        self.command = told_command()
         self.session = study.begin_session(self.command, versions(found.libraries))
         proposer = Proposer(settings.space, config.sampler, config.seed, known_trials=len(study.trials()))
         self.store = StudyTrialStore(study, proposer)
@@ -300,10 +300,9 @@ def _space_of_study(space: Space, folder: Path, console: Console) -> Space:
     return known
 
 
-def told_command(config: SearchConfig) -> str:
+def told_command() -> str:
     """The command as it was typed, for the readers of a bundle: without the password of a database."""
-    words = shlex.join(["autocut", *sys.argv[1:]])
-    return words.replace(config.storage, without_password(config.storage)) if config.storage else words
+    return shlex.join(["autocut", *without_passwords(sys.argv[1:])])
 
 
 def versions(modules: Sequence[str]) -> dict[str, str]:

@@ -41,6 +41,8 @@ def open_pipeline(
     facts = study.facts
     if study.reference is None:
         raise StudyError(f"study {study.folder} must have a measured baseline, but has none", "search it a little longer")
+    if missing := [name for name in ("task_path", "threads", "price") if name not in facts]:
+        raise StudyError(f"study {study.folder} must say its {missing[0]}, but does not", "search it a little longer")
     check_libraries(study, library_versions(), mode_libraries(), trials, "or search again with --out")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(study.stages_dir / "inductor"))
     torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it

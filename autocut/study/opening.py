@@ -30,6 +30,8 @@ from autocut.study.records import SCHEMA_VERSION, Base, StudyRow, utc_now
 from autocut.study.study import Study
 
 _ADDRESS_FILE = "study.json"
+_SMALLEST_PAGE = 512
+"""SQLite takes a smaller file for an empty one, and writes to it when it is opened (3.40)."""
 _ELSEWHERE = "search into another folder: --out FOLDER"
 
 
@@ -97,8 +99,10 @@ def open_study(folder: Path) -> Study:
         if not _is_study(folder):
             raise StudyError(f"study must be a folder that autocut search made, got {str(folder)!r}", _where_studies_are(folder))
         storage_url, name = _read_address(address)
-        with open_engine(folder, storage_url) as engine, Database(engine) as database:
-            row = _stored(folder, database, name)
+        row = None
+        if storage_url is not None or (folder / DATABASE_FILE).stat().st_size >= _SMALLEST_PAGE:
+            with open_engine(folder, storage_url) as engine, Database(engine) as database:
+                row = _stored(folder, database, name)
         if row is None:
             raise StudyError(
                 f"study {folder} has a database without an autocut study in it",
@@ -173,7 +177,7 @@ def _followed(folder: Path, expected: StudyRow, storage_url: str | None) -> str 
 def _make(folder: Path, expected: StudyRow, storage_url: str | None, facts: Mapping[str, Any]) -> None:
     """Create Optuna's study with its first facts. Our row is written later, so a study with our row is complete."""
     _quiet_optuna()
-    storage = open_optuna_storage(folder, storage_url)
+    storage = open_optuna_storage(folder, storage_url, create=True)
     directions = [StudyDirection[direction.upper()] for _, direction in expected.objectives]
     try:
         made = optuna.create_study(storage=storage, study_name=expected.name, directions=directions, load_if_exists=True)

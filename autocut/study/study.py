@@ -29,6 +29,7 @@ from autocut.measurement import Cost, Measurement
 from autocut.recipe import Recipe
 from autocut.study import frames, ledger, telling
 from autocut.study.artifacts import TrialFiles
+from autocut.study.checks import checked_facts, checked_objectives
 from autocut.study.database import reading_errors, storage_errors
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
@@ -62,7 +63,7 @@ class Study:
     def __init__(self, folder: Path, row: StudyRow, study: optuna.Study, engine: Engine, lock: SearchLock | None) -> None:
         self.folder = folder
         self.name = row.name
-        self.objectives: Mapping[str, str] = MappingProxyType(dict(row.objectives))
+        self.objectives: Mapping[str, str] = MappingProxyType(checked_objectives(row.objectives))
         self.task_fingerprint = row.task_fingerprint
         self.seed = row.seed
         self.optuna = study
@@ -100,9 +101,10 @@ class Study:
     def reload(self) -> None:
         """Read the database again."""
         with self._reading(), self._database() as database:
-            rows = database.scalars(select(MeasurementRow).where(MeasurementRow.study == self.name))
-            results = {row.id: to_result(row) for row in rows}
-            finals = {row.trial: to_final(row) for row in database.scalars(select(FinalRow).where(FinalRow.study == self.name))}
+            measurement_rows = database.scalars(select(MeasurementRow).where(MeasurementRow.study == self.name))
+            results = {row.id: to_result(row, self.objectives) for row in measurement_rows}
+            final_rows = database.scalars(select(FinalRow).where(FinalRow.study == self.name))
+            finals = {row.trial: to_final(row, self.objectives) for row in final_rows}
             records = [to_record(trial, results) for trial in self.optuna.get_trials(deepcopy=False)]
         with self._memory:
             self._scores.forget()
@@ -312,7 +314,7 @@ class Study:
     def facts(self) -> dict[str, Any]:
         """The study attributes that `describe` set."""
         with self._reading():
-            return dict(self.optuna.user_attrs)
+            return checked_facts(self.optuna.user_attrs)
 
     def trials(self) -> list[TrialRecord]:
         """Return every finished trial, in the order of the numbers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,8 @@ from autocut import measurement as measurements
 from autocut.front import Final, FrontPoint
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
+from autocut.space.outside import checked_recipe
+from autocut.study.checks import checked_bundle, checked_values
 from autocut.study.records import FinalRow, MeasurementRow
 
 RECIPE = "recipe"
@@ -105,7 +107,7 @@ def to_record(trial: FrozenTrial, results: Mapping[int, ValidationResult]) -> Tr
         trial=trial.number,
         trial_id=trial._trial_id,
         state=trial.state.name,
-        recipe=Recipe(json.loads(attrs[RECIPE])) if RECIPE in attrs else None,
+        recipe=checked_recipe(json.loads(attrs[RECIPE])) if RECIPE in attrs else None,
         is_baseline=bool(attrs.get(IS_BASELINE, False)),
         reason=attrs.get(REASON),
         retry=bool(attrs.get(RETRY, False)),
@@ -117,18 +119,19 @@ def to_record(trial: FrozenTrial, results: Mapping[int, ValidationResult]) -> Tr
     )
 
 
-def to_result(row: MeasurementRow) -> ValidationResult:
-    """Read a row of the measurement table."""
-    return ValidationResult(MappingProxyType(row.values), measurements.from_json(row.document), row.worked_s)
+def to_result(row: MeasurementRow, objectives: Iterable[str] = ()) -> ValidationResult:
+    """Read a row of the measurement table. It has a value of each of `objectives`."""
+    values = MappingProxyType(checked_values(row.values, objectives))
+    return ValidationResult(values, measurements.from_json(row.document), float(row.worked_s))
 
 
-def to_final(row: FinalRow) -> Final:
-    """Read a row of the final table."""
+def to_final(row: FinalRow, objectives: Iterable[str] = ()) -> Final:
+    """Read a row of the final table. It has a value of each of `objectives`."""
     return Final(
         trial=row.trial,
-        values=MappingProxyType(row.values),
+        values=MappingProxyType(checked_values(row.values, objectives)),
         measurement=measurements.from_json(row.document),
-        bundle=row.bundle,
+        bundle=checked_bundle(row.bundle),
         bundle_sha256=row.bundle_sha256,
         verified=row.verified,
         refusal=row.refusal,
