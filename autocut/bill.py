@@ -132,7 +132,7 @@ class Bill:
         per_million = (
             f"{format_usd(self.usd_per_million)} per million predictions, {format_usd(self.untouched_usd_per_million)} untouched"
         )
-        training = "" if self.train_usd is None else f", training this recipe once {format_usd(self.train_usd)}"
+        training = "" if self.train_usd is None else f", training this recipe once {format_usd(self.train_usd)} in CPU time"
         return (
             f"{per_million}; the search cost {format_usd(self.search_usd)}{training}",
             *self._month_lines(),

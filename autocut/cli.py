@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from autocut import __version__
+from autocut.commands.again import compare, remeasure
 from autocut.commands.bundles import export, verify
 from autocut.commands.explain import explain
 from autocut.commands.front import front, select
@@ -71,7 +72,10 @@ def cli() -> None:
     """
 
 
-for _verb in (search, check, methods, front, select, explain, export, verify, ledger, report, dashboard, schema):
+_VERBS = (
+    search, check, methods, front, select, explain, export, verify, remeasure, compare, ledger, report, dashboard, schema,
+)  # fmt: skip
+for _verb in _VERBS:
     cli.add_command(_verb)
 
 
@@ -160,7 +164,7 @@ def _interrupted(words: Sequence[str], console: Console, *, is_terminated: bool)
     how = "terminated" if is_terminated else "interrupted"
     code = ExitCode.TERMINATED if is_terminated else ExitCode.INTERRUPTED
     if words[:1] == ["search"]:
-        again = shlex.join(["autocut", *words])
+        again = shlex.join(["autocut", *_without_passwords(words)])
         console.info(f"{how}; finished work is kept. Resume with:\n  {again}")
         _document_failure(console, "Interrupted", code, f"{how}; finished work is kept", again)
     else:
@@ -168,6 +172,14 @@ def _interrupted(words: Sequence[str], console: Console, *, is_terminated: bool)
         if words[:1] != ["dashboard"]:  # a dashboard ends like this, and has printed its document
             _document_failure(console, "Interrupted", code, how)
     return code
+
+
+def _without_passwords(words: Sequence[str]) -> Sequence[str]:
+    if not any("://" in word for word in words):
+        return words  # the rest takes seconds to import, and somebody waits for the end
+    from autocut.study import without_passwords
+
+    return without_passwords(words)
 
 
 def _from_click(error: click.ClickException) -> AutocutError:

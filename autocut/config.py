@@ -66,6 +66,8 @@ class SearchConfig:
     try_recipes: tuple[Path, ...] = ()
     cache_bytes: int = DEFAULT_CACHE_BYTES
     examples: bool = True
+    rehash: bool = False
+    adopt_stages: bool = False
 
     @property
     def task_path(self) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import threading
@@ -66,8 +67,9 @@ class Console:
         return Console(self._stdout or sys.stdout, self._stderr or sys.stderr)
 
     def data(self, text: str) -> None:
-        """Write a line of data to stdout."""
-        _write(self._stdout or sys.stdout, text)
+        """Write a line of data to stdout: exactly, but for a terminal, which gets no control characters."""
+        stream = self._stdout or sys.stdout
+        _write(stream, printable(text) if stream.isatty() else text)
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Write one JSON document to stdout, without colour. NaN and infinity become null, because JSON has neither."""
@@ -78,9 +80,14 @@ class Console:
         width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if (self._stdout or sys.stdout).isatty() else sys.maxsize
         self.data("\n".join(table_lines(columns, rows, width)))
 
+    def terminal_width(self) -> int | None:
+        """Return the columns of the terminal that stdout is; None where it is none."""
+        stream = self._stdout or sys.stdout
+        return shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if _is_terminal(stream) else None
+
     def info(self, text: str) -> None:
-        """Write a line that is not data to stderr."""
-        _write(self._stderr or sys.stderr, text)
+        """Write a line that is not data to stderr, without control characters: it may quote a stranger's file."""
+        _write(self._stderr or sys.stderr, printable(text))
 
     def plan(self, lines: Iterable[str]) -> None:
         """Announce what the search is going to do."""
@@ -99,7 +106,7 @@ class Console:
             for number, fault in enumerate(error.faults, start=1):
                 self.info(f"  {number}. {fault}")
                 if fault.hint:
-                    self.info(f"     {self._label('hint', '36')} {fault.hint}")
+                    self._label_line("hint", "36", fault.hint, indent="     ")
 
     def bug(self, error: BaseException) -> None:
         """Report an unexpected exception, with its traceback."""
@@ -136,13 +143,23 @@ class Console:
             thread.join()
 
     def _labelled(self, label: str, colour: str, message: str, hint: str | None) -> None:
-        self.info(f"{self._label(label, colour)} {message}")
+        self._label_line(label, colour, message)
         if hint:
-            self.info(f"{self._label('hint', '36')} {hint}")
+            self._label_line("hint", "36", hint)
 
-    def _label(self, label: str, colour: str) -> str:
-        coloured = (self._stderr or sys.stderr).isatty() and not os.environ.get("NO_COLOR")
-        return f"\x1b[1;{colour}m{label}:\x1b[0m" if coloured else f"{label}:"
+    def _label_line(self, label: str, colour: str, text: str, indent: str = "") -> None:
+        stream = self._stderr or sys.stderr
+        coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+        shown = f"\x1b[1;{colour}m{label}:\x1b[0m" if coloured else f"{label}:"
+        _write(stream, f"{indent}{shown} {printable(text)}")
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return `text` with every character escaped that moves a terminal's cursor, changes its direction, or is no character."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def table_lines(columns: Sequence[str], rows: Iterable[Sequence[object]], width: int = DEFAULT_WIDTH) -> list[str]:
@@ -152,7 +169,7 @@ def table_lines(columns: Sequence[str], rows: Iterable[Sequence[object]], width:
     from rich.rule import Rule
     from rich.table import Table
 
-    body = [[" ".join(_cell(value).split("\n")) for value in row] for row in rows]
+    body = [[" ".join(cell_text(value).split("\n")) for value in row] for row in rows]
     fixed = sum(max(map(len, cells)) + 2 for cells in list(zip(columns, *body, strict=True))[:-1])
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for index, column in enumerate(columns):
@@ -213,7 +230,7 @@ class _BarProgress:
         self._news.plain = progress_line(**self._facts)
 
     def trial_line(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(printable(text), markup=False)
 
 
 def progress_line(done: int, stopped: int, failed: int, front: int, best: str | None, stage: str | None) -> str:
@@ -267,10 +284,11 @@ def _write(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
+    """Return a value as it stands in a table: four digits of a number, a dash where there is none."""
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def _is_numeric(cell: str) -> bool:

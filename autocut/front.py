@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import moocore
 import numpy as np
@@ -21,12 +22,14 @@ Objectives = Mapping[str, str]
 
 Losses = NDArray[np.float64]
 
+PValues = Mapping[tuple[int, int], float]
+"""Pair of trials, the smaller number first -> p-value of "neither is more accurate" (`autocut.paired`)."""
+
 _MARGIN = 0.1
 """The reference point lies beyond the worst values by this share of the range, so that the ends of the front count too."""
 _SIGNIFICANT = 0.05
 """Two accuracies are different where the p-value is at most this."""
-
-
+_UNTESTED: PValues = MappingProxyType({})
 _TEST = "test"
 """Name of the locked split in `Accuracy.split`."""
 
@@ -59,8 +62,8 @@ class FrontPoint:
 
     `values` and `measurement` are the numbers that the search chose by: of the validation split, timed during the search. Front,
     ties and knee go by them. `final` has the numbers to report, of the locked test split; None until the trial is finalized.
-    `ties` are the trials whose measurements do not differ significantly from this one's. `bundle` is the folder of its verified
-    bundle.
+    `ties` are the trials whose measurements do not differ significantly from this one's, `accuracy_ties` those whose accuracies do
+    not, whatever they cost. `bundle` is the folder of its verified bundle.
     """
 
     trial: int
@@ -71,6 +74,7 @@ class FrontPoint:
     bundle: str | None
     ties: tuple[int, ...] = ()
     final: Final | None = None
+    accuracy_ties: tuple[int, ...] = ()
 
     @property
     def tested(self) -> Final | None:
@@ -83,40 +87,48 @@ class FrontPoint:
         return None if self.tested is None else self.tested.values["accuracy"] - self.values["accuracy"]
 
 
-def non_dominated(points: Sequence[FrontPoint], objectives: Objectives) -> list[FrontPoint]:
-    """Return the points that none other beats, in the given order, with their ties.
+def non_dominated(points: Sequence[FrontPoint], objectives: Objectives, p_values: PValues = _UNTESTED) -> list[FrontPoint]:
+    """Return the points that none other beats, in the given order, with their ties (see `with_ties`).
 
     A point beats another if it is worse on no objective and better on at least one. Points with equal values are kept together.
     This ignores whether a difference is significant: `ties` says that.
     """
+    return with_ties(unbeaten(points, objectives), objectives, p_values)
+
+
+def unbeaten(points: Sequence[FrontPoint], objectives: Objectives) -> list[FrontPoint]:
+    """Return what `non_dominated` returns, with the ties that the points have."""
     finite, losses = _finite(points, objectives)
     if not finite:
         return []
     keep = moocore.is_nondominated(losses, keep_weakly=True)
-    return with_ties([point for point, kept in zip(finite, keep, strict=True) if kept], objectives)
+    return [point for point, kept in zip(finite, keep, strict=True) if kept]
 
 
-def with_ties(points: Sequence[FrontPoint], objectives: Objectives) -> list[FrontPoint]:
+def with_ties(points: Sequence[FrontPoint], objectives: Objectives, p_values: PValues = _UNTESTED) -> list[FrontPoint]:
     """Return the points with `ties` set: the trials of the other points that are tied with it on every objective.
 
-    - Accuracy: two points are tied if their paired differences to the untouched model overlap. A point is tied with the untouched
-      model itself if the paired test gives p > 0.05.
+    - Accuracy: two points are tied if `p_values` has more than 0.05 for them. A pair that is not in there is tied if the paired
+      differences to the untouched model overlap; with the untouched model itself, if the recorded test gives p > 0.05.
     - Latency, money and speed-up: two points are tied if the intervals of their speed-ups overlap.
     - Values without an interval, such as sizes: two points are tied if they are equal.
 
     Numbers of different splits are never tied.
     """
     if len(points) < 2:
-        return [replace(point, ties=()) for point in points]
+        return [replace(point, ties=(), accuracy_ties=()) for point in points]
     splits = np.array([point.measurement.accuracy.split for point in points])
-    tied = np.equal.outer(splits, splits)
+    as_accurate = np.equal.outer(splits, splits) & _tied_accuracy(points, p_values)
+    np.fill_diagonal(as_accurate, val=False)
+    tied = as_accurate if "accuracy" in objectives else np.equal.outer(splits, splits) & ~np.eye(len(points), dtype=bool)
     for name in objectives:
-        spread = _INTERVALS.get(name, _exact(name))
-        tied &= _tied_accuracy(points) if name == "accuracy" else _overlaps([spread(point) for point in points])
-    np.fill_diagonal(tied, val=False)
-    trials = [point.trial for point in points]
+        if name != "accuracy":
+            spread = _INTERVALS.get(name, _exact(name))
+            tied = tied & _overlaps([spread(point) for point in points])
+    trials = np.array([point.trial for point in points])
     return [
-        replace(point, ties=tuple(trials[other] for other in np.flatnonzero(row))) for point, row in zip(points, tied, strict=True)
+        replace(point, ties=tuple(trials[row].tolist()), accuracy_ties=tuple(trials[accurate].tolist()))
+        for point, row, accurate in zip(points, tied, as_accurate, strict=True)
     ]
 
 
@@ -174,7 +186,7 @@ def knee(points: Sequence[FrontPoint], objectives: Objectives) -> FrontPoint:
     References:
         Das 1999, "On characterizing the knee of the Pareto curve".
     """
-    front = non_dominated(points, objectives)
+    front = unbeaten(points, objectives)
     if not front:
         raise NoResultError("a knee needs at least one point, got none")
     _, losses = _finite(front, objectives)
@@ -200,7 +212,7 @@ def _finite(points: Sequence[FrontPoint], objectives: Objectives) -> tuple[list[
     return [point for point, kept in zip(points, usable, strict=True) if kept], values[usable] * objective_signs(objectives)
 
 
-def _tied_accuracy(points: Sequence[FrontPoint]) -> NDArray[np.bool_]:
+def _tied_accuracy(points: Sequence[FrontPoint], p_values: PValues) -> NDArray[np.bool_]:
     accuracies = [point.measurement.accuracy for point in points]
     paired = all(accuracy.difference is not None for accuracy in accuracies)
     tied = _overlaps([accuracy.difference if paired and accuracy.difference else accuracy.metric for accuracy in accuracies])
@@ -209,6 +221,11 @@ def _tied_accuracy(points: Sequence[FrontPoint]) -> NDArray[np.bool_]:
             for other, accuracy in enumerate(accuracies):
                 if accuracy.p_value is not None:
                     tied[at, other] = tied[other, at] = accuracy.p_value > _SIGNIFICANT
+    places = {point.trial: at for at, point in enumerate(points)}
+    for (one, other), p_value in p_values.items():
+        if one in places and other in places:
+            at, beside = places[one], places[other]
+            tied[at, beside] = tied[beside, at] = p_value > _SIGNIFICANT
     return tied
 
 

@@ -149,7 +149,8 @@ class Measurement:
 class Measured:
     """What a recipe gave and cost on the validation split. `lineage` has the keys of the stages that made the model.
 
-    `train_seconds` is the time to train this recipe with an empty cache. `structure` identifies what the latency depends on.
+    `train_seconds` is what training this recipe with an empty cache takes one process alone: CPU seconds, divided by its threads.
+    `structure` identifies what the latency depends on.
     """
 
     measurement: Measurement

@@ -3,10 +3,84 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
+from autocut.errors import InputError
+
+LOCK_DIR = "AUTOCUT_LOCK_DIR"
+_USUAL_PLACE = Path("/tmp")  # a folder of the user's own in it
+
+_NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "lustre", "gpfs", "glusterfs")
+_CONTAINER_MARKS = (".dockerenv", "run/.containerenv")
+
 
 def node_folder() -> Path:
-    """Return the folder, on this machine's own disk, of what all searches of this user on this machine share, such as locks."""
-    return Path(tempfile.gettempdir()) / f"autocut-{os.getuid()}"
+    """Return the folder, on this machine's own disk, of what all searches of this user on this machine share, such as locks.
+
+    It is the one that AUTOCUT_LOCK_DIR names, else `/tmp/autocut-UID`, whatever TMPDIR says: two searches with different temporary
+    folders still run on the same cores. Containers have a `/tmp` of their own. Where several of one host run searches, mount one
+    folder of the host into each, and name it by AUTOCUT_LOCK_DIR.
+
+    Raises:
+        InputError: the folder cannot be made, or does not belong to this user.
+    """
+    if named := os.environ.get(LOCK_DIR):
+        folder = Path(named).absolute()
+        return _made(folder, 0o1777, f"{LOCK_DIR} must be a folder that can be written, got {named!r}", "choose another folder")
+    place = _USUAL_PLACE if os.access(_USUAL_PLACE, os.W_OK) else Path(tempfile.gettempdir())
+    folder = _made(
+        place / f"autocut-{os.getuid()}", 0o700, f"locks must have a folder in {place}", f"name another one: {LOCK_DIR}=FOLDER"
+    )
+    if folder.stat().st_uid != os.getuid():
+        raise InputError(f"lock folder {folder} must belong to this user", f"name another one: {LOCK_DIR}=FOLDER")
+    return folder
+
+
+def _made(folder: Path, mode: int, rule: str, hint: str) -> Path:
+    try:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(mode)
+    except OSError as error:
+        raise InputError(f"{rule}: {error.strerror}", hint) from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{rule}: it is read-only", hint)
+    return folder
+
+
+def open_lock_file(path: Path) -> int:
+    """Open a lock file, made where it is missing, and return its descriptor. Whoever may write into its folder may lock it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    found = os.fstat(descriptor)
+    if LOCK_DIR in os.environ and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) != 0o666:  # the umask has its say
+        os.fchmod(descriptor, 0o666)
+    return descriptor
+
+
+def lock_reach(root: Path = Path("/")) -> str | None:
+    """Say where the locks of this machine do not reach, or reach too far; None where every search on it is seen.
+
+    Args:
+        root: Of the file system whose `/proc/mounts` and marks of containers are read.
+    """
+    folder = node_folder()
+    kind = _file_system(folder, root / "proc/mounts")
+    if kind in _NETWORK_DISKS or kind.startswith("fuse."):
+        return (
+            f"locks: {folder} is on a network disk ({kind}), where they may not hold; {LOCK_DIR}=FOLDER names one of this machine"
+        )
+    if LOCK_DIR not in os.environ and any((root / mark).exists() for mark in _CONTAINER_MARKS):
+        return f"locks: {folder} is of this container alone; {LOCK_DIR}=FOLDER names one that other containers of this host share"
+    return None
+
+
+def _file_system(folder: Path, mounts: Path) -> str:
+    """Return the kind of the file system that `folder` is on, empty where the kernel does not tell."""
+    try:
+        rows = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return ""
+    around = [(len(place), kind) for place, kind in rows if folder.resolve().is_relative_to(place)]
+    return max(around, default=(0, ""))[1]

@@ -233,7 +233,12 @@ def usd_per_million(price_per_hour: float, throughput_per_s: float, utilization:
 
 
 def usd_for(price: Price, seconds: float) -> float:
-    """Return the price of `seconds` of training or searching. A machine that trains is busy, so utilization does not count."""
+    """Return the price of `seconds` of training or searching. A machine that trains is busy, so utilization does not count.
+
+    A training is charged as serving is: one process with the whole machine (`Price`). So its seconds are those that it takes alone,
+    CPU seconds divided by its threads, and not by the processors: a share of the machine would be another currency than that of
+    predictions, and than that of stages of an earlier autocut, which have wall seconds. A search is charged its wall seconds.
+    """
     return price.usd_per_hour * seconds / _HOUR_S
 
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 Value = str | int | float | bool
 Lowering = tuple[str, str]
-"""(dtype, compile mode): how the weights are stored and run."""
+"""(dtype, compile mode): how the weights are stored and run. A dtype such as ``int8_static:4`` keeps 4 layers in float."""
 
 IDENTITY: Mapping[str, Value] = MappingProxyType(
     {
@@ -27,8 +27,16 @@ IDENTITY: Mapping[str, Value] = MappingProxyType(
 
 PARENT_RATIO = "prune.parent_ratio"
 """Iterative pruning: prune to this ratio, train, prune on to `prune.ratio`, train again."""
+KEEP_FLOAT = "quantize.keep_float"
+"""How many layers stay float: those whose quantization deviates the most. A recipe leaves 0 out."""
 SWITCHES: Mapping[str, str] = MappingProxyType(
-    {"prune": "prune.method", "train": "train.epochs", "curriculum": "curriculum.schedule", "distill": "distill.loss"}
+    {
+        "prune": "prune.method",
+        "train": "train.epochs",
+        "curriculum": "curriculum.schedule",
+        "distill": "distill.loss",
+        "quantize": "quantize.dtype",
+    }
 )
 """The setting that switches a stage on. At the untouched model's value, the other settings of the stage have no effect."""
 PREFIX_STAGES = ("prune", "train", "curriculum", "distill")
@@ -120,10 +128,13 @@ class Recipe(Mapping[str, Value]):
     @property
     def lowering(self) -> Lowering:
         """(dtype, compile mode): the settings that decide how the weights are run."""
-        return str(self["quantize.dtype"]), str(self["compile.mode"])
+        return with_kept(str(self["quantize.dtype"]), int(self.get(KEEP_FLOAT, 0))), str(self["compile.mode"])
 
     def with_lowering(self, dtype: str, mode: str) -> Recipe:
         """Return the same prefix with another lowering."""
+        dtype, kept = without_kept(dtype)
+        if kept or KEEP_FLOAT in self._settings:
+            return Recipe({**self._settings, "quantize.dtype": dtype, "compile.mode": mode, KEEP_FLOAT: kept})
         return Recipe._of({**self._settings, "quantize.dtype": dtype, "compile.mode": mode})
 
     def changes(self, name: str) -> bool:
@@ -135,9 +146,39 @@ class Recipe(Mapping[str, Value]):
         """Whether the recipe trains the model."""
         return int(self["train.epochs"]) > 0
 
+    @property
+    def untouched_trained_alike(self) -> Recipe:
+        """The untouched model trained for as many epochs at the same learning rate, and not cut: what training alone brings."""
+        return Recipe(self.settings("train"))
+
+    @property
+    def only_trains_on(self) -> bool:
+        """Whether the recipe does nothing but train the untouched model on, as people do by hand."""
+        return self.is_trained and self == self.untouched_trained_alike
+
     def describe(self) -> str:
         """Return one short line with the changed settings, such as ``structured 0.5 + 4 epochs + int8_static + onnxruntime``."""
         return " + ".join(_words(self)) or "untouched"
+
+
+def baseline_words(recipe: Recipe) -> str:
+    """Return what kind of baseline `recipe` is, for people who read a list of trials."""
+    if not recipe.only_trains_on:
+        return "baseline"
+    word = "epoch" if recipe["train.epochs"] == 1 else "epochs"
+    how = f"{word} from scratch" if recipe.changes("train.start") else f"more {word}"
+    return f"baseline: untouched, trained {recipe['train.epochs']} {how}"
+
+
+def with_kept(dtype: str, kept: int) -> str:
+    """Return how a lowering spells `dtype` with `kept` layers in float: ``int8_static:4``."""
+    return f"{dtype}:{kept}" if kept else dtype
+
+
+def without_kept(dtype: str) -> tuple[str, int]:
+    """Return the dtype of a lowering, as it is registered, and how many layers it keeps in float."""
+    name, _, kept = dtype.partition(":")
+    return name, int(kept or 0)
 
 
 def changed_settings(recipe: Recipe) -> dict[str, Value]:
@@ -158,6 +199,8 @@ def _rounded(value: Value) -> Value:
 
 def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:
     if name == PARENT_RATIO and (_is_off("train", settings) or float(settings[name]) >= float(settings.get("prune.ratio", 0))):
+        return True
+    if name == KEEP_FLOAT and not settings[name]:
         return True
     stage = name.partition(".")[0]
     return stage in SWITCHES and name != SWITCHES[stage] and _is_off(stage, settings)
@@ -181,7 +224,7 @@ def _words(recipe: Recipe) -> Iterable[str]:
             strength = _number(recipe, "distill.temperature", " T=") + _number(recipe, "distill.alpha", " alpha=")
             yield f"distill {recipe['distill.loss']}{strength}"
     if recipe.changes("quantize.dtype"):
-        yield str(recipe["quantize.dtype"])
+        yield f"{recipe['quantize.dtype']}" + (f" but {recipe[KEEP_FLOAT]} layers" if KEEP_FLOAT in recipe else "")
     if recipe.changes("compile.mode"):
         yield str(recipe["compile.mode"])
 

@@ -36,7 +36,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("latency_ms", "minimize", "median of one call at the first serving batch size"),
             Metric("size_bytes", "minimize", "the exported model on disk"),
             Metric("compressed_size_bytes", "minimize", "the exported model in a zip archive"),
-            Metric("train_usd", "minimize", "price of training this recipe once, nothing cached"),
+            Metric("train_usd", "minimize", "price of training this recipe once by its CPU seconds, nothing cached"),
             Metric("speedup", "maximize", "throughput against the untouched model at the largest serving batch size"),
         )
     }
@@ -64,7 +64,7 @@ def values_of(measurement: Measurement, reference: Cost, price: Price, train_sec
         measurement: Measurement of the trial.
         reference: Cost of the untouched model of the same study.
         price: Price of the machine that serves.
-        train_seconds: Time to train the recipe with an empty cache.
+        train_seconds: CPU seconds by thread to train the recipe with an empty cache.
 
     Raises:
         StudyError: `reference` was measured at other batch sizes.

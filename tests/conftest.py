@@ -1,10 +1,13 @@
 """For every test: one thread, so that what runs beside it does not decide how long it takes."""
 
 import os
+import tempfile
 import textwrap
+from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("AUTOCUT_KEY_FILE", str(Path(tempfile.gettempdir()) / f"autocut-tests-{os.getuid()}" / "stage.key"))
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 

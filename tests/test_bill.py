@@ -48,7 +48,7 @@ def test_nobody_told_a_month_so_nothing_is_said_about_it():
 
     assert (bill.usd_per_month, bill.saved_usd_per_month, bill.break_even_days) == (None, None, None)
     assert bill.lines == (
-        "$0.500 per million predictions, $2.00 untouched; the search cost $3.00, training this recipe once $0.200",
+        "$0.500 per million predictions, $2.00 untouched; the search cost $3.00, training this recipe once $0.200 in CPU time",
         "the search has paid for itself after 2,000,000 predictions",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import shlex
 import signal
@@ -27,11 +28,11 @@ from autocut.price import Host
 from autocut.recipe import Recipe
 
 KNOWN = {
-    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor"),
-    "curriculum.schedule": ("none", "linear", "sqrt", "exponential", "step"),
+    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor", "low_rank", "depth"),
+    "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step"),
     "curriculum.order": ("easy_first", "random"),
-    "distill.loss": ("none", "kl", "kl_zscore", "kl_sigmoid", "mse"),
-    "quantize.dtype": ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight_only"),
+    "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse"),
+    "quantize.dtype": ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"),
     "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime", "openvino"),
 }
 SAME = Interval(1.0, 1.0, 1.0)
@@ -95,6 +96,14 @@ class FakeStudy:
         """No trial has failed."""
         return {}
 
+    def looks(self):
+        """Two."""
+        return ["finalization", "export"]
+
+    def untested(self):
+        """Not one."""
+        return ()
+
     def ledger(self):
         """Twice as much training as compiling."""
         return {
@@ -145,7 +154,7 @@ def searches(room, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     digits = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
     monkeypatch.setattr(
-        "autocut.execution.preflight.preflight", lambda task, ask, meanwhile, *, trains: meanwhile() or Preflight(KNOWN, {}, digits)
+        "autocut.execution.preflight.preflight", lambda task, ask, meanwhile, **more: meanwhile() or Preflight(KNOWN, {}, digits)
     )
     monkeypatch.setattr("autocut.stages.methods.known_methods", lambda: KNOWN)
     monkeypatch.setattr("autocut.task.file.compile_task_file", lambda path: None)
@@ -455,8 +464,10 @@ def test_each_split_has_a_column_of_its_own(searches, room, capsys):
     room("autocut.study", open_study=lambda folder: FakeStudy([POINTS[0], replace(POINTS[1], final=final), POINTS[2]]))
 
     assert cli.main(["front", "studies/digits"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
 
+    assert "2 looks at the locked test split so far; it chose nothing" in shown.err
     assert lines[0].split()[1:6] == ["accuracy", "(validation)", "accuracy", "(test)", "shrinkage"]
     assert [line.split()[:4] for line in lines[2:]] == [
         ["0", "0.98", "-", "-"],
@@ -473,7 +484,7 @@ def test_front_json_is_one_document_of_the_agreed_shape(searches, capsys):
     assert document["schema_version"] == 1
     assert document["objectives"] == {"accuracy": "maximize", "usd_per_million": "minimize"}
     assert [each["trial"] for each in document["points"]] == [7, 9]
-    fields = {"trial", "recipe", "values", "measurement", "is_baseline", "bundle", "ties"}
+    fields = {"trial", "recipe", "values", "measurement", "is_baseline", "bundle", "ties", "accuracy_ties"}
     assert set(document["points"][0]) == fields | {"final", "shrinkage"}
     assert document["points"][0]["measurement"]["accuracy"]["metric"] == {"value": 0.97, "low": 0.95, "high": 0.98}
     assert document["baseline"]["trial"] == 0
@@ -624,3 +635,54 @@ def test_dashboard_prints_its_address(room, capsys):
     room("autocut.report.dashboard", serve=lambda folder, port, on_ready: on_ready(f"http://127.0.0.1:{port}"))
     assert cli.main(["dashboard", "studies/digits", "--port", "9000"]) == 0
     assert capsys.readouterr().out == "http://127.0.0.1:9000\n"
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self):
+        """Yes."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("words", "on_terminal", "is_drawn"),
+    [("", True, True), ("", False, False), ("--no-plot", True, False), ("--plot", False, True)],
+)
+def test_front_is_drawn_on_a_terminal_or_where_it_is_asked_for(searches, monkeypatch, words, on_terminal, is_drawn):
+    """A program that reads the table gets the table alone."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", shown := Terminal() if on_terminal else io.StringIO())
+
+    assert cli.main(["front", "studies/digits", *words.split()]) == 0
+    assert ("u untouched model" in shown.getvalue()) == is_drawn
+
+
+def test_front_names_three_picks_and_select_takes_one(searches, capsys):
+    """The same trials in words, in the document, and as a choice."""
+    assert cli.main(["front", "studies/digits"]) == 0
+    shown = capsys.readouterr().err
+    assert "balanced  trial 7: the knee of the front" in shown
+    assert "test split" not in shown  # nothing here was tested
+    assert cli.main(["front", "studies/digits", "--json"]) == 0
+    picks = {pick["name"]: pick["trial"] for pick in json.loads(capsys.readouterr().out)["picks"]}
+
+    assert list(picks) == ["quality", "balanced", "compact"]
+    for name, trial in picks.items():
+        assert cli.main(["select", "studies/digits", "--pick", name, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert (document["point"]["trial"], document["reason"].split()[0]) == (trial, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--pick balanced --knee", "--pick must stand without --knee and --minimize, got --pick balanced --knee"),
+        ("--pick balanced --minimize size", "got --pick balanced --minimize size"),
+        ("--pick balance", "pick must be one of balanced, compact, quality, got 'balance'"),
+    ],
+)
+def test_a_pick_that_contradicts_another_flag_is_refused(searches, capsys, words, message):
+    """One answer a question."""
+    assert cli.main(["select", "studies/digits", *words.split()]) == 2
+    assert message in capsys.readouterr().err

@@ -34,6 +34,29 @@ def console(streams):
     return Console(*streams)
 
 
+@pytest.mark.parametrize("nasty", ["\x1b[2J", "\r", "\x85", "\u202e", "\x00", "\udcff"])
+def test_no_control_character_reaches_a_terminal(nasty):
+    """A message may quote a stranger's file, and a table may show it."""
+    out, err = Terminal(), Terminal()
+    console = Console(out, err)
+    console.error(FaultsError(f"file {nasty}", [Fault(nasty, nasty, nasty)]))
+    console.warning(nasty, nasty)
+    console.info(nasty)
+    console.data(nasty)
+    console.table(["name", "words"], [(nasty, nasty)])
+
+    told = (out.getvalue() + err.getvalue()).replace("\x1b[1;31m", "").replace("\x1b[1;33m", "").replace("\x1b[1;36m", "")
+    assert nasty not in told.replace("\x1b[0m", "")
+    assert told.count(nasty.encode("unicode_escape").decode()) == 10
+
+
+def test_data_for_a_file_is_exact(console, streams):
+    """A program may read a path with any character."""
+    console.data("a\x1bb")
+
+    assert streams[0].getvalue() == "a\x1bb\n"
+
+
 def test_data_and_messages_use_different_streams(console, streams):
     """`autocut front | jq` must see data alone."""
     console.data("data")

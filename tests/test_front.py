@@ -216,3 +216,12 @@ def test_values_that_are_no_numbers_are_never_on_the_front():
     assert [point.trial for point in non_dominated(points, TWO)] == [1]
     assert hypervolume_contributions(points, TWO)[0] == 0
     assert non_dominated(points[:1], TWO) == []
+
+
+def test_a_paired_test_overrules_the_intervals():
+    """They overlap, but the scores tell the two apart; points without a test keep theirs. The cost decides nothing here."""
+    points = [a_point(0, 0.90, 2.0, difference=0.0, spread=0.02), a_point(1, 0.89, 1.0, difference=-0.01, spread=0.02)]
+
+    assert [point.accuracy_ties for point in with_ties(points, TWO)] == [(1,), (0,)]
+    assert [point.accuracy_ties for point in with_ties(points, TWO, {(0, 1): 0.04})] == [(), ()]
+    assert [point.accuracy_ties for point in with_ties(points, TWO, {(0, 1): 0.06, (1, 7): 0.0})] == [(1,), (0,)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocut.recipe import IDENTITY, PARENT_RATIO, Recipe, changed_settings
+from autocut.recipe import IDENTITY, PARENT_RATIO, UNTOUCHED, Recipe, changed_settings
 
 SETTINGS = st.fixed_dictionaries(
     {},
@@ -122,6 +122,26 @@ def test_two_recipes_that_differ_in_a_number_do_not_look_alike():
         }
     )
     assert recipe.describe() == "8 epochs lr x0.3 + curriculum linear easy_first from 0.25 + distill kl T=4 alpha=0.9"
+
+
+def test_layers_in_float_are_part_of_the_lowering():
+    """They decide neither weights nor structure, and a lowering names them by itself."""
+    recipe = Recipe({"quantize.dtype": "int8_static", "quantize.keep_float": 4, "compile.mode": "onnxruntime"})
+
+    assert recipe.lowering == ("int8_static:4", "onnxruntime")
+    assert UNTOUCHED.with_lowering(*recipe.lowering) == recipe != UNTOUCHED.with_lowering("int8_static", "onnxruntime")
+    assert recipe.with_lowering("int8_static", "onnxruntime") == UNTOUCHED.with_lowering("int8_static", "onnxruntime")
+    assert recipe.prefix == UNTOUCHED
+    assert recipe.describe() == "int8_static but 4 layers + onnxruntime"
+
+
+def test_no_layer_in_float_makes_the_recipe_that_it_was_before_there_was_a_choice():
+    """Studies and bundles of before are found again by their fingerprint."""
+    old = Recipe({"quantize.dtype": "int8_static", "compile.mode": "onnxruntime"})
+
+    assert Recipe({**old, "quantize.keep_float": 0}).canonical_json() == old.canonical_json()
+    assert old.fingerprint == "8db2439d8ef7"
+    assert Recipe({"quantize.keep_float": 4}) == UNTOUCHED
 
 
 def test_a_recipe_cannot_be_changed():

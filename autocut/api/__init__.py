@@ -15,7 +15,7 @@ a study runs in the calling process. Options that are left out come from `AUTOCU
 
 from __future__ import annotations
 
-from autocut.api.calls import check, search, verify
+from autocut.api.calls import check, compare, remeasure, search, verify
 from autocut.api.opened_study import OpenedStudy, open_study
 
-__all__ = ["OpenedStudy", "check", "open_study", "search", "verify"]
+__all__ = ["OpenedStudy", "check", "compare", "open_study", "remeasure", "search", "verify"]

@@ -12,6 +12,7 @@ from autocut.api.task_source import task_file
 from autocut.errors import Fault
 
 if TYPE_CHECKING:
+    from autocut.schemas.attribution import CompareDocument, RemeasureDocument
     from autocut.schemas.bundles import VerifyDocument
     from autocut.task.task import Task
 
@@ -23,7 +24,7 @@ class SearchOptions(TypedDict, total=False):
     """Options of `search`, as the flags of `autocut search` of the same names, which `autocut search --help` describes.
 
     `max_accuracy_drop` is a number of points: 0.01 is one percentage point of a metric between 0 and 1. `price_per_hour` is in US
-    dollars. `cache_size` is in bytes.
+    dollars, `grid_intensity` in grams of CO2 per kWh. `cache_size` is in bytes.
     """
 
     space: str
@@ -37,10 +38,14 @@ class SearchOptions(TypedDict, total=False):
     instance: str
     price_per_hour: float
     utilization: float
+    requests_per_month: float
+    grid_intensity: float
     limit: Sequence[str]
     max_accuracy_drop: Amount
     cache_size: Amount
     examples: bool
+    rehash: bool
+    adopt_stages: bool
 
 
 def search(
@@ -96,3 +101,42 @@ def verify(bundle: str | Path, *, quiet: bool = False) -> VerifyDocument:
     from autocut.schemas.bundles import VerifyDocument
 
     return VerifyDocument.model_validate(run(["verify", str(bundle)], quiet=quiet, may_lack_a_result=True))
+
+
+def remeasure(
+    target: str | Path,
+    *,
+    threads: int | None = None,
+    instance: str | None = None,
+    price_per_hour: float | None = None,
+    quiet: bool = False,
+) -> RemeasureDocument:
+    """Measure a bundle, or every verified bundle of a study, on this machine, and return the claims beside what was found.
+
+    Args:
+        target: Folder of a bundle or of a study. A study keeps what was found.
+        threads: Threads of a call; None: as each bundle was measured.
+        instance: Instance of the price sheet whose price this machine has.
+        price_per_hour: US dollars per hour of this machine.
+        quiet: Whether to keep what is being done off stderr.
+
+    Raises:
+        BundleError, StudyError: The folder is neither.
+        NoResultError: The study has no verified bundle. A bundle that does not run raises nothing: it has a `failure`.
+    """
+    from autocut.schemas.attribution import RemeasureDocument
+
+    options = flags({"threads": threads, "instance": instance, "price_per_hour": price_per_hour})
+    return RemeasureDocument.model_validate(run(["remeasure", str(target), *options], quiet=quiet, may_lack_a_result=True))
+
+
+def compare(a: str | Path, b: str | Path, *, threads: int | None = None, quiet: bool = False) -> CompareDocument:
+    """Compare two bundles, which are measured by turns now, or two studies, by what they have measured.
+
+    Raises:
+        InputError: One is a bundle and the other a study, or two bundles take other inputs.
+        NoResultError: A bundle does not run here.
+    """
+    from autocut.schemas.attribution import CompareDocument
+
+    return CompareDocument.model_validate(run(["compare", str(a), str(b), *flags({"threads": threads})], quiet=quiet))

@@ -83,7 +83,8 @@ class OpenedStudy:
         beaten = baseline is not None and baseline.trial not in {point.trial for point in points}
         candidates = [*points, baseline] if beaten and baseline is not None else points
         parsed = [parse_limit(bound) for bound in bounds]
-        return select_point(candidates, max_accuracy_drop=max_accuracy_drop, limits=parsed, minimize=minimize, **choice)
+        asked: dict[str, Any] = {"max_accuracy_drop": max_accuracy_drop, "limits": parsed, "minimize": minimize}
+        return select_point(candidates, measured=self.points(), **asked, **choice)
 
     def export(self, trial: int | FrontPoint, to: str | Path, *, examples: bool | None = None, quiet: bool = False) -> Path:
         """Write the model of one trial as a bundle, and return its folder.

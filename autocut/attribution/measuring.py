@@ -49,7 +49,7 @@ def measure_evidence(study: Study, recipe: Recipe, evidence: Evidence, budget_s:
     if not wanted and not _unpaired(recipe, evidence):
         return evidence
     limit = _Limit(study, time.monotonic() + budget_s)
-    pipeline = open_pipeline(study, limit.on_event, limit.is_over)
+    pipeline = open_pipeline(study, study.trials(), limit.on_event, limit.is_over)
     trained = {known.prefix for known in evidence.known}
     for rung in sorted(wanted, key=lambda rung: rung.is_trained and rung.prefix not in trained):
         evidence = _with_rung(study, pipeline, limit, rung, evidence, tell)

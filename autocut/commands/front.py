@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ import click
 
 from autocut.budget import format_size, format_usd
 from autocut.commands.verb import JSON, PERCENT, SIZE, verb
-from autocut.console import Console
+from autocut.console import DEFAULT_WIDTH, Console, cell_text
 from autocut.errors import InputError, NoResultError
+from autocut.recipe import UNTOUCHED, baseline_words
 
 if TYPE_CHECKING:
     from autocut.front import Final, FrontPoint
+    from autocut.picks import NamedPick
     from autocut.study import Study
 
 STUDY = click.argument("study", type=click.Path(path_type=Path))
@@ -26,21 +29,25 @@ STUDY = click.argument("study", type=click.Path(path_type=Path))
     "autocut front studies/digits",
     "autocut front studies/digits --json",
     "autocut front studies/digits --all --csv",
+    "autocut front studies/digits --plot",
 )
 @STUDY
 @JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, one row a trial.")
 @click.option("--all", "everything", is_flag=True, help="Every completed trial, not the front alone.")
+@click.option("--plot/--no-plot", default=None, help="Draw the front above its table.  [default: on a terminal]")
 @click.pass_obj
-def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything: bool) -> int:
-    """Print the front of STUDY: the measurements that none other beats. Baselines are marked."""
+def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything: bool, plot: bool | None) -> int:
+    """Print the front of STUDY: the measurements that none other beats, and three picks. Baselines are marked."""
     if as_json and as_csv:
         raise InputError("output must be either --json or --csv, got both", "leave one out")
+    if plot and (as_json or as_csv):
+        raise InputError("--plot must stand without --json and --csv, got both", "leave one out")
     from autocut.study import open_study
 
     opened = open_study(study)
     if not as_csv:
-        print_front(opened, console, as_json=as_json, everything=everything)
+        print_front(opened, console, as_json=as_json, everything=everything, plot=plot)
         return 0
     frame = opened.to_frame()
     if not everything:
@@ -55,13 +62,17 @@ def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything
     "autocut select studies/digits --max-accuracy-drop 1% --minimize cost",
     "autocut select studies/digits --max-latency-ms 5 --max-size 5MB",
     "autocut select studies/digits --knee --json",
+    "autocut select studies/digits --pick balanced",
+    "autocut select studies/digits --max-accuracy-drop 5% --confident",
 )
 @STUDY
 @click.option("--max-accuracy-drop", type=PERCENT, help="Points of the metric that may be lost against the untouched model: 1%.")
+@click.option("--confident", is_flag=True, help="The drop must be kept by the worse end of its 95% interval, not by its middle.")
 @click.option("--max-latency-ms", type=click.FloatRange(0, min_open=True), help="Median latency at the first serving batch size.")
 @click.option("--max-size", type=SIZE, help="Size of the exported model: 5MB.")
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT", help="Any other bound: 'usd_per_million<=0.1'. Repeatable.")
 @click.option("--minimize", help="cost, latency, size, training, or the name of a value.  [default: cost]")
+@click.option("--pick", metavar="quality|balanced|compact", help="A choice with a name: `autocut front` shows all three.")
 @click.option("--knee", is_flag=True, help="The point after which saving more starts to cost most accuracy.")
 @JSON
 @click.pass_obj
@@ -79,42 +90,64 @@ def select(
     from autocut.attribution.evidence import read_evidence
     from autocut.attribution.knobs import knob_sentence
     from autocut.bill import bill_lines, point_bill, price_note
-    from autocut.deploy.select import select_point
+    from autocut.deploy.select import doubt, select_point
+    from autocut.gains import with_untouched
+    from autocut.picks import cost_of
     from autocut.score import parse_limit
     from autocut.study import open_study
 
     bounds = [*limits]
     bounds += [f"latency_ms<={max_latency_ms}"] if max_latency_ms is not None else []
     bounds += [f"size_bytes<={max_size}"] if max_size is not None else []
+    if choice["pick"] is not None and (choice["knee"] or choice["minimize"] is not None):
+        other = "--knee" if choice["knee"] else f"--minimize {choice['minimize']}"
+        raise InputError(f"--pick must stand without --knee and --minimize, got --pick {choice['pick']} {other}", "leave one out")
     opened = open_study(study)
-    points = opened.front()
     baseline = _untouched(opened)
-    candidates = points if baseline is None or baseline.trial in {point.trial for point in points} else [*points, baseline]
-    selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], **choice)
+    measured = opened.points()
+    candidates = with_untouched(opened.front(), measured)
+    if choice["pick"] is not None:
+        choice["minimize"] = cost_of(opened.objectives)
+        if choice["max_accuracy_drop"] is None:
+            choice["allowed_drop"] = opened.facts.get("max_accuracy_drop")
+    selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], measured=measured, **choice)
     knobs = knob_sentence(read_evidence(opened), study, selection.point.trial, selection.point.recipe)
+    contradiction = doubt(selection.point, baseline, choice["max_accuracy_drop"])
     money = opened.facts, opened.spent_s(), baseline, selection.point
     if as_json:
         bill = point_bill(*money)
         described = {"reason": selection.reason, "knobs": knobs, "point": _point_document(selection.point)}
-        told = {"bill": None if bill is None else bill.document, "price_note": price_note(opened.facts)}
+        told = {
+            "bill": None if bill is None else bill.document,
+            "price_note": price_note(opened.facts),
+            "doubt": contradiction,
+            "looks": len(opened.looks()),
+        }
         console.document({"schema_version": 1, "study": opened.name, **described, **told})
         return 0
     _print_points([selection.point], console)
     note = price_note(opened.facts)
-    console.data("\n".join(["", selection.reason, knobs, *bill_lines(*money), *([note] if note else [])]))
+    console.data("\n".join(["", selection.reason, knobs, *bill_lines(*money), *(line for line in (contradiction, note) if line)]))
+    if selection.point.tested:
+        console.info(_looks_note(opened))
     console.info(f"take it: autocut export {study} --trial {selection.point.trial} --to out/")
     return 0
 
 
-def print_front(study: Study, console: Console, *, as_json: bool = False, everything: bool = False) -> None:
-    """Print the front of an open study as a table or as one JSON document.
+def print_front(
+    study: Study, console: Console, *, as_json: bool = False, everything: bool = False, plot: bool | None = None
+) -> None:
+    """Print the front of an open study as a table with three picks, or as one JSON document.
 
-    The untouched model is shown even if it is beaten, because every other number is compared with it.
+    The untouched model is shown even if it is beaten, because every other number is compared with it; so is the untouched model
+    that was trained as long as a point of the front. On a terminal a plot stands above the table; `plot` overrules that.
 
     Raises:
         NoResultError: No trial has completed yet.
     """
     from autocut.bill import price_note
+    from autocut.commands.terminal_plot import plot_lines
+    from autocut.picks import cost_of
 
     points = study.points() if everything else study.front()
     if as_json:
@@ -122,9 +155,22 @@ def print_front(study: Study, console: Console, *, as_json: bool = False, everyt
         return
     if not points:
         raise NoResultError("the front is empty: no trial has completed yet", "let autocut search run on")
-    baseline = _untouched(study)
-    beaten = [baseline] if baseline is not None and baseline.trial not in {point.trial for point in points} else []
-    _print_points([*points, *beaten], console, {point.trial for point in beaten})
+    on_front = {point.trial for point in points}
+    compared = {UNTOUCHED, *(point.recipe.untouched_trained_alike for point in points)}
+    shown = [*points, *(point for point in study.points() if point.recipe in compared and point.trial not in on_front)]
+    picks = _picks(study)
+    width = console.terminal_width()
+    if plot or (plot is None and width is not None):
+        drawn = plot_lines(shown, cost_of(study.objectives), picks, width or DEFAULT_WIDTH)
+        console.data("\n".join([*drawn, ""])) if drawn else None
+    _print_points(shown, console, {point.trial for point in shown} - on_front)
+    told = [f"{pick.name:<9} trial {pick.point.trial}: {pick.reason}" for pick in picks]
+    wrapped = told if width is None else [line for pick in told for line in textwrap.wrap(pick, width, subsequent_indent=" " * 10)]
+    console.info("\n".join(["", *wrapped])) if wrapped else None
+    if any(point.tested for point in shown):
+        console.info(_looks_note(study))
+    if untested := study.untested():
+        console.info(_tie_note(untested))
     if note := price_note(study.facts):
         console.info(note)
 
@@ -141,7 +187,27 @@ def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]
         "points": [_point_document(point) for point in points],
         "baseline": _point_document(baseline) if baseline is not None else None,
         "price_note": price_note(study.facts),
+        "picks": [{"name": pick.name, "trial": pick.point.trial, "reason": pick.reason} for pick in _picks(study)],
+        "untested": list(study.untested()),
+        "looks": len(study.looks()),
     }
+
+
+def _picks(study: Study) -> tuple[NamedPick, ...]:
+    from autocut.gains import with_untouched
+    from autocut.picks import named_picks
+
+    return named_picks(with_untouched(study.front(), study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
+
+
+def _looks_note(study: Study) -> str:
+    count = len(study.looks())
+    return f"{count} look{'' if count == 1 else 's'} at the locked test split so far; it chose nothing"
+
+
+def _tie_note(untested: Sequence[int]) -> str:
+    trials = f"trial{'s' if len(untested) > 1 else ''} {', '.join(map(str, untested))}"
+    return f"ties in accuracy with {trials} are overlaps of intervals: scores to compare are not stored any more"
 
 
 def _point_document(point: FrontPoint) -> dict[str, Any]:
@@ -155,6 +221,7 @@ def _point_document(point: FrontPoint) -> dict[str, Any]:
         "is_baseline": point.is_baseline,
         "bundle": point.bundle,
         "ties": list(point.ties),
+        "accuracy_ties": list(point.accuracy_ties),
         "shrinkage": point.shrinkage,
         "final": None if point.final is None else _final_document(point.final),
     }
@@ -173,14 +240,21 @@ def _final_document(final: Final) -> dict[str, Any]:
 
 
 def _print_points(points: Sequence[FrontPoint], console: Console, beaten: Sequence[int] | set[int] = ()) -> None:
+    from autocut.commands.terminal_plot import table_in
+
     ordered = sorted(points, key=lambda point: (-point.values["accuracy"], point.trial))
     columns = ["trial", "accuracy (validation)", "accuracy (test)", "shrinkage", "per million", "ms", "size", "training", "recipe"]
-    console.table(columns, [_row(point, point.trial in beaten) for point in ordered])
+    rows = [_row(point, point.trial in beaten) for point in ordered]
+    width = console.terminal_width()
+    if width is None:
+        console.table(columns, rows)
+    else:
+        console.data("\n".join(table_in(columns, [[cell_text(value) for value in row] for row in rows], width)))
 
 
 def _row(point: FrontPoint, beaten: bool) -> list[object]:
     values = point.values
-    marks = (["baseline"] if point.is_baseline else []) + (["beaten"] if beaten else [])
+    marks = ([baseline_words(point.recipe)] if point.is_baseline else []) + (["beaten"] if beaten else [])
     marks += [f"ties with {', '.join(map(str, point.ties))}"] if point.ties else []
     recipe = point.recipe.describe() + (f" ({'; '.join(marks)})" if marks else "")
     return [

@@ -74,21 +74,25 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
     only they can be taken away at once.
     """
     from autocut.deploy.select import select_point, untouched
+    from autocut.gains import with_untouched
+    from autocut.picks import named_picks
     from autocut.report.page import Recommendation
 
-    baseline = untouched(study.points())
+    measured = study.points()
+    baseline = untouched(measured)
     points = [point for point in study.front() if point.bundle] or study.front()
     if baseline is not None and baseline.trial not in {point.trial for point in points}:
         points = [*points, baseline]
     try:
         usual = {"knee": True} if baseline is None else {"max_accuracy_drop": _USUAL_DROP}
         try:
-            selection = select_point(points, **usual)
+            selection = select_point(points, measured=measured, **usual)
         except NoResultError:
-            selection = select_point(points, knee=True)
+            selection = select_point(points, measured=measured, knee=True)
     except NoResultError as error:
         return None, f"{error.message[:1].upper()}{error.message[1:]}. {error.hint or ''}".strip()
-    return Recommendation(selection.point, selection.reason), ""
+    picks = named_picks(with_untouched(study.front(), study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
+    return Recommendation(selection.point, selection.reason, picks), ""
 
 
 def _knobs(study: Study, recommended: Recommendation | None) -> Section:

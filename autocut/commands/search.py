@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,11 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="Disk for stage outputs.")  # fmt: skip
 @click.option("--examples/--no-examples", default=_DEFAULTS.examples, show_default=True,
               help="Whether bundles carry real test inputs with their targets, or synthetic ones.")  # fmt: skip
+@click.option("--rehash/--no-rehash", default=_DEFAULTS.rehash, show_default=True,
+              help="Whether a new study hashes all data, not only targets and validation: each start reads them.")  # fmt: skip
+@click.option("--adopt-stages/--no-adopt-stages", default=False,
+              help="Use the stages that the study folder holds though another key or an older version has left them. "
+              "They run code: only for a folder that nobody else can have changed.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the merged configuration, check task and space, run nothing.")
 @JSON
 @click.pass_context
@@ -123,7 +129,8 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         # What starts slowly starts while the task is looked at.
         with console.busy("starting: checking the task, starting Ray") as now_doing:
             trains = read_space_file(config.space).trains
-            found = preflight(config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains)
+            begun = partial(_begun, config)
+            found = preflight(config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains, begun=begun)
         config = replace(config, out=config.folder(found.task.name))
         asked = _checked_space(config, found.methods)
         space = fit_space(asked, found.unfit)
@@ -134,6 +141,16 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         from autocut.execution.session import run_search
 
         return config, run_search(config, space, found, console, started, pool, audit)
+
+
+def _begun(config: SearchConfig, task_name: str) -> tuple[Path, Mapping[str, Any] | None, bool]:
+    """Return the study folder of the task, the facts of the study where it was begun, and whether all data are to be hashed."""
+    folder = config.folder(task_name)
+    if config.storage is None and not folder.is_dir():
+        return folder, None, config.rehash  # without the imports that a study needs
+    from autocut.study import stored_facts
+
+    return folder, stored_facts(folder, task_name, config.storage), config.rehash
 
 
 def _audit(config: SearchConfig, meter: LoadMeter) -> Audit:
@@ -237,10 +254,18 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
 
 def _merged(ctx: click.Context) -> list[tuple[click.Parameter, Any]]:
     return [
-        (param, ctx.params[str(param.name)])
+        (param, _without_password(param, ctx.params[str(param.name)]))
         for param in ctx.command.params
         if str(param.name) in ctx.params and param.name not in _NOT_CONFIGURATION
     ]
+
+
+def _without_password(param: click.Parameter, value: Any) -> Any:
+    if param.name != "storage" or not value:
+        return value
+    from autocut.study import public_address
+
+    return public_address(value)
 
 
 def _written(name: str, value: Any) -> str:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -28,6 +29,11 @@ from autocut.task.kinds import join_targets, kinds
 StoredArray = NDArray[Any]
 MAX_EXAMPLES = 256
 MAX_BYTES = 16 * 2**20
+_NO_EXAMPLES = (
+    ArithmeticError, EOFError, LookupError, MemoryError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What zipfile, zlib, numpy and torch raise for damaged files, unknown compressions, passwords, and arrays of other types."""
 _SHARE = 64
 """Outputs of one example take at most this share of the bytes, so that large ones leave room for about as many examples."""
 
@@ -192,12 +198,23 @@ def read_examples(path: Path) -> tuple[ExampleBatch, ...]:
         BundleError: the file is missing or is something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            return tuple(_read_batches(saved))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as stream:
+            _refuse_bomb(stream, path.stat().st_size)
+            with np.load(stream, allow_pickle=False) as saved:
+                return tuple(_read_batches(saved))
+    except _NO_EXAMPLES as error:
         raise BundleError(
             f"{path} must hold verification examples, got something else: {error}", "export the bundle again"
         ) from None
+
+
+def _refuse_bomb(stream: IO[bytes], size_bytes: int) -> None:
+    """Refuse an archive that says more than it holds: `write_examples` compresses nothing."""
+    with zipfile.ZipFile(stream) as archive:
+        claimed = sum(record.file_size for record in archive.infolist())
+    if claimed > size_bytes:
+        raise ValueError(f"its arrays take {claimed} bytes in a file of {size_bytes}")
+    stream.seek(0)
 
 
 def scores_of(kind_name: str | None, output: StoredArray, targets: StoredArray) -> StoredArray | None:

@@ -76,7 +76,8 @@ def _find(study: Study, trial: int) -> TrialRecord:
 
 def _make(study: Study, record: TrialRecord, command: str, examples: bool | None, retrain: bool, to: Path) -> None:
     reference = study.reference
-    pipeline = open_pipeline(study) if retrain else open_pipeline(study, partial(_refuse_training, study, record.trial))
+    refuse = partial(_refuse_training, study, record.trial)
+    pipeline = open_pipeline(study, [record]) if retrain else open_pipeline(study, [record], refuse)
     task, facts = pipeline.runner.context.task, study.facts
     if record.recipe is None or reference is None:
         raise ValueError(f"trial {record.trial} was found without a recipe, or the study without a reference")
@@ -93,6 +94,7 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     )  # fmt: skip
     try:
         done = finalize(pipeline, record.recipe, request)
+        study.record_look(record.trial, "export")
     except TrialError as error:
         raise NoResultError(f"trial {record.trial} must be exportable, but is not any more: {error.message}", error.hint) from error
     if done.refusal is not None:

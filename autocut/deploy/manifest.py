@@ -29,7 +29,8 @@ from autocut.bill import Bill, Serving
 from autocut.errors import BundleError, VerificationError
 from autocut.measurement import Accuracy, Measurement
 from autocut.price import Price
-from autocut.recipe import Recipe, Value
+from autocut.recipe import Value
+from autocut.space.outside import checked_recipe
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -113,7 +114,7 @@ class Economics(_Record):
     The fields from `price_fit` on are written only where they say something, so that older versions read all other bundles:
 
     - `price_fit`: why dollars may not hold on the machine that measured (`price.fit`).
-    - `train_usd`: training this recipe once.
+    - `train_usd`: training this recipe once, by its CPU seconds.
     - `requests_per_month`: what the user told; the bill of a month follows from it.
     - `co2_g_per_million`: grams of CO2 of a million predictions, at `grid_g_per_kwh`, which `grid_source` gives.
     """
@@ -220,8 +221,8 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:
-        if Recipe(self.recipe).lowering != (self.dtype, self.mode):
-            raise ValueError(f"recipe must run {self.dtype} in {self.mode}, got {Recipe(self.recipe).lowering}")
+        if (lowering := checked_recipe(self.recipe).lowering) != (self.dtype, self.mode):
+            raise ValueError(f"recipe must run {self.dtype} in {self.mode}, got {lowering}")
         folded = [file.path.casefold() for file in self.files]
         if len(set(folded)) != len(folded) or MANIFEST in folded:
             raise ValueError("files must name every file once, and never the manifest itself")

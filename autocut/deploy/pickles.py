@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,7 @@ from autocut.errors import BundleError
 _SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".dill", ".ckpt"})
 _PROTOCOLS = tuple(bytes([0x80, protocol]) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1))
 _ARCHIVE = b"PK"
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError)
 _HINT = "save the model without tensor subclasses, custom objects or sample inputs, then export it again"
 
 
@@ -31,18 +33,29 @@ def refuse_pickles(folder: Path) -> None:
             if _is_pickle(path.name, path.stat().st_size, stream):
                 raise BundleError(f"bundle must hold no pickle, got {path.name!r}", _HINT)
         if zipfile.is_zipfile(path):
-            _refuse_in_archive(path)
+            try:
+                _refuse_in_archive(path)
+            except _UNREADABLE as error:
+                raise BundleError(f"{path.name} must be a whole archive without a password, got: {error}", _HINT) from error
 
 
 def _refuse_in_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
+            _refuse_escape(path, record.orig_filename)
             with archive.open(record) as stream:
                 # `torch.save` writes an archive with a pickle in it, so an archive inside an archive is refused too.
                 nested = stream.read(2) == _ARCHIVE
                 stream.seek(0)
                 if nested or _is_pickle(record.filename, record.file_size, stream):
                     raise BundleError(f"{path.name} must hold no pickle, got one in {record.filename!r}", _HINT)
+
+
+def _refuse_escape(path: Path, name: str) -> None:
+    """Refuse a record that leads out of a folder: a loader may unpack the archive. `zipfile` itself hides such names."""
+    parts = name.removesuffix("/").replace("\\", "/").split("/")
+    if {"", ".", ".."} & set(parts) or ":" in parts[0]:
+        raise BundleError(f"{path.name} must unpack into its own folder, got the record {name!r}", _HINT)
 
 
 def _is_pickle(name: str, size_bytes: int, stream: IO[bytes]) -> bool:

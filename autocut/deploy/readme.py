@@ -90,7 +90,8 @@ def _numbers(manifest: Manifest) -> str:
         "## Its numbers\n\n| what | value | 95% interval |\n|---|---|---|\n"
         + "\n".join(rows)
         + f"\n\nMeasured with {_counted(manifest)} on `{manifest.environment.machine}`, seed {manifest.seed}. "
-        "Another machine gives other latencies."
+        "Another machine gives other latencies: `autocut remeasure .` measures them there."
+        + "".join(f"\n\n**Note:** {caveat}" for caveat in measurement.caveats)
     )
 
 

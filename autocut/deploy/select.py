@@ -12,24 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from autocut.errors import InputError, NoResultError, unknown_name
 from autocut.front import FrontPoint
 from autocut.front import knee as knee_of
-from autocut.recipe import UNTOUCHED
+from autocut.gains import accuracy_drop as accuracy_drop
+from autocut.gains import cost_words, effect, metric_points, signed_points, with_untouched
+from autocut.gains import untouched as untouched
+from autocut.picks import PICKS, NamedPick, named_picks
 from autocut.score import ALIASES, METRICS, Limit
 
 _ROUNDING = 1e-9
 _DROP = "accuracy drop"
-_WORDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
-    {
-        "usd_per_million": ("cheapest", "cheaper", "dearer"),
-        "latency_ms": ("fastest", "faster", "slower"),
-        "size_bytes": ("smallest", "smaller", "larger"),
-        "train_usd": ("cheapest to train", "cheaper to train", "dearer to train"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -47,8 +41,12 @@ def select_point(
     limits: Sequence[Limit] = (),
     minimize: str | None = None,
     knee: bool = False,
+    measured: Sequence[FrontPoint] = (),
+    pick: str | None = None,
+    allowed_drop: float | None = None,
+    confident: bool = False,
 ) -> Selection:
-    """Choose the point that minimizes one value, or the knee, among those that meet the limits.
+    """Choose the point that minimizes one value, the knee, or a named pick, among those that meet the limits.
 
     Args:
         points: Front points and baselines. The untouched model should be among them.
@@ -56,11 +54,16 @@ def select_point(
         limits: Bounds on values, such as ``latency_ms<=5``.
         minimize: Name of a value or one of `ALIASES`. Default: "cost".
         knee: Choose the knee of the front between accuracy and `minimize`: beyond it, savings cost much more accuracy.
+        measured: Every measured point of the study, to tell what training alone does.
+        pick: One of `autocut.picks.PICKS`, with `minimize` as the cost.
+        confident: Whether the worse end of the interval of the paired difference must keep `max_accuracy_drop`, not its middle.
+        allowed_drop: What the pick "compact" may lose where `max_accuracy_drop` does not say.
 
     Raises:
         NoResultError: there is no point, or none meets the limits; the message names the closest one.
-        UnknownNameError: `minimize` is not a value of these points.
-        InputError: `max_accuracy_drop` is negative or NaN, or the untouched model is not among the points.
+        UnknownNameError: `minimize` is not a value of these points, or `pick` not the name of a pick.
+        InputError: `max_accuracy_drop` is negative or NaN, the untouched model is not among the points, or both `knee` and `pick`
+            are given, or `confident` is asked for without a drop.
     """
     if not points:
         raise NoResultError("a point needs a finished trial, got none", "let `autocut search` run until its first front")
@@ -68,34 +71,85 @@ def select_point(
         raise InputError(
             f"max accuracy drop must be 0 or more, got {max_accuracy_drop}", "--max-accuracy-drop 1% allows one percentage point"
         )
+    if confident and max_accuracy_drop is None:
+        raise InputError("--confident needs a largest drop to be confident of, got none", "add --max-accuracy-drop 1%")
+    if pick is not None and knee:
+        raise InputError(f"either a pick or the knee may be asked for, got both ({pick}, knee)", "leave one out")
+    if pick is not None and pick not in PICKS:
+        raise unknown_name("pick", pick, PICKS)
     objective = _objective(points, minimize)
     baseline = untouched(points)
-    if max_accuracy_drop is not None and baseline is None:
+    if baseline is None and (max_accuracy_drop is not None or pick is not None):
+        asked = "an accuracy drop" if pick is None else "a pick"
         raise InputError(
-            "an accuracy drop needs the untouched model among the points, got none", "run `autocut search` on this study again"
+            f"{asked} needs the untouched model among the points, got none", "run `autocut search` on this study again"
         )
-    excess = {point.trial: _excesses(point, baseline, max_accuracy_drop, limits) for point in points}
+    excess = {point.trial: _excesses(point, baseline, max_accuracy_drop, limits, confident=confident) for point in points}
     eligible = [point for point in points if not excess[point.trial]]
     if not eligible:
-        raise _nothing_meets(points, excess, baseline, max_accuracy_drop, limits)
+        raise _nothing_meets(points, excess, baseline, max_accuracy_drop, limits, confident=confident)
+    if pick is not None:
+        found = _pick(pick, eligible, baseline, objective, allowed_drop if max_accuracy_drop is None else max_accuracy_drop)
+        return Selection(found.point, f"{found.name} pick, {found.reason}")
     anchor = _knee(eligible, objective) if knee else _best(eligible, objective)
     chosen = min((point for point in eligible if _tied(point, anchor, objective)), key=_preference)
-    asked = _asked(baseline, max_accuracy_drop, limits)
-    return Selection(chosen, _reason(chosen, eligible, baseline, objective, asked, knee=knee))
+    asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
+    reason = _reason(chosen, eligible, baseline, objective, asked, knee=knee)
+    return Selection(chosen, "; ".join([reason, *training_alone(measured, chosen)]))
 
 
-def untouched(points: Sequence[FrontPoint]) -> FrontPoint | None:
-    """Return the point of the untouched model, or None if it is not among `points`."""
-    return next((point for point in points if point.recipe == UNTOUCHED), None)
+def training_alone(points: Sequence[FrontPoint], chosen: FrontPoint) -> list[str]:
+    """Say what training alone does to the accuracy, without the cut: more epochs help any model.
 
-
-def accuracy_drop(point: FrontPoint, baseline: FrontPoint) -> float:
-    """Absolute drop of the metric from `baseline` to `point` on the validation split; negative if the point is better.
-
-    The paired difference counts where it is known: it compares the two on the same examples, even if not all were scored.
+    Empty where `chosen` does not train or does nothing else, or where the untouched model was not trained for as many epochs.
     """
-    difference = point.measurement.accuracy.difference
-    return baseline.values["accuracy"] - point.values["accuracy"] if difference is None else -difference.value
+    baseline, alike = untouched(points), chosen.recipe.untouched_trained_alike
+    if baseline is None or not chosen.recipe.is_trained or chosen.recipe.only_trains_on:
+        return []
+    trained = [point for point in points if point.recipe.only_trains_on and point.recipe["train.epochs"] == alike["train.epochs"]]
+    if not trained:
+        return []
+    nearest = min(trained, key=lambda point: (point.recipe != alike, -point.values["accuracy"], point.trial))
+    with_cut, alone = -accuracy_drop(chosen, baseline), -accuracy_drop(nearest, baseline)
+    gained = signed_points(alone, baseline)
+    told = f"the untouched model trained as long ({nearest.recipe.describe()}, trial {nearest.trial}) has {gained}"
+    if with_cut <= 0 or alone <= 0:
+        return [told]
+    share = "all" if alone >= with_cut else f"{100 * alone / with_cut:.0f}%"
+    return [f"{told}, so {share} of the gain is the training's"]
+
+
+def doubt(point: FrontPoint, baseline: FrontPoint | None, max_accuracy_drop: float | None) -> str | None:
+    """Say where the locked test split contradicts the drop that was asked for, or cannot rule out a larger one; else None.
+
+    The point was chosen by its validation numbers, so this is news.
+    """
+    if max_accuracy_drop is None or baseline is None or point.tested is None:
+        return None
+    difference = point.tested.measurement.accuracy.difference
+    if difference is None or -difference.low <= max_accuracy_drop + _ROUNDING:
+        return None
+    low, high = (f"{'-' if drop < 0 else ''}{metric_points(abs(drop), baseline)}" for drop in (-difference.high, -difference.low))
+    asked, interval = metric_points(max_accuracy_drop, baseline), f"95% interval {low} to {high}"
+    if -difference.high > max_accuracy_drop:
+        return f"the test split contradicts the {asked} asked for: trial {point.trial} loses more there ({interval})"
+    return f"the test split cannot rule out a drop of more than the {asked} asked for ({interval}); --confident is stricter"
+
+
+def _surest_drop(point: FrontPoint, baseline: FrontPoint) -> float:
+    """The largest drop that the 95% interval of the paired difference allows. The untouched model itself loses nothing."""
+    if point.trial == baseline.trial:
+        return 0.0
+    accuracy = point.measurement.accuracy
+    return baseline.values["accuracy"] - accuracy.metric.low if accuracy.difference is None else -accuracy.difference.low
+
+
+def _pick(
+    name: str, eligible: Sequence[FrontPoint], baseline: FrontPoint | None, objective: str, allowed_drop: float | None
+) -> NamedPick:
+    candidates = with_untouched(eligible, [] if baseline is None else [baseline])
+    picks = named_picks(candidates, {"accuracy": "maximize", objective: "minimize"}, allowed_drop)
+    return picks[PICKS.index(name)]
 
 
 def _objective(points: Sequence[FrontPoint], minimize: str | None) -> str:
@@ -127,12 +181,17 @@ def _tied(point: FrontPoint, other: FrontPoint, objective: str) -> bool:
 
 
 def _excesses(
-    point: FrontPoint, baseline: FrontPoint | None, max_accuracy_drop: float | None, limits: Sequence[Limit]
+    point: FrontPoint,
+    baseline: FrontPoint | None,
+    max_accuracy_drop: float | None,
+    limits: Sequence[Limit],
+    *,
+    confident: bool = False,
 ) -> dict[str, float]:
     """How far `point` exceeds each limit, relative to the limit. Empty if it meets all limits."""
     excesses = {limit.text: limit.violation(point.values) / (abs(limit.bound) or 1.0) for limit in limits}
     if max_accuracy_drop is not None and baseline is not None:
-        over = accuracy_drop(point, baseline) - max_accuracy_drop
+        over = (_surest_drop if confident else accuracy_drop)(point, baseline) - max_accuracy_drop
         excesses[_DROP] = 0.0 if over <= _ROUNDING else over / max(max_accuracy_drop, 0.01)
     return {name: excess for name, excess in excesses.items() if excess > 0}
 
@@ -143,19 +202,21 @@ def _nothing_meets(
     baseline: FrontPoint | None,
     max_accuracy_drop: float | None,
     limits: Sequence[Limit],
+    *,
+    confident: bool = False,
 ) -> NoResultError:
     closest = min(points, key=lambda point: (sum(excess[point.trial].values()), *_preference(point)))
     found, relaxed = [], []
     for name in excess[closest.trial]:
         if name == _DROP and baseline is not None:
-            drop = accuracy_drop(closest, baseline)
-            found.append(f"an accuracy drop of {_points(drop, baseline)}")
+            drop = (_surest_drop if confident else accuracy_drop)(closest, baseline)
+            found.append(f"an accuracy drop of {'up to ' if confident else ''}{metric_points(drop, baseline)}")
             relaxed.append(f"--max-accuracy-drop {math.ceil(drop * 1e4 - _ROUNDING) / 100:g}%")
     for limit in limits:
         if limit.text in excess[closest.trial]:
             found.append(f"{limit.name} {closest.values[limit.name]:.4g}")
             relaxed.append(f"a limit on {limit.name} of {closest.values[limit.name]:.4g}")
-    asked = _asked(baseline, max_accuracy_drop, limits)
+    asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
     named = f"trial {closest.trial} ({closest.recipe.describe()})"
     return NoResultError(
         f"none of {len(points)} points is {asked}: the closest is {named} with {', '.join(found)}",
@@ -163,21 +224,24 @@ def _nothing_meets(
     )
 
 
-def _asked(baseline: FrontPoint | None, max_accuracy_drop: float | None, limits: Sequence[Limit]) -> str:
+def _asked(
+    baseline: FrontPoint | None, max_accuracy_drop: float | None, limits: Sequence[Limit], *, confident: bool = False
+) -> str:
     asked = [limit.text for limit in limits]
     if max_accuracy_drop is not None and baseline is not None:
-        asked.insert(0, f"within {_points(max_accuracy_drop, baseline)} of the baseline's {baseline.values['accuracy']:.4g}")
+        within = f"within {metric_points(max_accuracy_drop, baseline)} of the baseline's {baseline.values['accuracy']:.4g}"
+        asked.insert(0, f"surely {within}" if confident else within)
     return " and ".join(asked)
 
 
 def _reason(
     chosen: FrontPoint, eligible: Sequence[FrontPoint], baseline: FrontPoint | None, objective: str, asked: str, *, knee: bool
 ) -> str:
-    rank = "knee" if knee else _words(objective)[0]
+    rank = "knee" if knee else cost_words(objective)[0]
     count = "the only point" if len(eligible) == 1 else f"{rank} of {len(eligible)} points"
     parts = [f"{count} {asked}".rstrip()]
     if baseline is not None:
-        parts.append("the untouched model itself" if chosen.trial == baseline.trial else _effect(chosen, baseline, objective))
+        parts.append("the untouched model itself" if chosen.trial == baseline.trial else effect(chosen, baseline, objective))
     tied = [point for point in eligible if point is not chosen and _tied(point, chosen, objective)]
     others = [point for point in eligible if point is not chosen and point not in tied]
     if others and not knee:
@@ -187,36 +251,6 @@ def _reason(
         trials = ", ".join(str(point.trial) for point in sorted(tied, key=lambda point: point.trial))
         parts.append(f"tied with trial {trials}, preferred for its accuracy, then its size")
     return "; ".join(parts)
-
-
-def _effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
-    """Such as ``6.1x cheaper, accuracy 0.972 (-0.6 points) on validation``."""
-    gain = _gain(baseline.values[objective], point.values[objective], objective)
-    change = -accuracy_drop(point, baseline)
-    signed = f"{'+' if change >= 0 else '-'}{_points(abs(change), baseline)}"
-    return f"{gain}, accuracy {point.values['accuracy']:.4g} ({signed}) on validation"
-
-
-def _gain(before: float, after: float, objective: str) -> str:
-    _, better, worse = _words(objective)
-    if before == after:
-        return f"neither {better} nor {worse}"
-    high, low = max(before, after), min(before, after)
-    word = better if after < before else worse
-    return f"{high / low:.2g}x {word}" if low > 0 else f"{high - low:.3g} {word}"
-
-
-def _words(objective: str) -> tuple[str, str, str]:
-    return _WORDS.get(objective, (f"least {objective}", f"less {objective}", f"more {objective}"))
-
-
-def _points(drop: float, baseline: FrontPoint) -> str:
-    """A difference of the metric: in percentage points if the metric is a share, otherwise unchanged."""
-    if not 0 <= baseline.values["accuracy"] <= 1:
-        return f"{drop:.4g}"
-    text = f"{drop * 100:.2f}".rstrip("0")
-    text += "0" if text.endswith(".") else ""
-    return f"{text} {'point' if text == '1.0' else 'points'}"
 
 
 def _more(value: float, than: float) -> str:

@@ -2,44 +2,41 @@
 
     python -P -m autocut.deploy.verify_process --parent PID --ready DESCRIPTOR --measured DESCRIPTOR
 
-It closes the first descriptor when it has imported everything. Then it reads a question from stdin: one line of JSON with `bundle`,
-`report`, `examples` and `latency_tolerance`. It closes the second descriptor when it has measured, and needs the machine for itself
-no longer. A second line from stdin lets it go on. The report is JSON, one `Findings`. This process does not compare claims, except
-that it measures a latency a second time if the first is outside its claim.
+`answering` describes the descriptors. The question has `bundle`, `report`, `examples` and `latency_tolerance`; the report is JSON,
+one `Findings`. This process does not compare claims, except that it measures a latency a second time if the first is outside its
+claim.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import site
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 import autocut
+from autocut.deploy.answering import HandBack, answer
 from autocut.deploy.bundle import Deployed, load
 from autocut.deploy.claims import Findings, FoundLatency, latency_agrees
-from autocut.deploy.examples import ExampleBatch, StoredArray, metric_of, number_of_examples, output_array, read_examples, scores_of
+from autocut.deploy.examples import ExampleBatch, number_of_examples, read_examples
 from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER, read_manifest
+from autocut.deploy.replay import replay, timing_inputs
 from autocut.errors import AutocutError
 from autocut.measure.footprint import forget_peak, peak_resident_bytes, resident_bytes, size_bytes
 from autocut.measure.latency import measure_latency
 from autocut.measure.machine import machine_fingerprint
-from autocut.measure.parent_death import die_with
 from autocut.measurement import Latency
 from autocut.registry import plug_in_packages
 from autocut.stages.quantize import output_tolerance
-from autocut.task.batches import Inputs, batch_length, pad, take
-from autocut.task.dimensions import resized
+from autocut.task.batches import Inputs, take
 
 _SAMPLES = 64
 _ATTEMPTS = 2
@@ -48,29 +45,13 @@ _PARTS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Signal that everything is imported, wait for the question, answer it, and write the report, complete or not at all."""
-    parser = argparse.ArgumentParser(prog="python -m autocut.deploy.verify_process", description=__doc__.partition("\n")[0])
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--ready", type=int, required=True, help="descriptor that is closed when everything is imported")
-    parser.add_argument("--measured", type=int, required=True, help="descriptor that is closed when nothing more is measured")
-    options = parser.parse_args(arguments)
-    die_with(options.parent)
-    os.close(options.ready)
-    line = sys.stdin.readline()
-    if not line:
-        return  # the parent closed the pipe without a question
-    question = json.loads(line)
-    report = Path(question["report"])
-    examples = Path(question["examples"]) if question["examples"] else None
+    """Answer one question."""
 
-    def hand_back() -> None:
-        os.close(options.measured)
-        sys.stdin.readline()
+    def respond(question: Mapping[str, Any], hand_back: HandBack) -> Findings:
+        examples = Path(question["examples"]) if question["examples"] else None
+        return find(Path(question["bundle"]), examples, question["latency_tolerance"], alone=True, hand_back=hand_back)
 
-    findings = find(Path(question["bundle"]), examples, question["latency_tolerance"], alone=True, hand_back=hand_back)
-    draft = report.with_suffix(".draft")
-    draft.write_text(json.dumps(asdict(findings)), encoding="utf-8")
-    draft.replace(report)
+    answer(respond, arguments)
 
 
 def find(
@@ -79,7 +60,7 @@ def find(
     latency_tolerance: float,
     *,
     alone: bool = False,
-    hand_back: Callable[[], None] = lambda: None,
+    hand_back: HandBack = lambda: None,
 ) -> Findings:
     """Load and run the bundle in this process.
 
@@ -93,7 +74,7 @@ def find(
         return Findings(failure=error.message)
 
 
-def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool, hand_back: Callable[[], None]) -> Findings:
+def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alone: bool, hand_back: HandBack) -> Findings:
     stored = read_examples(folder / EXAMPLES)
     threads = read_manifest(folder).measurement.cost.threads
     if alone:
@@ -141,63 +122,30 @@ def _find_outputs(
     deployed: Deployed, stored: Sequence[ExampleBatch], test: Sequence[ExampleBatch] | None, findings: Findings
 ) -> Findings:
     claim = deployed.manifest.verification
-    found, accuracy = _replay(deployed, stored, None if claim.synthetic else claim.kind)
+    own = replay(deployed, stored, None if claim.synthetic else claim.kind)
     findings = replace(
         findings,
-        output_deviation=found,
+        output_deviation=own.deviation,
         output_tolerance=output_tolerance(deployed.manifest.dtype),
-        examples_accuracy=accuracy,
+        examples_accuracy=own.metric,
     )
     if test is None:
         return findings
-    found, accuracy = _replay(deployed, test, claim.kind)
+    tested = replay(deployed, test, claim.kind)
     return replace(
         findings,
-        output_deviation=max(findings.output_deviation or 0.0, found),
-        test_accuracy=accuracy,
+        output_deviation=max(own.deviation, tested.deviation),
+        test_accuracy=tested.metric,
         test_examples=number_of_examples(test),
     )
-
-
-def _replay(deployed: Deployed, examples: Sequence[ExampleBatch], kind: str | None) -> tuple[float, float | None]:
-    """Return the deviation of the bundle's outputs from the stored ones, and its metric. It keeps no whole outputs."""
-    parts, scores = [], []
-    for batch in examples:
-        output = output_array(deployed.predict(batch.inputs))
-        parts.append(batch.kept_part(output))
-        scores.append(scores_of(kind, output, batch.targets))
-    return deviation(parts, examples), metric_of(kind, examples, scores)
-
-
-def deviation(outputs: Sequence[StoredArray], examples: Sequence[ExampleBatch]) -> float:
-    """Return the largest difference to the stored outputs, relative to the largest of them; infinity if shapes or NaNs differ.
-
-    Where `examples` keep a part of their outputs, `outputs` are such parts.
-    """
-    worst, largest = 0.0, 0.0
-    for output, batch in zip(outputs, examples, strict=True):
-        if output.shape != batch.outputs.shape or not np.array_equal(np.isfinite(output), np.isfinite(batch.outputs)):
-            return float("inf")
-        finite = np.isfinite(batch.outputs)
-        reference, found = batch.outputs[finite].astype(np.float64), output[finite].astype(np.float64)
-        worst = max(worst, float(np.abs(found - reference).max(initial=0.0)))
-        largest = max(largest, float(np.abs(reference).max(initial=0.0)))
-    return worst / largest if largest else worst
 
 
 def _find_latencies(deployed: Deployed, stored: Sequence[ExampleBatch], tolerance: float, machine: str) -> tuple[FoundLatency, ...]:
     cost = deployed.manifest.measurement.cost
     if machine != cost.machine:
         return ()
-    # The claim was measured on real inputs, so use real inputs here too. Examples are repeated up to the batch size, and cut or
-    # repeated to the lengths of the claim.
-    longest = max(stored, key=len).inputs
-    shapes = {signature.name: signature.shape for signature in deployed.manifest.inputs}
-    sizes = deployed.manifest.timed_sizes or {}
     return tuple(
-        _find_latency(deployed, resized(_sized(longest, size), shapes, sizes.get(size, {})), claim, tolerance)
-        for claim in cost.latencies
-        for size in (claim.batch_size,)
+        _find_latency(deployed, timing_inputs(deployed, stored, claim.batch_size), claim, tolerance) for claim in cost.latencies
     )
 
 
@@ -209,10 +157,6 @@ def _find_latency(deployed: Deployed, inputs: Inputs, claim: Latency, tolerance:
         if latency_agrees(claim, found.p50_ms, found.reference_ms, tolerance):
             break
     return found
-
-
-def _sized(inputs: Inputs, batch_size: int) -> Inputs:
-    return take(inputs, batch_size) if batch_length(inputs) >= batch_size else pad(inputs, batch_size)
 
 
 def _compiler_caches() -> list[str]:

@@ -21,9 +21,13 @@ _OVERDUE_S = 2.5
 
 @dataclass(frozen=True)
 class WorkerGone:
-    """The last thing that happens to a job: its worker has ended. `error` says how it died; None: it ended by itself."""
+    """The last thing that happens to a job: its worker has ended. `error` says how it died; None: it ended by itself.
+
+    `is_blameless` says that the job did not end it: it was killed from outside, or with the process that it was forked from.
+    """
 
     error: str | None
+    is_blameless: bool = False
 
 
 class Executor(Protocol):
@@ -69,7 +73,7 @@ def run_jobs(agent: Agent, executor: Executor, on_tick: Callable[[], None]) -> N
             on_tick()
             for job, event in executor.events(_LOOK_S):
                 if isinstance(event, WorkerGone):
-                    agent.on_job_end(job, event.error)
+                    agent.on_job_end(job, event.error, is_blameless=event.is_blameless)
                 else:
                     agent.on_event(job, event)
     finally:

@@ -3,7 +3,8 @@
     python -m autocut.execution.fork_server LISTENER PARENT [TASK]
 
 LISTENER is the inherited descriptor of a listening Unix socket, PARENT the process to die with. Each connection is one call: a
-call and its `Surroundings` come in, what the call reports goes out, and None comes last.
+call and its `Surroundings` come in, the process's number and what the call reports go out, and None comes last. How a child ended
+that has not come to its end is written beside the socket (`ending_file`).
 
 What jobs begin with is imported first. What they may need later is imported when stdin is closed, while the first job works. After
 each of the two the server writes a byte to stdout: until then its work would disturb those who measure time. The task's data comes
@@ -36,6 +37,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from autocut.execution.fork_client import ending_file
 from autocut.execution.preparation import import_for_start, prepare_for_later
 from autocut.execution.server_process import READY, UP
 from autocut.measure.parent_death import die_with, kill_group
@@ -83,6 +85,7 @@ class _Child:
 class _ForkServer:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
+        self._address = listener.getsockname()
         self._children: dict[int, _Child] = {}
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
@@ -136,7 +139,7 @@ class _ForkServer:
     def _remove(self, child: _Child) -> None:
         kill_group(child.pid)  # what it has left running; no other process has its number before the next line
         with contextlib.suppress(ChildProcessError):  # the task's code, which runs here once, may have waited for every child
-            os.waitpid(child.pid, 0)
+            self._write_down(child.pid, os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]))
         for descriptor in (child.ended, child.connection.fileno()):
             del self._children[descriptor]
             with contextlib.suppress(KeyError):
@@ -145,6 +148,12 @@ class _ForkServer:
         with contextlib.suppress(OSError):
             child.connection.shutdown(socket.SHUT_RDWR)
         child.connection.close()
+
+    def _write_down(self, pid: int, code: int) -> None:
+        """Before the connection is shut down: its caller then looks for the file."""
+        if code != 0:
+            with contextlib.suppress(OSError):  # without it, the caller takes it that this process has died
+                ending_file(self._address, pid).write_text(str(code), encoding="ascii")
 
     def _close(self) -> None:
         """In a child: close what is the server's."""
@@ -174,6 +183,7 @@ def _be_worker(server: int, connection: socket.socket, close: Callable[[], None]
 def _answer(connection: Connection) -> None:
     call, surroundings = connection.recv()
     surroundings.adopt()
+    connection.send(os.getpid())
     if numpy := sys.modules.get("numpy"):
         # A fork has its parent's state. Python seeds its own generator in a fork; torch's has the same seed in a fresh process.
         numpy.random.seed()

@@ -10,17 +10,30 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from autocut.errors import FaultsError, TaskError
-from autocut.recipe import Lowering
+from autocut.measure.parent_death import die_with
+from autocut.recipe import Lowering, without_kept
+from autocut.space import Space
+
+if TYPE_CHECKING:
+    from autocut.task.task import Task
 
 _TIMEOUT_S = 300.0
+_KEPT_GAIN = 0.8
+"""What a lowering that keeps layers in float is guessed to gain, as a share of what it would gain without."""
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """Facts about a task that the driver needs."""
+    """Facts about a task that the driver needs.
+
+    `data_hash` is what workers make a part of the fingerprint, `data_facts` what the study keeps about the data. A study of an
+    earlier version has neither.
+    """
 
     name: str
     fingerprint: str
@@ -29,6 +42,8 @@ class TaskFacts:
     is_pretrained: bool
     shares_examples: bool = True
     notes: tuple[str, ...] = ()
+    data_hash: str = ""
+    data_facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,20 +51,23 @@ class LoweringProbe:
     """A pair of dtype and compile mode.
 
     `reason` says why it cannot run here (None: it can). `graph` names what its accuracy depends on. `seconds` is the expected time
-    until it runs, and `speedup` a guess of what it brings, as long as nothing was measured.
+    until it runs, and `speedup` a guess of what it brings, as long as nothing was measured. `keeps_float`: its most
+    sensitive layers may stay float.
     """
 
     reason: str | None
     graph: str
     seconds: float
     speedup: float = 1.0
+    keeps_float: bool = False
 
 
 @dataclass(frozen=True)
 class Preflight:
     """Method names by axis, every lowering, the task, what does not fit it (a reason by axis and name), and required modules.
 
-    `stage_libraries` are the versions of the distributions that the key of every stage names.
+    `stage_libraries` are the versions of the distributions that the key of every stage names. `mode_libraries` are those that the
+    keys of one compile mode's stages alone name, by mode.
     """
 
     methods: Mapping[str, tuple[str, ...]]
@@ -58,6 +76,15 @@ class Preflight:
     unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
     stage_libraries: Mapping[str, str] = field(default_factory=dict)
+    mode_libraries: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+
+
+Begun = Callable[[str], tuple[Path, Mapping[str, Any] | None, bool]]
+"""From a task's name: the folder of its study, the facts of the study (None: it is new), and whether all data are to be hashed."""
+
+
+def _not_begun(task_name: str) -> tuple[Path, Mapping[str, Any] | None, bool]:
+    return Path(task_name), None, False
 
 
 def preflight(
@@ -66,21 +93,24 @@ def preflight(
     meanwhile: Callable[[], None] = lambda: None,
     *,
     trains: bool = True,
+    begun: Begun = _not_begun,
 ) -> Preflight:
     """List the methods, check the task in the file `task` (None: the embedded digits task) and return the facts about it.
 
     The caller must hold the quiet lock, because another search may be timing. `ask` loads the task in a worker process (see
     `task.check`). `meanwhile` is called here while the other process works. `trains` is false where the space has no training: a
-    pretrained model is then not tried in a training step.
+    pretrained model is then not tried in a training step. `begun` is called in the other process: where a study was begun, it
+    decides how the data are hashed.
 
     Raises:
         TaskError: the task cannot be loaded, or its process dies.
+        StudyError: the study was begun with other data.
         FaultsError: the task has faults; it holds all of them.
     """
     # Spawned, not forked: the other process gets nothing that this one has open.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_keep_stdout_clean) as pool:
-        looked = pool.submit(_look, task, ask, trains=trains)
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
+        looked = pool.submit(_look, task, ask, trains=trains, begun=begun)
         try:
             meanwhile()
             return looked.result(timeout=_TIMEOUT_S)
@@ -98,18 +128,34 @@ def preflight(
                 process.kill()
 
 
-def _keep_stdout_clean() -> None:
-    """Send what the user's code prints to stderr: stdout is data."""
+def with_kept_layers(found: Preflight, space: Space) -> Preflight:
+    """Return `found` with the lowerings of `space` that keep layers in float.
+
+    They are guessed to be a little slower than those that keep none, which are tried first.
+    """
+    kept = {}
+    for spelled in space.dtypes():
+        dtype, count = without_kept(spelled)
+        for (name, mode), made in found.lowerings.items():
+            if count and name == dtype and made.keeps_float:
+                graph = f"{made.graph}, {count} layers in float" if made.graph else ""
+                kept[spelled, mode] = replace(made, graph=graph, speedup=1 + _KEPT_GAIN * (made.speedup - 1))
+    return replace(found, lowerings={**found.lowerings, **kept})
+
+
+def _begin(driver: int) -> None:
+    """End with the driver, and send what the user's code prints to stderr: stdout is data."""
+    die_with(driver)
     os.dup2(2, 1)
 
 
-def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *, trains: bool) -> Preflight:
+def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *, trains: bool, begun: Begun) -> Preflight:
     import torch
 
     from autocut.execution.worker import keep_libraries_quiet
     from autocut.stages import lowering
     from autocut.stages.compile import modes
-    from autocut.stages.libraries import library_versions, required_libraries
+    from autocut.stages.libraries import library_versions, mode_libraries, required_libraries
     from autocut.stages.methods import known_methods, unfit_methods
     from autocut.stages.train import kind_as_used
     from autocut.task.check import check_task
@@ -126,10 +172,28 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *
     for dtype, mode in lowering.pairs():
         reason = lowering.infeasible_reason(dtype, mode) or lowering.fixed_shape_reason(mode, task.dynamic)
         graph = "" if reason else lowering.numerics(dtype, mode)
-        lowerings[dtype, mode] = LoweringProbe(
-            reason, graph, modes.method(mode).options.seconds, lowering.guessed_speedup(dtype, mode, has_convolutions=convolves)
-        )
-    samples, notes = len(task.train_data), tuple(task.folded.notes())  # type: ignore[arg-type]
-    facts = TaskFacts(task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes)
+        speedup = lowering.guessed_speedup(dtype, mode, has_convolutions=convolves)
+        keeps_float = lowering.keeps_float(dtype, mode)
+        lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds, speedup, keeps_float)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
-    return Preflight(known_methods(), lowerings, facts, unfit, required_libraries(), library_versions())
+    facts = _describe(task, begun)
+    return Preflight(known_methods(), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries())
+
+
+def _describe(task: Task, begun: Begun) -> TaskFacts:
+    """Find the facts about the task, its data hashed as its study does it; for a new study decide how."""
+    from autocut.task.data_identity import DataIdentity, identify, identify_as_begun, plan_readings, reading_notes
+
+    folder, known, rehash = begun(task.name)
+    data: DataIdentity | None = None
+    if known is None:
+        data = identify(task, plan_readings(task, rehash=rehash))
+    else:
+        data = identify_as_begun(task, folder, known, rehash=rehash)
+    task.know_data("" if data is None else data.digest)
+    notes = (*task.folded.notes(), *(() if data is None else reading_notes(task, data.readings)))
+    samples = len(task.train_data)  # type: ignore[arg-type]
+    facts = {} if data is None else data.facts
+    return TaskFacts(
+        task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes, task.data_hash, facts
+    )

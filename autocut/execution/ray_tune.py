@@ -24,7 +24,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from autocut.execution.executor import WorkerGone
-from autocut.execution.fork_client import DIED, run_in_fork
+from autocut.execution.fork_client import DIED, WorkerDiedError, run_in_fork
 from autocut.execution.worker import run_job
 from autocut.execution.worker_pool import WorkerPool, quiet_ray
 from autocut.search.jobs import Event, Job, Setting
@@ -197,13 +197,16 @@ def _tuner(channel: _Channel, setting: Setting, pool: WorkerPool) -> tune.Tuner:
         run = partial(run_job, config["job"], setting)
         if address is None:
             run(report)
-        else:
+            return
+        try:
             run_in_fork(address, run, report)
+        except WorkerDiedError as died:
+            tune.report({"died": (str(died), died.is_blameless), "seconds": time.time()})
 
     return tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         tune_config=tune.TuneConfig(
-            search_alg=_JobSearcher(channel),
+            search_alg=_JobSearcher(channel, relays=address is not None),
             scheduler=_KeepingScheduler(channel, pool.workers),
             num_samples=-1,
             max_concurrent_trials=pool.workers,
@@ -222,12 +225,17 @@ def _not_stored(self: object) -> tuple[type[str], tuple[str]]:
 
 
 class _JobSearcher(Searcher):
-    """Asks the driver for jobs, and sends it what Tune says of them."""
+    """Asks the driver for jobs, and sends it what Tune says of them.
 
-    def __init__(self, channel: _Channel) -> None:
+    `relays` says that Tune's processes only relay. One that dies is not the fault of its job.
+    """
+
+    def __init__(self, channel: _Channel, *, relays: bool) -> None:
         super().__init__(metric="seconds", mode="min")
         self._channel = channel
+        self._relays = relays
         self._jobs: dict[str, Job | None] = {}
+        self._deaths: dict[str, WorkerGone] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         trial = self._channel.ask()
@@ -236,12 +244,17 @@ class _JobSearcher(Searcher):
         return trial
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if trial_id in self._jobs:  # a result after the trial's end is not a fault of the search
+        if trial_id not in self._jobs:  # a result after the trial's end is not a fault of the search
+            return
+        if died := result.get("died"):
+            self._deaths[trial_id] = WorkerGone(*died)
+        else:
             self._channel.send(self._jobs[trial_id], result.get("event"))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
         # `result` is the last one again.
-        self._channel.send(self._jobs.pop(trial_id), WorkerGone(DIED if error else None))
+        by_itself = WorkerGone(DIED, is_blameless=self._relays) if error else WorkerGone(None)
+        self._channel.send(self._jobs.pop(trial_id), self._deaths.pop(trial_id, by_itself))
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's state is disposable."""

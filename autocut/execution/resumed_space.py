@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from autocut.recipe import KEEP_FLOAT
 from autocut.space import Space, fit_space
 
 
@@ -26,11 +27,13 @@ def space_of_study(space: Space, stored: str) -> Space:
     an axis stay a difference.
     """
     known: Mapping[str, Any] = {axis["name"]: axis["choices"] for axis in json.loads(stored).get("axes", [])}
-    gained = {
+    gained: dict[str, Collection[Any]] = {
         axis.name: [str(choice) for choice in axis.choices if choice not in known[axis.name]]
         for axis in space
         if axis.name in known
     }
+    if (kept := space.axis(KEEP_FLOAT)) is not None and KEEP_FLOAT not in known and 0 in kept.choices:
+        gained[KEEP_FLOAT] = kept.choices  # recipes of before kept no layer in float
     reduced = fit_space(space, gained)
     return reduced if space_document(reduced) == stored else space
 

@@ -6,7 +6,6 @@ import contextlib
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, distribution
@@ -18,6 +17,7 @@ from autocut.attribution.evidence import read_evidence
 from autocut.attribution.knobs import knob_sentence
 from autocut.bill import bill_lines, price_note, serving_of
 from autocut.budget import Budget, format_duration
+from autocut.clock import SteadyClock
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
 from autocut.deploy.select import select_point, untouched
@@ -25,7 +25,8 @@ from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
 from autocut.execution.executor import run_jobs
-from autocut.execution.preflight import Preflight
+from autocut.execution.leftovers import sweep_study
+from autocut.execution.preflight import Preflight, with_kept_layers
 from autocut.execution.ray_tune import TuneExecutor
 from autocut.execution.resumed_space import left_out, space_document, space_of_study
 from autocut.execution.worker_pool import WorkerPool
@@ -33,6 +34,8 @@ from autocut.front import FrontPoint
 from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
+from autocut.node import lock_reach
+from autocut.pipeline.signing import key_file, own_secret, sign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.report.publish import Publisher
@@ -49,7 +52,7 @@ from autocut.search.state import SearchState
 from autocut.search.timesheet import Timesheet
 from autocut.search.trial_store import StudyTrialStore
 from autocut.space import Space, read_recipe
-from autocut.study import Study, create_study, stored_space, without_password
+from autocut.study import Study, create_study, stored_space, without_passwords
 from autocut.study.versions import keep_to_libraries
 
 _BEAT_EVERY_S = 1.0
@@ -80,10 +83,10 @@ def run_search(
         InputError: task, space or study cannot be used; nothing was changed.
         KeyboardInterrupt: everything finished is kept.
     """
-    clock = time.time
+    clock = SteadyClock.start()
     console = console.bound()
     folder = config.folder(found.task.name)
-    space = _space_of_study(space, folder, console)
+    found = with_kept_layers(found, space := _space_of_study(space, folder, console))
     settings = SearchSettings(
         space,
         graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
@@ -94,17 +97,9 @@ def run_search(
         workers=config.workers,
         guesses={lowering: made.speedup for lowering, made in found.lowerings.items()},
     )
-    study = create_study(
-        folder,
-        name=found.task.name,
-        task_fingerprint=found.task.fingerprint,
-        space_json=space_document(space),
-        objectives=space.objectives,
-        seed=config.seed,
-        storage_url=config.storage,
-    )
+    study = _open(folder, config, space, found)
     try:
-        keep_to_libraries(study, found.stage_libraries)
+        keep_to_libraries(study, found.stage_libraries, found.mode_libraries)
         settings = replace(settings, max_drop=max_drop(study.facts, config))
         # Before the limits: a study that has limits and no such fact is of an older version.
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
@@ -120,6 +115,19 @@ def run_search(
         study.close()
 
 
+def _open(folder: Path, config: SearchConfig, space: Space, found: Preflight) -> Study:
+    return create_study(
+        folder,
+        name=found.task.name,
+        task_fingerprint=found.task.fingerprint,
+        space_json=space_document(space),
+        objectives=space.objectives,
+        seed=config.seed,
+        storage_url=config.storage,
+        description=found.task.data_facts,
+    )
+
+
 class _Search:
     """One session of a search on an open study."""
 
@@ -127,7 +135,7 @@ class _Search:
         self.config = config
         self.study = study
         self.budget = budget
-        self.command = told_command(config)
+        self.command = told_command()
         self.session = study.begin_session(self.command, versions(found.libraries))
         proposer = Proposer(settings.space, config.sampler, config.seed, known_trials=len(study.trials()))
         self.store = StudyTrialStore(study, proposer)
@@ -148,6 +156,9 @@ class _Search:
             command=self.command,
             share_examples=config.examples,
             serving=serving_of(study.facts),
+            data_hash=found.task.data_hash,
+            clock=budget.clock,
+            secret=own_secret(),
         )
         self.publisher = Publisher(study)
         self.examples_line = examples_line(by_task=found.task.shares_examples, by_flag=config.examples)
@@ -155,13 +166,22 @@ class _Search:
 
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
-        StageCache(self.study.stages_dir, self.config.cache_bytes).sweep()
-        console.plan([*self.agent.plan_lines(), *money.plan_lines(price_note(self.study.facts)), self.examples_line])
+        sweep_study(self.study, self.config.cache_bytes)
+        self._tell_unsigned(console)
+        console.plan(
+            [
+                *self.agent.plan_lines(),
+                *money.plan_lines(price_note(self.study.facts)),
+                self.examples_line,
+                *filter(None, [lock_reach()]),
+            ]
+        )
         with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)
             run_jobs(self.agent, accounted, on_tick=lambda: self._tick(progress))
             self._tick(progress)
+        sweep_study(self.study, self.config.cache_bytes)  # of workers that were killed, for whatever reason
         if bugs := self.agent.progress.bugs:
             console.warning(
                 f"{bugs} trials ended by an exception that autocut did not expect",
@@ -169,6 +189,16 @@ class _Search:
             )
         if self.agent.fault is not None:
             raise InputError(self.agent.fault.message, self.agent.fault.hint)
+
+    def _tell_unsigned(self, console: Console) -> None:
+        """Sign the stages that another key or an older version has left, if the user wants it; else say that they do not count."""
+        cache = StageCache(self.study.stages_dir, self.config.cache_bytes)
+        if self.config.adopt_stages:
+            if adopted := cache.adopt():
+                console.info(f"{adopted} stages of another key or version adopted: they are signed with {key_file()} now")
+        elif unsigned := cache.unsigned():
+            told = f"{len(unsigned)} stages in {cache.folder} were not signed with {key_file()}: they are made again"
+            console.warning(told, "if nobody else can have changed this folder, use them: --adopt-stages")
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
@@ -256,7 +286,9 @@ def _check_same_conditions(study: Study, price: dict[str, object], config: Searc
                 "leave it as it was, or search into another folder: --out",
             )
     # `autocut export` keeps to it too.
-    study.describe({**asked, "task_path": config.task_path, "space": config.space, "share_examples": config.examples})
+    signature = sign_task(config.task_path, study.task_fingerprint)
+    task = {"task_path": config.task_path, "task_signature": signature}
+    study.describe({**asked, **task, "space": config.space, "share_examples": config.examples})
 
 
 def _space_of_study(space: Space, folder: Path, console: Console) -> Space:
@@ -268,10 +300,9 @@ def _space_of_study(space: Space, folder: Path, console: Console) -> Space:
     return known
 
 
-def told_command(config: SearchConfig) -> str:
+def told_command() -> str:
     """The command as it was typed, for the readers of a bundle: without the password of a database."""
-    words = shlex.join(["autocut", *sys.argv[1:]])
-    return words.replace(config.storage, without_password(config.storage)) if config.storage else words
+    return shlex.join(["autocut", *without_passwords(sys.argv[1:])])
 
 
 def versions(modules: Sequence[str]) -> dict[str, str]:
@@ -300,9 +331,9 @@ def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
     baseline = untouched(points)
     candidates = [*verified, *([baseline] if baseline else [])]
     try:
-        selection = select_point(candidates, max_accuracy_drop=_USUAL_DROP)
+        selection = select_point(candidates, measured=points, max_accuracy_drop=_USUAL_DROP)
     except NoResultError:
-        selection = select_point(candidates)
+        selection = select_point(candidates, measured=points)
     chosen = selection.point
     knobs = knob_sentence(read_evidence(study), study.folder, chosen.trial, chosen.recipe)
     lines = [f"Trial {chosen.trial}: {selection.reason}", knobs]

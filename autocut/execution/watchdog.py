@@ -7,17 +7,19 @@ import faulthandler
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 
 class Watchdog:
-    """Kills this process at `deadline`, a reading of `time.time()`, or earlier if what it does takes longer than it is allowed to.
+    """Kills this process at `deadline`, or earlier if what it does takes longer than it is allowed to.
 
-    `faulthandler` kills it from a C thread, which works even while a library holds the interpreter lock.
+    `deadline` is a reading of `clock` (None: `time.time`). `faulthandler` kills it from a C thread, which works even while a
+    library holds the interpreter lock.
     """
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or time.time
         self._deadline = deadline
         self._until = math.inf
         self._is_paused = False
@@ -25,7 +27,7 @@ class Watchdog:
 
     def allow(self, seconds: float) -> None:
         """Allow `seconds` of work from now on, whatever was allowed before."""
-        self._until = time.time() + seconds
+        self._until = self._clock() + seconds
         self._arm()
 
     @contextlib.contextmanager
@@ -34,7 +36,7 @@ class Watchdog:
         if self._is_paused:
             yield
             return
-        left_s = self._until - time.time()
+        left_s = self._until - self._clock()
         self._is_paused, self._until = True, math.inf
         self._arm()
         try:
@@ -48,7 +50,7 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def _arm(self) -> None:
-        seconds = min(self._deadline, self._until) - time.time()
+        seconds = min(self._deadline, self._until) - self._clock()
         faulthandler.dump_traceback_later(max(0.1, seconds), exit=True, file=_devnull())
 
 

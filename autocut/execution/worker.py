@@ -23,6 +23,7 @@ from autocut.execution.watchdog import Watchdog
 from autocut.measurement import Rung
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import (
+    TASK_FAILED,
     BaselineReady,
     Event,
     Job,
@@ -57,12 +58,12 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
     from autocut.measure.footprint import peak_resident_bytes, resident_bytes
 
     started, resident = time.perf_counter(), resident_bytes()
-    left_s = job.deadline - time.time()
+    left_s = job.deadline - setting.clock()
     if left_s <= 0:
         for recipe in job.recipes:
             report(RecipeFailed(recipe, "interrupted", "the time of the search was up"))
         return
-    watchdog = Watchdog(job.deadline + _KILL_AFTER_S)
+    watchdog = Watchdog(job.deadline + _KILL_AFTER_S, setting.clock)
     try:
         worker = _Worker(job, setting, report, watchdog)
         _with_own_cores(setting.threads, worker.run)
@@ -154,7 +155,7 @@ class _Worker:
         from autocut.pipeline.training_plan import plan_untouched
 
         runner = self.pipeline.runner
-        if plan := plan_untouched(runner, self.job.deadline - time.time()):
+        if plan := plan_untouched(runner, self.job.deadline - self.setting.clock()):
             runner.context = replace(runner.context, untouched_epochs=plan.epochs)
             self.report(TrainingPlanned(plan.epochs, runner.context.task.epochs, plan.seconds, plan.asked_s))
 
@@ -179,7 +180,7 @@ class _Worker:
             job.reference,
             job.search_seconds,
             setting.command,
-            job.deadline,
+            time.time() + job.deadline - setting.clock(),
             share_examples=setting.share_examples,
             scoring_s=scoring_s,
             serving=setting.serving,
@@ -197,7 +198,7 @@ class _Worker:
     def _try(self, recipe: Recipe, action: Callable[[Recipe], object]) -> RecipeFailed | None:
         """Run `action(recipe)`; rungs belong to `recipe` meanwhile."""
         self.recipe = recipe
-        return _catch_failure(recipe, partial(action, recipe))
+        return _catch_failure(recipe, partial(action, recipe), self.setting.task_path)
 
     def _on_event(self, event: PipelineEvent) -> None:
         """Report the event; after a rung, end a training that cannot reach the front any more.
@@ -217,8 +218,8 @@ class _Worker:
             )
 
 
-def _catch_failure(recipe: Recipe, action: Callable[[], object]) -> RecipeFailed | None:
-    """Run `action`. Return how `recipe` failed by it, or None if it did not fail.
+def _catch_failure(recipe: Recipe, action: Callable[[], object], task_path: str | None) -> RecipeFailed | None:
+    """Run `action`. Return how `recipe` failed by it, or None if it did not fail. The task's own code is in `task_path`.
 
     Raises:
         InputError: something that no other recipe would survive either, such as a full disk.
@@ -240,9 +241,19 @@ def _catch_failure(recipe: Recipe, action: Callable[[], object]) -> RecipeFailed
     except InputError:
         raise
     except Exception as error:
+        if (where := _line_of_task(error, task_path)) is not None:
+            return RecipeFailed(recipe, "failed", f"{TASK_FAILED}: {type(error).__name__}: {error} ({where})")
         # The model is the user's and the libraries are young: an unexpected error is reported as a bug, and ends one trial alone.
         return RecipeFailed(recipe, "bug", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
     return None
+
+
+def _line_of_task(error: Exception, task_path: str | None) -> str | None:
+    """Return the line of the task's file that raised `error`; None where other code has, perhaps when the task called it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    if task_path is None or Path(last.filename).resolve() != Path(task_path).resolve():
+        return None
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 def _open_pipeline(
@@ -253,9 +264,14 @@ def _open_pipeline(
     watchdog: Watchdog,
 ) -> Pipeline:
     """Import what every job needs, load the task, and report that this worker is up; the pipeline reports to `on_event`."""
+    from autocut.pipeline.signing import Signer, own_secret
+
     keep_libraries_quiet()
     folder = Path(setting.folder)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "stages" / "inductor"))
+    secret = setting.secret or own_secret()
+    # Whoever knows the name could put code there, which torch would run. So it can be told from the key alone, and for this folder.
+    place = Signer(secret).sign("inductor", str(folder.resolve()))[:16]
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "stages" / "inductor" / place))
     import torch
 
     from autocut.measure.quiet import QuietLock
@@ -269,19 +285,20 @@ def _open_pipeline(
     task = load_task(setting.task_path)
     # Before this process asks for the machine: until now the driver has held it for us, and another may wait to be alone.
     report(WorkerUp())
+    task.know_data(setting.data_hash)
     with quiet.shared():
         # Reads and hashes data, unless the process that this one was forked from has read it: not while another process times.
         _ = task.fingerprint
     torch.set_num_threads(setting.threads)  # whatever number the task has set: every claim names this one
     _require_same_machine(job)
-    cache = StageCache(folder / "stages", setting.cache_bytes, waiting=watchdog.paused)
+    cache = StageCache(folder / "stages", setting.cache_bytes, waiting=watchdog.paused, secret=secret)
     context = StageContext(
         task,
         cache,
         quiet,
         setting.seed,
         setting.threads,
-        stop=lambda: time.time() >= job.deadline,
+        stop=lambda: setting.clock() >= job.deadline,
         untouched_epochs=job.untouched_epochs,
         scoring=job.scoring,
         max_drop=job.max_drop,

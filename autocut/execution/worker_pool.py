@@ -21,6 +21,7 @@ from typing import Any
 
 from autocut.errors import DeadlineError, InputError
 from autocut.execution.fork_client import Report, WorkerDiedError, run_in_fork
+from autocut.execution.leftovers import scratch_folder, temporary_files_in
 from autocut.execution.server_process import ServerProcess, is_supported
 from autocut.measure import spinning
 from autocut.measure.quiet import QuietLock
@@ -38,6 +39,8 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
+_LONGEST = 40
+"""Characters of a folder below which Ray puts its sockets: it adds 66."""
 _TRY_S = 0.002
 _STARTS = 3
 """The search ends when the fork server ends this many times in a row before it is ready."""
@@ -74,13 +77,14 @@ class WorkerPool:
         """Begin to start the fork server; until `open`, no search measures time on this machine."""
         _prepare_environment(self._threads)
         with contextlib.ExitStack() as stack:
-            self.scratch = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="autocut-tune-", ignore_cleanup_errors=True))
-            )
+            self.scratch = stack.enter_context(scratch_folder())
+            # What is temporary may be large and belongs where the user says; but a socket's path must stay below 108 characters.
+            self._sockets = self.scratch if len(str(self.scratch)) < _LONGEST else stack.enter_context(scratch_folder("/tmp"))
+            stack.enter_context(temporary_files_in(self.scratch))
             stack.callback(self.holds.release_all)
             self.holds.take(_FORK_SERVER, timeout_s=None)
             if self._ray_address is None and is_supported():
-                self.fork_server = stack.enter_context(_server_process(self._task_path))
+                self.fork_server = stack.enter_context(_server_process(self._sockets, self._task_path))
                 self.fork_server.start()
             # Ray ends first: its processes take their jobs with them. The fork server ends what is left.
             stack.callback(self.stop_ray)
@@ -150,7 +154,7 @@ class WorkerPool:
         try:
             with quiet_ray(), _keeping_sigterm():
                 self._init_ray(ray)
-        except (ValueError, RuntimeError, ConnectionError, TimeoutError) as error:
+        except (ValueError, RuntimeError, OSError) as error:
             reason = str(error).strip().partition("\n")[0]
             if self._ray_address:
                 message = f"--ray-address must be a running Ray cluster, got {self._ray_address!r}: {reason}"
@@ -161,7 +165,6 @@ class WorkerPool:
         if self._ray_address:
             ray.init(address=self._ray_address, log_to_driver=False, logging_level=logging.ERROR)
             return
-        folder = self.scratch / "ray"
         ray.init(
             address="local",  # even if RAY_ADDRESS is set
             num_cpus=self.workers,
@@ -170,7 +173,7 @@ class WorkerPool:
             logging_level=logging.ERROR,
             object_store_memory=80 * 2**20,  # results are small records; the default would map a third of the machine's memory
             configure_logging=False,
-            _temp_dir=str(folder) if len(str(self.scratch)) < 40 else None,  # sockets' paths must stay below 108 characters
+            _temp_dir=str(self._sockets / "ray"),
         )
 
     def stop_ray(self) -> None:
@@ -272,10 +275,8 @@ def _silence_loggers() -> None:
 
 
 @contextlib.contextmanager
-def _server_process(task_path: str | None) -> Iterator[ServerProcess]:
-    # A private folder of its own, with a short name: a socket's path must stay below 108 characters.
-    short = None if len(tempfile.gettempdir()) < 60 else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="autocut-fork-", dir=short, ignore_cleanup_errors=True) as folder:
+def _server_process(place: Path, task_path: str | None) -> Iterator[ServerProcess]:
+    with tempfile.TemporaryDirectory(prefix="fork-", dir=place, ignore_cleanup_errors=True) as folder:
         arguments = () if task_path is None else (task_path,)
         with ServerProcess(Path(folder), arguments) as server:
             yield server

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from autocut.node import node_folder
+from autocut.node import node_folder, open_lock_file
 
 _PAUSE_S = 0.02
 _LONGEST_WAIT_S = 30.0
@@ -143,7 +143,7 @@ def _is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _held(path: Path, side: int) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = open_lock_file(path)
     try:
         fcntl.flock(descriptor, side)
         try:

@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from autocut.errors import DeadlineError
-from autocut.node import node_folder
+from autocut.node import node_folder, open_lock_file
 
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.02
@@ -99,7 +99,7 @@ class QuietLock:
 
     @contextlib.contextmanager
     def _locked(self, name: str, side: int, limit: _WaitLimit) -> Iterator[None]:
-        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = open_lock_file(self.folder / name)
         try:
             limit.check()
             if not _take_if_free(descriptor, side):

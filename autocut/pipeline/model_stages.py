@@ -14,7 +14,7 @@ from autocut.measurement import Rung
 from autocut.pipeline.measuring_stages import run_eagerly
 from autocut.pipeline.scoring import score
 from autocut.pipeline.stage_cache import Entry
-from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
+from autocut.pipeline.stage_runner import Facts, Stage, StageRunner, charged_s
 from autocut.pipeline.teacher_outputs import TeacherOutputs, TeacherStages, order_of
 from autocut.recipe import Recipe, Value
 from autocut.search.jobs import TrainingPaced
@@ -119,7 +119,8 @@ def read_model(runner: StageRunner, entry: Entry, parent: Prefix | None = None) 
     """Read the model of a finished stage of this file; `parent` is the model that the stage started from."""
     lineage, seconds, samples = (parent.lineage, parent.train_seconds, parent.samples_seen) if parent else ((), 0.0, 0)
     # Pruning counts as training, and its own seconds are all that it takes.
-    seconds += entry.seconds if entry.stage == _PRUNE else entry.facts.get("train_seconds", 0.0)
+    threads = runner.context.threads
+    seconds += charged_s(entry, threads) if entry.stage == _PRUNE else entry.facts.get("train_seconds", 0.0)
     samples += entry.facts.get("samples_seen", 0)
     with runner.working():
         model, masks = restore_model(entry.folder)
@@ -140,7 +141,10 @@ def _train(
     save_model(folder, trained.model, masks)
     return {
         "samples_seen": trained.samples_seen,
-        "train_seconds": trained.seconds + outputs.seconds,
+        # Of the same kind as `charged_s`. A stage of an earlier autocut has wall seconds here.
+        "train_seconds": trained.cpu_seconds / context.threads + outputs.seconds,
+        "cpu_seconds": trained.cpu_seconds,
+        "wall_seconds": trained.seconds,
         "fresh_samples": trained.samples_seen - trained.resumed_samples,
         "borrowed_s": trained.borrowed_s,
         "saved_s": trained.saved_s,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,20 +12,28 @@ import torch
 from autocut.errors import StudyError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.signing import refuse_foreign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import EventSink, StageContext
 from autocut.score import allowed_drop
 from autocut.search.jobs import ScoringPlan
-from autocut.stages.libraries import library_versions
-from autocut.study import Study
+from autocut.stages.libraries import library_versions, mode_libraries
+from autocut.study import Study, TrialRecord
 from autocut.study.versions import check_libraries
+from autocut.task.data_identity import identify_as_begun
 from autocut.task.loading import load_task
 
 
-def open_pipeline(study: Study, report: EventSink = lambda _: None, stop: Callable[[], bool] = lambda: False) -> Pipeline:
+def open_pipeline(
+    study: Study,
+    trials: Iterable[TrialRecord],
+    report: EventSink = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Pipeline:
     """Load the task of `study`, and return a pipeline that finds the stages of its search.
 
-    Nothing is evicted from these stages. `report` and `stop` are those of `Pipeline` and `StageContext`.
+    Nothing is evicted from these stages. `trials` are those whose models will be worked with. `report` and `stop` are those of
+    `Pipeline` and `StageContext`.
 
     Raises:
         StudyError: the study has no measured baseline, other library versions made its stages, or the task has changed.
@@ -33,10 +41,15 @@ def open_pipeline(study: Study, report: EventSink = lambda _: None, stop: Callab
     facts = study.facts
     if study.reference is None:
         raise StudyError(f"study {study.folder} must have a measured baseline, but has none", "search it a little longer")
-    check_libraries(study, library_versions(), "or search again with --out")
+    if missing := [name for name in ("task_path", "threads", "price") if name not in facts]:
+        raise StudyError(f"study {study.folder} must say its {missing[0]}, but does not", "search it a little longer")
+    check_libraries(study, library_versions(), mode_libraries(), trials, "or search again with --out")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(study.stages_dir / "inductor"))
     torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
+    refuse_foreign_task(facts, study.task_fingerprint, study.folder)
     task = load_task(facts["task_path"])
+    data = identify_as_begun(task, study.folder, facts)
+    task.know_data("" if data is None else data.digest)
     if task.fingerprint != study.task_fingerprint:
         raise StudyError(
             f"study {study.folder} was made for another version of task {task.name!r}",

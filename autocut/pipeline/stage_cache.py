@@ -2,9 +2,10 @@
 
 An entry is a folder named by its key. It is written elsewhere and renamed into place, so that a reader sees all of it or nothing,
 even after `kill -9`. Its `entry.json` holds the checksum of every file in `output/`. An entry that does not match its checksums is
-dropped and made again. Workers share one cache: each key has a lock, so no two workers make the same entry, and the kernel releases
-it when its holder dies. Above `limit_bytes` the cache evicts what was unused for longest: entries, and checkpoints of trainings
-that did not go on.
+dropped and made again. The record is signed (`signing`). One that was not signed with this user's key counts as missing, and
+nothing of it is read: outputs hold pickles and machine code. Workers share one cache: each key has a lock, so no two workers make
+the same entry, and the kernel releases it when its holder dies. Above `limit_bytes` the cache evicts what was unused for longest:
+entries, and checkpoints of trainings that did not go on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from autocut.errors import InputError
+from autocut.pipeline.signing import Signer, own_secret
 
 _KEY_LENGTH = 64
 _LITTLE_BYTES = 8 * 2**20
@@ -36,6 +38,7 @@ IN_USE_S = 1800.0
 """An entry that was read within this time may still be in use. It is not evicted, even if the cache is above its limit."""
 _RECORD = "entry.json"
 _OUTPUT = "output"
+_SIGNATURE = "signature"
 _EVICTING_SHARE = 0.02
 """The share of time spent on looking for what to evict. Between two looks the cache may grow beyond its limit."""
 _LONGEST_PAUSE_S = 60.0
@@ -69,7 +72,8 @@ def stage_key(parent: str, stage: str, settings: Mapping[str, Any], **context: A
 class StageCache:
     """Stage outputs under `folder`, shared by every process that opens the same folder.
 
-    `waiting()` is entered while this process waits for another one that makes the same entry.
+    `waiting()` is entered while this process waits for another one that makes the same entry. `secret` signs entries; None: this
+    user's own key.
     """
 
     def __init__(
@@ -78,8 +82,10 @@ class StageCache:
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
         in_use_s: float = IN_USE_S,
         waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        secret: bytes | None = None,
     ) -> None:
         self.folder = folder
+        self._signer = Signer(secret or own_secret())
         self._gate: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
         self._waiting = waiting
         self._whole: dict[str, _FileStates] = {}
@@ -101,6 +107,8 @@ class StageCache:
         folder = self.folder / "entries" / key
         try:
             record = json.loads((folder / _RECORD).read_text())
+            if not self._is_signed(key, record):
+                return None
             whole = self._is_whole(key, folder / _OUTPUT, record["files"])
         except FileNotFoundError:
             return None  # not there, or another process evicts or replaces it now: there is nothing to remove
@@ -138,6 +146,8 @@ class StageCache:
         with self._locked(key):
             if found := self.find(key):
                 return found
+            for left in (self.folder / "building").glob(f"{key}-*"):
+                _remove(left)  # of a worker that was killed: nobody else makes this key now
             building = self.folder / "building" / f"{key}-{uuid.uuid4().hex}"
             (building / _OUTPUT).mkdir(parents=True)
             try:
@@ -205,6 +215,37 @@ class StageCache:
                 if free:
                     _remove(path)
 
+    def unsigned(self) -> list[str]:
+        """Return the keys of the entries that were not signed with this key: they count as missing."""
+        return [key for key, record in self._records() if not self._is_signed(key, record)]
+
+    def adopt(self) -> int:
+        """Sign every entry that is not signed. Only for a folder that the user trusts: outputs can run code when they are read."""
+        adopted = [(key, record) for key, record in self._records() if not self._is_signed(key, record)]
+        for key, record in adopted:
+            draft = self.folder / "building" / f"{key}-{uuid.uuid4().hex}"
+            self._write(draft, key, {name: value for name, value in record.items() if name != _SIGNATURE})
+            draft.replace(self.folder / "entries" / key / _RECORD)
+        return len(adopted)
+
+    def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for folder in (self.folder / "entries").iterdir():
+            with contextlib.suppress(OSError, ValueError):  # damaged, or evicted right now
+                record = json.loads((folder / _RECORD).read_text())
+                if isinstance(record, dict):
+                    yield folder.name, record
+
+    def _is_signed(self, key: str, record: dict[str, Any]) -> bool:
+        signed = {name: value for name, value in record.items() if name != _SIGNATURE}
+        return self._signer.has_signed(record.get(_SIGNATURE), key, signed)
+
+    def _write(self, path: Path, key: str, record: dict[str, Any]) -> None:
+        record = json.loads(json.dumps(record))  # as it will be read: JSON has no tuples, and no numbers as keys
+        with path.open("w") as stream:
+            json.dump(record | {_SIGNATURE: self._signer.sign(key, record)}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+
     def _is_whole(self, key: str, output: Path, digests: Mapping[str, str]) -> bool:
         """Whether every file has its checksum. A file that has not changed since this process read it is not read again."""
         state = tuple(_file_state(output / name) for name in digests)
@@ -221,10 +262,7 @@ class StageCache:
         paths = sorted(path for path in output.rglob("*") if path.is_file())
         files = {path.relative_to(output).as_posix(): _checksum(path) for path in paths}
         record = {"stage": stage, "method": method, "seconds": seconds, "facts": facts, "files": files}
-        with (building / _RECORD).open("w") as stream:
-            json.dump(record, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+        self._write(building / _RECORD, key, record)
         target = self.folder / "entries" / key
         shutil.rmtree(target, ignore_errors=True)
         building.rename(target)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +21,7 @@ from autocut.measurement import Rung
 from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
 from autocut.search.jobs import ModelLoaded, ScoringPlan, StageBroke, StageRan, StageStarted, TrainingPaced, Waited
+from autocut.stages.cpu_time import cpu_seconds
 from autocut.stages.libraries import library_versions
 from autocut.task.task import Task
 
@@ -30,6 +31,7 @@ Facts = Mapping[str, Any]
 
 T = TypeVar("T")
 
+_CPU = "cpu_seconds"
 _TOLD_WAIT_S = 0.1
 """Shorter waits are told at the end of the job, all together: a message takes about as long."""
 
@@ -135,7 +137,7 @@ class StageRunner:
         started = self._work_clock()
         try:
             return self.cache.get_or_make(
-                stage.key, stage.name, stage.method, lambda folder: stage.make(folder, prepared), clock=self._work_clock
+                stage.key, stage.name, stage.method, partial(_make_charged, stage, prepared), clock=self._work_clock
             )
         except TrialError:
             self.tell_waiting()
@@ -157,3 +159,20 @@ class StageRunner:
 
     def _work_clock(self) -> float:
         return time.perf_counter() - self.waited_s
+
+
+def charged_s(entry: Entry, threads: int) -> float:
+    """Return the seconds that a model is charged for a stage of its training: what it takes one process with `threads` threads.
+
+    They are its CPU seconds by thread, because its wall seconds depend on what other workers did meanwhile. A stage of an earlier
+    autocut has wall seconds alone.
+    """
+    cpu: float | None = entry.facts.get(_CPU)
+    return entry.seconds if cpu is None else cpu / threads
+
+
+def _make_charged(stage: Stage[T], prepared: T, folder: Path) -> Facts:
+    """Make a stage. One that makes a model's weights notes its CPU seconds, where it does not know better."""
+    started = cpu_seconds()
+    facts = stage.make(folder, prepared) or {}
+    return {_CPU: cpu_seconds() - started, **facts} if stage.category == "training" else facts

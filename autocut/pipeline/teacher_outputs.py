@@ -6,6 +6,7 @@ the examples by its loss.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autocut.pipeline.stage_cache import Entry
-from autocut.pipeline.stage_runner import Stage, StageRunner
+from autocut.pipeline.stage_runner import Stage, StageRunner, charged_s
 from autocut.recipe import Recipe
 from autocut.registry import Method
 from autocut.stages.model_files import Prefix
@@ -31,7 +32,7 @@ _LOGITS, _DIFFICULTY = "logits.pt", "difficulty.npy"
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """What one training gets from its teacher; None where it needs nothing. `seconds` is what the training owes for it.
+    """What one training gets from its teacher; None where it needs nothing. `seconds` is what it is charged for it (`charged_s`).
 
     `difficulty` is the teacher's loss on each training example, shape (n,).
     """
@@ -64,7 +65,8 @@ class TeacherStages:
                 check_distillation(str(recipe["distill.loss"]), task.kind, *sample_answers(student, task))
         if not distills and not ranks:
             return TeacherOutputs()
-        seconds = self.logits.seconds + (self._ranking.seconds if ranks else 0.0)
+        stages = (self.logits, self._ranking) if ranks else (self.logits,)
+        seconds = math.fsum(charged_s(stage, self._runner.context.threads) for stage in stages)
         if recipe.changes("train.start") and task.teacher is None:
             seconds += self._untouched().train_seconds  # this training does not start from it, so its cost is charged here
         difficulty = np.load(self._ranking.folder / _DIFFICULTY, allow_pickle=False) if ranks else None

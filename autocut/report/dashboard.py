@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
@@ -52,22 +53,43 @@ def dashboard_app(study: Study) -> WSGIApplication:
 
 
 def guard(app: WSGIApplication) -> WSGIApplication:
-    """Refuse requests that could harm the study: those with another host name, and those that delete or rename the study.
+    """Refuse requests that could harm the study: of other host names and sites, and those that delete or rename the study.
 
-    A foreign web page can point its own host name at 127.0.0.1 and read the study through the user's browser. Renaming copies the
-    trials and deletes the original, so autocut's tables lose their trials.
+    A foreign web page can point its own host name at 127.0.0.1 and read the study through the user's browser, and it can post forms
+    to this address under its own name. Renaming copies the trials and deletes the original, so autocut's tables lose their trials.
+    A file of a study may come from a stranger too, so the browser runs no script of it, and no other site may read it.
     """
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         host = str(environ.get("HTTP_HOST", "")).rpartition(":")[0] or str(environ.get("HTTP_HOST", ""))
         if host not in _HOST_NAMES:
             return _refuse(start_response, f"the dashboard is reached as {HOST}, got {host!r}")
+        if _is_of_another_site(environ):
+            return _refuse(start_response, "the dashboard answers to its own pages, got a request of another site")
         path, method = str(environ.get("PATH_INFO", "")).rstrip("/"), environ.get("REQUEST_METHOD")
         if path.startswith("/api/studies/") and (path.endswith("/rename") or method == "DELETE"):
             return _refuse(start_response, "autocut keeps this study: delete its folder instead")
-        return app(environ, start_response)
+        return app(environ, partial(_start_safely, start_response, is_file=path.startswith("/artifacts/")))
 
     return guarded
+
+
+def _is_of_another_site(environ: WSGIEnvironment) -> bool:
+    """Whether a page of another origin sent the request, other than by a link. A program such as curl sends neither header."""
+    origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE", "none")
+    is_link = environ.get("REQUEST_METHOD") == "GET" and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
+    if origin is not None and origin != f"http://{environ.get('HTTP_HOST')}":
+        return True
+    return site not in ("same-origin", "none") and not is_link
+
+
+def _start_safely(
+    start_response: StartResponse, status: str, headers: list[tuple[str, str]], *more: Any, is_file: bool
+) -> Callable[[bytes], object]:
+    """Start a response with headers that keep other sites out. optuna-dashboard 0.21 lets every site read the files."""
+    kept = [(name, value) for name, value in headers if name.lower() != "access-control-allow-origin"]
+    policy = "sandbox" if is_file else "frame-ancestors 'self'"
+    return start_response(status, [*kept, ("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", policy)], *more)
 
 
 class _Server(ThreadingMixIn, WSGIServer):

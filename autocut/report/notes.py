@@ -9,8 +9,10 @@ from pathlib import Path
 
 from autocut.budget import format_duration
 from autocut.front import FrontPoint, knee
+from autocut.gains import with_untouched
 from autocut.measurement import Accuracy, Interval, Latency, Measurement
-from autocut.recipe import changed_settings
+from autocut.picks import named_picks
+from autocut.recipe import baseline_words, changed_settings
 from autocut.report.words import label, show
 from autocut.study import Final, Study, TrialRecord
 
@@ -43,24 +45,25 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
         return "\n".join([*lines, "No measured trial yet."])
     lines += ["## Front", "", *_front_table(front, study.objectives)]
     if any(point.ties for point in front):
-        lines += ["", "Ties are trials that do not differ significantly from this one (95% intervals)."]
+        lines += ["", "Ties are trials that do not differ significantly from this one."]
     if any(not trial.is_feasible for trial in trials) or any(not final.verified for final in study.finals().values()):
         lines += [
             "",
             "*Best Trials* on the first page is this front, if the page comes from `autocut dashboard`. A plain `optuna-dashboard` "
             "ignores the limits and the refused bundles there.",
         ]
-    pick = knee(front, study.objectives)
+    picks = named_picks(with_untouched(front, study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
+    best = next((pick.point for pick in picks if pick.name == "balanced"), None) or knee(front, study.objectives)
+    lines += ["", "## Three picks", ""] if picks else []
+    lines += [f"- **{pick.name}**: trial {pick.point.trial}, {pick.reason}." for pick in picks]
     lines += [
-        "",
-        f"Best compromise (knee of the front): **trial {pick.trial}**, {pick.recipe.describe()}.",
         "",
         "## Take one away",
         "",
         "```sh",
         f"autocut select {_quoted(study.folder)} --max-accuracy-drop 1% --minimize cost",
-        f"autocut select {_quoted(study.folder)} --knee",
-        export_command(study.folder, pick.trial),
+        f"autocut select {_quoted(study.folder)} --pick balanced",
+        export_command(study.folder, best.trial),
         "```",
     ]
     return "\n".join(lines)
@@ -73,8 +76,8 @@ def trial_note(study: Study, trial: TrialRecord, final: Final | None) -> str:
     if trial.reason is not None:
         ended = "Stopped early" if trial.state == "PRUNED" else "Failed"
         lines += [f"**{ended}:** {trial.reason}", ""]
-    if trial.is_baseline:
-        lines += ["A baseline: run for comparison.", ""]
+    if trial.is_baseline and trial.recipe is not None:
+        lines += [f"Run for comparison, {baseline_words(trial.recipe)}.", ""]
     lines += [f"- not feasible: **{name}** is exceeded by {value:.3g}" for name, value in trial.constraints.items() if value > 0]
     if final is not None and not final.verified:
         lines += [f"**Its bundle was refused:** {final.refusal or 'no reason given'}. It stays off the front.", ""]

@@ -162,6 +162,8 @@ def _growth(study: Study) -> list[tuple[float, float, int]]:
     points = {point.trial: point for point in study.points()}
     if not trials:
         return []
+    # A trial gets its number when it is proposed. Several workers do not measure in this order.
+    trials.sort(key=lambda trial: trial.measured.worked_s if trial.measured else 0.0)
     corner = reference_point([points[trial.trial] for trial in trials], study.objectives)
     front: list[FrontPoint] = []
     steps: list[tuple[float, float, int]] = []

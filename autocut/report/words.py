@@ -11,7 +11,7 @@ _LABELS = {
     "size_bytes": "size, bytes",
     "compressed_size_bytes": "compressed size, bytes",
     "train_usd": "training, USD",
-    "train_seconds": "training, seconds",
+    "train_seconds": "training, CPU seconds by thread",
     "speedup": "speed-up",
 }
 

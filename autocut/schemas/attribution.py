@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from autocut.measurement import Accuracy, Interval, Latency
 from autocut.recipe import Value
@@ -73,20 +73,25 @@ class ExplainDocument(Document):
 
 
 class RunPart(Part):
-    """What a bundle gave in a fresh process."""
+    """What a bundle gave in a fresh process.
+
+    `accuracy` is that of the examples in the bundle; null where they have none. `output_deviation` is that from the stored outputs,
+    relative to the largest of them; null where the outputs cannot be compared: another shape, or a NaN.
+    """
 
     latencies: tuple[Latency, ...]
     accuracy: Accuracy | None
-    output_deviation: float
+    output_deviation: float | None
     size_bytes: int
-    cold_start_ms: float
+    cold_start_ms: float | None
 
 
 class FoundPart(RunPart):
-    """What a bundle gave, and where."""
+    """What a bundle gave, and where. Speed-ups are those over the untouched model if `has_untouched`; otherwise they are 1."""
 
     machine: str
     threads: int
+    has_untouched: bool
 
 
 class ClaimPart(Part):
@@ -96,49 +101,65 @@ class ClaimPart(Part):
     threads: int
     latencies: tuple[Latency, ...]
     size_bytes: int
+    cold_start_ms: float
     examples_accuracy: float | None
+    instance: str | None
     usd_per_million: float | None
 
 
 class RemeasuredPart(Part):
-    """A bundle's claim beside what was found now; `found` is null where it does not run here, and `failure` says why."""
+    """A bundle's claim beside what was found now; `found` is null where it does not run here.
 
+    `failure` says why the bundle cannot be used here: it does not run, or it answers otherwise. `instance` is the machine of the
+    sheet, or of the user, whose price `usd_per_million` has; its interval is that of the latency. `notes` say what else differs.
+    """
+
+    trial: int | None
     bundle: str
     sha256: str
     recipe: dict[str, Value]
     claim: ClaimPart
     found: FoundPart | None
-    usd_per_million: float | None
+    instance: str | None
+    usd_per_million: Interval | None
+    notes: tuple[str, ...]
     failure: str | None
 
 
 class RemeasureDocument(Document):
-    """`autocut remeasure --json`."""
+    """`autocut remeasure --json`. The exit code is 1 if a bundle has a `failure`."""
 
     target: str
     bundles: tuple[RemeasuredPart, ...]
 
 
 class BundleSide(RunPart):
-    """One of two compared bundles."""
+    """One of two compared bundles. Both took turns: the speed-ups of `latencies` are those over the other bundle."""
 
     bundle: str
+    recipe: dict[str, Value]
 
 
 class PickPart(Part):
-    """The point that most users would take."""
+    """The point that most users would take. `values` are of `split`: the test split where both picks were tested."""
 
     trial: int
     recipe: dict[str, Value]
     values: dict[str, float]
+    split: str
 
 
 class StudySide(Part):
-    """One of two compared studies. `front` has the numbers of its trials."""
+    """One of two compared studies. `front` has the numbers of its trials.
+
+    `hypervolume` is that of the front, from the reference on; `share` the part that it has of the hypervolume of both fronts
+    together. Both are null where the fronts have no common scale.
+    """
 
     study: str
     front: tuple[int, ...]
     hypervolume: float | None
+    share: float | None
     pick: PickPart | None
 
 
@@ -150,20 +171,38 @@ class LatencyVerdict(Part):
     is_tie: bool
 
 
+class PairedAccuracy(Part):
+    """Accuracy of two bundles on the examples that both carry; in `b` with the paired difference to `a`."""
+
+    a: Accuracy
+    b: Accuracy
+
+
 class CompareDocument(Document):
-    """`autocut compare --json`. Fields that belong to the other kind of comparison are left out."""
+    """`autocut compare --json`. Fields that belong to the other kind of comparison are left out.
+
+    `not_comparable` says what the two do not share; numbers that depend on it do not compare.
+    """
 
     compared: Literal["bundles", "studies"]
     a: BundleSide | StudySide
     b: BundleSide | StudySide
+    sentences: tuple[str, ...]
+    not_comparable: tuple[str, ...]
     threads: int | None = None
     machine: str | None = None
     latency: tuple[LatencyVerdict, ...] | None = None
+    accuracy: PairedAccuracy | None = None
     is_accuracy_tie: bool | None = None
     is_size_tie: bool | None = None
     reference: dict[str, float] | None = None
     is_pick_tie: bool | None = None
-    not_comparable: tuple[str, ...] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the document as plain values, without the fields of the other kind."""
+        of_bundles = ("threads", "machine", "latency", "accuracy", "is_accuracy_tie", "is_size_tie")
+        others = ("reference", "is_pick_tie") if self.compared == "bundles" else of_bundles
+        return self.model_dump(mode="json", exclude=set(others))
 
 
 class ReportDocument(Document):

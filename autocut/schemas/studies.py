@@ -27,7 +27,8 @@ class PointPart(Part):
 
     `values` and `measurement` are what the search chose by: the validation split, timed during the search. `final` has the numbers
     of the locked test split; null until the trial is finalized. `shrinkage` is the test accuracy minus the validation accuracy.
-    `ties` are trials that cannot be told apart from this one. `bundle` is the folder of the verified bundle inside the study.
+    `ties` are trials that cannot be told apart from this one, `accuracy_ties` those whose accuracy cannot, whatever they cost.
+    `bundle` is the folder of the verified bundle inside the study.
     """
 
     trial: int
@@ -39,13 +40,24 @@ class PointPart(Part):
     ties: tuple[int, ...]
     shrinkage: float | None
     final: FinalPart | None
+    accuracy_ties: tuple[int, ...] = ()
+
+
+class NamedPickPart(Part):
+    """A choice with a name (quality, balanced or compact): the number of its trial, and the reason in one sentence."""
+
+    name: str
+    trial: int
+    reason: str
 
 
 class FrontDocument(Document):
     """`autocut front --json`.
 
     `objectives` gives the direction of each objective. `baseline` is the untouched model, even if it is beaten; null before it is
-    measured. `price_note` says why the prices may not be those of this machine; null where they are.
+    measured. `price_note` says why the prices may not be those of this machine; null where they are. `picks` are three choices with
+    names. `untested` are trials whose ties go by intervals, because their scores are not stored any more.
+    `looks` counts how often a model was scored on the locked test split.
     """
 
     study: str
@@ -53,6 +65,9 @@ class FrontDocument(Document):
     points: tuple[PointPart, ...]
     baseline: PointPart | None
     price_note: str | None = None
+    picks: tuple[NamedPickPart, ...] = ()
+    untested: tuple[int, ...] = ()
+    looks: int = 0
 
 
 class SearchDocument(FrontDocument):
@@ -64,6 +79,7 @@ class SearchDocument(FrontDocument):
 class SelectDocument(Document):
     """`autocut select --json`: the chosen point, why, and what its knobs bought, each in one sentence.
 
+    `doubt` says where the locked test split contradicts the drop that was asked for; null where it does not.
     `bill` has dollars, by month where the study knows the requests of a month, and the predictions and days to break-even.
     """
 
@@ -73,6 +89,8 @@ class SelectDocument(Document):
     point: PointPart
     bill: dict[str, float | str | None] | None = None
     price_note: str | None = None
+    doubt: str | None = None
+    looks: int = 0
 
 
 class SessionPart(Part):

@@ -12,6 +12,7 @@ _PHASES = {
     Purpose.PRICING: "costs of untrained structures",
     Purpose.QUICK_LOWERINGS: "lowerings",
     Purpose.SLOW_LOWERING: "slow lowerings",
+    Purpose.TRAINED_BASELINE: "baselines",
     Purpose.USER_RECIPE: "your recipes",
     Purpose.ANCHOR: "anchors",
     Purpose.PROPOSAL: "proposals",

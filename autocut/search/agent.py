@@ -8,7 +8,8 @@ It has no Ray, no torch and no clock of its own, so the same code runs against a
 3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising lowerings
    (`proposing`), and beside them the slow compilers, rationed. A training that cannot reach the front any more ends at a rung
    (`early_stopping`). When nothing else promises more, or many trainings in a row were stopped, the search is relaxed: stopped
-   trainings may go on. The slow compilers that are left come last.
+   trainings may go on. The slow compilers that are left come last. Late in the search the untouched model is trained as long as the
+   leading point, because more epochs help any model.
 4. *Finalize*: inside the reserve, the front is exported, measured again on the locked test split and verified. If that takes less
    time than was kept for it, the search goes on; what did not fit before comes first.
 """
@@ -30,7 +31,7 @@ from autocut.search.estimates import fitting, recipe_s
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
 from autocut.search.lowerings import LoweringChoice, affordable_lowerings
 from autocut.search.memory import EndlessMemory, Memory, MemoryWatch
-from autocut.search.opening import SlowLowerings, opening
+from autocut.search.opening import SlowLowerings, TrainedBaseline, opening
 from autocut.search.pricing import Pricing
 from autocut.search.progress import Progress, measured_plan_lines, plan_lines
 from autocut.search.proposals import Proposer
@@ -69,6 +70,7 @@ class Agent:
         self.stopping_rule: StoppingRule = early_stopping.floors
         self._opening = opening(state, self.choice)
         self._slow = SlowLowerings(state, self.choice)
+        self._trained_baseline = TrainedBaseline(state, lambda: finalists.finalists(state, store))
         self._pricing = Pricing(state, self.choice)
         self._queue: deque[PlannedJob] = deque()
         self._postponed: list[PlannedJob] = []
@@ -76,6 +78,7 @@ class Agent:
         self._finalizing, self._goes_on = False, False
         self._too_little_s = 0.0
         self._failed_starts = 0
+        self._losses = deaths.LostWorkers()
         self._memory = MemoryWatch(state, memory or EndlessMemory())
         self._numbers = itertools.count(1)
 
@@ -139,7 +142,7 @@ class Agent:
         return self._start_recipes(JobKind.MEASURE, planned)
 
     def _next_planned(self) -> PlannedJob | None:
-        """The queue first, then the opening, then proposals, with slow compilers when their turn has come."""
+        """The queue first, then the opening, then proposals, with slow compilers and the last baseline when their turn has come."""
         while True:
             while self._queue:
                 if planned := self._still_worth(self._queue.popleft()):
@@ -151,18 +154,20 @@ class Agent:
                 elif self.state.phase is not Phase.PROPOSALS:
                     return None
                 continue
-            slow = self._slow.next(self.state.settings.workers * self.budget.spent())
-            if slow is None:
+            beside = self._slow.next(self.state.settings.workers * self.budget.spent()) or self._trained_baseline.next(
+                self.budget.spent(), self._left_s()
+            )
+            if beside is None:
                 if proposed := self.proposing.next_job(self._left_s()):
                     for recipe, trial in proposed.trials.items():
                         self.state.open[recipe] = OpenTrial(self.store.begin(recipe), trial)
                     return proposed.planned
                 if self._is_explored() and self._relax():
                     continue
-                slow = self._slow.next(math.inf)
-            if slow is None:
+                beside = self._slow.next(math.inf) or self._trained_baseline.next(math.inf, self._left_s())
+            if beside is None:
                 return None
-            self._queue.append(slow)
+            self._queue.append(beside)
 
     def _still_worth(self, planned: PlannedJob) -> PlannedJob | None:
         if not planned.may_skip:
@@ -279,6 +284,7 @@ class Agent:
         """Take in what a worker reports."""
         self.results.record(job, event)
         self.state.apply(job, event, self.budget.clock())
+        self.progress.lines.extend(self.state.switched_off.take_news())
         match event:
             case BaselineReady():
                 self._plan_reserve()
@@ -288,8 +294,15 @@ class Agent:
             case WorkerFault():
                 self.fault = event
 
-    def on_job_end(self, job: Job, error: str | None) -> None:
-        """Take in that a worker process is gone; `error` says how it died, None that it ended by itself."""
+    def on_job_end(self, job: Job, error: str | None, *, is_blameless: bool = False) -> None:
+        """Take in that a worker process is gone.
+
+        Args:
+            job: Its job.
+            error: How it died; None: it ended by itself.
+            is_blameless: Whether something else than its job ended it. Then no recipe is blamed, but for one that is lost again and
+                again.
+        """
         now = self.budget.clock()
         ended = self.state.running.pop(job.number, None)
         unfinished = [recipe for recipe in job.recipes if not self.state.is_settled(recipe)]
@@ -298,10 +311,14 @@ class Agent:
         if error is not None and now < job.deadline:
             if out_of_memory := self._memory.ran_out(len(self.state.running) + 1):
                 error = out_of_memory
+                is_blameless = is_blameless and bool(self.state.running)  # alone, it needs more than there is
             elif ended.recipe_started is not None and now - ended.recipe_started >= job.patience_s:
                 worked = format_duration(job.patience_s)  # its worker did not count what it waited for others
                 error = f"it hung: it was stopped after {worked} of work, eight times what was expected and more"
-            self._on_death(ended, unfinished, error)
+            if is_blameless and self._losses.may_run_again(ended):
+                self._on_loss(ended, unfinished, error)
+            else:
+                self._on_death(ended, unfinished, error)
             return
         self._failed_starts = 0
         if job.kind == JobKind.MEASURE and unfinished:
@@ -311,6 +328,12 @@ class Agent:
     def close(self) -> None:
         """End the open trials as interrupted: however the search ended, no trial is left running."""
         self._interrupt(list(self.state.open))
+
+    def _on_loss(self, ended: RunningJob, unfinished: list[Recipe], error: str) -> None:
+        """Queue the recipes of a worker that died through no fault of theirs. What else it did is asked for again by itself."""
+        self.progress.lines.append(f"again: {(ended.recipe or ended.job.recipes[0]).describe()}: {error}")
+        if ended.job.kind == JobKind.MEASURE and unfinished:
+            self._queue.appendleft(PlannedJob(tuple(unfinished), ended.purpose, ended.job.why, ended.job.may_skip))
 
     def _on_death(self, ended: RunningJob, unfinished: list[Recipe], error: str) -> None:
         """Blame the recipe that the worker worked on, and queue the others again; a worker that never began blames no recipe."""
@@ -341,6 +364,7 @@ class Agent:
     def _fail(self, failure: RecipeFailed) -> None:
         self.results.record_failed(failure)
         self.state.fail(failure)
+        self.progress.lines.extend(self.state.switched_off.take_news())
 
     # ---- what the user asked for ----------------------------------------
 

@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from autocut.recipe import Recipe
 from autocut.search.state import RunningJob, SearchState
+
+_MOST_LOSSES = 3
+"""A recipe that loses its worker so many times is blamed after all: what kills it from outside may be what it does."""
+
+
+class LostWorkers:
+    """Counts how often each recipe has lost its worker through no fault of its own."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Recipe] = Counter()
+
+    def may_run_again(self, ended: RunningJob) -> bool:
+        """Count one more loss of the recipe that the worker of `ended` worked on; return whether it is tried again."""
+        recipe = ended.recipe or ended.job.recipes[0]
+        self._counts[recipe] += 1
+        return self._counts[recipe] < _MOST_LOSSES
 
 
 def blamed(state: SearchState, ended: RunningJob, unfinished: list[Recipe]) -> list[Recipe]:

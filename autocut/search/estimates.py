@@ -76,7 +76,7 @@ def on_ladder(state: SearchState, recipe: Recipe) -> Recipe:
 
 
 class ExpectedCost:
-    """Costs of recipes, measured or guessed. It remembers the price of a second of training until the next finished recipe."""
+    """Costs of recipes, measured or guessed. It remembers the price of a predicted second of training until a recipe finishes."""
 
     def __init__(self, state: SearchState) -> None:
         self._state = state
@@ -105,7 +105,7 @@ class ExpectedCost:
         return planner.train_s(recipe) + (0.0 if recipe.parent is None else planner.train_s(recipe.parent))
 
     def _price_of_training(self) -> float:
-        """USD per second of training."""
+        """USD per predicted second of training: what is charged are CPU seconds, what the planner predicts is wall time."""
         spent = [
             (values["train_usd"] - self._untouched_usd(recipe)) / seconds
             for recipe, values in itertools.islice(reversed(self._state.finished.items()), _RECENT)

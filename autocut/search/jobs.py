@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,9 @@ from autocut.bill import UNTOLD, Serving
 from autocut.measurement import Accuracy, Cost, Measured, Measurement, Rung
 from autocut.price import Price
 from autocut.recipe import Recipe
+
+TASK_FAILED = "the task's own code failed"
+"""How the reason begins where the user's code raised an error: no method of the recipe is to blame."""
 
 
 class JobKind(enum.StrEnum):
@@ -34,6 +38,7 @@ class Purpose(enum.Enum):
     ANCHOR = enum.auto()
     PROPOSAL = enum.auto()
     SLOW_LOWERING = enum.auto()
+    TRAINED_BASELINE = enum.auto()
     FINALIZATION = enum.auto()
 
 
@@ -74,7 +79,7 @@ class Job:
     kind: JobKind
     recipes: tuple[Recipe, ...]
     deadline: float
-    """Reading of `time.time()`. The worker stops at the next batch boundary after it, and is killed shortly later."""
+    """Reading of the setting's clock. The worker stops at the next batch boundary after it, and is killed shortly later."""
     why: str
     trials: tuple[int, ...] = ()  # numbers of the recipes that are finalized; bundles tell these and the next two
     validation: Mapping[Recipe, Accuracy] = field(default_factory=dict)  # of these; bundles name it beside the test split's
@@ -109,6 +114,9 @@ class Setting:
     command: str
     share_examples: bool = True  # False: bundles carry no real examples, whatever the task says
     serving: Serving = UNTOLD  # what bundles say about a month, and about CO2
+    data_hash: str = ""  # a part of the task's fingerprint that is found once for all workers
+    clock: Callable[[], float] = time.time  # the one that deadlines are readings of
+    secret: bytes | None = field(default=None, repr=False)  # signs stage outputs, on every node; None: the worker's own user's key
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def _usual_s(state: SearchState) -> float:
 
 def _runnable(state: SearchState) -> list[Lowering]:
     space, graphs = state.settings.space, state.settings.graphs
-    wanted = itertools.product(space.methods("quantize.dtype"), space.methods("compile.mode"))
+    wanted = itertools.product(space.dtypes(), space.methods("compile.mode"))
     return [lowering for lowering in wanted if lowering in graphs]
 
 

@@ -1,4 +1,7 @@
-"""What runs without being proposed: baselines, each pruning method once, user recipes, anchors, more ratios; slow compilers."""
+"""What runs without being proposed: baselines, each pruning method once, user recipes, anchors, more ratios, slow compilers.
+
+At last comes the untouched model trained as long as the front's leading point.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from autocut.recipe import UNTOUCHED, Lowering, Recipe
-from autocut.search.estimates import on_ladder
+from autocut.search.estimates import on_ladder, recipe_s
 from autocut.search.finalists import is_slow
 from autocut.search.jobs import PlannedJob, Purpose
 from autocut.search.lowerings import LoweringChoice, by_promise, is_cheap, lowerings_by_seconds
@@ -18,6 +21,10 @@ _COMPILING_SHARE = 0.05
 """Share of the time so far that slow lowerings without a proposal may have had."""
 _SAVES_LITTLE = 0.9
 """Cost of a pruned model, as a share of the untouched one's, from which on it counts as noise: a busy neighbour changes 5%."""
+
+_TRAINED_AT = 0.6
+_TRAINED_SHARE = 0.1
+"""The untouched model is trained on after this share of the search's time, if that takes at most this share of the budget."""
 
 Steps = Iterator[PlannedJob | None]
 """Jobs of one phase; None while the next job depends on jobs that still run."""
@@ -142,6 +149,40 @@ class SlowLowerings:
             untouched = UNTOUCHED.with_lowering(dtype, mode)
             planned.setdefault(untouched, PlannedJob((untouched,), Purpose.SLOW_LOWERING, why, may_skip=False))
         return planned.values()
+
+
+class TrainedBaseline:
+    """The honest baseline of a front that trains: the untouched model, trained as long as its leading point. One a search.
+
+    It waits until most of the search's time is over, because the leading point changes until then. `ranked()` returns what will be
+    finalized, the most important first.
+    """
+
+    def __init__(self, state: SearchState, ranked: Callable[[], Iterable[Recipe]]) -> None:
+        self._state = state
+        self._ranked = ranked
+        self._is_planned = False
+
+    def next(self, spent_s: float, left_s: float) -> PlannedJob | None:
+        """Return its job; None before it is due, or where there is no such point, or it takes too much of the time.
+
+        Args:
+            spent_s: Seconds of the budget that are spent; infinity where the search has nothing else to do.
+            left_s: Seconds that are left for the search.
+        """
+        tactics = self._state.settings.tactics
+        if self._is_planned or not tactics.trained_baseline or spent_s < _TRAINED_AT * (spent_s + left_s):
+            return None
+        leading = next((recipe for recipe in self._ranked() if recipe.is_trained and not recipe.only_trains_on), None)
+        if leading is None:
+            return None
+        baseline = leading.untouched_trained_alike
+        self._is_planned = True  # even if it takes too long: less time is left later
+        is_there = self._state.is_settled(baseline) or self._state.is_running(baseline)
+        if is_there or recipe_s(self._state, baseline) > min(left_s, _TRAINED_SHARE * self._state.settings.budget_s):
+            return None
+        why = f"baselines: the untouched model trained as long as {leading.describe()}"
+        return PlannedJob((baseline,), Purpose.TRAINED_BASELINE, why, may_skip=False)
 
 
 def nearest_value(axis: Axis, wanted: float) -> float:

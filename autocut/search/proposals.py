@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import moocore
@@ -20,7 +21,7 @@ from optuna.trial import TrialState, create_trial
 
 from autocut.errors import unknown_name
 from autocut.front import objective_signs
-from autocut.recipe import PARENT_RATIO, Recipe, Value
+from autocut.recipe import KEEP_FLOAT, PARENT_RATIO, Recipe, Value
 from autocut.space import Axis, Space
 
 _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -31,6 +32,8 @@ _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
 }
 
+_LEFT_OUT: Mapping[str, Value] = MappingProxyType({KEEP_FLOAT: 0})
+"""Values that a recipe leaves out; the sampler learns from them as from others."""
 _REMEMBERED = 60
 """Trials besides the front that the sampler looks at; as many again before the rest is forgotten."""
 
@@ -166,8 +169,8 @@ class Proposer:
             return {}
         params: dict[str, Value] = {}
         for axis in self._space.axes:
-            if self._space.is_active(axis, params) and axis.name in recipe:
-                params[axis.name] = recipe[axis.name]
+            if self._space.is_active(axis, params) and (value := recipe.get(axis.name, _LEFT_OUT.get(axis.name))) is not None:
+                params[axis.name] = value
         return params
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.search.jobs import ScoringPlan, StageRan
+from autocut.search.jobs import TASK_FAILED, ScoringPlan, StageRan
 from autocut.search.proposals import Proposer
 from autocut.search.state import SearchState, untouched_metric
 from autocut.study import Study
@@ -25,6 +25,7 @@ class EarlierTrial:
     is_stopped: bool = False  # its training was stopped early
     curve: Sequence[float] = ()
     is_disturbed: bool = False  # its timing was disturbed
+    failure: str = ""  # why it failed; empty also where it was infeasible
 
 
 def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
@@ -48,6 +49,7 @@ def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
             is_refused=final is not None and final.refusal is not None,
             is_stopped=trial.state == "PRUNED",
             curve=trial.curve,
+            failure=_failure(trial.reason or ""),
             is_disturbed=trial.measured is not None and trial.measured.measurement.cost.is_disturbed,
         )
         recall_trial(earlier, state, proposer)
@@ -58,6 +60,12 @@ def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
             state.planner.observe(ran, recipes[run.fingerprint])
 
 
+def _failure(reason: str) -> str:
+    """Return what follows the outcome in the reason of a trial that failed."""
+    outcome, _, why = reason.partition(": ")
+    return why if outcome in ("failed", "bug") and not why.startswith(TASK_FAILED) else ""
+
+
 def recall_trial(trial: EarlierTrial, state: SearchState, proposer: Proposer) -> None:
     """Take over one trial. An early stop does not count against a recipe that the user asked for."""
     recipe, values = trial.recipe, trial.values
@@ -65,6 +73,8 @@ def recall_trial(trial: EarlierTrial, state: SearchState, proposer: Proposer) ->
         proposer.learn(recipe, None, {})
         if not trial.is_stopped:
             state.mark_infeasible(recipe)
+            if trial.failure:
+                state.switched_off.learn_failure(recipe, trial.failure)
         elif recipe not in state.settings.user_recipes:
             state.recall_stopped(recipe)
         return

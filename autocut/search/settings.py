@@ -22,6 +22,7 @@ class Tactics:
         cost_first: Costs are measured before training, and a recipe that is beaten on cost is not trained.
         early_stopping: A training ends at a rung where even an optimistic end would not reach the front.
         inheritance: A more pruned child may start from its less pruned trained parent.
+        trained_baseline: The untouched model is trained as long as the front's leading point, to tell what training alone brings.
         gain_per_second: Of several proposals the one runs that promises the most hypervolume per predicted second.
     """
 
@@ -29,6 +30,7 @@ class Tactics:
     cost_first: bool = True
     early_stopping: bool = True
     inheritance: bool = True
+    trained_baseline: bool = True
     gain_per_second: bool = True
 
 

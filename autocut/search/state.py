@@ -19,6 +19,7 @@ from autocut.search.learning_curves import LearningCurves
 from autocut.search.live_front import LiveFront
 from autocut.search.planner import Planner
 from autocut.search.settings import SearchSettings
+from autocut.search.switched_off import SwitchedOff
 
 Family = tuple[tuple[str, Value], ...]
 
@@ -74,6 +75,7 @@ class SearchState:
         self.scoring: jobs.ScoringPlan | None = None  # where scoring is slow
         self.finished: dict[Recipe, dict[str, float]] = {}  # measured, with values, in the order of the measurements
         self.infeasible: set[Recipe] = set()  # they failed here and never run again
+        self.switched_off = SwitchedOff()  # methods that fail again and again
         self.given_up: set[Recipe] = set()  # their training was stopped; they may run again once the search is relaxed
         self.refused: set[Recipe] = set()  # measured, but cannot be deployed
         self.finalized: set[Recipe] = set()
@@ -210,6 +212,7 @@ class SearchState:
             self.curves.learn(curve)
             self.stopped_in_a_row = 0
         self.finished[recipe] = dict(values)
+        self.switched_off.learn_success(recipe)
         self.given_up.discard(recipe)
         self.open.pop(recipe, None)
         for name in ("accuracy", "speedup"):
@@ -233,6 +236,8 @@ class SearchState:
                 self.given_up.add(failure.recipe)
         elif failure.outcome != "interrupted":
             self.mark_infeasible(failure.recipe)
+            if failure.outcome != "infeasible" and not failure.reason.startswith(jobs.TASK_FAILED):
+                self.switched_off.learn_failure(failure.recipe, failure.reason)
         self.open.pop(failure.recipe, None)
 
     def recall_stopped(self, recipe: Recipe) -> None:
@@ -265,8 +270,9 @@ class SearchState:
     # ---- policies read it ----------------------------------------
 
     def is_settled(self, recipe: Recipe) -> bool:
-        """Whether `recipe` has a result: measured, infeasible, or stopped."""
-        return recipe in self.finished or recipe in self.infeasible or recipe in self.given_up
+        """Whether `recipe` has a result, measured, infeasible, or stopped, or can have none: a method of it is switched off."""
+        has_result = recipe in self.finished or recipe in self.infeasible or recipe in self.given_up
+        return has_result or self.switched_off.covers(recipe)
 
     def runs(self, purpose: Purpose) -> bool:
         """Whether a job with this purpose runs."""

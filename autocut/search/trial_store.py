@@ -190,6 +190,10 @@ class StudyTrialStore:
 
 
 def is_baseline(recipe: Recipe) -> bool:
-    """Whether people would try a recipe by hand: no training, and at most one kind of cut besides the compile mode."""
+    """Whether people would try a recipe by hand.
+
+    Either it does not train, and turns at most one kind of cut besides the compile mode. Or it trains the untouched model on, and
+    does nothing else: more epochs help any model, so what they bring must be told apart from what a cut keeps.
+    """
     knobs = {name.partition(".")[0] for name in changed_settings(recipe)} - {"compile"}
-    return "train" not in knobs and len(knobs) <= 1
+    return recipe.only_trains_on or ("train" not in knobs and len(knobs) <= 1)

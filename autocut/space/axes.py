@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from autocut.errors import SpaceError
-from autocut.recipe import IDENTITY, SWITCHES, Recipe, Value
+from autocut.recipe import IDENTITY, KEEP_FLOAT, SWITCHES, Recipe, Value, with_kept
 
 GRID_TOLERANCE = 1e-9
 
@@ -82,6 +82,7 @@ RULES: Mapping[str, AxisRule] = MappingProxyType(
         "distill.temperature": AxisRule("number", 0, low_open=True, switch=SWITCHES["distill"]),
         "distill.alpha": AxisRule("number", 0, 1, switch=SWITCHES["distill"]),
         "quantize.dtype": AxisRule("method"),
+        "quantize.keep_float": AxisRule("integer", 0, switch=SWITCHES["quantize"]),
         "compile.mode": AxisRule("method"),
     }
 )
@@ -155,6 +156,15 @@ class Space:
         axis = self.axis(axis_name)
         return tuple(map(str, axis.choices)) if axis else (str(IDENTITY[axis_name]),)
 
+    def dtypes(self) -> tuple[str, ...]:
+        """Return the dtypes as lowerings spell them: each as it is, then with the layers that the space keeps in float."""
+        plain, kept = self.methods("quantize.dtype"), self.axis(KEEP_FLOAT)
+        if kept is None:
+            return plain
+        counts = [int(value) for value in axis_values(kept) if value]
+        keeping = [dtype for dtype in plain if self.is_active(kept, {"quantize.dtype": dtype})]
+        return (*plain, *(with_kept(dtype, count) for dtype in keeping for count in counts))
+
     def is_active(self, axis: Axis, settings: Mapping[str, Value]) -> bool:
         """Whether `axis` is active: `settings` has a listed value for every axis in its condition."""
         return all(
@@ -187,7 +197,7 @@ class Space:
         return f"{axis.name} must be {axis.describe()}, got {'nothing' if value is None else repr(value)}"
 
 
-def fit_space(space: Space, unfit: Mapping[str, Collection[str]]) -> Space:
+def fit_space(space: Space, unfit: Mapping[str, Collection[Value]]) -> Space:
     """Return `space` without the choices in `unfit` (axis -> names): else each worker would find out what the task cannot do.
 
     Axes that are active only with these choices go too, and so do anchors that use them.

@@ -12,6 +12,9 @@ from autocut.recipe import IDENTITY, Value
 from autocut.space.axes import RULES, Axis, AxisRule
 from autocut.toml_lines import FaultList, Place
 
+LARGEST = 1e300
+"""No setting is larger. TOML and JSON have whole numbers that no float can hold."""
+
 Known = Mapping[str, Collection[str]]
 """Axis -> names of its registered methods."""
 
@@ -23,7 +26,7 @@ def check_value(name: str, value: Any, known: Known, place: Place, faults: Fault
         names = rule.words or tuple(known.get(name, ()))
         if value not in names:
             faults.add(place, f"{name} must be one of {', '.join(names)}, got {value!r}", nearest_hint(str(value), names), value)
-    elif not _is_number(value, rule) or not rule.allows(value):
+    elif not is_number(value, rule) or not rule.allows(value):
         faults.add(place, f"{name} must be {rule.describe()}, got {value!r}", None, value)
 
 
@@ -88,8 +91,9 @@ def _sorter(axes: Sequence[Axis]) -> TopologicalSorter[str]:
     return TopologicalSorter({axis.name: [parent for parent in axis.when if parent in names] for axis in axes})
 
 
-def _is_number(value: object, rule: AxisRule) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+def is_number(value: object, rule: AxisRule) -> bool:
+    """Whether `value` is a finite number of the kind of `rule`, in its interval or not."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         return False
     return rule.kind != "integer" or isinstance(value, int)
 
@@ -102,6 +106,8 @@ def _check_range(axis: Axis, low: float, high: float, faults: FaultList) -> None
         return
     for value in (low, high):
         check_value(axis.name, value, {}, place, faults)
+    if not all(is_number(value, AxisRule("number")) for value in (low, high)):
+        return
     if not low < high:
         faults.add(
             place,
@@ -119,12 +125,11 @@ def _check_range(axis: Axis, low: float, high: float, faults: FaultList) -> None
     if axis.log and axis.step is not None:
         faults.add(("axes", axis.name, "step"), f"{axis.name} must have either log or step, got both", "leave one out")
     if axis.step is not None and low < high and not (axis.step > 0 and _divides(axis.step, high - low)):
-        faults.add(("axes", axis.name, "step"), f"{axis.name} step must divide the range {low:g} to {high:g}, got {axis.step:g}")
+        faults.add(("axes", axis.name, "step"), f"{axis.name} step must divide the range {low:g} to {high:g}, got {axis.step}")
 
 
 def _divides(step: float, span: float) -> bool:
-    count = span / step
-    if not math.isfinite(count):
+    if not is_number(step, AxisRule("number")) or not math.isfinite(count := span / step):
         return False
     return round(count) >= 1 and abs(count - round(count)) < 1e-6
 

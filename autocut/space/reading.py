@@ -19,6 +19,7 @@ from autocut.recipe import Recipe
 from autocut.score import METRICS
 from autocut.space.axes import RULES, Axis, Space
 from autocut.space.checks import Known, check_axis, check_conditions, check_ratio, check_value, in_order
+from autocut.space.outside import why_no_setting
 from autocut.toml_lines import FaultList, LineMap, Place
 
 SCHEMA_VERSION = 1
@@ -181,8 +182,8 @@ def read_recipe(path: Path, space: Space) -> Recipe:
     for name, value in settings.items():
         if name not in RULES:
             faults.add((name,), f"recipe setting must be one of {', '.join(RULES)}, got {name!r}", nearest_hint(name, RULES))
-        elif not isinstance(value, str | int | float):
-            faults.add((name,), f"{name} must be a name or a number, got {value!r}")
+        elif reason := why_no_setting(name, value):
+            faults.add((name,), reason)
     faults.raise_any("recipe file")
     recipe = Recipe(settings)
     if reason := space.why_not(recipe):

@@ -24,7 +24,8 @@ _PLAIN = re.compile(
     _FRAME + r"|models/model\.json|data/(weights/model_weights_config|constants/model_constants_config)\.json"
     r"|data/(weights/weight|constants/tensor)_\d+"
 )
-_CODE = re.compile(_FRAME + r"|data/aotinductor/[^/]+/[^/]+")
+_NAME = r"(?!\.{1,2}(/|$))[^/\\]+"
+_CODE = re.compile(_FRAME + rf"|data/aotinductor/{_NAME}/{_NAME}")
 _PAYLOAD = re.compile(r"(weight|tensor)_\d+")
 _SAMPLES = "data/sample_inputs/model.pt"
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")

@@ -230,13 +230,14 @@ def _both(one: Limits, other: Limits) -> Limits:
 def save_graph(program: ExportedProgram, signature: Signature, folder: Path) -> None:
     """Write a graph folder.
 
-    Two things are left out: the sample inputs, because torch would pickle them, and the line of source of each operation. These
-    lines are most of a small graph, and do not concern the people who get the model.
+    Two things are left out: the sample inputs, because torch would pickle them, and the line of source and the history of each
+    operation. They are most of a small graph, and do not concern the people who get the model.
     """
     program._example_inputs = None  # torch 2.13: `export.save` has no switch for it
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)
+            node.meta.pop("from_node", None)  # what it was in the graph before conversion
     with translated("torch.export"), quietly():
         torch.export.save(program, folder / GRAPH_FILE)
     signature.write(folder)

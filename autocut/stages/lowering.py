@@ -12,6 +12,8 @@ kernel for it.
     convert_graph(graph, mode, start)                                     if `converts(mode)`: once for all its dtypes of this graph
     compile_graph(start, dtype, mode, calibration, folder)                from `graph` where the mode does not convert
 
+A dtype such as ``int8_static:4`` keeps the 4 layers in float whose quantization deviates the output the most.
+
 A mode that compiles for fixed batch sizes gets each batch in pieces of the largest size, and the rest padded to the next size.
 """
 
@@ -25,7 +27,7 @@ import torch
 from torch import Tensor
 
 from autocut.errors import InfeasibleRecipeError
-from autocut.recipe import UNTOUCHED
+from autocut.recipe import UNTOUCHED, without_kept
 from autocut.stages.compile import CompileJob, Run, modes
 from autocut.stages.graph import GRAPH_VERSION, Signature, export_model, save_graph, with_limits
 from autocut.stages.libraries import versions_of
@@ -50,6 +52,7 @@ def infeasible_reason(dtype: str, mode: str) -> str | None:
     Raises:
         UnknownNameError: `dtype` or `mode` is not registered.
     """
+    dtype, kept = without_kept(dtype)
     quantizer, compiler = quantizers.method(dtype), modes.method(mode)
     for method in (quantizer, compiler):
         if missing := method.missing():
@@ -57,7 +60,17 @@ def infeasible_reason(dtype: str, mode: str) -> str | None:
     reason = quantizer.options.no_kernel.get(mode) or compiler.options.infeasible(dtype)
     if reason is None and graph_dtype(dtype, mode) == dtype:
         reason = quantizer.options.machine()
+    if reason is None and kept and not keeps_float(dtype, mode):
+        reason = f"{mode} cannot keep {kept} layers of {dtype} in float"
     return reason
+
+
+def keeps_float(dtype: str, mode: str) -> bool:
+    """Whether the pair can keep its most sensitive layers in float."""
+    own = modes.method(mode).options.quantizers
+    if own is None:
+        return quantizers.method(dtype).options.keeps_float
+    return dtype in own and own.method(dtype).options.keeps_float
 
 
 def fixed_shape_reason(mode: str, dynamic: Dynamic | None) -> str | None:
@@ -76,7 +89,7 @@ def guessed_speedup(dtype: str, mode: str, *, has_convolutions: bool) -> float:
 
     A dtype of linear layers alone brings nothing to a model with convolutions.
     """
-    options = quantizers.method(dtype).options
+    options = quantizers.method(without_kept(dtype)[0]).options
     own = 1.0 if has_convolutions and not options.convolutions else options.speedup
     return own * modes.method(mode).options.speedup
 
@@ -102,8 +115,9 @@ def numerics(dtype: str, mode: str) -> str:
 
     The name also holds what of the machine decides the numbers. An infeasible pair has the name of its dtype's quantizer.
     """
-    own = modes.method(mode).options.numerics(dtype) if infeasible_reason(dtype, mode) is None else None
-    return own or _quantizer_version(dtype)
+    plain, kept = without_kept(dtype)
+    own = modes.method(mode).options.numerics(plain) if infeasible_reason(dtype, mode) is None else None
+    return (own or _quantizer_version(plain)) + _kept_words(kept)
 
 
 def graph_dtype(dtype: str, mode: str) -> str:
@@ -122,6 +136,12 @@ def takes_any_threads(mode: str) -> bool:
     return modes.method(mode).options.takes_any_threads
 
 
+def is_compiled_ahead(mode: str) -> bool:
+    """Whether an artifact of `mode` is machine code for the processor and the number of threads that it was made with."""
+    options = modes.method(mode).options
+    return not options.takes_any_threads and options.context(UNTOUCHED.lowering[0]) is not None
+
+
 def conversion_version(mode: str) -> str:
     """Version of `convert_graph` for `mode`, and of the libraries that no other part of the stage key names."""
     method = modes.method(mode)
@@ -131,10 +151,10 @@ def conversion_version(mode: str) -> str:
 
 def method_versions(dtype: str, mode: str) -> str:
     """Versions of a pair's methods, and what of the machine decides the result, such as threads: part of the stage key."""
-    compiler = modes.method(mode)
-    extra = compiler.options.context(dtype) if infeasible_reason(dtype, mode) is None else None
-    own = _quantizer_version(dtype) if graph_dtype(dtype, mode) == dtype else f"{dtype} v{quantizers.method(dtype).version}"
-    return f"{own}, {mode} v{compiler.version}, graph v{GRAPH_VERSION}" + (f", {extra}" if extra else "")
+    compiler, (plain, kept) = modes.method(mode), without_kept(dtype)
+    extra = compiler.options.context(plain) if infeasible_reason(dtype, mode) is None else None
+    own = _quantizer_version(plain) if graph_dtype(dtype, mode) == dtype else f"{plain} v{quantizers.method(plain).version}"
+    return f"{own}{_kept_words(kept)}, {mode} v{compiler.version}, graph v{GRAPH_VERSION}" + (f", {extra}" if extra else "")
 
 
 def lower_graph(
@@ -151,7 +171,9 @@ def lower_graph(
     signature = Signature.of(calibration[0], dynamic)
     positional = [signature.positional(inputs) for inputs in calibration]
     names = signature.names if signature.form == "dict" else None
-    quantized = quantizers[dtype](PositionalModel(model, names, signature.free), positional)
+    plain, kept = without_kept(dtype)
+    options = {"keep_float": kept} if kept else {}
+    quantized = quantizers[plain](PositionalModel(model, names, signature.free), positional, **options)
     program = export_model(quantized, positional[0], signature.free)
     save_graph(program, with_limits(signature, program), folder)
 
@@ -187,7 +209,8 @@ def compile_graph(
     signature = Signature.read(start)
     if reason := fixed_shape_reason(mode, signature.dynamic):
         raise InfeasibleRecipeError(f"{dtype} with {mode} cannot run: {reason}")
-    job = CompileJob(start, signature, dtype, calibration, tuple(sorted(set(batch_sizes))))
+    plain, kept = without_kept(dtype)
+    job = CompileJob(start, signature, plain, calibration, tuple(sorted(set(batch_sizes))), kept)
     modes[mode](job, folder).write(folder)
 
 
@@ -269,6 +292,10 @@ def _in_pieces(run: Run, sizes: tuple[int, ...]) -> Run:
         return run(*padded)[:length]
 
     return serve
+
+
+def _kept_words(kept: int) -> str:
+    return f", {kept} layers in float" if kept else ""
 
 
 def _quantizer_version(dtype: str) -> str:

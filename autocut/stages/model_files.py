@@ -16,7 +16,8 @@ from torch import nn
 class Prefix:
     """A model ready for its lowerings: its weights, the keys of the stages that made them, and the cost of training.
 
-    `structure` is a hash of what latency depends on. `train_seconds` counts pruning and training on this path, without waiting.
+    `structure` is a hash of what latency depends on. `train_seconds` is what pruning and training on this path take one process
+    alone: CPU seconds, divided by its threads.
     """
 
     model: nn.Module
@@ -44,12 +45,12 @@ def structure_of(model: nn.Module) -> str:
 
 def save_model(folder: Path, model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
     """Write a model, in eval mode, and the masks of its unstructured zeros to `folder`."""
-    # The user's constructor cannot make a pruned module's shapes again, so the module itself is pickled. The stage cache is private
-    # to its owner and has checksums. Bundles, which other people get, never hold a pickle.
+    # The user's constructor cannot make a pruned module's shapes again, so the module itself is pickled. The stage cache reads only
+    # what this user's key has signed. Bundles, which other people get, never hold a pickle.
     torch.save({"model": model.eval(), "masks": dict(masks)}, folder / "model.pt")
 
 
 def restore_model(folder: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """Read what `save_model` wrote."""
+    """Read what `save_model` wrote, in an entry that the stage cache has found: it runs what the pickle says."""
     saved = torch.load(folder / "model.pt", weights_only=False)
     return saved["model"].eval(), saved["masks"]

@@ -12,9 +12,9 @@ The database is the only source of truth. Readers ignore what a killed process l
 from __future__ import annotations
 
 from autocut.front import Final
-from autocut.study.database import storage_errors, without_password
+from autocut.study.database import public_address, storage_errors, without_passwords
 from autocut.study.ledger import CATEGORIES, Session
-from autocut.study.opening import create_study, open_study, stored_space
+from autocut.study.opening import create_study, open_study, stored_facts, stored_space
 from autocut.study.records import StageRun
 from autocut.study.study import Study
 from autocut.study.trials import TrialRecord
@@ -28,7 +28,9 @@ __all__ = [
     "TrialRecord",
     "create_study",
     "open_study",
+    "public_address",
     "storage_errors",
+    "stored_facts",
     "stored_space",
-    "without_password",
+    "without_passwords",
 ]

@@ -20,6 +20,7 @@ class TrialFiles:
 
     def __init__(self, study: optuna.Study, folder: Path) -> None:
         self._study = study
+        self._folder = folder
         self._store = FileSystemArtifactStore(folder)
 
     def attach(self, trial_id: int, path: Path, filename: str, mimetype: str) -> str:
@@ -42,6 +43,18 @@ class TrialFiles:
             self._store.remove(identity)
         except ArtifactNotFound:  # it was deleted on the dashboard
             return
+
+    def sweep(self) -> None:
+        """Remove the files that no page offers: a kill came between a file and its entry."""
+        storage, study = self._study._storage, self._study._study_id
+        systems = [
+            storage.get_study_system_attrs(study),
+            *(trial.system_attrs for trial in storage.get_all_trials(study, deepcopy=False)),
+        ]
+        offered = json.dumps(systems, default=str)
+        for path in self._folder.iterdir():
+            if path.is_file() and path.name not in offered:
+                path.unlink(missing_ok=True)
 
     def attached(self) -> dict[tuple[int, str], str]:
         """Return the names of the attached files, by trial id and identity."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import re
 import sqlite3
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,21 @@ from autocut.errors import MissingDependencyError, StudyError
 
 DATABASE_FILE = "study.db"
 _BUSY_TIMEOUT_S = 60.0
+_SECRET_NAME = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token|credential|api_?key", re.IGNORECASE)
+_SECRET_PART = re.compile(r"(password|passwd|pwd|secret|token)\s*=", re.IGNORECASE)
 _DAMAGE = ("malformed", "not a database", "corrupt", "could not decode")
+_NO_ADDRESS = (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, sqlalchemy.exc.SAWarning)
 _MOST_CHARACTERS = 160
+_OPTUNA_FILLS = ("version_info", "alembic_version")
+"""Tables with one row each, which Optuna writes where it is missing."""
 
 
 @contextlib.contextmanager
 def open_engine(folder: Path, storage_url: str | None) -> Iterator[sqlalchemy.Engine]:
     """Open an engine for the study's database, and close it at the end. It creates nothing in the database."""
     url, options = _address(folder, storage_url)
-    with _driver_errors(url):
+    with _driver_errors(url), warnings.catch_warnings():
+        warnings.simplefilter("error", sqlalchemy.exc.SAWarning)  # SQLite's driver ignores options that it does not know
         engine = sqlalchemy.create_engine(url, **options)
     try:
         yield engine
@@ -34,12 +42,25 @@ def open_engine(folder: Path, storage_url: str | None) -> Iterator[sqlalchemy.En
         engine.dispose()
 
 
-def open_optuna_storage(folder: Path, storage_url: str | None) -> RDBStorage:
-    """Open Optuna's storage in the same database, and create Optuna's tables if they are missing."""
+def open_optuna_storage(folder: Path, storage_url: str | None, *, create: bool = False) -> RDBStorage:
+    """Open Optuna's storage in the same database. Its tables must be there, unless it may `create` them.
+
+    Raises:
+        StudyError: What Optuna needs is missing. Optuna would write it, and a damaged study would look like an empty one.
+    """
     url, options = _address(folder, storage_url)
+    if not create:
+        _require_optuna(folder, storage_url)
     with _driver_errors(url):
         # Optuna calls str.format on the address, so braces must be doubled (seen in 5.0.0).
-        return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)
+        return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=options, skip_table_creation=not create)
+
+
+def _require_optuna(folder: Path, storage_url: str | None) -> None:
+    with storage_errors(folder), open_engine(folder, storage_url) as engine, engine.connect() as connection:
+        for table in _OPTUNA_FILLS:
+            if connection.scalar(sqlalchemy.text(f"SELECT COUNT(*) FROM {table}")) != 1:
+                raise _damaged(folder, f"table {table} must have one row")
 
 
 def close_storage(storage: RDBStorage) -> None:
@@ -79,10 +100,33 @@ def reading_errors(folder: Path) -> Iterator[None]:
 
 
 def without_password(storage_url: str) -> str:
-    """Return the address without its password, for files and messages."""
+    """Return the address without its password, and without other secrets that a driver takes, for files and messages.
+
+    Raises:
+        sqlalchemy.exc.ArgumentError, ValueError: It is no address.
+    """
     # `URL.set(password=None)` would keep the password (SQLAlchemy 2.1), so the field of the tuple is replaced.
-    url = sqlalchemy.make_url(storage_url)._replace(password=None).difference_update_query(["password"])
-    return url.render_as_string(hide_password=False)
+    url = sqlalchemy.make_url(storage_url)
+    secret = [name for name, value in url.query.items() if _SECRET_NAME.search(name) or _SECRET_PART.search(str(value))]
+    if url.password is None and not secret:
+        return storage_url
+    return url._replace(password=None).difference_update_query(secret).render_as_string(hide_password=False)
+
+
+def without_passwords(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line, with every database address in them as `without_password` has it."""
+    found = []
+    for word in words:
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        found.append(flag + equals + _shown(value) if "://" in value else word)
+    return found
+
+
+def _shown(storage_url: str) -> str:
+    try:
+        return without_password(storage_url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return public_address(storage_url)
 
 
 @contextlib.contextmanager
@@ -92,20 +136,24 @@ def _driver_errors(url: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingDependencyError(
-            f"storage {_public(url)} needs a database driver that is not installed", "pip install 'autocut[postgresql]'"
+            f"storage {public_address(url)} needs a database driver that is not installed", "pip install 'autocut[postgresql]'"
         ) from error
-    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError) as error:
+    # SQLAlchemy raises a bare ValueError for a port that is no number, and TypeError for options that a driver does not take (2.1).
+    except (*_NO_ADDRESS, ValueError, TypeError) as error:
         raise StudyError(
-            f"storage must be a database address, got {_public(url)!r}",
+            f"storage must be a database address, got {public_address(url)!r}",
             "for example --storage postgresql+psycopg://user@host/database",
         ) from error
 
 
-def _public(url: str) -> str:
+def public_address(storage_url: str) -> str:
+    """Return what may be shown of an address, whether it is one or not: no user's password, and nothing after a question mark."""
     try:
-        return without_password(url)
-    except sqlalchemy.exc.ArgumentError:
-        return url
+        return without_password(storage_url).partition("?")[0]
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        before, at, rest = storage_url.rpartition("@")  # what stands before the last @ may be a password
+        scheme, colon, _ = before.partition("://")
+        return f"{scheme}{colon}…@{rest.partition('?')[0]}" if colon else f"{'…@' if at else ''}{rest.partition('?')[0]}"
 
 
 def _address(folder: Path, storage_url: str | None) -> tuple[str, dict[str, Any]]:

@@ -30,6 +30,8 @@ from autocut.study.records import SCHEMA_VERSION, Base, StudyRow, utc_now
 from autocut.study.study import Study
 
 _ADDRESS_FILE = "study.json"
+_SMALLEST_PAGE = 512
+"""SQLite takes a smaller file for an empty one, and writes to it when it is opened (3.40)."""
 _ELSEWHERE = "search into another folder: --out FOLDER"
 
 
@@ -55,7 +57,7 @@ def create_study(
         objectives: Value name -> "maximize" | "minimize", in the dashboard's order.
         seed: Seed of the study; an existing study keeps its own.
         storage_url: Database server that several nodes share. None: the server that `folder` names, else SQLite in `folder`.
-        description: Facts for the dashboard (task, machine, ...), as study attributes.
+        description: Facts of the study (task, machine, ...), as its attributes.
         exclusive: Whether to take the search lock. `Study.close` releases it, or the kernel when the process ends.
 
     Raises:
@@ -76,7 +78,7 @@ def create_study(
         storage_url = _followed(folder, expected, storage_url)
         lock = _lock(folder, name, storage_url) if exclusive else None
         try:
-            study = _open_or_make(folder, expected, storage_url, lock)
+            study = _open_or_make(folder, expected, storage_url, lock, description or {})
             study.describe(description or {})
             return study
         except BaseException:
@@ -97,8 +99,10 @@ def open_study(folder: Path) -> Study:
         if not _is_study(folder):
             raise StudyError(f"study must be a folder that autocut search made, got {str(folder)!r}", _where_studies_are(folder))
         storage_url, name = _read_address(address)
-        with open_engine(folder, storage_url) as engine, Database(engine) as database:
-            row = _stored(folder, database, name)
+        row = None
+        if storage_url is not None or (folder / DATABASE_FILE).stat().st_size >= _SMALLEST_PAGE:
+            with open_engine(folder, storage_url) as engine, Database(engine) as database:
+                row = _stored(folder, database, name)
         if row is None:
             raise StudyError(
                 f"study {folder} has a database without an autocut study in it",
@@ -122,12 +126,35 @@ def stored_space(folder: Path) -> str | None:
             return None if row is None else row.space
 
 
-def _open_or_make(folder: Path, expected: StudyRow, storage_url: str | None, lock: SearchLock | None) -> Study:
+def stored_facts(folder: Path, name: str, storage_url: str | None = None) -> dict[str, Any] | None:
+    """Return the facts of the study of the task `name` in `folder` or in the database of `storage_url`, None where there is none.
+
+    Raises:
+        StudyError: The database is damaged, foreign, of another autocut version, or out of reach.
+    """
+    if storage_url is None and not _is_study(folder):
+        return None
+    with storage_errors(folder):
+        storage_url = storage_url or _read_address(folder / _ADDRESS_FILE)[0]
+        with open_engine(folder, storage_url) as engine, Database(engine) as database:
+            row = _stored(folder, database, name if storage_url else None)
+        if row is None:
+            return None
+        study = _load(folder, row, storage_url, None)
+        try:
+            return study.facts
+        finally:
+            study.close()
+
+
+def _open_or_make(
+    folder: Path, expected: StudyRow, storage_url: str | None, lock: SearchLock | None, facts: Mapping[str, Any]
+) -> Study:
     with open_engine(folder, storage_url) as engine, Database(engine, expire_on_commit=False) as database:
         Base.metadata.create_all(engine)
         row = _stored(folder, database, expected.name if storage_url else None)
         if row is None:
-            _make(folder, expected, storage_url)
+            _make(folder, expected, storage_url, facts)
             database.add(row := expected)
             database.commit()
     with reading_errors(folder):
@@ -147,10 +174,10 @@ def _followed(folder: Path, expected: StudyRow, storage_url: str | None) -> str 
     return storage_url
 
 
-def _make(folder: Path, expected: StudyRow, storage_url: str | None) -> None:
-    """Create Optuna's study. Our row is written later, so a study with our row is complete."""
+def _make(folder: Path, expected: StudyRow, storage_url: str | None, facts: Mapping[str, Any]) -> None:
+    """Create Optuna's study with its first facts. Our row is written later, so a study with our row is complete."""
     _quiet_optuna()
-    storage = open_optuna_storage(folder, storage_url)
+    storage = open_optuna_storage(folder, storage_url, create=True)
     directions = [StudyDirection[direction.upper()] for _, direction in expected.objectives]
     try:
         made = optuna.create_study(storage=storage, study_name=expected.name, directions=directions, load_if_exists=True)
@@ -162,6 +189,8 @@ def _make(folder: Path, expected: StudyRow, storage_url: str | None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # set_metric_names, experimental since Optuna 3.2
             made.set_metric_names([name for name, _ in expected.objectives])
+        for key, value in facts.items():
+            made.set_user_attr(key, value)
     finally:
         close_storage(storage)
 

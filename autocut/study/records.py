@@ -7,6 +7,7 @@
     autocut_measurement ... measurement of a trial, with samples and spread; the trial points at its row
     autocut_final ......... a trial's numbers on the locked test split, and its bundle
     autocut_rung .......... what was measured to explain a trial: see `rungs.py`, also for autocut_rung_pair
+    autocut_look .......... every look at the locked test split (`looks.py`)
 
 If no finished trial points at a row of `autocut_measurement`, a killed process left it. Readers ignore it.
 """

@@ -24,18 +24,31 @@ from sqlalchemy.orm import sessionmaker
 
 from autocut import measurement as measurements
 from autocut.errors import DivergedError, StudyError
-from autocut.front import Final, FrontPoint, non_dominated
+from autocut.front import Final, FrontPoint
 from autocut.measurement import Cost, Measurement
 from autocut.recipe import Recipe
 from autocut.study import frames, ledger, telling
 from autocut.study.artifacts import TrialFiles
+from autocut.study.checks import checked_facts, checked_objectives
 from autocut.study.database import reading_errors, storage_errors
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
+from autocut.study.looks import FINALIZATION, TestLook, read_looks, write_look
 from autocut.study.records import FinalRow, MeasurementRow, StageRow, StageRun, StudyRow, utc_now
 from autocut.study.rungs import StudyRungs
+from autocut.study.scores import ComparedFront, ScoresRun, TrialScores, compare_front, read_scores_runs
 from autocut.study.telling import Distributions, NewTrial, Outcome
-from autocut.study.trials import MEASUREMENT_ID, TrialRecord, ValidationResult, to_final, to_record, to_result, trial_attrs
+from autocut.study.trials import (
+    MEASUREMENT_ID,
+    TrialRecord,
+    ValidationResult,
+    relative_to,
+    to_final,
+    to_point,
+    to_record,
+    to_result,
+    trial_attrs,
+)
 
 _NO_CONSTRAINTS: Mapping[str, float] = MappingProxyType({})
 _NO_EXTRAS: Mapping[str, Any] = MappingProxyType({})
@@ -50,7 +63,7 @@ class Study:
     def __init__(self, folder: Path, row: StudyRow, study: optuna.Study, engine: Engine, lock: SearchLock | None) -> None:
         self.folder = folder
         self.name = row.name
-        self.objectives: Mapping[str, str] = MappingProxyType(dict(row.objectives))
+        self.objectives: Mapping[str, str] = MappingProxyType(checked_objectives(row.objectives))
         self.task_fingerprint = row.task_fingerprint
         self.seed = row.seed
         self.optuna = study
@@ -62,6 +75,7 @@ class Study:
         self._memory = threading.RLock()
         self._trials: dict[int, TrialRecord] = {}
         self._finals: dict[int, Final] = {}
+        self._scores = TrialScores(self.stages_dir, self._scores_runs)
         self.reload()
 
     @property
@@ -88,11 +102,12 @@ class Study:
         """Read the database again."""
         with self._reading(), self._database() as database:
             measurement_rows = database.scalars(select(MeasurementRow).where(MeasurementRow.study == self.name))
-            results = {row.id: to_result(row) for row in measurement_rows}
+            results = {row.id: to_result(row, self.objectives) for row in measurement_rows}
             final_rows = database.scalars(select(FinalRow).where(FinalRow.study == self.name))
-            finals = {row.trial: to_final(row) for row in final_rows}
+            finals = {row.trial: to_final(row, self.objectives) for row in final_rows}
             records = [to_record(trial, results) for trial in self.optuna.get_trials(deepcopy=False)]
         with self._memory:
+            self._scores.forget()
             self._trials = {record.trial: record for record in records if record is not None}
             self._finals = {number: final for number, final in finals.items() if number in self._trials}
 
@@ -126,6 +141,8 @@ class Study:
         """Add one stage run."""
         with self._guarded(), self._database.begin() as database:
             database.add(StageRow(study=self.name, **asdict(run)))
+        with self._memory:
+            self._scores.add(run)
 
     def stage_runs(self) -> list[StageRun]:
         """Return every stage run, oldest first."""
@@ -247,7 +264,7 @@ class Study:
             trial=trial,
             values={name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)},
             document=measurements.to_json(measurement),
-            bundle=None if bundle is None else self._relative(bundle),
+            bundle=None if bundle is None else relative_to(self.folder, bundle),
             bundle_sha256=bundle_sha256,
             verified=verified,
             refusal=refusal,
@@ -256,8 +273,20 @@ class Study:
         final = to_final(row)
         with self._guarded(), self._database.begin() as database:
             database.merge(row)
+            if final.is_tested:
+                write_look(database, self.name, trial, FINALIZATION)
         with self._memory:
             self._finals[trial] = final
+
+    def record_look(self, trial: int, purpose: str) -> None:
+        """Count a look at the locked test split that `record_final` does not know of, such as that of an export."""
+        with self._guarded(), self._database.begin() as database:
+            write_look(database, self.name, trial, purpose)
+
+    def looks(self) -> list[TestLook]:
+        """Return every look at the locked test split, oldest first."""
+        with self._reading(), self._database() as database:
+            return read_looks(database, self.name, self.finals())
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Set study attributes (task, machine, budget left, ...) for the dashboard. Only changes are written."""
@@ -285,7 +314,7 @@ class Study:
     def facts(self) -> dict[str, Any]:
         """The study attributes that `describe` set."""
         with self._reading():
-            return dict(self.optuna.user_attrs)
+            return checked_facts(self.optuna.user_attrs)
 
     def trials(self) -> list[TrialRecord]:
         """Return every finished trial, in the order of the numbers."""
@@ -311,27 +340,41 @@ class Study:
             return self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def points(self) -> list[FrontPoint]:
-        """Return all completed trials."""
-        finals = self.finals()
-        return [self._point(trial, finals.get(trial.trial)) for trial in self.trials() if trial.measured is not None]
+        """Return all completed trials. Those of the front, and the untouched model, have their ties."""
+        compared = {point.trial: point for point in self._compared().points}
+        return [compared.get(point.trial, point) for point in self._measured()]
 
     def candidates(self) -> list[FrontPoint]:
-        """Return the feasible trials whose bundle was not refused."""
+        """Return the feasible trials whose bundle was not refused, without their ties."""
         feasible = {trial.trial for trial in self.trials() if trial.is_feasible}
-        return [point for point in self.points() if point.trial in feasible and (point.final is None or point.final.verified)]
+        return [point for point in self._measured() if point.trial in feasible and (point.final is None or point.final.verified)]
 
     def front(self) -> list[FrontPoint]:
-        """Return the front of the candidates by the numbers of the search. Finalization works through it.
+        """Return the front of the candidates by the numbers of the search, with its ties. Finalization works through it.
 
         The locked test split only reports: what a trial has there decides nothing.
         """
-        return non_dominated(self.candidates(), self.objectives)
+        return self._compared().front
+
+    def untested(self) -> tuple[int, ...]:
+        """Return the trials of the front whose accuracies go by intervals, because their scores are not stored any more."""
+        return self._compared().untested
 
     def to_frame(self) -> pd.DataFrame:
         """Return one flat row for each finished trial, for CSV."""
         return frames.to_frame(self.trials(), self.finals(), {point.trial for point in self.front()})
 
-    # ---- private ----------------------------------------
+    def _measured(self) -> list[FrontPoint]:
+        finals = self.finals()
+        return [to_point(trial, finals.get(trial.trial), self.folder) for trial in self.trials() if trial.measured is not None]
+
+    def _compared(self) -> ComparedFront:
+        with self._memory:
+            return compare_front(self._measured(), self.candidates(), self.objectives, self._scores)
+
+    def _scores_runs(self) -> list[ScoresRun]:
+        with self._reading(), self._database() as database:
+            return read_scores_runs(database, self.name)
 
     def _guarded(self) -> AbstractContextManager[None]:
         return storage_errors(self.folder)
@@ -363,15 +406,3 @@ class Study:
         if record is not None:
             with self._memory:
                 self._trials[number] = record
-
-    def _point(self, trial: TrialRecord, final: Final | None) -> FrontPoint:
-        measured = trial.measured
-        if measured is None or trial.recipe is None:
-            raise ValueError(f"trial {trial.trial} has no measurement")
-        bundle = str(self.folder / final.bundle) if final is not None and final.verified and final.bundle else None
-        return FrontPoint(trial.trial, trial.recipe, measured.values, measured.measurement, trial.is_baseline, bundle, final=final)
-
-    def _relative(self, bundle: Path) -> str:
-        inside = bundle.resolve()
-        root = self.folder.resolve()
-        return inside.relative_to(root).as_posix() if inside.is_relative_to(root) else str(inside)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from autocut import measurement as measurements
-from autocut.front import Final
+from autocut.front import Final, FrontPoint
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
+from autocut.space.outside import checked_recipe
+from autocut.study.checks import checked_bundle, checked_values
 from autocut.study.records import FinalRow, MeasurementRow
 
 RECIPE = "recipe"
@@ -104,7 +107,7 @@ def to_record(trial: FrozenTrial, results: Mapping[int, ValidationResult]) -> Tr
         trial=trial.number,
         trial_id=trial._trial_id,
         state=trial.state.name,
-        recipe=Recipe(json.loads(attrs[RECIPE])) if RECIPE in attrs else None,
+        recipe=checked_recipe(json.loads(attrs[RECIPE])) if RECIPE in attrs else None,
         is_baseline=bool(attrs.get(IS_BASELINE, False)),
         reason=attrs.get(REASON),
         retry=bool(attrs.get(RETRY, False)),
@@ -116,22 +119,38 @@ def to_record(trial: FrozenTrial, results: Mapping[int, ValidationResult]) -> Tr
     )
 
 
-def to_result(row: MeasurementRow) -> ValidationResult:
-    """Read a row of the measurement table."""
-    return ValidationResult(MappingProxyType(row.values), measurements.from_json(row.document), row.worked_s)
+def to_result(row: MeasurementRow, objectives: Iterable[str] = ()) -> ValidationResult:
+    """Read a row of the measurement table. It has a value of each of `objectives`."""
+    values = MappingProxyType(checked_values(row.values, objectives))
+    return ValidationResult(values, measurements.from_json(row.document), float(row.worked_s))
 
 
-def to_final(row: FinalRow) -> Final:
-    """Read a row of the final table."""
+def to_final(row: FinalRow, objectives: Iterable[str] = ()) -> Final:
+    """Read a row of the final table. It has a value of each of `objectives`."""
     return Final(
         trial=row.trial,
-        values=MappingProxyType(row.values),
+        values=MappingProxyType(checked_values(row.values, objectives)),
         measurement=measurements.from_json(row.document),
-        bundle=row.bundle,
+        bundle=checked_bundle(row.bundle),
         bundle_sha256=row.bundle_sha256,
         verified=row.verified,
         refusal=row.refusal,
     )
+
+
+def to_point(trial: TrialRecord, final: Final | None, folder: Path) -> FrontPoint:
+    """Return a measured trial of the study in `folder` as a point, without ties."""
+    measured = trial.measured
+    if measured is None or trial.recipe is None:
+        raise ValueError(f"trial {trial.trial} has no measurement")
+    bundle = str(folder / final.bundle) if final is not None and final.verified and final.bundle else None
+    return FrontPoint(trial.trial, trial.recipe, measured.values, measured.measurement, trial.is_baseline, bundle, final=final)
+
+
+def relative_to(folder: Path, bundle: Path) -> str:
+    """Return the path of a bundle as it is stored: relative to the study's folder if it lies inside."""
+    inside, root = bundle.resolve(), folder.resolve()
+    return inside.relative_to(root).as_posix() if inside.is_relative_to(root) else str(inside)
 
 
 def _is_value(key: str, result: ValidationResult | None) -> bool:

@@ -125,7 +125,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches in order."""
-        base, indices = _unwrap(self.dataset, self.indices)
+        base, indices = unwrap(self.dataset, self.indices)
         fetch = _fetcher(base, self.collate)
         for chosen in torch.split(indices, self.batch_size):
             yield to_batch(fetch(chosen), shifts_tokens=self.shifts_tokens)
@@ -203,7 +203,7 @@ def length(dataset: Examples) -> int:
     return len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no __len__; `to_dataset` has checked
 
 
-def _unwrap(dataset: Examples, indices: Tensor) -> tuple[Examples, Tensor]:
+def unwrap(dataset: Examples, indices: Tensor) -> tuple[Examples, Tensor]:
     """Resolve plain subsets: return the dataset below them, and the indices in it."""
     while type(dataset) is Subset:
         indices = torch.as_tensor(dataset.indices, dtype=torch.long)[indices]

@@ -71,7 +71,7 @@ class Task:
     ``share_examples=False`` gives it synthetic inputs instead. `output` picks one of several outputs of the model and the teacher
     (`autocut.task.outputs`). `dynamic` names dimensions of inputs that may differ between batches (`autocut.task.dimensions`).
     `load_task` sets `path` and the sources. `build_model` sets `folded`: the weights that the user's model computes in every call,
-    such as weight normalization (`autocut.task.folding`).
+    such as weight normalization (`autocut.task.folding`). `know_data` sets `data_hash`.
     """
 
     name: str
@@ -99,6 +99,7 @@ class Task:
     source_sha256: str = field(default="", init=False, repr=False)
     source_files: frozenset[Path] = field(default=frozenset(), init=False, repr=False)
     folded: Folded = field(default_factory=Folded, init=False, repr=False)
+    data_hash: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Lock the test split."""
@@ -188,7 +189,7 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the task in every stage key: its source, a sample of its data, and its model's weights.
+        """Identity of the task in every stage key: its source, a sample of its data, its model's weights, and `data_hash`.
 
         It is the same in every process. The source is task.py, the modules beside it that it imports, and the code elsewhere of the
         model's classes and the task's functions (`autocut.task.identity.code_hash`).
@@ -210,7 +211,15 @@ class Task:
         digest.update(state_hash(model))
         functions = (self.model, self.loss, self.metric, self.summarize, self.optimizer, self.collate, self.teacher)
         digest.update(code_hash((model, *functions), self.source_files))
+        if self.data_hash:  # a study of an earlier version goes on without
+            digest.update(self.data_hash.encode())
         return digest.hexdigest()
+
+    def know_data(self, data_hash: str) -> None:
+        """Make the hash of the data (`autocut.task.data_identity`) a part of the fingerprint. Empty: the sample alone counts."""
+        if self.data_hash != data_hash:
+            object.__setattr__(self, "data_hash", data_hash)
+            vars(self).pop("fingerprint", None)
 
     @cached_property
     def teacher_hash(self) -> str | None:

@@ -9,8 +9,10 @@ measurements are made up, because it takes a night to have a thousand real ones.
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,15 +36,13 @@ from autocut.space import load_space
 from autocut.stages.methods import REGISTRIES
 from autocut.study import create_study
 
-KNOWN = {
-    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor"),
-    "curriculum.schedule": ("none", "linear", "sqrt", "exponential", "step"),
-    "curriculum.order": ("easy_first", "random"),
-    "distill.loss": ("none", "kl", "kl_zscore"),
-    "quantize.dtype": ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight_only"),
-    "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime"),
-}
-"""As `autocut.stages.methods.known_methods`, which would import torch: the driver of a search never does."""
+KNOWN = json.loads(
+    subprocess.run(
+        [sys.executable, "-c", "import json; from autocut.stages.methods import known_methods; print(json.dumps(known_methods()))"],
+        capture_output=True, text=True, check=True,
+    ).stdout
+)  # fmt: skip
+"""Asked of another process, because the answer imports torch: the driver of a search never does."""
 OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize", "size_bytes": "minimize"}
 EPOCHS = 8
 

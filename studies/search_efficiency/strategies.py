@@ -190,6 +190,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy("autocut without early stopping", _agent(replace(EVERYTHING, early_stopping=False))),
             Strategy("autocut without inheritance", _agent(replace(EVERYTHING, inheritance=False))),
             Strategy("autocut without gain per second", _agent(replace(EVERYTHING, gain_per_second=False))),
+            Strategy("autocut without trained baseline", _agent(replace(EVERYTHING, trained_baseline=False))),
             Strategy("autocut without a largest drop", _agent(max_drop=None)),
             Strategy("autocut, MO-ASHA's stopping rule", _mo_asha),
             Strategy("autocut, tpe sampler", _agent(sampler="tpe")),

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from autocut.api import command
+from autocut.api.calls import SearchOptions
+from autocut.commands.search import search as search_verb
+from autocut.commands.verb import flag
 from autocut.errors import AutocutError, Fault, FaultsError, InputError, StudyError
 from autocut.schemas.document import error_document
 
@@ -120,3 +123,10 @@ def test_a_script_searches_its_own_task(small_task_file):
     )
 
     assert done.stdout.splitlines() == ["small True", "True"], done.stderr
+
+
+def test_every_flag_of_a_search_is_an_option():
+    """A type checker knows them all, so a new flag is not forgotten. `try` is no name in Python."""
+    flags = {flag(param).replace("-", "_") for param in search_verb.params}
+
+    assert flags - {"task", "budget", "json", "dry_run", "config", "try"} == set(SearchOptions.__annotations__)

@@ -170,7 +170,7 @@ def test_slow_scores_of_the_search_are_found_again(study):
     opened = open_study(study)
     scoring = {"examples": 100, "of": 300, "seconds_each": 1.0}
     opened.describe({"max_accuracy_drop": 0.05, "baseline": {"value": -20.0}, "scoring": scoring})
-    context = open_pipeline(opened).runner.context
+    context = open_pipeline(opened, []).runner.context
     opened.close()
 
     assert context.max_drop == pytest.approx(1.0)

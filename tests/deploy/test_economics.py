@@ -81,3 +81,16 @@ def test_the_readme_names_the_accuracy_of_both_splits(made, manifest):
     assert "| accuracy (test, 48 examples) |" in text
     assert "| accuracy (validation, 60 examples; the search chose by it) | 0.7500 | 0.6000 to 0.9000 |" in text
     assert "| its difference to the untouched model (validation) | +0.0500 | -0.0100 to +0.1100 |" in text
+
+
+def test_the_readme_tells_what_a_reader_must_know_of_its_numbers(made, manifest):
+    """A disturbed timing says so; a calm one has no note."""
+    cost = manifest.measurement.cost
+    latencies = tuple(dataclasses.replace(latency, disturbance=1.7) for latency in cost.latencies)
+    disturbed = dataclasses.replace(manifest.measurement, cost=dataclasses.replace(cost, latencies=latencies))
+    calm = tuple(dataclasses.replace(latency, disturbance=1.0, load=None) for latency in cost.latencies)
+
+    told = text_of(made, manifest, measurement=disturbed)
+    assert "**Note:** Other work disturbed the timing at batch size 16, by a factor of 1.7." in told
+    quiet = dataclasses.replace(manifest.measurement, cost=dataclasses.replace(cost, latencies=calm))
+    assert "**Note:**" not in text_of(made, manifest, measurement=quiet)

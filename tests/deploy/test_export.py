@@ -15,6 +15,7 @@ from autocut.errors import BundleError, NoResultError, StudyError, VerificationE
 from autocut.recipe import Recipe
 from autocut.search.jobs import StageStarted
 from autocut.stages import lowering
+from autocut.stages.libraries import library_versions
 from autocut.study import create_study, open_study
 from autocut.study.records import StageRun, utc_now
 
@@ -153,7 +154,7 @@ def test_an_unknown_trial_is_refused_with_the_known_ones(study, tmp_path):
 def test_a_bundle_is_not_made_from_stages_of_other_versions(study, tmp_path):
     """Their keys would not be found, so another model than the measured one would be trained and handed out."""
     opened = open_study(study)
-    opened.describe({"libraries": {"torch": "1.0"}})
+    opened.describe({"libraries": library_versions() | {"torch": "1.0"}})
     opened.set_reference(read_manifest(study / "bundles/trial-0").measurement.cost)
     opened.close()
 

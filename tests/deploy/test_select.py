@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocut.deploy.select import select_point
+from autocut.deploy.select import doubt, select_point
 from autocut.errors import InputError, NoResultError, UnknownNameError
 from autocut.front import Final, FrontPoint
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
@@ -172,3 +172,81 @@ def test_a_metric_that_is_no_share_is_shown_unchanged():
     points = [a_point(0, -12.0, 3.0), a_point(1, -12.5, 1.0)]
 
     assert "within 1 of the baseline's -12" in select_point(points, max_accuracy_drop=1.0).reason
+
+
+@pytest.mark.parametrize(
+    ("with_cut", "alone", "told"),
+    [
+        (0.95, 0.94, "(4 epochs lr x0.3, trial 2) has +4.0 points, so 80% of the gain is the training's"),
+        (0.95, 0.97, "has +7.0 points, so all of the gain is the training's"),
+        (0.88, 0.92, "(4 epochs lr x0.3, trial 2) has +2.0 points"),
+    ],
+)
+def test_the_reason_says_what_training_alone_does(with_cut, alone, told):
+    """More epochs help any model: half of a front beat an undertrained baseline for no other reason."""
+    training = {"train.epochs": 4, "train.lr_scale": 0.3}
+    base, cut = a_point(0, 0.90, 2.0), a_point(1, with_cut, 1.0, recipe={**training, "prune.method": "structured"})
+    trained = a_point(2, alone, 2.0, recipe=training)
+    other = a_point(3, 0.99, 2.0, recipe={**training, "train.lr_scale": 3.0})
+
+    assert select_point([base, cut], minimize="cost", measured=[base, cut, trained, other]).reason.endswith(told)
+    assert "trained as long (4 epochs lr x3, trial 3)" in select_point([base, cut], measured=[base, cut, other]).reason
+
+
+def test_nothing_is_said_of_training_where_it_is_not_known():
+    """Nor of a point that does not train, or does nothing else."""
+    base, cut = a_point(0, 0.90, 2.0), a_point(1, 0.95, 1.0, recipe={"train.epochs": 4, "prune.method": "structured"})
+    trained = a_point(2, 0.94, 0.5, recipe={"train.epochs": 4})
+
+    for points in ([base, cut], [base, trained], [base, a_point(1, 0.9, 1.0), trained]):
+        assert "trained as long" not in select_point(points[:2], measured=points).reason
+
+
+def with_difference(point, low, value, high):
+    """The point with this paired difference to the untouched model on the validation split."""
+    accuracy = replace(point.measurement.accuracy, difference=Interval(value, low, high))
+    return replace(point, measurement=replace(point.measurement, accuracy=accuracy))
+
+
+def test_confident_asks_the_worse_end_of_the_interval_to_keep_the_drop():
+    """Trial 2 is cheaper and loses half a point in the middle, but it may lose two."""
+    sure = with_difference(a_point(1, 0.976, 2.0), -0.008, -0.004, 0.0)
+    points = [a_point(0, 0.98, 4.0), sure, with_difference(a_point(2, 0.975, 1.0), -0.02, -0.005, 0.01)]
+
+    assert select_point(points, max_accuracy_drop=0.01).point.trial == 2
+    assert select_point(points, max_accuracy_drop=0.01, confident=True).point.trial == 1
+    assert select_point(points, max_accuracy_drop=0.001, confident=True).point.trial == 0
+    with pytest.raises(NoResultError, match=r"surely within 0.5 points .* an accuracy drop of up to 0.8 points"):
+        select_point(points, max_accuracy_drop=0.005, confident=True, limits=[parse_limit("latency_ms<=4")])
+    with pytest.raises(InputError, match="needs a largest drop"):
+        select_point(points, confident=True)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.03, -0.02, "contradicts the 1.0 point asked for: trial 1 loses more there (95% interval 2.0 points to 3.0 points)"),
+        (-0.015, 0.002, "cannot rule out a drop of more than the 1.0 point asked for (95% interval -0.2 points to 1.5 points)"),
+        (-0.008, 0.0, None),
+    ],
+)
+def test_where_the_test_split_contradicts_what_was_asked_it_is_said(low, high, said):
+    """The test split chooses nothing, but it is not kept quiet."""
+    point = a_point(1, 0.975, 1.0)
+    tested = replace(point, final=on_test(point, 0.97, Interval((low + high) / 2, low, high)))
+    found = doubt(tested, a_point(0, 0.98, 2.0), 0.01)
+
+    assert (said is None and found is None) or (found is not None and said in found)
+    assert doubt(point, a_point(0, 0.98, 2.0), 0.01) is None
+
+
+def test_a_pick_goes_by_the_limits_and_names_itself():
+    """`compact` within what is allowed; an unknown name and a second question are refused."""
+    points = [a_point(0, 0.98, 4.0), a_point(1, 0.975, 2.0), a_point(2, 0.9, 1.0)]
+
+    assert select_point(points, pick="compact", max_accuracy_drop=0.05).point.trial == 1
+    assert select_point(points, pick="compact", allowed_drop=0.1).reason.startswith("compact pick, the cheapest within 10.0 points")
+    with pytest.raises(UnknownNameError, match="pick"):
+        select_point(points, pick="compakt")
+    with pytest.raises(InputError, match="got both"):
+        select_point(points, pick="compact", knee=True)

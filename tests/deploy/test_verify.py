@@ -18,8 +18,9 @@ from autocut.deploy.claims import Findings, FoundLatency, judge, latency_agrees
 from autocut.deploy.examples import ExampleBatch, read_examples, write_examples
 from autocut.deploy.fresh_process import FreshProcess, clean_environment
 from autocut.deploy.manifest import hash_files, read_manifest
+from autocut.deploy.replay import deviation
 from autocut.deploy.verify import verify_bundle
-from autocut.deploy.verify_process import deviation, foreign_modules
+from autocut.deploy.verify_process import foreign_modules
 from autocut.errors import InputError, VerificationError
 from autocut.measurement import Interval, Latency
 from autocut.stages import lowering

@@ -29,7 +29,7 @@ class Agent:
         if event == "fault":
             self.fault = event
 
-    def on_job_end(self, job, error):
+    def on_job_end(self, job, error, *, is_blameless):
         """Hear."""
         self.heard.append((job, error))
 

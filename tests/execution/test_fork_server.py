@@ -96,11 +96,21 @@ def server_pid(server):
     return told(server.address, "chatter")[0]
 
 
-@pytest.mark.parametrize("end", ["segfault", "leave", "fail", "hang_until_the_alarm"])
-def test_a_worker_that_dies_ends_its_relay_alone(server, end):
-    """However it ends, its relay raises; the server forks the next one, and leaves no zombie."""
-    with pytest.raises(WorkerDiedError):
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        ("segfault", "crashed: Segmentation fault .SIGSEGV"),
+        ("divide_by_zero", "crashed: Floating point exception .SIGFPE"),
+        ("fail", "exit code 1"),
+        ("hang_until_the_alarm", "exit code 1"),
+    ],
+)
+def test_a_worker_that_dies_ends_its_relay_alone(server, end, how):
+    """However it ends, its relay says how; the server forks the next one, and leaves no zombie and no file."""
+    with pytest.raises(WorkerDiedError, match=how) as died:
         run(server.address, end, lambda _: None)
+    assert not died.value.is_blameless
+    assert [path.name for path in Path(server.address).parent.glob("ended-*")] == []
 
     pid = server_pid(server)
     assert wait_for(lambda: not children_of(pid))
@@ -108,8 +118,17 @@ def test_a_worker_that_dies_ends_its_relay_alone(server, end):
 
 def test_a_worker_killed_for_memory_ends_its_relay(server):
     """The kernel kills as here: without asking."""
-    with pytest.raises(WorkerDiedError):
+    with pytest.raises(WorkerDiedError, match="SIGKILL") as died:
         run(server.address, "hang", lambda event: os.kill(event, signal.SIGKILL))
+    assert died.value.is_blameless
+
+
+def test_a_worker_that_dies_with_its_server_is_not_to_blame(server):
+    """Nobody is left who could say how it ended."""
+    pid = server_pid(server)
+    with pytest.raises(WorkerDiedError, match="forked from died") as died:
+        run(server.address, "hang", lambda event: os.kill(pid, signal.SIGKILL))
+    assert died.value.is_blameless
 
 
 @pytest.mark.parametrize("work", ["hang", "hang_holding_the_interpreter", "compile_something"])

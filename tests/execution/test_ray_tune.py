@@ -60,7 +60,7 @@ def server():
 @pytest.fixture
 def pool(lock, server, monkeypatch):
     """A worker pool whose fork server has just been started, and that has no Ray."""
-    monkeypatch.setattr(worker_pool, "_server_process", lambda task_path: contextlib.nullcontext(server))
+    monkeypatch.setattr(worker_pool, "_server_process", lambda place, task_path: contextlib.nullcontext(server))
     monkeypatch.setattr(worker_pool, "_prepare_environment", lambda threads: None)
     with WorkerPool(None, threads=1, workers=2, ray_address=None) as entered:
         yield entered
@@ -180,9 +180,9 @@ def test_a_search_that_wants_to_time_while_another_starts_gets_to(pool, server, 
 
 
 def test_jobs_and_events_go_between_tune_and_the_driver(pool):
-    """A result without an event, as the last one of a trial, is none."""
+    """A result without an event, as the last one of a trial, is none. A relay that dies is no fault of its job."""
     tune = Tune(pool)
-    searcher = _JobSearcher(tune.channel)
+    searcher = _JobSearcher(tune.channel, relays=True)
     for job in (FIRST, SECOND):
         tune.channel.answers.put({"job": job})
     assert searcher.suggest("a") == {"job": FIRST}
@@ -194,7 +194,20 @@ def test_jobs_and_events_go_between_tune_and_the_driver(pool):
     searcher.on_trial_complete("b", None, error=True)
 
     found = [event for _ in range(3) for event in tune.events()]
-    assert found == [(FIRST, "up"), (SECOND, "up"), (FIRST, GONE), (SECOND, WorkerGone(DIED))]
+    assert found == [(FIRST, "up"), (SECOND, "up"), (FIRST, GONE), (SECOND, WorkerGone(DIED, is_blameless=True))]
+
+
+def test_how_a_worker_died_reaches_the_driver(pool):
+    """Its relay says it before Tune's trial ends; Tune itself would pass on that there was an error, and no more."""
+    tune = Tune(pool)
+    searcher = _JobSearcher(tune.channel, relays=True)
+    tune.channel.answers.put({"job": FIRST})
+    searcher.suggest("a")
+    tune.events()
+    searcher.on_trial_result("a", {"died": ("it crashed", False)})
+    searcher.on_trial_complete("a", {"died": ("it crashed", False)})
+
+    assert tune.events() == [(FIRST, WorkerGone("it crashed"))]
 
 
 def test_tune_waits_for_a_job_where_nothing_runs(pool, server, lock):
@@ -287,7 +300,7 @@ def test_a_pool_without_a_fork_server_holds_the_machine_until_it_is_open(lock, m
 
 def test_leaving_a_pool_lets_go_of_the_machine(lock, server, monkeypatch):
     """However early."""
-    monkeypatch.setattr(worker_pool, "_server_process", lambda task_path: contextlib.nullcontext(server))
+    monkeypatch.setattr(worker_pool, "_server_process", lambda place, task_path: contextlib.nullcontext(server))
     monkeypatch.setattr(worker_pool, "_prepare_environment", lambda threads: None)
     with pytest.raises(KeyboardInterrupt), WorkerPool(None, threads=1, workers=1, ray_address=None):
         raise KeyboardInterrupt

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autocut.execution.resumed_space import left_out, space_document, space_of_study
+from autocut.recipe import KEEP_FLOAT
 from autocut.space import fit_space, load_space
 from autocut.stages.methods import known_methods, unfit_methods
 from autocut.study import create_study, stored_space
@@ -29,6 +30,18 @@ def test_a_study_that_was_begun_without_a_method_goes_on_without_it():
     assert space_document(resumed) == stored != space_document(space)
     assert resumed.axis("distill.alpha") is None
     assert left_out(space, resumed) == ["distill.loss mse"]
+
+
+def test_a_study_that_was_begun_before_layers_could_stay_float_goes_on_without_them():
+    """Its recipes kept none, which is what the new axis calls 0."""
+    space = regression_space()
+    before = replace(space, axes=tuple(axis for axis in space if axis.name != KEEP_FLOAT))
+    resumed = space_of_study(space, space_document(before))
+
+    assert resumed.axis(KEEP_FLOAT) is None
+    assert left_out(space, resumed) == [f"{KEEP_FLOAT} 0", f"{KEEP_FLOAT} 4"]
+    always = tuple(replace(axis, choices=(2, 4)) if axis.name == KEEP_FLOAT else axis for axis in space)
+    assert space_of_study(changed := replace(space, axes=always), space_document(before)) is changed
 
 
 def test_the_same_space_is_left_as_it_is():

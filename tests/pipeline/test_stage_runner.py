@@ -1,14 +1,15 @@
 """The stage runner: it finds or makes a stage, charges it for its own work alone, and reports one event."""
 
 import threading
+import time
 import types
 
 import pytest
 
 from autocut.errors import CompilerError
 from autocut.measure.quiet import QuietLock
-from autocut.pipeline.stage_cache import StageCache
-from autocut.pipeline.stage_runner import Stage, StageContext, StageRunner
+from autocut.pipeline.stage_cache import Entry, StageCache
+from autocut.pipeline.stage_runner import Stage, StageContext, StageRunner, charged_s
 from autocut.search.jobs import StageBroke, StageRan, StageStarted, Waited
 
 
@@ -31,7 +32,8 @@ def test_a_stage_is_made_from_what_it_prepares_and_found_after(context):
     made = runner.run(stage(runner, prepare=lambda: prepared.append("once") or "start"))
     found = runner.run(stage(runner, prepare=lambda: pytest.fail("prepared again")))
 
-    assert made.facts == found.facts == {"start": "start"}
+    assert made.facts == found.facts
+    assert made.facts["start"] == "start"
     assert [(type(event), event.stage, event.category) for event in events] == [
         (StageStarted, "prune", "training"),
         (StageRan, "prune", "training"),
@@ -39,6 +41,28 @@ def test_a_stage_is_made_from_what_it_prepares_and_found_after(context):
     ]
     assert [event.cached for event in events[1:]] == [False, True]
     assert prepared == ["once"]
+
+
+def test_a_training_is_charged_for_what_it_computes(context):
+    """Wall seconds beside other workers are more than the untouched model's alone; here the stage computes next to nothing."""
+    runner = StageRunner(context)
+    entry = runner.run(stage(runner, make=lambda *_: time.sleep(0.2)))
+
+    assert charged_s(entry, threads=1) < entry.seconds / 2
+    assert charged_s(entry, threads=2) == entry.facts["cpu_seconds"] / 2
+
+
+def test_a_stage_of_an_earlier_autocut_is_charged_for_its_wall_seconds(tmp_path):
+    """It wrote no others down, and they are of the same kind: those of one process."""
+    assert charged_s(Entry("key", "prune", "magnitude", 3.0, tmp_path, cached=True, facts={}), threads=2) == 3.0
+
+
+def test_a_stage_that_makes_no_weights_notes_nothing(context):
+    """Its seconds are no part of what a training costs."""
+    runner = StageRunner(context)
+    one = Stage("cost", "eager", "measuring", runner.key("", "cost", {}), lambda: None, lambda *_: {"ms": 1})
+
+    assert runner.run(one).facts == {"ms": 1}
 
 
 def test_what_a_stage_starts_from_is_a_stage_of_its_own_and_ends_before_it(context):

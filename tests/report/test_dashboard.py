@@ -19,10 +19,10 @@ def address(read_study, served):
     return served(read_study.folder)
 
 
-def request(address, method, path, **headers):
+def request(address, method, path, content=None, **headers):
     """Return status and body of one request."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
-    connection.request(method, path, headers=headers)
+    connection.request(method, path, content, headers)
     answer = connection.getresponse()
     status, body = answer.status, answer.read()
     connection.close()
@@ -61,6 +61,75 @@ def test_another_host_name_is_refused(address):
     """A foreign page could point its host name at 127.0.0.1 and read the study through the user's browser."""
     assert request(address, "GET", "/api/studies", Host="evil.example:80")[0] == 403
     assert request(address, "GET", "/api/studies", Host="localhost:80")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:1"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/trials/1/tell"), ("PUT", "/api/studies/1/note"), ("GET", "/csv/1")])
+def test_a_request_of_another_site_is_refused(address, method, path, headers):
+    """A page of another site can post forms to a local server, with a host name that is right."""
+    status, body = request(address, method, path, **headers)
+
+    assert status == 403
+    assert b"another site" in body
+
+
+def test_the_dashboards_own_pages_and_programs_may_write(address):
+    """Its notes are written by its page, and read back."""
+    own = {"Origin": address.partition("/dashboard")[0], "Sec-Fetch-Site": "same-origin", "Content-Type": "application/json"}
+    for headers in (own, {"Content-Type": "application/json"}):
+        assert request(address, "PUT", "/api/studies/1/note", b'{"body": "mine", "version": 99}', **headers)[0] != 403
+
+
+def test_a_link_on_another_site_opens_the_dashboard(address):
+    """A wiki may link to it; the browser sends no page of it back to the wiki."""
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+
+    assert request(address, "GET", urlsplit(address).path, **headers)[0] == 200
+
+
+def test_the_dashboard_listens_on_this_machine_alone(address):
+    """Other addresses of the machine have no listener."""
+    port = urlsplit(address).port
+    with open("/proc/net/tcp", encoding="ascii") as table:  # noqa: PTH123
+        listening = [row.split()[1] for row in table if row.split()[3] == "0A"]
+
+    assert [place for place in listening if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+
+
+def test_a_file_of_a_study_runs_no_script_and_is_read_by_no_other_site(read_study, address, tmp_path):
+    """A study may be a stranger's, and its file a page."""
+    page = tmp_path / "page.html"
+    page.write_text("<script>alert(1)</script>")
+    trial_id = read_study.trials()[0].trial_id
+    identity = read_study.trial_files.attach(trial_id, page, "page.html", "text/html")
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    connection.request("GET", f"/artifacts/1/{trial_id}/{identity}")
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+
+    assert answer.status == 200
+    assert answer.getheader("Content-Security-Policy") == "sandbox"
+    assert answer.getheader("X-Content-Type-Options") == "nosniff"
+    assert answer.getheader("Access-Control-Allow-Origin") is None
+
+
+@pytest.mark.parametrize("path", ["/artifacts/1/..%2f..%2fstudy.db", "/artifacts/1/1/../../study.db", "/static/../../study.db"])
+def test_no_path_leads_out_of_the_artifacts(address, path):
+    """Neither encoded nor plain."""
+    status, body = request(address, "GET", path)
+
+    assert status in (403, 404)
+    assert b"SQLite" not in body
 
 
 def test_a_taken_port_is_an_error(read_study):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
+from autocut.gains import with_untouched
+from autocut.picks import PICKS, named_picks
 from autocut.report import notes
 
 
@@ -71,3 +74,14 @@ def test_a_refused_trial_shows_no_validation_numbers_as_test_numbers(read_study)
     assert "Locked test split" in notes.trial_note(read_study, record, final)
     assert "Locked test split" not in notes.trial_note(read_study, record, untested)
     assert "Validation split" in notes.trial_note(read_study, record, untested)
+
+
+def test_the_studys_note_has_the_three_picks(read_study):
+    """The dashboard names the same trials as the terminal and the report."""
+    text = notes.study_note(read_study, read_study.front())
+    named = dict(re.findall(r"- \*\*(\w+)\*\*: trial (\d+), ", text))
+    picks = named_picks(with_untouched(read_study.front(), read_study.points()), read_study.objectives)
+
+    assert named == {pick.name: str(pick.point.trial) for pick in picks}
+    assert list(named) == list(PICKS)
+    assert f"--trial {named['balanced']} " in text

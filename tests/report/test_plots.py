@@ -77,6 +77,16 @@ def test_the_dominated_volume_never_shrinks(read_study):
     assert list(trace.x) == sorted(trace.x)
 
 
+def test_growth_goes_by_the_time_of_the_measurement(read_study, monkeypatch):
+    """Several workers do not measure in the order of the numbers; a line that goes back in time cannot be read."""
+    trials = read_study.trials()
+    expected = plots.growth_steps(read_study)
+    monkeypatch.setattr(read_study, "trials", lambda: trials[::-1])
+
+    assert len(expected) > 2
+    assert plots.growth_steps(read_study) == expected
+
+
 def test_a_figure_is_small(read_study):
     """Optuna writes it in pieces of 2 kB, each in a transaction."""
     assert len(plots.pareto(read_study, read_study.front()).to_json()) < 8_000

@@ -88,3 +88,14 @@ def test_a_loop_may_call_at_any_rate(small_study, wait_s, again):
     clock.now = wait_s
     assert publisher.publish() is again
     assert publisher.publish(force=True)
+
+
+def test_files_that_no_page_offers_are_swept(small_study, tmp_path):
+    """A kill came between a file and its entry. What is offered stays."""
+    path = tmp_path / "note.txt"
+    path.write_text("offered")
+    identity = small_study.trial_files.attach(small_study.trials()[0].trial_id, path, "note.txt", "text/plain")
+    (small_study.artifacts_dir / "half").write_text("nobody knows it")
+    small_study.trial_files.sweep()
+
+    assert [found.name for found in small_study.artifacts_dir.iterdir()] == [identity]

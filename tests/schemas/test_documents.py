@@ -46,6 +46,10 @@ def printed(capsys):
         ("ledger studies/digits", "ledger"),
         ("export studies/digits --trial 7 --to out", "export"),
         ("verify studies/digits/bundles/trial-0007", "verify"),
+        ("remeasure studies/digits --threads 2", "remeasure"),
+        ("remeasure studies/digits/bundles/trial-0007", "remeasure"),
+        ("compare studies/digits/bundles/trial-0007 studies/digits/bundles/trial-0007", "compare"),
+        ("compare studies/digits studies/digits", "compare"),
     ],
 )
 def test_a_verb_prints_what_its_schema_says(study, printed, words, name):

@@ -18,15 +18,15 @@ from autocut.space import load_space
 from autocut.space.axes import fit_space
 
 METHODS = {
-    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor"),
-    "curriculum.schedule": ("none", "linear", "sqrt", "exponential", "step"),
+    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor", "low_rank", "depth"),
+    "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step"),
     "curriculum.order": ("easy_first", "random"),
-    "distill.loss": ("none", "kl", "kl_zscore", "kl_sigmoid", "mse"),
-    "quantize.dtype": ("fp32", "bf16", "int8_dynamic", "int8_static", "int8_weight_only"),
+    "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse"),
+    "quantize.dtype": ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"),
     "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime", "openvino"),
 }
-UNFIT = {"distill.loss": ("kl_sigmoid", "mse")}
-"""What a task of classes cannot do: a search leaves it out before it begins."""
+UNFIT = {"distill.loss": ("mse_logits", "kl_sigmoid", "mse"), "prune.method": ("low_rank", "depth")}
+"""What a search leaves out before it begins: what this made-up task cannot do."""
 GRAPHS = {
     ("fp32", "eager"): "fp32",
     ("fp32", "onnxruntime"): "fp32",

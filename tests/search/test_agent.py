@@ -517,3 +517,34 @@ def test_a_bundle_can_name_the_accuracy_that_its_recipe_was_chosen_by(start):
     assert finalizing
     assert all(set(job.validation) == set(job.recipes) for job in finalizing)
     assert {accuracy.split for job in finalizing for accuracy in job.validation.values()} == {"validation"}
+
+
+def test_a_worker_that_was_killed_from_outside_is_no_fault_of_its_recipe(start):
+    """It runs again, before everything else. Lost three times, it is blamed: what kills it may be what it does."""
+    machine = start()
+    machine.run(most_jobs=2)
+    agent = machine.searcher
+    lost = agent.next_job()
+    for _ in range(2):
+        agent.on_event(lost, RecipeStarted(lost.recipes[0]))
+        agent.on_job_end(lost, "the worker process was killed (SIGKILL)", is_blameless=True)
+        again = agent.next_job()
+        assert again.recipes == lost.recipes
+        lost = again
+    assert not agent.store.failures
+    agent.on_event(lost, RecipeStarted(lost.recipes[0]))
+    agent.on_job_end(lost, "the worker process was killed (SIGKILL)", is_blameless=True)
+
+    assert [failure.recipe for failure in agent.store.failures] == [lost.recipes[0]]
+
+
+def test_an_untouched_model_that_was_killed_from_outside_is_tried_again(start):
+    """The search does not end for it."""
+    machine = start()
+    agent = machine.searcher
+    job = agent.next_job()
+    agent.on_event(job, WorkerUp())
+    agent.on_job_end(job, "the process that workers are forked from died", is_blameless=True)
+
+    assert agent.fault is None
+    assert agent.next_job().kind == job.kind

@@ -127,3 +127,23 @@ def test_this_machine_tells_its_free_memory():
 
     assert 0 < memory.available_bytes() <= psutil.virtual_memory().total
     assert memory.oom_kills() >= 0
+
+
+def test_who_was_killed_beside_another_for_want_of_memory_is_tried_again(crowd):
+    """With fewer at a time. The one that needs too much alone is blamed."""
+    memory = Gigabytes(13.0)
+    machine = crowd(memory)
+    agent = machine.searcher
+    job, other = agent.next_job(), agent.next_job()
+    agent.on_event(job, RecipeStarted(job.recipes[0]))
+    memory.kills = 1
+    agent.on_job_end(job, "killed", is_blameless=True)
+    agent.on_job_end(other, None)
+    assert not agent.store.failures
+    again = agent.next_job()
+    assert again.recipes == job.recipes
+    agent.on_event(again, RecipeStarted(again.recipes[0]))
+    memory.kills = 2
+    agent.on_job_end(again, "killed", is_blameless=True)
+
+    assert agent.store.failures[0].reason.startswith("out of memory")

@@ -5,6 +5,7 @@ import pytest
 from autocut.errors import UnknownNameError
 from autocut.recipe import Recipe
 from autocut.search.proposals import Proposer, sampler_names
+from autocut.space import Axis, Space
 
 
 @pytest.mark.parametrize("sampler", [name for name in sampler_names() if name != "gp"])
@@ -50,6 +51,18 @@ def test_a_resumed_search_does_not_repeat_its_first_suggestions(space):
     resumed = [Proposer(space, "tpe", 0, known_trials=20).propose()[1] for _ in range(1)]
 
     assert first != resumed
+
+
+def test_the_sampler_learns_that_no_layer_was_kept_in_float():
+    """A recipe leaves a 0 out. Without it the sampler would only ever see what 4 layers give."""
+    plain = Axis("quantize.dtype", ("fp32", "int8_static"))
+    kept = Axis("quantize.keep_float", (0, 4), integer=True, when={"quantize.dtype": ("int8_static",)})
+    proposer = Proposer(Space("kept", {"accuracy": "maximize"}, (plain, kept)), "tpe", seed=0)
+
+    for count in (0, 4):
+        recipe = Recipe({"quantize.dtype": "int8_static", "quantize.keep_float": count})
+        assert proposer.parameters(recipe)[0] == {"quantize.dtype": "int8_static", "quantize.keep_float": count}
+    assert proposer.parameters(Recipe())[0] == {"quantize.dtype": "fp32"}
 
 
 def test_an_unknown_sampler_is_told_with_the_nearest_name(space):

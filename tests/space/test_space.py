@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from autocut.errors import FaultsError, SpaceError, UnknownNameError
 from autocut.recipe import Recipe
 from autocut.space import RULES, Axis, Space, SpaceFile, fit_space, load_space, parse_space, read_recipe
+from autocut.space.outside import checked_recipe
 
 KNOWN = {
     "prune.method": ("none", "l1_unstructured", "structured"),
@@ -228,7 +229,13 @@ def test_recipe_is_read_from_json_toml_and_a_front_point(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [('{"prune.ration": 0.5}', "did you mean 'prune.ratio'"), ('{"prune.method": "structured"}', "prune.ratio must be")],
+    [
+        ('{"prune.ration": 0.5}', "did you mean 'prune.ratio'"),
+        ('{"prune.method": "structured"}', "prune.ratio must be"),
+        ('{"prune.parent_ratio": "half", "train.epochs": 2}', "prune.parent_ratio must be a number with 0 < x < 1, got 'half'"),
+        ('{"prune.method": 3}', "prune.method must be a name, got 3"),
+        ('{"prune.ratio": 1' + 400 * "0" + "}", "prune.ratio must be a number"),
+    ],
 )
 def test_recipe_outside_the_space_is_refused(tmp_path, text, told):
     """The search can learn only from recipes inside its space."""
@@ -236,6 +243,38 @@ def test_recipe_outside_the_space_is_refused(tmp_path, text, told):
     with pytest.raises(FaultsError) as caught:
         read_recipe(tmp_path / "r.json", parse(PRUNE + RATIO))
     assert told in f"{caught.value.faults[0].message} {caught.value.faults[0].hint}"
+
+
+def test_a_number_that_no_float_can_hold_is_a_fault():
+    """TOML has whole numbers of any length, in ranges, steps and choices."""
+    huge = 10**400
+    for axis in (f"range = [0, {huge}]", f"range = [0.1, 0.5]\nstep = {huge}", f"choices = [{huge}]"):
+        with pytest.raises(FaultsError) as caught:
+            parse(PRUNE + f'[axes."prune.ratio"]\n{axis}\nwhen."prune.method" = ["structured"]\n')
+        assert "prune.ratio" in caught.value.faults[0].message
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ([1], "recipe must be a table of settings, got list"),
+        ({"train.epochs": 1.5}, "train.epochs must be an integer with 0 <= x, got 1.5"),
+        ({"train.lr_scale": True}, "train.lr_scale must be a name or a number, got True"),
+        ({"compile.mode": 1}, "compile.mode must be a name, got 1"),
+        ({"mine.depth": [2]}, r"mine.depth must be a name or a number, got \[2\]"),
+    ],
+)
+def test_a_recipe_from_outside_is_told_what_is_wrong_with_it(settings, told):
+    """A recipe computes with its numbers, and bundles and studies may be a stranger's."""
+    with pytest.raises(ValueError, match=told):
+        checked_recipe(settings)
+
+
+def test_a_recipe_of_another_version_is_taken():
+    """It may have settings and methods that this version does not know."""
+    settings = {"quantize.dtype": "int2", "mine.depth": 2, "prune.method": "structured", "prune.ratio": 0.5}
+
+    assert checked_recipe(settings) == Recipe(settings)
 
 
 @given(st.integers(0, 40), st.integers(1, 40), st.data())
@@ -255,6 +294,7 @@ def test_every_axis_is_what_a_recipe_knows(name):
         "train.epochs": 2,
         "curriculum.schedule": "linear",
         "distill.loss": "kl",
+        "quantize.dtype": "int8_static",
     }
     assert name in Recipe({**values, name: values.get(name, 0.5)})
 

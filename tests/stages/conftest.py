@@ -58,6 +58,36 @@ class TinyTransformer(nn.Module):
         return self.head(self.encoder(self.embed(tokens)).mean(1))
 
 
+class ResidualBlock(nn.Module):
+    """(n, 16) -> (n, 16): a small change of its input."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(16, 32), nn.Linear(32, 16)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add a scaled branch."""
+        return x + self.scale * self.outer(functional.relu(self.inner(x)))
+
+
+class TinyDeep(nn.Module):
+    """Four residual blocks of which the second and the last change little; three classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(8, 16)
+        self.blocks = nn.ModuleList(ResidualBlock(scale) for scale in (4.0, 0.1, 3.0, 0.01))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of shape (n, 3)."""
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> Iterator[None]:
     """Every test starts from the same random state and leaves torch's as it was."""
@@ -122,3 +152,15 @@ def resnet_inputs() -> Tensor:
 def transformer_inputs() -> Tensor:
     """Sixteen token sequences for `tiny_transformer`."""
     return torch.randint(0, 20, (16, 6))
+
+
+@pytest.fixture
+def tiny_deep() -> nn.Module:
+    """(n, 8) -> (n, 3), through four residual blocks."""
+    return TinyDeep().eval()
+
+
+@pytest.fixture
+def deep_inputs() -> Tensor:
+    """Sixteen examples for `tiny_deep`."""
+    return torch.randn(16, 8)

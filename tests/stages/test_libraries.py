@@ -7,7 +7,7 @@ import importlib.metadata
 import pytest
 
 from autocut.stages import libraries, lowering
-from autocut.stages.libraries import library_versions, required_libraries, runtime_versions
+from autocut.stages.libraries import library_versions, mode_libraries, required_libraries, runtime_versions
 from autocut.stages.quantize import quantizers
 
 
@@ -55,3 +55,11 @@ def test_a_library_of_one_mode_alone_leaves_the_keys_of_other_stages_alone():
     assert named in lowering.method_versions("fp32", "openvino")
     assert named in lowering.conversion_version("openvino")
     assert "," not in lowering.conversion_version("onnxruntime")
+
+
+def test_the_libraries_of_one_mode_alone_are_named_present_or_not(monkeypatch: pytest.MonkeyPatch):
+    """A study whose trials ran by a mode must notice that they have changed or gone."""
+    assert mode_libraries() == {"openvino": {name: importlib.metadata.version(name) for name in ("openvino", "nncf")}}
+    monkeypatch.setattr(libraries, "distributions", lambda: {"openvino": ("openvino",)})
+
+    assert mode_libraries()["openvino"]["nncf"] is None

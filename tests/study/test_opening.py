@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy
 
 from autocut.errors import StudyError
-from autocut.study import open_study, storage_errors
+from autocut.study import Study, open_study, public_address, storage_errors, stored_facts, without_passwords
 
 _HOLD = """
 import sys, time
@@ -183,6 +183,110 @@ def test_content_that_autocut_never_wrote_is_reported_as_damage(make_study, comp
         make_study()
 
 
+_LACKS = ("DROP TABLE studies", "DELETE FROM version_info", "DELETE FROM alembic_version", "DROP TABLE trials")
+
+
+@pytest.mark.parametrize("change", _LACKS)
+def test_what_optuna_lacks_is_not_written_by_a_reader(make_study, complete, change):
+    """Optuna writes missing tables and rows at every opening, so a damaged study would look like an empty one."""
+    study = make_study()
+    complete(study, 0.5, 0.9, 0.1)
+    study.close()
+    file = study.folder / "study.db"
+    with sqlite3.connect(file) as database:
+        database.execute("PRAGMA foreign_keys = OFF")
+        database.execute(change)
+    database.close()
+    before = file.read_bytes()
+
+    with pytest.raises(StudyError, match=r"must have the tables|damaged database"):
+        open_study(study.folder)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("size", [0, 1, 511])
+def test_an_empty_database_stays_as_it_is(tmp_path, size):
+    """SQLite writes its first page to a file that is smaller than one."""
+    (tmp_path / "study.db").write_bytes(b"S" * size)
+
+    with pytest.raises(StudyError, match="without an autocut study"):
+        open_study(tmp_path)
+    assert (tmp_path / "study.db").stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "content"),
+    [
+        ("autocut_measurement", "values", '{"accuracy": 0.9}'),
+        ("autocut_measurement", "values", '{"accuracy": "high", "usd_per_million": 1}'),
+        ("autocut_measurement", "worked_s", "long"),
+        ("autocut_study", "objectives", '[["accuracy", "sideways"]]'),
+        ("autocut_study", "objectives", "[]"),
+        ("trial_user_attributes", "value_json", '"[1, 2]"'),
+        ("trial_user_attributes", "value_json", json.dumps('{"train.epochs": "many"}')),
+        ("trial_user_attributes", "value_json", json.dumps('{"prune.ratio": 1' + 400 * "0" + "}")),
+    ],
+)
+def test_json_of_a_stranger_is_reported_as_damage(make_study, complete, table, column, content):
+    """The columns of JSON take anything; the readers below would stumble over it much later."""
+    study = make_study()
+    complete(study, 0.5, 0.9, 0.1)
+    study.close()
+    with sqlite3.connect(study.folder / "study.db") as database:
+        only = " WHERE key = 'recipe'" if table == "trial_user_attributes" else ""
+        assert database.execute(f'UPDATE {table} SET "{column}" = ?{only}', [content]).rowcount == 1
+    database.close()
+
+    with pytest.raises(StudyError, match="damaged database"):
+        open_study(study.folder)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"price": "free"},
+        {"price": {"instance": "x", "usd_per_hour": -1, "date": "d", "utilization": 1}},
+        {"serving": {"requests_per_month": 0}},
+        {"threads": "all"},
+        {"machine_audit": 7},
+        {"libraries": ["torch"]},
+        {"task_path": 3},
+    ],
+)
+def test_facts_of_a_stranger_are_reported_as_damage(make_study, facts):
+    """Money, threads and paths are read from them."""
+    study = make_study(description={"note": "anything else is only shown"})
+    assert study.facts == {"note": "anything else is only shown"}
+    for name, value in facts.items():
+        study.optuna.set_user_attr(name, value)
+
+    with pytest.raises(StudyError, match="damaged database"):
+        _ = study.facts
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--storage", "postgresql://me:geheim@h/d"], ["--storage", "postgresql://me@h/d"]),
+        (["--storage=postgresql://me:geheim@h/d?sslmode=on"], ["--storage=postgresql://me@h/d?sslmode=on"]),
+        (["postgresql://h/d?password=geheim&passfile=f"], ["postgresql://h/d?passfile=f"]),
+        (["mssql://h/?odbc_connect=UID%3Dme%3BPWD%3Dgeheim"], ["mssql://h/"]),
+        (["postgresql://me:geheim@h:port/d"], ["postgresql://…@h:port/d"]),
+        (["postgresql://me:gehe'im@h/d"], ["postgresql://me@h/d"]),
+        (["task.py", "--budget", "8h", "postgresql://me@h/d"], ["task.py", "--budget", "8h", "postgresql://me@h/d"]),
+    ],
+)
+def test_no_word_of_a_command_shows_a_password(words, shown):
+    """Commands stand in notes, bundles and on the terminal. What is no secret stays."""
+    assert without_passwords(words) == shown
+
+
+def test_an_address_that_is_none_shows_no_password():
+    """The error quotes what was typed."""
+    for address in ("me:geheim@h", "x://me:geheim@h:port/d?password=geheim", "postgresql://me:ge@heim@[::1/d", "x://h/?x=geheim"):
+        assert "heim" not in public_address(address)
+
+
 def test_a_missing_table_is_reported_as_another_version(make_study):
     """The database is not damaged: another autocut version made it."""
     study = make_study()
@@ -347,3 +451,25 @@ def test_children_do_not_keep_the_lock(make_study):
         study.close()
         make_study()
         child.kill()
+
+
+def test_the_first_facts_are_there_as_soon_as_the_study_is(make_study, tmp_path, monkeypatch):
+    """A search that is killed right after must find how its fingerprint was made."""
+    monkeypatch.setattr(Study, "describe", lambda self, facts: None)
+    make_study(description={"data_identity": {"hashes": {}}})
+
+    assert stored_facts(tmp_path / "digits", "digits") == {"data_identity": {"hashes": {}}}
+
+
+def test_where_no_study_is_there_are_no_facts(tmp_path):
+    """A new study decides for itself."""
+    assert stored_facts(tmp_path / "digits", "digits") is None
+
+
+def test_a_study_in_a_database_elsewhere_is_found_from_a_new_folder(make_study, tmp_path):
+    """Another node begins with an empty folder."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    make_study(tmp_path / "here", storage_url=url, description={"threads": 1})
+
+    assert stored_facts(tmp_path / "there", "digits", url) == {"threads": 1}
+    assert stored_facts(tmp_path / "there", "other", url) is None

@@ -28,12 +28,14 @@ import itertools, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from conftest import DISTRIBUTIONS, OBJECTIVES
-from autocut.measurement import Accuracy, Cost, Interval, Measurement
+from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
 from autocut.recipe import Recipe
 from autocut.study import create_study
 study = create_study(Path(sys.argv[1]), name="digits", task_fingerprint="t1", space_json="{}", objectives=OBJECTIVES, seed=0)
 session = study.begin_session("autocut search", {})
-measurement = Measurement(Accuracy("validation", 4, Interval(0.9, 0.8, 1.0)), Cost((), 1, 1, 1, 1.0, "m"))
+one = Interval(1.0, 1.0, 1.0)
+cost = Cost((Latency(1, 64, one, None, None, 1.0, one, 1.0),), 1, 1, 1, 1.0, "m")
+measurement = Measurement(Accuracy("validation", 4, Interval(0.9, 0.8, 1.0)), cost)
 for step in itertools.count(1):
     trial = study.optuna.ask() if step % 2 else None
     params = {} if trial else {"prune.ratio": 0.5, "quantize.dtype": "fp32"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autocut.report.page.contents import Pick, Recommendation, Section
+from autocut.report.page.contents import Recommendation, Section
 from autocut.report.page.render import render
 
-__all__ = ["Pick", "Recommendation", "Section", "render"]
+__all__ = ["Recommendation", "Section", "render"]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from autocut.budget import format_usd
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
 from autocut.report.page.contents import Answer, Recommendation, Tile, TrialLine
@@ -25,7 +24,7 @@ output = model(inputs)  # one batch"""
 
 
 def answer_of(
-    folder: Path, recommended: Recommendation, lines: Mapping[int, TrialLine], requests_per_month: float | None = None
+    folder: Path, recommended: Recommendation, lines: Mapping[int, TrialLine], bill: Sequence[str] = (), looks: int = 0
 ) -> Answer:
     """Return the answer for the recommended point.
 
@@ -36,7 +35,8 @@ def answer_of(
         folder: Folder of the study, as the user named it.
         recommended: What to take.
         lines: Every trial of the study, by number.
-        requests_per_month: Predictions a month, if the study knows them.
+        bill: The bill of the recommended point, as `autocut.bill.bill_lines` tells it.
+        looks: How often a model was scored on the locked test split.
     """
     chosen = lines[recommended.point.trial]
     untouched = next((line for line in lines.values() if line.recipe == UNTOUCHED.describe() and line.validation), None)
@@ -44,9 +44,9 @@ def answer_of(
     headline = "Keep the untouched model" if is_untouched else f"Take trial {chosen.trial}"
     tested = bool(chosen.test) and (untouched is None or bool(untouched.test))
     tiles = () if untouched is None or is_untouched else _tiles(_numbers(untouched, tested), _numbers(chosen, tested))
-    notes = [_sentence(recommended.reason), _splits(chosen), *map(_sentence, chosen.notes)]
-    if untouched is not None and not is_untouched and requests_per_month:
-        notes.insert(0, _monthly(_numbers(untouched, tested), _numbers(chosen, tested), requests_per_month))
+    notes = [_sentence(recommended.reason), _splits(chosen, looks), *map(_sentence, chosen.notes)]
+    if not is_untouched:
+        notes = [*map(_sentence, bill), *notes]
     return Answer(
         headline=headline,
         lead=chosen.recipe,
@@ -93,18 +93,12 @@ def _ratio(before: float, after: float, better: str, worse: str) -> str:
     return f"{max(before, after) / min(before, after):.3g}× {better if after < before else worse}"
 
 
-def _splits(chosen: TrialLine) -> str:
+def _splits(chosen: TrialLine, looks: int) -> str:
     chose = chosen.validation["accuracy"].value
     if not chosen.test:
         return f"Its validation accuracy of {chose:.4f} chose it. The locked test split has not been opened for it yet."
     reported = chosen.test["accuracy"].value
     return (
         f"Its validation accuracy of {chose:.4f} chose it; the locked test split, which chose nothing, gives {reported:.4f} "
-        f"({reported - chose:+.4f})."
+        f"({reported - chose:+.4f}). The study has {looks} look{'' if looks == 1 else 's'} at that split."
     )
-
-
-def _monthly(before: Mapping[str, Interval], after: Mapping[str, Interval], requests: float) -> str:
-    dear, cheap = (numbers["usd_per_million"].value * requests / 1e6 for numbers in (before, after))
-    change = f"saves {format_usd(dear - cheap)}" if cheap <= dear else f"costs {format_usd(cheap - dear)} more"
-    return f"At {requests:,.0f} predictions a month it {change} a month: {format_usd(cheap)} instead of {format_usd(dear)}."

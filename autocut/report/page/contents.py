@@ -7,15 +7,7 @@ from dataclasses import dataclass
 
 from autocut.front import FrontPoint
 from autocut.measurement import Interval
-
-
-@dataclass(frozen=True)
-class Pick:
-    """A named choice on the front, such as "balanced", with its reason in one sentence."""
-
-    name: str
-    trial: int
-    reason: str
+from autocut.picks import NamedPick
 
 
 @dataclass(frozen=True)
@@ -24,7 +16,7 @@ class Recommendation:
 
     point: FrontPoint
     reason: str
-    picks: tuple[Pick, ...] = ()
+    picks: tuple[NamedPick, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class Answer:
     lead: str
     notes: tuple[str, ...]
     tiles: tuple[Tile, ...]
-    picks: tuple[Pick, ...]
+    picks: tuple[NamedPick, ...]
     commands: str
     code: str
 

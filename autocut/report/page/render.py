@@ -24,8 +24,10 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from autocut.bill import bill_lines, price_note
 from autocut.budget import format_duration
 from autocut.measurement import Interval
+from autocut.recipe import UNTOUCHED
 from autocut.report.groups import BASELINES, FRONT, GROUPS
 from autocut.report.page.answer import answer_of
 from autocut.report.page.contents import Recommendation, Section, TrialLine
@@ -83,13 +85,14 @@ def render(
     columns = [column for column in _COLUMNS if any(column.name in _numbers(line, column) for line in lines)]
     script, plotly = _asset("page.js"), get_plotlyjs()
     by_number = {line.trial: line for line in lines}
-    serving = study.facts.get("serving") or {}
     return _template().render(
         title=study.name,
         version=version,
         made=dt.datetime.now(dt.UTC).strftime("%d %B %Y, %H:%M UTC"),
         summary=_summary(study, lines),
-        answer=answer_of(study.folder, recommended, by_number, serving.get("requests_per_month")) if recommended else None,
+        answer=answer_of(study.folder, recommended, by_number, _bill(study, recommended), len(study.looks()))
+        if recommended
+        else None,
         no_answer=no_answer,
         axes=[{"name": name, "label": label(name)} for name in COSTS if any(name in line.validation for line in lines)],
         groups=[group for group in GROUPS if any(line.group == group for line in lines)],
@@ -104,6 +107,13 @@ def render(
         plotly=Markup(base64.b64encode(gzip.compress(plotly.encode(), mtime=0)).decode()),
         script_hashes=Markup(f"{_hash(script)} {_hash(plotly)}"),
     )
+
+
+def _bill(study: Study, recommended: Recommendation) -> list[str]:
+    untouched = next((point for point in study.points() if point.recipe == UNTOUCHED), None)
+    lines = bill_lines(study.facts, study.spent_s(), untouched, recommended.point)
+    note = price_note(study.facts)
+    return [*lines, *([note] if lines and note else [])]
 
 
 def _template() -> jinja2.Template:

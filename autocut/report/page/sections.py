@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from autocut.budget import format_duration, format_size
+from autocut.budget import format_duration, format_size, format_usd
 from autocut.report.page.contents import Section
 from autocut.report.page.trials import one_line
 from autocut.study import Study
+from autocut.study.remeasurements import remeasurements
 
 GROWTH_PLOT = "growth"
 _NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
@@ -45,6 +47,7 @@ def closing_sections(study: Study) -> list[Section]:
         time_ledger(document),
         what_failed((trial.state, trial.reason, trial.trial) for trial in study.trials() if trial.reason),
         machine(study.facts),
+        measured_again(remeasurements(study)),
         environment(study, document),
     ]
 
@@ -82,14 +85,17 @@ def what_failed(ended: Iterable[tuple[str, str | None, int]]) -> Section:
     """
     groups: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
     for state, reason, trial in ended:
-        told = one_line(reason or "no reason given")
+        told = one_line(reason or "no reason given").removeprefix("stopped: ")
         groups[state, _NUMBER.sub("#", told)].append((told, trial))
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     rows = [
-        (str(len(found)), "stopped early" if state == "PRUNED" else "failed", found[0][0], _some(trial for _, trial in found))
+        (
+            f"{len(found)} {'stopped early' if state == 'PRUNED' else 'failed'}",
+            f"{found[0][0]} ({_some(trial for _, trial in found)})",
+        )
         for (state, _), found in ordered
     ]
-    return Section("What failed, and why", (), ("trials", "how", "reason (of the first)", "numbers"), tuple(rows))
+    return Section("What failed, and why", (), ("how many", "reason, that of the first"), tuple(rows))
 
 
 def machine(facts: Mapping[str, Any]) -> Section:
@@ -100,10 +106,32 @@ def machine(facts: Mapping[str, Any]) -> Section:
     return Section("The machine", _warnings(facts), ("what", "found"), tuple(rows))
 
 
+def measured_again(records: Iterable[tuple[dt.datetime, Mapping[str, Any]]]) -> Section:
+    """What `autocut remeasure` found of the bundles, later or on other machines: the latest of each bundle, machine and threads.
+
+    Args:
+        records: From `study.remeasurements`, the oldest first.
+    """
+    latest: dict[tuple[object, ...], tuple[str, ...]] = {}
+    for at, one in records:
+        found = one["found"]
+        where = (found["machine"], found["threads"]) if found else ("", one["failure"])
+        trial = "-" if one["trial"] is None else str(one["trial"])
+        calls = [f"batch {call['batch_size']}: {call['p50_ms']['value']:.3g} ms" for call in found["latencies"]] if found else []
+        usd = one["usd_per_million"]
+        dollars = [f"{format_usd(usd['value'])} per million ({one['instance']})"] if usd else []
+        place = f"{found['machine']}, {found['threads']} thread{'s' if found['threads'] > 1 else ''}" if found else "-"
+        told = "; ".join([*calls, *dollars, *([f"cannot be used there: {one['failure']}"] if one["failure"] else [])])
+        latest[one["sha256"], *where] = (f"trial {trial}", f"{at:%d %B %Y}", place, told)
+    told = "The claims of the bundles stay what they were. This is what autocut remeasure found."
+    return Section("Measured again", (told,) if latest else (), ("bundle", "when", "where", "found"), tuple(latest.values()))
+
+
 def _warnings(facts: Mapping[str, Any]) -> tuple[str, ...]:
     """What the audit of the machine found, and why dollars may not hold here, in the study's own words."""
     fit = facts.get("price_fit")
-    return (*map(str, facts.get("machine_audit") or ()), *([str(fit)] if fit else []))
+    told = (*map(str, facts.get("machine_audit") or ()), *([str(fit)] if fit else []))
+    return tuple(f"{line[:1].upper()}{line[1:].rstrip('.')}." for line in told)
 
 
 def environment(study: Study, document: Mapping[str, Any]) -> Section:
@@ -111,7 +139,7 @@ def environment(study: Study, document: Mapping[str, Any]) -> Section:
     facts, runs = study.facts, document["sessions"]
     rows = [("task", study.name), ("objectives", ", ".join(f"{way} {name}" for name, way in study.objectives.items()))]
     rows += [(told, _plain(name, facts[name])) for name, told in _FACTS.items() if facts.get(name) not in (None, [], {})]
-    rows += [(f"run of {run['started']}", f"{run['command']} ({format_duration(run['worked_s'])})") for run in runs]
+    rows += [(f"run of {_day(run['started'])}", f"{run['command']} ({format_duration(run['worked_s'])})") for run in runs]
     versions: dict[str, list[str]] = defaultdict(list)
     for run in runs:
         for name, version in run["versions"].items():
@@ -121,13 +149,22 @@ def environment(study: Study, document: Mapping[str, Any]) -> Section:
     return Section("What made these numbers", (), ("what", "value"), tuple(rows))
 
 
+def _day(written: str) -> str:
+    return dt.datetime.fromisoformat(written).astimezone(dt.UTC).strftime("%d %B %Y, %H:%M UTC")
+
+
 def _some(trials: Iterable[int]) -> str:
+    """Name a few trials: ``trials 2, 3, 4``."""
     numbers = list(trials)
     shown = ", ".join(map(str, numbers[:_TRIALS_NAMED]))
-    return f"{shown}, …" if len(numbers) > _TRIALS_NAMED else shown
+    return f"trial{'s' if len(numbers) > 1 else ''} {shown}{', …' if len(numbers) > _TRIALS_NAMED else ''}"
 
 
 def _plain(name: str, value: object) -> str:
+    if name == "price" and isinstance(value, dict):
+        return (
+            f"{value['instance']} at ${value['usd_per_hour']:g} per hour ({value['date']}), busy {value['utilization']:.0%} of it"
+        )
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(key, one)}" for key, one in value.items())
     if isinstance(value, list):

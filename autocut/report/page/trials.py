@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autocut.measurement import Interval, Measurement
+from autocut.recipe import baseline_words
 from autocut.report.groups import FRONT, GROUPS, groups_of
 from autocut.report.intervals import interval_of
 from autocut.report.page.contents import TrialLine
@@ -36,10 +37,12 @@ def _line(trial: TrialRecord, group: str, final: Final | None, ties: Sequence[in
     # A trial that was refused before its test has validation numbers in `final`.
     tested = final if final is not None and final.measurement.accuracy.split == "test" else None
     notes = [one_line(trial.reason)] if trial.reason else []
-    notes += ["baseline"] if trial.is_baseline and group == FRONT else []
+    words = baseline_words(trial.recipe) if trial.is_baseline and trial.recipe else ""
+    notes += [words] if words and (group == FRONT or words != "baseline") else []
     notes += [f"ties with {', '.join(map(str, ties))}"] if ties else []
     notes += [f"{name} is exceeded by {excess:.3g}" for name, excess in trial.constraints.items() if excess > 0]
     notes += [one_line(final.refusal or "no reason given")] if final is not None and not final.verified else []
+    notes += _caveats(trial, final)
     return TrialLine(
         trial=trial.trial,
         recipe=trial.recipe.describe() if trial.recipe else "unknown recipe",
@@ -48,6 +51,12 @@ def _line(trial: TrialRecord, group: str, final: Final | None, ties: Sequence[in
         test=_spread(tested.values, tested.measurement) if tested else {},
         notes=tuple(notes),
     )
+
+
+def _caveats(trial: TrialRecord, final: Final | None) -> list[str]:
+    """What a reader must know of a trial's numbers, each caveat once, although search and final timing may both have it."""
+    measured = [*([trial.measured.measurement] if trial.measured else []), *([final.measurement] if final else [])]
+    return list(dict.fromkeys(caveat.rstrip(".") for measurement in measured for caveat in measurement.caveats))
 
 
 def _spread(values: Mapping[str, float], measurement: Measurement) -> dict[str, Interval]:

@@ -46,8 +46,8 @@ Run = Callable[..., Tensor]
 class CompileJob:
     """What a mode compiles: the graph in folder `graph`, for `dtype`, to be served in batches of `batch_sizes`.
 
-    Where the mode registers `convert`, the folder holds what `convert` has made of the graph. Others share it: nothing in it may
-    change.
+    `keep_float` layers stay float, if the mode has a quantizer of its own for the dtype. Where the mode registers `convert`, the
+    folder holds what `convert` has made of the graph. Others share it: nothing in it may change.
     """
 
     graph: Path
@@ -55,6 +55,14 @@ class CompileJob:
     dtype: str
     calibration: Sequence[Inputs]
     batch_sizes: tuple[int, ...]
+    keep_float: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnQuantizerOptions(MethodOptions):
+    """What a quantizer of a mode's own says. `keeps_float`: its function takes `keep_float`, as a dtype's may."""
+
+    keeps_float: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ class ModeOptions(MethodOptions):
     numerics: Callable[[str], str | None] = _nothing
     context: Callable[[str], str | None] = _nothing
     convert: Callable[[Path, Path], None] | None = None
-    quantizers: Registry[Any, MethodOptions] | None = None
+    quantizers: Registry[Any, OwnQuantizerOptions] | None = None
     takes_any_threads: bool = False
     names_its_libraries: bool = False
     free_dimensions: bool = True

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,17 @@ from torch import Tensor
 
 from autocut.errors import BundleError, InfeasibleRecipeError
 from autocut.recipe import UNTOUCHED
-from autocut.registry import MethodOptions, Registry
+from autocut.registry import Registry
 from autocut.stages import processor
-from autocut.stages.compile import CompileJob, ExampleCall, Run, modes
+from autocut.stages.compile import CompileJob, ExampleCall, OwnQuantizerOptions, Run, modes
 from autocut.stages.compilers import first_line, quietly, translated
 from autocut.stages.graph import Signature, load_graph
 
 Feed = dict[str, NDArray[Any]]
-OnnxQuantizer = Callable[[Path, Path, Sequence[Feed]], None]
+OnnxQuantizer = Callable[..., None]
+"""(source, target, feeds) -> None; with `keep_float=k` where the quantizer `keeps_float`."""
 
-onnx_quantizers: Registry[OnnxQuantizer, MethodOptions] = Registry("quantize.dtype in onnxruntime", MethodOptions)
+onnx_quantizers: Registry[OnnxQuantizer, OwnQuantizerOptions] = Registry("quantize.dtype in onnxruntime", OwnQuantizerOptions)
 
 _MODEL_FILE = "model.onnx"
 _FLOAT_FILE = "float.onnx"
@@ -45,7 +46,7 @@ _NO_SPINNING = ("session.force_spinning_stop", "1")
 _ERRORS_ONLY = 3
 _FLOAT, _ = UNTOUCHED.lowering
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")
+_INTEGER_PRODUCTS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulNBits")
 
 
 def load_onnxruntime(folder: Path, signature: Signature, threads: int) -> Run:
@@ -154,7 +155,8 @@ def compile_onnxruntime(job: CompileJob, folder: Path) -> Signature:
             dict(zip(job.signature.names, map(_array, job.signature.positional(inputs)), strict=True)) for inputs in job.calibration
         ]
         with translated("ONNX Runtime's quantizer"), quietly():
-            onnx_quantizers[job.dtype](exported, folder / _MODEL_FILE, feeds)
+            options = {"keep_float": job.keep_float} if job.keep_float else {}
+            onnx_quantizers[job.dtype](exported, folder / _MODEL_FILE, feeds, **options)
     return job.signature
 
 
@@ -164,36 +166,7 @@ def keep_float(source: Path, target: Path, feeds: Sequence[Feed]) -> None:  # no
     shutil.move(source, target)
 
 
-@onnx_quantizers.register("int8_dynamic")
-def quantize_dynamic(source: Path, target: Path, feeds: Sequence[Feed]) -> None:  # noqa: ARG001
-    """Int8 weights per output channel and activations quantized while running, in matrix products only.
-
-    Convolutions stay float: ONNX Runtime would quantize them too, and run them 4x to 6x slower than float (FACTS, section 9).
-    """
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization import quantize_dynamic as quantize
-
-    quantize(
-        _prepare(source), target, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
-        reduce_range=not processor.has_vnni(), weight_type=QuantType.QInt8,
-    )  # fmt: skip
-    require_quantized(target, "int8_dynamic")
-
-
-@onnx_quantizers.register("int8_static")
-def quantize_static(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
-    """Int8 weights per channel and uint8 activations scaled by calibration data, as operator pairs that the runtime fuses."""
-    from onnxruntime.quantization import QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static as quantize
-
-    quantize(
-        _prepare(source), target, _Reader(feeds), quant_format=QuantFormat.QDQ, per_channel=True,
-        reduce_range=not processor.has_vnni(), activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
-    require_quantized(target, "int8_static")
-
-
-def _prepare(source: Path) -> Path:
+def prepare(source: Path) -> Path:
     """Infer shapes and fold batch normalization, which the quantizers need, and return the new file."""
     from onnxruntime.quantization import shape_inference
 
@@ -216,17 +189,6 @@ def require_quantized(path: Path, dtype: str) -> None:
         if node.op_type in _INTEGER_PRODUCTS or (node.op_type in _PRODUCTS and dequantized.intersection(node.input)):
             return
     raise InfeasibleRecipeError(f"{dtype} must change at least one layer, but ONNX Runtime's quantizer found none that it can")
-
-
-class _Reader:
-    """Calibration data in the form that ONNX Runtime asks for: `get_next` gives a feed, and None at the end."""
-
-    def __init__(self, feeds: Sequence[Feed]) -> None:
-        self._feeds: Iterator[Feed] = iter(feeds)
-
-    def get_next(self) -> Feed | None:
-        """Return the next feed."""
-        return next(self._feeds, None)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

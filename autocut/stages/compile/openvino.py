@@ -39,20 +39,21 @@ from torch import Tensor
 
 from autocut.errors import BundleError, InfeasibleRecipeError
 from autocut.node import node_folder
-from autocut.registry import MethodOptions, Registry
+from autocut.registry import Registry
 from autocut.stages import processor
-from autocut.stages.compile import CompileJob, ExampleCall, Run, modes
+from autocut.stages.compile import CompileJob, ExampleCall, OwnQuantizerOptions, Run, modes
 from autocut.stages.compilers import first_line, quietly, translated
 from autocut.stages.graph import Signature, load_graph
 
 Model = Any
 """An `openvino.Model`; OpenVINO is not imported to name it."""
 Arrays = list[NDArray[Any]]
-OpenVinoQuantizer = Callable[[Model, Sequence[Arrays]], Model]
+OpenVinoQuantizer = Callable[..., Model]
+"""(model, feeds) -> Model; with `keep_float=k` where the quantizer `keeps_float`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenVinoOptions(MethodOptions):
+class OpenVinoOptions(OwnQuantizerOptions):
     """What the runtime is asked for when it loads a model of this dtype, and what the processor must have for it."""
 
     properties: Mapping[str, str | int] = field(default_factory=dict)
@@ -177,7 +178,8 @@ def compile_openvino(job: CompileJob, folder: Path) -> Signature:
     feeds = [list(map(_array, job.signature.positional(inputs))) for inputs in job.calibration]
     properties = openvino_quantizers.method(job.dtype).options.properties
     with translated("OpenVINO"), quietly():
-        model = openvino_quantizers[job.dtype](openvino.Core().read_model(job.graph / _FLOAT_FILE), feeds)
+        options = {"keep_float": job.keep_float} if job.keep_float else {}
+        model = openvino_quantizers[job.dtype](openvino.Core().read_model(job.graph / _FLOAT_FILE), feeds, **options)
         openvino.save_model(model, folder / _MODEL_FILE, compress_to_fp16=False)
         (folder / _PROPERTIES_FILE).write_text(json.dumps(dict(properties)) + "\n")
         if job.dtype != "fp32":
@@ -194,6 +196,12 @@ def keep_float(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
 @openvino_quantizers.register("bf16", properties={"INFERENCE_PRECISION_HINT": "bf16"}, capability="BF16")
 def compute_in_bf16(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
     """Compute in bf16. Inputs, outputs and the stored weights stay float32, so the file is no smaller."""
+    return model
+
+
+@openvino_quantizers.register("fp16", properties={"INFERENCE_PRECISION_HINT": "f16"}, capability="FP16")
+def compute_in_fp16(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
+    """Compute in fp16. Inputs, outputs and the stored weights stay float32, so the file is no smaller."""
     return model
 
 
@@ -223,6 +231,16 @@ def quantize_weights(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: A
     """Int8 weights per output channel; activations stay float32."""
     with _nncf() as nncf:
         return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+
+
+@openvino_quantizers.register("int4_weight_only", properties={**_FLOAT, _GROUP: 0})
+def pack_weights(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
+    """Int4 weights of matrix products, two in a byte, 32 in a group; those of embeddings and of the last layer are int8."""
+    with _nncf() as nncf:
+        compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=32, ratio=1.0)
+    if not any(node.get_output_element_type(0).get_type_name() == "i4" for node in compressed.get_ops()):
+        raise InfeasibleRecipeError("int4_weight_only must change at least one layer, but nncf stores all of them in int8")
+    return compressed
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,19 +11,21 @@ from torch import nn
 
 from autocut.errors import DivergedError
 from autocut.stages.prune import Pruned, PruneData, pruners
+from autocut.stages.prune.batch_norm import reestimate_batch_norm
 from autocut.stages.prune.channels import prune_channels
 from autocut.task.batches import call
 from autocut.task.task import evaluation_mode
 
 
-@pruners.register("structured", version=2, requires=("torch_pruning",))
+@pruners.register("structured", version=3, requires=("torch_pruning",))
 def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove the channels of smallest norm, as groups of a dependency graph.
 
     Each group (a channel of one layer with everything coupled to it) loses about `ratio` of its channels, rounded so that the width
     that is left suits vector units; the rounding is finer for narrow layers. Inputs and outputs of the model keep their shapes. A
     group is left whole if its removal would change other channels too (attention written by hand, a channel-wise constant). The
-    example batch is traced and used to check each group. MACs fall about with the square of `ratio`.
+    example batch is traced and used to check each group. MACs fall about with the square of `ratio`. The
+    statistics of batch normalization are taken again on the given batches.
 
     Raises:
         InfeasibleRecipeError: Nothing can be removed: no group that is safe to cut, or a ratio below half a rounding step.
@@ -34,10 +37,28 @@ def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     def importance(_: nn.Module) -> Any:
         return torch_pruning.importance.GroupMagnitudeImportance(p=2)
 
-    return Pruned(prune_channels(model, ratio, data.inputs, importance, data.original))
+    return _pruned(model, ratio, data, importance)
 
 
-@pruners.register("structured_taylor", version=2, requires=("torch_pruning",))
+@pruners.register("structured_random", requires=("torch_pruning",))
+def prune_structured_random(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
+    """Remove channels at random, as groups of a dependency graph: the control that tells whether a ranking is what helps.
+
+    Raises:
+        InfeasibleRecipeError: As `structured`.
+
+    References:
+        Mittal et al. 2018, https://arxiv.org/abs/1801.10447
+    """
+
+    def importance(_: nn.Module) -> Any:
+        generator = torch.Generator().manual_seed(0)
+        return lambda group: torch.rand(len(group[0].idxs), generator=generator)
+
+    return _pruned(model, ratio, data, importance)
+
+
+@pruners.register("structured_taylor", version=3, requires=("torch_pruning",))
 def prune_structured_taylor(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove the channels whose loss would change least, as groups of a dependency graph.
 
@@ -56,7 +77,13 @@ def prune_structured_taylor(model: nn.Module, ratio: float, data: PruneData) -> 
         _accumulate_gradients(copied, data)
         return torch_pruning.importance.GroupTaylorImportance()
 
-    return Pruned(prune_channels(model, ratio, data.inputs, importance, data.original))
+    return _pruned(model, ratio, data, importance)
+
+
+def _pruned(model: nn.Module, ratio: float, data: PruneData, importance: Callable[[nn.Module], Any]) -> Pruned:
+    pruned = prune_channels(model, ratio, data.inputs, importance, data.original)
+    reestimate_batch_norm(pruned, data.batches)
+    return Pruned(pruned)
 
 
 def _accumulate_gradients(model: nn.Module, data: PruneData) -> None:

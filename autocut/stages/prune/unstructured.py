@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.prune import Pruned, PruneData, pruners
-from autocut.task.batches import call
-from autocut.task.task import evaluation_mode
-
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+from autocut.stages.prune.layers import last_to_run, layers_of
 
 
 @pruners.register("l1_unstructured")
@@ -45,23 +41,12 @@ def prune_l1_unstructured(model: nn.Module, ratio: float, data: PruneData) -> Pr
 
 
 def _prunable_weights(model: nn.Module, data: PruneData) -> list[tuple[nn.Module, str]]:
-    layers: list[nn.Module] = [module for module in model.modules() if isinstance(module, LAYERS)]
-    last = _last_to_run(model, layers, data)
+    layers, last = layers_of(model), last_to_run(model, data.inputs)
     kept = [layer for layer in layers if layer is not last] if len(layers) > 1 else layers
     weights: list[tuple[nn.Module, str]] = [(layer, "weight") for layer in kept]
     attentions = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
     weights += [(module, "in_proj_weight") for module in attentions if module.in_proj_weight is not None]
     return _without_shared(weights)
-
-
-def _last_to_run(model: nn.Module, layers: list[nn.Module], data: PruneData) -> nn.Module | None:
-    called: list[nn.Module] = []
-    hooks = [layer.register_forward_hook(lambda module, _inputs, _output: called.append(module)) for layer in layers]
-    with evaluation_mode(model), torch.no_grad():
-        call(model, data.inputs)
-    for hook in hooks:
-        hook.remove()
-    return called[-1] if called else None
 
 
 def _without_shared(weights: list[tuple[nn.Module, str]]) -> list[tuple[nn.Module, str]]:

@@ -23,13 +23,13 @@ A runtime may have quantizers of its own (`stages.compile.onnxruntime`). There a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
 
+from autocut.recipe import without_kept
 from autocut.registry import MethodOptions, Registry, import_all
-from autocut.task.batches import Inputs
 
 
 def _nothing() -> None:
@@ -48,6 +48,8 @@ class DtypeOptions(MethodOptions):
         convolutions: Whether the dtype changes convolutions, not only linear layers.
         output_tolerance: Largest deviation of an output from what the same bundle gave before, relative to the largest output
             (`deploy.claims`).
+        keeps_float: Whether the function takes `keep_float`: so many layers, those whose quantization deviates the output the most,
+            stay float (`stages.sensitivity`).
         speedup: First guess of the speed-up over fp32 in the same mode. It orders what a search tries before it has measured.
     """
 
@@ -57,16 +59,22 @@ class DtypeOptions(MethodOptions):
     freezing: bool = True
     convolutions: bool = False
     output_tolerance: float = 5e-2
+    keeps_float: bool = False
     speedup: float = 1.0
 
 
-Quantizer = Callable[[nn.Module, Sequence[Inputs]], nn.Module]
+Quantizer = Callable[..., nn.Module]
+"""(model, calibration) -> the quantized model; with `keep_float=k` where the dtype `keeps_float`."""
 
 quantizers: Registry[Quantizer, DtypeOptions] = Registry("quantize.dtype", DtypeOptions)
 
 
 def output_tolerance(dtype: str) -> float:
-    """Largest deviation of an output of a bundle of `dtype`; a dtype that is not registered here gets that of integers."""
+    """Largest deviation of an output of a bundle of `dtype`; a dtype that is not registered here gets that of integers.
+
+    A lowering's spelling of the dtype is understood too.
+    """
+    dtype, _ = without_kept(dtype)
     return (quantizers.method(dtype).options if dtype in quantizers else DtypeOptions()).output_tolerance
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from autocut.errors import InfeasibleRecipeError
 from autocut.stages.quantize import quantizers
-from autocut.task.batches import Inputs, call, transform
+from autocut.stages.quantize.half_precision import convert_to_half
+from autocut.task.batches import Inputs
 
 
 def _only_simulated() -> str | None:
@@ -23,38 +22,24 @@ def _only_simulated() -> str | None:
 
 @quantizers.register(
     "bf16",
+    version=2,
     no_kernel={"onnxruntime": "ONNX Runtime has no bfloat16 kernels for CPUs"},
     machine=_only_simulated,
     output_tolerance=2e-2,
     convolutions=True,
     speedup=1.6,
 )
-def quantize_bf16(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
-    """Store and compute in bfloat16: 8 bits of exponent, 7 of fraction.
+def quantize_bf16(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
+    """Compute products and convolutions in bfloat16: 8 bits of exponent, 7 of fraction.
 
-    Every floating parameter, buffer and input changes; integers do not. What the model's own code creates in float32 stays so.
-    The result takes and gives the model's own dtype, with a bfloat16 copy inside.
+    Their weights are stored in bfloat16. What the model makes in float32 stays so, and so do its inputs and outputs.
 
     Raises:
-        InfeasibleRecipeError: `model` has no floating parameter.
+        InfeasibleRecipeError: `model` has no product or convolution.
+        CompilerError: the model cannot be exported.
 
     References:
         Kalamkar et al. 2019, https://arxiv.org/abs/1905.12322
+        https://docs.pytorch.org/docs/stable/amp.html (the rules)
     """
-    if not any(parameter.is_floating_point() for parameter in model.parameters()):
-        raise InfeasibleRecipeError("bf16 must change at least one parameter, but the model has none in floating point")
-    return _InBfloat16(copy.deepcopy(model).eval().to(torch.bfloat16)).eval()
-
-
-class _InBfloat16(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *arguments: Tensor, **named: Tensor) -> Tensor:
-        inputs: Inputs = named or arguments
-        return call(self.model, transform(inputs, _narrow)).float()
-
-
-def _narrow(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+    return convert_to_half(model, calibration, "bf16", torch.bfloat16)

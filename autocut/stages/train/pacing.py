@@ -62,3 +62,23 @@ def pace_step(progress: float, start: float) -> float:
         Hacohen & Weinshall 2019 (single-step pacing), https://arxiv.org/abs/1904.03626
     """
     return start if progress < FULL_DATA_AT / 2 else 1.0
+
+
+@curricula.register("quadratic")
+def pace_quadratic(progress: float, start: float) -> float:
+    """Add data slowly at first, then fast: easy examples are seen for longer.
+
+    References:
+        Wu et al. 2021, https://arxiv.org/abs/2012.03107
+    """
+    return min(1.0, start + (1 - start) * _ramp(progress) ** 2)
+
+
+@curricula.register("logarithmic")
+def pace_logarithmic(progress: float, start: float) -> float:
+    """Add most of the data at once, and the rest ever more slowly.
+
+    References:
+        Wu et al. 2021, https://arxiv.org/abs/2012.03107
+    """
+    return min(1.0, start + (1 - start) * max(0.0, 1 + 0.1 * math.log(_ramp(progress) + math.exp(-10))))

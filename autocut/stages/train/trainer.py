@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from autocut.errors import DeadlineError, DivergedError, OutOfMemoryError, StudyError
 from autocut.recipe import Value
+from autocut.stages.cpu_time import cpu_seconds
 from autocut.stages.train.distillation import check_distillation, sample_answers
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import distillations, orders
@@ -44,7 +45,7 @@ _MOST_TIMED_BATCHES = 20
 class EpochRecord:
     """One finished epoch.
 
-    `samples_seen` and `seconds` count from the start of the training, without time spent waiting or in callbacks.
+    `samples_seen`, `seconds` and `cpu_seconds` count from the start of the training, without time spent waiting or in callbacks.
     """
 
     number: int
@@ -52,6 +53,7 @@ class EpochRecord:
     train_loss: float
     samples_seen: int
     seconds: float
+    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Trained:
     model: nn.Module
     samples_seen: int
     seconds: float
+    cpu_seconds: float
     history: tuple[EpochRecord, ...]
     resumed_samples: int = 0
     borrowed_s: float = 0.0
@@ -204,7 +207,7 @@ class _Run:
         self.distill = distillations[str(settings["distill.loss"])] if is_changed(settings, "distill.loss") else None
         self.history: list[EpochRecord] = []
         self.samples_seen = 0
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
         self.speed = speed
 
     def train_epoch(self, number: int, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> None:
@@ -221,7 +224,7 @@ class _Run:
                 )
             self.speed.before_batch()
             with gate():
-                started = time.perf_counter()
+                started, cpu_started = time.perf_counter(), cpu_seconds()
                 batch = next(batches)
                 count = len(batch[1])
                 summed += count * self._step(batch, indices[done : done + count])
@@ -229,8 +232,9 @@ class _Run:
                 self.samples_seen += count
                 seconds = time.perf_counter() - started
                 self.seconds += seconds
+                self.cpu_seconds += cpu_seconds() - cpu_started
             self.speed.after_batch(count, seconds)
-        self.history.append(EpochRecord(number, len(self.sizes), summed / done, self.samples_seen, self.seconds))
+        self.history.append(EpochRecord(number, len(self.sizes), summed / done, self.samples_seen, self.seconds, self.cpu_seconds))
 
     def time_batches(self, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> float:
         """Return the median seconds a sample of a few batches; the first batch, which is slow, counts only where it is alone."""
@@ -290,14 +294,18 @@ class _Run:
             raise StudyError(f"the checkpoint {path.name} was written for other settings: {identity}", f"delete {path}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.history = [EpochRecord(**record) for record in state["history"]]
-        self.samples_seen, self.seconds = self.history[-1].samples_seen, self.history[-1].seconds
+        # A checkpoint of an earlier autocut has no CPU seconds.
+        self.history = [EpochRecord(**{"cpu_seconds": record["seconds"], **record}) for record in state["history"]]
+        last = self.history[-1]
+        self.samples_seen, self.seconds, self.cpu_seconds = last.samples_seen, last.seconds, last.cpu_seconds
         return True
 
     def trained(self, resumed: int) -> Trained:
         """Return what has been trained; an earlier process saw `resumed` of the samples."""
-        model, history = self.model.eval(), tuple(self.history)
-        return Trained(model, self.samples_seen, self.seconds, history, resumed, self.speed.borrowed_s, self.speed.saved_s)
+        history, speed = tuple(self.history), self.speed
+        return Trained(
+            self.model.eval(), self.samples_seen, self.seconds, self.cpu_seconds, history, resumed, speed.borrowed_s, speed.saved_s
+        )
 
     def _identity(self) -> str:
         masked = sum(int(mask.numel() - mask.sum()) for _, mask in self.masked)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
+from autocut.bill import bill_lines
 from autocut.commands.report import recommend
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.report.page import Section, render
 from autocut.report.page.sections import what_failed
+from autocut.report.page.trials import trial_lines
+from autocut.study import remeasurements
 
 
 class Words(HTMLParser):
@@ -61,6 +66,16 @@ def test_the_answer_names_the_model_what_it_saves_and_the_command(read_study, ht
     assert f"autocut export {read_study.folder} --trial {trial} --to out/" in text
     assert re.search(r"[\d.]+× cheaper", text)
     assert f"{recommended.point.values['accuracy']:.4f} chose it" in text
+
+
+def test_the_page_has_the_three_picks_with_their_reasons(read_study, html):
+    """Under the answer, for readers who want another one."""
+    recommended, _ = recommend(read_study)
+    text = Words(html).text
+
+    assert [pick.name for pick in recommended.picks] == ["quality", "balanced", "compact"]
+    for pick in recommended.picks:
+        assert f"{pick.name} : trial {pick.point.trial}, {pick.reason}." in text
 
 
 def test_the_table_has_every_trial_and_shows_the_front_first(read_study, html):
@@ -126,11 +141,37 @@ def test_a_further_section_is_shown_and_an_empty_one_is_left_out(read_study):
     assert "Nothing known" not in page
 
 
-def test_requests_per_month_become_dollars_per_month(small_study):
-    """A bill is a sum of money, not a ratio."""
-    small_study.describe({"serving": {"requests_per_month": 40_000_000}})
+def test_the_bill_is_that_of_every_other_verb(small_study):
+    """Dollars a month, and when the search has paid for itself; the arithmetic is that of `autocut.bill`."""
+    price = {"instance": "c7a.large", "usd_per_hour": 0.1, "date": "2026-02-09", "utilization": 1.0}
+    note = "ratios hold, dollars may not: prices are of another machine"
+    small_study.describe({"price": price, "price_fit": note, "serving": {"requests_per_month": 40_000_000}})
+    recommended, _ = recommend(small_study)
+    untouched = next(point for point in small_study.points() if point.recipe == UNTOUCHED)
+    lines = bill_lines(small_study.facts, small_study.spent_s(), untouched, recommended.point)
+    text = Words(rendered(small_study)).text
 
-    assert re.search(r"At 40,000,000 predictions a month it saves \$[\d.]+ a month", Words(rendered(small_study)).text)
+    assert len(lines) >= 3
+    assert all(line[1:] in text for line in lines)
+    assert text.count(note[1:]) == 2, "beside the dollars, and with the machine"
+    assert re.search(r"A month of 40,000,000 requests: \$[\d.]+, untouched \$[\d.]+: \$[\d.]+ less", text)
+
+
+def test_a_caveat_of_a_measurement_stands_by_its_trial(small_study):
+    """Numbers of a disturbed timing must not look like those of a calm one."""
+    measured = small_study.points()[0].measurement
+    latencies = tuple(replace(latency, disturbance=1.7) for latency in measured.cost.latencies)
+    disturbed = replace(measured, cost=replace(measured.cost, latencies=latencies))
+    values = dict(small_study.points()[0].values)
+    trial = small_study.complete(None, Recipe({"prune.method": "structured", "prune.ratio": 0.33}), {}, {}, values, disturbed)
+    lines = {line.trial: line for line in trial_lines(small_study)}
+
+    assert [note for note in lines[trial].notes if "disturbed the timing" in note] == [
+        f"Other work disturbed the timing at batch size {size}, by a factor of 1.7. The speed-up is the smallest that this allows"
+        for size in (1, 32)
+    ]
+    assert not any("disturbed" in note for number, line in lines.items() if number != trial for note in line.notes)
+    assert "Other work disturbed the timing at batch size 32" in Words(rendered(small_study)).text
 
 
 def test_what_the_audit_found_is_told_with_the_machine(small_study):
@@ -138,8 +179,28 @@ def test_what_the_audit_found_is_told_with_the_machine(small_study):
     small_study.describe({"machine_audit": ["load 1.4 beside the search"], "price_fit": "ratios hold, dollars may not"})
     text = Words(rendered(small_study)).text
 
-    assert "load 1.4 beside the search" in text
-    assert "ratios hold, dollars may not" in text
+    assert "Load 1.4 beside the search." in text
+    assert "Ratios hold, dollars may not." in text
+
+
+def test_bundles_that_were_measured_again_have_a_section(small_study):
+    """The latest of each machine; a study that was never measured again has no such section."""
+    assert "Measured again" not in Words(rendered(small_study)).text
+
+    remeasurements.prepare(small_study)
+    for milliseconds, threads in ((0.5, 1), (0.25, 1), (0.125, 2)):
+        latencies = [{"batch_size": 1, "p50_ms": {"value": milliseconds}}]
+        found = {"machine": "a laptop", "threads": threads, "latencies": latencies}
+        document = {"trial": 7, "sha256": "a", "found": found, "failure": None, "usd_per_million": None, "instance": None}
+        remeasurements.record(small_study, "a", "a laptop", threads, document)
+    failed = {"trial": 8, "sha256": "b", "found": None, "failure": "killed by SIGILL", "usd_per_million": None, "instance": None}
+    remeasurements.record(small_study, "b", "a laptop", 1, failed)
+    text = Words(rendered(small_study)).text
+
+    assert "a laptop, 1 thread batch 1: 0.25 ms" in text
+    assert "a laptop, 2 threads batch 1: 0.125 ms" in text
+    assert "cannot be used there: killed by SIGILL" in text
+    assert "0.5 ms" not in text.partition("Measured again")[2]
 
 
 def test_reasons_that_differ_in_numbers_alone_are_one_group():
@@ -148,6 +209,6 @@ def test_reasons_that_differ_in_numbers_alone_are_one_group():
     section = what_failed([*ended, ("FAIL", "no kernel for bf16", 9)])
 
     assert section.rows == (
-        ("3", "stopped early", "beaten at epoch 2 of 8: 0.72 against 0.93", "2, 3, 4"),
-        ("1", "failed", "no kernel for bf16", "9"),
+        ("3 stopped early", "beaten at epoch 2 of 8: 0.72 against 0.93 (trials 2, 3, 4)"),
+        ("1 failed", "no kernel for bf16 (trial 9)"),
     )

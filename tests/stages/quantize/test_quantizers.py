@@ -59,14 +59,14 @@ def test_int8_weights_are_the_only_copy(name: str, tiny_mlp: nn.Module, mlp_inpu
     assert [tensor.dtype for tensor in weights] == [torch.int8] * 3
 
 
-@pytest.mark.parametrize("name", ["int8_dynamic", "int8_static", "int8_weight_only"])
+@pytest.mark.parametrize("name", ["int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"])
 def test_dtype_that_changes_no_layer_is_infeasible(name: str):
     """Torchao returns such a model unchanged without a word; a trial of it would be a copy under another name."""
     with pytest.raises(InfeasibleRecipeError, match=f"{name} must change at least one"):
         quantizers[name](nn.Sequential(nn.ReLU(), nn.Flatten()), [torch.randn(4, 8)])
 
 
-@pytest.mark.parametrize("name", ["int8_dynamic", "int8_weight_only"])
+@pytest.mark.parametrize("name", ["int8_dynamic", "int8_weight_only", "int4_weight_only"])
 def test_convolutions_alone_are_infeasible_for_linear_only_dtypes(name: str):
     """The hint names the dtype that does quantize convolutions."""
     with pytest.raises(InfeasibleRecipeError) as raised:

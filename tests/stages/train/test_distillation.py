@@ -158,10 +158,10 @@ def test_each_kind_takes_the_losses_that_mean_something_for_its_outputs(kind):
     [
         (torch.tensor([[0.0, 1, 1], [1, 0, 0], [0, 0, 0]]), {"kl_sigmoid"}),
         (torch.tensor([[0, 1, 1], [1, 0, 0], [0, 0, 0]]), {"kl_sigmoid"}),
-        (torch.tensor([[0.2, 0.8, 0.0], [1, 0, 0], [0.1, 0.2, 0.7]]), {"kl", "kl_zscore"}),
+        (torch.tensor([[0.2, 0.8, 0.0], [1, 0, 0], [0.1, 0.2, 0.7]]), {"kl", "kl_zscore", "mse_logits"}),
         (torch.tensor([[0.2, 5.0, -1.0], [1, 0, 0], [0.1, 0.2, 0.7]]), {"mse"}),
-        (torch.tensor([0, 2, 1]), {"kl", "kl_zscore"}),
-        (torch.tensor([0, -1, 1]), {"kl", "kl_zscore"}),
+        (torch.tensor([0, 2, 1]), {"kl", "kl_zscore", "mse_logits"}),
+        (torch.tensor([0, -1, 1]), {"kl", "kl_zscore", "mse_logits"}),
         (torch.tensor([[0, 5, 2], [1, 0, 0], [3, 3, 3]]), set()),
         (torch.randn(3, 7), set()),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,18 @@ from autocut.errors import DeadlineError, DivergedError, InfeasibleRecipeError, 
 from autocut.stages.prune import PruneData, pruners
 from autocut.stages.train import Teacher, curricula, distillations, orders, teacher_logits, train_model, trainer
 from autocut.task.kinds import Meaning
+
+
+class SleepyOptimizer(torch.optim.SGD):
+    """Waits in every step, as for a disk."""
+
+    def __init__(self, parameters) -> None:
+        super().__init__(parameters, lr=0.1)
+
+    def step(self, closure=None):
+        """Step late."""
+        time.sleep(0.05)
+        return super().step(closure)
 
 
 @pytest.fixture
@@ -248,6 +261,27 @@ def test_a_killed_training_goes_on_to_the_same_weights(task, model, tmp_path):
     assert_same_weights(resumed.model, through.model)
     assert resumed.samples_seen == through.samples_seen
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_training_counts_its_cpu_seconds_and_not_those_of_a_slow_disk(make_task, model, monkeypatch):
+    """What it is charged must not depend on who else works meanwhile."""
+    task = make_task(epochs=1)
+    monkeypatch.setattr(type(task), "build_optimizer", lambda self, parameters: SleepyOptimizer(parameters))
+    trained = train_model(model, task, {"train.epochs": 1})
+
+    assert 0 < trained.cpu_seconds < trained.seconds / 2
+    assert trained.cpu_seconds == trained.history[-1].cpu_seconds
+
+
+def test_a_checkpoint_of_an_earlier_autocut_counts_its_wall_seconds(task, model, tmp_path):
+    """It knows nothing of CPU seconds; a training that was interrupted by the upgrade goes on."""
+    path = tmp_path / "checkpoint.pt"
+    trained = train_model(model, task, {"train.epochs": 2}, checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    state["history"] = [{name: value for name, value in record.items() if name != "cpu_seconds"} for record in state["history"]]
+    torch.save(state, path)
+
+    assert train_model(model, task, {"train.epochs": 2}, checkpoint=path).cpu_seconds == trained.seconds
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"settings": {"train.epochs": 2, "train.lr_scale": 2.0}}])

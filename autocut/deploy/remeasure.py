@@ -1,0 +1,192 @@
+"""Measure bundles again: on another machine, with another number of threads, or later. Nothing is searched or overwritten.
+
+A claim stays what it was. What is found now stands beside it, and nothing is judged, except that the bundle must run, and answer as
+it did where it was made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from autocut.deploy.fresh_process import Turn
+from autocut.deploy.manifest import Manifest, check_files, read_manifest
+from autocut.deploy.rerun import Rerun, rerun
+from autocut.errors import InputError, NoResultError, VerificationError
+from autocut.measure.machine import machine_fingerprint
+from autocut.measure.processor import this_host
+from autocut.measurement import Interval
+from autocut.pipeline.stage_cache import StageCache
+from autocut.price import Price, fit, load_prices, price_for, usd_per_million
+from autocut.recipe import UNTOUCHED
+from autocut.stages import lowering
+from autocut.study import Study
+
+_UNTOUCHED_STAGE = ("compile", "/".join(UNTOUCHED.lowering))
+
+_NO_UNTOUCHED = "the untouched model is not at hand, so there are latencies, but no speed-ups"
+# Seen with torch 2.13: a network of 0.19 ms takes 0.26 ms from its graph. At 2 ms a call, both take as long.
+_EXPORTED = (
+    "speed-ups here are over the untouched model as it was exported: a small model runs more slowly from its graph than from your "
+    "code, so compare latencies with the claim, and speed-ups with one another"
+)
+
+
+@dataclass(frozen=True)
+class Remeasured:
+    """One bundle: its claim is `manifest`, `found` is what it gave now.
+
+    `price` is that of this machine, None where nobody knows one. `has_untouched` says whether the untouched model took turns with
+    the bundle; if not, speed-ups of `found` say nothing. `notes` are what a reader must know, a sentence each.
+    """
+
+    folder: Path
+    manifest: Manifest
+    threads: int
+    found: Rerun
+    has_untouched: bool
+    price: Price | None
+    notes: tuple[str, ...]
+
+    @property
+    def failure(self) -> str | None:
+        """Why this bundle cannot be used here; None where it can."""
+        side = self.found.side
+        if side is None or not side.answers_differ:
+            return self.found.failure
+        return (
+            f"its outputs deviate by {side.output_deviation:.2g} of the largest output from the stored ones, "
+            f"{side.output_tolerance:g} is allowed for {self.manifest.dtype}"
+        )
+
+    @property
+    def usd_per_million(self) -> Interval | None:
+        """Dollars of a million predictions on this machine, with the interval of the latency."""
+        side, price = self.found.side, self.price
+        if side is None or price is None or not side.latencies:
+            return None
+        busiest = max(side.latencies, key=lambda latency: latency.batch_size)
+
+        def usd(call_ms: float) -> float:
+            return usd_per_million(price.usd_per_hour, busiest.batch_size / (call_ms / 1e3), price.utilization)
+
+        return Interval(usd(busiest.p50_ms.value), usd(busiest.p50_ms.low), usd(busiest.p50_ms.high))
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions bundles are measured. `threads` None: as each bundle was. The price is the user's, if any is given."""
+
+    threads: int | None = None
+    instance: str | None = None
+    price_per_hour: float | None = None
+    alone: Turn = contextlib.nullcontext
+    working: Turn = contextlib.nullcontext
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, before anything is measured."""
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"--threads must be at least 1, got {self.threads}", "--threads 1")
+        if self.instance is not None or self.price_per_hour is not None:
+            price_for(self.instance or "", self.price_per_hour)
+
+
+def remeasure_bundle(folder: Path, conditions: Conditions, untouched: Path | None = None) -> Remeasured:
+    """Measure the bundle in `folder`; with the artifact `untouched`, the untouched model takes turns with it.
+
+    Raises:
+        BundleError: `folder` is no readable bundle.
+    """
+    manifest = read_manifest(folder)
+    threads = conditions.threads or manifest.measurement.cost.threads
+    try:
+        with conditions.working():
+            check_files(folder, manifest)
+        found = rerun(folder, threads, untouched=untouched, alone=conditions.alone, working=conditions.working)
+    except VerificationError as error:
+        found = Rerun(failure=error.message)
+    price, price_note = _price(manifest, conditions)
+    notes = [*_notes(manifest, threads), *([price_note] if price_note else [])]
+    notes.append(_NO_UNTOUCHED if untouched is None else _EXPORTED)
+    return Remeasured(folder, manifest, threads, found, untouched is not None, price, tuple(notes))
+
+
+def remeasure_study(study: Study, conditions: Conditions) -> Iterator[Remeasured]:
+    """Measure every verified bundle of `study`, the one of the earliest trial first.
+
+    Raises:
+        NoResultError: the study has no verified bundle.
+    """
+    finals = [final for _, final in sorted(study.finals().items()) if final.verified and final.bundle is not None]
+    if not finals:
+        raise NoResultError(
+            f"study {study.folder} must have a verified bundle, got none", f"autocut export {study.folder} --trial N --to FOLDER"
+        )
+    untouched = untouched_artifact(study)
+    for final in finals:
+        yield remeasure_bundle(study.folder / str(final.bundle), conditions, untouched)
+
+
+def untouched_artifact(study: Study) -> Path | None:
+    """Return the folder of the untouched model, exported, among the stages of `study`; None where it is gone."""
+    if not study.stages_dir.is_dir():
+        return None
+    cache = StageCache(study.stages_dir)
+    keys = [
+        run.key
+        for run in study.stage_runs()
+        if (run.stage, run.method) == _UNTOUCHED_STAGE and run.fingerprint == UNTOUCHED.fingerprint and run.outcome == "done"
+    ]
+    entries = [entry for key in reversed(keys) if (entry := cache.find(key)) is not None]
+    return entries[0].folder if entries else None
+
+
+def _price(manifest: Manifest, conditions: Conditions) -> tuple[Price | None, str | None]:
+    """Return the price of this machine, and why its dollars may not hold.
+
+    It is the user's own price, else that of the cheapest instance in the sheet that fits this machine, else the bundle's.
+    """
+    economics, host = manifest.economics, this_host()
+    utilization = 1.0 if economics is None else economics.utilization
+    if conditions.instance is not None or conditions.price_per_hour is not None:
+        price = price_for(conditions.instance or "", conditions.price_per_hour, utilization)
+        return price, fit(price, host)
+    if fitting := load_prices().fitting(host):
+        return price_for(fitting[0], None, utilization), None
+    if economics is None:
+        return None, "no price is known for this machine: --price-per-hour gives it"
+    price = economics.bill.price
+    return price, fit(price, host)
+
+
+def compiled_note(manifest: Manifest, threads: int) -> str | None:
+    """Say that a bundle's machine code was made for another machine or number of threads; None where it was made for these."""
+    cost, machine = manifest.measurement.cost, machine_fingerprint()
+    if not lowering.is_compiled_ahead(manifest.mode) or (machine, threads) == (cost.machine, cost.threads):
+        return None
+    return (
+        f"{manifest.mode} has compiled its code for {_counted(cost.threads)} of {cost.machine}, and that code stays: "
+        "a search here, with these threads, would compile it anew"
+    )
+
+
+def _notes(manifest: Manifest, threads: int) -> list[str]:
+    """Say what differs between the claim and now, besides the numbers."""
+    notes = [note] if (note := compiled_note(manifest, threads)) else []
+    versions = {name: (made, _version(name)) for name, made in manifest.environment.libraries.items()}
+    changed = [f"{name} {made}, here {here or 'none'}" for name, (made, here) in versions.items() if made != here]
+    return [*notes, *([f"made with other versions: {'; '.join(changed)}"] if changed else [])]
+
+
+def _counted(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,77 @@
+"""What a point of a front gains and loses against the untouched model, in numbers and in words. Arithmetic only, no torch.
+
+An accuracy drop is ABSOLUTE: the untouched model's metric minus the point's metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from autocut.front import FrontPoint
+from autocut.recipe import UNTOUCHED
+
+_WORDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "usd_per_million": ("cheapest", "cheaper", "dearer"),
+        "latency_ms": ("fastest", "faster", "slower"),
+        "size_bytes": ("smallest", "smaller", "larger"),
+        "train_usd": ("cheapest to train", "cheaper to train", "dearer to train"),
+    }
+)
+
+
+def untouched(points: Sequence[FrontPoint]) -> FrontPoint | None:
+    """Return the point of the untouched model, or None if it is not among `points`."""
+    return next((point for point in points if point.recipe == UNTOUCHED), None)
+
+
+def with_untouched(front: Sequence[FrontPoint], points: Sequence[FrontPoint]) -> list[FrontPoint]:
+    """Return `front`, and the untouched model from `points` if it is not on it: all other points are compared with it."""
+    baseline = untouched(points)
+    beaten = [baseline] if baseline is not None and baseline.trial not in {point.trial for point in front} else []
+    return [*front, *beaten]
+
+
+def accuracy_drop(point: FrontPoint, baseline: FrontPoint) -> float:
+    """Absolute drop of the metric from `baseline` to `point` on the validation split; negative if the point is better.
+
+    The paired difference counts where it is known: it compares the two on the same examples, even if not all were scored.
+    """
+    difference = point.measurement.accuracy.difference
+    return baseline.values["accuracy"] - point.values["accuracy"] if difference is None else -difference.value
+
+
+def effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
+    """Such as ``6.1x cheaper, accuracy 0.972 (-0.6 points) on validation``."""
+    gain = _gain(baseline.values[objective], point.values[objective], objective)
+    change = signed_points(-accuracy_drop(point, baseline), baseline)
+    return f"{gain}, accuracy {point.values['accuracy']:.4g} ({change}) on validation"
+
+
+def signed_points(change: float, baseline: FrontPoint) -> str:
+    """As `metric_points`, with a sign."""
+    return f"{'+' if change >= 0 else '-'}{metric_points(abs(change), baseline)}"
+
+
+def metric_points(drop: float, baseline: FrontPoint) -> str:
+    """A difference of the metric: in percentage points if the metric is a share, otherwise unchanged."""
+    if not 0 <= baseline.values["accuracy"] <= 1:
+        return f"{drop:.4g}"
+    text = f"{drop * 100:.2f}".rstrip("0")
+    text += "0" if text.endswith(".") else ""
+    return f"{text} {'point' if text == '1.0' else 'points'}"
+
+
+def cost_words(objective: str) -> tuple[str, str, str]:
+    """Words for the least of a value, for less of it, and for more of it."""
+    return _WORDS.get(objective, (f"least {objective}", f"less {objective}", f"more {objective}"))
+
+
+def _gain(before: float, after: float, objective: str) -> str:
+    _, better, worse = cost_words(objective)
+    if before == after:
+        return f"neither {better} nor {worse}"
+    high, low = max(before, after), min(before, after)
+    word = better if after < before else worse
+    return f"{high / low:.2g}x {word}" if low > 0 else f"{high - low:.3g} {word}"

@@ -1,0 +1,58 @@
+"""Methods that are switched off for a study, because they failed three times for the same reason and never worked.
+
+Only failures count: a recipe that is infeasible says nothing about others with the same method.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from autocut.recipe import LOWERING_STAGES, Recipe, changed_settings
+
+_MOST = 3
+_NUMBER = re.compile(r"\d[\d.e+-]*")
+Knob = tuple[str, str]
+
+
+class SwitchedOff:
+    """Counts failures by method and reason."""
+
+    def __init__(self) -> None:
+        self.methods: dict[Knob, str] = {}
+        """Knob and method -> the reason."""
+        self.news: list[str] = []
+        """Sentences for the user, who has not been told yet."""
+        self._works: set[Knob] = set()
+        self._failed: defaultdict[tuple[Knob, str], set[Recipe]] = defaultdict(set)
+
+    def learn_success(self, recipe: Recipe) -> None:
+        """Take in that `recipe` was measured: all of its methods work."""
+        self._works.update(_methods(recipe))
+
+    def learn_failure(self, recipe: Recipe, reason: str) -> None:
+        """Take in that `recipe` failed. Lowerings that share a training count once for the methods of that training."""
+        kind = _NUMBER.sub("#", reason.partition("\n")[0])
+        for method in _methods(recipe):
+            failed = self._failed[method, kind]
+            failed.add(recipe if method[0].partition(".")[0] in LOWERING_STAGES else recipe.prefix)
+            if len(failed) >= _MOST and method not in self._works and method not in self.methods:
+                self.methods[method] = reason
+                told = f"{method[0]} {method[1]} failed {_MOST} times and never worked: {reason.partition(chr(10))[0]}"
+                self.news.append(f"switched off for this study: {told}")
+
+    def covers(self, recipe: Recipe) -> bool:
+        """Whether `recipe` needs a method that is switched off."""
+        return bool(self.methods) and not self.methods.keys().isdisjoint(_methods(recipe))
+
+    def take_news(self) -> list[str]:
+        """Return what the user has not been told yet."""
+        told, self.news = self.news, []
+        return told
+
+
+def _methods(recipe: Recipe) -> list[Knob]:
+    """Return the methods of `recipe`, and its dtype and mode together: each of them may work with another partner."""
+    named = [(knob, value) for knob, value in changed_settings(recipe).items() if isinstance(value, str)]
+    dtype, mode = recipe.lowering
+    return [*named, ("quantize.dtype with compile.mode", f"{dtype} with {mode}")]

@@ -1,0 +1,73 @@
+"""Which layers of an ONNX model stay float: those whose quantization makes the outputs deviate the most, by measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autocut.stages.compile.onnxruntime import Feed
+
+TOLERATED = 0.1
+"""Deviation of the outputs, as a share of their own spread, above which layers stay float unasked."""
+_ROWS = 16
+"""The scan runs the model once a layer: on so many examples of each batch."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A quantized model, and how far its outputs deviate."""
+
+    model: Any
+    deviation: float
+
+
+Make = Callable[[Sequence[str], Sequence[str]], Any]
+"""(float layers, the only quantized layers) -> the quantized model. No layer in the second means all but the first."""
+
+
+class Comparison:
+    """Compares outputs with those of the float model in `path`, on some of the examples in `feeds`."""
+
+    def __init__(self, path: Path, feeds: Sequence[Feed]) -> None:
+        self._feeds = [{name: array[:_ROWS] for name, array in feed.items()} for feed in feeds]
+        self._wanted = self._outputs(path.read_bytes())
+        self._spread = float(np.linalg.norm(self._wanted - self._wanted.mean(axis=0, keepdims=True))) or 1.0
+
+    def attempt(self, model: Any) -> Attempt:
+        """Measure `model`: the distance of its outputs, as a share of their spread. What is not finite is as far as can be."""
+        distance = float(np.linalg.norm(self._outputs(model.SerializeToString()) - self._wanted))
+        return Attempt(model, distance / self._spread if np.isfinite(distance) else float("inf"))
+
+    def _outputs(self, model: bytes) -> NDArray[Any]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return np.concatenate([np.asarray(session.run(None, feed)[0]) for feed in self._feeds])
+
+
+def keep_sensitive(found: Attempt, layers: Sequence[str], make: Make, comparison: Comparison, keep_float: int) -> Any:
+    """Return the model of `found`, or one in which the most sensitive of its `layers` are float.
+
+    These are `keep_float` layers. They are more where that leaves a deviation above the tolerated one: twice as many each time, up
+    to half of all.
+    """
+    if not layers or not (keep_float or found.deviation > TOLERATED):
+        return found.model
+    alone = {layer: comparison.attempt(make([], [layer])).deviation for layer in layers}
+    ranked = sorted(alone, key=lambda layer: alone[layer], reverse=True)
+    if keep_float:
+        found = comparison.attempt(make(ranked[:keep_float], []))
+    kept = max(1, 2 * keep_float)
+    while found.deviation > TOLERATED and kept <= max(1, len(ranked) // 2):
+        found = comparison.attempt(make(ranked[:kept], []))
+        kept *= 2
+    return found.model

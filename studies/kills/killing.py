@@ -1,0 +1,403 @@
+"""Kills a running search at a chosen moment, runs the same command again, and looks whether anything was lost.
+
+A `Victim` is one study. `Victim.kill` starts the command if it does not run, waits for the moment, and kills. A driver that has
+survived goes on, one that has not is started again by the next kill. `Victim.finish` lets the command end. Every `Fault` that is
+found is a sentence in `faults`.
+
+A search has a temporary folder of its own, so that its locks are its own too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from autocut.study import open_study
+
+HERE = Path(__file__).parent
+FORK_SERVER = b"autocut.execution.fork_server"
+_LOOK_S = 0.002
+_ALL_GONE_S = 60.0
+"""Processes of a killed search must have ended by then."""
+_TO_THE_END_S = 45
+"""What the last session gets: enough for one verified bundle."""
+_EXTENSIONS = 3
+_GOES_ON_S = 4.0
+"""A driver that survives is looked at for so long."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: `delay_s` after `phase` has begun, or when it has not begun after `at_most_s`."""
+
+    phase: str
+    target: str
+    delay_s: float
+    at_most_s: float = 25.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What there is of a search at one moment: the folder of its study, and its processes where they matter."""
+
+    study: Path
+    pids: list[int]
+
+
+PHASES: dict[str, Callable[[Seen], object]] = {
+    "start": lambda _: True,
+    "study": lambda seen: (seen.study / "study.db").exists(),
+    "training": lambda seen: any((seen.study / "stages" / "checkpoints").glob("*")),
+    "stage write": lambda seen: any((seen.study / "stages" / "building").glob("*/output/*")),
+    "database write": lambda seen: (seen.study / "study.db-journal").exists() or _size(seen.study / "study.db-wal"),
+    "measurement": lambda seen: _is_quiet(seen.study),
+    "export": lambda seen: any((seen.study / "bundles").glob(".*")),
+    "verification": lambda seen: any(b"verify_process" in _command(pid) for pid in seen.pids),
+    "dashboard write": lambda seen: _size(seen.study / "artifacts"),
+}
+"""What is seen from outside while a search is in a phase. A number counts where it changes."""
+
+TARGETS = ("driver", "worker", "fork server", "relay", "group", "all at once")
+SURVIVABLE = ("worker", "fork server", "relay")
+
+
+def moments(count: int, seed: int) -> list[Moment]:
+    """Return `count` moments that take every phase and every target in turn, in a seeded order."""
+    order = random.Random(seed)
+    phases = [list(PHASES)[number % len(PHASES)] for number in range(count)]
+    targets = [TARGETS[number % len(TARGETS)] for number in range(count)]
+    order.shuffle(phases)
+    order.shuffle(targets)
+    return [
+        Moment(phase, target, order.uniform(0, 6) if phase == "start" else order.expovariate(10))
+        for phase, target in zip(phases, targets, strict=True)
+    ]
+
+
+@dataclass
+class Victim:
+    """A study in `folder` that is killed again and again."""
+
+    folder: Path
+    budget_s: int
+    log: IO[str]
+    faults: list[str] = field(default_factory=list)
+    kills: Counter[str] = field(default_factory=Counter)
+    process: subprocess.Popen[bytes] | None = None
+    wall_s: list[float] = field(default_factory=list)
+    _began: float = 0.0
+    _trials: dict[int, Any] = field(default_factory=dict)
+    _finals: dict[int, Any] = field(default_factory=dict)
+    _seen: set[int] = field(default_factory=set)
+    _orphans: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def study(self) -> Path:
+        """Folder of the study."""
+        return self.folder / "study"
+
+    def kill(self, moment: Moment) -> None:
+        """Kill `moment.target` at the moment, and look at the study if the driver is gone."""
+        process = self._running()
+        came, pids = self._wait_for(moment, process)
+        victims = _targets(moment.target, process.pid, pids)
+        if not victims and moment.target in SURVIVABLE:  # it does not run now: the driver always does
+            victims = [process.pid]
+        told = f"{moment.phase if came else 'no ' + moment.phase} + {moment.delay_s:.3f} s: kill {moment.target} {victims}"
+        print(told, file=self.log, flush=True)
+        self._seen |= set(pids)
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.kills[f"{moment.target}"] += 1
+        if moment.target in SURVIVABLE and process.pid not in victims:
+            self._must_go_on(moment, process)
+        else:
+            process.wait(15)
+            self._ended(process)
+
+    def finish(self) -> None:
+        """Let the same command run to its end, with some seconds more of budget, and look whether the front verifies.
+
+        A machine that others use too may need more of them, as the command says then: "give it more time".
+        """
+        self._stop()
+        for _ in range(_EXTENSIONS):
+            self.budget_s = int(self._spent_s()) + _TO_THE_END_S
+            process = self._running()
+            code = process.wait(self.budget_s + 90)
+            self._ended(process)
+            if code != 1:
+                break
+        if code != 0:
+            self.faults.append(f"the last session ended with exit code {code}: {self._last_words()}")
+        self._check_orphans()
+        self._check_no_leftovers()
+        with contextlib.closing(open_study(self.study)) as study:
+            bundles = [point.bundle for point in study.front() if point.bundle]
+            if running := study.running():
+                self.faults.append(f"trials are left running: {[trial.number for trial in running]}")
+        if not bundles:
+            self.faults.append("no verified bundle is on the front")
+        for bundle in bundles:
+            done = subprocess.run([sys.executable, "-m", "autocut", "verify", bundle], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                self.faults.append(f"{bundle} does not verify: {done.stdout}{done.stderr}")
+
+    def _stop(self) -> None:
+        """End a session that goes on, so that the next one has another budget."""
+        if self.process is not None and self.process.poll() is None:
+            self._seen |= set(_descendants(self.process.pid))
+            self.process.kill()
+            self.process.wait()
+            self._ended(self.process)
+
+    def _spent_s(self) -> float:
+        if not (self.study / "study.db").exists():
+            return 0.0
+        with sqlite3.connect(self.study / "study.db") as database:
+            if not database.execute("select count(*) from sqlite_master where name = 'autocut_session'").fetchone()[0]:
+                return 0.0
+            return float(database.execute("select coalesce(sum(worked_s), 0) from autocut_session").fetchone()[0])
+
+    # ---- one session ----------------------------------------
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self.process is not None and self.process.poll() is None:
+            return self.process
+        if self.process is not None:
+            self.faults.append(f"the search ended by itself with exit code {self.process.returncode}: {self._last_words()}")
+            self._ended(self.process)
+        scratch = self.folder / "tmp"
+        scratch.mkdir(parents=True, exist_ok=True)
+        words = [str(HERE / "task.py"), "--space", str(HERE / "space.toml"), "--budget", f"{self.budget_s}s", "--workers", "2"]
+        environment = os.environ | {"TMPDIR": str(scratch), "AUTOCUT_LOCK_DIR": str(self.folder / "locks")}
+        self._began = time.monotonic()
+        with (self.folder / "stderr.txt").open("ab") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "autocut", "search", *words, "--out", str(self.study)],
+                stdout=subprocess.DEVNULL, stderr=errors, env=environment, start_new_session=True,
+            )  # fmt: skip
+        return self.process
+
+    def _wait_for(self, moment: Moment, process: subprocess.Popen[bytes]) -> tuple[bool, list[int]]:
+        """Wait for the moment; return whether its phase was seen, and the processes of the search then."""
+        until = time.monotonic() + moment.at_most_s
+        before = PHASES[moment.phase](Seen(self.study, []))
+        came = False
+        pids: list[int] = []
+        while not came and time.monotonic() < until and process.poll() is None:
+            pids = _descendants(process.pid) if moment.phase == "verification" else pids
+            with contextlib.suppress(OSError):
+                seen = PHASES[moment.phase](Seen(self.study, pids))
+                came = seen != before if isinstance(seen, int) and not isinstance(seen, bool) else bool(seen)
+            time.sleep(_LOOK_S)
+        time.sleep(moment.delay_s)
+        return came, _descendants(process.pid)
+
+    def _must_go_on(self, moment: Moment, process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if (code := process.wait(_GOES_ON_S)) not in (0, 1):
+                told = f"the driver must survive the death of a {moment.target}, but ended with {code}"
+                self.faults.append(f"{told}: {self._last_words()}")
+            self._ended(process)
+
+    def _last_words(self) -> str:
+        lines = (self.folder / "stderr.txt").read_text(errors="replace").splitlines()
+        return " | ".join(lines[-3:])
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> None:
+        """Look at what an ended session has left."""
+        self.wall_s.append(time.monotonic() - self._began)
+        self.process = None
+        self._orphans |= {pid: began for pid in self._seen - {process.pid} if (began := _began(pid))}
+        self._seen.clear()
+        if "Traceback" in (self.folder / "stderr.txt").read_text(errors="replace"):
+            self.faults.append(f"a traceback reached the user: {self._last_words()}")
+        if (self.study / "study.db").exists():
+            self._check_study()
+
+    # ---- what must be true after every session ----------------------------------------
+
+    def _check_study(self) -> None:
+        with sqlite3.connect(self.study / "study.db") as database:
+            told = database.execute("pragma integrity_check").fetchone()[0]
+            tables = database.execute("select count(*) from sqlite_master where name = 'autocut_study'").fetchone()[0]
+            studies = tables and database.execute("select count(*) from autocut_study").fetchone()[0]
+        if told != "ok":
+            self.faults.append(f"the database is damaged: {told}")
+        if not studies:
+            return
+        with contextlib.closing(open_study(self.study)) as study:
+            self._check_trials({trial.trial: trial for trial in study.trials()}, study.finals())
+            made = Counter(run.key for run in study.stage_runs() if not run.cached)
+            self._check_ledger(study.ledger())
+        if again := [key[:12] for key, count in made.items() if count > 1]:
+            self.faults.append(f"finished stages were made again: {again}")
+        self._check_entries()
+
+    def _check_trials(self, trials: dict[int, Any], finals: dict[int, Any]) -> None:
+        if lost := [number for number in self._trials if trials.get(number) != self._trials[number]]:
+            self.faults.append(f"finished trials are lost or changed: {lost}")
+        if lost := [number for number in self._finals if finals.get(number) != self._finals[number]]:
+            self.faults.append(f"finalized trials are lost or changed: {lost}")
+        measured = Counter(trial.recipe for trial in trials.values() if trial.measured is not None)
+        if twice := [recipe.describe() for recipe, count in measured.items() if count > 1]:
+            self.faults.append(f"recipes were measured twice: {twice}")
+        new = [trial for number, trial in trials.items() if number not in self._trials]
+        if blamed := [f"{trial.trial}: {trial.reason}" for trial in new if trial.state == "FAIL" and not trial.retry]:
+            self.faults.append(f"innocent recipes were blamed: {blamed}")
+        if refused := [f"{number}: {final.refusal}" for number, final in finals.items() if "died" in (final.refusal or "")]:
+            self.faults.append(f"innocent bundles were refused: {refused}")
+        self._trials, self._finals = trials, finals
+
+    def _check_ledger(self, ledger: dict[str, Any]) -> None:
+        sessions = ledger["sessions"]
+        if ledger["spent_s"] > sum(self.wall_s) + 0.01:
+            self.faults.append(f"the ledger has {ledger['spent_s']:.1f} s, more than the {sum(self.wall_s):.1f} s that have passed")
+        for session in sessions:
+            total = sum(session["by_category"].values())
+            if abs(total - session["worked_s"]) > 0.02 * session["worked_s"] + 0.2:
+                self.faults.append(f"a session's rows add up to {total:.1f} of its {session['worked_s']:.1f} s")
+
+    def _check_entries(self) -> None:
+        for entry in (self.study / "stages" / "entries").iterdir():
+            try:
+                record = json.loads((entry / "entry.json").read_text())
+                whole = all(_digest(entry / "output" / name) == digest for name, digest in record["files"].items())
+            except (OSError, ValueError):
+                whole = False
+            if not whole:
+                self.faults.append(f"stage entry {entry.name[:12]} is half-written")
+
+    def _check_orphans(self) -> None:
+        """Ray's own agents look for their parent now and then, and do nothing meanwhile."""
+        until = time.monotonic() + _ALL_GONE_S
+        while (left := [pid for pid, began in self._orphans.items() if _began(pid) == began]) and time.monotonic() < until:
+            time.sleep(0.1)
+        if left:
+            told = [f"{pid} {_command(pid).replace(bytes(1), b' ').decode(errors='replace')[:80]}" for pid in left]
+            self.faults.append(f"processes outlive the search by more than {_ALL_GONE_S:g} s: {told}")
+
+    def _check_no_leftovers(self) -> None:
+        stages = self.study / "stages"
+        left = [*(stages / "building").iterdir(), *(stages / "checkpoints").glob("*.tmp"), *(self.study / "bundles").glob(".*")]
+        with sqlite3.connect(self.study / "study.db") as database:
+            known = json.dumps(database.execute("select value_json from study_system_attributes").fetchall())
+        left += [path for path in (self.study / "artifacts").iterdir() if path.name not in known]
+        left += (self.folder / "tmp").glob("autocut-*")  # libraries leave caches of their own beside them
+        if left:
+            self.faults.append(f"killed processes have left: {sorted(path.relative_to(self.folder).as_posix() for path in left)}")
+
+
+# ---- processes ----------------------------------------
+
+
+def _targets(target: str, driver: int, pids: list[int]) -> list[int]:
+    servers = [pid for pid in pids if FORK_SERVER in _command(pid) and _parent(pid) == driver]
+    match target:
+        case "driver":
+            return [driver]
+        case "fork server":
+            return servers[:1]
+        case "worker":
+            return [pid for pid in pids if _parent(pid) in servers][-1:]
+        case "relay":
+            return [pid for pid in pids if _command(pid).startswith(b"ray::")][-1:]
+        case "group":
+            return [driver, *(pid for pid in pids if _group(pid) == driver)]
+        case _:
+            return [driver, *pids]
+
+
+def _descendants(root: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit() and (parent := _parent(int(path.name))) is not None:
+            children.setdefault(parent, []).append(int(path.name))
+    found, new = [], [root]
+    while new:
+        new = [child for parent in new for child in children.get(parent, [])]
+        found += new
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _parent(pid: int) -> int | None:
+    return int(stat[1]) if (stat := _stat(pid)) else None
+
+
+def _group(pid: int) -> int | None:
+    return int(stat[2]) if (stat := _stat(pid)) else None
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _began(pid: int) -> str:
+    """Return when the process began, in ticks; empty where it is gone. Another process of the same number began later."""
+    return stat[19] if (stat := _stat(pid)) and stat[0] != "Z" else ""
+
+
+# ---- what is seen from outside ----------------------------------------
+
+
+def _size(path: Path) -> int:
+    """Return a number that changes when `path` is written."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _is_quiet(study: Path) -> bool:
+    """Whether a process measures: it holds the quiet lock for itself."""
+    lock = study.parent / "locks" / "quiet.lock"
+    try:
+        inode = f":{lock.stat().st_ino} "
+    except OSError:
+        return False
+    return any("WRITE" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def victim(folder: Path, budget_s: int) -> Iterator[Victim]:
+    """A study that no process searches any more afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "kills.txt").open("a") as log:
+        found = Victim(folder, budget_s, log)
+        try:
+            yield found
+        finally:
+            if found.process is not None:
+                for pid in (found.process.pid, *_descendants(found.process.pid)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                found.process.wait()

@@ -1,0 +1,51 @@
+"""Kill a search at many seeded moments over all its phases, and look whether anything was lost.
+
+python studies/kills/run.py --kills 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from killing import moments, victim
+
+
+def main() -> int:
+    """Print a line for each study, and how many kills were survived; return 1 if one was not."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--per-study", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--budget", type=int, default=600, help="seconds of each study: enough for its kills")
+    parser.add_argument("--folder", type=Path, default=None, help="where the studies stay; default: a temporary folder")
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the search that runs, too
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="kills-"))
+    todo = moments(asked.kills, asked.seed)
+    done: Counter[str] = Counter()
+    broken = 0
+    for number, first in enumerate(range(0, len(todo), asked.per_study)):
+        with victim(folder / str(number), asked.budget) as study:
+            for moment in todo[first : first + asked.per_study]:
+                known = len(study.faults)
+                study.kill(moment)
+                broken += len(study.faults) > known
+            known = len(study.faults)
+            study.finish()
+            broken += len(study.faults) > known
+        done += study.kills
+        print(f"study {number}: {study.kills.total()} kills, {len(study.faults)} faults", flush=True)
+        for fault in study.faults:
+            print(f"  {fault}", flush=True)
+    kinds = ", ".join(f"{count} x {target}" for target, count in sorted(done.items()))
+    print(f"{done.total() - broken} of {done.total()} kills survived ({kinds}); {folder}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

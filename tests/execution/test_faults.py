@@ -1,0 +1,225 @@
+"""Faults that are injected into real work: each ends its trial with the right reason, and no other.
+
+Elsewhere: a worker that crashes, is killed or hangs (`test_fork_server`, `search/test_agent`), memory (`search/test_memory`), a
+missing C++ toolchain (`stages/test_lowering`), a full disk and a damaged stage (`pipeline/test_stage_cache`), a folder that is
+read-only, a damaged database and two searches at once (`study/test_opening`), a clock that is set (`test_clock`).
+"""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from autocut.deploy import finalize as finalize_module
+from autocut.errors import CompilerError
+from autocut.execution.worker import run_job
+from autocut.pipeline.pipeline import Pipeline
+from autocut.price import Price
+from autocut.recipe import Recipe
+from autocut.search.jobs import BaselineReady, Job, RecipeFailed, RecipeMeasured, Setting
+
+ORT = Recipe().with_lowering("fp32", "onnxruntime")
+TRAINED = Recipe({"train.epochs": 1, "train.lr_scale": 1.0})
+
+FAULTY_TASK = """
+    import ctypes, os, signal
+    import torch
+    from torch import nn
+    from autocut import Task
+    from autocut.stages.prune import Pruned, pruners
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(480, 8, generator=generator)
+    targets = (inputs @ torch.randn(8, 4, generator=generator)).argmax(1)
+
+
+    @pruners.register("segfaults")
+    def segfault(model, ratio, data):
+        "Read where nothing is."
+        ctypes.string_at(0)
+
+
+    @pruners.register("divides_by_zero")
+    def divide(model, ratio, data):
+        "As native code that divides."
+        os.kill(os.getpid(), signal.SIGFPE)
+
+
+    @pruners.register("makes_nan")
+    def spoil(model, ratio, data):
+        "Leave weights that are no numbers."
+        import copy
+        spoiled = copy.deepcopy(model)
+        for weight in spoiled.parameters():
+            weight.data.fill_(float("nan"))
+        return Pruned(spoiled, {})
+
+
+    def build():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
+    task = Task(
+        name="faulty", model=build, train=(inputs[:256], targets[:256]), validation=(inputs[256:368], targets[256:368]),
+        test=(inputs[368:], targets[368:]), batch_size=32, epochs=2, pretrained=False,
+    )
+"""
+FAULTY_SPACE = """
+    schema_version = 1
+    description = "Three pruners that cannot work, and one that can."
+    [objectives]
+    accuracy = "maximize"
+    usd_per_million = "minimize"
+    [axes."prune.method"]
+    choices = ["none", "structured", "segfaults", "divides_by_zero", "makes_nan"]
+    [axes."prune.ratio"]
+    range = [0.2, 0.8]
+    step = 0.1
+    when."prune.method" = ["structured", "segfaults", "divides_by_zero", "makes_nan"]
+    [axes."train.epochs"]
+    choices = [0, 1]
+    [axes."quantize.dtype"]
+    choices = ["fp32"]
+    [axes."compile.mode"]
+    choices = ["eager"]
+"""
+
+
+@pytest.fixture
+def setting(small_task_file, tmp_path):
+    """One search's setting, in a folder of its own."""
+    return Setting(str(small_task_file), str(tmp_path / "study"), 0, 1, 10**9, Price("test", 0.1, "today"), "autocut search")
+
+
+def work(setting, kind, *recipes, **more):
+    """Run a job in this process; return its failures by recipe, and what it has measured."""
+    events = []
+    run_job(Job(1, kind, recipes, time.time() + 300, "test", **more), setting, events.append)
+    failures = {event.recipe: event for event in events if isinstance(event, RecipeFailed)}
+    return failures, [event.recipe for event in events if isinstance(event, RecipeMeasured)]
+
+
+def test_a_loss_that_is_no_number_ends_its_trial(setting):
+    """A learning rate beyond all reason; the next recipe of the job is measured."""
+    wild = Recipe({"train.epochs": 1, "train.lr_scale": 1e12})
+    failures, measured = work(setting, "measure", wild, ORT)
+
+    assert failures[wild].outcome == "failed"
+    assert failures[wild].reason.startswith("DivergedError: ")
+    assert measured == [ORT]
+
+
+def test_a_dataset_that_raises_is_told_as_the_tasks_own_fault(setting, small_task_file):
+    """With the line of the task's file: it is no bug of autocut, and no method is to blame."""
+    small_task_file.write_text(
+        small_task_file.read_text()
+        + textwrap.dedent("""
+        class Broken(torch.utils.data.Dataset):
+            reads = 0
+
+            def __len__(self):
+                return 700
+
+            def __getitem__(self, index):
+                Broken.reads += 1
+                if Broken.reads > 5000:
+                    raise OSError(f"sample {index} cannot be read")
+                return images[index], labels[index]
+
+        task = Task(
+            name="small", model=Net, train=Broken(), validation=(images[700:1000], labels[700:1000]),
+            test=(images[1000:1300], labels[1000:1300]), batch_size=64, epochs=4, pretrained=False,
+        )
+        """)
+    )
+    longer = Recipe({"train.epochs": 4, "train.lr_scale": 1.0})
+    failures, measured = work(setting, "measure", ORT, longer)
+
+    assert measured == [ORT]
+    assert failures[longer].outcome == "failed"
+    assert failures[longer].reason.startswith("the task's own code failed: OSError: sample ")
+    assert failures[longer].reason.rpartition("(")[2].startswith("task.py, line ")
+
+
+def test_an_export_that_fails_ends_its_trial(setting, monkeypatch):
+    """Another recipe of the same job is measured."""
+    whole = Pipeline.artifact
+
+    def artifact(self, model, dtype, mode):
+        if mode == "onnxruntime":
+            raise CompilerError("onnxruntime refused the model: unsupported operator")
+        return whole(self, model, dtype, mode)
+
+    monkeypatch.setattr(Pipeline, "artifact", artifact)
+    other = Recipe({"prune.method": "structured", "prune.ratio": 0.5})
+    failures, measured = work(setting, "measure", ORT, other)
+
+    assert list(failures) == [ORT]
+    assert "unsupported operator" in failures[ORT].reason
+    assert measured == [other]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
+def test_an_error_of_libraries_is_told_as_it_is(setting, monkeypatch, error):
+    """Memory by its name; what nobody expected with its traceback, as a bug to be reported."""
+
+    def measure(self, recipe):
+        raise error
+
+    monkeypatch.setattr(Pipeline, "measure", measure)
+    failures, _ = work(setting, "measure", ORT)
+
+    assert failures[ORT].outcome == ("failed" if isinstance(error, MemoryError) else "bug")
+    assert "memory" in failures[ORT].reason or "Traceback" in failures[ORT].reason
+
+
+def test_a_finalization_that_raises_ends_its_point_alone(setting, monkeypatch):
+    """The export of a measured recipe may fail, too."""
+
+    def refuse(*_):
+        raise CompilerError("the exporter refused the model")
+
+    monkeypatch.setattr(finalize_module, "_finalize", refuse)
+    failures, _ = work(setting, "finalize", ORT, trials=(1,), reference=_reference(setting))
+
+    assert failures[ORT].reason == "CompilerError: the exporter refused the model"
+    assert not list((Path(setting.folder) / "bundles").glob("*"))
+
+
+def _reference(setting):
+    events = []
+    run_job(Job(1, "baseline", (Recipe(),), time.time() + 300, "test"), setting, events.append)
+    return next(event.reference for event in events if isinstance(event, BaselineReady))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_native_crashes_end_their_trials_and_switch_their_methods_off(tmp_path):
+    """SIGSEGV and SIGFPE by their names, NaN as it is; the search keeps its budget and its front verifies."""
+    (tmp_path / "task.py").write_text(textwrap.dedent(FAULTY_TASK))
+    (tmp_path / "space.toml").write_text(textwrap.dedent(FAULTY_SPACE))
+    words = ["search", "task.py", "--space", "space.toml", "--budget", "90s", "--workers", "2", "--out", "study", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "autocut", *words], cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    with sqlite3.connect(tmp_path / "study" / "study.db") as database:
+        rows = database.execute(
+            "select r.value_json, p.value_json from trial_user_attributes p join trial_user_attributes r using (trial_id) "
+            "where p.key = 'reason' and r.key = 'recipe'"
+        ).fetchall()
+    reasons = [(json.loads(recipe), json.loads(reason)) for recipe, reason in rows]
+
+    assert done.returncode == 0, done.stderr
+    assert [point for point in json.loads(done.stdout)["points"] if point["bundle"]]
+    for method, reason in (("segfaults", "SIGSEGV"), ("divides_by_zero", "SIGFPE"), ("makes_nan", "DivergedError")):
+        own = [why for recipe, why in reasons if method in recipe and not why.startswith("interrupted")]
+        assert own, reasons
+        assert all(reason in why for why in own), own
+    assert not [why for recipe, why in reasons if "structured" in recipe and "SIG" in why]

@@ -1,0 +1,82 @@
+"""What all processes of one machine share: the folder of its locks."""
+
+import multiprocessing
+import os
+import stat
+
+import pytest
+
+from autocut.errors import DeadlineError, InputError
+from autocut.measure.quiet import QuietLock
+from autocut.node import lock_reach, node_folder
+
+
+def _hold(tmpdir, is_held, done):
+    os.environ["TMPDIR"] = tmpdir
+    with QuietLock().exclusive():
+        is_held.set()
+        done.wait(60)
+
+
+def test_locks_hold_between_processes_with_other_temporary_folders(tmp_path, monkeypatch):
+    """A search with TMPDIR set still runs on the same cores."""
+    monkeypatch.setenv("AUTOCUT_LOCK_DIR", str(tmp_path / "locks"))
+    context = multiprocessing.get_context("spawn")
+    is_held, done = context.Event(), context.Event()
+    (tmp_path / "other").mkdir()
+    holder = context.Process(target=_hold, args=(str(tmp_path / "other"), is_held, done))
+    holder.start()
+    assert is_held.wait(60)
+    with pytest.raises(DeadlineError), QuietLock().shared(timeout_s=0.05):
+        pass
+    done.set()
+    holder.join()
+
+    with QuietLock().shared(timeout_s=5):
+        pass
+
+
+def test_the_folder_does_not_follow_the_temporary_folder(tmp_path, monkeypatch):
+    """Only AUTOCUT_LOCK_DIR moves it."""
+    monkeypatch.delenv("AUTOCUT_LOCK_DIR", raising=False)
+    usual = node_folder()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert node_folder() == usual
+    monkeypatch.setenv("AUTOCUT_LOCK_DIR", str(tmp_path / "shared"))
+
+    assert node_folder() == tmp_path / "shared"
+
+
+def test_a_shared_folder_can_be_used_by_every_user_in_it(tmp_path, monkeypatch):
+    """Containers of one host may run as different users."""
+    monkeypatch.setenv("AUTOCUT_LOCK_DIR", str(tmp_path / "shared"))
+    with QuietLock().shared():
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "shared").iterdir()}
+
+    assert modes == {0o666}
+    assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o1777
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path, monkeypatch):
+    """Before the search begins, with what to type."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AUTOCUT_LOCK_DIR", str(tmp_path / "file" / "locks"))
+
+    with pytest.raises(InputError, match="AUTOCUT_LOCK_DIR must be a folder") as caught:
+        node_folder()
+    assert caught.value.hint
+
+
+def test_where_locks_do_not_hold_it_is_said(tmp_path, monkeypatch):
+    """A network disk, and a container of which others on the host know nothing."""
+    root = tmp_path / "root"
+    (root / "proc").mkdir(parents=True)
+    (root / "proc" / "mounts").write_text(f"disk / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
+    monkeypatch.setenv("AUTOCUT_LOCK_DIR", str(tmp_path / "shared"))
+    assert "on a network disk (nfs4)" in lock_reach(root)
+    (root / "proc" / "mounts").write_text("disk / ext4 rw 0 0\n")
+    (root / ".dockerenv").write_text("")
+    assert lock_reach(root) is None
+    monkeypatch.delenv("AUTOCUT_LOCK_DIR")
+
+    assert "of this container alone; AUTOCUT_LOCK_DIR=FOLDER" in lock_reach(root)

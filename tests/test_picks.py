@@ -1,0 +1,108 @@
+"""The three named picks: rules on small fronts, and what must hold on any."""
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autocut.front import FrontPoint, non_dominated
+from autocut.gains import with_untouched
+from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
+from autocut.picks import PICKS, named_picks
+from autocut.recipe import Recipe
+
+OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize"}
+
+
+def a_point(trial, accuracy, cost, accuracy_ties=(), bundle=None):
+    """A point; trial 0 is the untouched model."""
+    recipe = Recipe({} if trial == 0 else {"prune.method": "structured", "prune.ratio": trial / 1000})
+    speedup = Interval(1 / cost, 1 / cost, 1 / cost)
+    latency = Latency(1, 64, Interval(cost, cost, cost), None, None, cost, speedup, 1.0)
+    measured = Accuracy("validation", 100, Interval(accuracy, accuracy, accuracy))
+    measurement = Measurement(measured, Cost((latency,), 1, 1, 1, 1.0, "here"))
+    values = {"accuracy": accuracy, "usd_per_million": cost}
+    return FrontPoint(trial, recipe, values, measurement, trial == 0, bundle, (), None, tuple(accuracy_ties))
+
+
+def picked(points, allowed_drop=0.05):
+    """The trials of the picks."""
+    return [pick.point.trial for pick in named_picks(points, OBJECTIVES, allowed_drop)]
+
+
+FRONT = [
+    a_point(at, accuracy, cost)
+    for at, (accuracy, cost) in enumerate([(0.98, 8.0), (0.9795, 6.0), (0.978, 2.0), (0.971, 1.8), (0.95, 1.0), (0.8, 0.5)])
+]
+
+
+def test_quality_keeps_balanced_is_the_knee_and_compact_is_cheapest_within_what_is_allowed():
+    """One front, three answers, each with its reason in one sentence."""
+    picks = named_picks(FRONT, OBJECTIVES, 0.05)
+
+    assert [(pick.name, pick.point.trial) for pick in picks] == [("quality", 1), ("balanced", 2), ("compact", 4)]
+    assert picks[0].reason == "the most accurate cut: 1.3x cheaper, accuracy 0.9795 (-0.05 points) on validation"
+    assert picks[1].reason.startswith("the knee of the front within 1.0 point of the untouched model: 4x cheaper")
+    assert picks[2].reason.startswith("the cheapest within 5.0 points of the untouched model: 8x cheaper")
+    assert picked(FRONT, allowed_drop=None)[2] == 5
+
+
+def test_quality_is_the_cheapest_of_those_that_lose_nothing_and_are_tied_with_the_best():
+    """Trial 3 is tied too, but it loses 3 points: a tie among few examples is no proof."""
+    points = [
+        a_point(0, 0.98, 8.0, [1, 2, 3]),
+        a_point(1, 0.99, 4.0, [0, 2, 3]),
+        a_point(2, 0.985, 2.0, [1]),
+        a_point(3, 0.95, 1.0, [1]),
+    ]
+    quality = named_picks(points, OBJECTIVES)[0]
+
+    assert quality.point.trial == 2
+    assert quality.reason == (
+        "the cheapest of 2 cuts that lose nothing and are not told apart from the most accurate one: 4x cheaper, "
+        "accuracy 0.985 (+0.5 points) on validation, not told apart from the untouched model"
+    )
+
+
+def test_what_has_a_verified_bundle_comes_first():
+    """Only that can be taken away at once."""
+    points = [*FRONT[:3], replace(FRONT[3], bundle="bundles/3"), *FRONT[4:]]
+
+    assert picked(points) == [3, 3, 3]
+
+
+def test_where_no_cut_costs_less_every_pick_is_the_untouched_model():
+    """Nothing was won."""
+    picks = named_picks([a_point(0, 0.9, 1.0), a_point(1, 0.95, 2.0)], OBJECTIVES)
+
+    assert {(pick.point.trial, pick.reason) for pick in picks} == {(0, "the untouched model itself: no cut is cheaper")}
+    assert named_picks([a_point(1, 0.9, 1.0)], OBJECTIVES) == ()
+
+
+def test_where_every_cut_loses_much_the_reasons_say_so():
+    """A name promises nothing that the front does not have."""
+    balanced, compact = named_picks([FRONT[0], FRONT[5]], OBJECTIVES, 0.05)[1:]
+
+    assert "no cut being within 1.0 point" in balanced.reason
+    assert "loses least, none being within 5.0 points" in compact.reason
+
+
+@given(st.lists(st.tuples(st.integers(80, 100), st.integers(1, 9)), min_size=1, max_size=8), st.sampled_from([None, 0.02, 0.05]))
+@settings(max_examples=80, deadline=None)
+def test_on_any_front_the_picks_keep_what_they_promise(rows, allowed):
+    """Balanced is within a point where any cut is; compact costs no more than any other cut within what is allowed."""
+    points = [a_point(0, 0.95, 5.0), *(a_point(at, share / 100, float(cost)) for at, (share, cost) in enumerate(rows, start=1))]
+    front = with_untouched(non_dominated(points, OBJECTIVES), points)
+    cuts = [point for point in front if point.trial and point.values["usd_per_million"] < 5.0]
+    lost = {point.trial: 0.95 - point.values["accuracy"] for point in points}
+
+    picks = {pick.name: pick.point for pick in named_picks(front, OBJECTIVES, allowed)}
+
+    assert tuple(picks) == PICKS
+    if not cuts:
+        assert {point.trial for point in picks.values()} == {0}
+        return
+    assert lost[picks["balanced"].trial] <= 0.01 + 1e-9 or all(lost[cut.trial] > 0.01 + 1e-9 for cut in cuts)
+    within = [cut.values["usd_per_million"] for cut in cuts if allowed is None or lost[cut.trial] <= allowed + 1e-9]
+    assert not within or picks["compact"].values["usd_per_million"] == min(within)
+    assert lost[picks["quality"].trial] <= max(0.0, min(lost[cut.trial] for cut in cuts)) + 1e-9
