@@ -16,6 +16,7 @@ from autocut.errors import StudyError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.opened_pipeline import open_pipeline
 from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.signing import sign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price, price_for
@@ -62,7 +63,14 @@ def searched(tmp_path_factory):
     )  # fmt: skip
     pipeline = Pipeline(StageContext(task, StageCache(study.stages_dir), QuietLock()))
     price = price_for("c7i.large", None, 1.0)
-    facts = {"task_path": str(folder / "task.py"), "threads": 1, "price": asdict(price), "libraries": dict(library_versions())}
+    path = str(folder / "task.py")
+    facts = {
+        "task_path": path,
+        "task_signature": sign_task(path, task.fingerprint),
+        "threads": 1,
+        "price": asdict(price),
+        "libraries": dict(library_versions()),
+    }
     study.describe({**facts, "untouched_epochs": 4, "baseline_train_seconds": 1.0})
     for recipe in (UNTOUCHED, RECIPE):
         measured = pipeline.measure(recipe)
@@ -157,7 +165,7 @@ def test_a_task_that_has_changed_is_refused_only_where_it_is_needed(study, tmp_p
     changed = tmp_path / "task.py"
     changed.write_text(TASK.replace("nn.ReLU()", "nn.Tanh()", 1))
     opened = open_study(study)
-    opened.describe({"task_path": str(changed)})
+    opened.describe({"task_path": str(changed), "task_signature": sign_task(str(changed), opened.task_fingerprint)})
     opened.close()
 
     with pytest.raises(StudyError, match="made for another version of task 'small'"):
