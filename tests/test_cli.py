@@ -23,7 +23,7 @@ from autocut.execution import money
 from autocut.execution.preflight import Preflight, TaskFacts
 from autocut.front import Final, FrontPoint
 from autocut.measure.audit import AuditedMachine
-from autocut.measurement import Accuracy, Cost, Interval, Measurement
+from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
 from autocut.price import Host
 from autocut.recipe import Recipe
 
@@ -35,7 +35,9 @@ KNOWN = {
     "quantize.dtype": ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"),
     "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime", "openvino"),
 }
-MEASUREMENT = Measurement(Accuracy("validation", 360, Interval(0.97, 0.95, 0.98)), Cost((), 1000, 900, 1, 12.0, "m"))
+SAME = Interval(1.0, 1.0, 1.0)
+COST = Cost((Latency(1, 64, SAME, None, None, 1.0, SAME, 1.0),), 1000, 900, 1, 12.0, "m")
+MEASUREMENT = Measurement(Accuracy("validation", 360, Interval(0.97, 0.95, 0.98)), COST)
 TESTED = replace(MEASUREMENT, accuracy=replace(MEASUREMENT.accuracy, split="test"))
 
 
@@ -86,6 +88,13 @@ class FakeStudy:
     def front(self):
         """All but the untouched model."""
         return self._points[1:]
+
+    rungs = types.SimpleNamespace(all=list, pairs=dict)
+    """Nothing was measured to explain a trial."""
+
+    def results(self):
+        """No trial has failed."""
+        return {}
 
     def looks(self):
         """Two."""
@@ -513,6 +522,7 @@ def test_select_says_why_and_how_to_take_it(searches, capsys):
     assert cli.main(["select", "studies/digits", "--max-accuracy-drop", "1%"]) == 0
     shown = capsys.readouterr()
     assert "cheapest" in shown.out
+    assert "trial 7 turns int8_static + onnxruntime: " in shown.out
     assert "autocut export studies/digits --trial 7 --to out/" in shown.err
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from autocut.attribution.effects import LadderRung
 from autocut.attribution.ladder import Pairs
 from autocut.recipe import Recipe
-from autocut.study import Study
+
+if TYPE_CHECKING:
+    from autocut.study import Study
 
 _ENDED = "FAIL"
 """State of a trial that could not be measured. One that was stopped early could be, if it were trained to the end."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autocut.attribution.effects import Effect, LadderRung, agree, combined, distance, effect_between
-from autocut.attribution.turned import Knob, knobs_of, longer_trained
+from autocut.attribution.turned import TurnedKnob, knobs_of, longer_trained
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED, Recipe
 
@@ -85,7 +85,7 @@ def build_ladder(recipe: Recipe, known: Mapping[Recipe, LadderRung], pairs: Pair
     knobs = knobs_of(recipe)
     alone = {knob.name: effect(knob.base, knob.alone) for knob in knobs if knob.base in known and knob.alone in known}
     steps: list[LadderStep] = []
-    before, turned = UNTOUCHED, list[Knob]()
+    before, turned = UNTOUCHED, list[TurnedKnob]()
     for knob in knobs:
         turned.append(knob)
         if knob.rung not in known:
@@ -132,7 +132,7 @@ def wanted_pairs(recipe: Recipe, known: Mapping[Recipe, LadderRung]) -> tuple[tu
     )
 
 
-def _together(knobs: list[Knob] | tuple[Knob, ...], alone: Mapping[str, Effect]) -> Effect | None:
+def _together(knobs: list[TurnedKnob] | tuple[TurnedKnob, ...], alone: Mapping[str, Effect]) -> Effect | None:
     if not knobs or any(knob.name not in alone for knob in knobs):
         return None
     return combined(alone[knob.name] for knob in knobs)

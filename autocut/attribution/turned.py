@@ -21,7 +21,7 @@ _NEEDS: Mapping[str, str] = MappingProxyType({"curriculum": _TRAINING, "distill"
 
 
 @dataclass(frozen=True)
-class Knob:
+class TurnedKnob:
     """One knob that a recipe turns. `name` is for people, such as ``structured 0.5``.
 
     `rung` is the recipe that turns this knob and all before it. `alone` turns this knob only, `base` none; both also have what this
@@ -35,17 +35,17 @@ class Knob:
     base: Recipe
 
 
-def knobs_of(recipe: Recipe) -> tuple[Knob, ...]:
+def knobs_of(recipe: Recipe) -> tuple[TurnedKnob, ...]:
     """Return the knobs that `recipe` turns, in the order of the ladder. The last rung is `recipe` itself."""
     turned = [stage for stage in _ORDER if _is_turned(recipe, stage)]
-    knobs: list[Knob] = []
+    knobs: list[TurnedKnob] = []
     settings: dict[str, Value] = {}
     for stage in turned:
         own = recipe.settings(stage)
         needed = recipe.settings(_NEEDS[stage]) if _NEEDS.get(stage) in turned else {}
         settings |= own
         base, alone = Recipe(needed), Recipe({**needed, **own})
-        knobs.append(Knob(stage, _new_words(base, alone), Recipe(settings), alone, base))
+        knobs.append(TurnedKnob(stage, _new_words(base, alone), Recipe(settings), alone, base))
     return tuple(knobs)
 
 
