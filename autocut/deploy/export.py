@@ -17,7 +17,7 @@ from autocut.deploy.manifest import read_manifest
 from autocut.errors import InputError, NoResultError, StudyError, TrialError, VerificationError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
-from autocut.pipeline.signing import refuse_foreign_task
+from autocut.pipeline.signing import key_file, refuse_foreign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price
@@ -133,6 +133,11 @@ def _refuse_training(study: Study, trial: int, event: object) -> None:
     """Stop before a training begins: the weights that the search has measured are gone."""
     if isinstance(event, StageStarted) and (event.stage == "train" or (event.stage, event.method) == ("baseline", "train")):
         what = "the untouched model" if event.stage == "baseline" else "its trained model"
+        if StageCache(study.stages_dir, sys.maxsize).unsigned():
+            raise NoResultError(
+                f"trial {trial} needs {what} in the stages of {study.folder}, but stages there are not signed with {key_file()}",
+                "if nobody else can have changed this folder, run its search command once more with --adopt-stages",
+            )
         took = [
             run.seconds for run in study.stage_runs() if (run.stage, run.method) == (event.stage, event.method) and not run.cached
         ]

@@ -111,6 +111,7 @@ def run_search(
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
         _check_same_conditions(study, asdict(settings.price), config)
         money.describe_money(study, config)
+        _tell_unsigned(StageCache(study.stages_dir, config.cache_bytes), console, adopt=config.adopt_stages)
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
         if budget.left() <= 0:
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
@@ -159,7 +160,6 @@ class _Search:
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
         sweep_study(self.study, self.config.cache_bytes)
-        self._tell_unsigned(console)
         console.plan(
             [
                 *self.agent.plan_lines(),
@@ -181,16 +181,6 @@ class _Search:
             )
         if self.agent.fault is not None:
             raise InputError(self.agent.fault.message, self.agent.fault.hint)
-
-    def _tell_unsigned(self, console: Console) -> None:
-        """Sign the stages that another key or an older version has left, if the user wants it; else say that they do not count."""
-        cache = StageCache(self.study.stages_dir, self.config.cache_bytes)
-        if self.config.adopt_stages:
-            if adopted := cache.adopt():
-                console.info(f"{adopted} stages of another key or version adopted: they are signed with {key_file()} now")
-        elif unsigned := cache.unsigned():
-            told = f"{len(unsigned)} stages in {cache.folder} were not signed with {key_file()}: they are made again"
-            console.warning(told, "if nobody else can have changed this folder, use them: --adopt-stages")
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
@@ -234,6 +224,16 @@ class _Search:
     def _beat(self) -> None:
         now = self.budget.clock()
         self.session.beat(now - self.budget.started, self.timesheet.ledger(now))
+
+
+def _tell_unsigned(cache: StageCache, console: Console, *, adopt: bool) -> None:
+    """Sign the stages that another key or an older version has left, if the user wants it; else say that they do not count."""
+    if adopt:
+        if adopted := cache.adopt():
+            console.info(f"{adopted} stages of another key or version adopted: they are signed with {key_file()} now")
+    elif unsigned := cache.unsigned():
+        told = f"{len(unsigned)} stages in {cache.folder} were not signed with {key_file()}: they are made again where needed"
+        console.warning(told, "if nobody else can have changed this folder, use them: --adopt-stages")
 
 
 def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:

@@ -47,7 +47,10 @@ class TrialFiles:
     def sweep(self) -> None:
         """Remove the files that no page offers: a kill came between a file and its entry."""
         storage, study = self._study._storage, self._study._study_id
-        systems = [storage.get_study_system_attrs(study), *(trial.system_attrs for trial in storage.get_all_trials(study, deepcopy=False))]
+        systems = [
+            storage.get_study_system_attrs(study),
+            *(trial.system_attrs for trial in storage.get_all_trials(study, deepcopy=False)),
+        ]
         offered = json.dumps(systems, default=str)
         for path in self._folder.iterdir():
             if path.is_file() and path.name not in offered:

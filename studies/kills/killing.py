@@ -32,10 +32,10 @@ FORK_SERVER = b"autocut.execution.fork_server"
 _LOOK_S = 0.002
 _ALL_GONE_S = 60.0
 """Processes of a killed search must have ended by then."""
-_TO_THE_END_S = 45
+_TO_THE_END_S = 35
 """What the last session gets: enough for one verified bundle."""
 _EXTENSIONS = 3
-_GOES_ON_S = 4.0
+_GOES_ON_S = 2.5
 """A driver that survives is looked at for so long."""
 
 

@@ -18,7 +18,7 @@ EIGHT = (
     Moment("database write", "driver", 0.0),
     Moment("measurement", "relay", 0.05, at_most_s=15),
     Moment("stage write", "all at once", 0.0),
-    Moment("export", "worker", 0.1, at_most_s=20),
+    Moment("export", "worker", 0.1, at_most_s=15),
     Moment("dashboard write", "group", 0.0, at_most_s=5),
     Moment("study", "driver", 0.1),
 )
