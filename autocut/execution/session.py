@@ -85,16 +85,7 @@ def run_search(
     console = console.bound()
     folder = config.folder(found.task.name)
     space = _space_of_study(space, folder, console)
-    settings = SearchSettings(
-        space,
-        graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
-        budget_s=config.budget_s,
-        price=price_for(config.instance, config.price_per_hour, config.utilization),
-        limits=tuple(parse_limit(text) for text in config.limits),
-        user_recipes=tuple(read_recipe(path, space) for path in config.try_recipes),
-        workers=config.workers,
-        guesses={lowering: made.speedup for lowering, made in found.lowerings.items()},
-    )
+    settings = _settings(config, space, found)
     study = create_study(
         folder,
         name=found.task.name,
@@ -120,6 +111,19 @@ def run_search(
         return _conclude(study, console)
     finally:
         study.close()
+
+
+def _settings(config: SearchConfig, space: Space, found: Preflight) -> SearchSettings:
+    return SearchSettings(
+        space,
+        graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
+        budget_s=config.budget_s,
+        price=price_for(config.instance, config.price_per_hour, config.utilization),
+        limits=tuple(parse_limit(text) for text in config.limits),
+        user_recipes=tuple(read_recipe(path, space) for path in config.try_recipes),
+        workers=config.workers,
+        guesses={lowering: made.speedup for lowering, made in found.lowerings.items()},
+    )
 
 
 class _Search:
