@@ -46,7 +46,7 @@ class Moment:
     phase: str
     target: str
     delay_s: float
-    at_most_s: float = 25.0
+    at_most_s: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from autocut.deploy.bundle import copy_bundle, hand_out
 from autocut.deploy.export import export_trial
 from autocut.deploy.manifest import check_files, read_manifest
 from autocut.errors import BundleError, NoResultError, StudyError, VerificationError
+from autocut.pipeline.stage_cache import StageCache
 from autocut.recipe import Recipe
 from autocut.search.jobs import StageStarted
 from autocut.stages import lowering
@@ -187,3 +188,13 @@ def test_what_takes_seconds_is_made_again(study, stage, method):
     opened = open_study(study)
     export_module._refuse_training(opened, 7, StageStarted(stage, method))
     opened.close()
+
+
+def test_stages_that_are_not_signed_are_not_trained_again_in_silence(study):
+    """They are there, but of an older version or of another key: the user may trust them."""
+    cache = StageCache(open_study(study).stages_dir, secret=b"another person's key" * 2)
+    cache.get_or_make("0" * 64, "train", "linear", lambda folder: None)
+
+    with pytest.raises(NoResultError, match="not signed with") as caught:
+        export_module._refuse_training(open_study(study), 0, StageStarted("train", "linear"))
+    assert "--adopt-stages" in caught.value.hint

@@ -13,13 +13,13 @@ from killing import SURVIVABLE, Moment, moments, victim
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
 EIGHT = (
-    Moment("training", "worker", 0.02, at_most_s=20),
+    Moment("training", "worker", 0.02),
     Moment("stage write", "fork server", 0.01),
     Moment("database write", "driver", 0.0),
-    Moment("measurement", "relay", 0.05, at_most_s=15),
+    Moment("measurement", "relay", 0.05),
     Moment("stage write", "all at once", 0.0),
-    Moment("export", "worker", 0.1, at_most_s=15),
-    Moment("dashboard write", "group", 0.0, at_most_s=5),
+    Moment("export", "worker", 0.1),
+    Moment("dashboard write", "group", 0.0, at_most_s=20),
     Moment("study", "driver", 0.1),
 )
 
