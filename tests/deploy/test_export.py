@@ -192,9 +192,11 @@ def test_what_takes_seconds_is_made_again(study, stage, method):
 
 def test_stages_that_are_not_signed_are_not_trained_again_in_silence(study):
     """They are there, but of an older version or of another key: the user may trust them."""
-    cache = StageCache(open_study(study).stages_dir, secret=b"another person's key" * 2)
+    opened = open_study(study)
+    cache = StageCache(opened.stages_dir, secret=b"another person's key" * 2)
     cache.get_or_make("0" * 64, "train", "linear", lambda folder: None)
 
     with pytest.raises(NoResultError, match="not signed with") as caught:
-        export_module._refuse_training(open_study(study), 0, StageStarted("train", "linear"))
+        export_module._refuse_training(opened, 0, StageStarted("train", "linear"))
+    opened.close()
     assert "--adopt-stages" in caught.value.hint
