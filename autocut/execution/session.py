@@ -102,6 +102,7 @@ def run_search(
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
         _check_same_conditions(study, asdict(settings.price), config)
         money.describe_money(study, config)
+        sweep_study(study, config.cache_bytes)
         _tell_unsigned(StageCache(study.stages_dir, config.cache_bytes), console, adopt=config.adopt_stages)
         budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
         if budget.left() <= 0:
@@ -163,7 +164,6 @@ class _Search:
 
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
-        sweep_study(self.study, self.config.cache_bytes)
         console.plan(
             [
                 *self.agent.plan_lines(),

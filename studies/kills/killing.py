@@ -135,8 +135,8 @@ class Victim:
         A machine that others use too may need more of them, as the command says then: "give it more time".
         """
         self._stop()
-        for _ in range(_EXTENSIONS):
-            self.budget_s = int(self._spent_s()) + _TO_THE_END_S
+        for extension in range(_EXTENSIONS):
+            self.budget_s = int(self._spent_s()) + _TO_THE_END_S * 2**extension
             process = self._running()
             code = process.wait(self.budget_s + 90)
             self._ended(process)
