@@ -14,6 +14,7 @@ from autocut.deploy.export import export_trial
 from autocut.deploy.finalize import Finalized
 from autocut.deploy.manifest import check_files, read_manifest
 from autocut.errors import BundleError, NoResultError, StudyError, VerificationError
+from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.recipe import Recipe
 from autocut.search.jobs import StageStarted
@@ -202,8 +203,8 @@ def test_a_bundle_that_is_made_anew_is_a_look_at_the_test_split_and_a_copy_is_no
     before = len(opened.looks())
     opened.close()
     task = types.SimpleNamespace(fingerprint="t", share_examples=True, name="tiny")
-    monkeypatch.setattr(export_module, "load_task", lambda path: task)
-    monkeypatch.setattr(export_module, "Pipeline", lambda *arguments: None)
+    pipeline = types.SimpleNamespace(runner=types.SimpleNamespace(context=types.SimpleNamespace(task=task)))
+    monkeypatch.setattr(export_module, "open_pipeline", lambda *arguments: pipeline)
     monkeypatch.setattr(export_module, "finalize", lambda *arguments: Finalized(study, "0", measurement, None))
     monkeypatch.setattr(export_module, "hand_out", lambda to, make: make(to))
 
@@ -211,3 +212,15 @@ def test_a_bundle_that_is_made_anew_is_a_look_at_the_test_split_and_a_copy_is_no
     assert [look.purpose for look in open_study(study).looks()][before:] == ["export"]
     export_trial(study, 0, tmp_path / "copied")
     assert len(open_study(study).looks()) == before + 1
+
+
+def test_stages_that_are_not_signed_are_not_trained_again_in_silence(study):
+    """They are there, but of an older version or of another key: the user may trust them."""
+    opened = open_study(study)
+    cache = StageCache(opened.stages_dir, secret=b"another person's key" * 2)
+    cache.get_or_make("0" * 64, "train", "linear", lambda folder: None)
+
+    with pytest.raises(NoResultError, match="not signed with") as caught:
+        export_module._refuse_training(opened, 0, StageStarted("train", "linear"))
+    opened.close()
+    assert "--adopt-stages" in caught.value.hint
