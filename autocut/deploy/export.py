@@ -88,9 +88,9 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     reference = study.reference
     if record.recipe is None or reference is None:
         raise StudyError(f"study {study.folder} must have a measured baseline, but has none", "search it a little longer")
+    check_libraries(study, library_versions(), "or search again with --out")
     if missing := [name for name in ("task_path", "threads", "price") if name not in facts]:
         raise StudyError(f"study {study.folder} must say its {missing[0]}, but does not", "search it a little longer")
-    check_libraries(study, library_versions(), "or search again with --out")
     torch.set_num_threads(1)  # as wherever a task is loaded: the last bits of what it computes may depend on it
     task = load_task(facts["task_path"])
     if task.fingerprint != study.task_fingerprint:
