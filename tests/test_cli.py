@@ -674,6 +674,16 @@ def test_front_names_three_picks_and_select_takes_one(searches, capsys):
         assert (document["point"]["trial"], document["reason"].split()[0]) == (trial, name)
 
 
+def test_front_says_once_where_ties_go_by_intervals(searches, room, capsys):
+    """Then fewer points are told apart than could be."""
+    study = FakeStudy()
+    study.untested = lambda: (7, 9)
+    room("autocut.study", open_study=lambda folder: study)
+
+    assert cli.main(["front", "studies/digits"]) == 0
+    assert capsys.readouterr().err.count("ties in accuracy with trials 7, 9 go by intervals") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -20,17 +20,26 @@ from autocut.errors import ExitCode
 @click.option("--examples/--no-examples", default=None,
               help="Real test inputs with their targets in the bundle, or synthetic ones.  [default: as the search]")  # fmt: skip
 @click.option("--retrain", is_flag=True, help="Train the model again where its weights are gone from the stages.")
+@click.option(
+    "--sign-key", type=click.Path(path_type=Path), metavar="FILE", help="Private ed25519 key (PEM) that signs the bundle."
+)
 @JSON
 @click.pass_obj
-def export(console: Console, study: Path, trial: int, to: Path, examples: bool | None, retrain: bool, as_json: bool) -> int:
+def export(
+    console: Console, study: Path, trial: int, to: Path, examples: bool | None, retrain: bool, sign_key: Path | None, as_json: bool
+) -> int:
     """Write the model of one trial of STUDY as a bundle, and print the folder of the bundle.
 
     If the trial has no bundle yet, or one with other examples, it is built from the stored stages.
     """
     from autocut.deploy.export import export_trial
+    from autocut.deploy.signing import read_private_key, sign
 
+    key = None if sign_key is None else read_private_key(sign_key)
     with console.busy(f"exporting trial {trial}"):
         bundle = export_trial(study, trial, to, examples=examples, retrain=retrain)
+        if key is not None:
+            sign(bundle, key)
     if as_json:
         from autocut.schemas.bundles import ExportDocument
 
@@ -43,9 +52,10 @@ def export(console: Console, study: Path, trial: int, to: Path, examples: bool |
 
 @verb("verify", "Prove a bundle's claims in a fresh process.", "autocut verify out/", "autocut verify out/ --json")
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Public ed25519 key (PEM) of who must have signed it.")
 @JSON
 @click.pass_obj
-def verify(console: Console, bundle: Path, as_json: bool) -> int:
+def verify(console: Console, bundle: Path, key: Path | None, as_json: bool) -> int:
     """Load BUNDLE in a fresh process and compare it with its manifest: hashes, accuracy, latency, size.
 
     The exit code is 1 if a claim does not hold.
@@ -53,6 +63,10 @@ def verify(console: Console, bundle: Path, as_json: bool) -> int:
     from autocut.deploy.verify import verify_bundle
     from autocut.measure.quiet import QuietLock
 
+    if key is not None:
+        from autocut.deploy.signing import read_public_key, require_signature
+
+        require_signature(bundle, read_public_key(key))
     lock = QuietLock()  # a search on this machine measures times too: one waits for the other
     with console.busy(f"verifying {bundle}"):
         verification = verify_bundle(bundle, alone=lock.exclusive, working=lock.shared)

@@ -207,7 +207,7 @@ def _looks_note(study: Study) -> str:
 
 def _tie_note(untested: Sequence[int]) -> str:
     trials = f"trial{'s' if len(untested) > 1 else ''} {', '.join(map(str, untested))}"
-    return f"ties in accuracy with {trials} are overlaps of intervals: scores to compare are not stored any more"
+    return f"ties in accuracy with {trials} go by intervals: the scores are not stored any more, or the metric is your own"
 
 
 def _point_document(point: FrontPoint) -> dict[str, Any]:

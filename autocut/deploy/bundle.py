@@ -2,6 +2,7 @@
 
     manifest.json ...... what it claims, and the SHA-256 of every other file
     model/ ............. the files of the format's own runtime
+    manifest.sig ....... who made it, if it was signed
     examples.npz ....... inputs, targets and this model's outputs, for verification
     README.md .......... how to run it, its numbers, its price
     serve.py ........... serves it over HTTP by the runtime alone
@@ -47,6 +48,7 @@ from autocut.deploy.manifest import (
 from autocut.deploy.pickles import refuse_pickles
 from autocut.deploy.readme import readme
 from autocut.deploy.serving import serving_files
+from autocut.deploy.signing import read_public_key, require_signature
 from autocut.errors import AutocutError, BundleError
 from autocut.measurement import Accuracy, Measurement
 from autocut.recipe import Recipe
@@ -128,19 +130,23 @@ class Deployed:
             raise BundleError(f"inputs must be {_told(wanted)}, got {_told(given)}", f"see 'inputs' in {self.folder / MANIFEST}")
 
 
-def load(path: str | Path, threads: int = 1) -> Deployed:
+def load(path: str | Path, threads: int = 1, *, trusted: str | Path | None = None) -> Deployed:
     """Load the bundle at `path` without the code that trained it, after checking every hash.
 
     Args:
         path: The bundle's folder.
         threads: CPU threads for one call in runtimes with a pool of their own. Torch's pool belongs to the process: set it with
             `torch.set_num_threads`, which this function leaves alone.
+        trusted: File of the public key of who must have signed the bundle (`signing`). None: anybody may have made it.
 
     Raises:
         BundleError: `path` is no readable bundle, or holds a pickle.
-        VerificationError: a file is missing, extra or not the one that the manifest names.
+        InputError: `trusted` is no public key.
+        VerificationError: a file is missing, extra or not the one that the manifest names, or the signature does not fit.
     """
     folder = Path(path)
+    if trusted is not None:
+        require_signature(folder, read_public_key(Path(trusted)))
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     model = folder / MODEL_FOLDER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,8 @@ from autocut.deploy.finalize import FinalizationRequest, finalize
 from autocut.deploy.manifest import read_manifest
 from autocut.errors import InputError, NoResultError, StudyError, TrialError, VerificationError
 from autocut.pipeline.opened_pipeline import open_pipeline
+from autocut.pipeline.signing import key_file
+from autocut.pipeline.stage_cache import StageCache
 from autocut.price import Price
 from autocut.search.jobs import StageStarted
 from autocut.study import Study, TrialRecord, open_study
@@ -108,6 +111,11 @@ def _refuse_training(study: Study, trial: int, event: object) -> None:
     """Stop before a training begins: the weights that the search has measured are gone."""
     if isinstance(event, StageStarted) and (event.stage == "train" or (event.stage, event.method) == ("baseline", "train")):
         what = "the untouched model" if event.stage == "baseline" else "its trained model"
+        if StageCache(study.stages_dir, sys.maxsize).unsigned():
+            raise NoResultError(
+                f"trial {trial} needs {what} in the stages of {study.folder}, but stages there are not signed with {key_file()}",
+                "if nobody else can have changed this folder, run its search command once more with --adopt-stages",
+            )
         took = [
             run.seconds for run in study.stage_runs() if (run.stage, run.method) == (event.stage, event.method) and not run.cached
         ]

@@ -34,6 +34,8 @@ from autocut.space.outside import checked_recipe
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+"""Optional; of the manifest, which can therefore not name it (`signing`)."""
 EXAMPLES = "examples.npz"
 README = "README.md"
 MODEL_FOLDER = "model"
@@ -224,8 +226,8 @@ class Manifest(_Record):
         if (lowering := checked_recipe(self.recipe).lowering) != (self.dtype, self.mode):
             raise ValueError(f"recipe must run {self.dtype} in {self.mode}, got {lowering}")
         folded = [file.path.casefold() for file in self.files]
-        if len(set(folded)) != len(folded) or MANIFEST in folded:
-            raise ValueError("files must name every file once, and never the manifest itself")
+        if len(set(folded)) != len(folded) or {MANIFEST, SIGNATURE} & set(folded):
+            raise ValueError("files must name every file once, and neither the manifest nor its signature")
         if missing := {EXAMPLES, README.casefold()} - set(folded):
             raise ValueError(f"files must hold {EXAMPLES} and {README}, got none of {sorted(missing)}")
         if not self.model_files:
@@ -302,7 +304,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         VerificationError: a file differs; the message names the first.
     """
     hint = "get the bundle again from where it was made, or export it again"
-    found = {path.relative_to(folder).as_posix() for path in _walk(folder)} - {MANIFEST}
+    found = {path.relative_to(folder).as_posix() for path in _walk(folder)} - {MANIFEST, SIGNATURE}
     named = {file.path for file in manifest.files}
     if extra := sorted(found - named):
         raise VerificationError(f"bundle {folder} must hold only the files of its manifest, got {extra[0]!r}", hint)
@@ -323,7 +325,7 @@ def hash_file(folder: Path, path: Path) -> BundleFile:
 
 def hash_files(folder: Path) -> tuple[BundleFile, ...]:
     """Return the records of all files below `folder` without the manifest, in the order of their paths."""
-    return tuple(hash_file(folder, path) for path in sorted(_walk(folder)) if path != folder / MANIFEST)
+    return tuple(hash_file(folder, path) for path in sorted(_walk(folder)) if path not in (folder / MANIFEST, folder / SIGNATURE))
 
 
 def _walk(folder: Path) -> Iterator[Path]:

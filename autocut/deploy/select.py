@@ -65,25 +65,9 @@ def select_point(
         InputError: `max_accuracy_drop` is negative or NaN, the untouched model is not among the points, or both `knee` and `pick`
             are given, or `confident` is asked for without a drop.
     """
-    if not points:
-        raise NoResultError("a point needs a finished trial, got none", "let `autocut search` run until its first front")
-    if max_accuracy_drop is not None and not max_accuracy_drop >= 0:
-        raise InputError(
-            f"max accuracy drop must be 0 or more, got {max_accuracy_drop}", "--max-accuracy-drop 1% allows one percentage point"
-        )
-    if confident and max_accuracy_drop is None:
-        raise InputError("--confident needs a largest drop to be confident of, got none", "add --max-accuracy-drop 1%")
-    if pick is not None and knee:
-        raise InputError(f"either a pick or the knee may be asked for, got both ({pick}, knee)", "leave one out")
-    if pick is not None and pick not in PICKS:
-        raise unknown_name("pick", pick, PICKS)
-    objective = _objective(points, minimize)
     baseline = untouched(points)
-    if baseline is None and (max_accuracy_drop is not None or pick is not None):
-        asked = "an accuracy drop" if pick is None else "a pick"
-        raise InputError(
-            f"{asked} needs the untouched model among the points, got none", "run `autocut search` on this study again"
-        )
+    _check_question(points, baseline, max_accuracy_drop, pick, knee=knee, confident=confident)
+    objective = _objective(points, minimize)
     excess = {point.trial: _excesses(point, baseline, max_accuracy_drop, limits, confident=confident) for point in points}
     eligible = [point for point in points if not excess[point.trial]]
     if not eligible:
@@ -96,6 +80,34 @@ def select_point(
     asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
     reason = _reason(chosen, eligible, baseline, objective, asked, knee=knee)
     return Selection(chosen, "; ".join([reason, *training_alone(measured, chosen)]))
+
+
+def _check_question(
+    points: Sequence[FrontPoint],
+    baseline: FrontPoint | None,
+    max_accuracy_drop: float | None,
+    pick: str | None,
+    *,
+    knee: bool,
+    confident: bool,
+) -> None:
+    if not points:
+        raise NoResultError("a point needs a finished trial, got none", "let `autocut search` run until its first front")
+    if max_accuracy_drop is not None and not max_accuracy_drop >= 0:
+        raise InputError(
+            f"max accuracy drop must be 0 or more, got {max_accuracy_drop}", "--max-accuracy-drop 1% allows one percentage point"
+        )
+    if confident and max_accuracy_drop is None:
+        raise InputError("--confident needs a largest drop to be confident of, got none", "add --max-accuracy-drop 1%")
+    if pick is not None and knee:
+        raise InputError(f"either a pick or the knee may be asked for, got both ({pick}, knee)", "leave one out")
+    if pick is not None and pick not in PICKS:
+        raise unknown_name("pick", pick, PICKS)
+    if baseline is None and (max_accuracy_drop is not None or pick is not None):
+        asked = "an accuracy drop" if pick is None else "a pick"
+        raise InputError(
+            f"{asked} needs the untouched model among the points, got none", "run `autocut search` on this study again"
+        )
 
 
 def training_alone(points: Sequence[FrontPoint], chosen: FrontPoint) -> list[str]:

@@ -68,4 +68,9 @@ def _remove_abandoned(place: Path) -> None:
         # Another user's folder, or one that its owner removes right now.
         with contextlib.suppress(OSError), (folder / _OWNER).open("r+") as owner:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            # Ray's last processes may still write there. Then the lock stays, by which the next search finds the folder again.
+            for path in folder.iterdir():
+                if path.name != _OWNER:
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+            if [path.name for path in folder.iterdir()] == [_OWNER]:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -87,7 +87,29 @@ def run_search(
     console = console.bound()
     folder = config.folder(found.task.name)
     found = with_kept_layers(found, space := _space_of_study(space, folder, console))
-    settings = SearchSettings(
+    settings = _settings(config, space, found)
+    study = _open(folder, config, space, found)
+    try:
+        keep_to_libraries(study, found.stage_libraries, found.mode_libraries)
+        settings = replace(settings, max_drop=max_drop(study.facts, config))
+        # Before the limits: a study that has limits and no such fact is of an older version.
+        study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
+        _check_same_conditions(study, asdict(settings.price), config)
+        money.describe_money(study, config)
+        sweep_study(study, config.cache_bytes)
+        _tell_unsigned(StageCache(study.stages_dir, config.cache_bytes), console, adopt=config.adopt_stages)
+        budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
+        if budget.left() <= 0:
+            console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
+        else:
+            _Search(config, settings, study, found, budget).run(console, pool)
+        return _conclude(study, console)
+    finally:
+        study.close()
+
+
+def _settings(config: SearchConfig, space: Space, found: Preflight) -> SearchSettings:
+    return SearchSettings(
         space,
         graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
         budget_s=config.budget_s,
@@ -97,22 +119,6 @@ def run_search(
         workers=config.workers,
         guesses={lowering: made.speedup for lowering, made in found.lowerings.items()},
     )
-    study = _open(folder, config, space, found)
-    try:
-        keep_to_libraries(study, found.stage_libraries, found.mode_libraries)
-        settings = replace(settings, max_drop=max_drop(study.facts, config))
-        # Before the limits: a study that has limits and no such fact is of an older version.
-        study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
-        _check_same_conditions(study, asdict(settings.price), config)
-        money.describe_money(study, config)
-        budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
-        if budget.left() <= 0:
-            console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
-        else:
-            _Search(config, settings, study, found, budget).run(console, pool)
-        return _conclude(study, console)
-    finally:
-        study.close()
 
 
 def _open(folder: Path, config: SearchConfig, space: Space, found: Preflight) -> Study:
@@ -166,8 +172,6 @@ class _Search:
 
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
-        sweep_study(self.study, self.config.cache_bytes)
-        self._tell_unsigned(console)
         console.plan(
             [
                 *self.agent.plan_lines(),
@@ -189,16 +193,6 @@ class _Search:
             )
         if self.agent.fault is not None:
             raise InputError(self.agent.fault.message, self.agent.fault.hint)
-
-    def _tell_unsigned(self, console: Console) -> None:
-        """Sign the stages that another key or an older version has left, if the user wants it; else say that they do not count."""
-        cache = StageCache(self.study.stages_dir, self.config.cache_bytes)
-        if self.config.adopt_stages:
-            if adopted := cache.adopt():
-                console.info(f"{adopted} stages of another key or version adopted: they are signed with {key_file()} now")
-        elif unsigned := cache.unsigned():
-            told = f"{len(unsigned)} stages in {cache.folder} were not signed with {key_file()}: they are made again"
-            console.warning(told, "if nobody else can have changed this folder, use them: --adopt-stages")
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
@@ -242,6 +236,16 @@ class _Search:
     def _beat(self) -> None:
         now = self.budget.clock()
         self.session.beat(now - self.budget.started, self.timesheet.ledger(now))
+
+
+def _tell_unsigned(cache: StageCache, console: Console, *, adopt: bool) -> None:
+    """Sign the stages that another key or an older version has left, if the user wants it; else say that they do not count."""
+    if adopt:
+        if adopted := cache.adopt():
+            console.info(f"{adopted} stages of another key or version adopted: they are signed with {key_file()} now")
+    elif unsigned := cache.unsigned():
+        told = f"{len(unsigned)} stages in {cache.folder} were not signed with {key_file()}: they are made again where needed"
+        console.warning(told, "if nobody else can have changed this folder, use them: --adopt-stages")
 
 
 def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:

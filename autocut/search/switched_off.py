@@ -12,19 +12,20 @@ from autocut.recipe import LOWERING_STAGES, Recipe, changed_settings
 
 _MOST = 3
 _NUMBER = re.compile(r"\d[\d.e+-]*")
-Knob = tuple[str, str]
+MethodChoice = tuple[str, str]
+"""An axis and the method chosen on it."""
 
 
 class SwitchedOff:
     """Counts failures by method and reason."""
 
     def __init__(self) -> None:
-        self.methods: dict[Knob, str] = {}
-        """Knob and method -> the reason."""
+        self.methods: dict[MethodChoice, str] = {}
+        """MethodChoice -> the reason."""
         self.news: list[str] = []
         """Sentences for the user, who has not been told yet."""
-        self._works: set[Knob] = set()
-        self._failed: defaultdict[tuple[Knob, str], set[Recipe]] = defaultdict(set)
+        self._works: set[MethodChoice] = set()
+        self._failed: defaultdict[tuple[MethodChoice, str], set[Recipe]] = defaultdict(set)
 
     def learn_success(self, recipe: Recipe) -> None:
         """Take in that `recipe` was measured: all of its methods work."""
@@ -51,7 +52,7 @@ class SwitchedOff:
         return told
 
 
-def _methods(recipe: Recipe) -> list[Knob]:
+def _methods(recipe: Recipe) -> list[MethodChoice]:
     """Return the methods of `recipe`, and its dtype and mode together: each of them may work with another partner."""
     named = [(knob, value) for knob, value in changed_settings(recipe).items() if isinstance(value, str)]
     dtype, mode = recipe.lowering

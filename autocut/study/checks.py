@@ -33,6 +33,7 @@ class _Facts(BaseModel):
     machine: dict[str, Any] | str | None = None
     machine_audit: list[str] = []
     libraries: dict[str, str] = {}
+    mode_libraries: dict[str, dict[str, str | None]] = {}
     scoring: dict[Literal["examples", "of", "seconds_each"], FiniteFloat] | None = None
     baseline: dict[str, FiniteFloat] | None = None
     untouched_epochs: _Count | None = None

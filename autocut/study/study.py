@@ -48,6 +48,7 @@ from autocut.study.trials import (
     to_record,
     to_result,
     trial_attrs,
+    write_result,
 )
 
 _NO_CONSTRAINTS: Mapping[str, float] = MappingProxyType({})
@@ -386,18 +387,9 @@ class Study:
         self, recipe: Recipe, values: Mapping[str, float], measurement: Measurement
     ) -> tuple[int, ValidationResult]:
         worked_s = self._spent_before_s + (self._session.worked_s if self._session else 0.0)
-        row = MeasurementRow(
-            study=self.name,
-            fingerprint=recipe.fingerprint,
-            values=dict(values),
-            document=measurements.to_json(measurement),
-            worked_s=worked_s,
-            measured=utc_now(),
-        )
+        result = ValidationResult(MappingProxyType(dict(values)), measurement, worked_s)
         with self._database.begin() as database:
-            database.add(row)
-            database.flush()
-            return row.id, ValidationResult(MappingProxyType(dict(values)), measurement, worked_s)
+            return write_result(database, self.name, recipe, result), result
 
     def _remember(self, number: int, results: Mapping[int, ValidationResult]) -> None:
         storage = self.optuna._storage

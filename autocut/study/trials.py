@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.orm import Session
 
 from autocut import measurement as measurements
 from autocut.front import Final, FrontPoint
@@ -18,7 +19,7 @@ from autocut.measurement import Measurement
 from autocut.recipe import Recipe
 from autocut.space.outside import checked_recipe
 from autocut.study.checks import checked_bundle, checked_values
-from autocut.study.records import FinalRow, MeasurementRow
+from autocut.study.records import FinalRow, MeasurementRow, utc_now
 
 RECIPE = "recipe"
 FINGERPRINT = "fingerprint"
@@ -40,6 +41,21 @@ class ValidationResult:
     values: Mapping[str, float]
     measurement: Measurement
     worked_s: float
+
+
+def write_result(database: Session, study: str, recipe: Recipe, result: ValidationResult) -> int:
+    """Add the result of a trial to the tables of `study`, and return the number of its row."""
+    row = MeasurementRow(
+        study=study,
+        fingerprint=recipe.fingerprint,
+        values=dict(result.values),
+        document=measurements.to_json(result.measurement),
+        worked_s=result.worked_s,
+        measured=utc_now(),
+    )
+    database.add(row)
+    database.flush()
+    return row.id
 
 
 @dataclass(frozen=True)

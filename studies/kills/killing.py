@@ -32,10 +32,10 @@ FORK_SERVER = b"autocut.execution.fork_server"
 _LOOK_S = 0.002
 _ALL_GONE_S = 60.0
 """Processes of a killed search must have ended by then."""
-_TO_THE_END_S = 45
+_TO_THE_END_S = 35
 """What the last session gets: enough for one verified bundle."""
 _EXTENSIONS = 3
-_GOES_ON_S = 4.0
+_GOES_ON_S = 2.5
 """A driver that survives is looked at for so long."""
 
 
@@ -46,7 +46,7 @@ class Moment:
     phase: str
     target: str
     delay_s: float
-    at_most_s: float = 25.0
+    at_most_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ class Victim:
         A machine that others use too may need more of them, as the command says then: "give it more time".
         """
         self._stop()
-        for _ in range(_EXTENSIONS):
-            self.budget_s = int(self._spent_s()) + _TO_THE_END_S
+        for extension in range(_EXTENSIONS):
+            self.budget_s = int(self._spent_s()) + _TO_THE_END_S * 2**extension
             process = self._running()
             code = process.wait(self.budget_s + 90)
             self._ended(process)

@@ -6,9 +6,11 @@ python studies/kills/run.py --kills 50
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--per-study", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no kill later than that; each study still ends")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=int, default=600, help="seconds of each study: enough for its kills")
     parser.add_argument("--folder", type=Path, default=None, help="where the studies stay; default: a temporary folder")
@@ -27,11 +30,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the search that runs, too
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="kills-"))
     todo = moments(asked.kills, asked.seed)
+    began = time.monotonic()
     done: Counter[str] = Counter()
     broken = 0
     for number, first in enumerate(range(0, len(todo), asked.per_study)):
         with victim(folder / str(number), asked.budget) as study:
             for moment in todo[first : first + asked.per_study]:
+                if time.monotonic() - began > asked.seconds:
+                    break
                 known = len(study.faults)
                 study.kill(moment)
                 broken += len(study.faults) > known

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import types
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ import pytest
 from autocut.deploy import export as export_module
 from autocut.deploy.bundle import copy_bundle, hand_out
 from autocut.deploy.export import export_trial
+from autocut.deploy.finalize import Finalized
 from autocut.deploy.manifest import check_files, read_manifest
 from autocut.errors import BundleError, NoResultError, StudyError, VerificationError
+from autocut.pipeline.stage_cache import StageCache
+from autocut.price import price_for
 from autocut.recipe import Recipe
 from autocut.search.jobs import StageStarted
 from autocut.stages import lowering
@@ -188,3 +192,35 @@ def test_what_takes_seconds_is_made_again(study, stage, method):
     opened = open_study(study)
     export_module._refuse_training(opened, 7, StageStarted(stage, method))
     opened.close()
+
+
+def test_a_bundle_that_is_made_anew_is_a_look_at_the_test_split_and_a_copy_is_none(study, tmp_path, monkeypatch):
+    """Its model is scored on the locked split once more."""
+    opened = open_study(study)
+    opened.describe({"task_path": None, "threads": 1, "price": vars(price_for("c7i.large", None, 1.0))})
+    measurement = read_manifest(study / "bundles/trial-0").measurement
+    opened.set_reference(measurement.cost)
+    before = len(opened.looks())
+    opened.close()
+    task = types.SimpleNamespace(fingerprint="t", share_examples=True, name="tiny")
+    pipeline = types.SimpleNamespace(runner=types.SimpleNamespace(context=types.SimpleNamespace(task=task)))
+    monkeypatch.setattr(export_module, "open_pipeline", lambda *arguments: pipeline)
+    monkeypatch.setattr(export_module, "finalize", lambda *arguments: Finalized(study, "0", measurement, None))
+    monkeypatch.setattr(export_module, "hand_out", lambda to, make: make(to))
+
+    export_trial(study, 0, tmp_path / "new", examples=False)
+    assert [look.purpose for look in open_study(study).looks()][before:] == ["export"]
+    export_trial(study, 0, tmp_path / "copied")
+    assert len(open_study(study).looks()) == before + 1
+
+
+def test_stages_that_are_not_signed_are_not_trained_again_in_silence(study):
+    """They are there, but of an older version or of another key: the user may trust them."""
+    opened = open_study(study)
+    cache = StageCache(opened.stages_dir, secret=b"another person's key" * 2)
+    cache.get_or_make("0" * 64, "train", "linear", lambda folder: None)
+
+    with pytest.raises(NoResultError, match="not signed with") as caught:
+        export_module._refuse_training(opened, 0, StageStarted("train", "linear"))
+    opened.close()
+    assert "--adopt-stages" in caught.value.hint

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autocut.execution.leftovers import scratch_folder, temporary_files_in
+from autocut.execution.leftovers import _remove_abandoned, scratch_folder, temporary_files_in
 
 _OWNER = """
 import sys, time
@@ -63,3 +63,18 @@ def test_processes_that_start_put_temporary_files_into_the_scratch_folder(tmp_pa
 
     assert told.stdout.strip() == str(tmp_path)
     assert os.environ["TMPDIR"] == "/before"
+
+
+def test_a_folder_that_cannot_be_removed_yet_is_found_again(tmp_path, owner, monkeypatch):
+    """Ray's last processes write there for some seconds more."""
+    process, folder = owner
+    (folder / "ray").mkdir()
+    process.kill()
+    process.wait()
+    with monkeypatch.context() as busy:
+        busy.setattr("shutil.rmtree", lambda *_, **__: None)
+        _remove_abandoned(tmp_path)
+    assert (folder / "ray").exists()
+    _remove_abandoned(tmp_path)
+
+    assert not folder.exists()

@@ -32,7 +32,7 @@ def test_candidates_have_the_untouched_models_true_accuracy_and_most_of_its_answ
 
 
 def test_the_best_of_many_looks_too_good_on_validation_and_nothing_was_won(study, tmp_path):
-    """Four small repeats: validation is further above the truth than the test split, and each says that nothing was won."""
+    """Four small repeats: validation is above the truth by more than the test split is, and each says that nothing was won."""
     repeats = [study.repeat(seed, tmp_path / str(seed), candidates=40, examples=500) for seed in range(4)]
 
     chosen, _ = study.summarize([one.best_validation_error for one in repeats])

@@ -23,7 +23,7 @@ from typing import Any
 
 from autocut.stages import processor
 from autocut.stages.compile.onnx_sensitivity import TOLERATED, Attempt, Comparison, keep_sensitive
-from autocut.stages.compile.onnxruntime import Feed, onnx_quantizers, prepare, require_quantized
+from autocut.stages.compile.onnxruntime import Feed, onnx_quantizers, prepare, require_quantized, unchanged
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _METHODS = ("MinMax", "Percentile")
@@ -46,6 +46,8 @@ def quantize_static(source: Path, target: Path, feeds: Sequence[Feed], keep_floa
 
     path = prepare(source)
     model, comparison = _FloatModel.read(path), Comparison(path, feeds)
+    if not model.layers:
+        raise unchanged("int8_static")
     tried: list[tuple[Attempt, Any]] = []
     for operators in model.operators:
         calibrated = [partial(model.quantized, operators, model.ranges(feeds, operators, method)) for method in _METHODS]

@@ -188,7 +188,12 @@ def require_quantized(path: Path, dtype: str) -> None:
     for node in nodes:
         if node.op_type in _INTEGER_PRODUCTS or (node.op_type in _PRODUCTS and dequantized.intersection(node.input)):
             return
-    raise InfeasibleRecipeError(f"{dtype} must change at least one layer, but ONNX Runtime's quantizer found none that it can")
+    raise unchanged(dtype)
+
+
+def unchanged(dtype: str) -> InfeasibleRecipeError:
+    """Return the error of a model in which `dtype` changes nothing."""
+    return InfeasibleRecipeError(f"{dtype} must change at least one layer, but ONNX Runtime's quantizer found none that it can")
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

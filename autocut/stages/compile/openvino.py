@@ -235,12 +235,17 @@ def quantize_weights(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: A
 
 @openvino_quantizers.register("int4_weight_only", properties={**_FLOAT, _GROUP: 0})
 def pack_weights(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
-    """Int4 weights of matrix products, two in a byte, 32 in a group; those of embeddings and of the last layer are int8."""
+    """Int4 weights of matrix products, two in a byte, 32 in a group; those of embeddings and of the last layer are int8.
+
+    Groups are smaller where a row is no multiple of 32. A model that has no other layer gets its last one in int4, a row a group.
+    """
     with _nncf() as nncf:
-        compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=32, ratio=1.0)
-    if not any(node.get_output_element_type(0).get_type_name() == "i4" for node in compressed.get_ops()):
-        raise InfeasibleRecipeError("int4_weight_only must change at least one layer, but nncf stores all of them in int8")
-    return compressed
+        smaller = nncf.AdvancedCompressionParameters(group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST)
+        for choice in ({"group_size": 32, "advanced_parameters": smaller}, {"group_size": -1, "all_layers": True}):
+            packed = nncf.compress_weights(model.clone(), mode=nncf.CompressWeightsMode.INT4_SYM, ratio=1.0, **choice)
+            if any(node.get_output_element_type(0).get_type_name() == "i4" for node in packed.get_ops()):
+                return packed
+    raise InfeasibleRecipeError("int4_weight_only must change at least one layer, but nncf stores all of them in other bits")
 
 
 @contextlib.contextmanager

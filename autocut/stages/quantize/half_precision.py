@@ -21,37 +21,39 @@ from autocut.stages.compilers import quietly, translated
 from autocut.stages.graph import export_model, free_dimensions
 from autocut.task.batches import Inputs, tensors
 
+_ATEN = torch.ops.aten
 _PRODUCTS = frozenset(
     (
-        "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "einsum", "scaled_dot_product_attention",
-        "conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "lstm", "gru",
+        _ATEN.linear, _ATEN.matmul, _ATEN.mm, _ATEN.bmm, _ATEN.addmm, _ATEN.baddbmm, _ATEN.addbmm, _ATEN.mv, _ATEN.addmv,
+        _ATEN.einsum, _ATEN.scaled_dot_product_attention, _ATEN.conv1d, _ATEN.conv2d, _ATEN.conv3d, _ATEN.convolution,
+        _ATEN.conv_transpose1d, _ATEN.conv_transpose2d, _ATEN.conv_transpose3d, _ATEN.lstm, _ATEN.gru,
     )
 )  # fmt: skip
 """What computes in 16 bits: what autocast lists for processors, and recurrent layers. Names as in graphs of torch 2.13."""
-_LOOKUPS = frozenset(("embedding",))
+_LOOKUPS = frozenset((_ATEN.embedding,))
 """Their weights are stored in 16 bits, but they compute nothing."""
-_NORMS = frozenset(("_native_batch_norm_legit_no_training", "batch_norm", "layer_norm", "group_norm"))
+_NORMS = frozenset((_ATEN._native_batch_norm_legit_no_training, _ATEN.batch_norm, _ATEN.layer_norm, _ATEN.group_norm))
 """They take numbers of 16 bits beside weights of 32, and sum in float32."""
 _SENSITIVE = frozenset(
     (
-        "pow",
-        "exp",
-        "expm1",
-        "log",
-        "log2",
-        "log10",
-        "log1p",
-        "rsqrt",
-        "reciprocal",
-        "cumsum",
-        "cumprod",
-        "prod",
-        "norm",
-        "logsumexp",
+        _ATEN.pow,
+        _ATEN.exp,
+        _ATEN.expm1,
+        _ATEN.log,
+        _ATEN.log2,
+        _ATEN.log10,
+        _ATEN.log1p,
+        _ATEN.rsqrt,
+        _ATEN.reciprocal,
+        _ATEN.cumsum,
+        _ATEN.cumprod,
+        _ATEN.prod,
+        _ATEN.norm,
+        _ATEN.logsumexp,
     )
 )
 """What autocast keeps in float32 on accelerators: it loses more digits than 16 bits have."""
-_ASSERTIONS = frozenset(("_assert_tensor_metadata",))
+_ASSERTIONS = frozenset((_ATEN._assert_tensor_metadata,))
 """The exporter notes at each cast the dtype that it found. That is no longer true afterwards."""
 
 
@@ -159,9 +161,9 @@ class _Trial(fx.Interpreter):
         return [] if is_mixed else [None]
 
 
-def _operator(node: fx.Node) -> str | None:
-    """Name of an operator of torch without its overload; None for Python's own functions and for control flow."""
-    return node.target._opname if isinstance(node.target, torch._ops.OpOverload) else None
+def _operator(node: fx.Node) -> torch._ops.OpOverloadPacket | None:
+    """Return an operator of torch, whatever its overload; None for Python's own functions and for control flow."""
+    return node.target.overloadpacket if isinstance(node.target, torch._ops.OpOverload) else None
 
 
 def _is_float(value: object) -> bool:
