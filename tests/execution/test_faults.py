@@ -5,11 +5,6 @@ missing C++ toolchain (`stages/test_lowering`), a full disk and a damaged stage 
 read-only, a damaged database and two searches at once (`study/test_opening`), a clock that is set (`test_clock`).
 """
 
-import json
-import os
-import sqlite3
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -26,70 +21,6 @@ from autocut.search.jobs import BaselineReady, Job, RecipeFailed, RecipeMeasured
 
 ORT = Recipe().with_lowering("fp32", "onnxruntime")
 TRAINED = Recipe({"train.epochs": 1, "train.lr_scale": 1.0})
-
-FAULTY_TASK = """
-    import ctypes, os, signal
-    import torch
-    from torch import nn
-    from autocut import Task
-    from autocut.stages.prune import Pruned, pruners
-
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(480, 8, generator=generator)
-    targets = (inputs @ torch.randn(8, 4, generator=generator)).argmax(1)
-
-
-    @pruners.register("segfaults")
-    def segfault(model, ratio, data):
-        "Read where nothing is."
-        ctypes.string_at(0)
-
-
-    @pruners.register("divides_by_zero")
-    def divide(model, ratio, data):
-        "As native code that divides."
-        os.kill(os.getpid(), signal.SIGFPE)
-
-
-    @pruners.register("makes_nan")
-    def spoil(model, ratio, data):
-        "Leave weights that are no numbers."
-        import copy
-        spoiled = copy.deepcopy(model)
-        for weight in spoiled.parameters():
-            weight.data.fill_(float("nan"))
-        return Pruned(spoiled, {})
-
-
-    def build():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
-
-
-    task = Task(
-        name="faulty", model=build, train=(inputs[:256], targets[:256]), validation=(inputs[256:368], targets[256:368]),
-        test=(inputs[368:], targets[368:]), batch_size=32, epochs=2, pretrained=False,
-    )
-"""
-FAULTY_SPACE = """
-    schema_version = 1
-    description = "Three pruners that cannot work, and one that can."
-    [objectives]
-    accuracy = "maximize"
-    usd_per_million = "minimize"
-    [axes."prune.method"]
-    choices = ["none", "structured", "segfaults", "divides_by_zero", "makes_nan"]
-    [axes."prune.ratio"]
-    range = [0.2, 0.8]
-    step = 0.1
-    when."prune.method" = ["structured", "segfaults", "divides_by_zero", "makes_nan"]
-    [axes."train.epochs"]
-    choices = [0, 1]
-    [axes."quantize.dtype"]
-    choices = ["fp32"]
-    [axes."compile.mode"]
-    choices = ["eager"]
-"""
 
 
 @pytest.fixture
@@ -197,29 +128,3 @@ def _reference(setting):
     events = []
     run_job(Job(1, "baseline", (Recipe(),), time.time() + 300, "test"), setting, events.append)
     return next(event.reference for event in events if isinstance(event, BaselineReady))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_native_crashes_end_their_trials_and_switch_their_methods_off(tmp_path):
-    """SIGSEGV and SIGFPE by their names, NaN as it is; the search keeps its budget and its front verifies."""
-    (tmp_path / "task.py").write_text(textwrap.dedent(FAULTY_TASK))
-    (tmp_path / "space.toml").write_text(textwrap.dedent(FAULTY_SPACE))
-    words = ["search", "task.py", "--space", "space.toml", "--budget", "90s", "--workers", "2", "--out", "study", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "autocut", *words], cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ)
-    )
-    with sqlite3.connect(tmp_path / "study" / "study.db") as database:
-        rows = database.execute(
-            "select r.value_json, p.value_json from trial_user_attributes p join trial_user_attributes r using (trial_id) "
-            "where p.key = 'reason' and r.key = 'recipe'"
-        ).fetchall()
-    reasons = [(json.loads(recipe), json.loads(reason)) for recipe, reason in rows]
-
-    assert done.returncode == 0, done.stderr
-    assert [point for point in json.loads(done.stdout)["points"] if point["bundle"]]
-    for method, reason in (("segfaults", "SIGSEGV"), ("divides_by_zero", "SIGFPE"), ("makes_nan", "DivergedError")):
-        own = [why for recipe, why in reasons if method in recipe and not why.startswith("interrupted")]
-        assert own, reasons
-        assert all(reason in why for why in own), own
-    assert not [why for recipe, why in reasons if "structured" in recipe and "SIG" in why]
