@@ -26,7 +26,8 @@ FOUR_MORE = (
 )
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_four_kills_lose_nothing(tmp_path):
     """Worker, fork server, driver, and all at once, in the middle of writing."""
     with victim(tmp_path, budget_s=600) as study:
