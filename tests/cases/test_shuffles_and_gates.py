@@ -120,8 +120,9 @@ CASES = {
 
 @pytest.mark.parametrize("name", ["structured", "structured_taylor"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_removed_channel_is_a_silent_one(name, case):
+def test_a_removed_channel_is_a_silent_one(name, case, monkeypatch):
     """Gates, depthwise convolutions and concatenations follow; behind a shuffle whole groups stay, or the right ones go."""
+    monkeypatch.setattr("autocut.stages.prune.structured.reestimate_batch_norm", lambda model, batches: None)  # it repairs
     kind, inputs, batch, loss = CASES[case]
     model = built(kind)
     pruned = pruners[name](model, 0.5, PruneData(inputs, [batch], loss)).model

@@ -158,7 +158,8 @@ def test_an_unknown_trial_is_refused_with_the_known_ones(study, tmp_path):
 def test_a_bundle_is_not_made_from_stages_of_other_versions(study, tmp_path):
     """Their keys would not be found, so another model than the measured one would be trained and handed out."""
     opened = open_study(study)
-    opened.describe({"libraries": library_versions() | {"torch": "1.0"}})
+    needed = {"task_path": None, "threads": 1, "price": vars(price_for("c7i.large", None, 1.0))}
+    opened.describe({"libraries": library_versions() | {"torch": "1.0"}, **needed})
     opened.set_reference(read_manifest(study / "bundles/trial-0").measurement.cost)
     opened.close()
 

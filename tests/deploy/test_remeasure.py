@@ -13,6 +13,7 @@ from autocut.deploy.rerun import Rerun, RerunSide
 from autocut.errors import BundleError, InputError, NoResultError, UnknownNameError
 from autocut.measure.machine import machine_fingerprint
 from autocut.measurement import Interval
+from autocut.pipeline.stage_cache import StageCache
 from autocut.price import Host, Price
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.stages import lowering
@@ -192,9 +193,7 @@ def test_the_untouched_model_is_found_among_the_stages(study, measured):
     """By the recipe that made it: a pruned model has an eager artifact too."""
     for fingerprint, key in ((UNTOUCHED.fingerprint, "a" * 64), ("other", "b" * 64)):
         study.record_stage(StageRun(key, "compile", "fp32/eager", 1.0, "done", False, fingerprint, utc_now()))
-        entry = study.stages_dir / "entries" / key
-        (entry / "output").mkdir(parents=True)
-        (entry / "entry.json").write_text('{"stage": "compile", "method": "fp32/eager", "seconds": 1, "facts": {}, "files": {}}')
+        StageCache(study.stages_dir).get_or_make(key, "compile", "fp32/eager", lambda folder: None)
 
     assert untouched_artifact(study).parent.name == "a" * 64
     (found,) = remeasure_study(study, Conditions())

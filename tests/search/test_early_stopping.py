@@ -72,7 +72,7 @@ def stopped_prefixes(machine):
 def test_a_training_that_cannot_reach_the_front_ends_at_a_rung_and_is_told_once(start, monkeypatch):
     """It stays visible, with its reason, and what its lowerings would have cost is saved."""
     monkeypatch.setattr("autocut.search.early_stopping._IN_VAIN", 1000)
-    machine = start(budget_s=1800.0, tactics=UNWEIGHED)
+    machine = start(budget_s=3600.0, tactics=UNWEIGHED)
     machine.run()
     stopped = stopped_prefixes(machine)
     measured = {recipe.prefix for what, recipe in machine.log if what == "measure"}
