@@ -12,8 +12,9 @@ from autocut.attribution.ladder import Ladder, build_ladder, wanted_recipes
 from autocut.attribution.sentences import sentences_of
 from autocut.errors import NoResultError, StudyError
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.study import Study, open_study
+from autocut.study import open_study
 from autocut.study.importance import ValueImportance, importances
+from autocut.study.trials import measured_trial
 
 _NOT_MEASURED = "it was not measured yet"
 
@@ -51,7 +52,7 @@ def explain_trial(folder: Path, trial: int, *, budget_s: float | None, tell: Cal
     """
     study = open_study(folder)
     try:
-        recipe = _recipe_of(study, trial)
+        recipe = measured_trial(study.trials(), trial, "TRIAL", study.folder).recipe or UNTOUCHED
         evidence = read_evidence(study)
         if UNTOUCHED not in evidence.known:
             raise StudyError(f"study {study.folder} must have a measured baseline, but has none", "search it a little longer")
@@ -79,20 +80,3 @@ def explain_recipe(study: str, trial: int, recipe: Recipe, evidence: Evidence) -
 
 def _nothing_to_explain(trial: int) -> str:
     return f"Trial {trial} is the untouched model: it turns no knob, so there is nothing to explain."
-
-
-def _recipe_of(study: Study, trial: int) -> Recipe:
-    """Return the recipe of a measured trial."""
-    records = {record.trial: record for record in study.trials()}
-    record = records.get(trial)
-    if record is None:
-        known = f"0 to {max(records)}" if records else "none yet"
-        raise StudyError(
-            f"TRIAL must be a finished trial of {study.folder} ({known}), got {trial}", f"see: autocut front {study.folder} --all"
-        )
-    if record.measured is None or record.recipe is None:
-        raise StudyError(
-            f"TRIAL must have been measured, got {trial}, which ended so: {record.reason}",
-            f"see: autocut front {study.folder} --all",
-        )
-    return record.recipe

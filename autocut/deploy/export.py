@@ -12,13 +12,14 @@ from autocut.budget import format_duration
 from autocut.deploy.bundle import copy_bundle, hand_out, told_as_bundle_error
 from autocut.deploy.finalize import FinalizationRequest, finalize
 from autocut.deploy.manifest import read_manifest
-from autocut.errors import InputError, NoResultError, StudyError, TrialError, VerificationError
+from autocut.errors import InputError, NoResultError, TrialError, VerificationError
 from autocut.pipeline.opened_pipeline import open_pipeline
 from autocut.pipeline.signing import key_file
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import Price
 from autocut.search.jobs import StageStarted
 from autocut.study import Study, TrialRecord, open_study
+from autocut.study.trials import measured_trial
 
 
 def export_trial(
@@ -45,7 +46,7 @@ def export_trial(
     """
     study = open_study(folder)
     try:
-        record = _find(study, trial)
+        record = measured_trial(study.trials(), trial, "--trial", study.folder)
         final = study.finals().get(trial)
         made = study.folder / final.bundle if final is not None and final.verified and final.bundle is not None else None
         if made is not None and (examples is None or examples != bool(read_manifest(made).verification.synthetic)):
@@ -60,21 +61,6 @@ def export_trial(
 def _copy(source: Path, to: Path, draft: Path) -> None:
     with told_as_bundle_error(to):
         copy_bundle(source, draft)
-
-
-def _find(study: Study, trial: int) -> TrialRecord:
-    records = {record.trial: record for record in study.trials()}
-    record = records.get(trial)
-    if record is None:
-        known = f"0 to {max(records)}" if records else "none yet"
-        raise StudyError(
-            f"--trial must be a finished trial of {study.folder} ({known}), got {trial}", f"see: autocut front {study.folder}"
-        )
-    if record.measured is None or record.recipe is None:
-        raise StudyError(
-            f"--trial must have been measured, got {trial}, which ended so: {record.reason}", f"see: autocut front {study.folder}"
-        )
-    return record
 
 
 def _make(study: Study, record: TrialRecord, command: str, examples: bool | None, retrain: bool, to: Path) -> None:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from autocut import measurement as measurements
+from autocut.errors import StudyError
 from autocut.front import Final, FrontPoint
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
@@ -161,6 +162,29 @@ def to_point(trial: TrialRecord, final: Final | None, folder: Path) -> FrontPoin
         raise ValueError(f"trial {trial.trial} has no measurement")
     bundle = str(folder / final.bundle) if final is not None and final.verified and final.bundle else None
     return FrontPoint(trial.trial, trial.recipe, measured.values, measured.measurement, trial.is_baseline, bundle, final=final)
+
+
+def measured_trial(records: Iterable[TrialRecord], trial: int, subject: str, folder: Path) -> TrialRecord:
+    """Return the trial with this number, which has a recipe and a measurement.
+
+    Args:
+        records: Every trial of the study.
+        trial: What the user asked for.
+        subject: How the user named it, such as ``--trial``.
+        folder: Folder of the study, for the hint.
+
+    Raises:
+        StudyError: there is no such trial, or it was not measured.
+    """
+    known = {record.trial: record for record in records}
+    hint = f"see: autocut front {folder} --all"
+    record = known.get(trial)
+    if record is None:
+        span = f"0 to {max(known)}" if known else "none yet"
+        raise StudyError(f"{subject} must be a finished trial of {folder} ({span}), got {trial}", hint)
+    if record.measured is None or record.recipe is None:
+        raise StudyError(f"{subject} must have been measured, got {trial}, which ended so: {record.reason}", hint)
+    return record
 
 
 def relative_to(folder: Path, bundle: Path) -> str:
