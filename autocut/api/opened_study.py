@@ -57,7 +57,9 @@ class OpenedStudy:
         max_size_bytes: int | None = None,
         limits: Sequence[str] = (),
         minimize: str = "cost",
-        **choice: Any,
+        knee: bool = False,
+        pick: str | None = None,
+        confident: bool = False,
     ) -> Selection:
         """Choose one point of the front, and say why: `Selection.point` and `Selection.reason`.
 
@@ -67,24 +69,22 @@ class OpenedStudy:
             max_size_bytes: Bound on the exported files, in bytes.
             limits: Other bounds, such as "usd_per_million<=0.1".
             minimize: "cost", "latency", "size", "training", or the name of a value.
-            **choice: Further arguments of `autocut.deploy.select.select_point`, such as ``knee=True``.
+            knee: Choose the point beyond which savings cost much more accuracy.
+            pick: "quality", "balanced" or "compact": one of the three picks that `autocut front` names.
+            confident: Whether the worse end of the interval of the accuracy difference must keep `max_accuracy_drop`.
 
         Raises:
             NoResultError: No point meets the limits; the message names the closest.
             InputError: A limit or a name cannot be used.
         """
-        from autocut.deploy.select import select_point
-        from autocut.score import parse_limit
+        from autocut.deploy.select import select_from_study
 
         bounds = [*limits]
         bounds += [] if max_latency_ms is None else [f"latency_ms<={max_latency_ms}"]
         bounds += [] if max_size_bytes is None else [f"size_bytes<={max_size_bytes}"]
-        points, baseline = self.front(), self.baseline()
-        beaten = baseline is not None and baseline.trial not in {point.trial for point in points}
-        candidates = [*points, baseline] if beaten and baseline is not None else points
-        parsed = [parse_limit(bound) for bound in bounds]
-        asked: dict[str, Any] = {"max_accuracy_drop": max_accuracy_drop, "limits": parsed, "minimize": minimize}
-        return select_point(candidates, measured=self.points(), **asked, **choice)
+        asked: dict[str, Any] = {"minimize": minimize, "knee": knee, "pick": pick, "confident": confident}
+        with self._read() as study:
+            return select_from_study(study, limits=bounds, max_accuracy_drop=max_accuracy_drop, **asked)
 
     def export(self, trial: int | FrontPoint, to: str | Path, *, examples: bool | None = None, quiet: bool = False) -> Path:
         """Write the model of one trial as a bundle, and return its folder.

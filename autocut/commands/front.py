@@ -90,10 +90,7 @@ def select(
     from autocut.attribution.evidence import read_evidence
     from autocut.attribution.knobs import knob_sentence
     from autocut.bill import bill_lines, point_bill, price_note
-    from autocut.deploy.select import doubt, select_point
-    from autocut.gains import with_untouched
-    from autocut.picks import cost_of
-    from autocut.score import parse_limit
+    from autocut.deploy.select import doubt, select_from_study
     from autocut.study import open_study
 
     bounds = [*limits]
@@ -104,13 +101,7 @@ def select(
         raise InputError(f"--pick must stand without --knee and --minimize, got --pick {choice['pick']} {other}", "leave one out")
     opened = open_study(study)
     baseline = _untouched(opened)
-    measured = opened.points()
-    candidates = with_untouched(opened.front(), measured)
-    if choice["pick"] is not None:
-        choice["minimize"] = cost_of(opened.objectives)
-        if choice["max_accuracy_drop"] is None:
-            choice["allowed_drop"] = opened.facts.get("max_accuracy_drop")
-    selection = select_point(candidates, limits=[parse_limit(bound) for bound in bounds], measured=measured, **choice)
+    selection = select_from_study(opened, limits=bounds, **choice)
     knobs = knob_sentence(read_evidence(opened), study, selection.point.trial, selection.point.recipe)
     contradiction = doubt(selection.point, baseline, choice["max_accuracy_drop"])
     money = opened.facts, opened.spent_s(), baseline, selection.point
@@ -167,6 +158,9 @@ def print_front(
     told = [f"{pick.name:<9} trial {pick.point.trial}: {pick.reason}" for pick in picks]
     wrapped = told if width is None else [line for pick in told for line in textwrap.wrap(pick, width, subsequent_indent=" " * 10)]
     console.info("\n".join(["", *wrapped])) if wrapped else None
+    for point in shown:
+        for caveat in point.measurement.caveats:
+            console.info(f"trial {point.trial}: {caveat}")
     if any(point.tested for point in shown):
         console.info(_looks_note(study))
     if untested := study.untested():

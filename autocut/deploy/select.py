@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from autocut.errors import InputError, NoResultError, unknown_name
 from autocut.front import FrontPoint
@@ -19,8 +20,11 @@ from autocut.front import knee as knee_of
 from autocut.gains import accuracy_drop as accuracy_drop
 from autocut.gains import cost_words, effect, metric_points, signed_points, with_untouched
 from autocut.gains import untouched as untouched
-from autocut.picks import PICKS, NamedPick, named_picks
-from autocut.score import ALIASES, METRICS, Limit
+from autocut.picks import PICKS, NamedPick, cost_of, named_picks
+from autocut.score import ALIASES, METRICS, Limit, parse_limit
+
+if TYPE_CHECKING:
+    from autocut.study import Study
 
 _ROUNDING = 1e-9
 _DROP = "accuracy drop"
@@ -80,6 +84,26 @@ def select_point(
     asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
     reason = _reason(chosen, eligible, baseline, objective, asked, knee=knee)
     return Selection(chosen, "; ".join([reason, *training_alone(measured, chosen)]))
+
+
+def select_from_study(study: Study, *, limits: Sequence[str] = (), pick: str | None = None, **choice: Any) -> Selection:
+    """Choose a point of a study's front; the untouched model may be chosen too.
+
+    A pick goes by the study's own cost, and "compact" may lose what the search allowed.
+
+    Args:
+        study: An open study.
+        limits: Bounds on values as text, such as "latency_ms<=5".
+        pick: One of `autocut.picks.PICKS`.
+        **choice: Other arguments of `select_point`, which says what they mean and what this raises.
+    """
+    if pick is not None:
+        choice["minimize"] = cost_of(study.objectives)
+        if choice.get("max_accuracy_drop") is None:
+            choice["allowed_drop"] = study.facts.get("max_accuracy_drop")
+    measured = study.points()
+    bounds = [parse_limit(text) for text in limits]
+    return select_point(with_untouched(study.front(), measured), limits=bounds, measured=measured, pick=pick, **choice)
 
 
 def _check_question(

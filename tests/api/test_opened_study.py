@@ -36,6 +36,14 @@ def test_a_choice_goes_by_limits(study):
         study.select(minimize="weight")
 
 
+def test_a_pick_is_that_of_the_command_line(study):
+    """It goes by the study's own cost, and within what the search allowed."""
+    assert study.select(pick="compact").point.trial == 7
+    assert study.select(pick="compact").reason.startswith("compact pick")
+    with pytest.raises(InputError, match="got both"):
+        study.select(pick="compact", knee=True)
+
+
 def test_an_exported_bundle_loads_and_keeps_its_claims(study, tmp_path):
     """From the point to the model, and the proof of it."""
     bundle = study.export(study.select(max_accuracy_drop=0.05).point, tmp_path / "out", quiet=True)
