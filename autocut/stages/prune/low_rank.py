@@ -17,6 +17,8 @@ from autocut.stages.prune.layers import calls, last_to_run
 from autocut.task.batches import call
 from autocut.task.task import evaluation_mode
 
+_ROWS = 512
+"""Of a batch of sequences so many positions count, evenly spaced: all of them would take minutes in a large model."""
 _JITTER = 1e-4
 """Weight of directions that the batches do not show, relative to the mean of those that they show."""
 
@@ -66,7 +68,8 @@ class _Moments:
     squares: Tensor
 
     def add(self, rows: Tensor) -> None:
-        rows = rows.detach().reshape(-1, rows.shape[-1]).double()
+        rows = rows.detach().reshape(-1, rows.shape[-1])
+        rows = rows[:: max(1, len(rows) // _ROWS)].double()
         self.count += len(rows)
         self.total += rows.sum(0)
         self.squares += rows.T @ rows
