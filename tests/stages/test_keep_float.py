@@ -105,3 +105,14 @@ def test_layers_in_float_are_another_arithmetic_and_another_artifact():
         kept = name("int8_static:4", "onnxruntime")
         assert "4 layers in float" in kept
         assert kept.replace(", 4 layers in float", "") == name("int8_static", "onnxruntime")
+
+
+def test_a_large_model_is_not_scanned(monkeypatch, tmp_path):
+    """A scan of BERT-base would write and load 74 times 440 MB: layers that are asked for are refused, others are not looked for."""
+    monkeypatch.setattr("autocut.stages.compile.onnx_sensitivity._MOST_BYTES_OF_SCAN", 1)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    calibration = [torch.randn(16, 8)]
+
+    for dtype in ("int8_static", "int8_dynamic"):
+        with pytest.raises(InfeasibleRecipeError, match="needs a scan of 2 layers"):
+            lowering.lower(model, f"{dtype}:1", "onnxruntime", calibration, tmp_path)

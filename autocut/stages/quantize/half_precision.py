@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.compilers import quietly, translated
 from autocut.stages.graph import export_model, free_dimensions
-from autocut.task.batches import Inputs, tensors
+from autocut.task.batches import Inputs, take, tensors
 
 _ATEN = torch.ops.aten
 _PRODUCTS = frozenset(
@@ -56,6 +56,10 @@ _SENSITIVE = frozenset(
 _ASSERTIONS = frozenset((_ATEN._assert_tensor_metadata,))
 """The exporter notes at each cast the dtype that it found. That is no longer true afterwards."""
 
+_TRIAL_EXAMPLES = 8
+"""A large model takes a second an example, and each operator runs up to three times."""
+_AS_WIDE = 0.9
+
 
 def convert_to_half(model: nn.Module, calibration: Sequence[Inputs], name: str, dtype: torch.dtype) -> nn.Module:
     """Export `model` and let its products and convolutions compute in `dtype`.
@@ -82,13 +86,19 @@ def convert_to_half(model: nn.Module, calibration: Sequence[Inputs], name: str, 
     _loosen(module)
     trial = _Trial(module, dtype)
     with translated("torch"), quietly(), torch.no_grad():
-        trial.settle(calibration)
+        trial.settle(_trial_batches(calibration, dtype))
         if not any(choice is dtype and _operator(node) in _PRODUCTS for node, choice in trial.choices.items()):
             raise InfeasibleRecipeError(
                 f"{name} must change at least one product or convolution, but the model has none that it can"
             )
         _insert_casts(module, trial)
     return module
+
+
+def _trial_batches(calibration: Sequence[Inputs], dtype: torch.dtype) -> list[Inputs]:
+    """Return a few examples: they show which kernels there are. Whose range is that of float32 needs no more than one batch."""
+    is_as_wide = torch.finfo(dtype).max > _AS_WIDE * torch.finfo(torch.float32).max
+    return [take(inputs, _TRIAL_EXAMPLES) for inputs in calibration[: 1 if is_as_wide else None]]
 
 
 class _Trial(fx.Interpreter):
