@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 FILE_NAME = "report.html"
 _ENDINGS = (".html", ".htm")
-_USUAL_DROP = 0.01
 _NO_VALUE = "–"
 
 
@@ -75,7 +74,7 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
     """
     from autocut.deploy.select import select_point, untouched
     from autocut.gains import with_untouched
-    from autocut.picks import named_picks
+    from autocut.picks import USUAL_DROP, named_picks
     from autocut.report.page import Recommendation
 
     measured = study.points()
@@ -84,7 +83,7 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
     if baseline is not None and baseline.trial not in {point.trial for point in points}:
         points = [*points, baseline]
     try:
-        usual = {"knee": True} if baseline is None else {"max_accuracy_drop": _USUAL_DROP}
+        usual = {"knee": True} if baseline is None else {"max_accuracy_drop": USUAL_DROP}
         try:
             selection = select_point(points, measured=measured, **usual)
         except NoResultError:

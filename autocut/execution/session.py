@@ -35,6 +35,7 @@ from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
 from autocut.node import lock_reach
+from autocut.picks import USUAL_DROP
 from autocut.pipeline.signing import key_file, own_secret, sign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
@@ -58,7 +59,6 @@ from autocut.study.versions import keep_to_libraries
 _BEAT_EVERY_S = 1.0
 _LAST_WORDS_S = 1.0
 """What the end of a search waits for a quiet moment before it brings the dashboard up to date anyway."""
-_USUAL_DROP = 0.01
 
 
 def run_search(
@@ -335,7 +335,7 @@ def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
     baseline = untouched(points)
     candidates = [*verified, *([baseline] if baseline else [])]
     try:
-        selection = select_point(candidates, measured=points, max_accuracy_drop=_USUAL_DROP)
+        selection = select_point(candidates, measured=points, max_accuracy_drop=USUAL_DROP)
     except NoResultError:
         selection = select_point(candidates, measured=points)
     chosen = selection.point
