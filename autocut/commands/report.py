@@ -72,7 +72,7 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
     It is the cheapest that loses at most one point of the metric, else the best compromise. Verified bundles come first, because
     only they can be taken away at once.
     """
-    from autocut.deploy.select import select_point, untouched
+    from autocut.deploy.select import doubt, select_point, untouched
     from autocut.gains import with_untouched
     from autocut.picks import USUAL_DROP, named_picks
     from autocut.report.page import Recommendation
@@ -91,7 +91,8 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
     except NoResultError as error:
         return None, f"{error.message[:1].upper()}{error.message[1:]}. {error.hint or ''}".strip()
     picks = named_picks(with_untouched(study.front(), study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
-    return Recommendation(selection.point, selection.reason, picks), ""
+    contradiction = doubt(selection.point, baseline, USUAL_DROP, confident=True)
+    return Recommendation(selection.point, selection.reason, picks, contradiction), ""
 
 
 def _knobs(study: Study, recommended: Recommendation | None) -> Section:

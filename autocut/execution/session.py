@@ -20,7 +20,7 @@ from autocut.budget import Budget, format_duration
 from autocut.clock import SteadyClock
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
-from autocut.deploy.select import select_point, untouched
+from autocut.deploy.select import doubt, select_point, untouched
 from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
@@ -340,5 +340,6 @@ def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
         selection = select_point(candidates, measured=points)
     chosen = selection.point
     knobs = knob_sentence(read_evidence(study), study.folder, chosen.trial, chosen.recipe)
-    lines = [f"Trial {chosen.trial}: {selection.reason}", knobs]
+    contradiction = doubt(chosen, baseline, USUAL_DROP, confident=True)
+    lines = [f"Trial {chosen.trial}: {selection.reason}", *([contradiction] if contradiction else []), knobs]
     return "\n".join([*lines, *(f"  {line}" for line in bill_lines(study.facts, study.spent_s(), baseline, chosen))])
