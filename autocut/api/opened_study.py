@@ -56,7 +56,7 @@ class OpenedStudy:
         max_latency_ms: float | None = None,
         max_size_bytes: int | None = None,
         limits: Sequence[str] = (),
-        minimize: str = "cost",
+        minimize: str | None = None,
         knee: bool = False,
         pick: str | None = None,
         confident: bool = False,
@@ -68,7 +68,7 @@ class OpenedStudy:
             max_latency_ms: Bound on the median call at the first serving batch size, in milliseconds.
             max_size_bytes: Bound on the exported files, in bytes.
             limits: Other bounds, such as "usd_per_million<=0.1".
-            minimize: "cost", "latency", "size", "training", or the name of a value.
+            minimize: "cost" (as without it), "latency", "size", "training", or the name of a value. A pick has its own.
             knee: Choose the point beyond which savings cost much more accuracy.
             pick: "quality", "balanced" or "compact": one of the three picks that `autocut front` names.
             confident: Whether the worse end of the interval of the accuracy difference must keep `max_accuracy_drop`.

@@ -47,6 +47,7 @@ def remeasure(
     from autocut.deploy.remeasure import Conditions
     from autocut.measure.quiet import QuietLock
 
+    _check_threads(threads)
     lock = QuietLock()  # a search on this machine measures times too: one waits for the other
     conditions = Conditions(threads, instance, price_per_hour, lock.exclusive, lock.shared)
     found = list(_remeasured(target, conditions, console))
@@ -81,11 +82,16 @@ def compare(console: Console, a: Path, b: Path, threads: int | None, as_json: bo
     """
     kinds = [_kind(path) for path in (a, b)]
     if kinds[0] != kinds[1]:
+        if missing := [path for path in (a, b) if not path.is_dir()]:
+            raise InputError(
+                f"A and B must be two bundles or two studies, got no folder {str(missing[0])!r}", "see autocut compare --help"
+            )
         raise InputError(
             f"A and B must be two bundles or two studies, got a {kinds[0]} and a {kinds[1]}",
             "the bundles of a study lie in its folder bundles/",
         )
     if kinds[0] == "bundle":
+        _check_threads(threads)
         return _compare_bundles(console, a, b, threads, as_json)
     if threads is not None:
         raise InputError(f"--threads must be left out for two studies, got {threads}", "a study has the threads of its search")
@@ -155,6 +161,15 @@ def _remeasured_study(target: Path, conditions: Conditions, console: Console) ->
             remeasurements.record(study, found.manifest.digest, found.found.machine, found.threads, part)
             now_doing(f"measuring the bundles of {target}: {found.folder.name} is done")
             yield found
+
+
+def _check_threads(threads: int | None) -> None:
+    """Refuse more threads than processors, as a search does."""
+    from autocut.measure.audit import audit_machine
+
+    processors = audit_machine().processors
+    if threads is not None and threads > processors:
+        raise InputError(f"--threads must be at most the {processors} processors here, got {threads}", f"--threads {processors}")
 
 
 def _study_around(bundle: Path) -> Path | None:

@@ -67,16 +67,21 @@ def _picks(compared: StudyComparison) -> str:
     if a is None or b is None:
         return f"picks: {'A' if a is None else 'B'} has none"
     first, second = values_on(a, compared.split), values_on(b, compared.split)
-    pairs = [f"{_label(name)} {_shown(name, first[name])} and {_shown(name, second[name])}" for name in compared.objectives]
+    pairs = [f"{_label(name)} {shown(name, first[name])} and {shown(name, second[name])}" for name in compared.objectives]
     told = f"trial {a.trial} of A and trial {b.trial} of B: {', '.join(pairs)} ({compared.split})"
     return f"picks: a tie; {told}" if compared.is_pick_tie else f"picks: {told}"
 
 
 def _label(name: str) -> str:
-    return name if name not in METRICS else {"usd_per_million": "a million predictions", "latency_ms": "a call"}.get(name, name)
+    return (
+        name
+        if name not in METRICS
+        else {"usd_per_million": "a million predictions", "latency_ms": "a call", "size_bytes": "size"}.get(name, name)
+    )
 
 
-def _shown(name: str, value: float) -> str:
+def shown(name: str, value: float) -> str:
+    """Return a value with its unit."""
     if name.endswith(("usd", "usd_per_million")):
         return format_usd(value)
     if name.endswith("_bytes"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autocut.budget import format_size, format_usd
-from autocut.commands.again_sentences import bundle_sentences, study_sentences
+from autocut.commands.again_sentences import bundle_sentences, shown, study_sentences
 from autocut.console import Console
 from autocut.deploy.compare import BundleComparison
 from autocut.deploy.compare_studies import StudyComparison, values_on
@@ -68,7 +68,7 @@ def print_studies(names: tuple[str, str], compared: StudyComparison, console: Co
     console.table(["", f"A: {names[0]}", f"B: {names[1]}"], rows)
     _print_findings(study_sentences(compared), compared.not_comparable, console)
     if compared.reference is not None:
-        corner = ", ".join(f"{name} {value:.4g}" for name, value in compared.reference.items())
+        corner = ", ".join(f"{name} {shown(name, value)}" for name, value in compared.reference.items())
         console.data(f"\nhypervolumes count from {corner} on, on the validation split")
 
 
@@ -186,7 +186,7 @@ def _usd(one: Remeasured) -> str:
 
 
 def _number(name: str, values: Mapping[str, float]) -> str:
-    return f"{values[name]:.4g}" if name in values else "-"
+    return shown(name, values[name]) if name in values else "-"
 
 
 def _ms(interval: Interval) -> str:

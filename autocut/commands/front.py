@@ -103,7 +103,7 @@ def select(
     baseline = _untouched(opened)
     selection = select_from_study(opened, limits=bounds, **choice)
     knobs = knob_sentence(read_evidence(opened), study, selection.point.trial, selection.point.recipe)
-    contradiction = doubt(selection.point, baseline, choice["max_accuracy_drop"])
+    contradiction = doubt(selection.point, baseline, choice["max_accuracy_drop"], confident=choice["confident"])
     money = opened.facts, opened.spent_s(), baseline, selection.point
     if as_json:
         bill = point_bill(*money)

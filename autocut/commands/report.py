@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 FILE_NAME = "report.html"
 _ENDINGS = (".html", ".htm")
-_USUAL_DROP = 0.01
 _NO_VALUE = "–"
 
 
@@ -73,9 +72,9 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
     It is the cheapest that loses at most one point of the metric, else the best compromise. Verified bundles come first, because
     only they can be taken away at once.
     """
-    from autocut.deploy.select import select_point, untouched
+    from autocut.deploy.select import doubt, select_point, untouched
     from autocut.gains import with_untouched
-    from autocut.picks import named_picks
+    from autocut.picks import USUAL_DROP, named_picks
     from autocut.report.page import Recommendation
 
     measured = study.points()
@@ -84,7 +83,7 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
     if baseline is not None and baseline.trial not in {point.trial for point in points}:
         points = [*points, baseline]
     try:
-        usual = {"knee": True} if baseline is None else {"max_accuracy_drop": _USUAL_DROP}
+        usual = {"knee": True} if baseline is None else {"max_accuracy_drop": USUAL_DROP}
         try:
             selection = select_point(points, measured=measured, **usual)
         except NoResultError:
@@ -92,7 +91,8 @@ def recommend(study: Study) -> tuple[Recommendation | None, str]:
     except NoResultError as error:
         return None, f"{error.message[:1].upper()}{error.message[1:]}. {error.hint or ''}".strip()
     picks = named_picks(with_untouched(study.front(), study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
-    return Recommendation(selection.point, selection.reason, picks), ""
+    contradiction = doubt(selection.point, baseline, USUAL_DROP, confident=True)
+    return Recommendation(selection.point, selection.reason, picks, contradiction), ""
 
 
 def _knobs(study: Study, recommended: Recommendation | None) -> Section:

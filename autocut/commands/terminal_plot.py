@@ -49,11 +49,11 @@ def plot_lines(points: Sequence[FrontPoint], cost: str, picks: Sequence[NamedPic
     upward = _places(list(accuracies), _HEIGHT)
     names = _letters(points, picks)
     cells = [[" "] * columns for _ in range(_HEIGHT)]
-    chosen = {pick.point.trial for pick in picks}
-    drawn = sorted(zip(spots, across, upward, strict=True), key=lambda spot: spot[0] in chosen)  # a pick covers what is not chosen
+    # A pick covers everything else, and the untouched model all other points: everything is compared with it.
+    drawn = sorted(zip(spots, across, upward, strict=True), key=lambda spot: _rank(names[spot[0]]))
     for trial, column, row in drawn:
         there = cells[_HEIGHT - 1 - row]
-        is_free = there[column] == " " or (trial in chosen and not there[column].isupper())
+        is_free = there[column] == " " or _rank(names[trial]) > _rank(there[column])
         there[column] = names[trial] if is_free else _SEVERAL
     ends = {0: f"{max(accuracies):.4g}", _HEIGHT - 1: f"{min(accuracies):.4g}"}
     rows = [f"{ends.get(at, ''):>{margin}} |{''.join(line)}".rstrip() for at, line in enumerate(cells)]
@@ -109,6 +109,10 @@ def _letters(points: Sequence[FrontPoint], picks: Sequence[NamedPick]) -> dict[i
     for pick in reversed(picks):  # a point with several names gets the letter of the first
         letters[pick.point.trial] = pick.name[0].upper()
     return letters
+
+
+def _rank(letter: str) -> int:
+    return 2 if letter.isupper() else int(letter == "u")
 
 
 def _key(points: Sequence[FrontPoint], picks: Sequence[NamedPick], cells: Sequence[Sequence[str]]) -> str:

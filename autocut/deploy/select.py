@@ -98,6 +98,8 @@ def select_from_study(study: Study, *, limits: Sequence[str] = (), pick: str | N
         **choice: Other arguments of `select_point`, which says what they mean and what this raises.
     """
     if pick is not None:
+        if choice.get("minimize") is not None:
+            raise InputError(f"a pick must stand without minimize, got {pick} and {choice['minimize']}", "leave one out")
         choice["minimize"] = cost_of(study.objectives)
         if choice.get("max_accuracy_drop") is None:
             choice["allowed_drop"] = study.facts.get("max_accuracy_drop")
@@ -155,7 +157,9 @@ def training_alone(points: Sequence[FrontPoint], chosen: FrontPoint) -> list[str
     return [f"{told}, so {share} of the gain is the training's"]
 
 
-def doubt(point: FrontPoint, baseline: FrontPoint | None, max_accuracy_drop: float | None) -> str | None:
+def doubt(
+    point: FrontPoint, baseline: FrontPoint | None, max_accuracy_drop: float | None, *, confident: bool = False
+) -> str | None:
     """Say where the locked test split contradicts the drop that was asked for, or cannot rule out a larger one; else None.
 
     The point was chosen by its validation numbers, so this is news.
@@ -169,7 +173,8 @@ def doubt(point: FrontPoint, baseline: FrontPoint | None, max_accuracy_drop: flo
     asked, interval = metric_points(max_accuracy_drop, baseline), f"95% interval {low} to {high}"
     if -difference.high > max_accuracy_drop:
         return f"the test split contradicts the {asked} asked for: trial {point.trial} loses more there ({interval})"
-    return f"the test split cannot rule out a drop of more than the {asked} asked for ({interval}); --confident is stricter"
+    stricter = "" if confident else "; --confident is stricter"
+    return f"the test split cannot rule out a drop of more than the {asked} asked for ({interval}){stricter}"
 
 
 def _surest_drop(point: FrontPoint, baseline: FrontPoint) -> float:
@@ -251,7 +256,7 @@ def _nothing_meets(
     for limit in limits:
         if limit.text in excess[closest.trial]:
             found.append(f"{limit.name} {closest.values[limit.name]:.4g}")
-            relaxed.append(f"a limit on {limit.name} of {closest.values[limit.name]:.4g}")
+            relaxed.append(f"--limit '{limit.name}{limit.operator}{_outward(closest.values[limit.name], limit.operator)}'")
     asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
     named = f"trial {closest.trial} ({closest.recipe.describe()})"
     return NoResultError(
@@ -260,10 +265,19 @@ def _nothing_meets(
     )
 
 
+def _outward(value: float, operator: str) -> str:
+    """Write a bound in four digits that `value` keeps."""
+    if not value or not math.isfinite(value):
+        return f"{value:g}"
+    digits = 3 - math.floor(math.log10(abs(value)))
+    scaled = value * 10.0**digits
+    return f"{(math.ceil(scaled) if operator == '<=' else math.floor(scaled)) / 10.0**digits:.4g}"
+
+
 def _asked(
     baseline: FrontPoint | None, max_accuracy_drop: float | None, limits: Sequence[Limit], *, confident: bool = False
 ) -> str:
-    asked = [limit.text for limit in limits]
+    asked = [f"at {limit.text}" for limit in limits]
     if max_accuracy_drop is not None and baseline is not None:
         within = f"within {metric_points(max_accuracy_drop, baseline)} of the baseline's {baseline.values['accuracy']:.4g}"
         asked.insert(0, f"surely {within}" if confident else within)
@@ -282,12 +296,16 @@ def _reason(
     others = [point for point in eligible if point is not chosen and point not in tied]
     if others and not knee:
         following = _best(others, objective)
-        parts.append(f"next best trial {following.trial} costs {_more(following.values[objective], chosen.values[objective])} more")
+        difference = _difference(following.values[objective], chosen.values[objective], objective)
+        parts.append(f"next best trial {following.trial} is {difference}")
     if tied:
         trials = ", ".join(str(point.trial) for point in sorted(tied, key=lambda point: point.trial))
         parts.append(f"tied with trial {trials}, preferred for its accuracy, then its size")
     return "; ".join(parts)
 
 
-def _more(value: float, than: float) -> str:
-    return f"{(value / than - 1) * 100:.0f}%" if than > 0 else f"{value - than:.3g}"
+def _difference(value: float, than: float, objective: str) -> str:
+    """Return such as ``4% dearer``."""
+    _, better, worse = cost_words(objective)
+    share = f"{abs(value / than - 1) * 100:.0f}%" if than > 0 else f"{abs(value - than):.3g}"
+    return f"{share} {worse if value >= than else better}"

@@ -20,7 +20,7 @@ from autocut.budget import Budget, format_duration
 from autocut.clock import SteadyClock
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
-from autocut.deploy.select import select_point, untouched
+from autocut.deploy.select import doubt, select_point, untouched
 from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
@@ -35,6 +35,7 @@ from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
 from autocut.node import lock_reach
+from autocut.picks import USUAL_DROP
 from autocut.pipeline.signing import key_file, own_secret, sign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
@@ -58,7 +59,6 @@ from autocut.study.versions import keep_to_libraries
 _BEAT_EVERY_S = 1.0
 _LAST_WORDS_S = 1.0
 """What the end of a search waits for a quiet moment before it brings the dashboard up to date anyway."""
-_USUAL_DROP = 0.01
 
 
 def run_search(
@@ -335,10 +335,11 @@ def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
     baseline = untouched(points)
     candidates = [*verified, *([baseline] if baseline else [])]
     try:
-        selection = select_point(candidates, measured=points, max_accuracy_drop=_USUAL_DROP)
+        selection = select_point(candidates, measured=points, max_accuracy_drop=USUAL_DROP)
     except NoResultError:
         selection = select_point(candidates, measured=points)
     chosen = selection.point
     knobs = knob_sentence(read_evidence(study), study.folder, chosen.trial, chosen.recipe)
-    lines = [f"Trial {chosen.trial}: {selection.reason}", knobs]
+    contradiction = doubt(chosen, baseline, USUAL_DROP, confident=True)
+    lines = [f"Trial {chosen.trial}: {selection.reason}", *([contradiction] if contradiction else []), knobs]
     return "\n".join([*lines, *(f"  {line}" for line in bill_lines(study.facts, study.spent_s(), baseline, chosen))])

@@ -42,6 +42,8 @@ def test_a_pick_is_that_of_the_command_line(study):
     assert study.select(pick="compact").reason.startswith("compact pick")
     with pytest.raises(InputError, match="got both"):
         study.select(pick="compact", knee=True)
+    with pytest.raises(InputError, match="a pick must stand without minimize, got compact and latency"):
+        study.select(pick="compact", minimize="latency")
 
 
 def test_an_exported_bundle_loads_and_keeps_its_claims(study, tmp_path):

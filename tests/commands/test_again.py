@@ -101,6 +101,9 @@ def test_a_bundle_inside_a_study_is_timed_against_the_untouched_model(study, mea
         (["compare", "studies/digits", BUNDLE], "A and B must be two bundles or two studies, got a study and a bundle"),
         (["compare", "studies/digits", "studies/digits", "--threads", "2"], "--threads must be left out for two studies, got 2"),
         (["compare", "studies/digits", "nowhere"], "study must be a folder that autocut search made, got 'nowhere'"),
+        (["compare", BUNDLE, "nowhere"], "A and B must be two bundles or two studies, got no folder 'nowhere'"),
+        (["compare", BUNDLE, BUNDLE, "--threads", "9999"], "--threads must be at most the "),
+        (["remeasure", BUNDLE, "--threads", "9999"], "processors here, got 9999"),
         (["remeasure", "nowhere"], "study must be a folder that autocut search made, got 'nowhere'"),
         (["remeasure", BUNDLE, "--instance", "c7i.larg"], "--instance must be one of"),
     ],
@@ -121,6 +124,9 @@ def test_two_studies_are_shown_side_by_side(study, capsys):
 
     assert "which cover 100.0% of what both fronts together cover" in told
     assert "picks: a tie" in told
+    dollars = [line for line in told.splitlines() if "usd_per_million" in line]
+    assert len(dollars) == 2, "of the picks, and of the corner of the hypervolumes"
+    assert all("$" in line for line in dollars)
     assert "not comparable" not in told
 
 

@@ -52,6 +52,14 @@ def test_points_in_one_place_are_marked_and_a_pick_is_seen():
     assert sum(line.count("Q") for line in lines[1:12]) == 1
 
 
+def test_the_untouched_model_is_seen_where_another_point_has_its_numbers():
+    """Everything is compared with it, and training alone often changes nothing."""
+    lines = plot_lines([*POINTS, a_point(3, 0.98, 8.0)], "usd_per_million", [], 60)
+
+    assert sum(line.count("u") for line in lines[1:12]) == 1
+    assert "u untouched model" in lines[-1]
+
+
 def test_costs_far_apart_are_drawn_on_a_logarithm():
     """Else all cheap points would stand in one column. A cost of zero has no logarithm."""
     wide = [*POINTS, a_point(5, 0.99, 100.0)]

@@ -90,7 +90,7 @@ def test_the_reason_says_why_this_one():
     assert selection.point.trial == 1
     assert selection.reason == (
         "cheapest of 3 points within 1.0 point of the baseline's 0.978; 6.1x cheaper, accuracy 0.972 (-0.6 points) "
-        "on validation; next best trial 2 costs 8% more"
+        "on validation; next best trial 2 is 8% dearer"
     )
 
 
@@ -145,9 +145,20 @@ def test_when_no_point_meets_the_limits_the_message_names_the_closest_and_the_hi
         select_point(points, max_accuracy_drop=0.01, limits=[parse_limit("latency_ms<=2")])
 
     assert caught.value.exit_code == 1
-    assert "none of 3 points is within 1.0 point of the baseline's 0.98 and latency_ms<=2" in caught.value.message
+    assert "none of 3 points is within 1.0 point of the baseline's 0.98 and at latency_ms<=2" in caught.value.message
     assert "trial 1 (structured 0.001) with an accuracy drop of 1.4 points" in caught.value.message
     assert "--max-accuracy-drop 1.4%" in caught.value.hint
+
+
+@pytest.mark.parametrize(("cost", "told"), [(1.00002, "1.001"), (123456.0, "1.235e+05"), (2.5, "2.5")])
+def test_the_hint_of_a_limit_can_be_typed_and_is_kept_by_the_closest_point(cost, told):
+    """A bound that is rounded down would fail again."""
+    points = [a_point(0, 0.98, 1e6), a_point(1, 0.97, cost)]
+    with pytest.raises(NoResultError) as caught:
+        select_point(points, limits=[parse_limit("usd_per_million<=0.5")])
+
+    assert caught.value.hint == f"relax to --limit 'usd_per_million<={told}'; or search longer"
+    assert select_point(points, limits=[parse_limit(f"usd_per_million<={told}")]).point.trial == 1
 
 
 def test_wrong_arguments_are_refused():
@@ -238,6 +249,15 @@ def test_where_the_test_split_contradicts_what_was_asked_it_is_said(low, high, s
 
     assert (said is None and found is None) or (found is not None and said in found)
     assert doubt(point, a_point(0, 0.98, 2.0), 0.01) is None
+
+
+def test_who_asks_to_be_confident_is_not_told_to_do_so():
+    """The hint is for those who have not."""
+    point = a_point(1, 0.975, 1.0)
+    tested = replace(point, final=on_test(point, 0.97, Interval(-0.005, -0.02, 0.01)))
+
+    assert "--confident" in doubt(tested, a_point(0, 0.98, 2.0), 0.01)
+    assert "--confident" not in doubt(tested, a_point(0, 0.98, 2.0), 0.01, confident=True)
 
 
 def test_a_pick_goes_by_the_limits_and_names_itself():

@@ -63,6 +63,24 @@ def test_an_artifact_answers_at_every_length_like_the_model(dtype, mode, reader,
         assert torch.cosine_similarity(answer, call(reader, inputs)).min() > close, (count, length)
 
 
+class Tagger(Reader):
+    """An answer for each token: (n, length) -> (n, length, 3)."""
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Scores of all positions."""
+        return self.out(self.encoder(self.words(ids) + self.places[: ids.shape[1]], src_key_padding_mask=mask == 0))
+
+
+@pytest.mark.parametrize("dtype", ["int8_static", "int8_dynamic", "int8_weight_only", "int4_weight_only"])
+def test_a_quantizer_takes_answers_of_several_lengths(dtype, tmp_path):
+    """Outputs of batches that differ in length are compared, too, where a quantizer looks for sensitive layers."""
+    tagger = Tagger().eval()
+    lowering.lower(tagger, dtype, "onnxruntime", [batch(16, length) for length in (12, 5, 1)], tmp_path, dynamic=LENGTH)
+    answer = lowering.load(tmp_path, "onnxruntime")(batch(3, 7))
+
+    assert answer.shape == (3, 7, 3)
+
+
 @pytest.mark.parametrize("mode", COMPILED)
 def test_a_mode_of_known_sizes_is_infeasible(mode, reader, tmp_path):
     """It would compile again at every length."""

@@ -44,7 +44,8 @@ def answer_of(
     headline = "Keep the untouched model" if is_untouched else f"Take trial {chosen.trial}"
     tested = bool(chosen.test) and (untouched is None or bool(untouched.test))
     tiles = () if untouched is None or is_untouched else _tiles(_numbers(untouched, tested), _numbers(chosen, tested))
-    notes = [_sentence(recommended.reason), _splits(chosen, looks), *map(_sentence, chosen.notes)]
+    doubts = [_sentence(recommended.doubt)] if recommended.doubt else []
+    notes = [_sentence(recommended.reason), _splits(chosen, looks), *doubts, *map(_sentence, chosen.notes)]
     if not is_untouched:
         notes = [*map(_sentence, bill), *notes]
     return Answer(

@@ -12,11 +12,12 @@ from autocut.picks import NamedPick
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The model that most users would take, why, and the other choices with a name."""
+    """The model that most users would take, why, and the other choices with a name; `doubt` is what the test split contradicts."""
 
     point: FrontPoint
     reason: str
     picks: tuple[NamedPick, ...] = ()
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,14 @@ class Comparison:
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return np.concatenate([np.asarray(session.run(None, feed)[0]) for feed in self._feeds])
+        return _joined([np.asarray(session.run(None, feed)[0]) for feed in self._feeds])
+
+
+def _joined(outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Join the outputs of several batches. Where lengths differ, as in answers for each token, every position is a row."""
+    while len({output.shape[1:] for output in outputs}) > 1:
+        outputs = [output.reshape(-1, *output.shape[2:]) for output in outputs]
+    return np.concatenate(outputs)
 
 
 def too_large(layers: int) -> InfeasibleRecipeError:

@@ -15,10 +15,11 @@ from autocut.stages.prune.batch_norm import reestimate_batch_norm
 from autocut.stages.prune.channels import TRACING_ERRORS, kept_width
 from autocut.stages.prune.layers import calls, last_to_run
 from autocut.task.batches import call
+from autocut.task.splits import spread
 from autocut.task.task import evaluation_mode
 
 _ROWS = 512
-"""Of a batch of sequences so many positions count, evenly spaced: all of them would take minutes in a large model."""
+"""Of a batch so many rows count, and each position of a sequence is a row: all of them would take minutes in a large model."""
 _JITTER = 1e-4
 """Weight of directions that the batches do not show, relative to the mean of those that they show."""
 
@@ -69,7 +70,7 @@ class _Moments:
 
     def add(self, rows: Tensor) -> None:
         rows = rows.detach().reshape(-1, rows.shape[-1])
-        rows = rows[:: max(1, len(rows) // _ROWS)].double()
+        rows = rows[spread(len(rows), _ROWS)].double()
         self.count += len(rows)
         self.total += rows.sum(0)
         self.squares += rows.T @ rows
@@ -157,9 +158,9 @@ def _factored(dense: nn.Linear, moments: _Moments, rank: int) -> nn.Sequential:
     if moments.of_inputs:
         mean = weight @ moments.mean + bias
         values, vectors = torch.linalg.eigh(_regular(moments.covariance))
-        spread = weight @ vectors * values.clamp(min=0).sqrt()  # its outer product with itself is the covariance of the outputs
-        axes = torch.linalg.eigh(spread.T @ spread)[1][:, -rank:]
-        components = torch.linalg.qr(spread @ axes)[0]
+        root = weight @ vectors * values.clamp(min=0).sqrt()  # its outer product with itself is the covariance of the outputs
+        axes = torch.linalg.eigh(root.T @ root)[1][:, -rank:]
+        components = torch.linalg.qr(root @ axes)[0]
     else:
         mean = moments.mean
         unseen = weight @ weight.T

@@ -68,6 +68,15 @@ def test_the_answer_names_the_model_what_it_saves_and_the_command(read_study, ht
     assert f"{recommended.point.values['accuracy']:.4f} chose it" in text
 
 
+def test_what_the_test_split_contradicts_stands_beside_the_recommendation(read_study):
+    """The tile of the accuracy shows a larger drop than the reason: a reader is told why."""
+    recommended, _ = recommend(read_study)
+    page = render(read_study, replace(recommended, doubt="the test split cannot rule out more"), version="0.1.0")
+
+    assert "The test split cannot rule out more." in Words(page).text
+    assert "cannot rule out" not in Words(render(read_study, replace(recommended, doubt=None), version="0.1.0")).text
+
+
 def test_the_page_has_the_three_picks_with_their_reasons(read_study, html):
     """Under the answer, for readers who want another one."""
     recommended, _ = recommend(read_study)

@@ -41,6 +41,18 @@ def test_the_directions_of_the_data_are_kept(rows, columns):
     assert (found - wanted).norm() < 0.1 * (plain - wanted).norm()
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(24, 16), (16, 24)])
+def test_every_position_of_a_sequence_counts(rows, columns):
+    """The first position of each sequence, often one that stands for all, lives elsewhere: looked at alone, it loses the others."""
+    model = nn.Sequential(nn.Linear(columns, rows), nn.ReLU(), nn.Linear(rows, 2)).eval()
+    sequences = torch.randn(512, 8, 3) @ torch.randn(3, columns)
+    sequences[:, 0] = torch.randn(512, 3) @ torch.randn(3, columns)
+    data = PruneData(sequences[:2], [(sequences, torch.zeros(512, 8))], functional.mse_loss)
+    found, wanted = pruners["low_rank"](model, 0.2, data).model[0](sequences), model[0](sequences)
+
+    assert (found - wanted).norm() < 0.01 * wanted.norm()
+
+
 def test_a_second_cut_counts_from_the_first_model(tiny_mlp, mlp_inputs):
     """The shapes after two cuts are those of one."""
     twice = cut(cut(tiny_mlp, mlp_inputs, 0.3), mlp_inputs, 0.6, original=tiny_mlp)
