@@ -195,5 +195,6 @@ def _from_click(error: click.ClickException) -> AutocutError:
         example = f"as in: {command.examples[0]}" if isinstance(command, Verb) and command.examples else see
         return InputError(f"{subject(error.param, ctx)} is missing", example)
     if isinstance(error, click.BadParameter) and error.param:
-        return InputError(f"{subject(error.param, ctx)} is wrong: {error.message.rstrip('.')}", see)
+        message = error.message.rstrip(".").replace("integer range", "integer").replace("float range", "number")
+        return InputError(f"{subject(error.param, ctx)} is wrong: {message}", see)
     return InputError(error.format_message().rstrip("."), see)

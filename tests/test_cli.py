@@ -332,6 +332,7 @@ def test_dry_run_reports_the_faults_of_space_and_task_together(searches, room, c
         ("front", "STUDY is missing", "as in: autocut front studies/digits"),
         ("front studies/x --json --csv", "output must be either --json or --csv, got both", "leave one out"),
         ("export studies/x --trial x --to out", "--trial is wrong: 'x' is not a valid integer", "see autocut export --help"),
+        ("explain studies/x x", "TRIAL is wrong: 'x' is not a valid integer\n", "see autocut explain --help"),
     ],
 )
 def test_wrong_use_exits_with_two_and_says_what_to_type(searches, capsys, words, message, hint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,8 @@ def explain(console: Console, study: Path, trial: int, measure: bool, budget: fl
     if explanation.missing:
         console.data("\nNot measured:")
         console.table(["recipe", "why"], [(recipe.describe(), reason) for recipe, reason in explanation.missing.items()])
-        _hint(console, study, trial, measure=measure)
+        if hint := _hint(study, trial, explanation.missing.values(), measure=measure):
+            console.info(hint)
     _print_importance(console, explanation)
     return 0
 
@@ -70,11 +72,12 @@ def _print_importance(console: Console, explanation: Explanation) -> None:
         console.data(importance_sentence(importance))
 
 
-def _hint(console: Console, study: Path, trial: int, *, measure: bool) -> None:
-    if measure:
-        console.info(f"with more time: autocut explain {study} {trial} --budget 1h")
-    else:
-        console.info(f"measure it: autocut explain {study} {trial}")
+def _hint(study: Path, trial: int, reasons: Iterable[str], *, measure: bool) -> str | None:
+    """Return what to type for the steps that were not measured; None where more time does not help, by their reasons."""
+    command = f"autocut explain {study} {trial}"
+    if not measure:
+        return f"measure it: {command}"
+    return f"with more time: {command} --budget 1h" if any("--budget" in reason for reason in reasons) else None
 
 
 def _document(explanation: Explanation) -> ExplainDocument:
