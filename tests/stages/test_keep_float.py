@@ -108,7 +108,7 @@ def test_layers_in_float_are_another_arithmetic_and_another_artifact():
 
 
 def test_a_large_model_is_not_scanned(monkeypatch, tmp_path):
-    """A scan of BERT-base would write and load 74 times 440 MB: layers that are asked for are refused, others are not looked for."""
+    """A scan of BERT-base would write and load 74 times 440 MB: layers that are asked for are refused."""
     monkeypatch.setattr("autocut.stages.compile.onnx_sensitivity._MOST_BYTES_OF_SCAN", 1)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
     calibration = [torch.randn(16, 8)]
