@@ -236,7 +236,9 @@ class SearchState:
                 self.given_up.add(failure.recipe)
         elif failure.outcome != "interrupted":
             self.mark_infeasible(failure.recipe)
-            if failure.outcome != "infeasible" and not failure.reason.startswith(jobs.TASK_FAILED):
+            if failure.outcome == "infeasible":
+                self.switched_off.learn_infeasible(failure.recipe, failure.reason)
+            elif not failure.reason.startswith(jobs.TASK_FAILED):
                 self.switched_off.learn_failure(failure.recipe, failure.reason)
         self.open.pop(failure.recipe, None)
 

@@ -1,6 +1,6 @@
 """Methods that are switched off for a study, because they failed three times for the same reason and never worked.
 
-Only failures count: a recipe that is infeasible says nothing about others with the same method.
+A recipe that is infeasible says nothing about others with the same method, unless the reason says what the method needs.
 """
 
 from __future__ import annotations
@@ -41,6 +41,14 @@ class SwitchedOff:
                 self.methods[method] = reason
                 told = f"{method[0]} {method[1]} failed {_MOST} times and never worked: {reason.partition(chr(10))[0]}"
                 self.news.append(f"switched off for this study: {told}")
+
+    def learn_infeasible(self, recipe: Recipe, reason: str) -> None:
+        """Take in that `recipe` is infeasible. A reason such as "prune.method 'depth' needs two blocks" holds for every setting."""
+        for axis, method in _methods(recipe):
+            choice = axis, method
+            if reason.startswith(f"{axis} {method!r} needs ") and choice not in self._works and choice not in self.methods:
+                self.methods[choice] = reason
+                self.news.append(f"switched off for this study: {reason.partition(chr(10))[0]}")
 
     def covers(self, recipe: Recipe) -> bool:
         """Whether `recipe` needs a method that is switched off."""

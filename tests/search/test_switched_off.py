@@ -72,3 +72,15 @@ def test_a_combination_is_switched_off_though_both_of_its_parts_work():
     assert off.covers(pruned(0.8, lowering=("int8_static", "onnxruntime")))
     assert not off.covers(pruned(0.8, lowering=("int8_static", "eager")))
     assert not off.covers(pruned(0.8, lowering=("fp32", "onnxruntime")))
+
+
+def test_what_a_method_needs_and_the_model_lacks_switches_it_off_at_once():
+    """No ratio gives a model blocks; but a ratio that removes nothing is no fault of the method."""
+    off = begun()
+    off.learn_infeasible(pruned(0.1), "prune.ratio 0.1 removes no channel after rounding")
+    assert not off.covers(pruned(0.5))
+    off.learn_infeasible(pruned(0.5, "depth"), "prune.method 'depth' needs at least two blocks, got 0")
+
+    assert off.covers(pruned(0.9, "depth"))
+    assert not off.covers(pruned(0.9))
+    assert off.take_news() == ["switched off for this study: prune.method 'depth' needs at least two blocks, got 0"]
