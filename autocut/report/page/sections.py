@@ -95,7 +95,7 @@ def what_failed(ended: Iterable[tuple[str, str | None, int]]) -> Section:
         )
         for (state, _), found in ordered
     ]
-    return Section("What failed, and why", (), ("how many", "reason, that of the first"), tuple(rows))
+    return Section("What ended early, and why", (), ("how many", "reason, that of the first"), tuple(rows))
 
 
 def machine(facts: Mapping[str, Any]) -> Section:
