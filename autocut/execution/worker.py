@@ -5,6 +5,7 @@ Every job has a fresh process, so a crash, a leak or a hang cannot reach the nex
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -88,7 +89,9 @@ class _Worker:
 
     def run(self) -> None:
         """Do what the kind of the job asks for."""
-        {"baseline": self.baseline, "price": self.price, "measure": self.measure, "finalize": self.finalize}[self.job.kind]()
+        kinds = {"baseline": self.baseline, "price": self.price, "measure": self.measure, "finalize": self.finalize}
+        with self.pipeline.runner.context.quiet.urgent() if self.job.is_urgent else contextlib.nullcontext():
+            kinds[self.job.kind]()
 
     def baseline(self) -> None:
         """Build or train the untouched model and time it against itself. Without it there is no search."""

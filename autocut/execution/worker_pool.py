@@ -32,6 +32,7 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a call that comes after Ray's end must fail, not start another Ray
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's 15 would let any other program interrupt a timing: jobs are as nice as the search itself
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "10",

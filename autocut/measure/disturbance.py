@@ -19,6 +19,8 @@ from autocut.measurement import LOADED, UNDISTURBED, Interval, Latency
 _ATTEMPTS = 3
 _DISTURBED_WIDTH = 0.1
 """A median whose 95% interval is wider than this, relative to it, was disturbed."""
+_LONG_S = 10.0
+"""A measurement that took this long is repeated only if it was disturbed by more than is usual (`UNDISTURBED`)."""
 _CALM = 0.3
 """Processors that other programs may use on a calm machine."""
 _LOOK_S = 0.2
@@ -28,13 +30,17 @@ _LONGEST_WAIT_S = 2.0
 def measure_reference(measure: Callable[[], Latency], stop: Callable[[], bool] = lambda: False) -> Latency:
     """Measure the untouched model alone until nothing disturbs it, at most three times; return the fastest measurement.
 
-    A measurement was disturbed if the interval of its median is wide (`_DISTURBED_WIDTH`). The reference workload tells less: its
+    A measurement was disturbed if the interval of its median is wide (`_DISTURBED_WIDTH`, for a long one `UNDISTURBED`). The reference workload tells less: its
     calls are short, and a neighbour interrupts long calls first. A disturbance makes a model slower, so the fastest measurement was
     disturbed least. Nothing is repeated once `stop()` is true.
     """
-    found = [measure()]
-    while len(found) < _ATTEMPTS and relative_width(found[-1].p50_ms) > _DISTURBED_WIDTH and not stop():
+    found: list[Latency] = []
+    is_disturbed = True
+    while len(found) < _ATTEMPTS and is_disturbed and not (found and stop()):
+        started = time.perf_counter()
         found.append(measure())
+        is_long = time.perf_counter() - started > _LONG_S
+        is_disturbed = relative_width(found[-1].p50_ms) > (UNDISTURBED - 1 if is_long else _DISTURBED_WIDTH)
     best = min(found, key=lambda latency: latency.p50_ms.value)
     return replace(best, disturbance=best.p50_ms.high / best.p50_ms.low)
 

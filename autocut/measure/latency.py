@@ -33,7 +33,13 @@ from autocut.stages.lowering import Predict
 from autocut.task.batches import Inputs, batch_length
 
 NARROW = 0.02
-"""Slow calls are sampled until the 95% interval of the result is at most this wide, relative to the result."""
+"""Calls are sampled until the 95% interval of the result is at most this wide, relative to the result."""
+_SLOW_ROUND_S = 0.2
+_NARROW_IF_SLOW, _LONGEST_IF_SLOW_S = 0.05, 4.0
+"""... and slow rounds, of `_SLOW_ROUND_S` and more, until it is this wide, or until they have taken this long and are 6. Beside noisy
+neighbours 2% is out of reach: 29 rounds of BERT-base at batch 1 (0.3 s a call) came to 4.5%, and took ten seconds of a search of six
+minutes at each timing. Few models are compared where calls are slow, and what differs from run to run (`_BETWEEN_RUNS`) is as wide.
+"""
 FEWEST_SAMPLES = 6
 """The range of n independent calls holds their true median with a probability of 1 - 2^(1 - n), which is 97% for 6 calls."""
 MOST_SAMPLES = 1000
@@ -46,9 +52,6 @@ _SLOW_CALL_MS = 50.0
 _FEWEST_TO_RESAMPLE = 64
 """The bootstrap of fewer rounds is too sure of itself: of 95% intervals 84% held the truth for 7 rounds, 86% for 16, 96% for 64
 (200 to 400 draws, independent lognormal times). The interval from order statistics held it in 96 to 99% of them for 7 to 30."""
-_SETTLED = 0.15
-"""A timing of slow calls is final if the interval of its result is at most this wide, relative to the result. A second timing would
-have as few rounds, and so an interval as wide: seven rounds of BERT-base at batch 8 (2 s a call, AMD EPYC) gave 11% twice."""
 _RESAMPLED_ROUNDS = 400_000
 _BETWEEN_RUNS = 0.015
 """Half the 95% interval of what differs from run to run, relative to the ratio of two models that are alike."""
@@ -83,7 +86,7 @@ def measure_latency(
 
     Fast calls get more rounds than `samples`, until `min_seconds` are filled, but at most 1,000. If `samples` rounds take more than
     two seconds, rounds go on only until the 95% interval of the speed-up is narrow. Slow calls get at least 6 rounds and
-    no more than fit into `max_seconds`. Preparing inputs, loading and compiling are not timed.
+    no more than fit into `max_seconds`; rounds of more than 0.2 s get no more than fit into 4 s. Preparing inputs, loading and compiling are not timed.
 
     Args:
         candidate: A loaded model that answers with a tensor. On a GPU, a call lasts until its work is done.
@@ -108,6 +111,8 @@ def measure_latency(
     round_s = sum((1 if name in once else 2) * float(np.median(times)) for name, times in warm.items()) / 1e3
     rounds, settled = _rounds(samples, round_s, min_seconds, left_s)
     settled = max(settled, _P90_ROUNDS) if with_p90 and rounds >= _P90_ROUNDS else settled
+    if round_s >= _SLOW_ROUND_S:
+        narrow, left_s = max(narrow, _NARROW_IF_SLOW), min(left_s, _LONGEST_IF_SLOW_S)
     counted = _counted(warm, once)
     before = len(counted["reference"])
 
@@ -122,9 +127,13 @@ def measure_latency(
 
 
 def is_settled(latency: Latency) -> bool:
-    """Whether a final timing would tell no more: the calls are so slow that it would know no p90 either."""
+    """Whether a final timing would tell no more: the calls are so slow that it would know no p90 either.
+
+    It would have as few rounds, and so an interval as wide: seven rounds of BERT-base at batch 8 (2 s a call, AMD EPYC) gave 11%
+    twice, and beside noisy neighbours 15% to 28% at both tries.
+    """
     is_slow = latency.samples < _P90_ROUNDS and latency.p90_ms is None
-    return is_slow and not latency.is_disturbed and relative_width(latency.speedup) <= _SETTLED
+    return is_slow and not latency.is_disturbed
 
 
 def relative_width(interval: Interval) -> float:

@@ -1,11 +1,12 @@
 """A quiet machine for timing: many processes may work together, or one process is alone.
 
-The lock consists of two files under `flock`. The kernel releases it when its holder dies, for any reason. Every process passes the
+The lock consists of three files under `flock`. The kernel releases it when its holder dies, for any reason. Every process passes the
 turnstile first. One that wants to be alone keeps the turnstile while it waits, so later workers queue up behind it. A tight loop of
 workers cannot starve it.
 
     turnstile.lock ... held for a moment by each worker; while waiting and timing by the process that wants to be alone
     quiet.lock ....... held shared by workers, exclusively by the process that is alone
+    urgent.lock ...... held shared by processes whose work is urgent: no other one asks to be alone meanwhile
 
 A process that is forked while a lock is held shares the lock: if the holder is killed, the lock lasts until the fork ends too.
 """
@@ -46,6 +47,7 @@ class QuietLock:
         self._waiting = waiting
         self.folder.mkdir(parents=True, exist_ok=True)
         self._here = threading.local()
+        self._is_urgent = False
 
     @contextlib.contextmanager
     def shared(self, *, stop: Callable[[], bool] | None = None, timeout_s: float | None = None) -> Iterator[None]:
@@ -78,12 +80,25 @@ class QuietLock:
         if self._mode == "shared":
             raise RuntimeError("a thread that holds the shared side cannot ask to be alone: it would wait for itself")
         limit = _WaitLimit("to be alone on this machine", stop, timeout_s)
+        if not self._is_urgent:
+            with self._locked("urgent.lock", fcntl.LOCK_EX, limit):
+                pass  # nobody is urgent now
         with (
             self._locked("turnstile.lock", fcntl.LOCK_EX, limit),
             self._locked("quiet.lock", fcntl.LOCK_EX, limit),
             self._holding("exclusive"),
         ):
             yield
+
+    @contextlib.contextmanager
+    def urgent(self) -> Iterator[None]:
+        """Let no other process be alone before this one's work is done. One that is alone already, or waits for that, goes first."""
+        with self._locked("urgent.lock", fcntl.LOCK_SH, _WaitLimit("to be urgent", None, None)):
+            self._is_urgent = True
+            try:
+                yield
+            finally:
+                self._is_urgent = False
 
     @property
     def _mode(self) -> str | None:

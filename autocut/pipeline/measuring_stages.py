@@ -116,12 +116,14 @@ class Timing:
     def time_untouched(self, folder: Path) -> Cost:
         """Time the untouched model by itself, so its speed-up is 1; its size is that of its exported form in `folder`."""
         context = self.runner.context
+        with self.runner.working():
+            sizes = _sizes(folder)
         with self.runner.alone():
             latencies = tuple(
                 measure_reference(partial(self._latency, self.untouched, None, size, SAMPLES), context.stop)
                 for size in context.task.serving_batch_sizes
             )
-        return self._cost(latencies, folder, 0.0)
+        return self._cost(latencies, sizes, 0.0)
 
     def time_artifact(
         self, folder: Path, mode: str, references: Sequence[Latency], samples: int | None, check: Callable[[Predict], None]
@@ -139,6 +141,7 @@ class Timing:
             candidate(first)
             cold_start_ms = (time.perf_counter() - started) * 1e3
             check(candidate)
+            sizes = _sizes(folder)
         with self.runner.alone():
             latencies = tuple(
                 measure_undisturbed(
@@ -146,13 +149,16 @@ class Timing:
                 )
                 for reference in references
             )
-        return self._cost(latencies, folder, cold_start_ms)
+        return self._cost(latencies, sizes, cold_start_ms)
 
     def _latency(self, model: Predict, baseline: Predict | None, batch_size: int, samples: int | None) -> Latency:
         inputs = self.runner.context.samples.serving_inputs(batch_size)
         return measure_latency(model, baseline, inputs, samples=samples or SAMPLES, with_p90=samples is not None)
 
-    def _cost(self, latencies: tuple[Latency, ...], folder: Path, cold_start_ms: float) -> Cost:
-        with self.runner.working():  # compressing takes seconds
-            size, compressed = size_bytes(folder), compressed_size_bytes(folder)
-        return Cost(latencies, size, compressed, self.runner.context.threads, cold_start_ms, machine_fingerprint())
+    def _cost(self, latencies: tuple[Latency, ...], sizes: tuple[int, int], cold_start_ms: float) -> Cost:
+        return Cost(latencies, *sizes, self.runner.context.threads, cold_start_ms, machine_fingerprint())
+
+
+def _sizes(folder: Path) -> tuple[int, int]:
+    """Bytes as stored and compressed. Compressing takes seconds: done after the timing, it would wait for the next one's end."""
+    return size_bytes(folder), compressed_size_bytes(folder)

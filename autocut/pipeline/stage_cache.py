@@ -42,6 +42,8 @@ _SIGNATURE = "signature"
 _EVICTING_SHARE = 0.02
 """The share of time spent on looking for what to evict. Between two looks the cache may grow beyond its limit."""
 _LONGEST_PAUSE_S = 60.0
+_LITTLE_WORK_BYTES, _FEW_ENTRIES = 2**20, 300
+"""Reading this much, or listing this many entries, takes a millisecond or two: it disturbs nobody's timing."""
 
 
 _FileStates = tuple[tuple[int, int, int], ...]
@@ -97,7 +99,10 @@ class StageCache:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def gated(self, gate: Callable[[], AbstractContextManager[object]]) -> StageCache:
-        """Return the same cache, which enters `gate()` for work that takes a processor: checksums and eviction."""
+        """Return the same cache, which enters `gate()` for work that takes a processor: checksums and eviction.
+
+        What takes milliseconds goes on without it. Where other processes time one after the other, entering may take a minute.
+        """
         cache = copy.copy(self)
         cache._gate = gate
         return cache
@@ -154,7 +159,7 @@ class StageCache:
                 started = clock()
                 facts = dict(make(building / _OUTPUT) or {})
                 seconds = clock() - started
-                with self._gate():
+                with self._gate() if _bytes_in(building) > _LITTLE_WORK_BYTES else contextlib.nullcontext():
                     self._publish(building, key, stage, method, seconds, facts)
             except Exception as error:
                 # Libraries and compilers turn a full disk into errors of their own, for which the recipe would get the blame.
@@ -200,7 +205,8 @@ class StageCache:
         now = time.time()
         if now < due <= now + _LONGEST_PAUSE_S:
             return
-        with self._gate():
+        has_many = sum(1 for _ in (self.folder / "entries").iterdir()) > _FEW_ENTRIES
+        with self._gate() if has_many else contextlib.nullcontext():
             started = time.perf_counter()
             self.evict()
             pause_s = min(_LONGEST_PAUSE_S, (time.perf_counter() - started) / _EVICTING_SHARE)
@@ -251,7 +257,7 @@ class StageCache:
         state = tuple(_file_state(output / name) for name in digests)
         if self._whole.get(key) == state:
             return True
-        with self._gate():
+        with self._gate() if _bytes_in(output) > _LITTLE_WORK_BYTES else contextlib.nullcontext():
             whole = all(_checksum(output / name) == digest for name, digest in digests.items())
         if whole:
             self._whole[key] = state
@@ -272,8 +278,8 @@ class StageCache:
         entries = []
         for path in (*(self.folder / "entries").iterdir(), *(self.folder / "checkpoints").glob("*.pt")):
             with contextlib.suppress(OSError):
-                files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-                entries.append((_last_use(path), sum(file.stat().st_size for file in files), path))
+                size = path.stat().st_size if path.is_file() else _bytes_in(path)
+                entries.append((_last_use(path), size, path))
         return entries
 
     @contextlib.contextmanager
@@ -297,6 +303,10 @@ class StageCache:
                 yield False
             else:
                 yield True
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _last_use(path: Path) -> float:

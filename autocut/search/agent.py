@@ -110,7 +110,7 @@ class Agent:
             self._postponed.clear()
         if not self._finalizing:
             if self.budget.search_left() > self.state.planner.process_s():
-                if job := self._rehearsal() or self._search():
+                if job := self._rehearsal() or self._score_untouched() or self._search():
                     return job
                 if not (self._goes_on and finalists.is_anything_waiting(self.state, self.store)):
                     # What is running may make another recipe worth running, and the sampler may have another idea.
@@ -213,6 +213,12 @@ class Agent:
         self.state.is_rehearsed = bool(points) or not waits
         return self._finalize(points) if points else None
 
+    def _score_untouched(self) -> Job | None:
+        """Of a slow model: score the untouched one on the test split while the first lowering is made. Each bundle needs that."""
+        first = self.state.phase is Phase.BASELINES and self.state.runs(Purpose.QUICK_LOWERINGS)
+        points = finalists.untouched_alone(self.state, self.store) if first else {}
+        return self._finalize(points) if points else None
+
     def _finalize_meanwhile(self) -> Job | None:
         """A finalization for a worker that would wait for others.
 
@@ -266,6 +272,7 @@ class Agent:
             patience_s=patience_s,
             may_skip=planned.may_skip,
             floors=self.stopping_rule(self.state, planned.recipes) if may_stop else {},
+            is_urgent=kind is JobKind.FINALIZE and finalists.is_urgent(self.state, planned.recipes),
             untouched_epochs=self.state.untouched_epochs,
             scoring=self.state.scoring,
             max_drop=self.state.allowed_drop,

@@ -6,13 +6,13 @@ Points are trial numbers by recipe, the most important first.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from autocut.budget import Budget
 from autocut.front import FrontPoint, hypervolume_contributions, non_dominated
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import Purpose
-from autocut.search.state import SearchState
+from autocut.search.state import RunningJob, SearchState
 from autocut.search.trial_store import TrialStore
 from autocut.search.volume import Volume
 
@@ -48,7 +48,7 @@ def is_time_to_rehearse(state: SearchState, budget: Budget) -> bool:
     order: its first good lowering is finalized at once.
     """
     if is_slow(state):
-        is_due = not state.verified and not state.runs(Purpose.FINALIZATION)
+        is_due = not state.verified and not any(_is_of_bundles(running) for running in state.running.values())
         return is_due and budget.left() > _PATIENCE * state.planner.finalize_s()
     least_s = _REHEARSAL_PATIENCE * state.planner.finalize_s()
     may_wait = budget.search_left() > _REHEARSAL_MARGIN * least_s
@@ -65,13 +65,27 @@ def rehearsal(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
     """Return the point to finalize early; empty before there is one.
 
     It would probably be finalized at the end anyway, for users who accept no loss of accuracy. Of a slow model it is the cheapest
-    good point. The untouched model follows it in the same process, which has its scores and its cost by then.
+    good point. Unless that is done already, the untouched model follows it in the same process, which has its scores by then.
     """
     slow = is_slow(state)
     points = good_points(state, store) if slow else cheapest_exact(store)
     waiting = _waiting(state, {recipe: trial for recipe, trial in points.items() if recipe != UNTOUCHED})
     first = dict(list(waiting.items())[:1])
     return first | _waiting(state, _untouched(store)) if first and slow else first
+
+
+def untouched_alone(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
+    """Return the untouched model's point, if it is a slow one and nothing was finalized yet.
+
+    Its scores on the test split are a part of every finalization. A worker that is free early makes them for the first bundle.
+    """
+    is_first = is_slow(state) and not state.finalized and not state.runs(Purpose.FINALIZATION)
+    return _waiting(state, _untouched(store)) if is_first else {}
+
+
+def is_urgent(state: SearchState, recipes: Collection[Recipe]) -> bool:
+    """Whether finalizing `recipes` gives the first bundle of a slow model. Timings of other workers would double what it takes."""
+    return is_slow(state) and not state.verified and _gives_bundles(recipes)
 
 
 def good_points(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
@@ -142,7 +156,7 @@ def finalists(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
 
     The untouched model; the front by validation numbers, by how much of it would be lost without each point; and the untouched
     weights in the cheapest form that computes the same, for users who accept no loss of accuracy. Of a slow model few points are
-    finalized at all: its good points come first, and the untouched model, which gives no bundle, last and never alone.
+    finalized at all: its good points come first, and the untouched model, which gives no bundle, last.
     """
     ranked = {point.recipe: point.trial for point in _by_contribution(store.front(), state, store)[:MOST]}
     untouched = _untouched(store)
@@ -173,6 +187,14 @@ def cheapest_exact(store: TrialStore) -> dict[Recipe, int]:
     ]
     cheapest = min(exact, key=lambda point: point.values["usd_per_million"], default=None)
     return {} if cheapest is None else {cheapest.recipe: cheapest.trial}
+
+
+def _is_of_bundles(running: RunningJob) -> bool:
+    return running.purpose is Purpose.FINALIZATION and _gives_bundles(running.job.recipes)
+
+
+def _gives_bundles(recipes: Collection[Recipe]) -> bool:
+    return set(recipes) != {UNTOUCHED}
 
 
 def _is_good(point: FrontPoint, untouched: float) -> bool:

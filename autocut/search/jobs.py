@@ -91,6 +91,7 @@ class Job:
     """By prefix, the metric after each epoch before the last that its training needs to go on."""
     untouched_epochs: int | None = None  # that the untouched model of this study is trained for; None: as many as the task says
     scoring: ScoringPlan | None = None  # None: scoring is fast, or the study is older than the plan
+    is_urgent: bool = False  # no other worker times a model before this one is done
     max_drop: float | None = None
     """What a point may lose of the metric, in its unit, against the untouched model; None: no limit, or not known yet. Slow scoring
     of a model that surely loses more may end early."""

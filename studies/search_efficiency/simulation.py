@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from autocut.front import FrontPoint, non_dominated
 from autocut.measurement import Measured, Rung
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import (
     BaselineReady,
     Event,
@@ -247,9 +247,9 @@ class Simulation:
         return None
 
     def _finalizing(self, recipe: Recipe) -> Iterator[_Step]:
-        yield _Step(
-            self.world.finalize_s, RecipeFinalized(recipe, self.world.measured(recipe).measurement, "bundle", "0" * 64, None)
-        )
+        bundle = (None, None) if recipe == UNTOUCHED else ("bundle", "0" * 64)
+        finalized = RecipeFinalized(recipe, self.world.measured(recipe).measurement, *bundle, None)
+        yield _Step(self.world.finalize_s, finalized)
 
     def _measuring(self, job: Job, recipe: Recipe) -> Iterator[_Step]:
         if job.kind == JobKind.BASELINE:

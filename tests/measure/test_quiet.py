@@ -64,6 +64,22 @@ def test_workers_share_the_lock(start, lock):
         pass
 
 
+def test_while_one_is_urgent_the_others_work_but_do_not_time(start, lock):
+    """Its own work goes on between their timings, which would each take longer than it."""
+    start(HOLD.format(side="urgent"))
+    with lock.shared(timeout_s=5.0):
+        pass
+    with pytest.raises(DeadlineError), lock.exclusive(timeout_s=0.1):
+        pytest.fail("it was let in")
+
+
+def test_who_is_urgent_may_be_alone(start, lock):
+    """Two urgent ones take turns as any others."""
+    start(HOLD.format(side="urgent"))
+    with lock.urgent(), lock.exclusive(timeout_s=5.0):
+        pass
+
+
 @pytest.mark.parametrize("side", ["shared", "exclusive"])
 def test_a_killed_holder_lets_go(start, lock, side):
     """After kill -9 there is no stale lock: the kernel releases it."""

@@ -39,10 +39,10 @@ class Slow(MadeUp):
 
 @pytest.fixture
 def slow(start):
-    """Begin a search of that world: `slow(budget_s)`."""
+    """Begin a search of that world: `slow(budget_s)`, with two workers or as many as are given."""
 
-    def make(budget_s):
-        machine = start(budget_s=budget_s, workers=2, space_name="deploy-only")
+    def make(budget_s, workers=2):
+        machine = start(budget_s=budget_s, workers=workers, space_name="deploy-only")
         machine.world = Slow()
         return machine
 
@@ -55,12 +55,12 @@ def test_a_good_lowering_is_finalized_before_the_others_are_measured(slow, budge
     machine = slow(budget_s)
     machine.run()
 
-    kinds = [job.kind for job in machine.jobs]
-    measured_before = kinds[: kinds.index(JobKind.FINALIZE)].count(JobKind.MEASURE)
-    first = next(recipe for what, recipe in machine.log if what == "finalize")
+    first = next(job for job in machine.jobs if job.kind == JobKind.FINALIZE and job.recipes != (UNTOUCHED,))
+    measured_before = [job.kind for job in machine.jobs[: machine.jobs.index(first)]].count(JobKind.MEASURE)
     assert measured_before <= 3
-    assert first.prefix == UNTOUCHED
-    assert first != UNTOUCHED
+    assert first.recipes[0].prefix == UNTOUCHED
+    assert first.is_urgent
+    assert [job for job in machine.jobs if job.is_urgent] == [first]  # from then on there is something to deploy
     assert machine.searcher.budget.spent() <= budget_s + 1
 
 
@@ -70,6 +70,7 @@ def test_each_lowering_of_a_slow_model_is_a_job_of_its_own(slow):
     machine.run(most_jobs=4)
 
     assert [len(job.recipes) for job in machine.jobs] == [1, 1, 1, 1]
+    assert [job.kind for job in machine.jobs].count(JobKind.MEASURE) == 2
 
 
 def test_a_slow_model_is_no_reason_to_leave_its_lowerings_out(slow):
@@ -83,9 +84,19 @@ def test_a_slow_model_is_no_reason_to_leave_its_lowerings_out(slow):
     assert is_cheap(state, ("int8_static", "onnxruntime"))
 
 
-def test_the_untouched_model_follows_the_first_point_in_its_process(slow):
-    """It gives no bundle; by then its scores on the test split are there, because the point was compared with them."""
+def test_the_second_worker_scores_the_untouched_model_on_the_test_split(slow):
+    """Every bundle is compared with it, and the first one must not wait for that; other lowerings come after it."""
     machine = slow(900.0)
+    machine.run(most_jobs=3)
+    _, first, beside = machine.jobs
+
+    assert first.kind == JobKind.MEASURE
+    assert (beside.kind, beside.recipes, beside.is_urgent) == (JobKind.FINALIZE, (UNTOUCHED,), False)
+
+
+def test_a_single_worker_scores_the_untouched_model_after_its_first_point(slow):
+    """By then its scores on the test split are there, because the point was compared with them."""
+    machine = slow(900.0, workers=1)
     machine.run()
     first = next(job for job in machine.jobs if job.kind == JobKind.FINALIZE)
 
@@ -96,8 +107,8 @@ def test_the_untouched_model_follows_the_first_point_in_its_process(slow):
 def test_two_workers_take_lowerings_that_do_not_wait_for_one_another(slow):
     """A narrower dtype that needs no conversion, and the first of those that share one; each of them before the same dtype."""
     machine = slow(900.0)
-    machine.run(most_jobs=3)
-    first, second = (job.recipes[0].lowering for job in machine.jobs[1:])
+    machine.run(most_jobs=4)
+    first, second = (job.recipes[0].lowering for job in machine.jobs[1:] if job.kind == JobKind.MEASURE)
 
     assert first == ("bf16", "eager")
     assert second == ("int8_static", "onnxruntime")
@@ -169,9 +180,10 @@ def test_the_first_lowering_is_the_quickest_that_is_worth_having(slow):
     settings = machine.searcher.state.settings
     guesses = dict.fromkeys(settings.graphs, 1.1) | {("bf16", "eager"): 1.6, ("int8_static", "onnxruntime"): 40.0}
     machine.searcher.state.settings = replace(settings, guesses=guesses)
-    machine.run(most_jobs=3)
+    machine.run(most_jobs=4)
+    measured = [job.recipes[0].lowering for job in machine.jobs[1:] if job.kind == JobKind.MEASURE]
 
-    assert [job.recipes[0].lowering for job in machine.jobs[1:]] == [("bf16", "eager"), ("int8_static", "onnxruntime")]
+    assert measured == [("bf16", "eager"), ("int8_static", "onnxruntime")]
 
 
 def test_a_worker_without_work_finalizes_what_waits(slow):
