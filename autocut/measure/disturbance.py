@@ -30,9 +30,9 @@ _LONGEST_WAIT_S = 2.0
 def measure_reference(measure: Callable[[], Latency], stop: Callable[[], bool] = lambda: False) -> Latency:
     """Measure the untouched model alone until nothing disturbs it, at most three times; return the fastest measurement.
 
-    A measurement was disturbed if the interval of its median is wide (`_DISTURBED_WIDTH`, for a long one `UNDISTURBED`). The reference workload tells less: its
-    calls are short, and a neighbour interrupts long calls first. A disturbance makes a model slower, so the fastest measurement was
-    disturbed least. Nothing is repeated once `stop()` is true.
+    A measurement was disturbed if the interval of its median is wide (`_DISTURBED_WIDTH`, for a long one `UNDISTURBED`). The
+    reference workload tells less: its calls are short, and a neighbour interrupts long calls first. A disturbance makes a model
+    slower, so the fastest measurement was disturbed least. Nothing is repeated once `stop()` is true.
     """
     found: list[Latency] = []
     is_disturbed = True

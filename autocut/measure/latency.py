@@ -36,10 +36,11 @@ NARROW = 0.02
 """Calls are sampled until the 95% interval of the result is at most this wide, relative to the result."""
 _SLOW_ROUND_S = 0.2
 _NARROW_IF_SLOW, _LONGEST_IF_SLOW_S = 0.05, 4.0
-"""... and slow rounds, of `_SLOW_ROUND_S` and more, until it is this wide, or until they have taken this long and are 6. Beside noisy
-neighbours 2% is out of reach: 29 rounds of BERT-base at batch 1 (0.3 s a call) came to 4.5%, and took ten seconds of a search of six
-minutes at each timing. Few models are compared where calls are slow, and what differs from run to run (`_BETWEEN_RUNS`) is as wide.
-"""
+"""... and slow rounds, of `_SLOW_ROUND_S` and more, until it is this wide, or until they have taken this long and are 6.
+
+Beside noisy neighbours 2% is out of reach: 29 rounds of BERT-base at batch 1 (0.3 s a call) came to 4.5%, and took ten seconds of a
+search of six minutes at each timing. Few models are compared where calls are slow, and what differs from run to run
+(`_BETWEEN_RUNS`) is as wide."""
 FEWEST_SAMPLES = 6
 """The range of n independent calls holds their true median with a probability of 1 - 2^(1 - n), which is 97% for 6 calls."""
 MOST_SAMPLES = 1000
@@ -86,7 +87,8 @@ def measure_latency(
 
     Fast calls get more rounds than `samples`, until `min_seconds` are filled, but at most 1,000. If `samples` rounds take more than
     two seconds, rounds go on only until the 95% interval of the speed-up is narrow. Slow calls get at least 6 rounds and
-    no more than fit into `max_seconds`; rounds of more than 0.2 s get no more than fit into 4 s. Preparing inputs, loading and compiling are not timed.
+    no more than fit into `max_seconds`; rounds of more than 0.2 s get no more than fit into 4 s. Preparing inputs, loading and
+    compiling are not timed.
 
     Args:
         candidate: A loaded model that answers with a tensor. On a GPU, a call lasts until its work is done.

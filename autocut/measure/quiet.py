@@ -1,6 +1,6 @@
 """A quiet machine for timing: many processes may work together, or one process is alone.
 
-The lock consists of three files under `flock`. The kernel releases it when its holder dies, for any reason. Every process passes the
+The lock consists of files under `flock`. The kernel releases it when its holder dies, for any reason. Every process passes the
 turnstile first. One that wants to be alone keeps the turnstile while it waits, so later workers queue up behind it. A tight loop of
 workers cannot starve it.
 
@@ -92,7 +92,7 @@ class QuietLock:
 
     @contextlib.contextmanager
     def urgent(self) -> Iterator[None]:
-        """Let no other process be alone before this one's work is done. One that is alone already, or waits for that, goes first."""
+        """Let no other process be alone before this one's work is done. Who is alone already, or waits for that, goes first."""
         with self._locked("urgent.lock", fcntl.LOCK_SH, _WaitLimit("to be urgent", None, None)):
             self._is_urgent = True
             try:
