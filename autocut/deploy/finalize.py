@@ -63,7 +63,7 @@ _TIMING_S = 2.5
 even these take seconds, `measure_latency` stops as soon as the interval is narrow, and p90 may stay unknown."""
 _MAX_TEST_BYTES = 256 * 2**20
 """Of a larger test split, the verifying process gets the first examples."""
-_REPLAY_S = 10.0
+_REPLAY_S = 6.0
 """Seconds of the verifier's replay, by the claimed latency: it is alone on the machine. A slow model replays a sample."""
 _FEWEST_EXAMPLES = 16
 """A bundle keeps this many examples, however slow its model is."""

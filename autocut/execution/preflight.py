@@ -51,8 +51,8 @@ class LoweringProbe:
     """A pair of dtype and compile mode.
 
     `reason` says why it cannot run here (None: it can). `graph` names what its accuracy depends on. `seconds` is the expected time
-    until it runs, and `speedup` a guess of what it brings, as long as nothing was measured. `keeps_float`: its most
-    sensitive layers may stay float.
+    until it runs, or `seconds_per_100mb` of the untouched model's weights where that is more and known, and `speedup` a guess of
+    what it brings, as long as nothing was measured. `keeps_float`: its most sensitive layers may stay float.
     """
 
     reason: str | None
@@ -60,6 +60,7 @@ class LoweringProbe:
     seconds: float
     speedup: float = 1.0
     keeps_float: bool = False
+    seconds_per_100mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def with_kept_layers(found: Preflight, space: Space) -> Preflight:
         for (name, mode), made in found.lowerings.items():
             if count and name == dtype and made.keeps_float:
                 graph = f"{made.graph}, {count} layers in float" if made.graph else ""
-                kept[spelled, mode] = replace(made, graph=graph, speedup=1 + _KEPT_GAIN * (made.speedup - 1))
+                speedup = 1 + _KEPT_GAIN * (made.speedup - 1)
+                kept[spelled, mode] = replace(made, graph=graph, speedup=speedup, seconds_per_100mb=None)
     return replace(found, lowerings={**found.lowerings, **kept})
 
 
@@ -174,7 +176,8 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *
         graph = "" if reason else lowering.numerics(dtype, mode)
         speedup = lowering.guessed_speedup(dtype, mode, has_convolutions=convolves)
         keeps_float = lowering.keeps_float(dtype, mode)
-        lowerings[dtype, mode] = LoweringProbe(reason, graph, modes.method(mode).options.seconds, speedup, keeps_float)
+        seconds, of_large = modes.method(mode).options.seconds, lowering.seconds_per_100mb(dtype, mode)
+        lowerings[dtype, mode] = LoweringProbe(reason, graph, seconds, speedup, keeps_float, of_large)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
     facts = _describe(task, begun)
     return Preflight(known_methods(), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries())

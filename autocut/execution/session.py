@@ -148,7 +148,8 @@ class _Search:
         self.timesheet = Timesheet(config.workers, budget.started)
         settings = replace(settings, user_recipes=(*self.store.close_interrupted(), *settings.user_recipes))
         expected_s = {lowering: made.seconds for lowering, made in found.lowerings.items()}
-        state = SearchState(settings, Planner(found.task.train_samples, expected_s))
+        of_large = {one: made.seconds_per_100mb for one, made in found.lowerings.items() if made.seconds_per_100mb is not None}
+        state = SearchState(settings, Planner(found.task.train_samples, expected_s, of_large))
         recall(study, state, proposer)
         memory = None if config.ray_address else MachineMemory()  # a cluster's jobs run on other machines too
         self.agent = Agent(state=state, store=self.store, proposer=proposer, budget=budget, memory=memory)

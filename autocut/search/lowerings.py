@@ -23,7 +23,7 @@ _CHEAP_S = 12.0
 """A lowering of at most this many seconds is tried before its result on the untouched model is known."""
 _GUESS_OF_DTYPE, _GUESS_OF_MODE = 2.0, 1.1
 """The speed-up that is guessed of a lowering in another dtype, or in another mode alone, where the methods guess none."""
-_WORTH_IT = 1.3
+_WORTH_IT = 1.5
 """A guessed speed-up for which a person would deploy a model."""
 _SECOND_BEST = 1.1
 """A prefix does not get a lowering that costs this many times as much as another one of the same dtype..."""

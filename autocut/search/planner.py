@@ -13,11 +13,12 @@ import math
 import statistics
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from autocut.measurement import Cost
-from autocut.recipe import UNTOUCHED, Recipe
+from autocut.recipe import UNTOUCHED, Lowering, Recipe
 from autocut.search.jobs import ModelLoaded, StageRan
 
 PROCESS_S = 6.0
@@ -46,10 +47,11 @@ _OF_UNTOUCHED = 0.5
 _VERIFIED_TIMING = 0.5
 """A slow point is timed when it is verified: alone, which takes this share of a timing in turns with the untouched model. Where the
 calls are so slow that a final timing would tell no more (see `measure.latency.is_settled`), that is all."""
-_REPLAY_S = 10.0
+_REPLAY_S = 6.0
 """Seconds of a slow point's replay when it is verified."""
 _SMALL_BYTES = 55e6
-"""Up to this size of the untouched model, exporting and compiling take what is registered; from then on, as much more."""
+"""Up to this size of the untouched model, exporting and compiling take what is registered. From then on, as much more, unless it is
+known how that grows with the size."""
 _COPIES = 8
 """Copies of the weights that a job may hold: two models, gradients, two moments of an optimizer, graph, artifact, its session."""
 _SLOW_S = 10.0
@@ -59,11 +61,23 @@ _REMEMBERED = 25
 
 
 class Planner:
-    """Predicts seconds of stages and jobs from what stages of this study took."""
+    """Predicts seconds of stages and jobs from what stages of this study took.
 
-    def __init__(self, train_samples: int, compile_seconds: Mapping[tuple[str, str], float]) -> None:
+    Args:
+        train_samples: Examples of the training split.
+        compile_seconds: Registered seconds of each lowering of a small model.
+        per_100mb: Seconds for each 100 MB of a larger model's weights, for the lowerings of which they are known.
+    """
+
+    def __init__(
+        self,
+        train_samples: int,
+        compile_seconds: Mapping[Lowering, float],
+        per_100mb: Mapping[Lowering, float] = MappingProxyType({}),
+    ) -> None:
         self._train_samples = train_samples
         self._priors = dict(compile_seconds)
+        self._per_100mb = dict(per_100mb)
         self._by_method = defaultdict[tuple[str, str], _Recent](_Recent)
         self._by_mode = defaultdict[tuple[str, str], _Recent](_Recent)
         self._by_stage = defaultdict[str, _Recent](_Recent)
@@ -159,7 +173,10 @@ class Planner:
         return lower_s + (0.0 if is_converted else convert_s)
 
     def _prior_s(self, pair: tuple[str, str]) -> float:
-        return self._size_factor * self._priors.get(pair, _LOWER_S)
+        registered = self._priors.get(pair, _LOWER_S)
+        if pair in self._per_100mb:
+            return max(registered, self._per_100mb[pair] * self._model_bytes / 100e6)
+        return self._size_factor * registered
 
     def lowering_s(self, pair: tuple[str, str], cost_is_known: bool = False, is_converted: bool = False) -> float:
         """Seconds for one more lowering of a prefix: lower it, load and score it, and time it where its structure is new.

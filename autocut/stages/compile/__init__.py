@@ -60,9 +60,13 @@ class CompileJob:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnQuantizerOptions(MethodOptions):
-    """What a quantizer of a mode's own says. `keeps_float`: its function takes `keep_float`, as a dtype's may."""
+    """What a quantizer of a mode's own says.
+
+    `keeps_float`: its function takes `keep_float`, as a dtype's may. `seconds_per_100mb`: as a dtype's.
+    """
 
     keeps_float: bool = False
+    seconds_per_100mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class ModeOptions(MethodOptions):
             uses the inputs, and leaves the result in `output`.
         runs_with: Importable modules that run the artifact, besides torch; a bundle names their versions.
         seconds: What the mode takes until it runs, on one core, as long as nothing was measured.
+        seconds_per_100mb: What it takes for each 100 MB of float32 weights, without the dtype's own work; None: not known.
         speedup: First guess of the speed-up over eager, in the same dtype.
         infeasible: Reason why the mode cannot run the dtype on this machine, or None. It is cheap and compiles nothing.
         numerics: Name of the dtype's arithmetic where it is not that of the dtype's own quantizer. Pairs of one name share one
@@ -120,6 +125,7 @@ class ModeOptions(MethodOptions):
     run_lines: Callable[[ExampleCall], str]
     runs_with: tuple[str, ...] = ()
     seconds: float = 30.0
+    seconds_per_100mb: float | None = None
     speedup: float = 1.0
     infeasible: Callable[[str], str | None] = _nothing
     numerics: Callable[[str], str | None] = _nothing

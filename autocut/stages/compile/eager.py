@@ -41,7 +41,9 @@ def load_eager(folder: Path, signature: Signature, threads: int) -> Run:  # noqa
     return run
 
 
-@modes.register("eager", load=load_eager, files=GRAPH_FILE, run_lines=graph_lines, seconds=1, takes_any_threads=True)
+@modes.register(
+    "eager", load=load_eager, files=GRAPH_FILE, run_lines=graph_lines, seconds=1, seconds_per_100mb=0.1, takes_any_threads=True
+)
 def compile_eager(job: CompileJob, folder: Path) -> Signature:
     """Keep the graph as it is; torch runs one operator after the other."""
     keep_graph(job, folder)

@@ -13,7 +13,7 @@ from autocut.stages.compile.onnxruntime import Feed, onnx_quantizers, prepare, r
 _PRODUCTS = ("MatMul", "Gemm")
 
 
-@onnx_quantizers.register("int8_dynamic", version=2, keeps_float=True)
+@onnx_quantizers.register("int8_dynamic", version=2, keeps_float=True, seconds_per_100mb=3.5)
 def quantize_dynamic(source: Path, target: Path, feeds: Sequence[Feed], keep_float: int = 0) -> None:
     """Int8 weights per output channel and activations quantized while running, in matrix products only.
 

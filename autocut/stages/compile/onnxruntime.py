@@ -139,6 +139,7 @@ def convert_to_onnx(graph: Path, folder: Path) -> None:
     runs_with=("onnxruntime",),
     takes_any_threads=True,
     seconds=4,
+    seconds_per_100mb=4.0,
     speedup=1.2,
     infeasible=_infeasible,
     numerics=_numerics,
@@ -160,7 +161,7 @@ def compile_onnxruntime(job: CompileJob, folder: Path) -> Signature:
     return job.signature
 
 
-@onnx_quantizers.register("fp32")
+@onnx_quantizers.register("fp32", seconds_per_100mb=0.2)
 def keep_float(source: Path, target: Path, feeds: Sequence[Feed]) -> None:  # noqa: ARG001
     """Keep every number as it is."""
     shutil.move(source, target)

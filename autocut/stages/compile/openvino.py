@@ -163,6 +163,7 @@ def convert_to_openvino(graph: Path, folder: Path) -> None:
     run_lines=_run_lines,
     runs_with=("openvino",),
     seconds=5,
+    seconds_per_100mb=2.3,
     speedup=1.3,
     infeasible=_infeasible,
     numerics=_numerics,
@@ -187,25 +188,25 @@ def compile_openvino(job: CompileJob, folder: Path) -> Signature:
     return job.signature
 
 
-@openvino_quantizers.register("fp32", properties=_FLOAT)
+@openvino_quantizers.register("fp32", properties=_FLOAT, seconds_per_100mb=0.1)
 def keep_float(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
     """Keep every number as it is, and compute in float32."""
     return model
 
 
-@openvino_quantizers.register("bf16", properties={"INFERENCE_PRECISION_HINT": "bf16"}, capability="BF16")
+@openvino_quantizers.register("bf16", properties={"INFERENCE_PRECISION_HINT": "bf16"}, capability="BF16", seconds_per_100mb=0.1)
 def compute_in_bf16(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
     """Compute in bf16. Inputs, outputs and the stored weights stay float32, so the file is no smaller."""
     return model
 
 
-@openvino_quantizers.register("fp16", properties={"INFERENCE_PRECISION_HINT": "f16"}, capability="FP16")
+@openvino_quantizers.register("fp16", properties={"INFERENCE_PRECISION_HINT": "f16"}, capability="FP16", seconds_per_100mb=0.1)
 def compute_in_fp16(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
     """Compute in fp16. Inputs, outputs and the stored weights stay float32, so the file is no smaller."""
     return model
 
 
-@openvino_quantizers.register("int8_static", properties=_FLOAT, capability="INT8")
+@openvino_quantizers.register("int8_static", properties=_FLOAT, capability="INT8", seconds_per_100mb=18.0)
 def quantize_static(model: Model, feeds: Sequence[Arrays]) -> Model:
     """Int8 weights and activations scaled by calibration data; attention gets nncf's scheme for transformers.
 
@@ -220,13 +221,13 @@ def quantize_static(model: Model, feeds: Sequence[Arrays]) -> Model:
         )  # fmt: skip
 
 
-@openvino_quantizers.register("int8_dynamic", properties={**_FLOAT, _GROUP: 32}, capability="INT8")
+@openvino_quantizers.register("int8_dynamic", properties={**_FLOAT, _GROUP: 32}, capability="INT8", seconds_per_100mb=1.8)
 def quantize_dynamic(model: Model, feeds: Sequence[Arrays]) -> Model:
     """Int8 weights per output channel; activations are quantized while running, in groups of 32."""
     return quantize_weights(model, feeds)
 
 
-@openvino_quantizers.register("int8_weight_only", properties={**_FLOAT, _GROUP: 0})
+@openvino_quantizers.register("int8_weight_only", properties={**_FLOAT, _GROUP: 0}, seconds_per_100mb=1.8)
 def quantize_weights(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
     """Int8 weights per output channel; activations stay float32."""
     with _nncf() as nncf:

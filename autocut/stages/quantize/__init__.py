@@ -51,6 +51,7 @@ class DtypeOptions(MethodOptions):
         keeps_float: Whether the function takes `keep_float`: so many layers, those whose quantization deviates the output the most,
             stay float (`stages.sensitivity`).
         speedup: First guess of the speed-up over fp32 in the same mode. It orders what a search tries before it has measured.
+        seconds_per_100mb: Seconds of one core for each 100 MB of float32 weights; None: not known. It orders what a search tries.
     """
 
     no_kernel: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class DtypeOptions(MethodOptions):
     output_tolerance: float = 5e-2
     keeps_float: bool = False
     speedup: float = 1.0
+    seconds_per_100mb: float | None = None
 
 
 Quantizer = Callable[..., nn.Module]

@@ -27,6 +27,7 @@ def _only_simulated() -> str | None:
     machine=_only_simulated,
     output_tolerance=2e-2,
     convolutions=True,
+    seconds_per_100mb=2.4,
     speedup=1.6,
 )
 def quantize_bf16(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:

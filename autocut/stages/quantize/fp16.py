@@ -25,6 +25,7 @@ def _only_simulated() -> str | None:
     machine=_only_simulated,
     output_tolerance=1e-2,
     convolutions=True,
+    seconds_per_100mb=2.4,
     speedup=1.6,
 )
 def quantize_fp16(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
