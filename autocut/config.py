@@ -65,6 +65,7 @@ class SearchConfig:
     max_accuracy_drop: float | None = None
     try_recipes: tuple[Path, ...] = ()
     cache_bytes: int = DEFAULT_CACHE_BYTES
+    worker_bytes: int | None = None
     examples: bool = True
     rehash: bool = False
     adopt_stages: bool = False

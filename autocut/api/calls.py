@@ -24,7 +24,7 @@ class SearchOptions(TypedDict, total=False):
     """Options of `search`, as the flags of `autocut search` of the same names, which `autocut search --help` describes.
 
     `max_accuracy_drop` is a number of points: 0.01 is one percentage point of a metric between 0 and 1. `price_per_hour` is in US
-    dollars, `grid_intensity` in grams of CO2 per kWh. `cache_size` is in bytes.
+    dollars, `grid_intensity` in grams of CO2 per kWh. `cache_size` and `worker_memory` are in bytes.
     """
 
     space: str
@@ -43,6 +43,7 @@ class SearchOptions(TypedDict, total=False):
     limit: Sequence[str]
     max_accuracy_drop: Amount
     cache_size: Amount
+    worker_memory: Amount
     examples: bool
     rehash: bool
     adopt_stages: bool

@@ -97,7 +97,7 @@ def noted(error: AutocutError) -> AutocutError:
 def _written(name: str, value: object) -> str:
     """Write a number with the unit of its flag."""
     if isinstance(value, int | float):
-        units = {"max_accuracy_drop": (100.0, "%"), "cache_size": (1.0, "B")}
+        units = {"max_accuracy_drop": (100.0, "%"), "cache_size": (1.0, "B"), "worker_memory": (1.0, "B")}
         scale, unit = units.get(name, (1.0, ""))
         return f"{scale * value:.12g}{unit}" if unit else str(value)
     return str(value)

@@ -73,6 +73,8 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="A recipe (TOML or JSON) to try first. Repeatable.")  # fmt: skip
 @click.option("--cache-size", "cache_bytes", type=SIZE, default=DEFAULT_CACHE_BYTES, show_default="10GiB",
               help="Disk for stage outputs.")  # fmt: skip
+@click.option("--worker-memory", "worker_bytes", type=SIZE, show_default="what the machine has",
+              help="Memory that one worker may ask for; a recipe that needs more fails, and no other one. Linux.")  # fmt: skip
 @click.option("--examples/--no-examples", default=_DEFAULTS.examples, show_default=True,
               help="Whether bundles carry real test inputs with their targets, or synthetic ones.")  # fmt: skip
 @click.option("--rehash/--no-rehash", default=_DEFAULTS.rehash, show_default=True,

@@ -159,6 +159,7 @@ class _Search:
             seed=config.seed,
             threads=config.threads,
             cache_bytes=config.cache_bytes,
+            worker_bytes=config.worker_bytes,
             price=settings.price,
             command=self.command,
             share_examples=config.examples,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from autocut import errors
 from autocut.errors import InputError, StoppedEarlyError, StudyError
+from autocut.execution.memory_limit import is_out_of_memory, limited_memory
 from autocut.execution.watchdog import Watchdog
 from autocut.measurement import Rung
 from autocut.recipe import UNTOUCHED, Recipe
@@ -67,7 +68,8 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
     watchdog = Watchdog(job.deadline + _KILL_AFTER_S, setting.clock)
     try:
         worker = _Worker(job, setting, report, watchdog)
-        _with_own_cores(setting.threads, worker.run)
+        with limited_memory(setting.worker_bytes):
+            _with_own_cores(setting.threads, worker.run)
         grown = max(0, peak_resident_bytes() - resident)
         report(JobEnded(worker.pipeline.runner.waited_s, time.perf_counter() - started, grown))
     except InputError as error:
@@ -236,19 +238,26 @@ def _catch_failure(recipe: Recipe, action: Callable[[], object], task_path: str 
     except (errors.InfeasibleRecipeError, errors.MissingDependencyError) as error:
         return RecipeFailed(recipe, "infeasible", error.message)
     except errors.TrialError as error:
+        if is_out_of_memory(error) and not isinstance(error, errors.OutOfMemoryError):
+            return RecipeFailed(recipe, "failed", _out_of_memory(error.message))
         return RecipeFailed(recipe, "failed", f"{type(error).__name__}: {error.message}")
     except (errors.BundleError, errors.VerificationError) as error:
         return RecipeFailed(recipe, "failed", error.message)
-    except MemoryError:
-        return RecipeFailed(recipe, "failed", errors.OutOfMemoryError("the worker process ran out of memory").message)
     except InputError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            return RecipeFailed(recipe, "failed", _out_of_memory(str(error)))
         if (where := _line_of_task(error, task_path)) is not None:
             return RecipeFailed(recipe, "failed", f"{TASK_FAILED}: {type(error).__name__}: {error} ({where})")
         # The model is the user's and the libraries are young: an unexpected error is reported as a bug, and ends one trial alone.
         return RecipeFailed(recipe, "bug", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
     return None
+
+
+def _out_of_memory(message: str) -> str:
+    first = message.strip().partition("\n")[0][:200] or "an allocation failed"
+    return f"OutOfMemoryError: the worker needs more memory than it may have (--worker-memory): {first}"
 
 
 def _line_of_task(error: Exception, task_path: str | None) -> str | None:

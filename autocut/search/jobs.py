@@ -113,6 +113,7 @@ class Setting:
     cache_bytes: int
     price: Price
     command: str
+    worker_bytes: int | None = None  # of memory that one worker may ask for; None: what the machine has
     share_examples: bool = True  # False: bundles carry no real examples, whatever the task says
     serving: Serving = UNTOLD  # what bundles say about a month, and about CO2
     data_hash: str = ""  # a part of the task's fingerprint that is found once for all workers
