@@ -32,7 +32,7 @@ class TaskFacts:
     """Facts about a task that the driver needs.
 
     `data_hash` is what workers make a part of the fingerprint, `data_facts` what the study keeps about the data. A study of an
-    earlier version has neither.
+    earlier version has neither. `source_sha256` is the hash of the source that the fingerprint was found for.
     """
 
     name: str
@@ -44,6 +44,7 @@ class TaskFacts:
     notes: tuple[str, ...] = ()
     data_hash: str = ""
     data_facts: Mapping[str, Any] = field(default_factory=dict)
+    source_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,5 +199,6 @@ def _describe(task: Task, begun: Begun) -> TaskFacts:
     samples = len(task.train_data)  # type: ignore[arg-type]
     facts = {} if data is None else data.facts
     return TaskFacts(
-        task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes, task.data_hash, facts
-    )
+        task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes, task.data_hash, facts,
+        task.source_sha256,
+    )  # fmt: skip

@@ -43,7 +43,7 @@ from autocut.report.publish import Publisher
 from autocut.score import parse_limit
 from autocut.search.activity import doing
 from autocut.search.agent import Agent
-from autocut.search.jobs import Setting
+from autocut.search.jobs import KnownTask, Setting
 from autocut.search.planner import Planner
 from autocut.search.progress import best_so_far, examples_line
 from autocut.search.proposals import Proposer
@@ -165,6 +165,7 @@ class _Search:
             share_examples=config.examples,
             serving=serving_of(study.facts),
             data_hash=found.task.data_hash,
+            known_task=KnownTask(found.task.fingerprint, found.task.source_sha256, found.task.is_pretrained),
             clock=budget.clock,
             secret=own_secret(),
         )

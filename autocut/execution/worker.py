@@ -298,9 +298,12 @@ def _open_pipeline(
     # Before this process asks for the machine: until now the driver has held it for us, and another may wait to be alone.
     report(WorkerUp())
     task.know_data(setting.data_hash)
+    # A baseline job makes the untouched model: if its weights have changed meanwhile, they get a key of their own.
+    if job.kind != "baseline" and (known := setting.known_task):
+        task.know(known.fingerprint, is_pretrained=known.is_pretrained, source_sha256=known.source_sha256)
     with quiet.shared():
         # Reads and hashes data, unless the process that this one was forked from has read it: not while another process times.
-        _ = task.fingerprint
+        _ = task.fingerprint, task.train_data, task.validation_data
     torch.set_num_threads(setting.threads)  # whatever number the task has set: every claim names this one
     _require_same_machine(job)
     cache = StageCache(folder / "stages", setting.cache_bytes, waiting=watchdog.paused, secret=secret)

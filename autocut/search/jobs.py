@@ -103,6 +103,15 @@ class Job:
 
 
 @dataclass(frozen=True)
+class KnownTask:
+    """What holds of a task as long as its source has the hash `source_sha256`. To find it, the model is built up to three times."""
+
+    fingerprint: str
+    source_sha256: str
+    is_pretrained: bool
+
+
+@dataclass(frozen=True)
 class Setting:
     """What every worker of one search needs to know."""
 
@@ -116,6 +125,7 @@ class Setting:
     worker_bytes: int | None = None  # of memory that one worker may ask for; None: what the machine has
     share_examples: bool = True  # False: bundles carry no real examples, whatever the task says
     serving: Serving = UNTOLD  # what bundles say about a month, and about CO2
+    known_task: KnownTask | None = None  # what the search has found of the task
     data_hash: str = ""  # a part of the task's fingerprint that is found once for all workers
     clock: Callable[[], float] = time.time  # the one that deadlines are readings of
     secret: bytes | None = field(default=None, repr=False)  # signs stage outputs, on every node; None: the worker's own user's key

@@ -221,6 +221,14 @@ class Task:
             object.__setattr__(self, "data_hash", data_hash)
             vars(self).pop("fingerprint", None)
 
+    def know(self, fingerprint: str, *, is_pretrained: bool, source_sha256: str) -> None:
+        """Take over what another process has found for the same source: the model is not built once more to find it.
+
+        With another source, or an empty one, nothing is taken over.
+        """
+        if source_sha256 and self.source_sha256 == source_sha256:
+            vars(self).update(fingerprint=fingerprint, is_pretrained=is_pretrained)
+
     @cached_property
     def teacher_hash(self) -> str | None:
         """Identity of the task's own teacher: its weights and the code of its classes. None if the model is the teacher.

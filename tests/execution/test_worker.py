@@ -15,6 +15,7 @@ from autocut.search.jobs import (
     BaselineReady,
     Job,
     JobEnded,
+    KnownTask,
     RecipeFailed,
     RecipeMeasured,
     RecipePriced,
@@ -25,6 +26,8 @@ from autocut.search.jobs import (
     WorkerFault,
     WorkerUp,
 )
+from autocut.task.loading import load_task
+from autocut.task.task import Task
 
 ORT = Recipe().with_lowering("fp32", "onnxruntime")
 
@@ -151,3 +154,31 @@ def test_a_study_of_another_machine_is_refused(setting):
 
     assert [type(event) for event in events] == [WorkerUp, WorkerFault]
     assert "some other machine" in events[-1].message
+
+
+def test_a_job_does_not_build_the_model_to_know_the_task(setting, monkeypatch):
+    """The search knows the fingerprint: building a large model and hashing its weights takes seconds of every job."""
+    found, builds = load_task(setting.task_path), []
+    run(job("baseline", Recipe()), setting)
+    whole = Task.build_model
+    monkeypatch.setattr(Task, "build_model", lambda task, seed=None: builds.append(task.name) or whole(task, seed))
+    known = replace(setting, known_task=KnownTask(found.fingerprint, found.source_sha256, found.is_pretrained))
+    for name in ("fingerprint", "is_pretrained"):
+        vars(found).pop(name, None)
+    builds.clear()
+    events = run(job("measure", ORT), known)
+
+    assert [event.recipe for event in events if isinstance(event, RecipeMeasured)] == [ORT]
+    assert builds == []
+
+
+def test_a_fingerprint_of_another_source_is_not_taken_over(setting):
+    """The file was edited while the search ran: its stages get keys of their own."""
+    found = load_task(setting.task_path)
+    vars(found).pop("fingerprint", None)
+    found.know("of another source", is_pretrained=True, source_sha256="0" * 64)
+    own = found.fingerprint
+    found.know("of no source", is_pretrained=True, source_sha256="")
+
+    assert found.fingerprint == own
+    assert own not in ("of another source", "of no source")
