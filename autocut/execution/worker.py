@@ -36,6 +36,7 @@ from autocut.search.jobs import (
     RecipePriced,
     RecipeStarted,
     RungReached,
+    ScoringPlanned,
     Setting,
     TrainingPlanned,
     WorkerFault,
@@ -91,7 +92,13 @@ class _Worker:
 
     def run(self) -> None:
         """Do what the kind of the job asks for."""
-        kinds = {"baseline": self.baseline, "price": self.price, "measure": self.measure, "finalize": self.finalize}
+        kinds = {
+            "baseline": self.baseline,
+            "price": self.price,
+            "prepare": self.prepare,
+            "measure": self.measure,
+            "finalize": self.finalize,
+        }
         with self.pipeline.runner.context.quiet.urgent() if self.job.is_urgent else contextlib.nullcontext():
             kinds[self.job.kind]()
 
@@ -113,6 +120,12 @@ class _Worker:
             self._begin(recipe)
             self._try(recipe, lambda priced: self.report(RecipePriced(priced, self.pipeline.price(priced))))
             gc.collect()
+
+    def prepare(self) -> None:
+        """Lower the recipes' models, and measure nothing. What fails here is tried again, and told, when it is measured."""
+        for recipe in self.job.recipes:
+            self._begin(recipe)
+            self._try(recipe, lambda made: self.pipeline.artifact(self.pipeline.prefix(made), *made.lowering))
 
     def measure(self) -> None:
         """Run the recipes in their order. Those of one prefix share it: the first pays for it, and they fail together."""
@@ -139,12 +152,15 @@ class _Worker:
             gc.collect()
 
     def _measure_baseline(self, recipe: Recipe) -> None:
+        from autocut.measure.footprint import weight_bytes
         from autocut.measure.machine import describe_machine
 
         self._plan_training()
         entry = self.pipeline.runner.cache.find(self.pipeline.baseline.key)
         facts = entry.facts if entry else {}
         scoring = self.pipeline.plan_scoring(self.job.search_seconds)
+        if scoring is not None:
+            self.report(ScoringPlanned(scoring, weight_bytes(self.pipeline.baseline.model)))
         measured = self.pipeline.measure(recipe)
         cost, accuracy = measured.measurement.cost, measured.measurement.accuracy
         train_seconds, samples_seen = facts.get("train_seconds", 0.0), facts.get("samples_seen", 0)

@@ -19,7 +19,7 @@ from autocut.measurement import LOADED, UNDISTURBED, Interval, Latency
 _ATTEMPTS = 3
 _DISTURBED_WIDTH = 0.1
 """A median whose 95% interval is wider than this, relative to it, was disturbed."""
-_LONG_S = 10.0
+_LONG_S = 3.0
 """A measurement that took this long is repeated only if it was disturbed by more than is usual (`UNDISTURBED`)."""
 _CALM = 0.3
 """Processors that other programs may use on a calm machine."""

@@ -7,9 +7,12 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import psutil
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _CHUNK_BYTES = 2**20
 _ZIP_LEVEL = 6
@@ -18,6 +21,11 @@ _LARGE_BYTES = 32 * 2**20
 _BLOCKS, _BLOCK_BYTES = 256, 2**16
 """The estimate compresses this many blocks: 16 MiB in all, which takes half a second. A block is twice as long as deflate looks
 back, so it compresses nearly as well as within the whole file."""
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Return the bytes of the parameters and buffers of `model`."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
 
 
 def size_bytes(folder: Path) -> int:

@@ -10,6 +10,7 @@ from autocut.search.timesheet import Step, Timesheet
 
 _PHASES = {
     Purpose.PRICING: "costs of untrained structures",
+    Purpose.PREPARATION: "the first lowering",
     Purpose.QUICK_LOWERINGS: "lowerings",
     Purpose.SLOW_LOWERING: "slow lowerings",
     Purpose.TRAINED_BASELINE: "baselines",

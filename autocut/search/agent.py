@@ -29,7 +29,7 @@ from autocut.search import deaths, early_stopping, finalists
 from autocut.search.early_stopping import StoppingRule, is_beaten
 from autocut.search.estimates import fitting, recipe_s
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
-from autocut.search.lowerings import LoweringChoice, affordable_lowerings
+from autocut.search.lowerings import LoweringChoice, affordable_lowerings, first_lowering
 from autocut.search.memory import EndlessMemory, Memory, MemoryWatch
 from autocut.search.opening import SlowLowerings, TrainedBaseline, opening
 from autocut.search.pricing import Pricing
@@ -77,6 +77,7 @@ class Agent:
         self._told_too_long: set[Recipe] = set()
         self._finalizing, self._goes_on = False, False
         self._too_little_s = 0.0
+        self._is_prepared = False
         self._failed_starts = 0
         self._losses = deaths.LostWorkers()
         self._memory = MemoryWatch(state, memory or EndlessMemory())
@@ -124,14 +125,26 @@ class Agent:
 
     def _baseline(self) -> Job | None:
         if self.state.runs(Purpose.BASELINE):
-            planned = self._pricing.next(self.budget.clock())
-            return None if planned is None else self._start_recipes(JobKind.PRICE, planned)
+            if planned := self._pricing.next(self.budget.clock()):
+                return self._start_recipes(JobKind.PRICE, planned)
+            return self._preparation()
         if self.state.running:
             return None
         if self.budget.left() <= self.state.planner.process_s():
             raise StopIteration
         untouched = PlannedJob((UNTOUCHED,), Purpose.BASELINE, "the untouched model")
         return self._start(JobKind.BASELINE, untouched, self.budget.deadline, patience_s=math.inf)
+
+    def _preparation(self) -> Job | None:
+        """Make the first lowering of a model that is slow to score while it is scored. Found made, it is measured sooner."""
+        if not self.state.is_scored_slowly or self._is_prepared:
+            return None
+        self._is_prepared = True
+        lowering = first_lowering(self.state, affordable_lowerings(self.state))
+        if lowering is None:
+            return None
+        why = "baselines: the first lowering is made while the untouched model is measured"
+        return self._start_recipes(JobKind.PREPARE, PlannedJob((UNTOUCHED.with_lowering(*lowering),), Purpose.PREPARATION, why))
 
     def _search(self) -> Job | None:
         if early_stopping.are_in_vain(self.state):

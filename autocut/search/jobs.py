@@ -23,6 +23,7 @@ class JobKind(enum.StrEnum):
 
     BASELINE = "baseline"  # build or train the untouched model, and time it
     PRICE = "price"  # time structures of the model before it is trained
+    PREPARE = "prepare"  # lower the untouched model while it is measured
     MEASURE = "measure"  # lowerings of one prefix, or of several cheap ones
     FINALIZE = "finalize"  # export, measure on the locked test split and verify, one recipe after the other
 
@@ -32,6 +33,7 @@ class Purpose(enum.Enum):
 
     BASELINE = enum.auto()
     PRICING = enum.auto()
+    PREPARATION = enum.auto()
     QUICK_LOWERINGS = enum.auto()
     COST_FIRST = enum.auto()
     USER_RECIPE = enum.auto()
@@ -203,6 +205,14 @@ class TrainingPlanned:
 
 
 @dataclass(frozen=True)
+class ScoringPlanned:
+    """Scoring the untouched model, which has begun, takes as long as `plan` says. `model_bytes` is the size of its weights."""
+
+    plan: ScoringPlan
+    model_bytes: int
+
+
+@dataclass(frozen=True)
 class TrainingPaced:
     """A long training will take `seconds_left` more, if nothing keeps it waiting."""
 
@@ -304,6 +314,6 @@ class JobEnded:
 
 
 Event = (
-    WorkerUp | StageStarted | StageRan | StageBroke | Waited | ModelLoaded | TrainingPlanned | TrainingPaced | RecipePriced
-    | BaselineReady | RecipeStarted | RungReached | RecipeMeasured | RecipeFailed | RecipeFinalized | WorkerFault | JobEnded
+    WorkerUp | StageStarted | StageRan | StageBroke | Waited | ModelLoaded | TrainingPlanned | TrainingPaced | ScoringPlanned
+    | RecipePriced | BaselineReady | RecipeStarted | RungReached | RecipeMeasured | RecipeFailed | RecipeFinalized | WorkerFault | JobEnded
 )  # fmt: skip

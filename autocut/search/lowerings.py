@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from autocut.recipe import UNTOUCHED, Lowering, Recipe, Value
 from autocut.search.cost_model import cheapest_modes
@@ -59,11 +60,7 @@ def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowe
     The gain is the logarithm of the guessed speed-up. The very first one is the quickest to make that is worth having, so that
     there is something to deploy early. Behind all others come those that would wait for a conversion which another job is making.
     """
-    usual = {lowering: _GUESS_OF_MODE if lowering[0] == UNTOUCHED.lowering[0] else _GUESS_OF_DTYPE for lowering in lowerings}
-    guesses = usual | {lowering: guess for lowering, guess in state.settings.guesses.items() if lowering in usual}
-
-    def seconds(lowering: Lowering) -> float:
-        return state.planner.lowering_s(lowering, is_converted=state.planner.is_converted(lowering[1]))
+    guesses, seconds = _guesses(state, lowerings), partial(_seconds, state)
 
     def promise(lowering: Lowering) -> tuple[bool, bool, float]:
         mode = lowering[1]
@@ -72,9 +69,24 @@ def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowe
 
     running = {recipe.lowering[1] for job in state.running.values() for recipe in job.job.recipes}
     is_first = state.finished.keys() == {UNTOUCHED} and not state.runs(Purpose.QUICK_LOWERINGS)
-    worth_it = [lowering for lowering in lowerings if is_first and guesses[lowering] >= _WORTH_IT]
-    first = min(worth_it, key=seconds, default=None)
+    first = first_lowering(state, lowerings) if is_first else None
     return sorted(lowerings, key=promise, reverse=True)
+
+
+def first_lowering(state: SearchState, lowerings: Collection[Lowering]) -> Lowering | None:
+    """Return the quickest of `lowerings` to make that is worth having; None where none is."""
+    guesses = _guesses(state, lowerings)
+    worth_it = [lowering for lowering in lowerings if guesses[lowering] >= _WORTH_IT]
+    return min(worth_it, key=partial(_seconds, state), default=None)
+
+
+def _guesses(state: SearchState, lowerings: Collection[Lowering]) -> dict[Lowering, float]:
+    usual = {lowering: _GUESS_OF_MODE if lowering[0] == UNTOUCHED.lowering[0] else _GUESS_OF_DTYPE for lowering in lowerings}
+    return usual | {lowering: guess for lowering, guess in state.settings.guesses.items() if lowering in usual}
+
+
+def _seconds(state: SearchState, lowering: Lowering) -> float:
+    return state.planner.lowering_s(lowering, is_converted=state.planner.is_converted(lowering[1]))
 
 
 def _usual_s(state: SearchState) -> float:

@@ -97,8 +97,12 @@ class Planner:
         calls_s = sum(latency.p50_ms.value for latency in reference.latencies) / 1e3
         self._measure_s = max(_MEASURE_S, (1 + _OF_UNTOUCHED) * _TIMED_ROUNDS * calls_s)
         self._is_timed_again = any(latency.p90_ms is not None for latency in reference.latencies)
-        self._size_factor = max(1.0, reference.size_bytes / _SMALL_BYTES)
-        self._model_bytes = float(reference.size_bytes)
+        self.observe_size(reference.size_bytes)
+
+    def observe_size(self, model_bytes: int) -> None:
+        """Learn the size of the untouched model, by which lowerings of a large one take longer."""
+        self._size_factor = max(1.0, model_bytes / _SMALL_BYTES)
+        self._model_bytes = float(model_bytes)
 
     def observe(self, stage: StageRan, recipe: Recipe = UNTOUCHED) -> None:
         """Learn from a stage of `recipe`; a stage from the cache is left out."""

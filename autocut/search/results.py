@@ -40,8 +40,8 @@ class Results:
                 self._store.start(event.recipe)
             case jobs.RecipeMeasured():
                 self._record_measured(event)
-            case jobs.RecipeFailed() if job.kind == JobKind.PRICE:
-                pass  # its trial will tell, with the trained weights
+            case jobs.RecipeFailed() if job.kind in (JobKind.PRICE, JobKind.PREPARE):
+                pass  # its trial will tell
             case jobs.RecipeFailed() if job.kind == JobKind.FINALIZE:
                 self._record_not_finalized(event)
             case jobs.RecipeFailed():

@@ -92,6 +92,7 @@ class SearchState:
         self.front = LiveFront(settings.objectives, settings.limits)
         self.best_seen: dict[str, float] = {}  # accuracy and speed-up, each over all finished recipes
         self.costs = CostModel()
+        self.is_scored_slowly = False  # and it has begun: known before the untouched model is measured
         self.curves = LearningCurves()
         self.revision = 0  # grows with every finished and every infeasible recipe
         self._train_seconds: dict[Recipe, float] = {}
@@ -111,6 +112,9 @@ class SearchState:
             case jobs.TrainingPaced() if job.kind == JobKind.BASELINE:
                 self.training_ends = now + event.seconds_left
                 self.training_s = self.training_s or event.seconds_left
+            case jobs.ScoringPlanned():
+                self.planner.observe_size(event.model_bytes)
+                self.is_scored_slowly = True
             case jobs.RecipePriced():
                 self.set_price(event.recipe, event.cost)
             case jobs.BaselineReady():
@@ -133,7 +137,7 @@ class SearchState:
                 is_disturbed = event.measured.measurement.cost.is_disturbed
                 seconds, curve = event.measured.train_seconds, self.curve(event.recipe)
                 self.finish(event.recipe, values, seconds, curve, is_disturbed=is_disturbed)
-            case jobs.RecipeFailed() if job.kind == JobKind.PRICE:
+            case jobs.RecipeFailed() if job.kind in (JobKind.PRICE, JobKind.PREPARE):
                 pass
             case jobs.RecipeFailed() if job.kind == JobKind.FINALIZE:
                 if event.outcome != "interrupted":
@@ -291,8 +295,9 @@ class SearchState:
         )
 
     def _running_jobs(self) -> list[Job]:
-        """Return the running jobs but those that only time a structure."""
-        return [running.job for running in self.running.values() if running.purpose is not Purpose.PRICING]
+        """Return the running jobs but those that give no result of a recipe: they only time a structure, or only lower a model."""
+        without = (Purpose.PRICING, Purpose.PREPARATION)
+        return [running.job for running in self.running.values() if running.purpose not in without]
 
     def recipe_of(self, job: Job) -> Recipe:
         """Return the recipe that the worker of `job` works on; the first one before it begins."""

@@ -20,6 +20,8 @@ from autocut.search.jobs import (
     RecipeMeasured,
     RecipePriced,
     RecipeStarted,
+    ScoringPlan,
+    ScoringPlanned,
     Setting,
     StageRan,
     TrainingPlanned,
@@ -104,6 +106,33 @@ def test_a_pricing_job_times_structures_without_training(setting):
     assert [event.recipe for event in events if isinstance(event, RecipePriced)] == [Recipe(), pruned]
     assert not [event for event in events if isinstance(event, RecipeFailed) or getattr(event, "stage", "") == "baseline"]
     assert all(event.cached for event in later if isinstance(event, StageRan) and event.stage == "cost")
+
+
+def test_a_preparing_job_leaves_an_artifact_and_no_result(setting):
+    """What it has made is found by the job that measures; what it could not make is told by that one."""
+    run(job("baseline", Recipe()), setting)
+    failing = Recipe().with_lowering("int8_dynamic", "eager")
+    prepared = run(job("prepare", ORT, failing), setting)
+    measured = run(job("measure", ORT), setting)
+    compiled = [event for event in measured if isinstance(event, StageRan) and event.stage == "compile"]
+
+    assert not [event for event in prepared if isinstance(event, RecipeMeasured | RecipeFailed)]
+    assert [event.stage for event in prepared if isinstance(event, StageRan) and not event.cached][-1] == "compile"
+    assert {event.cached for event in compiled if event.method == "fp32/onnxruntime"} == {True}
+
+
+def test_slow_scoring_is_told_when_it_begins(setting, monkeypatch):
+    """Other workers may begin something by then."""
+    plan = ScoringPlan(100, 256, 0.3)
+    monkeypatch.setattr(Pipeline, "plan_scoring", lambda self, seconds: plan)
+    events = run(job("baseline", Recipe()), setting)
+    told = [event for event in events if isinstance(event, ScoringPlanned)]
+
+    assert [event.plan for event in told] == [plan]
+    assert told[0].model_bytes > 0
+    assert events.index(told[0]) < next(
+        i for i, event in enumerate(events) if isinstance(event, StageRan) and event.stage == "accuracy"
+    )
 
 
 def test_the_untouched_model_is_trained_for_the_epochs_that_fit(setting, monkeypatch):

@@ -8,7 +8,7 @@ from simulation import Stage
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
 from autocut.search.finalists import finalists, good_points, reserve_s
-from autocut.search.jobs import JobKind, RecipeMeasured
+from autocut.search.jobs import JobKind, RecipeFailed, RecipeMeasured, ScoringPlan, ScoringPlanned
 from autocut.search.lowerings import affordable_lowerings, is_cheap
 
 from .conftest import MadeUp, cost_of
@@ -92,6 +92,30 @@ def test_the_second_worker_scores_the_untouched_model_on_the_test_split(slow):
 
     assert first.kind == JobKind.MEASURE
     assert (beside.kind, beside.recipes, beside.is_urgent) == (JobKind.FINALIZE, (UNTOUCHED,), False)
+
+
+def test_the_first_lowering_is_made_while_the_untouched_model_is_scored(slow):
+    """That takes half a minute, and lowering needs no score. It is measured as soon as a worker is free, whether made or not."""
+    machine = slow(900.0)
+    agent = machine.searcher
+    baseline = agent.next_job()
+    assert agent.next_job() is None
+    agent.on_event(baseline, ScoringPlanned(ScoringPlan(100, 256, 0.3), 438_000_000))
+    prepared = agent.next_job()
+
+    assert (prepared.kind, len(prepared.recipes)) == (JobKind.PREPARE, 1)
+    assert prepared.recipes[0].prefix == UNTOUCHED
+    assert not agent.state.is_running(prepared.recipes[0])
+    assert agent.next_job() is None  # one is enough: the other core scores
+    agent.on_event(prepared, RecipeFailed(prepared.recipes[0], "failed", "told when it is measured"))
+    assert not agent.state.is_settled(prepared.recipes[0])
+
+
+def test_nothing_is_prepared_for_a_model_that_is_scored_quickly(slow):
+    """It is lowered in seconds anyway."""
+    agent = slow(900.0).searcher
+    assert agent.next_job().kind == JobKind.BASELINE
+    assert agent.next_job() is None
 
 
 def test_a_single_worker_scores_the_untouched_model_after_its_first_point(slow):
