@@ -3,7 +3,7 @@
 It has no Ray, no torch and no clock of its own, so the same code runs against a real machine and against recorded tables. In order:
 
 1. *Baselines first*: the untouched model, then every lowering (dtype x compile mode) of it, cheap lowerings first. From then on
-   there is a front. Where the untouched model must be trained for long, other workers time structures meanwhile (`pricing`).
+   there is a front. Where the untouched model is trained or scored for long, other workers do something useful (`meanwhile`).
 2. *Cost first*: each pruning method once without training: does it save anything here?
 3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising lowerings
    (`proposing`), and beside them the slow compilers, rationed. A training that cannot reach the front any more ends at a rung
@@ -29,10 +29,10 @@ from autocut.search import deaths, early_stopping, finalists
 from autocut.search.early_stopping import StoppingRule, is_beaten
 from autocut.search.estimates import fitting, recipe_s
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
-from autocut.search.lowerings import LoweringChoice, affordable_lowerings, first_lowering
+from autocut.search.lowerings import LoweringChoice, affordable_lowerings
+from autocut.search.meanwhile import Meanwhile
 from autocut.search.memory import EndlessMemory, Memory, MemoryWatch
 from autocut.search.opening import SlowLowerings, TrainedBaseline, opening
-from autocut.search.pricing import Pricing
 from autocut.search.progress import Progress, measured_plan_lines, plan_lines
 from autocut.search.proposals import Proposer
 from autocut.search.proposing import Proposing
@@ -71,13 +71,12 @@ class Agent:
         self._opening = opening(state, self.choice)
         self._slow = SlowLowerings(state, self.choice)
         self._trained_baseline = TrainedBaseline(state, lambda: finalists.finalists(state, store))
-        self._pricing = Pricing(state, self.choice)
+        self._meanwhile = Meanwhile(state, self.choice)
         self._queue: deque[PlannedJob] = deque()
         self._postponed: list[PlannedJob] = []
         self._told_too_long: set[Recipe] = set()
         self._finalizing, self._goes_on = False, False
         self._too_little_s = 0.0
-        self._is_prepared = False
         self._failed_starts = 0
         self._losses = deaths.LostWorkers()
         self._memory = MemoryWatch(state, memory or EndlessMemory())
@@ -125,26 +124,14 @@ class Agent:
 
     def _baseline(self) -> Job | None:
         if self.state.runs(Purpose.BASELINE):
-            if planned := self._pricing.next(self.budget.clock()):
-                return self._start_recipes(JobKind.PRICE, planned)
-            return self._preparation()
+            beside = self._meanwhile.next(self.budget.clock())
+            return None if beside is None else self._start_recipes(*beside)
         if self.state.running:
             return None
         if self.budget.left() <= self.state.planner.process_s():
             raise StopIteration
         untouched = PlannedJob((UNTOUCHED,), Purpose.BASELINE, "the untouched model")
         return self._start(JobKind.BASELINE, untouched, self.budget.deadline, patience_s=math.inf)
-
-    def _preparation(self) -> Job | None:
-        """Make the first lowering of a model that is slow to score while it is scored. Found made, it is measured sooner."""
-        if not self.state.is_scored_slowly or self._is_prepared:
-            return None
-        self._is_prepared = True
-        lowering = first_lowering(self.state, affordable_lowerings(self.state))
-        if lowering is None:
-            return None
-        why = "baselines: the first lowering is made while the untouched model is measured"
-        return self._start_recipes(JobKind.PREPARE, PlannedJob((UNTOUCHED.with_lowering(*lowering),), Purpose.PREPARATION, why))
 
     def _search(self) -> Job | None:
         if early_stopping.are_in_vain(self.state):

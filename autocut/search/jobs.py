@@ -315,5 +315,6 @@ class JobEnded:
 
 Event = (
     WorkerUp | StageStarted | StageRan | StageBroke | Waited | ModelLoaded | TrainingPlanned | TrainingPaced | ScoringPlanned
-    | RecipePriced | BaselineReady | RecipeStarted | RungReached | RecipeMeasured | RecipeFailed | RecipeFinalized | WorkerFault | JobEnded
+    | RecipePriced | BaselineReady | RecipeStarted | RungReached | RecipeMeasured | RecipeFailed | RecipeFinalized | WorkerFault
+    | JobEnded
 )  # fmt: skip
