@@ -222,7 +222,7 @@ class Task:
             vars(self).pop("fingerprint", None)
 
     def know(self, fingerprint: str, *, is_pretrained: bool, source_sha256: str) -> None:
-        """Take over what another process has found for this source: the model is not built once more. For another one do nothing."""
+        """Take over what another process has found for this source: the model is not built again. For another one do nothing."""
         if source_sha256 and self.source_sha256 == source_sha256:
             vars(self).update(fingerprint=fingerprint, is_pretrained=is_pretrained)
 
