@@ -141,7 +141,7 @@ class BundleSide(RunPart):
 
 
 class PickPart(Part):
-    """The point that most users would take. `values` are of `split`: the test split where both picks were tested."""
+    """The point that most people should take. `values` are of `split`: the test split where both picks were tested."""
 
     trial: int
     recipe: dict[str, Value]
