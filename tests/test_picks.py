@@ -123,7 +123,7 @@ def test_a_metric_that_is_no_share_may_lose_a_percent_of_itself():
 @given(st.lists(st.tuples(st.integers(80, 100), st.integers(1, 9)), min_size=1, max_size=8), st.sampled_from([None, 0.02, 0.05]))
 @settings(max_examples=80, deadline=None)
 def test_on_any_front_the_picks_keep_what_they_promise(rows, allowed):
-    """Balanced loses at most a point and is the cheapest that does; quality is as accurate; compact costs no more than any other."""
+    """Balanced is the cheapest that loses at most a point, quality is as accurate, compact costs no more than any other."""
     points = [a_point(0, 0.95, 5.0), *(a_point(at, share / 100, float(cost)) for at, (share, cost) in enumerate(rows, start=1))]
     front = with_untouched(non_dominated(points, OBJECTIVES), points)
     cuts = [point for point in front if point.trial and point.values["usd_per_million"] < 5.0]

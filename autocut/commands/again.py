@@ -39,8 +39,8 @@ def remeasure(
     """Measure a BUNDLE, or every verified bundle of a STUDY, on this machine, each in a fresh process.
 
     Both are shown: what the bundle claims, and what it gives here. Nothing is searched, and no claim is overwritten; a study keeps
-    what was found in a table of its own. Dollars are those of --instance or --price-per-hour, else of the cheapest instance in the
-    price sheet that fits this machine, else of the price that the bundle names.
+    what was found in a table of its own. Dollars beside a claim have the price of the claim. Where this machine has another price,
+    dollars of that price are told too: of --instance or --price-per-hour, else of the cheapest instance that fits this machine.
 
     The exit code is 1 if a bundle does not run here, or answers otherwise than where it was made.
     """

@@ -30,7 +30,7 @@ def _speed(size: int, speedup: Interval) -> str:
 
 def _accuracy(compared: BundleComparison) -> str:
     if compared.shared is None:
-        return "accuracy: not compared, because the two carry no examples in common that a metric is defined on"
+        return "accuracy: not compared, because the two bundles share no examples on which a metric is defined"
     a, b = compared.shared
     counted = f"{a.examples} shared example{'s' if a.examples > 1 else ''}"
     told = f"A {a.metric.value:.4g}, B {b.metric.value:.4g} on {counted}"

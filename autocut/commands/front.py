@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,10 +118,10 @@ def select(
         console.document({"schema_version": 1, "study": opened.name, **described, **told})
         return 0
     _print_points([selection.point], console)
-    note = price_note(opened.facts)
-    console.data("\n".join(["", selection.reason, knobs, *bill_lines(*money), *(line for line in (selection.doubt, note) if line)]))
+    notes = [note for note in (selection.doubt, price_note(opened.facts)) if note]
+    console.prose("\n".join(["", selection.reason, knobs, *bill_lines(*money), *notes]))
     if selection.point.tested:
-        console.info(_looks_note(opened))
+        console.remark(_looks_note(opened))
     console.info(f"take it: autocut export {study} --trial {selection.point.trial} --to out/")
     return 0
 
@@ -159,17 +158,16 @@ def print_front(
         console.data("\n".join([*drawn, ""])) if drawn else None
     _print_points(shown, console, {point.trial for point in shown} - on_front)
     told = [f"{pick.name:<9} trial {pick.point.trial}: {pick.reason}" for pick in picks]
-    wrapped = told if width is None else [line for pick in told for line in textwrap.wrap(pick, width, subsequent_indent=" " * 10)]
-    console.info("\n".join(["", *wrapped])) if wrapped else None
+    console.remark("\n".join(["", *told])) if told else None
     for point in shown:
         for caveat in point.measurement.caveats:
-            console.info(f"trial {point.trial}: {caveat}")
+            console.remark(f"trial {point.trial}: {caveat}")
     if any(point.tested for point in shown):
-        console.info(_looks_note(study))
+        console.remark(_looks_note(study))
     if untested := study.untested():
-        console.info(_tie_note(untested))
+        console.remark(_tie_note(untested))
     if note := price_note(study.facts):
-        console.info(note)
+        console.remark(note)
 
 
 def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]:
@@ -198,7 +196,7 @@ def _looks_note(study: Study) -> str:
 
 def _tie_note(untested: Sequence[int]) -> str:
     trials = f"trial{'s' if len(untested) > 1 else ''} {', '.join(map(str, untested))}"
-    return f"ties in accuracy with {trials} go by intervals: the scores are not stored any more, or the metric is your own"
+    return f"ties in accuracy with {trials} are judged by intervals: their scores are no longer stored, or the metric is your own"
 
 
 def _point_document(point: FrontPoint) -> dict[str, Any]:

@@ -243,7 +243,7 @@ def _tell_unsigned(cache: StageCache, console: Console, *, adopt: bool) -> None:
             console.info(f"{adopted} stages of another key or version adopted: they are signed with {key_file()} now")
     elif unsigned := cache.unsigned():
         told = f"{len(unsigned)} stages in {cache.folder} were not signed with {key_file()}: they are made again where needed"
-        console.warning(told, "if nobody else can have changed this folder, use them: --adopt-stages")
+        console.warning(told, "if only you can write to this folder, use them: --adopt-stages")
 
 
 def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:
@@ -322,7 +322,7 @@ def _conclude(study: Study, console: Console) -> int:
     if not verified:
         console.info(f"no verified bundle yet: give it more time with a longer --budget, or see: autocut front {study.folder}")
         return 1
-    console.info(f"{len(verified)} verified bundle{'' if len(verified) == 1 else 's'} on the front. {_recommended(study)}")
+    console.remark(f"{len(verified)} verified bundle{'' if len(verified) == 1 else 's'} on the front. {_recommended(study)}")
     console.info(f"next: autocut front {study.folder}   |   autocut select {study.folder}")
     return 0
 
