@@ -181,33 +181,33 @@ def table_lines(columns: Sequence[str], rows: Iterable[Sequence[object]], width:
 
     body = [[" ".join(cell_text(value).split("\n")) for value in row] for row in rows]
     cells = list(zip(columns, *body, strict=True))
-    fixed = sum(max(map(len, column)) + 2 for column in cells[:-1])
-    is_wide = fixed + NARROWEST_COLUMN > width
-    if is_wide:
-        fixed = sum(_longest_word(column) + 2 for column in cells[:-1])
+    widths = _column_widths(cells, width - 2 * (len(columns) - 1))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for index, column in enumerate(columns):
-        is_numeric = bool(body) and all(_is_numeric(row[index]) for row in body)
-        is_last = index == len(columns) - 1
-        table.add_column(
-            column,
-            justify="right" if is_numeric else "left",
-            no_wrap=not (is_last or is_wide),
-            overflow="fold",
-            min_width=_longest_word(cells[index]) if is_wide else None,
-        )
+    for column, column_width, (_, *column_cells) in zip(columns, widths, cells, strict=True):
+        is_numeric = bool(body) and all(map(_is_numeric, column_cells))
+        table.add_column(column, justify="right" if is_numeric else "left", width=column_width, overflow="fold")
     table.add_row(*[Rule(characters="-", style="none") for _ in columns])
     for row in body:
         table.add_row(*row)
-    writer = RichConsole(width=max(width, fixed + NARROWEST_COLUMN), color_system=None, markup=False, emoji=False, highlight=False)
+    total = sum(widths) + 2 * (len(columns) - 1)
+    writer = RichConsole(width=total, color_system=None, markup=False, emoji=False, highlight=False)
     with writer.capture() as written:
         writer.print(table)
     return [line.rstrip() for line in written.get().rstrip("\n").split("\n")]
 
 
-def _longest_word(cells: Iterable[str]) -> int:
-    """Return the width that a column needs at least."""
-    return min(NARROWEST_COLUMN, max(len(word) for cell in cells for word in (cell.split() or [""])))
+def _column_widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return what each column gets of `room` characters. The last one is narrowed if that is enough, else whichever is widest.
+
+    No column gets less than its longest word needs, up to `NARROWEST_COLUMN`; if that is too much, the table is too wide.
+    """
+    widths = [max(map(len, cells)) for cells in columns]
+    least = [min(NARROWEST_COLUMN, max(len(word) for cell in cells for word in (cell.split() or [""]))) for cells in columns]
+    if sum(widths[:-1]) + NARROWEST_COLUMN <= room:
+        widths[-1] = min(widths[-1], room - sum(widths[:-1]))
+    while sum(widths) > room and (spare := [at for at, width in enumerate(widths) if width > least[at]]):
+        widths[max(spare, key=widths.__getitem__)] -= 1
+    return widths
 
 
 class _PlainProgress:

@@ -59,7 +59,7 @@ def _front(name: str, side: ComparedStudy) -> str:
     models = f"{len(side.front)} model{'s' if len(side.front) != 1 else ''} on the front"
     if side.share is None:
         return f"{name}: {models}"
-    return f"{name}: {models}, which cover {side.share:.1%} of what both fronts together cover"
+    return f"{name}: {models}, covering {side.share:.1%} of what both fronts cover together"
 
 
 def _picks(compared: StudyComparison) -> str:

@@ -56,6 +56,7 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
     best = next((pick.point for pick in picks if pick.name == RECOMMENDED), None) or knee(front, study.objectives)
     lines += ["", "## Three picks", ""] if picks else []
     lines += [f"- **{pick.name}**: trial {pick.point.trial}, {pick.reason}." for pick in picks]
+    lines += ["", f"Most people should take **{RECOMMENDED}**."] if picks else []
     lines += [
         "",
         "## Take one away",

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from autocut import cli
+from autocut.bill import UNTOLD, Bill
 from autocut.console import Console
 from autocut.deploy import remeasure as room
-from autocut.deploy.manifest import read_manifest
+from autocut.deploy.manifest import economics_of, read_manifest, render
 from autocut.deploy.rerun import Rerun, RerunSide
 from autocut.errors import ExitCode
+from autocut.price import price_for
 from autocut.study import open_study, remeasurements
 
 BUNDLE = "studies/digits/bundles/trial-0007"
@@ -25,6 +27,9 @@ def study(finished_study, tmp_path, monkeypatch):
     """The current folder has a finished study: studies/digits."""
     shutil.copytree(finished_study, tmp_path / "studies/digits")
     monkeypatch.chdir(tmp_path)
+    priced = economics_of(Bill(price_for("c7i.large"), 2.0, 0.5, 3.0, 0.2), UNTOLD, None, None)
+    manifest = read_manifest(Path(BUNDLE)).model_copy(update={"economics": priced})
+    (Path(BUNDLE) / "manifest.json").write_text(render(manifest), encoding="utf-8")
     return Path("studies/digits")
 
 
@@ -145,7 +150,7 @@ def test_two_studies_are_shown_side_by_side(study, capsys):
     assert cli.main(["compare", str(study), str(study)]) == ExitCode.DONE
     told = capsys.readouterr().out
 
-    assert "which cover 100.0% of what both fronts together cover" in told
+    assert "covering 100.0% of what both fronts cover together" in told
     assert "picks: a tie" in told
     dollars = [line for line in told.splitlines() if "usd_per_million" in line]
     assert len(dollars) == 2, "of the picks, and of the corner of the hypervolumes"

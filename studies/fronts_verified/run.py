@@ -1,0 +1,115 @@
+"""Does every bundle of a front keep its claims? Verifies the fronts of studies, each bundle in a fresh process.
+
+    python studies/fronts_verified/run.py STUDY...
+
+`autocut verify` judges: it replays the examples of a bundle, compares outputs and accuracy with the claim, and times the model.
+This adds what it does not ask: how far an accuracy is from the claimed one, in the digits that are printed, and whether the
+interval of the latency found here overlaps with the claimed one, although other work may lie between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Claim = Mapping[str, str | bool]
+Interval = tuple[float, float]
+_INTERVAL = re.compile(r"\[([^,]+), ([^\]]+)\]")
+_DEVIATION = re.compile(r"deviate by ([\d.e+-]+)")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `autocut verify` said of one bundle.
+
+    `deviation` is the largest distance of an accuracy from its claim, `outputs` the largest deviation of an output relative to the
+    largest one. `overlaps` tells for each batch size whether the two latency intervals do, `faster` whether the model is faster
+    than claimed where they do not.
+    """
+
+    trial: int
+    ok: bool
+    deviation: float
+    outputs: float
+    overlaps: tuple[bool, ...]
+    faster: tuple[bool, ...]
+    failed: tuple[str, ...]
+
+
+def main() -> None:
+    """Verify the front of every study that is named, and print a line a study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="+", type=Path)
+    bundles = [report(folder) for folder in parser.parse_args().studies]
+    every = [one for of_study in bundles for one in of_study]
+    print(f"all: {sum(one.ok for one in every)} of {len(every)} bundles verify in fresh processes")
+    sys.exit(0 if every and all(one.ok for one in every) else 1)
+
+
+def report(folder: Path) -> Sequence[Verified]:
+    """Verify the bundles on the front of one study, and print what was found."""
+    points = [point for point in autocut("front", str(folder), "--json")["points"] if point["bundle"]]
+    found = [read(point["trial"], autocut("verify", str(folder / point["bundle"]), "--json")) for point in points]
+    for one in found:
+        for message in one.failed:
+            print(f"{folder.name}, trial {one.trial}: {message}")
+    overlaps, faster = (sum(sum(getattr(one, name)) for one in found) for name in ("overlaps", "faster"))
+    sizes = sum(len(one.overlaps) for one in found)
+    accuracy, outputs = (max((getattr(one, name) for one in found), default=0.0) for name in ("deviation", "outputs"))
+    print(
+        f"{folder.name}: {sum(one.ok for one in found)} of {len(found)} bundles verify; "
+        f"largest deviation of an accuracy {accuracy:.1g}, of an output {outputs:.1g}; of {sizes} latency intervals {overlaps} overlap with the claimed ones, {faster} are faster, "
+        f"{sizes - overlaps - faster} slower"
+    )
+    return found
+
+
+def read(trial: int, document: Mapping[str, Any]) -> Verified:
+    """Read the document of `autocut verify --json`."""
+    checks: Sequence[Claim] = document["checks"]
+    accuracies = [
+        abs(float(check["found"]) - float(check["claim"]))
+        for check in checks
+        if str(check["name"]).startswith("accuracy") and check["claim"] != "not claimed"
+    ]
+    outputs = [float(found[1]) for check in checks if (found := _DEVIATION.search(str(check["message"])))]
+    pairs = [
+        (interval(str(check["claim"])), interval(str(check["found"])))
+        for check in checks
+        if str(check["name"]).startswith("latency") and "[" in str(check["found"])
+    ]
+    return Verified(
+        trial,
+        bool(document["ok"]),
+        max(accuracies, default=0.0),
+        max(outputs, default=0.0),
+        tuple(found[0] <= claim[1] and claim[0] <= found[1] for claim, found in pairs),
+        tuple(found[1] < claim[0] for claim, found in pairs),
+        tuple(str(check["message"]) for check in checks if not check["ok"]),
+    )
+
+
+def interval(text: str) -> Interval:
+    """Read the ends of an interval such as ``0.12 ms [0.11, 0.13]``."""
+    found = _INTERVAL.search(text)
+    if found is None:
+        raise ValueError(f"no interval in {text!r}")
+    return float(found[1]), float(found[2])
+
+
+def autocut(*words: str) -> dict[str, Any]:
+    """Run a command of autocut in a process of its own, and return its document."""
+    done = subprocess.run([sys.executable, "-m", "autocut", *words], stdout=subprocess.PIPE, text=True, check=False)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+if __name__ == "__main__":
+    main()
