@@ -42,4 +42,12 @@ def test_deviations_and_overlaps_are_those_of_the_checks(study):
     assert (found.trial, found.ok, found.failed) == (7, False, ("too slow",))
     assert found.deviation == pytest.approx(0.0028)
     assert found.outputs == 0.002
-    assert (found.overlaps, found.faster) == ((True, False, False), (False, True, False))
+    assert found.latencies == ("overlaps", "faster", "slower")
+
+
+def test_a_latency_is_compared_as_measured_or_corrected_by_the_reference_workload(study):
+    """The machine was half as fast when the claim was measured."""
+    message = "latency is 0.05 ms (tolerance 25%; the reference workload takes 0.50 times as long as at export)"
+
+    assert study.latency_word("0.1 ms [0.09, 0.11]", "0.05 ms [0.045, 0.055]", message) == "overlaps"
+    assert study.latency_word("0.1 ms [0.09, 0.11]", "0.05 ms [0.045, 0.055]", "no word of it") == "faster"
