@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from autocut import cli
+from autocut.front import Final
+from autocut.measurement import Interval
+from tests.fakes import POINTS, TESTED, FakeStudy
 
 
 @pytest.mark.parametrize(
@@ -19,6 +23,24 @@ def test_select_takes_the_cheapest_that_keeps_the_limits(searches, capsys, words
     document = json.loads(capsys.readouterr().out)
     assert document["point"]["trial"] == trial
     assert document["reason"]
+
+
+def test_select_without_a_wish_takes_what_most_people_should_take(searches, capsys):
+    """Trial 9 is cheaper, but loses eight points. It was the answer once."""
+    assert cli.main(["select", "studies/digits", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["point"]["trial"] == 7
+    assert document["reason"].startswith("balanced pick, the cheapest within 1.0 point of the untouched model")
+
+
+def test_select_tells_where_the_test_split_contradicts_the_choice(searches, room, capsys):
+    """Without --max-accuracy-drop too: the pick promises one point, and the point loses two to four there."""
+    worse = replace(TESTED, accuracy=replace(TESTED.accuracy, difference=Interval(-0.03, -0.04, -0.02)))
+    final = Final(7, {**POINTS[1].values, "accuracy": 0.95}, worse, None, None, verified=True, refusal=None)
+    room("autocut.study", open_study=lambda folder: FakeStudy([POINTS[0], replace(POINTS[1], final=final), POINTS[2]]))
+
+    assert cli.main(["select", "studies/digits"]) == 0
+    assert "the test split contradicts this choice: trial 7 loses more than 1.0 point there" in capsys.readouterr().out
 
 
 def test_select_says_why_and_how_to_take_it(searches, capsys):
