@@ -1,4 +1,4 @@
-"""A clock that nobody sets: a search keeps its deadlines when the time of day changes."""
+"""A clock that cannot be set: a search keeps its deadlines when the time of day changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SteadyClock:
         return SteadyClock(time.time() - time.monotonic(), _host())
 
     def __call__(self) -> float:
-        """Return seconds, as `time.time()` would if nobody set it."""
+        """Return seconds, as `time.time()` would if it were never set."""
         return self.offset_s + time.monotonic() if self.host == _host() else time.time()
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -75,19 +76,25 @@ class Console:
         """Write one JSON document to stdout, without colour. NaN and infinity become null, because JSON has neither."""
         self.data(json.dumps(_plain(document), indent=2, allow_nan=False, default=str))
 
+    def prose(self, text: str) -> None:
+        """Write sentences of data to stdout, a line each. A terminal gets them wrapped to its width."""
+        self.data(_wrapped(text, self._stdout or sys.stdout))
+
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Write a table to stdout. On a terminal its last column is wrapped to fit; elsewhere each row is one line."""
-        width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if (self._stdout or sys.stdout).isatty() else sys.maxsize
-        self.data("\n".join(table_lines(columns, rows, width)))
+        """Write a table to stdout. On a terminal its columns are wrapped to fit; elsewhere each row is one line."""
+        self.data("\n".join(table_lines(columns, rows, self.terminal_width() or sys.maxsize)))
 
     def terminal_width(self) -> int | None:
         """Return the columns of the terminal that stdout is; None where it is none."""
-        stream = self._stdout or sys.stdout
-        return shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if _is_terminal(stream) else None
+        return _width_of(self._stdout or sys.stdout)
 
     def info(self, text: str) -> None:
         """Write a line that is not data to stderr, without control characters: it may quote a stranger's file."""
         _write(self._stderr or sys.stderr, printable(text))
+
+    def remark(self, text: str) -> None:
+        """Write sentences that are not data to stderr, a line each. A terminal gets them wrapped to its width."""
+        self.info(_wrapped(text, self._stderr or sys.stderr))
 
     def plan(self, lines: Iterable[str]) -> None:
         """Announce what the search is going to do."""
@@ -163,26 +170,44 @@ def printable(text: str) -> str:
 
 
 def table_lines(columns: Sequence[str], rows: Iterable[Sequence[object]], width: int = DEFAULT_WIDTH) -> list[str]:
-    """Lay out a table in `width` characters: numbers to the right, words to the left, the last column wrapped."""
+    """Lay out a table in `width` characters: numbers to the right, words to the left.
+
+    The last column is wrapped; where that is not enough, the widest of the others are wrapped too.
+    """
     # Imported here: `autocut --help` needs no table, and must be instant.
     from rich.console import Console as RichConsole
     from rich.rule import Rule
     from rich.table import Table
 
     body = [[" ".join(cell_text(value).split("\n")) for value in row] for row in rows]
-    fixed = sum(max(map(len, cells)) + 2 for cells in list(zip(columns, *body, strict=True))[:-1])
+    cells = list(zip(columns, *body, strict=True))
+    widths = _column_widths(cells, width - 2 * (len(columns) - 1))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for index, column in enumerate(columns):
-        is_numeric = bool(body) and all(_is_numeric(row[index]) for row in body)
-        is_last = index == len(columns) - 1
-        table.add_column(column, justify="right" if is_numeric else "left", no_wrap=not is_last, overflow="fold")
+    for column, column_width, (_, *column_cells) in zip(columns, widths, cells, strict=True):
+        is_numeric = bool(body) and all(map(_is_numeric, column_cells))
+        table.add_column(column, justify="right" if is_numeric else "left", width=column_width, overflow="fold")
     table.add_row(*[Rule(characters="-", style="none") for _ in columns])
     for row in body:
         table.add_row(*row)
-    writer = RichConsole(width=max(width, fixed + NARROWEST_COLUMN), color_system=None, markup=False, emoji=False, highlight=False)
+    total = sum(widths) + 2 * (len(columns) - 1)
+    writer = RichConsole(width=total, color_system=None, markup=False, emoji=False, highlight=False)
     with writer.capture() as written:
         writer.print(table)
     return [line.rstrip() for line in written.get().rstrip("\n").split("\n")]
+
+
+def _column_widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return what each column gets of `room` characters. The last one is narrowed if that is enough, else whichever is widest.
+
+    No column gets less than its longest word needs, up to `NARROWEST_COLUMN`; if that is too much, the table is too wide.
+    """
+    widths = [max(map(len, cells)) for cells in columns]
+    least = [min(NARROWEST_COLUMN, max(len(word) for cell in cells for word in (cell.split() or [""]))) for cells in columns]
+    if sum(widths[:-1]) + NARROWEST_COLUMN <= room:
+        widths[-1] = min(widths[-1], room - sum(widths[:-1]))
+    while sum(widths) > room and (spare := [at for at, width in enumerate(widths) if width > least[at]]):
+        widths[max(spare, key=widths.__getitem__)] -= 1
+    return widths
 
 
 class _PlainProgress:
@@ -273,6 +298,22 @@ class _Busy:
 
     def _phrase(self) -> str:
         return f"{self._doing}: {format_duration(time.monotonic() - self._started)} so far"
+
+
+def _width_of(stream: TextIO) -> int | None:
+    """Return the columns of the terminal that `stream` is; None where it is none."""
+    return shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if _is_terminal(stream) else None
+
+
+def _wrapped(text: str, stream: TextIO) -> str:
+    """Wrap each line to the terminal that `stream` is, its rest indented; no word is broken. A file gets the lines as they are."""
+    if (width := _width_of(stream)) is None:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        lines += textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
+    return "\n".join(lines)
 
 
 def _is_terminal(stream: TextIO) -> bool:

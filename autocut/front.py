@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocut.errors import NoResultError
-from autocut.measurement import Interval, Measurement
+from autocut.measurement import SIGNIFICANT, Interval, Measurement
 from autocut.recipe import UNTOUCHED, Recipe
 
 Objectives = Mapping[str, str]
@@ -27,8 +27,6 @@ PValues = Mapping[tuple[int, int], float]
 
 _MARGIN = 0.1
 """The reference point lies beyond the worst values by this share of the range, so that the ends of the front count too."""
-_SIGNIFICANT = 0.05
-"""Two accuracies are different where the p-value is at most this."""
 _UNTESTED: PValues = MappingProxyType({})
 _TEST = "test"
 """Name of the locked split in `Accuracy.split`."""
@@ -220,12 +218,12 @@ def _tied_accuracy(points: Sequence[FrontPoint], p_values: PValues) -> NDArray[n
         if point.recipe == UNTOUCHED:
             for other, accuracy in enumerate(accuracies):
                 if accuracy.p_value is not None:
-                    tied[at, other] = tied[other, at] = accuracy.p_value > _SIGNIFICANT
+                    tied[at, other] = tied[other, at] = accuracy.p_value > SIGNIFICANT
     places = {point.trial: at for at, point in enumerate(points)}
     for (one, other), p_value in p_values.items():
         if one in places and other in places:
             at, beside = places[one], places[other]
-            tied[at, beside] = tied[beside, at] = p_value > _SIGNIFICANT
+            tied[at, beside] = tied[beside, at] = p_value > SIGNIFICANT
     return tied
 
 

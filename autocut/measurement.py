@@ -13,6 +13,9 @@ from pydantic import TypeAdapter
 UNDISTURBED = 1.2
 """Differences up to this factor are usual on a shared machine. A busy neighbour causes larger ones."""
 
+SIGNIFICANT = 0.05
+"""Two accuracies differ where the p-value of "no difference" is at most this."""
+
 LOADED = 0.5
 """Processors that other programs use beside a busy neighbour. The search itself needs a part of one."""
 

@@ -2,6 +2,9 @@
 
 A cut is a point that costs less than the untouched model. Only cuts with a verified bundle can be taken away at once: if there is
 one, the others are left out.
+
+Balanced is the model that most people should take. Whatever recommends one model names this one: the last lines of a search,
+`autocut select` without a wish, the report, the dashboard, and a comparison of two studies.
 """
 
 from __future__ import annotations
@@ -10,13 +13,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autocut.front import FrontPoint, Objectives, knee
+from autocut.front import FrontPoint, Objectives
 from autocut.gains import accuracy_drop, cost_words, effect, metric_points, untouched
 from autocut.recipe import UNTOUCHED
+from autocut.score import allowed_drop
 
 PICKS = ("quality", "balanced", "compact")
+RECOMMENDED = "balanced"
+"""The pick that most people should take."""
 USUAL_DROP = 0.01
-"""Most users accept a drop of one percentage point."""
+"""Most people accept a drop of one percentage point, or of 1% of a metric that is not between 0 and 1."""
 _ROUNDING = 1e-9
 
 
@@ -29,18 +35,20 @@ class NamedPick:
     reason: str
 
 
-def named_picks(points: Sequence[FrontPoint], objectives: Objectives, allowed_drop: float | None = None) -> tuple[NamedPick, ...]:
+def named_picks(points: Sequence[FrontPoint], objectives: Objectives, max_drop: float | None = None) -> tuple[NamedPick, ...]:
     """Choose three points of a front.
 
+    - balanced: the cheapest point that loses at most one point of the metric, or what the search allowed if that is less. Of those
+      that are tied with it, the most accurate one. This is the untouched model if every cut loses more.
     - quality: the most accurate cut, or the cheapest of those that are not told apart from it and lose nothing against the
-      untouched model. Where the most accurate cut loses something, the others may lose no more.
-    - balanced: the knee between accuracy and cost, of the cuts that lose at most one point.
-    - compact: the cheapest cut that loses at most `allowed_drop`.
+      untouched model. Where the most accurate cut loses something, the others may lose no more. It is never less accurate than
+      balanced.
+    - compact: the cheapest cut that loses at most `max_drop`.
 
     Args:
         points: The front, with its ties, and the untouched model.
         objectives: Those of the study. The first one to be minimized is the cost.
-        allowed_drop: The largest drop of the metric that the user accepts; None for any.
+        max_drop: The largest drop that the user accepts, as `autocut.score.allowed_drop` takes it; None for any.
 
     Returns:
         The picks in the order of `PICKS`. All are the untouched model where no cut costs less; none without the untouched model.
@@ -53,12 +61,11 @@ def named_picks(points: Sequence[FrontPoint], objectives: Objectives, allowed_dr
     if not cuts:
         reason = f"the untouched model itself: no cut is {cost_words(cost)[1]}"
         return tuple(NamedPick(name, baseline, reason) for name in PICKS)
-    bound = math.inf if allowed_drop is None else allowed_drop
-    chosen = (_quality(cuts, baseline, cost), _balanced(cuts, baseline, cost), _compact(cuts, baseline, cost, bound))
-    return tuple(
-        NamedPick(name, point, f"{why}: {effect(point, baseline, cost)}{_verdict(point, baseline)}")
-        for name, (point, why) in zip(PICKS, chosen, strict=True)
-    )
+    metric = baseline.values["accuracy"]
+    usual, bound = allowed_drop(USUAL_DROP, metric), math.inf if max_drop is None else allowed_drop(max_drop, metric)
+    balanced = _balanced(cuts, baseline, cost, min(usual, bound))
+    quality = _quality(cuts, baseline, cost, balanced.point)
+    return (quality, balanced, _compact(cuts, baseline, cost, bound))
 
 
 def cost_of(objectives: Objectives) -> str:
@@ -66,53 +73,78 @@ def cost_of(objectives: Objectives) -> str:
     return next((name for name, direction in objectives.items() if direction == "minimize"), "usd_per_million")
 
 
-def _quality(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str) -> tuple[FrontPoint, str]:
-    best = min(cuts, key=lambda point: (accuracy_drop(point, baseline), point.values[cost], point.trial))
+def tied(point: FrontPoint, other: FrontPoint, cost: str) -> bool:
+    """Whether two points have equal costs, or are tied on every objective."""
+    return point.values[cost] == other.values[cost] or point.trial in other.ties or other.trial in point.ties
+
+
+def preference(point: FrontPoint) -> tuple[float, float, int]:
+    """Order of tied points: higher accuracy, smaller file, earlier trial."""
+    return -point.values["accuracy"], point.values.get("size_bytes", 0.0), point.trial
+
+
+def cheapest(points: Sequence[FrontPoint], cost: str) -> FrontPoint:
+    """Return the point with the least cost; of equal ones the preferred one."""
+    return min(points, key=lambda point: (point.values[cost], *preference(point)))
+
+
+def _balanced(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, bound: float) -> NamedPick:
+    allowed = metric_points(bound, baseline)
+    close = _within([*cuts, baseline], baseline, bound)
+    if close == [baseline]:
+        nearest = _nearest(cuts, baseline, cost)
+        told = f"no cut is within {allowed} of it; trial {nearest.trial} loses least, {effect(nearest, baseline, cost)}"
+        return NamedPick("balanced", baseline, f"the untouched model itself: {told}")
+    least = cheapest(close, cost)
+    group = [point for point in close if tied(point, least, cost)]
+    chosen = min(group, key=preference)
+    if chosen is baseline:
+        others = ", ".join(str(point.trial) for point in group if point is not baseline)
+        return NamedPick("balanced", baseline, f"the untouched model itself: trial {others} is tied with it, so nothing was won")
+    why = f"the {cost_words(cost)[0]} within {allowed} of the untouched model"
+    return _named("balanced", chosen, baseline, cost, f"{why}, and the most accurate of {len(group)} tied" if group[1:] else why)
+
+
+def _quality(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, balanced: FrontPoint) -> NamedPick:
+    cuts = [point for point in cuts if point.values["accuracy"] >= balanced.values["accuracy"]]
+    if not cuts:
+        return NamedPick("quality", baseline, "the untouched model itself: every cut is less accurate than the balanced pick")
+    best = _nearest(cuts, baseline, cost)
     least = max(0.0, accuracy_drop(best, baseline))
     group = [
         point
         for point in cuts
         if point is best or (point.trial in best.accuracy_ties and accuracy_drop(point, baseline) <= least + _ROUNDING)
     ]
-    chosen = _least(group, cost)
     if len(group) == 1:
-        return chosen, "the most accurate cut"
+        return _named("quality", best, baseline, cost, "the most accurate cut")
     lose = "lose nothing" if least == 0 else f"lose {metric_points(least, baseline)}"
-    return chosen, f"the {cost_words(cost)[0]} of {len(group)} cuts that {lose} and are not told apart from the most accurate one"
+    why = f"the {cost_words(cost)[0]} of {len(group)} cuts that {lose} and are not told apart from the most accurate one"
+    return _named("quality", cheapest(group, cost), baseline, cost, why)
 
 
-def _balanced(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str) -> tuple[FrontPoint, str]:
-    ways = {"accuracy": "maximize", cost: "minimize"}
-    close = _within(cuts, baseline, USUAL_DROP)
-    allowed = metric_points(USUAL_DROP, baseline)
-    if not close:
-        return _knee(cuts, baseline, ways), f"the knee of the front, no cut being within {allowed} of the untouched model"
-    return _knee(close, baseline, ways), f"the knee of the front within {allowed} of the untouched model"
-
-
-def _knee(cuts: Sequence[FrontPoint], baseline: FrontPoint, ways: Objectives) -> FrontPoint:
-    """Return the knee of cuts and untouched model; if it is the untouched model, that of the cuts alone."""
-    found = knee([baseline, *cuts], ways)
-    return knee(cuts, ways) if found.trial == baseline.trial else next(point for point in cuts if point.trial == found.trial)
-
-
-def _compact(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, bound: float) -> tuple[FrontPoint, str]:
+def _compact(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, bound: float) -> NamedPick:
     least = cost_words(cost)[0]
     if math.isinf(bound):
-        return _least(cuts, cost), f"the {least} of all"
-    close = _within(cuts, baseline, bound)
-    if not close:
-        nearest = min(cuts, key=lambda point: (accuracy_drop(point, baseline), point.values[cost], point.trial))
-        return nearest, f"the cut that loses least, none being within {metric_points(bound, baseline)} of the untouched model"
-    return _least(close, cost), f"the {least} within {metric_points(bound, baseline)} of the untouched model"
+        return _named("compact", cheapest(cuts, cost), baseline, cost, f"the {least} of all")
+    allowed = metric_points(bound, baseline)
+    if close := _within(cuts, baseline, bound):
+        return _named("compact", cheapest(close, cost), baseline, cost, f"the {least} within {allowed} of the untouched model")
+    why = f"the cut that loses least, none being within {allowed} of the untouched model"
+    return _named("compact", _nearest(cuts, baseline, cost), baseline, cost, why)
 
 
-def _within(cuts: Sequence[FrontPoint], baseline: FrontPoint, drop: float) -> list[FrontPoint]:
-    return [point for point in cuts if accuracy_drop(point, baseline) <= drop + _ROUNDING]
+def _named(name: str, point: FrontPoint, baseline: FrontPoint, cost: str, why: str) -> NamedPick:
+    return NamedPick(name, point, f"{why}: {effect(point, baseline, cost)}{_verdict(point, baseline)}")
 
 
-def _least(points: Sequence[FrontPoint], cost: str) -> FrontPoint:
-    return min(points, key=lambda point: (point.values[cost], -point.values["accuracy"], point.trial))
+def _within(points: Sequence[FrontPoint], baseline: FrontPoint, drop: float) -> list[FrontPoint]:
+    return [point for point in points if point is baseline or accuracy_drop(point, baseline) <= drop + _ROUNDING]
+
+
+def _nearest(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str) -> FrontPoint:
+    """Return the cut that loses least; of equal ones the cheapest."""
+    return min(cuts, key=lambda point: (accuracy_drop(point, baseline), point.values[cost], point.trial))
 
 
 def _verdict(point: FrontPoint, baseline: FrontPoint) -> str:

@@ -147,9 +147,14 @@ class Recipe(Mapping[str, Value]):
         return int(self["train.epochs"]) > 0
 
     @property
+    def all_epochs(self) -> int:
+        """How many epochs the model was trained on, those of the parent of an iteratively pruned child included."""
+        return int(self["train.epochs"]) + (0 if self.parent is None else self.parent.all_epochs)
+
+    @property
     def untouched_trained_alike(self) -> Recipe:
-        """The untouched model trained for as many epochs at the same learning rate, and not cut: what training alone brings."""
-        return Recipe(self.settings("train"))
+        """The untouched model trained for all these epochs at the same learning rate, and not cut: what training alone brings."""
+        return Recipe({**self.settings("train"), "train.epochs": self.all_epochs})
 
     @property
     def only_trains_on(self) -> bool:

@@ -1,8 +1,10 @@
 """For every test: one thread, so that what runs beside it does not decide how long it takes."""
 
 import os
+import sys
 import tempfile
 import textwrap
+import types
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,40 @@ def _write_digits_bundle(to, artifact):
     command = "autocut search --budget 5m"
     claims = Claims("digits", recipe, measurement, {"accuracy": right}, "classification", "accuracy", command, 0, trial=7)
     write_bundle(artifact, to, claims, examples)
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Replace the functions of a module, which need not exist."""
+
+    def put(name, **functions):
+        module = types.ModuleType(name)
+        vars(module).update(functions)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return put
+
+
+@pytest.fixture
+def searches(room, monkeypatch, tmp_path):
+    """The configurations that reach the search, in an empty directory."""
+    from autocut.execution.preflight import Preflight, TaskFacts
+    from autocut.measure.audit import AuditedMachine
+    from tests.fakes import KNOWN, FakePool, FakeStudy
+
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    digits = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
+    monkeypatch.setattr(
+        "autocut.execution.preflight.preflight", lambda task, ask, meanwhile, **more: meanwhile() or Preflight(KNOWN, {}, digits)
+    )
+    monkeypatch.setattr("autocut.stages.methods.known_methods", lambda: KNOWN)
+    monkeypatch.setattr("autocut.task.file.compile_task_file", lambda path: None)
+    monkeypatch.setattr("autocut.measure.audit._allowed", lambda: range(8))
+    monkeypatch.setattr(AuditedMachine, "quota", lambda self: None)
+    monkeypatch.setattr("autocut.commands.search._LOOK_S", 0.0)
+    room("autocut.execution.worker_pool", WorkerPool=FakePool)
+    room("autocut.execution.session", run_search=lambda config, space, *others: seen.append((config, space)) or 0)
+    room("autocut.study", open_study=lambda folder: FakeStudy())
+    room("autocut.task.check", check_task=lambda path, **more: [])
+    return seen

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 
 from autocut.console import Console, progress_line, table_lines
 from autocut.errors import Fault, FaultsError, InputError
-
-
-class Terminal(io.StringIO):
-    """A stream that claims to be a terminal."""
-
-    def isatty(self):
-        """Say yes."""
-        return True
+from tests.fakes import Terminal
 
 
 @pytest.fixture
@@ -123,6 +116,34 @@ def test_table_is_a_line_a_row_where_stdout_is_no_terminal(console, streams):
     lines = streams[0].getvalue().splitlines()
     assert lines[2] == f"    3    0.9877  {RECIPE}"
     assert lines[4:] == ["   13       0.5  failed: its second line"]
+
+
+def test_a_table_of_several_wide_columns_fits_too():
+    """Two recipes side by side took more than 200 columns. No word is lost, and none is broken."""
+    lines = table_lines(
+        ["", "A: out/", "B: studies/digits"], [("recipe", RECIPE, RECIPE), ("p50 latency, batch 1", "0.1 ms", "1 ms")], 80
+    )
+
+    assert max(map(len, lines)) <= 80
+    words = " ".join(lines).split()
+    assert all(words.count(word) == 2 * RECIPE.split().count(word) for word in RECIPE.split())
+
+
+def test_sentences_are_wrapped_on_a_terminal_and_stay_whole_in_a_file(console, streams, monkeypatch):
+    """The rest of a line is indented, so that one sees where the next one begins; an address is never broken."""
+    told = f"a first line\n  {RECIPE} {'x' * 50}"
+    console.prose(told)
+    console.remark(told)
+    assert [stream.getvalue() for stream in streams] == [f"{told}\n"] * 2
+
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    Console(terminal, terminal).prose(told)
+    lines = terminal.getvalue().splitlines()
+    assert (lines[0], lines[-1]) == ("a first line", f"    {'x' * 50}")
+    assert max(map(len, lines[:-1])) <= 40
+    assert " ".join(" ".join(lines).split()) == " ".join(told.split())
 
 
 @given(st.lists(st.tuples(st.integers(0, 9999), st.text("ab -", max_size=200)), max_size=5), st.integers(40, 120))

@@ -166,6 +166,8 @@ def test_an_heir_names_its_parent():
     assert child.parent == Recipe({**trained, "prune.ratio": 0.5})
     assert child.prefix.parent == child.parent
     assert child.describe() == "structured 0.7 after 0.5 + 2 epochs lr x0.3 + int8_static + onnxruntime"
+    assert (child.parent.all_epochs, child.all_epochs) == (2, 4)
+    assert child.untouched_trained_alike == Recipe({"train.epochs": 4, "train.lr_scale": 0.3})
 
 
 @pytest.mark.parametrize("changes", [{"train.epochs": 0}, {"prune.method": "none"}, {"prune.parent_ratio": 0.7}])

@@ -5,6 +5,8 @@
     if __name__ == "__main__":
         study = autocut.search("task.py", budget="8h")
         chosen = study.select(max_accuracy_drop=0.01)
+        study.explain(chosen.point)
+        study.report("report.html")
         study.export(chosen.point, "out/")
     model = autocut.load("out/")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from autocut.api.command import flags, run
+from autocut.api.command import Amount, duration, flags, run
 from autocut.api.opened_study import OpenedStudy, open_study
 from autocut.api.task_source import task_file
 from autocut.errors import Fault
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from autocut.schemas.attribution import CompareDocument, RemeasureDocument
     from autocut.schemas.bundles import VerifyDocument
     from autocut.task.task import Task
-
-Amount = str | float
-"""A quantity: text as on the command line ("8h", "10GB", "1%"), or a number in the unit that the parameter names."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -70,8 +67,7 @@ def search(
         KeyboardInterrupt: The search was interrupted; the same call resumes it.
     """
     path = task_file(task)
-    budget_s = budget if isinstance(budget, str) else f"{budget:g}s"
-    words = ["search", *([] if path is None else [str(path)]), *flags({"budget": budget_s, **options})]
+    words = ["search", *([] if path is None else [str(path)]), *flags({"budget": duration(budget), **options})]
     return open_study(run(words, quiet=quiet, may_lack_a_result=True)["folder"])
 
 

@@ -14,6 +14,9 @@ from typing import Any
 from autocut import errors
 from autocut.errors import AutocutError, ExitCode, Fault, FaultsError
 
+Amount = str | float
+"""A quantity: text as on the command line ("8h", "10GB", "1%"), or a number in the unit that the parameter names."""
+
 _PATIENCE_S = 60.0
 """What an interrupted command may take to put its things in order."""
 
@@ -73,6 +76,11 @@ def flags(options: Mapping[str, Any]) -> list[str]:
         # With "=": a value may begin with a dash.
         words += [f"--{flag}={_written(name, item)}" for item in (value if several else [value])]
     return words
+
+
+def duration(amount: Amount) -> str:
+    """Write a time as a flag's value: text as it is, a number as seconds."""
+    return amount if isinstance(amount, str) else f"{amount:g}s"
 
 
 def as_error(told: Mapping[str, Any]) -> AutocutError:

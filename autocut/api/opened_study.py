@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autocut.api.command import flags, run
+from autocut.api.command import Amount, duration, flags, run
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from autocut.deploy.select import Selection
     from autocut.front import FrontPoint
+    from autocut.schemas.attribution import ExplainDocument
     from autocut.study import Study
 
 
@@ -61,14 +62,18 @@ class OpenedStudy:
         pick: str | None = None,
         confident: bool = False,
     ) -> Selection:
-        """Choose one point of the front, and say why: `Selection.point` and `Selection.reason`.
+        """Choose one point of the front, and say why: `Selection.point`, `Selection.reason` and `Selection.doubt`.
+
+        `doubt` says where the locked test split contradicts the choice; None where it does not. Without an argument, the choice is
+        the model that most people should take: the pick "balanced".
 
         Args:
-            max_accuracy_drop: Points of the metric that may be lost against the untouched model: 0.01 lets 0.978 become 0.968.
+            max_accuracy_drop: Points of the metric that may be lost against the untouched model: 0.01 lets 0.978 become 0.968. Of a
+                metric that is not between 0 and 1 it is a share: 0.01 lets an error of 20 become 20.2.
             max_latency_ms: Bound on the median call at the first serving batch size, in milliseconds.
             max_size_bytes: Bound on the exported files, in bytes.
             limits: Other bounds, such as "usd_per_million<=0.1".
-            minimize: "cost" (as without it), "latency", "size", "training", or the name of a value. A pick has its own.
+            minimize: "cost", "latency", "size", "training", or the name of a value. None: what the study minimizes first.
             knee: Choose the point beyond which savings cost much more accuracy.
             pick: "quality", "balanced" or "compact": one of the three picks that `autocut front` names.
             confident: Whether the worse end of the interval of the accuracy difference must keep `max_accuracy_drop`.
@@ -101,9 +106,40 @@ class OpenedStudy:
             InputError: There is no such trial, or `to` holds something else.
             NoResultError: The bundle does not give what the search measured.
         """
-        number = trial if isinstance(trial, int) else trial.trial
+        number = _number(trial)
         words = ["export", str(self.folder), *flags({"trial": number, "to": to, "examples": examples})]
         return Path(run(words, quiet=quiet)["bundle"])
+
+    def explain(
+        self, trial: int | FrontPoint, *, measure: bool = True, budget: Amount = "5m", quiet: bool = False
+    ) -> ExplainDocument:
+        """Say which knob of a trial bought what: the ladder from the untouched model to its recipe, one knob a step.
+
+        Args:
+            trial: Number of a measured trial, or a point.
+            measure: Whether steps that the search did not measure are measured now, which needs the task's file. The study keeps
+                what was found.
+            budget: Time for measuring: "10m", or seconds. A training is begun only if it fits.
+            quiet: Whether to keep what is being done off stderr.
+
+        Raises:
+            StudyError: There is no such trial, it was not measured, or the stages of the study cannot be used.
+        """
+        from autocut.schemas.attribution import ExplainDocument
+
+        options = flags({"measure": measure, "budget": duration(budget)})
+        return ExplainDocument.model_validate(run(["explain", str(self.folder), str(_number(trial)), *options], quiet=quiet))
+
+    def report(self, to: str | Path | None = None) -> Path:
+        """Write the study as one HTML file that needs no network, and return its path.
+
+        Args:
+            to: File to write; None: report.html in the study's folder.
+
+        Raises:
+            InputError: `to` is no HTML file, or cannot be written.
+        """
+        return Path(run(["report", str(self.folder), *flags({"to": to})], quiet=True)["report"])
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each finished trial: settings, values, and why it failed."""
@@ -121,6 +157,10 @@ class OpenedStudy:
 
         with contextlib.closing(open_for_reading(self.folder)) as study:
             yield study
+
+
+def _number(trial: int | FrontPoint) -> int:
+    return trial if isinstance(trial, int) else trial.trial
 
 
 def open_study(folder: str | Path) -> OpenedStudy:

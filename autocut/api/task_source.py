@@ -50,7 +50,7 @@ def _find(task: Task | str | Path | None) -> Path | None:
         names = [name for name, value in list(vars(module).items()) if value is task] if module is not None else []
         if names:
             return _file_of(module, names)
-    raise TaskError(f"a task must be defined in a file, got task {task.name!r} that no module has", _HINT)
+    raise TaskError(f"a task must be defined in a file, got task {task.name!r} that is in no module", _HINT)
 
 
 def _file_of(module: Any, names: list[str]) -> Path:

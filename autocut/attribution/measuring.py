@@ -94,7 +94,7 @@ class _Limit:
 def _seconds_an_epoch(study: Study) -> float:
     """Seconds of an epoch as the trainings of the study took them; 0 where it has none, so that one may be tried."""
     took = [
-        float(trial.extras["train_seconds"]) / int(trial.recipe["train.epochs"])
+        float(trial.extras["train_seconds"]) / trial.recipe.all_epochs
         for trial in study.trials()
         if trial.measured is not None and trial.recipe is not None and trial.recipe.is_trained and "train_seconds" in trial.extras
     ]

@@ -82,7 +82,9 @@ def _about_training(ladder: Ladder, *, is_share: bool) -> Iterator[str]:
         return
     trained = say_effect(ladder.longer_training, is_share=is_share)
     beyond = say_effect(ladder.beyond_training, is_share=is_share)
-    yield f"The untouched model trained as long, compared with the untouched one: {trained}."
+    epochs = ladder.recipe.all_epochs
+    long = f"{epochs} epoch{'' if epochs == 1 else 's'}"
+    yield f"The untouched model trained as long ({long}), compared with the untouched one: {trained}."
     yield f"The recipe, compared with that longer training: {beyond}."
 
 

@@ -25,7 +25,8 @@ class TurnedKnob:
     """One knob that a recipe turns. `name` is for people, such as ``structured 0.5``.
 
     `rung` is the recipe that turns this knob and all before it. `alone` turns this knob only, `base` none; both also have what this
-    knob needs: a curriculum needs a training, a dtype runs in the recipe's compile mode.
+    knob needs: a curriculum needs a training, a dtype runs in the recipe's compile mode. A training alone has all epochs that the
+    model saw, those of the parent of an iteratively pruned child included.
     """
 
     stage: str
@@ -41,18 +42,22 @@ def knobs_of(recipe: Recipe) -> tuple[TurnedKnob, ...]:
     knobs: list[TurnedKnob] = []
     settings: dict[str, Value] = {}
     for stage in turned:
-        own = recipe.settings(stage)
-        needed = recipe.settings(_NEEDS[stage]) if _NEEDS.get(stage) in turned else {}
-        settings |= own
-        base, alone = Recipe(needed), Recipe({**needed, **own})
+        settings |= recipe.settings(stage)
+        needed = _by_itself(recipe, _NEEDS[stage]) if _NEEDS.get(stage) in turned else {}
+        base, alone = Recipe(needed), Recipe({**needed, **_by_itself(recipe, stage)})
         knobs.append(TurnedKnob(stage, _new_words(base, alone), Recipe(settings), alone, base))
     return tuple(knobs)
 
 
 def longer_trained(recipe: Recipe) -> Recipe | None:
     """Return the untouched model trained as long as `recipe`; None where that trains nothing, or is the recipe itself."""
-    trained = Recipe(recipe.settings(_TRAINING))
+    trained = recipe.untouched_trained_alike
     return None if trained in (UNTOUCHED, recipe) or not recipe.is_trained else trained
+
+
+def _by_itself(recipe: Recipe, stage: str) -> dict[str, Value]:
+    """Return the settings of one stage as they are without pruning: there is no parent, so one training has all epochs."""
+    return recipe.untouched_trained_alike.settings(stage) if stage == _TRAINING else recipe.settings(stage)
 
 
 def _is_turned(recipe: Recipe, stage: str) -> bool:

@@ -39,8 +39,8 @@ def remeasure(
     """Measure a BUNDLE, or every verified bundle of a STUDY, on this machine, each in a fresh process.
 
     Both are shown: what the bundle claims, and what it gives here. Nothing is searched, and no claim is overwritten; a study keeps
-    what was found in a table of its own. Dollars are those of --instance or --price-per-hour, else of the cheapest instance in the
-    price sheet that fits this machine, else of the price that the bundle names.
+    what was found in a table of its own. Dollars beside a claim have the price of the claim. Where this machine has another price,
+    dollars of that price are told too: of --instance or --price-per-hour, else of the cheapest instance that fits this machine.
 
     The exit code is 1 if a bundle does not run here, or answers otherwise than where it was made.
     """
@@ -78,7 +78,7 @@ def compare(console: Console, a: Path, b: Path, threads: int | None, as_json: bo
 
     Two bundles are measured now, head to head: their calls take turns in one fresh process, and accuracies are compared in pairs on
     the examples that both carry. Two studies are compared by what they have measured: the hypervolumes of their fronts from a
-    common reference on, and the points that most users would take. A tie is called a tie, and what does not compare is named.
+    common reference on, and the points that most people should take. A tie is called a tie, and what does not compare is named.
     """
     kinds = [_kind(path) for path in (a, b)]
     if kinds[0] != kinds[1]:
@@ -117,12 +117,12 @@ def _compare_bundles(console: Console, a: Path, b: Path, threads: int | None, as
 
 
 def _compare_studies(console: Console, a: Path, b: Path, as_json: bool) -> int:
-    from autocut.commands.report import recommend
     from autocut.deploy.compare_studies import compare_studies
+    from autocut.deploy.select import select_from_study
     from autocut.study import open_study
 
     with contextlib.closing(open_study(a)) as first, contextlib.closing(open_study(b)) as second:
-        picks = [recommended.point if recommended else None for recommended, _ in map(recommend, (first, second))]
+        picks = [select_from_study(study).point if study.front() else None for study in (first, second)]
         compared = compare_studies(first, second, (picks[0], picks[1]))
     if as_json:
         from autocut.commands.again_documents import studies_document

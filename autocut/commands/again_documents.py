@@ -46,6 +46,7 @@ def remeasured_part(one: Remeasured) -> RemeasuredPart:
         found=found,
         instance=None if one.price is None else one.price.instance,
         usd_per_million=one.usd_per_million,
+        usd_at_claimed_price=one.usd_at_claimed_price,
         notes=one.notes,
         failure=one.failure,
     )

@@ -30,7 +30,7 @@ def _speed(size: int, speedup: Interval) -> str:
 
 def _accuracy(compared: BundleComparison) -> str:
     if compared.shared is None:
-        return "accuracy: not compared, because the two carry no examples in common that a metric is defined on"
+        return "accuracy: not compared, because the two bundles share no examples on which a metric is defined"
     a, b = compared.shared
     counted = f"{a.examples} shared example{'s' if a.examples > 1 else ''}"
     told = f"A {a.metric.value:.4g}, B {b.metric.value:.4g} on {counted}"
@@ -59,7 +59,7 @@ def _front(name: str, side: ComparedStudy) -> str:
     models = f"{len(side.front)} model{'s' if len(side.front) != 1 else ''} on the front"
     if side.share is None:
         return f"{name}: {models}"
-    return f"{name}: {models}, which cover {side.share:.1%} of what both fronts together cover"
+    return f"{name}: {models}, covering {side.share:.1%} of what both fronts cover together"
 
 
 def _picks(compared: StudyComparison) -> str:

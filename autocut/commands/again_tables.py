@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from autocut.budget import format_size, format_usd
 from autocut.commands.again_sentences import bundle_sentences, shown, study_sentences
+from autocut.commands.terminal_plot import table_in
 from autocut.console import Console
 from autocut.deploy.compare import BundleComparison
 from autocut.deploy.compare_studies import StudyComparison, values_on
@@ -16,22 +17,22 @@ from autocut.recipe import Recipe
 
 Row = tuple[str, str, str]
 """What it is, what is claimed, and what was found."""
+_SEVERAL = ("trial", "", "ms", "speed-up", "per million", "accuracy", "recipe")
 
 
 def print_remeasured(found: Sequence[Remeasured], console: Console) -> None:
-    """Print one bundle in full; several of them with a line each."""
+    """Print one bundle in full; several of them with two lines each, the claim above what was found."""
+    width = console.terminal_width()
     if len(found) == 1:
         one = found[0]
-        console.data(f"{one.folder}: {_described(one)}\n")
+        console.prose(f"{one.folder}: {_described(one)}\n")
         console.table(["", "claimed", "found here"], _rows(one))
+    elif width is None:
+        console.table(_SEVERAL, [row for one in found for row in _lines(one)])
     else:
-        console.table(
-            ["trial", "ms claimed", "here", "speed-up claimed", "here", "per million claimed", "here", "accuracy of its examples",
-             "here", "recipe"],
-            map(_line, found),
-        )  # fmt: skip
+        console.data("\n".join(table_in(_SEVERAL, [row for one in found for row in _lines(one)], width)))
     for note in _notes(found):
-        console.data(f"\n{note}")
+        console.prose(f"\n{note}")
 
 
 def print_bundles(names: tuple[str, str], compared: BundleComparison, console: Console) -> None:
@@ -49,7 +50,7 @@ def print_bundles(names: tuple[str, str], compared: BundleComparison, console: C
         ("size", format_size(a.size_bytes), format_size(b.size_bytes)),
         ("cold start", *(_cold(side.cold_start_ms) for side in (a, b))),
     ]
-    console.data(f"{threads} of {compared.machine}, calls by turns in one process\n")
+    console.prose(f"{threads} of {compared.machine}, calls by turns in one process\n")
     console.table(["", f"A: {names[0]}", f"B: {names[1]}"], rows)
     _print_findings(bundle_sentences(compared), compared.not_comparable, console)
 
@@ -69,13 +70,13 @@ def print_studies(names: tuple[str, str], compared: StudyComparison, console: Co
     _print_findings(study_sentences(compared), compared.not_comparable, console)
     if compared.reference is not None:
         corner = ", ".join(f"{name} {shown(name, value)}" for name, value in compared.reference.items())
-        console.data(f"\nhypervolumes count from {corner} on, on the validation split")
+        console.prose(f"\nhypervolumes are measured from {corner}, on the validation split")
 
 
 def _print_findings(sentences: Sequence[str], not_comparable: Sequence[str], console: Console) -> None:
-    console.data("\n" + "\n".join(sentences))
+    console.prose("\n" + "\n".join(sentences))
     if not_comparable:
-        console.data("\nnot comparable:\n" + "\n".join(f"  {line}" for line in not_comparable))
+        console.prose("\nnot comparable:\n" + "\n".join(f"  {line}" for line in not_comparable))
 
 
 def _described(one: Remeasured) -> str:
@@ -101,31 +102,44 @@ def _rows(one: Remeasured) -> list[Row]:
     rows.append(("outputs against the stored ones", f"within {side.output_tolerance:g}" if side else "-", _deviation(one)))
     rows.append(("size", format_size(cost.size_bytes), format_size(side.size_bytes) if side else "-"))
     rows.append(("cold start (here: no compiler cache)", _cold(cost.cold_start_ms), _cold(side.cold_start_ms if side else None)))
-    economics = manifest.economics
-    claimed = "-" if economics is None else f"{format_usd(economics.usd_per_million)} on {economics.instance}"
-    return [*rows, ("a million predictions", claimed, _usd(one))]
+    return [*rows, *_usd_rows(one)]
 
 
-def _line(one: Remeasured) -> tuple[str, ...]:
+def _usd_rows(one: Remeasured) -> list[Row]:
+    """Return the dollars at the price of the claim, on both sides, and those at this machine's price where that is another one."""
+    economics, before, now = one.manifest.economics, one.claimed_price, one.price
+    rows = []
+    if economics is not None and before is not None:
+        claimed = f"{format_usd(economics.usd_per_million)} on {_priced(before)}"
+        rows.append(("a million predictions", claimed, _usd(one.usd_at_claimed_price, before)))
+    if now is not None and now != before:
+        rows.append(("at this machine's price" if rows else "a million predictions", "-", _usd(one.usd_per_million, now)))
+    return rows or [("a million predictions", "-", "-")]
+
+
+def _lines(one: Remeasured) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the claim and what was found, with dollars at the price of the claim."""
     manifest = one.manifest
     cost, economics, side = manifest.measurement.cost, manifest.economics, one.found.side
     first, busiest = cost.latencies[0], cost.busiest
     here = {latency.batch_size: latency for latency in side.latencies} if side else {}
-    ms, speed = here.get(first.batch_size), here.get(busiest.batch_size)
-    usd = one.usd_per_million
-    marks = f" (cannot be used here: {one.failure})" if one.failure else ""
-    return (
-        "-" if manifest.trial is None else str(manifest.trial),
+    ms, speed, usd = here.get(first.batch_size), here.get(busiest.batch_size), one.usd_at_claimed_price
+    trial = "-" if manifest.trial is None else str(manifest.trial)
+    claimed = (
         _short(first.p50_ms),
-        "-" if ms is None else _short(ms.p50_ms),
         _short(busiest.speedup),
-        _short(speed.speedup) if speed and one.has_untouched else "-",
         "-" if economics is None else format_usd(economics.usd_per_million),
-        "-" if usd is None else format_usd(usd.value),
         _plain(manifest.verification.accuracy),
-        "-" if side is None or side.accuracy is None else f"{side.accuracy.metric.value:.4f}",
-        f"{Recipe(manifest.recipe).describe()}{marks}",
+        Recipe(manifest.recipe).describe(),
     )
+    found = (
+        "-" if ms is None else _short(ms.p50_ms),
+        _short(speed.speedup) if speed and one.has_untouched else "-",
+        "-" if usd is None else format_usd(usd.value),
+        "-" if side is None or side.accuracy is None else f"{side.accuracy.metric.value:.4f}",
+        f"cannot be used here: {one.failure}" if one.failure else "",
+    )
+    return (trial, "claimed", *claimed), (trial, "here", *found)
 
 
 def _notes(found: Sequence[Remeasured]) -> list[str]:
@@ -141,22 +155,26 @@ def _notes(found: Sequence[Remeasured]) -> list[str]:
 
 
 def _where(found: Sequence[Remeasured]) -> list[str]:
-    """Return the machines and threads of all claims and of all findings, and the price."""
+    """Return the machines and threads of all claims and of all findings, and the prices."""
     claimed = {(one.manifest.measurement.cost.machine, one.manifest.measurement.cost.threads) for one in found}
     here = {(one.found.machine, one.threads) for one in found if one.found.side}
-    before = {one.manifest.economics.bill.price for one in found if one.manifest.economics}
-    now = {one.price for one in found if one.price}
-    lines = [f"claimed: {_places(claimed)}{_prices(before)}", f"here:    {_places(here)}{_prices(now)}"]
+    lines = [f"claimed: {_places(claimed)}", f"here:    {_places(here)}"]
+    prices = dict.fromkeys((one.claimed_price, one.price) for one in found if one.claimed_price)
+    lines += [line for before, now in prices if before is not None for line in _dollars(before, now)]
     return ["\n".join([*lines, "milliseconds are those at the first batch size, speed-ups and dollars those at the largest"])]
+
+
+def _dollars(before: Price, now: Price | None) -> list[str]:
+    """Say which price the dollars have, and what to multiply them with for the price of this machine."""
+    told = f"dollars, claimed and here, are those of {_priced(before)}"
+    if now is None or now == before:
+        return [told]
+    factor = (now.usd_per_hour / now.utilization) / (before.usd_per_hour / before.utilization)
+    return [f"{told}; at {_priced(now)}, the price of this machine, they are {factor:.3g} times as many"]
 
 
 def _places(places: set[tuple[str, int]]) -> str:
     return "; ".join(f"{threads} thread{'s' if threads > 1 else ''} of {machine}" for machine, threads in sorted(places)) or "-"
-
-
-def _prices(prices: set[Price]) -> str:
-    listed = sorted(f"{price.instance} at ${price.usd_per_hour:g} per hour" for price in prices)
-    return f"; dollars of {', '.join(listed)}" if listed else ""
 
 
 def _speedup(one: Remeasured, batch_size: int) -> str:
@@ -176,13 +194,12 @@ def _deviation(one: Remeasured) -> str:
     return "-" if side is None else f"deviate by {side.output_deviation:.2g}"
 
 
-def _usd(one: Remeasured) -> str:
-    usd, price = one.usd_per_million, one.price
-    if usd is None or price is None:
-        return "-"
-    return (
-        f"{format_usd(usd.value)} [{format_usd(usd.low)}, {format_usd(usd.high)}] on {price.instance} (${price.usd_per_hour:g}/h)"
-    )
+def _usd(usd: Interval | None, price: Price) -> str:
+    return "-" if usd is None else f"{format_usd(usd.value)} [{format_usd(usd.low)}, {format_usd(usd.high)}] on {_priced(price)}"
+
+
+def _priced(price: Price) -> str:
+    return f"{price.instance} (${price.usd_per_hour:g}/h)"
 
 
 def _number(name: str, values: Mapping[str, float]) -> str:

@@ -52,7 +52,7 @@ def export(
 
 @verb("verify", "Prove a bundle's claims in a fresh process.", "autocut verify out/", "autocut verify out/ --json")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Public ed25519 key (PEM) of who must have signed it.")
+@click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Public ed25519 key (PEM) of the required signer.")
 @JSON
 @click.pass_obj
 def verify(console: Console, bundle: Path, key: Path | None, as_json: bool) -> int:

@@ -50,7 +50,7 @@ def explain(console: Console, study: Path, trial: int, measure: bool, budget: fl
     if explanation.ladder.steps:
         console.table(LADDER_COLUMNS, ladder_rows(explanation))
         console.data("")
-    console.data("\n".join(explanation.sentences))
+    console.prose("\n".join(explanation.sentences))
     if explanation.missing:
         console.data("\nNot measured:")
         console.table(["recipe", "why"], [(recipe.describe(), reason) for recipe, reason in explanation.missing.items()])
@@ -65,11 +65,11 @@ def _print_importance(console: Console, explanation: Explanation) -> None:
     from autocut.attribution.sentences import importance_sentence
 
     if explanation.importance_refused:
-        console.info(explanation.importance_refused)
+        console.remark(explanation.importance_refused)
         return
     console.data("\nOver the whole study:")
     for importance in explanation.importance:
-        console.data(importance_sentence(importance))
+        console.prose(importance_sentence(importance))
 
 
 def _hint(study: Path, trial: int, reasons: Iterable[str], *, measure: bool) -> str | None:

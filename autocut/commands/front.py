@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from autocut.recipe import UNTOUCHED, baseline_words
 
 if TYPE_CHECKING:
     from autocut.front import Final, FrontPoint
-    from autocut.picks import NamedPick
     from autocut.study import Study
 
 STUDY = click.argument("study", type=click.Path(path_type=Path))
@@ -59,19 +57,20 @@ def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything
 @verb(
     "select",
     "Pick one point of a front, and say why.",
-    "autocut select studies/digits --max-accuracy-drop 1% --minimize cost",
+    "autocut select studies/digits",
+    "autocut select studies/digits --max-accuracy-drop 1% --minimize size",
     "autocut select studies/digits --max-latency-ms 5 --max-size 5MB",
     "autocut select studies/digits --knee --json",
     "autocut select studies/digits --pick balanced",
     "autocut select studies/digits --max-accuracy-drop 5% --confident",
 )
 @STUDY
-@click.option("--max-accuracy-drop", type=PERCENT, help="Points of the metric that may be lost against the untouched model: 1%.")
+@click.option("--max-accuracy-drop", type=PERCENT, help="Points of the metric that may be lost, or a share of an error: 1%.")
 @click.option("--confident", is_flag=True, help="The drop must be kept by the worse end of its 95% interval, not by its middle.")
 @click.option("--max-latency-ms", type=click.FloatRange(0, min_open=True), help="Median latency at the first serving batch size.")
 @click.option("--max-size", type=SIZE, help="Size of the exported model: 5MB.")
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT", help="Any other bound: 'usd_per_million<=0.1'. Repeatable.")
-@click.option("--minimize", help="cost, latency, size, training, or the name of a value.  [default: cost]")
+@click.option("--minimize", help="cost, latency, size, training, or the name of a value.  [default: the study's]")
 @click.option("--pick", metavar="quality|balanced|compact", help="A choice with a name: `autocut front` shows all three.")
 @click.option("--knee", is_flag=True, help="The point after which saving more starts to cost most accuracy.")
 @JSON
@@ -86,11 +85,14 @@ def select(
     as_json: bool,
     **choice: Any,
 ) -> int:
-    """Pick one point of STUDY's front, and say why in one line."""
+    """Pick one point of STUDY's front, and say why in one line.
+
+    Without an option it is the model that most people should take: the pick `balanced`.
+    """
     from autocut.attribution.evidence import read_evidence
     from autocut.attribution.knobs import knob_sentence
     from autocut.bill import bill_lines, point_bill, price_note
-    from autocut.deploy.select import doubt, select_from_study
+    from autocut.deploy.select import select_from_study
     from autocut.study import open_study
 
     bounds = [*limits]
@@ -103,7 +105,6 @@ def select(
     baseline = _untouched(opened)
     selection = select_from_study(opened, limits=bounds, **choice)
     knobs = knob_sentence(read_evidence(opened), study, selection.point.trial, selection.point.recipe)
-    contradiction = doubt(selection.point, baseline, choice["max_accuracy_drop"], confident=choice["confident"])
     money = opened.facts, opened.spent_s(), baseline, selection.point
     if as_json:
         bill = point_bill(*money)
@@ -111,16 +112,16 @@ def select(
         told = {
             "bill": None if bill is None else bill.document,
             "price_note": price_note(opened.facts),
-            "doubt": contradiction,
+            "doubt": selection.doubt,
             "looks": len(opened.looks()),
         }
         console.document({"schema_version": 1, "study": opened.name, **described, **told})
         return 0
     _print_points([selection.point], console)
-    note = price_note(opened.facts)
-    console.data("\n".join(["", selection.reason, knobs, *bill_lines(*money), *(line for line in (contradiction, note) if line)]))
+    notes = [note for note in (selection.doubt, price_note(opened.facts)) if note]
+    console.prose("\n".join(["", selection.reason, knobs, *bill_lines(*money), *notes]))
     if selection.point.tested:
-        console.info(_looks_note(opened))
+        console.remark(_looks_note(opened))
     console.info(f"take it: autocut export {study} --trial {selection.point.trial} --to out/")
     return 0
 
@@ -138,6 +139,7 @@ def print_front(
     """
     from autocut.bill import price_note
     from autocut.commands.terminal_plot import plot_lines
+    from autocut.deploy.select import picks_of_study
     from autocut.picks import cost_of
 
     points = study.points() if everything else study.front()
@@ -149,29 +151,29 @@ def print_front(
     on_front = {point.trial for point in points}
     compared = {UNTOUCHED, *(point.recipe.untouched_trained_alike for point in points)}
     shown = [*points, *(point for point in study.points() if point.recipe in compared and point.trial not in on_front)]
-    picks = _picks(study)
+    picks = picks_of_study(study)
     width = console.terminal_width()
     if plot or (plot is None and width is not None):
         drawn = plot_lines(shown, cost_of(study.objectives), picks, width or DEFAULT_WIDTH)
         console.data("\n".join([*drawn, ""])) if drawn else None
     _print_points(shown, console, {point.trial for point in shown} - on_front)
     told = [f"{pick.name:<9} trial {pick.point.trial}: {pick.reason}" for pick in picks]
-    wrapped = told if width is None else [line for pick in told for line in textwrap.wrap(pick, width, subsequent_indent=" " * 10)]
-    console.info("\n".join(["", *wrapped])) if wrapped else None
+    console.remark("\n".join(["", *told])) if told else None
     for point in shown:
         for caveat in point.measurement.caveats:
-            console.info(f"trial {point.trial}: {caveat}")
+            console.remark(f"trial {point.trial}: {caveat}")
     if any(point.tested for point in shown):
-        console.info(_looks_note(study))
+        console.remark(_looks_note(study))
     if untested := study.untested():
-        console.info(_tie_note(untested))
+        console.remark(_tie_note(untested))
     if note := price_note(study.facts):
-        console.info(note)
+        console.remark(note)
 
 
 def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]:
     """Return the JSON document of a front."""
     from autocut.bill import price_note
+    from autocut.deploy.select import picks_of_study
 
     baseline = _untouched(study)
     return {
@@ -181,17 +183,10 @@ def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]
         "points": [_point_document(point) for point in points],
         "baseline": _point_document(baseline) if baseline is not None else None,
         "price_note": price_note(study.facts),
-        "picks": [{"name": pick.name, "trial": pick.point.trial, "reason": pick.reason} for pick in _picks(study)],
+        "picks": [{"name": pick.name, "trial": pick.point.trial, "reason": pick.reason} for pick in picks_of_study(study)],
         "untested": list(study.untested()),
         "looks": len(study.looks()),
     }
-
-
-def _picks(study: Study) -> tuple[NamedPick, ...]:
-    from autocut.gains import with_untouched
-    from autocut.picks import named_picks
-
-    return named_picks(with_untouched(study.front(), study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
 
 
 def _looks_note(study: Study) -> str:
@@ -201,7 +196,7 @@ def _looks_note(study: Study) -> str:
 
 def _tie_note(untested: Sequence[int]) -> str:
     trials = f"trial{'s' if len(untested) > 1 else ''} {', '.join(map(str, untested))}"
-    return f"ties in accuracy with {trials} go by intervals: the scores are not stored any more, or the metric is your own"
+    return f"ties in accuracy with {trials} are judged by intervals: their scores are no longer stored, or the metric is your own"
 
 
 def _point_document(point: FrontPoint) -> dict[str, Any]:

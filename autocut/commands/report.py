@@ -40,8 +40,8 @@ _NO_VALUE = "–"
 def report(console: Console, study: Path, to: Path | None, is_opened: bool, as_json: bool) -> int:
     """Write STUDY as one HTML file that needs no network, and print the file's path.
 
-    It begins with the model that most users would take: the cheapest that loses at most one point of the metric. The front, every
-    trial, where the time went and what failed follow.
+    It begins with the model that most people should take: the pick `balanced`. The front, every trial, where the time went and what
+    failed follow.
     """
     target = _target(study / FILE_NAME if to is None else to)
     from autocut.report.page import render
@@ -67,32 +67,15 @@ def report(console: Console, study: Path, to: Path | None, is_opened: bool, as_j
 
 
 def recommend(study: Study) -> tuple[Recommendation | None, str]:
-    """Return the model that most users would take, or None and the reason why there is none.
-
-    It is the cheapest that loses at most one point of the metric, else the best compromise. Verified bundles come first, because
-    only they can be taken away at once.
-    """
-    from autocut.deploy.select import doubt, select_point, untouched
-    from autocut.gains import with_untouched
-    from autocut.picks import USUAL_DROP, named_picks
+    """Return the model that most people should take, or None and the reason why there is none."""
+    from autocut.deploy.select import picks_of_study, select_from_study
     from autocut.report.page import Recommendation
 
-    measured = study.points()
-    baseline = untouched(measured)
-    points = [point for point in study.front() if point.bundle] or study.front()
-    if baseline is not None and baseline.trial not in {point.trial for point in points}:
-        points = [*points, baseline]
     try:
-        usual = {"knee": True} if baseline is None else {"max_accuracy_drop": USUAL_DROP}
-        try:
-            selection = select_point(points, measured=measured, **usual)
-        except NoResultError:
-            selection = select_point(points, measured=measured, knee=True)
+        selection = select_from_study(study)
     except NoResultError as error:
         return None, f"{error.message[:1].upper()}{error.message[1:]}. {error.hint or ''}".strip()
-    picks = named_picks(with_untouched(study.front(), study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
-    contradiction = doubt(selection.point, baseline, USUAL_DROP, confident=True)
-    return Recommendation(selection.point, selection.reason, picks, contradiction), ""
+    return Recommendation(selection.point, selection.reason, picks_of_study(study), selection.doubt), ""
 
 
 def _knobs(study: Study, recommended: Recommendation | None) -> Section:

@@ -81,7 +81,7 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="Whether a new study hashes all data, not only targets and validation: each start reads them.")  # fmt: skip
 @click.option("--adopt-stages/--no-adopt-stages", default=False,
               help="Use the stages that the study folder holds though another key or an older version has left them. "
-              "They run code: only for a folder that nobody else can have changed.")  # fmt: skip
+              "They run code: use this only if nobody else can write to the folder.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the merged configuration, check task and space, run nothing.")
 @JSON
 @click.pass_context

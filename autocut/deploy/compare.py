@@ -11,10 +11,7 @@ from autocut.deploy.manifest import Manifest, TensorSignature, check_files, read
 from autocut.deploy.remeasure import compiled_note
 from autocut.deploy.rerun import Rerun, RerunSide, rerun
 from autocut.errors import InputError, NoResultError
-from autocut.measurement import Accuracy, Interval
-
-SIGNIFICANT = 0.05
-"""Two accuracies differ where the paired test gives at most this p-value."""
+from autocut.measurement import SIGNIFICANT, Accuracy, Interval
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class StudyComparison:
 
 
 def compare_studies(a: Study, b: Study, picks: tuple[FrontPoint | None, FrontPoint | None]) -> StudyComparison:
-    """Compare the fronts of two studies; `picks` are the points that most users would take.
+    """Compare the fronts of two studies; `picks` are the points that most people should take.
 
     Raises:
         NoResultError: neither has a front.

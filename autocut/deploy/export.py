@@ -100,7 +100,7 @@ def _refuse_training(study: Study, trial: int, event: object) -> None:
         if StageCache(study.stages_dir, sys.maxsize).unsigned():
             raise NoResultError(
                 f"trial {trial} needs {what} in the stages of {study.folder}, but stages there are not signed with {key_file()}",
-                "if nobody else can have changed this folder, run its search command once more with --adopt-stages",
+                "if only you can write to this folder, run its search command once more with --adopt-stages",
             )
         took = [
             run.seconds for run in study.stage_runs() if (run.stage, run.method) == (event.stage, event.method) and not run.cached

@@ -57,8 +57,8 @@ def _how_to_serve(model: Path, manifest: Manifest) -> str:
     body = json.dumps({"inputs": "..." if one else {signature.name: "..." for signature in manifest.inputs}})
     tag = re.sub(r"[^a-z0-9]+", "-", manifest.task.lower()).strip("-") or "model"
     return (
-        "## Serve it\n\n`serve.py` answers HTTP with JSON, one call at a time, by the runtime alone. It checks neither the hashes "
-        "nor who calls: keep it behind what does.\n\n"
+        "## Serve it\n\n`serve.py` answers HTTP with JSON, one call at a time, by the runtime alone. It checks neither hashes "
+        "nor callers: put a server in front of it that does.\n\n"
         f"```bash\npip install {' '.join(code.requirements)}\npython {SERVE} --port {PORT}\n```\n\n"
         "Or in a container:\n\n"
         f"```bash\ndocker build -t {tag} .\ndocker run -p {PORT}:{PORT} {tag}\n```\n\n"

@@ -20,14 +20,14 @@ from autocut.measure.machine import machine_fingerprint
 from autocut.measure.processor import this_host
 from autocut.measurement import Interval
 from autocut.pipeline.stage_cache import StageCache
-from autocut.price import Price, fit, load_prices, price_for, usd_per_million
+from autocut.price import OWN_PRICE, Price, fit, load_prices, price_for, usd_per_million
 from autocut.recipe import UNTOUCHED
 from autocut.stages import lowering
 from autocut.study import Study
 
 _UNTOUCHED_STAGE = ("compile", "/".join(UNTOUCHED.lowering))
 
-_NO_UNTOUCHED = "the untouched model is not at hand, so there are latencies, but no speed-ups"
+_NO_UNTOUCHED = "there is no untouched model to compare with, so there are latencies, but no speed-ups"
 # Seen with torch 2.13: a network of 0.19 ms takes 0.26 ms from its graph. At 2 ms a call, both take as long.
 _EXPORTED = (
     "speed-ups here are over the untouched model as it was exported: a small model runs more slowly from its graph than from your "
@@ -39,8 +39,8 @@ _EXPORTED = (
 class Remeasured:
     """One bundle: its claim is `manifest`, `found` is what it gave now.
 
-    `price` is that of this machine, None where nobody knows one. `has_untouched` says whether the untouched model took turns with
-    the bundle; if not, speed-ups of `found` say nothing. `notes` are what a reader must know, a sentence each.
+    `price` is that of this machine, None where none is known. `has_untouched` says whether the untouched model took turns with the
+    bundle; if not, speed-ups of `found` say nothing. `notes` are what a reader must know, a sentence each.
     """
 
     folder: Path
@@ -64,8 +64,21 @@ class Remeasured:
 
     @property
     def usd_per_million(self) -> Interval | None:
-        """Dollars of a million predictions on this machine, with the interval of the latency."""
-        side, price = self.found.side, self.price
+        """Dollars of a million predictions here at `price`, with the interval of the latency."""
+        return self._usd(self.price)
+
+    @property
+    def claimed_price(self) -> Price | None:
+        """The price that the bundle's dollars have; None where it names none."""
+        return None if self.manifest.economics is None else self.manifest.economics.bill.price
+
+    @property
+    def usd_at_claimed_price(self) -> Interval | None:
+        """Dollars of a million predictions here at the price of the claim: what can stand beside the claim."""
+        return self._usd(self.claimed_price)
+
+    def _usd(self, price: Price | None) -> Interval | None:
+        side = self.found.side
         if side is None or price is None or not side.latencies:
             return None
         busiest = max(side.latencies, key=lambda latency: latency.batch_size)
@@ -147,13 +160,17 @@ def untouched_artifact(study: Study) -> Path | None:
 def _price(manifest: Manifest, conditions: Conditions) -> tuple[Price | None, str | None]:
     """Return the price of this machine, and why its dollars may not hold.
 
-    It is the user's own price, else that of the cheapest instance in the sheet that fits this machine, else the bundle's.
+    It is what the user says, else the bundle's if that fits this machine, else that of the cheapest instance that fits it,
+    else the bundle's all the same.
     """
     economics, host = manifest.economics, this_host()
+    is_same_machine = manifest.measurement.cost.machine == machine_fingerprint()
     utilization = 1.0 if economics is None else economics.utilization
     if conditions.instance is not None or conditions.price_per_hour is not None:
         price = price_for(conditions.instance or "", conditions.price_per_hour, utilization)
         return price, fit(price, host)
+    if economics is not None and fit(economics.bill.price, host) is None and (is_same_machine or economics.instance != OWN_PRICE):
+        return economics.bill.price, None
     if fitting := load_prices().fitting(host):
         return price_for(fitting[0], None, utilization), None
     if economics is None:
@@ -168,8 +185,8 @@ def compiled_note(manifest: Manifest, threads: int) -> str | None:
     if not lowering.is_compiled_ahead(manifest.mode) or (machine, threads) == (cost.machine, cost.threads):
         return None
     return (
-        f"{manifest.mode} has compiled its code for {_counted(cost.threads)} of {cost.machine}, and that code stays: "
-        "a search here, with these threads, would compile it anew"
+        f"{manifest.mode} compiled the code of this bundle for {_counted(cost.threads)} of {cost.machine}: "
+        "a search here, with these threads, would compile it again"
     )
 
 

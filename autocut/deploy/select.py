@@ -1,10 +1,13 @@
 """Choose one point of a front and give the reason in one line. Arithmetic only, no torch.
 
-An accuracy drop is ABSOLUTE: the baseline's metric minus the point's metric. For a metric between 0 and 1, 0.01 is one percentage
-point (0.978 may become 0.968), not one percent of 0.978. The baseline is the untouched model.
+An accuracy drop is ABSOLUTE for a metric between 0 and 1: 0.01 is one percentage point (0.978 may become 0.968), not one percent of
+0.978. Of any other metric it is a share: with 0.01 an error of 20 may grow to 20.2. The search takes it so too
+(`autocut.score.allowed_drop`). The baseline is the untouched model.
 
 Points that the front cannot tell apart (`FrontPoint.ties`) are a tie. Among them the highest accuracy wins, then the smallest file,
 and the reason mentions the tie. A baseline may be chosen like any other point.
+
+Without a wish, the choice is the balanced pick (`autocut.picks`): the model that most people should take.
 """
 
 from __future__ import annotations
@@ -14,14 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autocut.deploy.remarks import doubt, training_alone
 from autocut.errors import InputError, NoResultError, unknown_name
 from autocut.front import FrontPoint
 from autocut.front import knee as knee_of
 from autocut.gains import accuracy_drop as accuracy_drop
-from autocut.gains import cost_words, effect, metric_points, signed_points, with_untouched
+from autocut.gains import cost_words, effect, metric_points, with_untouched
 from autocut.gains import untouched as untouched
-from autocut.picks import PICKS, NamedPick, cost_of, named_picks
-from autocut.score import ALIASES, METRICS, Limit, parse_limit
+from autocut.picks import PICKS, RECOMMENDED, USUAL_DROP, NamedPick, cheapest, cost_of, named_picks, preference, tied
+from autocut.score import ALIASES, METRICS, Limit, allowed_drop, parse_limit
 
 if TYPE_CHECKING:
     from autocut.study import Study
@@ -32,10 +36,11 @@ _DROP = "accuracy drop"
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen point, and the reason in one line."""
+    """The chosen point, the reason in one line, and what the locked test split has against it; None where it has nothing."""
 
     point: FrontPoint
     reason: str
+    doubt: str | None = None
 
 
 def select_point(
@@ -47,21 +52,22 @@ def select_point(
     knee: bool = False,
     measured: Sequence[FrontPoint] = (),
     pick: str | None = None,
-    allowed_drop: float | None = None,
+    searched_drop: float | None = None,
     confident: bool = False,
 ) -> Selection:
     """Choose the point that minimizes one value, the knee, or a named pick, among those that meet the limits.
 
     Args:
         points: Front points and baselines. The untouched model should be among them.
-        max_accuracy_drop: Largest absolute drop of the metric against the untouched model. 0.01 is one percentage point.
+        max_accuracy_drop: Largest drop of the metric against the untouched model: 0.01 is one percentage point, or 1% of a metric
+            that is not between 0 and 1.
         limits: Bounds on values, such as ``latency_ms<=5``.
         minimize: Name of a value or one of `ALIASES`. Default: "cost".
         knee: Choose the knee of the front between accuracy and `minimize`: beyond it, savings cost much more accuracy.
         measured: Every measured point of the study, to tell what training alone does.
         pick: One of `autocut.picks.PICKS`, with `minimize` as the cost.
         confident: Whether the worse end of the interval of the paired difference must keep `max_accuracy_drop`, not its middle.
-        allowed_drop: What the pick "compact" may lose where `max_accuracy_drop` does not say.
+        searched_drop: What the search allowed; the picks go by it where `max_accuracy_drop` does not say.
 
     Raises:
         NoResultError: there is no point, or none meets the limits; the message names the closest one.
@@ -76,20 +82,25 @@ def select_point(
     eligible = [point for point in points if not excess[point.trial]]
     if not eligible:
         raise _nothing_meets(points, excess, baseline, max_accuracy_drop, limits, confident=confident)
+    bound = max_accuracy_drop
     if pick is not None:
-        found = _pick(pick, eligible, baseline, objective, allowed_drop if max_accuracy_drop is None else max_accuracy_drop)
-        return Selection(found.point, f"{found.name} pick, {found.reason}")
-    anchor = _knee(eligible, objective) if knee else _best(eligible, objective)
-    chosen = min((point for point in eligible if _tied(point, anchor, objective)), key=_preference)
-    asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
-    reason = _reason(chosen, eligible, baseline, objective, asked, knee=knee)
-    return Selection(chosen, "; ".join([reason, *training_alone(measured, chosen)]))
+        found = _pick(pick, eligible, baseline, objective, searched_drop if bound is None else bound)
+        chosen, reason = found.point, f"{found.name} pick, {found.reason}"
+        bound = _promised(pick, searched_drop) if bound is None else bound
+    else:
+        anchor = _knee(eligible, objective) if knee else cheapest(eligible, objective)
+        chosen = min((point for point in eligible if tied(point, anchor, objective)), key=preference)
+        asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
+        reason = _reason(chosen, eligible, baseline, objective, asked, knee=knee)
+    told = "; ".join([reason, *training_alone(measured, chosen)])
+    return Selection(chosen, told, doubt(chosen, baseline, bound, confident=confident or max_accuracy_drop is None))
 
 
 def select_from_study(study: Study, *, limits: Sequence[str] = (), pick: str | None = None, **choice: Any) -> Selection:
     """Choose a point of a study's front; the untouched model may be chosen too.
 
-    A pick goes by the study's own cost, and "compact" may lose what the search allowed.
+    Cost is the study's own, unless `minimize` says otherwise. Without any wish the choice is the balanced pick; in a study whose
+    untouched model was not measured yet, the knee of the front.
 
     Args:
         study: An open study.
@@ -97,15 +108,21 @@ def select_from_study(study: Study, *, limits: Sequence[str] = (), pick: str | N
         pick: One of `autocut.picks.PICKS`.
         **choice: Other arguments of `select_point`, which says what they mean and what this raises.
     """
-    if pick is not None:
-        if choice.get("minimize") is not None:
-            raise InputError(f"a pick must stand without minimize, got {pick} and {choice['minimize']}", "leave one out")
-        choice["minimize"] = cost_of(study.objectives)
-        if choice.get("max_accuracy_drop") is None:
-            choice["allowed_drop"] = study.facts.get("max_accuracy_drop")
+    if pick is not None and choice.get("minimize") is not None:
+        raise InputError(f"a pick must stand without minimize, got {pick} and {choice['minimize']}", "leave one out")
     measured = study.points()
-    bounds = [parse_limit(text) for text in limits]
-    return select_point(with_untouched(study.front(), measured), limits=bounds, measured=measured, pick=pick, **choice)
+    points = with_untouched(study.front(), measured)
+    if not (limits or pick or any(value is not None and value is not False for value in choice.values())):
+        pick, choice = (RECOMMENDED, {}) if untouched(points) else (None, {"knee": True})
+    choice["minimize"] = choice.get("minimize") or cost_of(study.objectives)
+    searched, bounds = study.facts.get("max_accuracy_drop"), [parse_limit(text) for text in limits]
+    return select_point(points, limits=bounds, measured=measured, pick=pick, searched_drop=searched, **choice)
+
+
+def picks_of_study(study: Study) -> tuple[NamedPick, ...]:
+    """Return the named picks of a study's front; none before the untouched model is measured."""
+    points = with_untouched(study.front(), study.points())
+    return named_picks(points, study.objectives, study.facts.get("max_accuracy_drop"))
 
 
 def _check_question(
@@ -136,47 +153,6 @@ def _check_question(
         )
 
 
-def training_alone(points: Sequence[FrontPoint], chosen: FrontPoint) -> list[str]:
-    """Say what training alone does to the accuracy, without the cut: more epochs help any model.
-
-    Empty where `chosen` does not train or does nothing else, or where the untouched model was not trained for as many epochs.
-    """
-    baseline, alike = untouched(points), chosen.recipe.untouched_trained_alike
-    if baseline is None or not chosen.recipe.is_trained or chosen.recipe.only_trains_on:
-        return []
-    trained = [point for point in points if point.recipe.only_trains_on and point.recipe["train.epochs"] == alike["train.epochs"]]
-    if not trained:
-        return []
-    nearest = min(trained, key=lambda point: (point.recipe != alike, -point.values["accuracy"], point.trial))
-    with_cut, alone = -accuracy_drop(chosen, baseline), -accuracy_drop(nearest, baseline)
-    gained = signed_points(alone, baseline)
-    told = f"the untouched model trained as long ({nearest.recipe.describe()}, trial {nearest.trial}) has {gained}"
-    if with_cut <= 0 or alone <= 0:
-        return [told]
-    share = "all" if alone >= with_cut else f"{100 * alone / with_cut:.0f}%"
-    return [f"{told}, so {share} of the gain is the training's"]
-
-
-def doubt(
-    point: FrontPoint, baseline: FrontPoint | None, max_accuracy_drop: float | None, *, confident: bool = False
-) -> str | None:
-    """Say where the locked test split contradicts the drop that was asked for, or cannot rule out a larger one; else None.
-
-    The point was chosen by its validation numbers, so this is news.
-    """
-    if max_accuracy_drop is None or baseline is None or point.tested is None:
-        return None
-    difference = point.tested.measurement.accuracy.difference
-    if difference is None or -difference.low <= max_accuracy_drop + _ROUNDING:
-        return None
-    low, high = (f"{'-' if drop < 0 else ''}{metric_points(abs(drop), baseline)}" for drop in (-difference.high, -difference.low))
-    asked, interval = metric_points(max_accuracy_drop, baseline), f"95% interval {low} to {high}"
-    if -difference.high > max_accuracy_drop:
-        return f"the test split contradicts the {asked} asked for: trial {point.trial} loses more there ({interval})"
-    stricter = "" if confident else "; --confident is stricter"
-    return f"the test split cannot rule out a drop of more than the {asked} asked for ({interval}){stricter}"
-
-
 def _surest_drop(point: FrontPoint, baseline: FrontPoint) -> float:
     """The largest drop that the 95% interval of the paired difference allows. The untouched model itself loses nothing."""
     if point.trial == baseline.trial:
@@ -186,11 +162,18 @@ def _surest_drop(point: FrontPoint, baseline: FrontPoint) -> float:
 
 
 def _pick(
-    name: str, eligible: Sequence[FrontPoint], baseline: FrontPoint | None, objective: str, allowed_drop: float | None
+    name: str, eligible: Sequence[FrontPoint], baseline: FrontPoint | None, objective: str, max_drop: float | None
 ) -> NamedPick:
     candidates = with_untouched(eligible, [] if baseline is None else [baseline])
-    picks = named_picks(candidates, {"accuracy": "maximize", objective: "minimize"}, allowed_drop)
+    picks = named_picks(candidates, {"accuracy": "maximize", objective: "minimize"}, max_drop)
     return picks[PICKS.index(name)]
+
+
+def _promised(pick: str, searched_drop: float | None) -> float | None:
+    """Return the largest drop that a pick has by its rule; None where the rule names none."""
+    if pick == RECOMMENDED:
+        return USUAL_DROP if searched_drop is None else min(USUAL_DROP, searched_drop)
+    return searched_drop if pick == "compact" else None
 
 
 def _objective(points: Sequence[FrontPoint], minimize: str | None) -> str:
@@ -202,23 +185,9 @@ def _objective(points: Sequence[FrontPoint], minimize: str | None) -> str:
     return name
 
 
-def _best(eligible: Sequence[FrontPoint], objective: str) -> FrontPoint:
-    return min(eligible, key=lambda point: (point.values[objective], *_preference(point)))
-
-
 def _knee(eligible: Sequence[FrontPoint], objective: str) -> FrontPoint:
     trial = knee_of(eligible, {"accuracy": "maximize", objective: "minimize"}).trial
     return next(point for point in eligible if point.trial == trial)
-
-
-def _preference(point: FrontPoint) -> tuple[float, float, int]:
-    """Order of tied points: higher accuracy, smaller file, earlier trial."""
-    return -point.values["accuracy"], point.values.get("size_bytes", 0.0), point.trial
-
-
-def _tied(point: FrontPoint, other: FrontPoint, objective: str) -> bool:
-    equal = point.values[objective] == other.values[objective]
-    return equal or point.trial in other.ties or other.trial in point.ties
 
 
 def _excesses(
@@ -232,8 +201,9 @@ def _excesses(
     """How far `point` exceeds each limit, relative to the limit. Empty if it meets all limits."""
     excesses = {limit.text: limit.violation(point.values) / (abs(limit.bound) or 1.0) for limit in limits}
     if max_accuracy_drop is not None and baseline is not None:
-        over = (_surest_drop if confident else accuracy_drop)(point, baseline) - max_accuracy_drop
-        excesses[_DROP] = 0.0 if over <= _ROUNDING else over / max(max_accuracy_drop, 0.01)
+        allowed, scale = (allowed_drop(share, baseline.values["accuracy"]) for share in (max_accuracy_drop, USUAL_DROP))
+        over = (_surest_drop if confident else accuracy_drop)(point, baseline) - allowed
+        excesses[_DROP] = 0.0 if over <= _ROUNDING else over / max(allowed, scale)
     return {name: excess for name, excess in excesses.items() if excess > 0}
 
 
@@ -246,13 +216,14 @@ def _nothing_meets(
     *,
     confident: bool = False,
 ) -> NoResultError:
-    closest = min(points, key=lambda point: (sum(excess[point.trial].values()), *_preference(point)))
+    closest = min(points, key=lambda point: (sum(excess[point.trial].values()), *preference(point)))
     found, relaxed = [], []
     for name in excess[closest.trial]:
         if name == _DROP and baseline is not None:
             drop = (_surest_drop if confident else accuracy_drop)(closest, baseline)
             found.append(f"an accuracy drop of {'up to ' if confident else ''}{metric_points(drop, baseline)}")
-            relaxed.append(f"--max-accuracy-drop {math.ceil(drop * 1e4 - _ROUNDING) / 100:g}%")
+            share = drop / allowed_drop(1.0, baseline.values["accuracy"])
+            relaxed.append(f"--max-accuracy-drop {math.ceil(share * 1e4 - _ROUNDING) / 100:g}%")
     for limit in limits:
         if limit.text in excess[closest.trial]:
             found.append(f"{limit.name} {closest.values[limit.name]:.4g}")
@@ -279,7 +250,8 @@ def _asked(
 ) -> str:
     asked = [f"at {limit.text}" for limit in limits]
     if max_accuracy_drop is not None and baseline is not None:
-        within = f"within {metric_points(max_accuracy_drop, baseline)} of the baseline's {baseline.values['accuracy']:.4g}"
+        allowed = allowed_drop(max_accuracy_drop, baseline.values["accuracy"])
+        within = f"within {metric_points(allowed, baseline)} of the baseline's {baseline.values['accuracy']:.4g}"
         asked.insert(0, f"surely {within}" if confident else within)
     return " and ".join(asked)
 
@@ -292,14 +264,14 @@ def _reason(
     parts = [f"{count} {asked}".rstrip()]
     if baseline is not None:
         parts.append("the untouched model itself" if chosen.trial == baseline.trial else effect(chosen, baseline, objective))
-    tied = [point for point in eligible if point is not chosen and _tied(point, chosen, objective)]
-    others = [point for point in eligible if point is not chosen and point not in tied]
+    same = [point for point in eligible if point is not chosen and tied(point, chosen, objective)]
+    others = [point for point in eligible if point is not chosen and point not in same]
     if others and not knee:
-        following = _best(others, objective)
+        following = cheapest(others, objective)
         difference = _difference(following.values[objective], chosen.values[objective], objective)
         parts.append(f"next best trial {following.trial} is {difference}")
-    if tied:
-        trials = ", ".join(str(point.trial) for point in sorted(tied, key=lambda point: point.trial))
+    if same:
+        trials = ", ".join(str(point.trial) for point in sorted(same, key=lambda point: point.trial))
         parts.append(f"tied with trial {trials}, preferred for its accuracy, then its size")
     return "; ".join(parts)
 

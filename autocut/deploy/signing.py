@@ -72,7 +72,7 @@ def require_signature(folder: Path, key: Ed25519PublicKey) -> None:
     from cryptography.exceptions import InvalidSignature
 
     file = folder / SIGNATURE
-    hint = "get the bundle again from where it was made, or the public key of who made it"
+    hint = "get the bundle again from its maker, or the public key of its maker"
     if file.is_symlink() or not file.is_file():
         raise VerificationError(f"bundle {folder} must have a signature, got no {SIGNATURE}", hint)
     try:

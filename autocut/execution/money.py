@@ -10,7 +10,7 @@ from autocut.measure.processor import this_host
 from autocut.price import OWN_PRICE, fit, fit_hint, price_for
 from autocut.study import Study
 
-_ELSEWHERE = "ratios hold, dollars may not: prices are of {instance}, and nobody compared it with the machines of the cluster"
+_ELSEWHERE = "ratios hold, dollars may not: prices are of {instance}, and the machines of the cluster were not compared with it"
 
 
 def describe_money(study: Study, config: SearchConfig) -> None:

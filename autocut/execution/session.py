@@ -20,8 +20,8 @@ from autocut.budget import Budget, format_duration
 from autocut.clock import SteadyClock
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.console import Console, SearchProgress
-from autocut.deploy.select import doubt, select_point, untouched
-from autocut.errors import DeadlineError, InputError, NoResultError, StudyError
+from autocut.deploy.select import select_from_study, untouched
+from autocut.errors import DeadlineError, InputError, StudyError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
 from autocut.execution.executor import run_jobs
@@ -30,12 +30,10 @@ from autocut.execution.preflight import Preflight, with_kept_layers
 from autocut.execution.ray_tune import TuneExecutor
 from autocut.execution.resumed_space import left_out, space_document, space_of_study
 from autocut.execution.worker_pool import WorkerPool
-from autocut.front import FrontPoint
 from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
 from autocut.node import lock_reach
-from autocut.picks import USUAL_DROP
 from autocut.pipeline.signing import key_file, own_secret, sign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
@@ -248,7 +246,7 @@ def _tell_unsigned(cache: StageCache, console: Console, *, adopt: bool) -> None:
             console.info(f"{adopted} stages of another key or version adopted: they are signed with {key_file()} now")
     elif unsigned := cache.unsigned():
         told = f"{len(unsigned)} stages in {cache.folder} were not signed with {key_file()}: they are made again where needed"
-        console.warning(told, "if nobody else can have changed this folder, use them: --adopt-stages")
+        console.warning(told, "if only you can write to this folder, use them: --adopt-stages")
 
 
 def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:
@@ -327,22 +325,16 @@ def _conclude(study: Study, console: Console) -> int:
     if not verified:
         console.info(f"no verified bundle yet: give it more time with a longer --budget, or see: autocut front {study.folder}")
         return 1
-    console.info(f"{len(verified)} verified bundles on the front. {_best(study, verified)}")
-    console.info(f"next: autocut front {study.folder}   |   autocut select {study.folder} --max-accuracy-drop 1% --minimize cost")
+    console.remark(f"{len(verified)} verified bundle{'' if len(verified) == 1 else 's'} on the front. {_recommended(study)}")
+    console.info(f"next: autocut front {study.folder}   |   autocut select {study.folder}")
     return 0
 
 
-def _best(study: Study, verified: Sequence[FrontPoint]) -> str:
-    """The verified point that most users would take, why, and which knobs made it; else the cheapest, and what it loses."""
-    points = study.points()
-    baseline = untouched(points)
-    candidates = [*verified, *([baseline] if baseline else [])]
-    try:
-        selection = select_point(candidates, measured=points, max_accuracy_drop=USUAL_DROP)
-    except NoResultError:
-        selection = select_point(candidates, measured=points)
+def _recommended(study: Study) -> str:
+    """The point that most people should take, why, what the test split has against it, which knobs made it, and its bill."""
+    selection = select_from_study(study)
     chosen = selection.point
     knobs = knob_sentence(read_evidence(study), study.folder, chosen.trial, chosen.recipe)
-    contradiction = doubt(chosen, baseline, USUAL_DROP, confident=True)
-    lines = [f"Trial {chosen.trial}: {selection.reason}", *([contradiction] if contradiction else []), knobs]
-    return "\n".join([*lines, *(f"  {line}" for line in bill_lines(study.facts, study.spent_s(), baseline, chosen))])
+    lines = [f"Trial {chosen.trial}: {selection.reason}", *([selection.doubt] if selection.doubt else []), knobs]
+    bill = bill_lines(study.facts, study.spent_s(), untouched(study.points()), chosen)
+    return "\n".join([*lines, *(f"  {line}" for line in bill)])

@@ -23,7 +23,7 @@ def die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        raise SystemExit(f"process {parent}, which wanted this work, is gone")
+        raise SystemExit(f"process {parent}, which started this work, has ended")
 
 
 def kill_group(pid: int) -> None:

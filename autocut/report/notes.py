@@ -11,7 +11,7 @@ from autocut.budget import format_duration
 from autocut.front import FrontPoint, knee
 from autocut.gains import with_untouched
 from autocut.measurement import Accuracy, Interval, Latency, Measurement
-from autocut.picks import named_picks
+from autocut.picks import RECOMMENDED, named_picks
 from autocut.recipe import baseline_words, changed_settings
 from autocut.report.words import label, show
 from autocut.study import Final, Study, TrialRecord
@@ -31,7 +31,7 @@ _ALSO_SHOWN = ("usd_per_million", "latency_ms", "size_bytes", "speedup")
 
 
 def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
-    """Return the note of the study: its front, the knee of the front, and the commands that take a model away."""
+    """Return the note of the study: its front, the picks, and the commands that take the recommended model away."""
     trials = study.trials()
     done = sum(trial.state == "COMPLETE" for trial in trials)
     lines = [
@@ -53,16 +53,17 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
             "ignores the limits and the refused bundles there.",
         ]
     picks = named_picks(with_untouched(front, study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
-    best = next((pick.point for pick in picks if pick.name == "balanced"), None) or knee(front, study.objectives)
+    best = next((pick.point for pick in picks if pick.name == RECOMMENDED), None) or knee(front, study.objectives)
     lines += ["", "## Three picks", ""] if picks else []
     lines += [f"- **{pick.name}**: trial {pick.point.trial}, {pick.reason}." for pick in picks]
+    lines += ["", f"Most people should take **{RECOMMENDED}**."] if picks else []
     lines += [
         "",
         "## Take one away",
         "",
         "```sh",
-        f"autocut select {_quoted(study.folder)} --max-accuracy-drop 1% --minimize cost",
-        f"autocut select {_quoted(study.folder)} --pick balanced",
+        f"autocut select {_quoted(study.folder)}",
+        f"autocut select {_quoted(study.folder)} --max-accuracy-drop 1% --minimize size",
         export_command(study.folder, best.trial),
         "```",
     ]

@@ -111,7 +111,8 @@ class RemeasuredPart(Part):
     """A bundle's claim beside what was found now; `found` is null where it does not run here.
 
     `failure` says why the bundle cannot be used here: it does not run, or it answers otherwise. `instance` is the machine of the
-    sheet, or of the user, whose price `usd_per_million` has; its interval is that of the latency. `notes` say what else differs.
+    sheet, or of the user, whose price `usd_per_million` has; its interval is that of the latency. Only `usd_at_claimed_price`, the
+    dollars here at the price of the claim, compares with the dollars of the claim. `notes` say what else differs.
     """
 
     trial: int | None
@@ -122,6 +123,7 @@ class RemeasuredPart(Part):
     found: FoundPart | None
     instance: str | None
     usd_per_million: Interval | None
+    usd_at_claimed_price: Interval | None = None
     notes: tuple[str, ...]
     failure: str | None
 
@@ -141,7 +143,7 @@ class BundleSide(RunPart):
 
 
 class PickPart(Part):
-    """The point that most users would take. `values` are of `split`: the test split where both picks were tested."""
+    """The point that most people should take. `values` are of `split`: the test split where both picks were tested."""
 
     trial: int
     recipe: dict[str, Value]

@@ -79,7 +79,7 @@ class SearchDocument(FrontDocument):
 class SelectDocument(Document):
     """`autocut select --json`: the chosen point, why, and what its knobs bought, each in one sentence.
 
-    `doubt` says where the locked test split contradicts the drop that was asked for; null where it does not.
+    `doubt` says where the locked test split contradicts the choice; null where it does not.
     `bill` has dollars, by month where the study knows the requests of a month, and the predictions and days to break-even.
     """
 

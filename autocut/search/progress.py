@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 
 from autocut.budget import TRAINING_SHARE, Budget, budget_for_training, format_duration, format_usd
 from autocut.front import FrontPoint
+from autocut.picks import USUAL_DROP
 from autocut.recipe import UNTOUCHED, Recipe
+from autocut.score import allowed_drop
 from autocut.search.estimates import ladder, too_long
 from autocut.search.jobs import TrainingPlanned
 from autocut.search.lowerings import lowerings_by_seconds, unaffordable_lowerings
 from autocut.search.state import SearchState
-
-_CLOSE = 0.01
-"""A point may lose this much of the metric to be the best so far: the drop in the examples of `autocut select`."""
 
 _SHORT_S = 20.0
 """The training of the untouched model is told where it takes longer."""
@@ -66,12 +65,18 @@ def training_line(plan: TrainingPlanned) -> str:
 
 def best_so_far(front: Iterable[FrontPoint]) -> str:
     """Return one phrase about the cheapest point that loses at most a point of the metric; empty where there is none."""
-    close = [point for point in front if (gap := point.measurement.accuracy.difference) is None or gap.value >= -_CLOSE]
+    close = [point for point in front if _is_close(point)]
     cheapest = min(close, key=lambda point: point.values["usd_per_million"], default=None)
     if cheapest is None:
         return ""
     values = cheapest.values
     return f"{format_usd(values['usd_per_million'])}/M ({values['speedup']:.1f}x) at {values['accuracy']:.4f}"
+
+
+def _is_close(point: FrontPoint) -> bool:
+    """Whether a point loses no more than the pick that most people should take (`autocut.picks`)."""
+    gap = point.measurement.accuracy.difference
+    return gap is None or -gap.value <= allowed_drop(USUAL_DROP, point.values["accuracy"] - gap.value)
 
 
 def plan_lines(state: SearchState, budget: Budget) -> list[str]:

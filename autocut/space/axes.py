@@ -190,7 +190,7 @@ class Space:
         if not self.is_active(axis, recipe):
             if value is None or value == IDENTITY.get(axis.name):
                 return None
-            return f"{axis.name} does not count beside the other settings, got {value!r}"
+            return f"{axis.name} has no effect with the other settings, got {value!r}"
         # The recipe dropped a setting without effect, so any value of it is allowed.
         if axis.takes(value) or Recipe({**recipe, axis.name: axis.example()}) == recipe:
             return None

@@ -46,6 +46,33 @@ def test_a_pick_is_that_of_the_command_line(study):
         study.select(pick="compact", minimize="latency")
 
 
+def test_a_choice_without_a_wish_is_the_balanced_pick(study):
+    """The same as on the command line. Nothing on the test split contradicts it."""
+    chosen = study.select()
+    assert (chosen.point.trial, chosen.doubt) == (7, None)
+    assert chosen.reason.startswith("balanced pick, the cheapest within 1.0 point of the untouched model")
+
+
+def test_an_explanation_is_that_of_the_command_line(study):
+    """Typed, and by what is measured already."""
+    explained = study.explain(study.front()[1], measure=False, quiet=True)
+
+    assert (explained.trial, explained.recipe) == (7, dict(study.front()[1].recipe))
+    assert explained.whole.speedup.value > 1
+    assert [part.reason for part in explained.missing] == ["it was not measured yet"] * len(explained.missing)
+    with pytest.raises(StudyError, match="TRIAL"):
+        study.explain(99, measure=False, quiet=True)
+
+
+def test_a_report_is_written_where_it_is_wanted(study, tmp_path):
+    """Else into the study's folder."""
+    assert study.report(tmp_path / "page.html") == tmp_path / "page.html"
+    assert "<html" in (tmp_path / "page.html").read_text()
+    assert study.report() == study.folder / "report.html"
+    with pytest.raises(InputError, match="--to must name an HTML file"):
+        study.report(tmp_path / "page.txt")
+
+
 def test_an_exported_bundle_loads_and_keeps_its_claims(study, tmp_path):
     """From the point to the model, and the proof of it."""
     bundle = study.export(study.select(max_accuracy_drop=0.05).point, tmp_path / "out", quiet=True)

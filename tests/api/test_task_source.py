@@ -78,7 +78,7 @@ def test_a_task_of_a_notebook_is_refused(module, small_task_file):
 
 def test_a_task_of_a_function_is_refused():
     """A worker cannot call the function that made it."""
-    with pytest.raises(TaskError, match="task 'mine' that no module has"):
+    with pytest.raises(TaskError, match="task 'mine' that is in no module"):
         task_file(make_task())
 
 

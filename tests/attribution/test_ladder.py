@@ -86,6 +86,17 @@ def test_longer_training_of_the_untouched_model_is_told_apart(rung, settings):
     assert longer_trained(Recipe(settings.train)) is None
 
 
+def test_an_iteratively_pruned_child_is_compared_with_all_epochs_that_it_saw(settings):
+    """It was trained after each pruning: 4 epochs twice. Alone, as many epochs stand for its training."""
+    child = Recipe(settings.prune | settings.train | settings.distill | {"prune.parent_ratio": 0.25})
+    pruned, trained, distilled = knobs_of(child)
+
+    assert longer_trained(child) == trained.alone == distilled.base == Recipe({"train.epochs": 8})
+    assert distilled.alone == Recipe({"train.epochs": 8} | settings.distill)
+    assert (pruned.name, trained.name) == ("structured 0.5", "8 epochs")
+    assert (trained.rung["train.epochs"], distilled.rung) == (4, child)
+
+
 def test_what_is_wanted_is_what_the_ladder_reads(rung, settings):
     """With everything that is wanted, nothing is left open."""
     recipe = Recipe(settings.prune | settings.train | settings.distill | settings.mode | settings.dtype)

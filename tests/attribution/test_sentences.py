@@ -61,7 +61,7 @@ def test_longer_training_and_unpaired_steps_are_told(rung, settings):
     whole = settings.train | settings.mode
     rungs = rung({}), rung(settings.train, accuracy=0.99), rung(whole, accuracy=0.985, speedup=2.0)
 
-    assert "The untouched model trained as long, compared with the untouched one: " in told(whole, *rungs)
+    assert "The untouched model trained as long (4 epochs), compared with the untouched one: " in told(whole, *rungs)
     assert "The recipe, compared with that longer training: 2x faster" in told(whole, *rungs)
     assert "same examples" not in told(whole, *rungs)
     assert "wider interval: the accuracy of onnxruntime." in told(whole, *rungs, paired=False)

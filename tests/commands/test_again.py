@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from autocut import cli
+from autocut.bill import UNTOLD, Bill
+from autocut.console import Console
 from autocut.deploy import remeasure as room
-from autocut.deploy.manifest import read_manifest
+from autocut.deploy.manifest import economics_of, read_manifest, render
 from autocut.deploy.rerun import Rerun, RerunSide
 from autocut.errors import ExitCode
+from autocut.price import price_for
 from autocut.study import open_study, remeasurements
 
 BUNDLE = "studies/digits/bundles/trial-0007"
@@ -23,6 +27,9 @@ def study(finished_study, tmp_path, monkeypatch):
     """The current folder has a finished study: studies/digits."""
     shutil.copytree(finished_study, tmp_path / "studies/digits")
     monkeypatch.chdir(tmp_path)
+    priced = economics_of(Bill(price_for("c7i.large"), 2.0, 0.5, 3.0, 0.2), UNTOLD, None, None)
+    manifest = read_manifest(Path(BUNDLE)).model_copy(update={"economics": priced})
+    (Path(BUNDLE) / "manifest.json").write_text(render(manifest), encoding="utf-8")
     return Path("studies/digits")
 
 
@@ -44,8 +51,22 @@ def test_a_bundle_is_shown_beside_its_claim(study, measured, capsys):
 
     assert "claimed" in told
     assert "p50 latency, batch 1 " in told
-    assert "on a machine of your own ($0.1/h)" in told
+    dollars = next(line for line in told.splitlines() if line.startswith("a million predictions"))
+    assert dollars.count("on c7i.large ($0.0892") == 2, "beside the claim stand dollars of the same price"
+    assert "on a machine of your own ($0.1/h)" in next(
+        line for line in told.splitlines() if line.startswith("at this machine's price")
+    )
     assert "no speed-ups" in told
+
+
+def test_the_document_has_the_dollars_that_compare_with_the_claim(study, measured, capsys):
+    """At twice the price of the claim they are half of what this machine takes."""
+    price = 2 * read_manifest(Path(BUNDLE)).economics.price_per_hour
+    assert cli.main(["remeasure", BUNDLE, "--price-per-hour", str(price), "--json"]) == ExitCode.DONE
+    (found,) = json.loads(capsys.readouterr().out)["bundles"]
+
+    at_claimed, here = found["usd_at_claimed_price"]["value"], found["usd_per_million"]["value"]
+    assert here == pytest.approx(2 * at_claimed)
 
 
 def test_a_study_keeps_what_was_found(study, measured, capsys):
@@ -64,8 +85,8 @@ def test_a_study_keeps_what_was_found(study, measured, capsys):
     opened.close()
 
 
-def test_several_bundles_have_a_line_each(study, measured, capsys):
-    """With the machines, threads and prices once below."""
+def test_several_bundles_have_two_lines_each(study, measured, monkeypatch, capsys):
+    """The claim above what was found, machines, threads and prices once below. No line is too wide for a terminal."""
     opened = open_study(study)
     final = opened.finals()[7]
     shutil.copytree(study / "bundles/trial-0007", study / "bundles/trial-0000")
@@ -74,9 +95,16 @@ def test_several_bundles_have_a_line_each(study, measured, capsys):
     assert cli.main(["remeasure", str(study)]) == ExitCode.DONE
     lines = capsys.readouterr().out.splitlines()
 
-    assert sum(line.lstrip().startswith("7 ") for line in lines) == 2, "both are bundles of trial 7"
+    rows = [line.split()[1] for line in lines if line.lstrip().startswith("7 ")]
+    assert rows == ["claimed", "here"] * 2, "both are bundles of trial 7"
     assert any(line.startswith("claimed: 1 thread of ") for line in lines)
     assert any(line.startswith("here:    1 thread of here") for line in lines)
+    assert any(line.startswith("dollars, claimed and here, are those of c7i.large ($0.0892") for line in lines)
+
+    monkeypatch.setattr(Console, "terminal_width", lambda self: 80)
+    assert cli.main(["remeasure", str(study)]) == ExitCode.DONE
+    table = capsys.readouterr().out.split("\n\n")[0]
+    assert max(map(len, table.splitlines())) <= 80
 
 
 def test_a_bundle_that_does_not_run_here_ends_with_1(study, monkeypatch, capsys):
@@ -122,7 +150,7 @@ def test_two_studies_are_shown_side_by_side(study, capsys):
     assert cli.main(["compare", str(study), str(study)]) == ExitCode.DONE
     told = capsys.readouterr().out
 
-    assert "which cover 100.0% of what both fronts together cover" in told
+    assert "covering 100.0% of what both fronts cover together" in told
     assert "picks: a tie" in told
     dollars = [line for line in told.splitlines() if "usd_per_million" in line]
     assert len(dollars) == 2, "of the picks, and of the corner of the hypervolumes"

@@ -93,6 +93,30 @@ def test_dollars_are_those_of_the_cheapest_instance_that_fits(bundle, claim, mea
     assert found.usd_per_million.low < found.usd_per_million.value < found.usd_per_million.high
 
 
+def test_beside_a_claim_stand_dollars_of_the_same_price(bundle, claim, measured, monkeypatch):
+    """The call takes twice as long here, so they are twice as many, whatever this machine costs."""
+    with_price(bundle, claim, "c7i.large", 0.08925, utilization=0.5)
+    monkeypatch.setattr(room, "this_host", lambda: GENOA)
+    found = remeasure_bundle(bundle, Conditions())
+
+    busiest = found.manifest.measurement.cost.busiest
+    expected = 0.08925 / 3600 / 0.5 * 2 * busiest.p50_ms.value / 1e3 / busiest.batch_size * 1e6
+    assert (found.claimed_price.instance, found.usd_at_claimed_price.value) == ("c7i.large", pytest.approx(expected))
+    assert found.usd_per_million.value != found.usd_at_claimed_price.value
+
+
+@pytest.mark.parametrize(("machine", "kept"), [(machine_fingerprint(), True), ("another one", False)])
+def test_a_price_of_ones_own_is_kept_on_the_machine_that_it_was_given_for(bundle, claim, measured, monkeypatch, machine, kept):
+    """Then there is one price for both sides. Another machine has another price."""
+    with_price(bundle, claim, "a machine of your own", 0.1)
+    measurement = read_manifest(bundle).measurement
+    cost = dataclasses.replace(measurement.cost, machine=machine)
+    claim.rewrite(bundle, measurement=dataclasses.replace(measurement, cost=cost))
+    monkeypatch.setattr(room, "this_host", lambda: GENOA)
+
+    assert remeasure_bundle(bundle, Conditions()).price.instance == ("a machine of your own" if kept else "c7a.large")
+
+
 def test_dollars_that_may_not_hold_are_told(bundle, claim, measured, monkeypatch):
     """The sheet has no instance like this machine, so the bundle's own price stays."""
     with_price(bundle, claim, "c7i.large", 0.08925)
@@ -138,7 +162,7 @@ def test_code_that_was_compiled_for_other_conditions_is_told(bundle, claim, meas
     monkeypatch.setattr(lowering, "is_compiled_ahead", lambda mode: mode == "eager")
     notes = remeasure_bundle(bundle, Conditions(threads=threads)).notes
 
-    assert any("eager has compiled its code for 1 thread" in note for note in notes) is is_told
+    assert any("eager compiled the code of this bundle for 1 thread" in note for note in notes) is is_told
 
 
 def test_modes_that_are_compiled_ahead_say_so():

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocut.deploy.select import doubt, select_point
+from autocut.deploy.remarks import doubt
+from autocut.deploy.select import select_point
 from autocut.errors import InputError, NoResultError, UnknownNameError
 from autocut.front import Final, FrontPoint
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
@@ -179,10 +180,16 @@ def test_wrong_arguments_are_refused():
 
 
 def test_a_metric_that_is_no_share_is_shown_unchanged():
-    """R2 or an error in units is not in percentage points."""
+    """R2 or an error in units is not in percentage points. A share of it may be lost, as in the search."""
     points = [a_point(0, -12.0, 3.0), a_point(1, -12.5, 1.0)]
 
-    assert "within 1 of the baseline's -12" in select_point(points, max_accuracy_drop=1.0).reason
+    chosen = select_point(points, max_accuracy_drop=0.05)
+    assert (chosen.point.trial, "within 0.6 of the baseline's -12" in chosen.reason) == (1, True)
+    assert select_point(points, max_accuracy_drop=0.04).point.trial == 0
+    with pytest.raises(NoResultError) as caught:
+        select_point(points, max_accuracy_drop=0.04, limits=[parse_limit("latency_ms<=2")])
+    assert caught.value.hint == "relax to --max-accuracy-drop 4.17%; or search longer"
+    assert select_point(points, max_accuracy_drop=0.0417, limits=[parse_limit("latency_ms<=2")]).point.trial == 1
 
 
 @pytest.mark.parametrize(
@@ -202,6 +209,17 @@ def test_the_reason_says_what_training_alone_does(with_cut, alone, told):
 
     assert select_point([base, cut], minimize="cost", measured=[base, cut, trained, other]).reason.endswith(told)
     assert "trained as long (4 epochs lr x3, trial 3)" in select_point([base, cut], measured=[base, cut, other]).reason
+
+
+def test_an_iteratively_pruned_child_is_compared_with_all_epochs_that_it_saw():
+    """4 epochs after each pruning are 8."""
+    base = a_point(0, 0.90, 2.0)
+    iterative = {"prune.method": "structured", "prune.ratio": 0.7, "prune.parent_ratio": 0.5, "train.epochs": 4}
+    child = a_point(1, 0.95, 1.0, recipe=iterative)
+    alike, shorter = a_point(2, 0.94, 2.0, recipe={"train.epochs": 8}), a_point(3, 0.91, 2.0, recipe={"train.epochs": 4})
+
+    assert "trained as long (8 epochs, trial 2)" in select_point([base, child], measured=[base, child, alike, shorter]).reason
+    assert "trained as long" not in select_point([base, child], measured=[base, child, shorter]).reason
 
 
 def test_nothing_is_said_of_training_where_it_is_not_known():
@@ -236,12 +254,12 @@ def test_confident_asks_the_worse_end_of_the_interval_to_keep_the_drop():
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (-0.03, -0.02, "contradicts the 1.0 point asked for: trial 1 loses more there (95% interval 2.0 points to 3.0 points)"),
-        (-0.015, 0.002, "cannot rule out a drop of more than the 1.0 point asked for (95% interval -0.2 points to 1.5 points)"),
+        (-0.03, -0.02, "contradicts this choice: trial 1 loses more than 1.0 point there (95% interval 2.0 points to 3.0 points)"),
+        (-0.015, 0.002, "cannot rule out that trial 1 loses more than 1.0 point (95% interval -0.2 points to 1.5 points)"),
         (-0.008, 0.0, None),
     ],
 )
-def test_where_the_test_split_contradicts_what_was_asked_it_is_said(low, high, said):
+def test_where_the_test_split_contradicts_the_drop_it_is_said(low, high, said):
     """The test split chooses nothing, but it is not kept quiet."""
     point = a_point(1, 0.975, 1.0)
     tested = replace(point, final=on_test(point, 0.97, Interval((low + high) / 2, low, high)))
@@ -249,6 +267,30 @@ def test_where_the_test_split_contradicts_what_was_asked_it_is_said(low, high, s
 
     assert (said is None and found is None) or (found is not None and said in found)
     assert doubt(point, a_point(0, 0.98, 2.0), 0.01) is None
+    assert select_point([a_point(0, 0.98, 2.0), tested], max_accuracy_drop=0.01).doubt == found
+
+
+@pytest.mark.parametrize(("low", "high", "said"), [(-0.03, -0.02, "loses more than 0.5 points there"), (-0.03, -0.001, None)])
+def test_without_a_drop_the_test_split_is_compared_with_the_loss_on_validation(low, high, said):
+    """A limit on latency promises no accuracy, but the reason names one: 0.5 points less on validation."""
+    point = a_point(1, 0.975, 1.0)
+    tested = replace(point, final=on_test(point, 0.97, Interval((low + high) / 2, low, high)))
+    found = select_point([a_point(0, 0.98, 2.0), tested], limits=[parse_limit("latency_ms<=3")]).doubt
+
+    assert found is None if said is None else said in found
+
+
+def test_a_pick_is_doubted_by_its_own_promise():
+    """Balanced promises a point, compact what the search allowed."""
+    point = a_point(1, 0.975, 1.0)
+    tested = replace(point, final=on_test(point, 0.96, Interval(-0.02, -0.03, -0.015)))
+    points = [a_point(0, 0.98, 2.0), tested]
+
+    assert "loses more than 1.0 point there" in select_point(points, pick="balanced", searched_drop=0.05).doubt
+    assert select_point(points, pick="compact", searched_drop=0.05).doubt is None
+    assert (
+        "cannot rule out that trial 1 loses more than 2.0 points" in select_point(points, pick="compact", searched_drop=0.02).doubt
+    )
 
 
 def test_who_asks_to_be_confident_is_not_told_to_do_so():
@@ -265,7 +307,9 @@ def test_a_pick_goes_by_the_limits_and_names_itself():
     points = [a_point(0, 0.98, 4.0), a_point(1, 0.975, 2.0), a_point(2, 0.9, 1.0)]
 
     assert select_point(points, pick="compact", max_accuracy_drop=0.05).point.trial == 1
-    assert select_point(points, pick="compact", allowed_drop=0.1).reason.startswith("compact pick, the cheapest within 10.0 points")
+    assert select_point(points, pick="compact", searched_drop=0.1).reason.startswith(
+        "compact pick, the cheapest within 10.0 points"
+    )
     with pytest.raises(UnknownNameError, match="pick"):
         select_point(points, pick="compakt")
     with pytest.raises(InputError, match="got both"):

@@ -325,7 +325,7 @@ def test_a_process_whose_parent_is_gone_does_not_start(tmp_path):
     with FreshProcess(command=(sys.executable, "-c", _CHILD, "0")) as process:
         ended = process.ask({}, 60.0)
 
-    assert ended == "exit code 1: process 0, which wanted this work, is gone"
+    assert ended == "exit code 1: process 0, which started this work, has ended"
 
 
 def test_a_hang_ends_with_the_timeout(bundle):

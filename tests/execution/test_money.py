@@ -75,7 +75,7 @@ def test_on_a_cluster_nobody_knows_the_machines(study):
     """The machine that starts the search is not the one that times models: silence would be a lie."""
     describe(study, instance="c7a.large", ray_address="auto")
 
-    assert "nobody compared it" in price_note(study.facts)
+    assert "were not compared with it" in price_note(study.facts)
 
 
 def test_requests_and_grid_change_without_a_new_study(study):

@@ -17,7 +17,7 @@ def test_the_study_note_names_the_front_and_the_next_command(read_study):
     text = notes.study_note(read_study, front)
 
     assert all(f"| \u2003{point.trial} |" in text for point in front)
-    assert f"autocut select {read_study.folder} --max-accuracy-drop 1% --minimize cost" in text
+    assert f"autocut select {read_study.folder}\n" in text
     assert f"autocut export {read_study.folder} --trial " in text
 
 

@@ -12,7 +12,7 @@ from autocut.picks import NamedPick
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The model that most users would take, why, and the other choices with a name; `doubt` is what the test split contradicts."""
+    """The model that most people should take, why, and all choices with a name; `doubt` is what the test split contradicts."""
 
     point: FrontPoint
     reason: str

@@ -1,0 +1,29 @@
+"""`autocut export` and `autocut verify`: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import pytest
+
+from autocut import cli
+
+
+def test_export_prints_where_the_bundle_is(room, capsys):
+    """A script can use the path."""
+    room("autocut.deploy.export", export_trial=lambda folder, trial, to, **more: to / "bundle")
+    assert cli.main(["export", "studies/digits", "--trial", "7", "--to", "out"]) == 0
+    assert capsys.readouterr().out == "out/bundle\n"
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_verify_shows_each_check_and_fails_with_one(room, capsys, ok):
+    """If a claim does not hold, the exit code is 1, for the table and for the document."""
+    check = types.SimpleNamespace(name="size", claim="1000", found="1001", ok=ok, message="1001 bytes, claimed 1000")
+    room("autocut.deploy.verify", verify_bundle=lambda folder, **holds: types.SimpleNamespace(checks=(check,), ok=ok))
+
+    assert cli.main(["verify", "out"]) == (0 if ok else 1)
+    assert ("FAILED" in capsys.readouterr().out) is not ok
+    assert cli.main(["verify", "out", "--json"]) == (0 if ok else 1)
+    assert json.loads(capsys.readouterr().out)["ok"] is ok

@@ -1,0 +1,72 @@
+"""`autocut check`, `methods`, `ledger` and `dashboard`: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+
+from autocut import cli
+from autocut.errors import Fault
+
+
+def test_check_reports_every_fault_or_none(room, capsys):
+    """Exit code 2 with a numbered list, or 0."""
+    room(
+        "autocut.task.check",
+        check_task=lambda path, **more: [Fault("a is wrong", "write b"), Fault("c is wrong")],
+        notes_of=lambda path: [],
+    )
+    assert cli.main(["check", "task.py"]) == 2
+    assert "2. c is wrong" in capsys.readouterr().err
+    room("autocut.task.check", check_task=lambda path, **more: [], notes_of=lambda path: ["weights are folded"])
+    assert cli.main(["check", "task.py"]) == 0
+    assert capsys.readouterr().out == "task.py: no faults\n"
+
+
+def test_methods_shows_pairs_as_a_matrix_with_reasons(monkeypatch, capsys):
+    """A dtype works only together with a mode."""
+    from autocut.stages.methods import MethodRow, PairRow
+
+    rows = [
+        MethodRow("quantize.dtype", "bf16", "Store weights as bfloat16.", ("torchao",), ()),
+        MethodRow("compile.mode", "x", "X.", ("x",), ("x",)),
+    ]
+    pairs = [
+        PairRow("bf16", "eager", None),
+        PairRow("bf16", "onnxruntime", "no kernel"),
+        PairRow("fp32", "eager", None),
+        PairRow("fp32", "onnxruntime", None),
+    ]
+    monkeypatch.setattr("autocut.stages.methods.method_rows", lambda: rows)
+    monkeypatch.setattr("autocut.stages.methods.pair_rows", lambda: pairs)
+
+    assert cli.main(["methods"]) == 0
+    shown = capsys.readouterr().out
+    assert "pip install x" in shown
+    assert "no (1)" in shown
+    assert "no kernel" in shown
+    assert cli.main(["methods", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["pairs"][1] == {"dtype": "bf16", "mode": "onnxruntime", "reason": "no kernel", "feasible": False}
+    assert document["methods"][1]["available"] is False
+
+
+def test_ledger_shows_where_the_time_went(searches, capsys):
+    """The largest share comes first; categories without time are left out."""
+    assert cli.main(["ledger", "studies/digits"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("train") < shown.index("compile")
+    assert "67%" in shown
+    assert "idle" not in shown
+    assert "1m40s in 1 run" in shown
+    assert "cores busy: 90%" in shown
+    assert cli.main(["ledger", "studies/digits", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["spent_s"] == 100.0
+    assert (document["schema_version"], document["cores_busy"]) == (1, 0.9)
+
+
+def test_dashboard_prints_its_address(room, capsys):
+    """The address is data, so a script can open it."""
+    room("autocut.report.dashboard", serve=lambda folder, port, on_ready: on_ready(f"http://127.0.0.1:{port}"))
+    assert cli.main(["dashboard", "studies/digits", "--port", "9000"]) == 0
+    assert capsys.readouterr().out == "http://127.0.0.1:9000\n"

@@ -1,0 +1,44 @@
+"""One rule says which model most people should take, and everything that names one model follows it."""
+
+from __future__ import annotations
+
+import pytest
+
+from autocut import cli
+from autocut.commands.report import recommend
+from autocut.deploy.select import picks_of_study, select_from_study
+from autocut.execution.session import _conclude
+from autocut.report import notes
+
+
+@pytest.fixture
+def recommended(read_study):
+    """The number of the trial that the pick `balanced` names."""
+    return next(pick.point.trial for pick in picks_of_study(read_study) if pick.name == "balanced")
+
+
+def test_report_notes_and_the_end_of_a_search_name_the_balanced_pick(read_study, recommended, capsys):
+    """Four places named four models once."""
+    from autocut.console import Console
+
+    assert recommend(read_study)[0].point.trial == recommended
+    assert f"autocut export {read_study.folder} --trial {recommended} " in notes.study_note(read_study, read_study.front())
+    assert _conclude(read_study, Console()) == 0
+    assert f"Trial {recommended}: balanced pick, " in capsys.readouterr().err
+
+
+def test_select_without_a_wish_names_it_and_a_wish_is_followed(read_study, recommended, capsys):
+    """A limit asks for something else: then the cheapest that keeps it is the choice."""
+    assert cli.main(["select", str(read_study.folder)]) == 0
+    assert f"--trial {recommended} " in capsys.readouterr().err
+    assert select_from_study(read_study, minimize=None, knee=False, pick=None).point.trial == recommended
+
+    cheapest = min(read_study.front(), key=lambda point: point.values["usd_per_million"])
+    assert cheapest.trial != recommended
+    assert select_from_study(read_study, limits=["usd_per_million<=1000"]).point.trial == cheapest.trial
+
+
+def test_two_studies_are_compared_by_it(read_study, recommended, capsys):
+    """Both picks."""
+    assert cli.main(["compare", str(read_study.folder), str(read_study.folder)]) == 0
+    assert f"picks: a tie; trial {recommended} of A and trial {recommended} of B" in capsys.readouterr().out
