@@ -5,7 +5,7 @@ Units stand in the names. Intervals are 95% intervals unless a field says otherw
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -120,14 +120,76 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What a machine serves while `copies` processes with `threads` threads each answer at once.
+
+    `per_s` are predictions a second of all copies together, as measured. `yardstick_per_s` are the runs a second of the reference
+    workload just before and after, in one process a processor. Divided by it, layouts of different hours can be compared.
+    """
+
+    copies: int
+    threads: int
+    per_s: Interval
+    yardstick_per_s: float
+
+    def __str__(self) -> str:
+        """The layout in words, without its numbers."""
+        copies = "1 copy" if self.copies == 1 else f"{self.copies} copies"
+        return f"{copies} x {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the whole machine serves at `batch_size`: this model in `layouts`, and the `untouched` model in its own.
+
+    Both are corrected to the time at which the untouched model was measured. The untouched model's own capacity has the same
+    layouts twice. `left_out` are layouts that were not measured, a reason each.
+    """
+
+    batch_size: int
+    processors: int
+    layouts: tuple[Layout, ...]
+    untouched: tuple[Layout, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> Layout:
+        """The layout to serve this model in, its numbers corrected."""
+        return self._best(self.layouts)
+
+    @property
+    def best_untouched(self) -> Layout:
+        """The layout to serve the untouched model in, its numbers corrected."""
+        return self._best(self.untouched)
+
+    def corrected(self, layout: Layout) -> Layout:
+        """Return `layout` with the throughput that it would have had when the untouched model was measured."""
+        reference = sum(known.yardstick_per_s for known in self.untouched) / len(self.untouched)
+        factor = reference / layout.yardstick_per_s
+        per_s = Interval(layout.per_s.value * factor, layout.per_s.low * factor, layout.per_s.high * factor)
+        return replace(layout, per_s=per_s, yardstick_per_s=reference)
+
+    def _best(self, layouts: tuple[Layout, ...]) -> Layout:
+        """The layout that surely serves most. One whose throughput lies in its interval ties with it: fewer copies win the tie."""
+        known = [self.corrected(layout) for layout in layouts]
+        most = max(known, key=lambda layout: layout.per_s.low)
+        return min((layout for layout in known if layout.per_s.value >= most.per_s.low), key=lambda layout: layout.copies)
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """Accuracy and cost of one trial."""
+    """Accuracy and cost of one trial.
+
+    `capacity` is known of finalized models alone; `capacity_note` says why it is not known of one.
+    """
 
     accuracy: Accuracy
     cost: Cost
     peak_memory_bytes: int | None = None
     energy_j_per_prediction: float | None = None
     energy_source: str | None = None
+    capacity: Capacity | None = None
+    capacity_note: str | None = None
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -140,6 +202,8 @@ class Measurement:
         ]
         if (load := self.cost.load) is not None and load > LOADED:
             told.append(f"Other programs used {load:.1f} processors during the timing.")
+        if self.capacity_note is not None:
+            told.append(f"Dollars are those of one process that has the machine to itself: {self.capacity_note}.")
         if (size := self.accuracy.batch_size) is not None:
             told.append(f"The answers depend on the batch: this is the accuracy at batch size {size}, the worst that is served.")
         return tuple(told)

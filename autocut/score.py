@@ -59,6 +59,7 @@ def values_of(measurement: Measurement, reference: Cost, price: Price, train_sec
 
     Times are corrected for drift, so that trials of different hours can be compared: a latency is the untouched model's reference
     latency, measured once a study, divided by the trial's speed-up. `speedup` is at the largest batch size, as `usd_per_million`.
+    It compares one process with one process. So do dollars, until the capacity of the whole machine is known (`dollars_of`).
 
     Args:
         measurement: Measurement of the trial.
@@ -72,8 +73,29 @@ def values_of(measurement: Measurement, reference: Cost, price: Price, train_sec
     return {
         "accuracy": measurement.accuracy.metric.value,
         **costs_of(measurement.cost, reference, price),
+        "usd_per_million": dollars_of(measurement, reference, price)[0],
         "train_usd": usd_for(price, train_seconds),
     }
+
+
+def dollars_of(measurement: Measurement, reference: Cost, price: Price) -> tuple[float, float]:
+    """Return dollars of a million predictions, by this model and by the untouched one, on the same terms.
+
+    Where the capacity of the whole machine is known, each of the two is charged by its own best layout. Otherwise one process of
+    either is charged with the whole machine.
+
+    Raises:
+        StudyError: `reference` was measured at other batch sizes.
+    """
+    capacity = measurement.capacity
+    if capacity is None:
+        usd = costs_of(measurement.cost, reference, price)["usd_per_million"]
+        return usd, usd * measurement.cost.busiest.speedup.value
+    own, untouched = (
+        usd_per_million(price.usd_per_hour, layout.per_s.value, price.utilization)
+        for layout in (capacity.best, capacity.best_untouched)
+    )
+    return own, untouched
 
 
 def costs_of(cost: Cost, reference: Cost, price: Price) -> dict[str, float]:

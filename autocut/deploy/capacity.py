@@ -1,0 +1,176 @@
+"""What the whole machine serves with a bundle, and once a study with the untouched model (`Capacity`); or why that is not measured.
+
+Dollars of a finalized model are charged by it, and its bundle is served in the best layout. It takes a second or two a layout,
+alone on the machine. A slow model, or a short search, has no time for that: then dollars stay those of one process, for the
+untouched model alike.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+
+from autocut.deploy.capacity_process import FoundLayouts
+from autocut.deploy.fresh_process import FreshProcess, Turn
+from autocut.deploy.manifest import Manifest
+from autocut.measure.audit import audit_machine
+from autocut.measure.capacity import shapes_for
+from autocut.measure.machine import machine_fingerprint
+from autocut.measurement import Capacity, Cost
+from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.stage_cache import Entry
+from autocut.pipeline.stage_runner import Facts, Stage
+from autocut.stages import lowering
+from autocut.task.batches import Inputs
+
+_COMMAND = (sys.executable, "-P", "-m", "autocut.deploy.capacity_process")
+_SLOW_CALL_MS = 300.0
+"""A call of the untouched model that takes longer would make every layout take several seconds."""
+_SHORTEST_SEARCH_S = 120.0
+"""A shorter search needs its seconds for other things: 3 to 5 s a point on two processors."""
+_MOST_S = 20.0
+"""After so many seconds no other layout is begun."""
+_GRACE_S = 10.0
+"""For a layout that has begun, until its process is killed."""
+
+
+@dataclass(frozen=True)
+class CapacityFound:
+    """A capacity, or the reason in `note` why there is none; neither where one process is all that fits the machine."""
+
+    capacity: Capacity | None = None
+    note: str | None = None
+
+
+def reason_to_leave_out(pipeline: Pipeline, reference: Cost, search_seconds: float) -> str | None:
+    """Say why no model of this study is measured on the whole machine, or return None. The answer is one for all its points.
+
+    Args:
+        pipeline: Of the study.
+        reference: Cost of the untouched model.
+        search_seconds: Seconds of the search.
+    """
+    context, call_ms = pipeline.runner.context, reference.busiest.p50_ms.value
+    if context.scoring is not None or call_ms > _SLOW_CALL_MS:
+        return f"a call of the untouched model takes {call_ms / 1e3:.2g} s, too long to try layouts"
+    if search_seconds < _SHORTEST_SEARCH_S:
+        return f"a search of less than {_SHORTEST_SEARCH_S:.0f} s has no time to try layouts"
+    return "the task has no file that other processes could load" if context.task.path is None else None
+
+
+def measure_capacity(
+    pipeline: Pipeline, artifact: Entry, mode: str, fresh: FreshProcess, reference: Cost, search_seconds: float, deadline: float
+) -> CapacityFound:
+    """Measure what the machine serves with `artifact`, in forks of `fresh`.
+
+    Args:
+        pipeline: Measures the untouched model too, once a study.
+        artifact: A lowered model.
+        mode: Its compile mode.
+        fresh: A process that has verified nothing yet.
+        reference: Cost of the untouched model.
+        search_seconds: Seconds of the search.
+        deadline: Reading of `time.time()` after which nothing is begun.
+
+    Raises:
+        DeadlineError: the time of the search was up.
+    """
+    runner, threads = pipeline.runner, pipeline.runner.context.threads
+    shapes = shapes_for(_processors(), None if lowering.takes_any_threads(mode) else threads)
+    untouched = untouched_capacity(pipeline, reference, search_seconds)
+    if untouched.capacity is None:
+        return untouched
+    left_s = deadline - time.time()
+    batch_size = reference.busiest.batch_size
+    question: dict[str, Any] = {"model": str(artifact.folder), "mode": mode, "batch_size": batch_size, "layouts": shapes}
+    with tempfile.TemporaryDirectory(prefix="autocut-capacity-") as scratch:
+        with runner.working():
+            question["inputs"] = _write_inputs(Path(scratch), runner.context.samples.serving_inputs(batch_size))
+        found = _ask(fresh, question, Path(scratch), left_s, alone=runner.alone, working=runner.working)
+    if found.failure is not None:
+        return CapacityFound(note=found.failure)
+    layouts = untouched.capacity.untouched
+    return CapacityFound(Capacity(batch_size, _processors(), found.layouts, layouts, found.left_out))
+
+
+def untouched_capacity(pipeline: Pipeline, reference: Cost, search_seconds: float) -> CapacityFound:
+    """Measure what the machine serves with the untouched model, run as the user runs it: once a study, through the stage cache."""
+    if (reason := reason_to_leave_out(pipeline, reference, search_seconds)) is not None:
+        return CapacityFound(note=reason)
+    if (processors := _processors()) == 1:
+        return CapacityFound()
+    runner, batch_size = pipeline.runner, reference.busiest.batch_size
+    settings: dict[str, Any] = {"batch_size": batch_size, "layouts": shapes_for(processors)}
+    key = runner.key(pipeline.baseline.key, "capacity", settings, machine=machine_fingerprint(), processors=processors)
+    stage = Stage("capacity", "untouched", "measuring", key, lambda: pipeline, _measure_untouched)
+    found = TypeAdapter(FoundLayouts).validate_python(runner.run(stage).facts["found"])
+    if found.failure is not None:
+        return CapacityFound(note=f"the untouched model: {found.failure}")
+    return CapacityFound(Capacity(batch_size, processors, found.layouts, found.layouts, found.left_out))
+
+
+def measure_again(
+    fresh: FreshProcess,
+    bundle: Path,
+    manifest: Manifest,
+    shapes: tuple[tuple[int, int], ...] | None = None,
+    *,
+    alone: Turn,
+    working: Turn,
+) -> FoundLayouts:
+    """Measure the layouts `shapes` of a bundle on this machine; None: all that fill it."""
+    threads = None if lowering.takes_any_threads(manifest.mode) else manifest.measurement.cost.threads
+    shapes = shapes_for(_processors(), threads) if shapes is None else shapes
+    batch_size = manifest.measurement.cost.busiest.batch_size
+    with tempfile.TemporaryDirectory(prefix="autocut-capacity-") as scratch:
+        question = {"bundle": str(bundle.absolute()), "batch_size": batch_size, "layouts": shapes}
+        return _ask(fresh, question, Path(scratch), math.inf, alone=alone, working=working)
+
+
+def _measure_untouched(folder: Path, pipeline: Pipeline) -> Facts:
+    runner = pipeline.runner
+    context, entry = runner.context, runner.cache.find(pipeline.baseline.key)
+    if entry is None:
+        return {"found": asdict(FoundLayouts("its weights are gone from the stages"))}
+    batch_size = max(context.task.serving_batch_sizes)
+    question = {
+        "task": str(context.task.path),
+        "pickled": str(entry.folder),
+        "inputs": _write_inputs(folder, context.samples.serving_inputs(batch_size)),
+        "batch_size": batch_size,
+        "layouts": shapes_for(_processors()),
+    }
+    with FreshProcess(context.threads, _COMMAND, os.environ) as fresh:
+        found = _ask(fresh, question, folder, math.inf, alone=runner.alone, working=runner.working)
+    return {"found": asdict(found)}
+
+
+def _ask(
+    fresh: FreshProcess, question: Mapping[str, object], scratch: Path, left_s: float, *, alone: Turn, working: Turn
+) -> FoundLayouts:
+    most_s = min(_MOST_S, left_s)
+    if most_s <= 0:
+        return FoundLayouts("no time was left")
+    report = scratch / "layouts.json"
+    whole = {**question, "processors": _processors(), "most_s": most_s}
+    ended = fresh.ask_fork(whole, report, most_s + _GRACE_S, alone=alone, working=working)
+    return FoundLayouts(ended) if ended else TypeAdapter(FoundLayouts).validate_json(report.read_text(encoding="utf-8"))
+
+
+def _write_inputs(folder: Path, inputs: Inputs) -> str:
+    torch.save(inputs, folder / "inputs.pt")
+    return str(folder / "inputs.pt")
+
+
+def _processors() -> int:
+    return audit_machine().processors
