@@ -231,5 +231,6 @@ def bill_lines(facts: Mapping[str, Any], spent_s: float, untouched: FrontPoint |
     if bill is None or point == untouched:
         return []
     timing = "the timing of the search" if point.final is None else "the final timing"
+    charged = [] if point.final is None else [f"money: {point.final.measurement.charged_by}"]
     first, *others = bill.lines
-    return [f"money by {timing}: {first}", *others]
+    return [f"money by {timing}: {first}", *charged, *others]

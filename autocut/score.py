@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from autocut.errors import InputError, StudyError, UnknownNameError, nearest_hint
-from autocut.measurement import Cost, Latency, Measurement
+from autocut.measurement import Cost, Interval, Latency, Measurement
 from autocut.price import Price, usd_for, usd_per_million
 
 
@@ -113,6 +113,26 @@ def costs_of(cost: Cost, reference: Cost, price: Price) -> dict[str, float]:
         "compressed_size_bytes": float(cost.compressed_size_bytes),
         "speedup": busiest.speedup.value,
     }
+
+
+def interval_of(name: str, values: Mapping[str, float], measurement: Measurement) -> Interval:
+    """Return the value `name` with its 95% interval. A value without a spread, such as a size, has an interval of no width.
+
+    Latency is computed from a speed-up and has its spread. So has the price, but where it is that of the whole machine: there it
+    has the spread of what the best layout serves.
+    """
+    value, cost = values[name], measurement.cost
+    if name == "accuracy":
+        return measurement.accuracy.metric
+    if name == "usd_per_million" and measurement.capacity is not None:
+        per_s = measurement.capacity.best.per_s
+        return Interval(value, value * per_s.value / per_s.high, value * per_s.value / per_s.low)
+    if not cost.latencies or name not in ("latency_ms", "usd_per_million", "speedup"):
+        return Interval(value, value, value)
+    speedup = (cost.latencies[0] if name == "latency_ms" else cost.busiest).speedup
+    if name == "speedup":
+        return speedup
+    return Interval(value, value * speedup.value / speedup.high, value * speedup.value / speedup.low)
 
 
 def corrected_ms(latency: Latency, reference: Cost) -> float:

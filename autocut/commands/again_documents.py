@@ -46,6 +46,7 @@ def remeasured_part(one: Remeasured) -> RemeasuredPart:
         found=found,
         instance=None if one.price is None else one.price.instance,
         usd_per_million=one.usd_per_million,
+        served=one.served,
         notes=one.notes,
         failure=one.failure,
     )
@@ -110,7 +111,7 @@ def _run(side: RerunSide) -> dict[str, Any]:
 
 
 def _claim(manifest: Manifest) -> ClaimPart:
-    cost, economics = manifest.measurement.cost, manifest.economics
+    cost, economics, capacity = manifest.measurement.cost, manifest.economics, manifest.measurement.capacity
     return ClaimPart(
         machine=cost.machine,
         threads=cost.threads,
@@ -120,4 +121,5 @@ def _claim(manifest: Manifest) -> ClaimPart:
         examples_accuracy=manifest.verification.accuracy,
         instance=None if economics is None else economics.instance,
         usd_per_million=None if economics is None else economics.usd_per_million,
+        served=None if capacity is None else capacity.best_as_measured,
     )

@@ -10,7 +10,7 @@ from autocut.console import Console
 from autocut.deploy.compare import BundleComparison
 from autocut.deploy.compare_studies import StudyComparison, values_on
 from autocut.deploy.remeasure import Remeasured
-from autocut.measurement import Interval, Latency
+from autocut.measurement import Interval, Latency, Layout
 from autocut.price import Price
 from autocut.recipe import Recipe
 
@@ -101,7 +101,9 @@ def _rows(one: Remeasured) -> list[Row]:
     rows.append(("outputs against the stored ones", f"within {side.output_tolerance:g}" if side else "-", _deviation(one)))
     rows.append(("size", format_size(cost.size_bytes), format_size(side.size_bytes) if side else "-"))
     rows.append(("cold start (here: no compiler cache)", _cold(cost.cold_start_ms), _cold(side.cold_start_ms if side else None)))
-    economics = manifest.economics
+    economics, capacity = manifest.economics, manifest.measurement.capacity
+    if capacity is not None:
+        rows.append(("whole machine", _served(capacity.best_as_measured), _served(one.served)))
     claimed = "-" if economics is None else f"{format_usd(economics.usd_per_million)} on {economics.instance}"
     return [*rows, ("a million predictions", claimed, _usd(one))]
 
@@ -174,6 +176,10 @@ def _accuracy(one: Remeasured) -> str:
 def _deviation(one: Remeasured) -> str:
     side = one.found.side
     return "-" if side is None else f"deviate by {side.output_deviation:.2g}"
+
+
+def _served(layout: Layout | None) -> str:
+    return "-" if layout is None else f"{layout.per_s.value:.4g}/s [{layout.per_s.low:.4g}, {layout.per_s.high:.4g}] as {layout}"
 
 
 def _usd(one: Remeasured) -> str:

@@ -12,7 +12,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,8 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from autocut.deploy.capacity_process import FoundLayouts
-from autocut.deploy.fresh_process import FreshProcess, Turn
-from autocut.deploy.manifest import Manifest
-from autocut.measure.audit import audit_machine
+from autocut.deploy.fresh_process import FreshProcess
+from autocut.deploy.layouts import FoundLayouts, ask_layouts, processors_here
 from autocut.measure.capacity import shapes_for
 from autocut.measure.machine import machine_fingerprint
 from autocut.measurement import Capacity, Cost
@@ -38,10 +35,6 @@ _SLOW_CALL_MS = 300.0
 """A call of the untouched model that takes longer would make every layout take several seconds."""
 _SHORTEST_SEARCH_S = 120.0
 """A shorter search needs its seconds for other things: 3 to 5 s a point on two processors."""
-_MOST_S = 20.0
-"""After so many seconds no other layout is begun."""
-_GRACE_S = 10.0
-"""For a layout that has begun, until its process is killed."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ def measure_capacity(
         DeadlineError: the time of the search was up.
     """
     runner, threads = pipeline.runner, pipeline.runner.context.threads
-    shapes = shapes_for(_processors(), None if lowering.takes_any_threads(mode) else threads)
+    shapes = shapes_for(processors_here(), None if lowering.takes_any_threads(mode) else threads)
     untouched = untouched_capacity(pipeline, reference, search_seconds)
     if untouched.capacity is None:
         return untouched
@@ -96,18 +89,18 @@ def measure_capacity(
     with tempfile.TemporaryDirectory(prefix="autocut-capacity-") as scratch:
         with runner.working():
             question["inputs"] = _write_inputs(Path(scratch), runner.context.samples.serving_inputs(batch_size))
-        found = _ask(fresh, question, Path(scratch), left_s, alone=runner.alone, working=runner.working)
+        found = ask_layouts(fresh, question, Path(scratch), left_s, alone=runner.alone, working=runner.working)
     if found.failure is not None:
         return CapacityFound(note=found.failure)
     layouts = untouched.capacity.untouched
-    return CapacityFound(Capacity(batch_size, _processors(), found.layouts, layouts, found.left_out))
+    return CapacityFound(Capacity(batch_size, processors_here(), found.layouts, layouts, found.left_out))
 
 
 def untouched_capacity(pipeline: Pipeline, reference: Cost, search_seconds: float) -> CapacityFound:
     """Measure what the machine serves with the untouched model, run as the user runs it: once a study, through the stage cache."""
     if (reason := reason_to_leave_out(pipeline, reference, search_seconds)) is not None:
         return CapacityFound(note=reason)
-    if (processors := _processors()) == 1:
+    if (processors := processors_here()) == 1:
         return CapacityFound()
     runner, batch_size = pipeline.runner, reference.busiest.batch_size
     settings: dict[str, Any] = {"batch_size": batch_size, "layouts": shapes_for(processors)}
@@ -117,24 +110,6 @@ def untouched_capacity(pipeline: Pipeline, reference: Cost, search_seconds: floa
     if found.failure is not None:
         return CapacityFound(note=f"the untouched model: {found.failure}")
     return CapacityFound(Capacity(batch_size, processors, found.layouts, found.layouts, found.left_out))
-
-
-def measure_again(
-    fresh: FreshProcess,
-    bundle: Path,
-    manifest: Manifest,
-    shapes: tuple[tuple[int, int], ...] | None = None,
-    *,
-    alone: Turn,
-    working: Turn,
-) -> FoundLayouts:
-    """Measure the layouts `shapes` of a bundle on this machine; None: all that fill it."""
-    threads = None if lowering.takes_any_threads(manifest.mode) else manifest.measurement.cost.threads
-    shapes = shapes_for(_processors(), threads) if shapes is None else shapes
-    batch_size = manifest.measurement.cost.busiest.batch_size
-    with tempfile.TemporaryDirectory(prefix="autocut-capacity-") as scratch:
-        question = {"bundle": str(bundle.absolute()), "batch_size": batch_size, "layouts": shapes}
-        return _ask(fresh, question, Path(scratch), math.inf, alone=alone, working=working)
 
 
 def _measure_untouched(folder: Path, pipeline: Pipeline) -> Facts:
@@ -148,29 +123,13 @@ def _measure_untouched(folder: Path, pipeline: Pipeline) -> Facts:
         "pickled": str(entry.folder),
         "inputs": _write_inputs(folder, context.samples.serving_inputs(batch_size)),
         "batch_size": batch_size,
-        "layouts": shapes_for(_processors()),
+        "layouts": shapes_for(processors_here()),
     }
     with FreshProcess(context.threads, _COMMAND, os.environ) as fresh:
-        found = _ask(fresh, question, folder, math.inf, alone=runner.alone, working=runner.working)
+        found = ask_layouts(fresh, question, folder, math.inf, alone=runner.alone, working=runner.working)
     return {"found": asdict(found)}
-
-
-def _ask(
-    fresh: FreshProcess, question: Mapping[str, object], scratch: Path, left_s: float, *, alone: Turn, working: Turn
-) -> FoundLayouts:
-    most_s = min(_MOST_S, left_s)
-    if most_s <= 0:
-        return FoundLayouts("no time was left")
-    report = scratch / "layouts.json"
-    whole = {**question, "processors": _processors(), "most_s": most_s}
-    ended = fresh.ask_fork(whole, report, most_s + _GRACE_S, alone=alone, working=working)
-    return FoundLayouts(ended) if ended else TypeAdapter(FoundLayouts).validate_json(report.read_text(encoding="utf-8"))
 
 
 def _write_inputs(folder: Path, inputs: Inputs) -> str:
     torch.save(inputs, folder / "inputs.pt")
     return str(folder / "inputs.pt")
-
-
-def _processors() -> int:
-    return audit_machine().processors

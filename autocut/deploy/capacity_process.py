@@ -16,7 +16,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,25 +25,14 @@ from torch import nn
 
 from autocut.deploy.bundle import check_bundle
 from autocut.deploy.examples import read_examples
+from autocut.deploy.layouts import FoundLayouts
 from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER, read_manifest
 from autocut.deploy.replay import timing_inputs
 from autocut.errors import AutocutError
 from autocut.measure.capacity import CopyFailedError, Load, measure_layouts
-from autocut.measure.machine import machine_fingerprint
 from autocut.measure.parent_death import die_with
-from autocut.measurement import Layout
 from autocut.stages import lowering
 from autocut.task.batches import Inputs
-
-
-@dataclass(frozen=True)
-class FoundLayouts:
-    """What was measured, and which layouts were left out and why. If nothing was, `failure` is the reason."""
-
-    failure: str | None = None
-    layouts: tuple[Layout, ...] = ()
-    left_out: tuple[str, ...] = ()
-    machine: str = ""
 
 
 def main() -> None:
@@ -86,7 +74,7 @@ def _measure(question: Mapping[str, Any]) -> FoundLayouts:
     shapes = [(copies, threads) for copies, threads in question["layouts"]]
     load = _source(question)
     layouts, left_out = measure_layouts(load, question["batch_size"], shapes, question["processors"], question["most_s"])
-    return FoundLayouts(None if layouts else "; ".join(left_out), layouts, left_out, machine_fingerprint())
+    return FoundLayouts(None if layouts else "; ".join(left_out), layouts, left_out)
 
 
 def _source(question: Mapping[str, Any]) -> Load:

@@ -301,8 +301,9 @@ def _verify(
                 write_examples(examples, replay)
         timeout_s = max(0.1, min(TIMEOUT_S, deadline - time.time()))
         verification = verify_bundle(
-            folder, examples=examples, process=fresh, timeout_s=timeout_s, alone=runner.alone, working=runner.working
-        )
+            folder, examples=examples, process=fresh, timeout_s=timeout_s, alone=runner.alone, working=runner.working,
+            checks_capacity=False,  # this process has just measured it
+        )  # fmt: skip
     if time.time() >= deadline:
         raise DeadlineError("the time of the search was up before the bundle was verified")
     return verification

@@ -5,8 +5,8 @@ layout serves most depends on the model, its runtime and the machine, so each is
 beyond the end of the same seconds, so that all of these have the full load. The seconds are cut into blocks, and the spread of
 their throughputs gives the interval (batch means).
 
-A neighbour on the machine slows all layouts down. So the reference workload runs before and after each one, in one process a
-processor: `Layout.yardstick_per_s`.
+A neighbour on the machine slows layouts down. So the reference workload runs before and after each one: in one process a processor,
+and in one alone beside a layout that leaves most processors free (`Layout.yardstick_per_s`).
 
 The copies are forked. The caller must have run nothing yet that starts threads: a fork has none of them, and waits for them for
 ever. Linux only.
@@ -38,7 +38,7 @@ from autocut.measure.footprint import forget_peak, peak_resident_bytes, resident
 from autocut.measure.memory import MachineMemory
 from autocut.measure.parent_death import die_with
 from autocut.measure.turns import reference_workload
-from autocut.measurement import Interval, Layout
+from autocut.measurement import Interval, Layout, fills, words_of
 
 Load = Callable[[int], Callable[[], object]]
 """Loads a model with a number of threads, and returns what calls it on a batch."""
@@ -99,25 +99,68 @@ def measure_layouts(load: Load, batch_size: int, shapes: Sequence[Shape], proces
     """
     until, measured, left_out = time.monotonic() + most_s, list[Layout](), list[str]()
     copy_bytes, longest_s = 0, 0.0
-    with Copies(_load_yardstick, processors, 1, until) as yardstick:
-        before = yardstick.run(_YARDSTICK_S).value
+    with _Yardstick(processors, until) as yardstick:
         for copies, threads in shapes:
-            words, began = str(Layout(copies, threads, Interval(0, 0, 0), 0)), time.monotonic()
-            if (reason := _does_not_fit(copies, copy_bytes)) or began + longest_s > until:
-                left_out.append(f"{words}: {reason or 'no time was left'}")
+            began, is_full = time.monotonic(), fills(copies, threads, processors)
+            reason = _does_not_fit(copies, copy_bytes) or ("no time was left" if began + longest_s > until else None)
+            if reason is None:
+                before = yardstick.read(is_full=is_full)
+                try:
+                    with Copies(load, copies, threads, until) as running:
+                        calls = running.run(min(max(_SHORTEST_S, _CALLS * running.call_s), _LONGEST_S)).calls_per_s
+                        copy_bytes = max(copy_bytes, running.copy_bytes)
+                except CopyFailedError as error:
+                    reason = str(error)
+            if reason is not None:
+                left_out.append(f"{words_of(copies, threads)}: {reason}")
                 continue
-            try:
-                with Copies(load, copies, threads, until) as running:
-                    calls_per_s = running.run(min(max(_SHORTEST_S, _CALLS * running.call_s), _LONGEST_S))
-                    copy_bytes = max(copy_bytes, running.copy_bytes)
-            except CopyFailedError as error:
-                left_out.append(f"{words}: {error}")
-                continue
-            longest_s, after = max(longest_s, time.monotonic() - began), yardstick.run(_YARDSTICK_S).value
-            per_s = Interval(*(batch_size * rate for rate in (calls_per_s.value, calls_per_s.low, calls_per_s.high)))
-            measured.append(Layout(copies, threads, per_s, (before + after) / 2))
-            before = after
+            after = yardstick.read(is_full=is_full)
+            per_s = Interval(batch_size * calls.value, batch_size * calls.low, batch_size * calls.high)
+            measured.append(Layout(copies, threads, per_s, (before.per_s + after.per_s) / 2, max(before.load, after.load)))
+            longest_s = max(longest_s, time.monotonic() - began)
     return tuple(measured), tuple(left_out)
+
+
+@dataclass(frozen=True)
+class _YardstickRead:
+    """Runs a second of the reference workload, and the processors that other programs used meanwhile."""
+
+    per_s: float
+    load: float
+
+
+class _Yardstick:
+    """The reference workload, in one process a processor and in one alone: a neighbour may leave room for one, not for all."""
+
+    def __init__(self, processors: int, until: float) -> None:
+        self._processors = processors
+        self._all = Copies(_load_yardstick, processors, 1, until)
+        self._one = Copies(_load_yardstick, 1, 1, until)
+
+    def __enter__(self) -> _Yardstick:
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            for copies in (self._all, self._one):
+                stack.enter_context(copies)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def read(self, *, is_full: bool) -> _YardstickRead:
+        """Run it in as many processes as a layout that fills the machine, or does not, needs."""
+        ran = self._all.run(_YARDSTICK_S)
+        load = self._processors * (1 - min(ran.cpu_share, 1.0))
+        return _YardstickRead((ran if is_full else self._one.run(_YARDSTICK_S)).calls_per_s.value, load)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """Calls a second of all copies together, and the share of the time in which a copy had a processor."""
+
+    calls_per_s: Interval
+    cpu_share: float
 
 
 class Copies:
@@ -162,8 +205,8 @@ class Copies:
             process.join()
             end.close()
 
-    def run(self, seconds: float) -> Interval:
-        """Return the calls a second of all copies together, over so many seconds.
+    def run(self, seconds: float) -> Ran:
+        """Have all copies call the model at once, for so many seconds that count.
 
         Raises:
             CopyFailedError: a copy has died, or its call does not end.
@@ -173,7 +216,10 @@ class Copies:
         for end in self._ends:
             with contextlib.suppress(BrokenPipeError):  # it has died: receiving tells
                 end.send((began, ended))
-        return rate_of([run.returned_ns for run in self._receive(_Ran)], began, ended)
+        copies = self._receive(_CopyRan)
+        return Ran(
+            rate_of([copy.returned_ns for copy in copies], began, ended), float(np.mean([copy.cpu_share for copy in copies]))
+        )
 
     def _start(self) -> None:
         fork = multiprocessing.get_context("fork")
@@ -201,11 +247,12 @@ class _Ready:
 
 
 @dataclass(frozen=True, eq=False)
-class _Ran:
+class _CopyRan:
     returned_ns: NDArray[np.int64]
+    cpu_share: float
 
 
-_T = TypeVar("_T", _Ready, _Ran)
+_T = TypeVar("_T", _Ready, _CopyRan)
 
 
 def _message(end: Connection, process: BaseProcess, wanted: type[_T]) -> _T:
@@ -252,20 +299,21 @@ def _serve(connection: Connection, load: Load, threads: int, parent: int) -> Non
         call()
         connection.send(_Ready(time.monotonic() - started, max(0, peak_resident_bytes() - before)))
         while True:
-            connection.send(_Ran(_run(call, *connection.recv())))
+            connection.send(_run(call, *connection.recv()))
     except (EOFError, BrokenPipeError):
         return  # nobody wants more
     except Exception as error:  # the runtime's own, or that of the user's model: it ends this layout, and is told
         connection.send(f"{type(error).__name__}: {error}".partition("\n")[0])
 
 
-def _run(call: Callable[[], object], began_ns: int, ended_ns: int) -> NDArray[np.int64]:
+def _run(call: Callable[[], object], began_ns: int, ended_ns: int) -> _CopyRan:
     time.sleep(max(0.0, (began_ns - time.monotonic_ns()) / 1e9))
-    returned = [time.monotonic_ns()]
+    returned, used_ns = [time.monotonic_ns()], time.process_time_ns()
     while returned[-1] < ended_ns:
         call()
         returned.append(time.monotonic_ns())
-    return np.array(returned, dtype=np.int64)
+    share = (time.process_time_ns() - used_ns) / (returned[-1] - returned[0])
+    return _CopyRan(np.array(returned, dtype=np.int64), share)
 
 
 def _load_yardstick(threads: int) -> Callable[[], object]:  # noqa: ARG001 -- it always runs on one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from autocut.measurement import Accuracy, Interval, Latency
+from autocut.measurement import Accuracy, Interval, Latency, Layout
 from autocut.recipe import Value
 from autocut.schemas.document import Document, Part
 
@@ -95,7 +95,7 @@ class FoundPart(RunPart):
 
 
 class ClaimPart(Part):
-    """What a bundle claims, and where that was measured."""
+    """What a bundle claims, and where that was measured. `served` is the layout in which the whole machine served most, if known."""
 
     machine: str
     threads: int
@@ -105,13 +105,15 @@ class ClaimPart(Part):
     examples_accuracy: float | None
     instance: str | None
     usd_per_million: float | None
+    served: Layout | None = None
 
 
 class RemeasuredPart(Part):
     """A bundle's claim beside what was found now; `found` is null where it does not run here.
 
     `failure` says why the bundle cannot be used here: it does not run, or it answers otherwise. `instance` is the machine of the
-    sheet, or of the user, whose price `usd_per_million` has; its interval is that of the latency. `notes` say what else differs.
+    sheet, or of the user, whose price `usd_per_million` has; its interval is that of the latency, or of the throughput in the layout
+    `served`, where the claim is of a whole machine too. `notes` say what else differs.
     """
 
     trial: int | None
@@ -124,6 +126,7 @@ class RemeasuredPart(Part):
     usd_per_million: Interval | None
     notes: tuple[str, ...]
     failure: str | None
+    served: Layout | None = None
 
 
 class RemeasureDocument(Document):

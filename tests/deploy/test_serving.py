@@ -103,7 +103,9 @@ def test_code_that_cannot_be_called_again_gives_no_server(made, monkeypatch, lin
     """A plug-in's README may show a command instead. The bundle then says that it has no server."""
     manifest = read_manifest(made)
     monkeypatch.setattr(
-        serving, "runtime_lines", lambda model, manifest, tensors, arrays: lines.format(file="model.bin", inputs=", ".join(arrays))
+        serving,
+        "runtime_lines",
+        lambda model, manifest, tensors, arrays, threads: lines.format(file="model.bin", inputs=", ".join(arrays)),
     )
 
     assert serving.serving_files(made / "model", manifest) == {}

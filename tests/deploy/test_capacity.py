@@ -1,0 +1,210 @@
+"""What the whole machine serves, in a bundle: claimed, verified, served; and the studies in which it is not measured."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import psutil
+import pytest
+import torch
+from test_serving import ask, container
+
+from autocut import load
+from autocut.deploy import capacity as capacity_module
+from autocut.deploy.capacity import measure_capacity, reason_to_leave_out, untouched_capacity
+from autocut.deploy.claims import capacity_agrees
+from autocut.deploy.fresh_process import FreshProcess
+from autocut.deploy.layouts import processors_here
+from autocut.deploy.manifest import read_manifest, render
+from autocut.deploy.readme import readme
+from autocut.deploy.serving import serving_files
+from autocut.deploy.verify import verify_bundle
+from autocut.errors import BundleError
+from autocut.measure.quiet import QuietLock
+from autocut.measurement import Capacity, Interval, Layout
+from autocut.pipeline.pipeline import Pipeline
+from autocut.pipeline.stage_cache import StageCache
+from autocut.pipeline.stage_runner import StageContext
+from autocut.task.loading import load_task
+
+
+def a_layout(copies, threads, per_s, yardstick=1000.0):
+    """A layout that serves `per_s`, give or take 1%."""
+    return Layout(copies, threads, Interval(per_s, 0.99 * per_s, 1.01 * per_s), yardstick)
+
+
+def with_capacity(manifest, capacity):
+    """The manifest with another claim."""
+    best = capacity.best
+    measurement = replace(manifest.measurement, capacity=capacity)
+    return manifest.model_copy(update={"measurement": measurement, "copies": best.copies, "threads": best.threads})
+
+
+def claiming(per_s, yardstick=1000.0, copies=2, processors=None):
+    """A capacity of which only one layout is known."""
+    layouts = (a_layout(copies, 1, per_s, yardstick),)
+    return Capacity(16, processors or processors_here(), layouts, (a_layout(1, 1, 10.0),))
+
+
+def claim_capacity(folder, capacity):
+    """Have the bundle claim `capacity`, in its manifest alone."""
+    manifest = with_capacity(read_manifest(folder), capacity)
+    (folder / "manifest.json").write_text(render(manifest), encoding="utf-8")
+
+
+def whole_machine(verification):
+    """The check of the claim; None where there is none."""
+    return next((check for check in verification.checks if check.name == "whole machine"), None)
+
+
+def test_a_claim_that_this_machine_keeps_is_verified(bundle):
+    """The best layout runs again in fresh processes."""
+    claim_capacity(bundle, claiming(per_s=0.001))
+
+    check = whole_machine(verify_bundle(bundle, latency_tolerance=0.9))
+
+    assert check.ok
+    assert re.search(r"whole machine serves [\d.e+]+/s, 0.001/s as 2 copies x 1 thread was claimed \(tolerance 90%", check.message)
+
+
+def test_a_claim_that_no_machine_keeps_is_refused(bundle):
+    """It was tried twice, as measured and corrected."""
+    claim_capacity(bundle, claiming(per_s=1e12))
+
+    verification = verify_bundle(bundle, latency_tolerance=0.9)
+
+    assert not whole_machine(verification).ok
+    assert whole_machine(verification) in verification.failed
+    assert whole_machine(verification).message.endswith("attempt 2)")
+
+
+def test_a_claim_of_another_machine_is_not_compared(bundle):
+    """It says so."""
+    claim_capacity(bundle, claiming(per_s=1e12, processors=4096))
+
+    check = whole_machine(verify_bundle(bundle, latency_tolerance=0.9))
+
+    assert check.ok
+    assert "was not compared: it was measured on 4096 processors" in check.message
+
+
+def test_a_bundle_of_an_older_version_claims_nothing_and_keeps_its_digest(made):
+    """Its manifest does not name what it does not know, so the digest that a study has of it stays."""
+    document = json.loads((made / "manifest.json").read_text())
+
+    assert not {"copies", "threads"} & document.keys()
+    assert not {"capacity", "capacity_note"} & document["measurement"].keys()
+    assert read_manifest(made).digest == document["content_sha256"]
+    assert read_manifest(made).served_as == (1, 1)
+    assert whole_machine(verify_bundle(made, latency_tolerance=0.9)) is None
+
+
+def test_copies_and_threads_must_be_those_of_the_measurement(bundle):
+    """A manifest that says two things says nothing."""
+    manifest = with_capacity(read_manifest(bundle), claiming(per_s=100.0)).model_copy(update={"copies": 3})
+    (bundle / "manifest.json").write_text(render(manifest), encoding="utf-8")
+
+    with pytest.raises(BundleError, match="copies and threads must be those of the best layout, 2 copies x 1 thread, got 3 x 1"):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize(
+    ("per_s", "yardstick", "agrees"),
+    [(100, 1000, True), (81, 1000, True), (70, 1000, False), (70, 800, True), (1000, 1000, True), (81, 1200, True)],
+)
+def test_what_a_machine_serves_may_be_a_quarter_less_as_measured_or_corrected(per_s, yardstick, agrees):
+    """A slower hour is no failure; nor is a faster one in which the model stays as it was."""
+    assert capacity_agrees(a_layout(2, 1, 100), a_layout(2, 1, per_s, yardstick)) is agrees
+
+
+def test_the_readme_and_the_server_use_the_best_layout(made):
+    """Latency is shown at one copy, and the machine beside it."""
+    capacity = Capacity(16, 4, (a_layout(1, 1, 250), a_layout(2, 2, 800)), (a_layout(1, 1, 50), a_layout(4, 1, 140)))
+    manifest = with_capacity(read_manifest(made), capacity)
+
+    text, server = readme(made / "model", manifest), serving_files(made / "model", manifest)["serve.py"]
+
+    assert "| whole machine, batch 16, 2 copies x 2 threads | 800 per second | 792 to 808 |" in text
+    assert "| whole machine, batch 16, 4 copies x 1 thread, untouched model | 140 per second | 138.6 to 141.4 |" in text
+    assert "one call at a time in each of 2 processes with 2 threads (`--copies 2`)" in text
+    assert "copies=2)" in server
+    assert "torch.set_num_threads(2)" in server
+
+
+def test_a_server_of_copies_answers_from_all_of_them(made, tmp_path):
+    """Two processes take requests from one port, and answer as the bundle does; when one dies, the service ends."""
+    bundle = shutil.copytree(made, tmp_path / "bundle")
+    manifest = with_capacity(read_manifest(made), claiming(per_s=100.0))
+    for name, text in serving_files(made / "model", manifest).items():
+        (bundle / name).write_text(text)
+    inputs = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    expected = load(made)(inputs)
+    found = []
+
+    with container(bundle, tmp_path / "image") as address:
+        callers = [
+            threading.Thread(target=lambda: found.append(ask(f"{address}/predict", {"inputs": inputs.tolist()}))) for _ in range(8)
+        ]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert ask(f"{address}/health") == (200, {"status": "ok"})
+
+    assert [status for status, _ in found] == [200] * 8
+    for _, document in found:
+        torch.testing.assert_close(torch.tensor(document["output"]), expected)
+
+
+def test_a_service_of_copies_ends_when_one_of_them_dies(made, tmp_path):
+    """Fewer copies are not what was asked for: what has started the service sees that it ended."""
+    manifest = with_capacity(read_manifest(made), claiming(per_s=100.0))
+    (tmp_path / "serve.py").write_text(serving_files(made / "model", manifest)["serve.py"])
+    shutil.copytree(made / "model", tmp_path / "model")
+    command = [sys.executable, "serve.py", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout.readline().startswith("serving on port")
+        first, second = psutil.Process(service.pid).children()
+        first.kill()
+        service.wait(30)
+        psutil.wait_procs([second], timeout=30)
+
+    assert not second.is_running()
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    """Of the embedded digits task."""
+    return Pipeline(StageContext(load_task(None), StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks")))
+
+
+def test_the_untouched_model_and_an_artifact_are_measured_in_every_layout(pipeline, monkeypatch):
+    """The untouched model once a study, with its own code; both by the processors of this machine."""
+    monkeypatch.setattr(capacity_module, "processors_here", lambda: 2)
+    reference = pipeline.cost(pipeline.baseline, "fp32", "eager")
+    artifact = pipeline.artifact(pipeline.baseline, "fp32", "onnxruntime")
+    with FreshProcess(1) as fresh:
+        found = measure_capacity(pipeline, artifact, "onnxruntime", fresh, reference, 300.0, float("inf"))
+    again = untouched_capacity(pipeline, reference, 300.0)
+
+    assert found.note is None
+    assert [(layout.copies, layout.threads) for layout in found.capacity.layouts] == [(1, 1), (1, 2), (2, 1)]
+    assert [(layout.copies, layout.threads) for layout in found.capacity.untouched] == [(1, 1), (1, 2), (2, 1)]
+    assert again.capacity.untouched == found.capacity.untouched
+    assert all(layout.per_s.low > 0 for layout in (*found.capacity.layouts, *found.capacity.untouched))
+
+
+def test_a_slow_model_and_a_short_search_are_left_out_with_a_reason(pipeline):
+    """One answer for a whole study, because dollars of its points are compared."""
+    reference = pipeline.cost(pipeline.baseline, "fp32", "eager")
+    busiest = replace(reference.busiest, p50_ms=Interval(2600.0, 2600.0, 2600.0))
+
+    assert reason_to_leave_out(pipeline, reference, 300.0) is None
+    assert reason_to_leave_out(pipeline, reference, 60.0) == "a search of less than 120 s has no time to try layouts"
+    slow = reason_to_leave_out(pipeline, replace(reference, latencies=(busiest,)), 300.0)
+    assert slow == "a call of the untouched model takes 2.6 s, too long to try layouts"
+    assert untouched_capacity(pipeline, reference, 60.0).capacity is None
