@@ -125,7 +125,7 @@ class Layout:
 
     `per_s` are predictions a second of all copies together, as measured. `yardstick_per_s` are the runs a second of the reference
     workload just before and after: in one process a processor where the layout fills the machine (`fills`), else in one process.
-    Divided by it, the same layout can be compared with that of another hour. `load` are the processors that other programs used.
+    Divided by it, the same layout can be compared with that of another hour. `load` are the processors that other programs took from it.
     """
 
     copies: int

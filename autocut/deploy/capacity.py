@@ -33,6 +33,10 @@ from autocut.task.batches import Inputs
 _COMMAND = (sys.executable, "-P", "-m", "autocut.deploy.capacity_process")
 _SLOW_CALL_MS = 300.0
 """A call of the untouched model that takes longer would make every layout take several seconds."""
+_LAYOUT_S = 1.5
+"""What a layout takes as a rule."""
+_SHARE = 0.4
+"""Of the time that is left: the bundle is still to be verified."""
 _SHORTEST_SEARCH_S = 120.0
 """A shorter search needs its seconds for other things: 3 to 5 s a point on two processors."""
 
@@ -83,7 +87,9 @@ def measure_capacity(
     untouched = untouched_capacity(pipeline, reference, search_seconds)
     if untouched.capacity is None:
         return untouched
-    left_s = deadline - time.time()
+    left_s = (deadline - time.time()) * _SHARE
+    if left_s < _LAYOUT_S * len(shapes):
+        return CapacityFound(note="no time was left to try layouts")
     batch_size = reference.busiest.batch_size
     question: dict[str, Any] = {"model": str(artifact.folder), "mode": mode, "batch_size": batch_size, "layouts": shapes}
     with tempfile.TemporaryDirectory(prefix="autocut-capacity-") as scratch:

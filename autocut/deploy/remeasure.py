@@ -83,7 +83,7 @@ class Remeasured:
         if self.manifest.measurement.capacity is not None:
             if (served := self.served) is None:
                 return None
-            per_s = (served.per_s.value, served.per_s.high, served.per_s.low)
+            per_s: tuple[float, ...] = (served.per_s.value, served.per_s.high, served.per_s.low)
         else:
             per_s = tuple(busiest.batch_size / (ms / 1e3) for ms in (busiest.p50_ms.value, busiest.p50_ms.low, busiest.p50_ms.high))
         return Interval(*(usd_per_million(price.usd_per_hour, served_per_s, price.utilization) for served_per_s in per_s))

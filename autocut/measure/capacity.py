@@ -45,11 +45,11 @@ Load = Callable[[int], Callable[[], object]]
 Shape = tuple[int, int]
 """Copies, and threads of each."""
 
-_SHORTEST_S, _LONGEST_S = 0.5, 3.0
+_SHORTEST_S, _LONGEST_S = 0.4, 3.0
 """Seconds that a layout runs, at least and at most..."""
 _CALLS = 12
 """... and calls of each copy in between."""
-_YARDSTICK_S = 0.2
+_YARDSTICK_S = 0.15
 _BLOCKS, _FEWEST_BLOCKS = 10, 3
 _CALLS_A_BLOCK = 2
 """A block that is shorter than a call knows nothing that the block before it does not."""
@@ -104,7 +104,7 @@ def measure_layouts(load: Load, batch_size: int, shapes: Sequence[Shape], proces
             began, is_full = time.monotonic(), fills(copies, threads, processors)
             reason = _does_not_fit(copies, copy_bytes) or ("no time was left" if began + longest_s > until else None)
             if reason is None:
-                before = yardstick.read(is_full=is_full)
+                before = yardstick.latest(is_full=is_full)
                 try:
                     with Copies(load, copies, threads, until) as running:
                         calls = running.run(min(max(_SHORTEST_S, _CALLS * running.call_s), _LONGEST_S)).calls_per_s
@@ -123,7 +123,7 @@ def measure_layouts(load: Load, batch_size: int, shapes: Sequence[Shape], proces
 
 @dataclass(frozen=True)
 class _YardstickRead:
-    """Runs a second of the reference workload, and the processors that other programs used meanwhile."""
+    """Runs a second of the reference workload, and the processors that other programs took from it."""
 
     per_s: float
     load: float
@@ -134,6 +134,7 @@ class _Yardstick:
 
     def __init__(self, processors: int, until: float) -> None:
         self._processors = processors
+        self._latest: dict[bool, _YardstickRead] = {}
         self._all = Copies(_load_yardstick, processors, 1, until)
         self._one = Copies(_load_yardstick, 1, 1, until)
 
@@ -150,9 +151,14 @@ class _Yardstick:
 
     def read(self, *, is_full: bool) -> _YardstickRead:
         """Run it in as many processes as a layout that fills the machine, or does not, needs."""
-        ran = self._all.run(_YARDSTICK_S)
-        load = self._processors * (1 - min(ran.cpu_share, 1.0))
-        return _YardstickRead((ran if is_full else self._one.run(_YARDSTICK_S)).calls_per_s.value, load)
+        copies, count = (self._all, self._processors) if is_full else (self._one, 1)
+        ran = copies.run(_YARDSTICK_S)
+        self._latest[is_full] = _YardstickRead(ran.calls_per_s.value, count * (1 - min(ran.cpu_share, 1.0)))
+        return self._latest[is_full]
+
+    def latest(self, *, is_full: bool) -> _YardstickRead:
+        """Return the latest reading: the one after a layout is that before the next."""
+        return self._latest.get(is_full) or self.read(is_full=is_full)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class FoundPart(RunPart):
 
 
 class ClaimPart(Part):
-    """What a bundle claims, and where that was measured. `served` is the layout in which the whole machine served most, if known."""
+    """What a bundle claims, and where that was measured. The whole machine served most in the layout `served`, if that is known."""
 
     machine: str
     threads: int
@@ -112,8 +112,8 @@ class RemeasuredPart(Part):
     """A bundle's claim beside what was found now; `found` is null where it does not run here.
 
     `failure` says why the bundle cannot be used here: it does not run, or it answers otherwise. `instance` is the machine of the
-    sheet, or of the user, whose price `usd_per_million` has; its interval is that of the latency, or of the throughput in the layout
-    `served`, where the claim is of a whole machine too. `notes` say what else differs.
+    sheet, or of the user, whose price `usd_per_million` has; its interval is that of the latency, or of what the layout `served`
+    gives, where the claim is of a whole machine too. `notes` say what else differs.
     """
 
     trial: int | None

@@ -2,18 +2,10 @@
 
 import json
 import re
-import shutil
-import subprocess
-import sys
-import threading
 from dataclasses import replace
 
-import psutil
 import pytest
-import torch
-from test_serving import ask, container
 
-from autocut import load
 from autocut.deploy import capacity as capacity_module
 from autocut.deploy.capacity import measure_capacity, reason_to_leave_out, untouched_capacity
 from autocut.deploy.claims import capacity_agrees
@@ -37,23 +29,10 @@ def a_layout(copies, threads, per_s, yardstick=1000.0):
     return Layout(copies, threads, Interval(per_s, 0.99 * per_s, 1.01 * per_s), yardstick)
 
 
-def with_capacity(manifest, capacity):
-    """The manifest with another claim."""
-    best = capacity.best
-    measurement = replace(manifest.measurement, capacity=capacity)
-    return manifest.model_copy(update={"measurement": measurement, "copies": best.copies, "threads": best.threads})
-
-
 def claiming(per_s, yardstick=1000.0, copies=2, processors=None):
     """A capacity of which only one layout is known."""
     layouts = (a_layout(copies, 1, per_s, yardstick),)
     return Capacity(16, processors or processors_here(), layouts, (a_layout(1, 1, 10.0),))
-
-
-def claim_capacity(folder, capacity):
-    """Have the bundle claim `capacity`, in its manifest alone."""
-    manifest = with_capacity(read_manifest(folder), capacity)
-    (folder / "manifest.json").write_text(render(manifest), encoding="utf-8")
 
 
 def whole_machine(verification):
@@ -61,9 +40,9 @@ def whole_machine(verification):
     return next((check for check in verification.checks if check.name == "whole machine"), None)
 
 
-def test_a_claim_that_this_machine_keeps_is_verified(bundle):
+def test_a_claim_that_this_machine_keeps_is_verified(bundle, claim):
     """The best layout runs again in fresh processes."""
-    claim_capacity(bundle, claiming(per_s=0.001))
+    claim.capacity(bundle, claiming(per_s=0.001))
 
     check = whole_machine(verify_bundle(bundle, latency_tolerance=0.9))
 
@@ -71,9 +50,9 @@ def test_a_claim_that_this_machine_keeps_is_verified(bundle):
     assert re.search(r"whole machine serves [\d.e+]+/s, 0.001/s as 2 copies x 1 thread was claimed \(tolerance 90%", check.message)
 
 
-def test_a_claim_that_no_machine_keeps_is_refused(bundle):
+def test_a_claim_that_no_machine_keeps_is_refused(bundle, claim):
     """It was tried twice, as measured and corrected."""
-    claim_capacity(bundle, claiming(per_s=1e12))
+    claim.capacity(bundle, claiming(per_s=1e12))
 
     verification = verify_bundle(bundle, latency_tolerance=0.9)
 
@@ -82,9 +61,9 @@ def test_a_claim_that_no_machine_keeps_is_refused(bundle):
     assert whole_machine(verification).message.endswith("attempt 2)")
 
 
-def test_a_claim_of_another_machine_is_not_compared(bundle):
+def test_a_claim_of_another_machine_is_not_compared(bundle, claim):
     """It says so."""
-    claim_capacity(bundle, claiming(per_s=1e12, processors=4096))
+    claim.capacity(bundle, claiming(per_s=1e12, processors=4096))
 
     check = whole_machine(verify_bundle(bundle, latency_tolerance=0.9))
 
@@ -103,9 +82,9 @@ def test_a_bundle_of_an_older_version_claims_nothing_and_keeps_its_digest(made):
     assert whole_machine(verify_bundle(made, latency_tolerance=0.9)) is None
 
 
-def test_copies_and_threads_must_be_those_of_the_measurement(bundle):
+def test_copies_and_threads_must_be_those_of_the_measurement(bundle, claim):
     """A manifest that says two things says nothing."""
-    manifest = with_capacity(read_manifest(bundle), claiming(per_s=100.0)).model_copy(update={"copies": 3})
+    manifest = claim.with_capacity(read_manifest(bundle), claiming(per_s=100.0)).model_copy(update={"copies": 3})
     (bundle / "manifest.json").write_text(render(manifest), encoding="utf-8")
 
     with pytest.raises(BundleError, match="copies and threads must be those of the best layout, 2 copies x 1 thread, got 3 x 1"):
@@ -121,10 +100,10 @@ def test_what_a_machine_serves_may_be_a_quarter_less_as_measured_or_corrected(pe
     assert capacity_agrees(a_layout(2, 1, 100), a_layout(2, 1, per_s, yardstick)) is agrees
 
 
-def test_the_readme_and_the_server_use_the_best_layout(made):
+def test_the_readme_and_the_server_use_the_best_layout(made, claim):
     """Latency is shown at one copy, and the machine beside it."""
     capacity = Capacity(16, 4, (a_layout(1, 1, 250), a_layout(2, 2, 800)), (a_layout(1, 1, 50), a_layout(4, 1, 140)))
-    manifest = with_capacity(read_manifest(made), capacity)
+    manifest = claim.with_capacity(read_manifest(made), capacity)
 
     text, server = readme(made / "model", manifest), serving_files(made / "model", manifest)["serve.py"]
 
@@ -133,47 +112,6 @@ def test_the_readme_and_the_server_use_the_best_layout(made):
     assert "one call at a time in each of 2 processes with 2 threads (`--copies 2`)" in text
     assert "copies=2)" in server
     assert "torch.set_num_threads(2)" in server
-
-
-def test_a_server_of_copies_answers_from_all_of_them(made, tmp_path):
-    """Two processes take requests from one port, and answer as the bundle does; when one dies, the service ends."""
-    bundle = shutil.copytree(made, tmp_path / "bundle")
-    manifest = with_capacity(read_manifest(made), claiming(per_s=100.0))
-    for name, text in serving_files(made / "model", manifest).items():
-        (bundle / name).write_text(text)
-    inputs = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
-    expected = load(made)(inputs)
-    found = []
-
-    with container(bundle, tmp_path / "image") as address:
-        callers = [
-            threading.Thread(target=lambda: found.append(ask(f"{address}/predict", {"inputs": inputs.tolist()}))) for _ in range(8)
-        ]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
-        assert ask(f"{address}/health") == (200, {"status": "ok"})
-
-    assert [status for status, _ in found] == [200] * 8
-    for _, document in found:
-        torch.testing.assert_close(torch.tensor(document["output"]), expected)
-
-
-def test_a_service_of_copies_ends_when_one_of_them_dies(made, tmp_path):
-    """Fewer copies are not what was asked for: what has started the service sees that it ended."""
-    manifest = with_capacity(read_manifest(made), claiming(per_s=100.0))
-    (tmp_path / "serve.py").write_text(serving_files(made / "model", manifest)["serve.py"])
-    shutil.copytree(made / "model", tmp_path / "model")
-    command = [sys.executable, "serve.py", "--port", "0"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as service:
-        assert service.stdout.readline().startswith("serving on port")
-        first, second = psutil.Process(service.pid).children()
-        first.kill()
-        service.wait(30)
-        psutil.wait_procs([second], timeout=30)
-
-    assert not second.is_running()
 
 
 @pytest.fixture
