@@ -125,7 +125,8 @@ class Layout:
 
     `per_s` are predictions a second of all copies together, as measured. `yardstick_per_s` are the runs a second of the reference
     workload just before and after: in one process a processor where the layout fills the machine (`fills`), else in one process.
-    Divided by it, the same layout can be compared with that of another hour. `load` are the processors that other programs took from it.
+    Divided by it, the same layout can be compared with that of another hour. `load` are the processors that other programs took
+    from it meanwhile.
     """
 
     copies: int
@@ -137,6 +138,11 @@ class Layout:
     def __str__(self) -> str:
         """The layout in words, without its numbers."""
         return words_of(self.copies, self.threads)
+
+
+def per_second(value: float) -> str:
+    """Return a throughput for a person."""
+    return f"{value:,.0f}/s" if value >= 100 else f"{value:.3g}/s"
 
 
 def words_of(copies: int, threads: int) -> str:
@@ -181,10 +187,8 @@ class Capacity:
     @property
     def sentence(self) -> str:
         """What the whole machine serves, of this model and of the untouched one."""
-        own, untouched = self.best, self.best_untouched
-        return (
-            f"the machine serves {own.per_s.value:.4g}/s as {own}, the untouched model {untouched.per_s.value:.4g}/s as {untouched}"
-        )
+        own, untouched = (f"{per_second(layout.per_s.value)} as {layout}" for layout in (self.best, self.best_untouched))
+        return f"the machine serves {own}, the untouched model {untouched}"
 
     def corrected(self, layout: Layout) -> Layout:
         """Return `layout` with the throughput that it would have had when the untouched model was measured.

@@ -10,7 +10,7 @@ from autocut.console import Console
 from autocut.deploy.compare import BundleComparison
 from autocut.deploy.compare_studies import StudyComparison, values_on
 from autocut.deploy.remeasure import Remeasured
-from autocut.measurement import Interval, Latency, Layout
+from autocut.measurement import Interval, Latency, Layout, per_second
 from autocut.price import Price
 from autocut.recipe import Recipe
 
@@ -179,7 +179,10 @@ def _deviation(one: Remeasured) -> str:
 
 
 def _served(layout: Layout | None) -> str:
-    return "-" if layout is None else f"{layout.per_s.value:.4g}/s [{layout.per_s.low:.4g}, {layout.per_s.high:.4g}] as {layout}"
+    if layout is None:
+        return "-"
+    value, low, high = (per_second(number) for number in (layout.per_s.value, layout.per_s.low, layout.per_s.high))
+    return f"{value} [{low}, {high}] as {layout}"
 
 
 def _usd(one: Remeasured) -> str:

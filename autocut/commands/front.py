@@ -280,10 +280,12 @@ def _capacity(point: FrontPoint) -> Capacity | None:
 
 def _whole_machine(point: FrontPoint) -> str | None:
     """What the machine serves of a point in its best layout, copies x threads, and the price of a million then."""
+    from autocut.measurement import per_second
+
     if point.tested is None or (capacity := _capacity(point)) is None:
         return None
     best, usd = capacity.best, point.tested.values["usd_per_million"]
-    return f"{best.per_s.value:.3g}/s as {best.copies} x {best.threads}, {format_usd(usd)}"
+    return f"{per_second(best.per_s.value)} as {best.copies} x {best.threads}, {format_usd(usd)}"
 
 
 def _formatted(value: float | None, form: Callable[[float], str]) -> str | None:

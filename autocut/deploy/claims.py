@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autocut.deploy.manifest import Manifest
-from autocut.measurement import Interval, Latency, Layout
+from autocut.measurement import Interval, Latency, Layout, per_second
 
 LATENCY_TOLERANCE = 0.25
 ACCURACY_TOLERANCE = 0.005
@@ -196,10 +196,10 @@ def _capacity(manifest: Manifest, findings: Findings, tolerance: float) -> list[
     if capacity is None or found is None:
         return []
     claim = capacity.best_as_measured
-    name, claimed = "whole machine", f"{claim.per_s.value:.4g}/s as {claim}"
+    name, claimed = "whole machine", f"{per_second(claim.per_s.value)} as {claim}"
     if found.layout is None:
         return [Check(name, claimed, "not compared", True, f"{name}, claimed {claimed}, was not compared: {found.reason}")]
-    ok, shown = capacity_agrees(claim, found.layout, tolerance), f"{found.layout.per_s.value:.4g}/s"
+    ok, shown = capacity_agrees(claim, found.layout, tolerance), per_second(found.layout.per_s.value)
     slower = claim.yardstick_per_s / found.layout.yardstick_per_s
     details = f"tolerance {tolerance:.0%}; the reference workload takes {slower:.2f} times as long as at export"
     if found.attempts > 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autocut.deploy.manifest import Manifest, TensorSignature
 from autocut.deploy.serving import PORT, SERVE, runtime_lines, serving_code
-from autocut.measurement import Accuracy, Latency
+from autocut.measurement import Accuracy, Latency, per_second
 from autocut.recipe import Recipe
 
 
@@ -146,7 +146,7 @@ def _capacity_rows(manifest: Manifest) -> list[str]:
     for known, whose in ((capacity.layouts, ""), (capacity.untouched, ", untouched model")):
         for layout in map(capacity.corrected, known):
             per_s, name = layout.per_s, f"whole machine, batch {capacity.batch_size}, {layout}{whose}"
-            rows.append(f"| {name} | {per_s.value:.4g} per second | {per_s.low:.4g} to {per_s.high:.4g} |")
+            rows.append(f"| {name} | {per_second(per_s.value)} | {per_second(per_s.low)} to {per_second(per_s.high)} |")
     return rows
 
 

@@ -47,7 +47,7 @@ def test_a_claim_that_this_machine_keeps_is_verified(bundle, claim):
     check = whole_machine(verify_bundle(bundle, latency_tolerance=0.9))
 
     assert check.ok
-    assert re.search(r"whole machine serves [\d.e+]+/s, 0.001/s as 2 copies x 1 thread was claimed \(tolerance 90%", check.message)
+    assert re.search(r"whole machine serves [\d,.]+/s, 0.001/s as 2 copies x 1 thread was claimed \(tolerance 90%", check.message)
 
 
 def test_a_claim_that_no_machine_keeps_is_refused(bundle, claim):
@@ -92,6 +92,25 @@ def test_copies_and_threads_must_be_those_of_the_measurement(bundle, claim):
 
 
 @pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"layouts": ()}, "must have layouts of this model"),
+        ({"untouched": ()}, "must have layouts of this model and of the untouched one"),
+        ({"untouched": (a_layout(1, 1, 10.0, yardstick=0.0),)}, "every layout must serve something, got 1 copy x 1 thread"),
+    ],
+)
+def test_a_manifest_with_an_impossible_capacity_is_refused_in_words(bundle, claim, change, told):
+    """Whoever sends a bundle may write anything; nothing is divided by zero."""
+    manifest = claim.with_capacity(read_manifest(bundle), claiming(per_s=100.0))
+    measurement = replace(manifest.measurement, capacity=replace(claiming(per_s=100.0), **change))
+    text = render(manifest.model_copy(update={"measurement": measurement}))
+    (bundle / "manifest.json").write_text(text, encoding="utf-8")
+
+    with pytest.raises(BundleError, match=told):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize(
     ("per_s", "yardstick", "agrees"),
     [(100, 1000, True), (81, 1000, True), (70, 1000, False), (70, 800, True), (1000, 1000, True), (81, 1200, True)],
 )
@@ -107,8 +126,8 @@ def test_the_readme_and_the_server_use_the_best_layout(made, claim):
 
     text, server = readme(made / "model", manifest), serving_files(made / "model", manifest)["serve.py"]
 
-    assert "| whole machine, batch 16, 2 copies x 2 threads | 800 per second | 792 to 808 |" in text
-    assert "| whole machine, batch 16, 4 copies x 1 thread, untouched model | 140 per second | 138.6 to 141.4 |" in text
+    assert "| whole machine, batch 16, 2 copies x 2 threads | 800/s | 792/s to 808/s |" in text
+    assert "| whole machine, batch 16, 4 copies x 1 thread, untouched model | 140/s | 139/s to 141/s |" in text
     assert "one call at a time in each of 2 processes with 2 threads (`--copies 2`)" in text
     assert "copies=2)" in server
     assert "torch.set_num_threads(2)" in server
