@@ -169,6 +169,19 @@ class Capacity:
     untouched: tuple[Layout, ...]
     left_out: tuple[str, ...] = ()
 
+    def checked(self) -> Capacity:
+        """Return this capacity, which may come from outside.
+
+        Raises:
+            ValueError: it has no layout, or one that serves nothing.
+        """
+        if not (self.layouts and self.untouched):
+            raise ValueError("a capacity must have layouts of this model and of the untouched one")
+        for layout in (*self.layouts, *self.untouched):
+            if min(layout.copies, layout.threads) < 1 or min(layout.per_s.low, layout.per_s.value, layout.yardstick_per_s) <= 0:
+                raise ValueError(f"every layout must serve something, got {layout}")
+        return self
+
     @property
     def best(self) -> Layout:
         """The layout to serve this model in, its numbers corrected."""

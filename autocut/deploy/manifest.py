@@ -27,7 +27,7 @@ from pydantic import (
 
 from autocut.bill import Bill, Serving
 from autocut.errors import BundleError, VerificationError
-from autocut.measurement import Accuracy, Capacity, Layout, Measurement
+from autocut.measurement import Accuracy, Measurement
 from autocut.price import Price
 from autocut.recipe import Value
 from autocut.space.outside import checked_recipe
@@ -229,7 +229,8 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:
-        best = _possible_best(self.measurement.capacity)
+        capacity = self.measurement.capacity
+        best = None if capacity is None else capacity.checked().best_as_measured
         if (self.copies, self.threads) != ((None, None) if best is None else (best.copies, best.threads)):
             raise ValueError(f"copies and threads must be those of the best layout, {best}, got {self.copies} x {self.threads}")
         if (lowering := checked_recipe(self.recipe).lowering) != (self.dtype, self.mode):
@@ -266,22 +267,6 @@ class Manifest(_Record):
     def same_model_as(self, other: Manifest) -> bool:
         """Whether both claim the same about the same files. They may be written at other times by other commands."""
         return self.model_copy(update={"created": other.created}) == other
-
-
-def _possible_best(capacity: Capacity | None) -> Layout | None:
-    """Return the best layout of a capacity that can be.
-
-    Raises:
-        ValueError: it has no layout, or one that serves nothing.
-    """
-    if capacity is None:
-        return None
-    for layout in (*capacity.layouts, *capacity.untouched):
-        if min(layout.copies, layout.threads) < 1 or min(layout.per_s.low, layout.per_s.value, layout.yardstick_per_s) <= 0:
-            raise ValueError(f"every layout must serve something, got {layout}")
-    if not (capacity.layouts and capacity.untouched):
-        raise ValueError("a capacity must have layouts of this model and of the untouched one")
-    return capacity.best_as_measured
 
 
 def render(manifest: Manifest) -> str:
