@@ -77,17 +77,13 @@ class FreshProcess:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End the process."""
-        if self._process is not None:
-            _end(self._process)
-        for descriptor in (self._ready, self._measured):
-            if descriptor is not None:
-                os.close(descriptor)
+        self._close()
         self._home.cleanup()
 
     def start(self) -> None:
         """Start the process. It begins to import."""
         home = Path(self._home.name)
-        (working := home / "empty").mkdir()
+        (working := home / "empty").mkdir(exist_ok=True)
         own = clean_environment(self._threads) | {"TORCHINDUCTOR_CACHE_DIR": str(home / "inductor")}
         environment = {**self._inherited, **own}
         # Pipes of their own, because imported libraries may print to stdout.
@@ -130,13 +126,7 @@ class FreshProcess:
             None if it ended successfully; otherwise how it ended, as a text for a person.
         """
         until = time.monotonic() + timeout_s
-        if self._process is None:
-            with working():
-                self.start()
-                self.wait_until_ready(timeout_s)
-        process = self._process
-        if process is None or process.stdin is None:
-            raise RuntimeError("a fresh process has no stdin")
+        process = self._started(timeout_s, working)
         with alone():
             _tell(process, json.dumps(question))
             has_measured = _is_closed(self._measured, until - time.monotonic())
@@ -165,29 +155,44 @@ class FreshProcess:
         Args:
             question: JSON.
             report: File of the answer.
-            timeout_s: Seconds until the process is killed, waiting for the machine included.
+            timeout_s: Seconds that the fork may work. Then the process is killed, and the next question starts another one.
             alone: Entered while the fork works.
             working: Entered while the process imports.
 
         Returns:
             None if the report is there; otherwise the reason, as a text for a person.
         """
-        until = time.monotonic() + timeout_s
+        process = self._started(timeout_s, working)
+        with alone():
+            until = time.monotonic() + timeout_s
+            _tell(process, json.dumps({**question, "report": str(report)}))
+            while not report.exists() and process.poll() is None and time.monotonic() < until:
+                time.sleep(_POLL_S)
+            if report.exists():
+                return None
+            ended = process.poll()
+            told = f"no answer within {timeout_s:g} s" if ended is None else f"exit code {ended}: {self._last_line}"
+            self._close()
+            self._process = self._ready = self._measured = None
+        return told
+
+    def _started(self, timeout_s: float, working: Turn) -> subprocess.Popen[bytes]:
+        """Return the process, which is started if necessary."""
         if self._process is None:
             with working():
                 self.start()
                 self.wait_until_ready(timeout_s)
-        process = self._process
-        if process is None:
+        if self._process is None:
             raise RuntimeError("a fresh process has not started")
-        with alone():
-            _tell(process, json.dumps({**question, "report": str(report)}))
-            while not report.exists() and process.poll() is None:
-                if time.monotonic() > until:
-                    _end(process)
-                    return f"no answer within {timeout_s:g} s"
-                time.sleep(_POLL_S)
-        return None if report.exists() else f"exit code {process.returncode}: {self._last_line}"
+        return self._process
+
+    def _close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            _end(self._process)
+        for descriptor in (self._ready, self._measured):
+            if descriptor is not None:
+                os.close(descriptor)
 
     @property
     def _stderr(self) -> Path:

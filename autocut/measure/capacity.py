@@ -92,14 +92,14 @@ def measure_layouts(load: Load, batch_size: int, shapes: Sequence[Shape], proces
         batch_size: Predictions of one call.
         shapes: From `shapes_for`. A layout that does not fit into the free memory is left out.
         processors: Processors that serve.
-        most_s: After so many seconds no other layout is begun.
+        most_s: A layout that runs after so many seconds is left out.
 
     Raises:
         CopyFailedError: the reference workload does not run.
     """
     until, measured, left_out = time.monotonic() + most_s, list[Layout](), list[str]()
     copy_bytes, longest_s = 0, 0.0
-    with _Yardstick(processors, until) as yardstick:
+    with _Yardstick(processors) as yardstick:
         for copies, threads in shapes:
             began, is_full = time.monotonic(), fills(copies, threads, processors)
             reason = _does_not_fit(copies, copy_bytes) or ("no time was left" if began + longest_s > until else None)
@@ -132,11 +132,11 @@ class _YardstickRead:
 class _Yardstick:
     """The reference workload, in one process a processor and in one alone: a neighbour may leave room for one, not for all."""
 
-    def __init__(self, processors: int, until: float) -> None:
+    def __init__(self, processors: int) -> None:
         self._processors = processors
         self._latest: dict[bool, _YardstickRead] = {}
-        self._all = Copies(_load_yardstick, processors, 1, until)
-        self._one = Copies(_load_yardstick, 1, 1, until)
+        self._all = Copies(_load_yardstick, processors, 1)
+        self._one = Copies(_load_yardstick, 1, 1)
 
     def __enter__(self) -> _Yardstick:
         self._stack = contextlib.ExitStack()
