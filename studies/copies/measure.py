@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import torch
 from autocut.deploy.fresh_process import FreshProcess
 from autocut.deploy.layouts import FoundLayouts, ask_layouts, processors_here
 from autocut.measure.capacity import shapes_for
-from autocut.measurement import Capacity, Layout
+from autocut.measurement import LOADED, Capacity, Layout
 from autocut.pipeline.samples import Samples
 from autocut.stages import lowering
 from autocut.stages.model_files import save_model
@@ -64,29 +64,26 @@ def measure(question: Mapping[str, object]) -> FoundLayouts:
 
 
 def report(rounds: Mapping[str, list[FoundLayouts]], batch_size: int) -> None:
-    """Print what each model served in each layout, and the layouts that were chosen."""
-    untouched = rounds["untouched"]
+    """Print what each model served in each layout, and how often each was chosen. Rounds beside other programs do not count."""
     for name, found in rounds.items():
-        by_shape = defaultdict[tuple[int, int], list[Layout]](list)
-        chosen = defaultdict[str, int](int)
-        for one, reference in zip(found, untouched, strict=True):
-            capacity = Capacity(batch_size, processors_here(), one.layouts, reference.layouts)
-            chosen[str(capacity.best)] += 1
-            for layout in map(capacity.corrected, one.layouts):
-                by_shape[layout.copies, layout.threads].append(layout)
-        alone = np.median([layout.per_s.value for layout in by_shape[min(by_shape)]])
-        for layouts in by_shape.values():
+        calm = [one.layouts for one in found if all(layout.load <= LOADED for layout in one.layouts)]
+        by_shape = defaultdict[str, list[Layout]](list)
+        for layouts in calm:
+            for layout in layouts:
+                by_shape[str(layout)].append(layout)
+        alone = np.median([layouts[0].per_s.value for layouts in calm])
+        for shape, layouts in by_shape.items():
             served = np.array([layout.per_s.value for layout in layouts])
             middle = float(np.median(served))
             held = sum(layout.per_s.low <= middle <= layout.per_s.high for layout in layouts)
             print(
-                f"{name:<24} {layouts[0]!s:<19} {middle:9,.0f}/s  {middle / alone:5.2f}x  spread {np.ptp(served) / middle:6.1%}  "
+                f"{name:<24} {shape:<19} {middle:9,.0f}/s  {middle / alone:5.2f}x  spread {np.ptp(served) / middle:6.1%}  "
                 f"interval holds the median {held} of {len(layouts)}",
                 flush=True,
             )
-        print(
-            f"{name:<24} chosen: {', '.join(f'{shape} ({count} of {len(found)})' for shape, count in chosen.items())}", flush=True
-        )
+        chosen = Counter(str(Capacity(batch_size, processors_here(), layouts, layouts).best) for layouts in calm)
+        counted = ", ".join(f"{shape} ({count})" for shape, count in chosen.most_common())
+        print(f"{name:<24} chosen: {counted}; {len(found) - len(calm)} of {len(found)} rounds were disturbed", flush=True)
 
 
 def main() -> None:

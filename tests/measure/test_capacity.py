@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autocut.measure import capacity
 from autocut.measure.capacity import Copies, CopyFailedError, measure_layouts, rate_of, shapes_for
+from autocut.measurement import Interval, Layout
 
 
 @given(processors=st.integers(1, 256), threads=st.none() | st.integers(1, 8))
@@ -127,3 +128,20 @@ def test_no_layout_is_begun_when_the_time_is_up():
     _, left_out = measure_layouts(load, 1, ((1, 1), (1, 2)), 1, 3)
 
     assert left_out[-1] == "1 copy x 2 threads: no time was left"
+
+
+def test_a_disturbed_layout_runs_once_more_and_the_calmer_run_counts(monkeypatch):
+    """Other programs took a processor from the first run of one layout, and half of one from both runs of another."""
+    loads = {(1, 1): iter([1.0, 0.1]), (2, 1): iter([0.9, 0.7]), (1, 2): iter([0.0])}
+    runs = []
+
+    def run(self, copies, threads):
+        runs.append((copies, threads))
+        return Layout(copies, threads, Interval(1.0, 1.0, 1.0), 1.0, next(loads[copies, threads]))
+
+    monkeypatch.setattr(capacity._Trial, "run", run)
+    layouts, left_out = measure_layouts(lambda _: time.sleep, 1, ((1, 1), (1, 2), (2, 1)), 1, 60)
+
+    assert runs == [(1, 1), (1, 2), (2, 1), (1, 1), (2, 1)]
+    assert [layout.load for layout in layouts] == [0.1, 0.0, 0.7]
+    assert left_out == ()
