@@ -86,6 +86,8 @@ class FreshProcess:
         (working := home / "empty").mkdir(exist_ok=True)
         own = clean_environment(self._threads) | {"TORCHINDUCTOR_CACHE_DIR": str(home / "inductor")}
         environment = {**self._inherited, **own}
+        if paths := [found for found in (own.get("PYTHONPATH"), self._inherited.get("PYTHONPATH")) if found]:
+            environment["PYTHONPATH"] = os.pathsep.join(paths)
         # Pipes of their own, because imported libraries may print to stdout.
         self._ready, ready = os.pipe()
         self._measured, measured = os.pipe()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import tempfile
 from collections import Counter, defaultdict
@@ -55,7 +56,7 @@ def write_models(task_path: str | None, folder: Path) -> dict[str, dict[str, obj
 
 def measure(question: Mapping[str, object]) -> FoundLayouts:
     """Measure all layouts once, in forks of a fresh process."""
-    with FreshProcess(1, _COMMAND) as fresh, tempfile.TemporaryDirectory() as scratch:
+    with FreshProcess(1, _COMMAND, os.environ) as fresh, tempfile.TemporaryDirectory() as scratch:
         turn = contextlib.nullcontext
         found = ask_layouts(fresh, question, Path(scratch), _MOST_S, alone=turn, working=turn)
     if found.failure is not None:
