@@ -102,7 +102,7 @@ def measure_layouts(load: Load, batch_size: int, shapes: Sequence[Shape], proces
     until, longest_s = time.monotonic() + most_s, 0.0
     found, left_out = dict[Shape, Layout](), dict[Shape, str]()
     with _Yardstick(processors) as yardstick:
-        trial = _Trial(load, batch_size, processors, until, yardstick)
+        runner = _LayoutRunner(load, batch_size, processors, until, yardstick)
         for shape in (*shapes, *shapes):
             if shape in left_out or (shape in found and found[shape].load <= LOADED):
                 continue
@@ -110,7 +110,7 @@ def measure_layouts(load: Load, batch_size: int, shapes: Sequence[Shape], proces
             try:
                 if began + longest_s > until:
                     raise CopyFailedError("no time was left")
-                layout = trial.run(*shape)
+                layout = runner.run(*shape)
             except CopyFailedError as error:
                 if shape not in found:
                     left_out[shape] = f"{words_of(*shape)}: {error}"
@@ -121,7 +121,7 @@ def measure_layouts(load: Load, batch_size: int, shapes: Sequence[Shape], proces
 
 
 @dataclass
-class _Trial:
+class _LayoutRunner:
     """Runs a model in one layout after the other; `copy_bytes` is the most memory that a copy has taken so far."""
 
     load: Load

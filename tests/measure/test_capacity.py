@@ -139,7 +139,7 @@ def test_a_disturbed_layout_runs_once_more_and_the_calmer_run_counts(monkeypatch
         runs.append((copies, threads))
         return Layout(copies, threads, Interval(1.0, 1.0, 1.0), 1.0, next(loads[copies, threads]))
 
-    monkeypatch.setattr(capacity._Trial, "run", run)
+    monkeypatch.setattr(capacity._LayoutRunner, "run", run)
     layouts, left_out = measure_layouts(lambda _: time.sleep, 1, ((1, 1), (1, 2), (2, 1)), 1, 60)
 
     assert runs == [(1, 1), (1, 2), (2, 1), (1, 1), (2, 1)]
