@@ -87,7 +87,8 @@ def measure_layouts(load: Load, batch_size: int, shapes: Sequence[Shape], proces
 ]:  # fmt: skip
     """Run the layouts of `shapes` one after the other, and return what each has served, and why others were left out.
 
-    One that other programs have disturbed runs once more after the last, and the less disturbed run counts.
+    The first one tells how much memory a copy takes. Then those of many copies come first, which may serve most, because the time
+    may end. One that other programs have disturbed runs once more after the last, and the less disturbed run counts.
 
     Args:
         load: Called in each copy. It sets no threads of torch: that is done.
@@ -103,7 +104,7 @@ def measure_layouts(load: Load, batch_size: int, shapes: Sequence[Shape], proces
     found, left_out = dict[Shape, Layout](), dict[Shape, str]()
     with _Yardstick(processors) as yardstick:
         runner = _LayoutRunner(load, batch_size, processors, until, yardstick)
-        for shape in (*shapes, *shapes):
+        for shape in 2 * (*shapes[:1], *reversed(shapes[1:])):
             if shape in left_out or (shape in found and found[shape].load <= LOADED):
                 continue
             began = time.monotonic()

@@ -21,6 +21,7 @@ from autocut.measurement import Capacity, Interval, Layout
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
+from autocut.search.jobs import ScoringPlan
 from autocut.task.loading import load_task
 
 
@@ -165,3 +166,5 @@ def test_a_slow_model_and_a_short_search_are_left_out_with_a_reason(pipeline):
     slow = reason_to_leave_out(pipeline, replace(reference, latencies=(busiest,)), 300.0)
     assert slow == "a call of the untouched model takes 2.6 s, too long to try layouts"
     assert untouched_capacity(pipeline, reference, 60.0).capacity is None
+    pipeline.runner.context = replace(pipeline.runner.context, scoring=ScoringPlan(100, 1000, 0.25))
+    assert reason_to_leave_out(pipeline, reference, 300.0) == "a model of this task takes long to measure, too long to try layouts"

@@ -142,6 +142,6 @@ def test_a_disturbed_layout_runs_once_more_and_the_calmer_run_counts(monkeypatch
     monkeypatch.setattr(capacity._LayoutRunner, "run", run)
     layouts, left_out = measure_layouts(lambda _: time.sleep, 1, ((1, 1), (1, 2), (2, 1)), 1, 60)
 
-    assert runs == [(1, 1), (1, 2), (2, 1), (1, 1), (2, 1)]
+    assert runs == [(1, 1), (2, 1), (1, 2), (1, 1), (2, 1)]
     assert [layout.load for layout in layouts] == [0.1, 0.0, 0.7]
     assert left_out == ()
