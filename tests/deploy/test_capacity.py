@@ -162,7 +162,7 @@ def test_a_slow_model_and_a_short_search_are_left_out_with_a_reason(pipeline):
     busiest = replace(reference.busiest, p50_ms=Interval(2600.0, 2600.0, 2600.0))
 
     assert reason_to_leave_out(pipeline, reference, 300.0) is None
-    assert reason_to_leave_out(pipeline, reference, 60.0) == "a search of less than 120 s has no time to try layouts"
+    assert reason_to_leave_out(pipeline, reference, 60.0) == "a search of less than 240 s has no time to try layouts"
     slow = reason_to_leave_out(pipeline, replace(reference, latencies=(busiest,)), 300.0)
     assert slow == "a call of the untouched model takes 2.6 s, too long to try layouts"
     assert untouched_capacity(pipeline, reference, 60.0).capacity is None
