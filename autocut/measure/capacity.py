@@ -53,7 +53,7 @@ _YARDSTICK_S = 0.15
 _BLOCKS, _FEWEST_BLOCKS = 10, 3
 _CALLS_A_BLOCK = 2
 """A block that is shorter than a call knows nothing that the block before it does not."""
-_BETWEEN_RUNS = 0.03
+_BETWEEN_RUNS = 0.05
 """Half the 95% interval of what differs from run to run, relative to the throughput: `studies/copies` has the figures."""
 _MEMORY_SHARE = 0.8
 """Of the free memory: what all copies may take."""

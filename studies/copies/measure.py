@@ -68,6 +68,9 @@ def report(rounds: Mapping[str, list[FoundLayouts]], batch_size: int) -> None:
     """Print what each model served in each layout, and how often each was chosen. Rounds beside other programs do not count."""
     for name, found in rounds.items():
         calm = [one.layouts for one in found if all(layout.load <= LOADED for layout in one.layouts)]
+        if not calm:
+            print(f"{name:<24} all {len(found)} rounds were disturbed: run it again when nothing else runs here", flush=True)
+            continue
         by_shape = defaultdict[str, list[Layout]](list)
         for layouts in calm:
             for layout in layouts:
