@@ -10,7 +10,7 @@ from typing import Any
 from autocut.budget import format_usd
 from autocut.errors import InputError
 from autocut.front import FrontPoint
-from autocut.price import Price, break_even_predictions, fit, host_of, usd_for
+from autocut.price import Price, break_even_predictions, fit, host_of, usd_for, usd_per_million
 
 WORLD_G_PER_KWH = 481.0
 """Electricity of the world made so much CO2 on average in 2023 (Ember, as published by Statista on 2024-07-03). Countries differ:
@@ -195,7 +195,8 @@ def price_note(facts: Mapping[str, Any]) -> str | None:
 def point_bill(facts: Mapping[str, Any], spent_s: float, untouched: FrontPoint | None, point: FrontPoint) -> Bill | None:
     """Return the bill of a point, by its final timing where it has one; None before the untouched model is measured.
 
-    Every timing of a study is corrected by that of the untouched model, so its cost is the one of the search.
+    Every timing of a study is corrected by that of the untouched model, so its cost is the one of the search. Where the point was
+    measured on the whole machine, the untouched model is charged by what it serves there too.
 
     Args:
         facts: The facts of the study.
@@ -207,9 +208,13 @@ def point_bill(facts: Mapping[str, Any], spent_s: float, untouched: FrontPoint |
     if untouched is None or "price" not in facts:
         return None
     price = Price(**facts["price"])
+    capacity = None if point.final is None else point.final.measurement.capacity
+    untouched_usd = untouched.values["usd_per_million"]
+    if capacity is not None:
+        untouched_usd = usd_per_million(price.usd_per_hour, capacity.best_untouched.per_s.value, price.utilization)
     return Bill(
         price,
-        untouched.values["usd_per_million"],
+        untouched_usd,
         values["usd_per_million"],
         usd_for(price, spent_s),
         values.get("train_usd"),
@@ -226,5 +231,6 @@ def bill_lines(facts: Mapping[str, Any], spent_s: float, untouched: FrontPoint |
     if bill is None or point == untouched:
         return []
     timing = "the timing of the search" if point.final is None else "the final timing"
+    charged = [] if point.final is None else [f"money: {point.final.measurement.charged_by}"]
     first, *others = bill.lines
-    return [f"money by {timing}: {first}", *others]
+    return [f"money by {timing}: {first}", *charged, *others]

@@ -5,7 +5,7 @@ Units stand in the names. Intervals are 95% intervals unless a field says otherw
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -123,14 +123,138 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What a machine serves while `copies` processes with `threads` threads each answer at once.
+
+    `per_s` are predictions a second of all copies together, as measured. `yardstick_per_s` are the runs a second of the reference
+    workload just before and after: in one process a processor where the layout fills the machine (`fills`), else in one process.
+    Divided by it, the same layout can be compared with that of another hour. `load` are the processors that other programs took
+    from it meanwhile.
+    """
+
+    copies: int
+    threads: int
+    per_s: Interval
+    yardstick_per_s: float
+    load: float = 0.0
+
+    def __str__(self) -> str:
+        """The layout in words, without its numbers."""
+        return words_of(self.copies, self.threads)
+
+
+def per_second(value: float) -> str:
+    """Return a throughput for a person."""
+    return f"{value:,.0f}/s" if value >= 100 else f"{value:.3g}/s"
+
+
+def words_of(copies: int, threads: int) -> str:
+    """Return a layout in words."""
+    return f"{copies} {'copy' if copies == 1 else 'copies'} x {threads} thread{'s' if threads > 1 else ''}"
+
+
+def fills(copies: int, threads: int, processors: int) -> bool:
+    """Whether a layout needs more than half of the processors."""
+    return 2 * copies * threads > processors
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the whole machine serves at `batch_size`: this model in `layouts`, and the `untouched` model in its own.
+
+    Both are corrected to the time at which the untouched model was measured. The untouched model's own capacity has the same
+    layouts twice. `left_out` are layouts that were not measured, a reason each.
+    """
+
+    batch_size: int
+    processors: int
+    layouts: tuple[Layout, ...]
+    untouched: tuple[Layout, ...]
+    left_out: tuple[str, ...] = ()
+
+    def checked(self) -> Capacity:
+        """Return this capacity, which may come from outside.
+
+        Raises:
+            ValueError: it has no layout, or one that serves nothing.
+        """
+        if not (self.layouts and self.untouched):
+            raise ValueError("a capacity must have layouts of this model and of the untouched one")
+        for layout in (*self.layouts, *self.untouched):
+            if min(layout.copies, layout.threads) < 1 or min(layout.per_s.low, layout.per_s.value, layout.yardstick_per_s) <= 0:
+                raise ValueError(f"every layout must serve something, got {layout}")
+        return self
+
+    @property
+    def best(self) -> Layout:
+        """The layout to serve this model in, its numbers corrected."""
+        return self.corrected(self.best_as_measured)
+
+    @property
+    def best_as_measured(self) -> Layout:
+        """The same layout, with the numbers of when it was measured."""
+        return best_of(self.layouts)
+
+    @property
+    def best_untouched(self) -> Layout:
+        """The layout to serve the untouched model in, its numbers corrected."""
+        return self.corrected(best_of(self.untouched))
+
+    @property
+    def sentence(self) -> str:
+        """What the whole machine serves, of this model and of the untouched one."""
+        own, untouched = (f"{per_second(layout.per_s.value)} as {layout}" for layout in (self.best, self.best_untouched))
+        return f"the machine serves {own}, the untouched model {untouched}"
+
+    def corrected(self, layout: Layout) -> Layout:
+        """Return `layout` with the throughput that it would have had when the untouched model was measured.
+
+        Where that model was not measured in as many processes, nothing is known of that hour, and nothing is changed.
+        """
+        is_full = fills(layout.copies, layout.threads, self.processors)
+        alike = [
+            known.yardstick_per_s for known in self.untouched if fills(known.copies, known.threads, self.processors) == is_full
+        ]
+        reference = sum(alike) / len(alike) if alike else layout.yardstick_per_s
+        factor = reference / layout.yardstick_per_s
+        per_s = Interval(layout.per_s.value * factor, layout.per_s.low * factor, layout.per_s.high * factor)
+        return replace(layout, per_s=per_s, yardstick_per_s=reference)
+
+    @property
+    def load(self) -> float:
+        """The most processors that other programs used beside a layout of this model."""
+        return max(layout.load for layout in self.layouts)
+
+
+def best_of(layouts: tuple[Layout, ...]) -> Layout:
+    """Return the layout that surely serves most. One whose throughput lies in its interval ties with it: fewer copies win a tie."""
+    most = max(layouts, key=lambda layout: layout.per_s.low)
+    return min((layout for layout in layouts if layout.per_s.value >= most.per_s.low), key=lambda layout: layout.copies)
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """Accuracy and cost of one trial."""
+    """Accuracy and cost of one trial.
+
+    `capacity` is known of finalized models alone; `capacity_note` says why it is not known of one. Then dollars are those of one
+    process (`charged_by`).
+    """
 
     accuracy: Accuracy
     cost: Cost
     peak_memory_bytes: int | None = None
     energy_j_per_prediction: float | None = None
     energy_source: str | None = None
+    capacity: Capacity | None = None
+    capacity_note: str | None = None
+
+    @property
+    def charged_by(self) -> str:
+        """What dollars are charged by, in words."""
+        if self.capacity is not None:
+            return self.capacity.sentence
+        note = f": {self.capacity_note}" if self.capacity_note else ""
+        return f"one process is charged with the whole machine{note}"
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -143,6 +267,8 @@ class Measurement:
         ]
         if (load := self.cost.load) is not None and load > LOADED:
             told.append(f"Other programs used {load:.1f} processors during the timing.")
+        if self.capacity is not None and self.capacity.load > LOADED:
+            told.append(f"Other programs used {self.capacity.load:.1f} processors while the whole machine was measured.")
         if (size := self.accuracy.batch_size) is not None:
             told.append(f"The answers depend on the batch: this is the accuracy at batch size {size}, the worst that is served.")
         return tuple(told)

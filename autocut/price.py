@@ -29,10 +29,11 @@ Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Price:
     """Price of the whole machine for an hour, and the share of that hour in which it serves predictions.
 
-    Throughput is measured with one process and the stated threads, and this process is charged with the whole machine. A machine
-    with more processors could run several processes for the same price; how much these would slow each other down is not measured.
-    So dollars are those of one process on a machine of its own. Ratios between models do not depend on the price.
-    `date` is the day of the price sheet, or "as given".
+    A search compares one process with one process, and charges it with the whole machine. A machine with more processors serves
+    more for the same price. So a finalized model, and the untouched one, are measured in copies that fill the machine
+    (`measurement.Capacity`), and each is charged by what its best layout serves. Where that was not measured, dollars stay those of
+    one process on a machine of its own. A ratio never mixes the two, and does not depend on the price. `date` is the day of the
+    price sheet, or "as given".
     """
 
     instance: str
@@ -235,9 +236,9 @@ def usd_per_million(price_per_hour: float, throughput_per_s: float, utilization:
 def usd_for(price: Price, seconds: float) -> float:
     """Return the price of `seconds` of training or searching. A machine that trains is busy, so utilization does not count.
 
-    A training is charged as serving is: one process with the whole machine (`Price`). So its seconds are those that it takes alone,
-    CPU seconds divided by its threads, and not by the processors: a share of the machine would be another currency than that of
-    predictions, and than that of stages of an earlier autocut, which have wall seconds. A search is charged its wall seconds.
+    A training is charged as one process with the whole machine. So its seconds are those that it takes alone, CPU seconds divided
+    by its threads, and not by the processors: stages of an earlier autocut have wall seconds, which are the same currency. A search
+    is charged its wall seconds.
     """
     return price.usd_per_hour * seconds / _HOUR_S
 

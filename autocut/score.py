@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from autocut.errors import InputError, StudyError, UnknownNameError, nearest_hint
-from autocut.measurement import Cost, Latency, Measurement
+from autocut.measurement import Cost, Interval, Latency, Measurement
 from autocut.price import Price, usd_for, usd_per_million
 
 
@@ -59,6 +59,7 @@ def values_of(measurement: Measurement, reference: Cost, price: Price, train_sec
 
     Times are corrected for drift, so that trials of different hours can be compared: a latency is the untouched model's reference
     latency, measured once a study, divided by the trial's speed-up. `speedup` is at the largest batch size, as `usd_per_million`.
+    It compares one process with one process. So do dollars, until the capacity of the whole machine is known (`dollars_of`).
 
     Args:
         measurement: Measurement of the trial.
@@ -72,8 +73,29 @@ def values_of(measurement: Measurement, reference: Cost, price: Price, train_sec
     return {
         "accuracy": measurement.accuracy.metric.value,
         **costs_of(measurement.cost, reference, price),
+        "usd_per_million": dollars_of(measurement, reference, price)[0],
         "train_usd": usd_for(price, train_seconds),
     }
+
+
+def dollars_of(measurement: Measurement, reference: Cost, price: Price) -> tuple[float, float]:
+    """Return dollars of a million predictions, by this model and by the untouched one, on the same terms.
+
+    Where the capacity of the whole machine is known, each of the two is charged by its own best layout. Otherwise one process of
+    either is charged with the whole machine.
+
+    Raises:
+        StudyError: `reference` was measured at other batch sizes.
+    """
+    capacity = measurement.capacity
+    if capacity is None:
+        usd = costs_of(measurement.cost, reference, price)["usd_per_million"]
+        return usd, usd * measurement.cost.busiest.speedup.value
+    own, untouched = (
+        usd_per_million(price.usd_per_hour, layout.per_s.value, price.utilization)
+        for layout in (capacity.best, capacity.best_untouched)
+    )
+    return own, untouched
 
 
 def costs_of(cost: Cost, reference: Cost, price: Price) -> dict[str, float]:
@@ -91,6 +113,26 @@ def costs_of(cost: Cost, reference: Cost, price: Price) -> dict[str, float]:
         "compressed_size_bytes": float(cost.compressed_size_bytes),
         "speedup": busiest.speedup.value,
     }
+
+
+def interval_of(name: str, values: Mapping[str, float], measurement: Measurement) -> Interval:
+    """Return the value `name` with its 95% interval. A value without a spread, such as a size, has an interval of no width.
+
+    Latency is computed from a speed-up and has its spread. So has the price, but where it is that of the whole machine: there it
+    has the spread of what the best layout serves.
+    """
+    value, cost = values[name], measurement.cost
+    if name == "accuracy":
+        return measurement.accuracy.metric
+    if name == "usd_per_million" and measurement.capacity is not None:
+        per_s = measurement.capacity.best.per_s
+        return Interval(value, value * per_s.value / per_s.high, value * per_s.value / per_s.low)
+    if not cost.latencies or name not in ("latency_ms", "usd_per_million", "speedup"):
+        return Interval(value, value, value)
+    speedup = (cost.latencies[0] if name == "latency_ms" else cost.busiest).speedup
+    if name == "speedup":
+        return speedup
+    return Interval(value, value * speedup.value / speedup.high, value * speedup.value / speedup.low)
 
 
 def corrected_ms(latency: Latency, reference: Cost) -> float:

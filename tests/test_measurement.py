@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement, cost_from_json, from_json, to_json
+from autocut.measurement import Accuracy, Capacity, Cost, Interval, Latency, Layout, Measurement, cost_from_json, from_json, to_json
 
 NUMBER = st.floats(-1e9, 1e9)
 INTERVALS = st.lists(NUMBER, min_size=3, max_size=3).map(sorted).map(lambda three: Interval(three[1], three[0], three[2]))
@@ -43,6 +43,22 @@ ACCURACIES = st.builds(
     p_value=st.none() | NUMBER,
     batch_size=st.none() | st.integers(1, 512),
 )
+LAYOUTS = st.builds(
+    Layout,
+    copies=st.integers(1, 64),
+    threads=st.integers(1, 64),
+    per_s=INTERVALS,
+    yardstick_per_s=st.floats(1, 1e9),
+    load=st.floats(0, 64),
+)
+CAPACITIES = st.builds(
+    Capacity,
+    batch_size=st.integers(1, 512),
+    processors=st.integers(1, 64),
+    layouts=st.lists(LAYOUTS, min_size=1, max_size=3).map(tuple),
+    untouched=st.lists(LAYOUTS, min_size=1, max_size=3).map(tuple),
+    left_out=st.lists(st.text(max_size=5), max_size=2).map(tuple),
+)
 MEASUREMENTS = st.builds(
     Measurement,
     accuracy=ACCURACIES,
@@ -50,6 +66,8 @@ MEASUREMENTS = st.builds(
     peak_memory_bytes=st.none() | st.integers(0),
     energy_j_per_prediction=st.none() | NUMBER,
     energy_source=st.none() | st.text(max_size=5),
+    capacity=st.none() | CAPACITIES,
+    capacity_note=st.none() | st.text(max_size=5),
 )
 
 
@@ -113,3 +131,42 @@ def test_a_damaged_document_is_refused():
     """Data from outside is checked at the border."""
     with pytest.raises(ValidationError):
         from_json({"accuracy": {"split": "test"}, "cost": None})
+
+
+def serves(copies, threads, per_s, spread, yardstick=100.0):
+    """A layout that serves `per_s`, give or take `spread`."""
+    return Layout(copies, threads, Interval(per_s, per_s - spread, per_s + spread), yardstick)
+
+
+def test_the_best_layout_is_the_one_that_surely_serves_most():
+    """A layout that may serve more, and may serve less, does not win by what it may."""
+    capacity = Capacity(32, 4, (serves(1, 1, 250, 5), serves(2, 2, 420, 10), serves(4, 1, 450, 100)), (serves(1, 1, 100, 1),))
+
+    assert str(capacity.best) == "2 copies x 2 threads"
+
+
+def test_fewer_copies_win_a_tie():
+    """One process with all threads serves as much as four copies, within their intervals, and takes a quarter of their memory."""
+    capacity = Capacity(32, 4, (serves(1, 4, 440, 10), serves(2, 2, 380, 10), serves(4, 1, 445, 10)), (serves(1, 1, 100, 1),))
+
+    assert str(capacity.best) == "1 copy x 4 threads"
+
+
+def test_a_layout_of_a_slow_hour_is_corrected_by_the_yardstick():
+    """The reference workload was half as fast as beside the untouched model, in as many processes: so was this model."""
+    capacity = Capacity(32, 2, (serves(2, 1, 100, 2, yardstick=50),), (serves(1, 1, 40, 1, 70), serves(2, 1, 60, 1, 100)))
+
+    assert capacity.best.per_s == Interval(200, 196, 204)
+    assert capacity.best_untouched.per_s.value == 60
+    assert capacity.best_as_measured == capacity.layouts[0]
+    assert capacity.sentence == "the machine serves 200/s as 2 copies x 1 thread, the untouched model 60/s as 2 copies x 1 thread"
+
+
+def test_a_document_of_an_older_version_has_no_capacity():
+    """Its dollars are those of one process."""
+    document = to_json(Measurement(Accuracy("test", 10, ONE), Cost((CALM,), 1, 1, 1, 1.0, "here")))
+    for name in ("capacity", "capacity_note"):
+        del document[name]
+
+    assert from_json(document).capacity is None
+    assert from_json(document).charged_by == "one process is charged with the whole machine"

@@ -1,13 +1,15 @@
 """Values of a trial, and limits on them."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autocut.errors import InputError, StudyError, UnknownNameError
-from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
+from autocut.measurement import Accuracy, Capacity, Cost, Interval, Latency, Layout, Measurement
 from autocut.price import Price
-from autocut.score import ALIASES, METRICS, Limit, accuracy_limit, allowed_drop, parse_limit, values_of
+from autocut.score import ALIASES, METRICS, Limit, accuracy_limit, allowed_drop, dollars_of, parse_limit, values_of
 
 PRICE = Price("test", 0.36, "2026-01-01", 0.5)
 
@@ -155,3 +157,23 @@ def test_the_stricter_limit_on_accuracy_counts(untouched, share, bound):
     limit = accuracy_limit(untouched, share)
 
     assert (limit and limit.bound) == (bound if bound is None else pytest.approx(bound))
+
+
+def a_layout(copies, threads, per_s, yardstick=100.0, spread=0.02):
+    """A layout that serves `per_s`, give or take."""
+    return Layout(copies, threads, Interval(per_s, per_s * (1 - spread), per_s * (1 + spread)), yardstick)
+
+
+def test_the_whole_machine_is_charged_for_both_models_where_it_was_measured():
+    """Each by its own best layout: 4,000 a second against 1,000, at 0.36 an hour, busy half of the time. No ratio mixes the two."""
+    capacity = Capacity(
+        32, 2, (a_layout(1, 1, 2500), a_layout(2, 1, 4000)), (a_layout(1, 1, 500), a_layout(1, 2, 1000), a_layout(2, 1, 900))
+    )
+    accuracy, cost = Accuracy("test", 100, Interval(0.9, 0.9, 0.9)), a_cost(a_latency(1, 5.0, 2.0), a_latency(32, 16.0, 4.0))
+    alone = Measurement(accuracy, cost)
+    measured = replace(alone, capacity=capacity)
+
+    assert dollars_of(alone, REFERENCE, PRICE) == pytest.approx((0.1, 0.4))
+    assert dollars_of(measured, REFERENCE, PRICE) == pytest.approx((0.05, 0.2))
+    expected = {**values_of(alone, REFERENCE, PRICE, 100.0), "usd_per_million": 0.05}
+    assert values_of(measured, REFERENCE, PRICE, 100.0) == pytest.approx(expected)

@@ -47,6 +47,7 @@ def remeasured_part(one: Remeasured) -> RemeasuredPart:
         instance=None if one.price is None else one.price.instance,
         usd_per_million=one.usd_per_million,
         usd_at_claimed_price=one.usd_at_claimed_price,
+        served=one.served,
         notes=one.notes,
         failure=one.failure,
     )
@@ -111,7 +112,7 @@ def _run(side: RerunSide) -> dict[str, Any]:
 
 
 def _claim(manifest: Manifest) -> ClaimPart:
-    cost, economics = manifest.measurement.cost, manifest.economics
+    cost, economics, capacity = manifest.measurement.cost, manifest.economics, manifest.measurement.capacity
     return ClaimPart(
         machine=cost.machine,
         threads=cost.threads,
@@ -121,4 +122,5 @@ def _claim(manifest: Manifest) -> ClaimPart:
         examples_accuracy=manifest.verification.accuracy,
         instance=None if economics is None else economics.instance,
         usd_per_million=None if economics is None else economics.usd_per_million,
+        served=None if capacity is None else capacity.best_as_measured,
     )

@@ -11,7 +11,7 @@ from autocut.console import Console
 from autocut.deploy.compare import BundleComparison
 from autocut.deploy.compare_studies import StudyComparison, values_on
 from autocut.deploy.remeasure import Remeasured
-from autocut.measurement import Interval, Latency
+from autocut.measurement import Interval, Latency, Layout, per_second
 from autocut.price import Price
 from autocut.recipe import Recipe
 
@@ -102,6 +102,9 @@ def _rows(one: Remeasured) -> list[Row]:
     rows.append(("outputs against the stored ones", f"within {side.output_tolerance:g}" if side else "-", _deviation(one)))
     rows.append(("size", format_size(cost.size_bytes), format_size(side.size_bytes) if side else "-"))
     rows.append(("cold start (here: no compiler cache)", _cold(cost.cold_start_ms), _cold(side.cold_start_ms if side else None)))
+    capacity = manifest.measurement.capacity
+    if capacity is not None:
+        rows.append(("whole machine", _served(capacity.best_as_measured), _served(one.served)))
     return [*rows, *_usd_rows(one)]
 
 
@@ -192,6 +195,13 @@ def _accuracy(one: Remeasured) -> str:
 def _deviation(one: Remeasured) -> str:
     side = one.found.side
     return "-" if side is None else f"deviate by {side.output_deviation:.2g}"
+
+
+def _served(layout: Layout | None) -> str:
+    if layout is None:
+        return "-"
+    value, low, high = (per_second(number) for number in (layout.per_s.value, layout.per_s.low, layout.per_s.high))
+    return f"{value} [{low}, {high}] as {layout}"
 
 
 def _usd(usd: Interval | None, price: Price) -> str:

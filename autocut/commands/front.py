@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from autocut.recipe import UNTOUCHED, baseline_words
 
 if TYPE_CHECKING:
     from autocut.front import Final, FrontPoint
+    from autocut.measurement import Capacity
     from autocut.study import Study
 
 STUDY = click.argument("study", type=click.Path(path_type=Path))
@@ -219,12 +221,15 @@ def _point_document(point: FrontPoint) -> dict[str, Any]:
 def _final_document(final: Final) -> dict[str, Any]:
     from autocut.measurement import to_json
 
+    capacity = final.measurement.capacity
     return {
         "values": dict(final.values),
         "measurement": to_json(final.measurement),
         "is_tested": final.is_tested,
         "verified": final.verified,
         "refusal": final.refusal,
+        "served": None if capacity is None else asdict(capacity.best),
+        "served_untouched": None if capacity is None else asdict(capacity.best_untouched),
     }
 
 
@@ -234,6 +239,11 @@ def _print_points(points: Sequence[FrontPoint], console: Console, beaten: Sequen
     ordered = sorted(points, key=lambda point: (-point.values["accuracy"], point.trial))
     columns = ["trial", "accuracy (validation)", "accuracy (test)", "shrinkage", "per million", "ms", "size", "training", "recipe"]
     rows = [_row(point, point.trial in beaten) for point in ordered]
+    if any(_capacity(point) for point in points):  # beside what one process serves and costs
+        at = columns.index("ms")
+        columns.insert(at, "whole machine")
+        for row, point in zip(rows, ordered, strict=True):
+            row.insert(at, _whole_machine(point))
     width = console.terminal_width()
     if width is None:
         console.table(columns, rows)
@@ -257,6 +267,20 @@ def _row(point: FrontPoint, beaten: bool) -> list[object]:
         _formatted(values.get("train_usd"), format_usd),
         recipe,
     ]
+
+
+def _capacity(point: FrontPoint) -> Capacity | None:
+    return None if point.tested is None else point.tested.measurement.capacity
+
+
+def _whole_machine(point: FrontPoint) -> str | None:
+    """What the machine serves of a point in its best layout, copies x threads, and the price of a million then."""
+    from autocut.measurement import per_second
+
+    if point.tested is None or (capacity := _capacity(point)) is None:
+        return None
+    best, usd = capacity.best, point.tested.values["usd_per_million"]
+    return f"{per_second(best.per_s.value)} as {best.copies} x {best.threads}, {format_usd(usd)}"
 
 
 def _formatted(value: float | None, form: Callable[[float], str]) -> str | None:

@@ -148,10 +148,19 @@ def load(path: str | Path, threads: int = 1, *, trusted: str | Path | None = Non
     if trusted is not None:
         require_signature(folder, read_public_key(Path(trusted)))
     manifest = read_manifest(folder)
+    check_bundle(folder, manifest)
+    return Deployed(folder, manifest, lowering.load(folder / MODEL_FOLDER, manifest.mode, threads))
+
+
+def check_bundle(folder: Path, manifest: Manifest) -> None:
+    """Check every hash, before a runtime sees a byte of the model.
+
+    Raises:
+        BundleError: it holds a pickle.
+        VerificationError: a file is not the one that the manifest names.
+    """
     check_files(folder, manifest)
-    model = folder / MODEL_FOLDER
-    refuse_pickles(model)
-    return Deployed(folder, manifest, lowering.load(model, manifest.mode, threads))
+    refuse_pickles(folder / MODEL_FOLDER)
 
 
 def write_bundle(artifact: Path, to: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> Manifest:
@@ -257,6 +266,7 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
     dtype, mode = claims.recipe.lowering
     first, signature = examples[0], Signature.read(draft / MODEL_FOLDER)
     shapes = dict(zip(signature.names, signature.shapes, strict=True)) if any(signature.free) else {}
+    best = None if claims.measurement.capacity is None else claims.measurement.capacity.best
     structure: Literal["tensor", "tuple", "dict"] = "tuple"
     if not isinstance(first.inputs, tuple):
         structure = "tensor" if isinstance(first.inputs, Tensor) else "dict"
@@ -298,6 +308,8 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         files=hash_files(draft),
         timed_sizes={size: dict(sizes) for size, sizes in claims.timed_sizes.items()} or None,
         validation=claims.validation,
+        copies=None if best is None else best.copies,
+        threads=None if best is None else best.threads,
     )
 
 

@@ -12,6 +12,7 @@ The tolerances and their reasons:
   reference workload, which is timed in the same loop. So a slower machine is no failure, and neither is a neighbour that slows the
   reference workload but not the model (seen twice). A claim of half the real latency fails both ways. A model may be faster than
   claimed.
+- *Whole machine*: as latency. What the best layout serves may be less than claimed by the same share, as measured or corrected.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autocut.deploy.manifest import Manifest
-from autocut.measurement import Interval, Latency
+from autocut.measurement import Interval, Latency, Layout, per_second
 
 LATENCY_TOLERANCE = 0.25
 ACCURACY_TOLERANCE = 0.005
@@ -48,8 +49,20 @@ class FoundLatency:
 
 
 @dataclass(frozen=True)
+class FoundCapacity:
+    """The last attempt at the best layout; `reason` says why there is none."""
+
+    layout: Layout | None = None
+    reason: str | None = None
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
 class Findings:
-    """What the fresh process found. If it did not get to the end, `failure` is the reason and the rest is missing."""
+    """What the fresh process found. If it did not get to the end, `failure` is the reason and the rest is missing.
+
+    `capacity` is None where it was not looked at.
+    """
 
     failure: str | None = None
     foreign_modules: tuple[str, ...] = ()
@@ -63,6 +76,13 @@ class Findings:
     cold_start_ms: float | None = None
     peak_memory_bytes: int | None = None
     machine: str = ""
+    capacity: FoundCapacity | None = None
+
+
+def capacity_agrees(claim: Layout, found: Layout, tolerance: float = LATENCY_TOLERANCE) -> bool:
+    """Whether `found` serves at least as much as `claim`, less `tolerance`, as measured or corrected by the reference workload."""
+    corrected = found.per_s.high * claim.yardstick_per_s / found.yardstick_per_s
+    return max(found.per_s.high, corrected) * (1 + tolerance) >= claim.per_s.low
 
 
 def latency_agrees(claim: Latency, found_p50_ms: Interval, found_reference_ms: float, tolerance: float = LATENCY_TOLERANCE) -> bool:
@@ -84,6 +104,7 @@ def judge(manifest: Manifest, findings: Findings, *, latency_tolerance: float = 
         checks.append(_test_accuracy(manifest, findings))
     checks.append(_size(manifest, findings))
     checks.extend(_latencies(manifest, findings, latency_tolerance))
+    checks.extend(_capacity(manifest, findings, latency_tolerance))
     checks.extend(_reported(manifest, findings))
     return tuple(checks)
 
@@ -168,6 +189,22 @@ def _latency(claim: Latency, found: FoundLatency | None, tolerance: float) -> Ch
         details += f", attempt {found.attempts}"
     ok = latency_agrees(claim, found.p50_ms, found.reference_ms, tolerance)
     return Check(name, claimed, _shown(found.p50_ms), ok, f"{name} is {_shown(found.p50_ms)}, {claimed} was claimed ({details})")
+
+
+def _capacity(manifest: Manifest, findings: Findings, tolerance: float) -> list[Check]:
+    capacity, found = manifest.measurement.capacity, findings.capacity
+    if capacity is None or found is None:
+        return []
+    claim = capacity.best_as_measured
+    name, claimed = "whole machine", f"{per_second(claim.per_s.value)} as {claim}"
+    if found.layout is None:
+        return [Check(name, claimed, "not compared", True, f"{name}, claimed {claimed}, was not compared: {found.reason}")]
+    ok, shown = capacity_agrees(claim, found.layout, tolerance), per_second(found.layout.per_s.value)
+    slower = claim.yardstick_per_s / found.layout.yardstick_per_s
+    details = f"tolerance {tolerance:.0%}; the reference workload takes {slower:.2f} times as long as at export"
+    if found.attempts > 1:
+        details += f", attempt {found.attempts}"
+    return [Check(name, claimed, shown, ok, f"{name} serves {shown}, {claimed} was claimed ({details})")]
 
 
 def _latency_name(claim: Latency) -> str:

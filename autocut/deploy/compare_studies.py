@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from autocut.errors import NoResultError
 from autocut.front import FrontPoint, Objectives, hypervolume, reference_point
-from autocut.measurement import Interval, Measurement
+from autocut.measurement import Measurement
+from autocut.score import interval_of
 from autocut.study import Study
 
 _VALIDATION, _TEST = "validation", "test"
@@ -68,7 +69,8 @@ def compare_studies(a: Study, b: Study, picks: tuple[FrontPoint | None, FrontPoi
         for study, front, volume, share, pick in zip((a, b), fronts, volumes, shares, picks, strict=True)
     )
     split = _TEST if all(pick is not None and pick.tested for pick in picks) else _VALIDATION
-    return StudyComparison(first, second, objectives, reference, split, _is_tie(picks, objectives, split), _not_comparable(a, b))
+    told = _not_comparable(a, b) + _charged_otherwise(picks, split)
+    return StudyComparison(first, second, objectives, reference, split, _is_tie(picks, objectives, split), told)
 
 
 def values_on(point: FrontPoint, split: str) -> Mapping[str, float]:
@@ -84,24 +86,12 @@ def _is_tie(picks: Sequence[FrontPoint | None], objectives: Objectives, split: s
     a, b = picks
     if a is None or b is None or not objectives:
         return None
-    spreads = [{name: _interval(name, pick, split) for name in objectives} for pick in (a, b)]
+    spreads = [
+        {name: interval_of(name, values_on(pick, split), _measurement_on(pick, split)) for name in objectives} for pick in (a, b)
+    ]
     return all(
         first.low <= second.high and second.low <= first.high for first, second in zip(*map(dict.values, spreads), strict=True)
     )
-
-
-def _interval(name: str, point: FrontPoint, split: str) -> Interval:
-    """Return a value with its interval. A cost that follows from a speed-up has its spread; sizes have none."""
-    value, measurement = values_on(point, split)[name], _measurement_on(point, split)
-    if name == "accuracy":
-        return measurement.accuracy.metric
-    cost = measurement.cost
-    if name == "speedup":
-        return cost.busiest.speedup
-    if name not in ("latency_ms", "usd_per_million"):
-        return Interval(value, value, value)
-    speedup = cost.latencies[0].speedup if name == "latency_ms" else cost.busiest.speedup
-    return Interval(value, value * speedup.value / speedup.high, value * speedup.value / speedup.low)
 
 
 def _not_comparable(a: Study, b: Study) -> tuple[str, ...]:
@@ -124,6 +114,12 @@ def _not_comparable(a: Study, b: Study) -> tuple[str, ...]:
     if changed := _changed_versions(a, b):
         told.append(f"other versions ({changed}): times may differ for them alone")
     return tuple(told)
+
+
+def _charged_otherwise(picks: tuple[FrontPoint | None, FrontPoint | None], split: str) -> tuple[str, ...]:
+    """Say that one pick is charged by what the whole machine serves, and the other one by one process."""
+    known = {_measurement_on(pick, split).capacity is not None for pick in picks if pick is not None}
+    return ("dollars of one pick are of the whole machine, those of the other of one process",) if len(known) > 1 else ()
 
 
 def _machine(study: Study) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from autocut.bill import UNTOLD, Bill, Serving
 from autocut.deploy.bundle import Claims, write_bundle
+from autocut.deploy.capacity import measure_capacity, untouched_capacity
 from autocut.deploy.examples import (
     ExampleBatch,
     ExampleCollector,
@@ -46,7 +47,7 @@ from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import StageContext, StageRunner
 from autocut.price import Price, fit, usd_for
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.score import values_of
+from autocut.score import dollars_of, values_of
 from autocut.search.jobs import StageStarted
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
@@ -142,7 +143,10 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     meters = find_meters()
     with runner.alone() if meters else runner.working():  # an estimate runs nothing
         energy = measure_energy(lambda: served(inputs), largest.batch_size, cost, meters=meters)
-    measurement = Measurement(accuracy, cost, None, energy.energy_j_per_prediction, energy.energy_source)
+    served_by_all = measure_capacity(pipeline, artifact, mode, fresh, request.reference, request.search_seconds, request.deadline)
+    measurement = Measurement(
+        accuracy, cost, None, energy.energy_j_per_prediction, energy.energy_source, served_by_all.capacity, served_by_all.note
+    )
     with runner.working():
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed search: written, but never verified
         shares = task.share_examples and request.share_examples
@@ -254,12 +258,14 @@ class _TestSample:
             return score_model(predict, watch(task.loader(test, batch_size or task.batch_size)), task.metric_kind)
 
 
-def measure_untouched(pipeline: Pipeline, scoring_s: float = math.inf) -> Measurement:
+def measure_untouched(pipeline: Pipeline, scoring_s: float = math.inf, search_seconds: float = math.inf) -> Measurement:
     """Measure the untouched model on the test split, as the user runs it: everything is compared with it."""
     scores = _untouched_scores(pipeline, scoring_s)
     with pipeline.runner.working():
         accuracy = to_accuracy("test", scores, pipeline.runner.context.task.metric_kind, scores)
-    return Measurement(accuracy, pipeline.cost(pipeline.baseline, *UNTOUCHED.lowering))
+    cost = pipeline.cost(pipeline.baseline, *UNTOUCHED.lowering)
+    found = untouched_capacity(pipeline, cost, search_seconds)
+    return Measurement(accuracy, cost, capacity=found.capacity, capacity_note=found.note)
 
 
 def _untouched_scores(pipeline: Pipeline, scoring_s: float) -> Scores:
@@ -295,8 +301,9 @@ def _verify(
                 write_examples(examples, replay)
         timeout_s = max(0.1, min(TIMEOUT_S, deadline - time.time()))
         verification = verify_bundle(
-            folder, examples=examples, process=fresh, timeout_s=timeout_s, alone=runner.alone, working=runner.working
-        )
+            folder, examples=examples, process=fresh, timeout_s=timeout_s, alone=runner.alone, working=runner.working,
+            checks_capacity=False,  # this process has just measured it
+        )  # fmt: skip
     if time.time() >= deadline:
         raise DeadlineError("the time of the search was up before the bundle was verified")
     return verification
@@ -307,9 +314,9 @@ def _claims(
 ) -> Claims:
     task, price = context.task, request.price
     values = values_of(measurement, request.reference, price, model.train_seconds)
-    usd_per_million, train_usd = values["usd_per_million"], values["train_usd"]
-    untouched, search_usd = usd_per_million * values["speedup"], usd_for(price, request.search_seconds)
-    bill = Bill(price, untouched, usd_per_million, search_usd, train_usd, request.serving.requests_per_month)
+    usd_per_million, untouched = dollars_of(measurement, request.reference, price)
+    search_usd = usd_for(price, request.search_seconds)
+    bill = Bill(price, untouched, usd_per_million, search_usd, values["train_usd"], request.serving.requests_per_month)
     return Claims(
         task=task.name,
         recipe=recipe,

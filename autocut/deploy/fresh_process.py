@@ -22,13 +22,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import autocut
 from autocut.measure import spinning
 from autocut.registry import plug_in_folders
 
 _COMMAND = (sys.executable, "-P", "-m", "autocut.deploy.verify_process")
+_POLL_S = 0.01
 Turn = Callable[[], AbstractContextManager[object]]
 """Enters a side of the quiet lock."""
 _KEPT_VARIABLES = (
@@ -56,11 +57,15 @@ class FreshProcess:
         threads: Threads of a served model.
         command: Command that starts it. It gets three more arguments: the process to die with, a descriptor that it closes when it
             is ready, and one that it closes when it has measured.
+        inherited: Variables of the environment that it gets beside those that a program needs to start.
     """
 
-    def __init__(self, threads: int = 1, command: Sequence[str] = _COMMAND) -> None:
+    def __init__(
+        self, threads: int = 1, command: Sequence[str] = _COMMAND, inherited: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._threads = threads
         self._command = tuple(command)
+        self._inherited = inherited
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: int | None = None
         self._measured: int | None = None
@@ -72,18 +77,17 @@ class FreshProcess:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End the process."""
-        if self._process is not None:
-            _end(self._process)
-        for descriptor in (self._ready, self._measured):
-            if descriptor is not None:
-                os.close(descriptor)
+        self._close()
         self._home.cleanup()
 
     def start(self) -> None:
         """Start the process. It begins to import."""
         home = Path(self._home.name)
-        (working := home / "empty").mkdir()
-        environment = clean_environment(self._threads) | {"TORCHINDUCTOR_CACHE_DIR": str(home / "inductor")}
+        (working := home / "empty").mkdir(exist_ok=True)
+        own = clean_environment(self._threads) | {"TORCHINDUCTOR_CACHE_DIR": str(home / "inductor")}
+        environment = {**self._inherited, **own}
+        if paths := [found for found in (own.get("PYTHONPATH"), self._inherited.get("PYTHONPATH")) if found]:
+            environment["PYTHONPATH"] = os.pathsep.join(paths)
         # Pipes of their own, because imported libraries may print to stdout.
         self._ready, ready = os.pipe()
         self._measured, measured = os.pipe()
@@ -124,13 +128,7 @@ class FreshProcess:
             None if it ended successfully; otherwise how it ended, as a text for a person.
         """
         until = time.monotonic() + timeout_s
-        if self._process is None:
-            with working():
-                self.start()
-                self.wait_until_ready(timeout_s)
-        process = self._process
-        if process is None or process.stdin is None:
-            raise RuntimeError("a fresh process has no stdin")
+        process = self._started(timeout_s, working)
         with alone():
             _tell(process, json.dumps(question))
             has_measured = _is_closed(self._measured, until - time.monotonic())
@@ -144,6 +142,59 @@ class FreshProcess:
         if process.returncode < 0:
             return f"killed by {signal.Signals(-process.returncode).name}"
         return f"exit code {process.returncode}: {self._last_line}" if process.returncode else None
+
+    def ask_fork(
+        self,
+        question: Mapping[str, object],
+        report: Path,
+        timeout_s: float,
+        *,
+        alone: Turn = contextlib.nullcontext,
+        working: Turn = contextlib.nullcontext,
+    ) -> str | None:
+        """Send a `question` that a fork of the process answers (`answering`), and wait for its `report`. The process stays fresh.
+
+        Args:
+            question: JSON.
+            report: File of the answer.
+            timeout_s: Seconds that the fork may work. Then the process is killed, and the next question starts another one.
+            alone: Entered while the fork works.
+            working: Entered while the process imports.
+
+        Returns:
+            None if the report is there; otherwise the reason, as a text for a person.
+        """
+        process = self._started(timeout_s, working)
+        with alone():
+            until = time.monotonic() + timeout_s
+            _tell(process, json.dumps({**question, "report": str(report)}))
+            while not report.exists() and process.poll() is None and time.monotonic() < until:
+                time.sleep(_POLL_S)
+            if report.exists():
+                return None
+            ended = process.poll()
+            told = f"no answer within {timeout_s:g} s" if ended is None else f"exit code {ended}: {self._last_line}"
+            self._close()
+            self._process = self._ready = self._measured = None
+        return told
+
+    def _started(self, timeout_s: float, working: Turn) -> subprocess.Popen[bytes]:
+        """Return the process, which is started if necessary."""
+        if self._process is None:
+            with working():
+                self.start()
+                self.wait_until_ready(timeout_s)
+        if self._process is None:
+            raise RuntimeError("a fresh process has not started")
+        return self._process
+
+    def _close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            _end(self._process)
+        for descriptor in (self._ready, self._measured):
+            if descriptor is not None:
+                os.close(descriptor)
 
     @property
     def _stderr(self) -> Path:

@@ -1,12 +1,19 @@
 """Serve a model over HTTP, one call at a time: POST /predict takes and gives JSON, GET /health answers. It needs numpy alone.
 
+Several copies are processes that take requests from one port. A copy whose model is busy leaves the next request to another one.
+
 A bundle's `serve.py` is a copy of this file, with the code that loads the bundle's model below it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +26,7 @@ MOST_BYTES = 64 * 2**20
 
 
 class Service:
-    """A model, what it takes, and the lock that lets one call run at a time.
+    """A model, what it takes, and the `lock` that lets one call run at a time.
 
     `predict` takes one array for each input, in the order of `inputs`, and returns the output, a tensor or an array with the batch
     first. `inputs` has dtype and shape by name: the first size is the batch; a free size is given by its least and its most, None
@@ -32,7 +39,7 @@ class Service:
         self.inputs = dict(inputs)
         self._predict = predict
         self._batch_size = batch_size
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     def answer(self, body: bytes) -> dict[str, Any]:
         """Return the answer to a request: ``{"inputs": {"name": [...]}}``, or ``{"inputs": [...]}`` where there is one input.
@@ -51,7 +58,7 @@ class Service:
         arrays = [self._array(name, given[name]) for name in self.inputs]
         if len({len(array) for array in arrays}) != 1 or not len(arrays[0]):
             raise ValueError("all inputs must have as many examples, at least one")
-        with self._lock:
+        with self.lock:
             return {"output": self._run(arrays)}
 
     def _array(self, name: str, values: Any) -> Any:
@@ -83,6 +90,11 @@ def _fits(size: int, wanted: Any) -> bool:
 
 def make_server(service: Service, host: str, port: int) -> ThreadingHTTPServer:
     """Return a server of `service` that listens; port 0 takes a free one."""
+    return ThreadingHTTPServer((host, port), make_handler(service))
+
+
+def make_handler(service: Service) -> type[BaseHTTPRequestHandler]:
+    """Return what handles the requests to `service`."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 30  # a silent client does not keep its thread for ever
@@ -116,15 +128,89 @@ def make_server(service: Service, host: str, port: int) -> ThreadingHTTPServer:
             self.end_headers()
             self.wfile.write(body)
 
-    return ThreadingHTTPServer((host, port), Handler)
+    return Handler
 
 
-def main(service: Service) -> None:
+class CopyServer(ThreadingHTTPServer):
+    """The server of one of several copies: all of them listen to `listener`, which must not block."""
+
+    def __init__(self, service: Service, listener: socket.socket, parent: int) -> None:
+        super().__init__(listener.getsockname(), make_handler(service), bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self._service = service
+        self._parent = parent
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Wait until the model is free, then take a request. If another copy has taken it, the base class ignores the `OSError`."""
+        with self._service.lock:
+            connection, address = self.socket.accept()
+        connection.setblocking(True)
+        return connection, address
+
+    def service_actions(self) -> None:
+        """End when the process that has started this copy is gone; called twice a second."""
+        if os.getppid() != self._parent:
+            os._exit(1)
+
+
+def serve_copies(make_service: Callable[[], Service], listener: socket.socket, copies: int, ready: Callable[[], None]) -> None:
+    """Load the model in `copies` processes that take requests from `listener`, until one of them ends; then end all.
+
+    They are forked before the model is loaded: the threads of a runtime would not survive it. `ready` is called when all have it.
+    """
+    listener.setblocking(False)
+    parent, (loaded, tell) = os.getpid(), os.pipe()
+    pids: list[int] = []
+
+    def end(*_: object) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    for _ in range(copies):
+        if not (pid := os.fork()):
+            _be_a_copy(make_service, listener, parent, tell)
+        pids.append(pid)
+    os.close(tell)
+    signal.signal(signal.SIGTERM, end)
+    try:
+        if sum(len(os.read(loaded, 1)) for _ in range(copies)) == copies:
+            ready()
+            os.wait()  # fewer copies are not what was asked for: whoever runs this program starts it anew
+    finally:
+        end()
+
+
+def _be_a_copy(make_service: Callable[[], Service], listener: socket.socket, parent: int, tell: int) -> None:
+    try:
+        server = CopyServer(make_service(), listener, parent)
+        os.write(tell, b".")
+        os.close(tell)
+        server.serve_forever()
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201 -- a program of its own in a bundle
+    finally:
+        os._exit(1)
+
+
+def main(make_service: Callable[[], Service], copies: int = 1) -> None:
     """Read the address from the command line, and serve until the process is stopped."""
     parser = argparse.ArgumentParser(description="Serve the model of this bundle: POST /predict, GET /health.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one")
+    parser.add_argument("--copies", type=int, default=copies, help=f"processes; {copies} served most where this was measured")
     asked = parser.parse_args()
-    server = make_server(service, asked.host, asked.port)
-    print(f"serving on port {server.server_address[1]}", flush=True)  # noqa: T201 -- this is a program of its own in a bundle
-    server.serve_forever()
+    if asked.copies < 1 or (asked.copies > 1 and not hasattr(os, "fork")):
+        parser.error(f"--copies must be at least 1, and 1 on a system that cannot fork, got {asked.copies}")
+
+    def announce(port: int) -> None:
+        print(f"serving on port {port}", flush=True)  # noqa: T201 -- this is a program of its own in a bundle
+
+    if asked.copies == 1:
+        server = make_server(make_service(), asked.host, asked.port)
+        announce(server.server_address[1])
+        server.serve_forever()
+        return
+    with socket.create_server((asked.host, asked.port), backlog=128) as listener:
+        serve_copies(make_service, listener, asked.copies, lambda: announce(listener.getsockname()[1]))

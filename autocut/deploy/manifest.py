@@ -41,8 +41,9 @@ README = "README.md"
 MODEL_FOLDER = "model"
 
 _MAX_MANIFEST_BYTES = 4 * 2**20
-_RECENT = ("timed_sizes", "validation")
-"""Fields of the manifest that are written only where they say something."""
+_RECENT = ("timed_sizes", "validation", "copies", "threads")
+_RECENTLY_MEASURED = ("capacity", "capacity_note")
+"""Fields of the manifest and of its measurement that are written only where they say something."""
 
 
 def _plain_path(path: str) -> str:
@@ -216,13 +217,22 @@ class Manifest(_Record):
     files: tuple[BundleFile, ...] = Field(min_length=1)
     timed_sizes: dict[int, dict[str, int]] | None = None
     validation: Accuracy | None = None
+    copies: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
 
     @model_serializer(mode="wrap")
     def _only_what_is_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in serialize(self).items() if name not in _RECENT or value is not None}
+        known = {name: value for name, value in serialize(self).items() if name not in _RECENT or value is not None}
+        measured = known["measurement"].items()
+        known["measurement"] = {name: value for name, value in measured if name not in _RECENTLY_MEASURED or value is not None}
+        return known
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:
+        capacity = self.measurement.capacity
+        best = None if capacity is None else capacity.checked().best_as_measured
+        if (self.copies, self.threads) != ((None, None) if best is None else (best.copies, best.threads)):
+            raise ValueError(f"copies and threads must be those of the best layout, {best}, got {self.copies} x {self.threads}")
         if (lowering := checked_recipe(self.recipe).lowering) != (self.dtype, self.mode):
             raise ValueError(f"recipe must run {self.dtype} in {self.mode}, got {lowering}")
         folded = [file.path.casefold() for file in self.files]
@@ -233,6 +243,11 @@ class Manifest(_Record):
         if not self.model_files:
             raise ValueError(f"files must hold at least one file below {MODEL_FOLDER}/")
         return self
+
+    @property
+    def served_as(self) -> tuple[int, int]:
+        """Copies, and threads of each, that serve best; one process as it was timed where nothing else was measured."""
+        return self.copies or 1, self.threads or self.measurement.cost.threads
 
     @property
     def model_files(self) -> tuple[BundleFile, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autocut.deploy.manifest import Manifest, TensorSignature
 from autocut.deploy.serving import PORT, SERVE, runtime_lines, serving_code
-from autocut.measurement import Accuracy, Latency
+from autocut.measurement import Accuracy, Latency, per_second
 from autocut.recipe import Recipe
 
 
@@ -57,13 +57,23 @@ def _how_to_serve(model: Path, manifest: Manifest) -> str:
     body = json.dumps({"inputs": "..." if one else {signature.name: "..." for signature in manifest.inputs}})
     tag = re.sub(r"[^a-z0-9]+", "-", manifest.task.lower()).strip("-") or "model"
     return (
-        "## Serve it\n\n`serve.py` answers HTTP with JSON, one call at a time, by the runtime alone. It checks neither hashes "
+        f"## Serve it\n\n`serve.py` answers HTTP with JSON, {_as_served(manifest)}, by the runtime alone. It checks neither hashes "
         "nor callers: put a server in front of it that does.\n\n"
         f"```bash\npip install {' '.join(code.requirements)}\npython {SERVE} --port {PORT}\n```\n\n"
         "Or in a container:\n\n"
         f"```bash\ndocker build -t {tag} .\ndocker run -p {PORT}:{PORT} {tag}\n```\n\n"
         f'`GET /health` answers `{{"status": "ok"}}`; `POST /predict` takes `{body}` with nested lists, the batch first, and '
         'gives `{"output": ...}`.'
+    )
+
+
+def _as_served(manifest: Manifest) -> str:
+    copies, threads = manifest.served_as
+    if manifest.copies is None or copies == 1:
+        return "one call at a time" + ("" if manifest.threads is None else f" with {_counted(threads)}, which served most")
+    return (
+        f"one call at a time in each of {copies} processes with {_counted(threads)} (`--copies {copies}`), which served most "
+        "on the machine below"
     )
 
 
@@ -77,6 +87,7 @@ def _numbers(manifest: Manifest) -> str:
         rows += _accuracy_rows(manifest.metric, chosen_by, str(chosen_by.examples), "; the search chose by it")
     for latency in measurement.cost.latencies:
         rows += _latency_rows(latency)
+    rows += _capacity_rows(manifest)
     rows.append(
         f"| size | {measurement.cost.size_bytes / 1e6:.3f} MB | gzip: {measurement.cost.compressed_size_bytes / 1e6:.3f} MB |"
     )
@@ -89,7 +100,8 @@ def _numbers(manifest: Manifest) -> str:
     return (
         "## Its numbers\n\n| what | value | 95% interval |\n|---|---|---|\n"
         + "\n".join(rows)
-        + f"\n\nMeasured with {_counted(manifest)} on `{manifest.environment.machine}`, seed {manifest.seed}. "
+        + f"\n\nLatencies are those of one process with {_counted(measurement.cost.threads)} on `{manifest.environment.machine}`, "
+        f"seed {manifest.seed}. "
         "Another machine gives other latencies: `autocut remeasure .` measures them there."
         + "".join(f"\n\n**Note:** {caveat}" for caveat in measurement.caveats)
     )
@@ -126,20 +138,32 @@ def _latency_rows(latency: Latency) -> list[str]:
     ]
 
 
+def _capacity_rows(manifest: Manifest) -> list[str]:
+    capacity = manifest.measurement.capacity
+    if capacity is None:
+        return []
+    rows = []
+    for known, whose in ((capacity.layouts, ""), (capacity.untouched, ", untouched model")):
+        for layout in map(capacity.corrected, known):
+            per_s, name = layout.per_s, f"whole machine, batch {capacity.batch_size}, {layout}{whose}"
+            rows.append(f"| {name} | {per_second(per_s.value)} | {per_second(per_s.low)} to {per_second(per_s.high)} |")
+    return rows
+
+
 def _price(manifest: Manifest) -> str:
     economics = manifest.economics
     if economics is None:
         return "## Its price\n\nNo price was given when it was exported."
+    charged = manifest.measurement.charged_by
     told = [*economics.bill.lines, *([economics.price_fit] if economics.price_fit else [])]
     return (
         f"## Its price\n\nOn {economics.instance} at ${economics.price_per_hour:g} per hour (price of {economics.price_date}, "
-        f"utilization {economics.utilization:.0%}). One process with {_counted(manifest)} is charged with the whole machine.\n\n"
+        f"utilization {economics.utilization:.0%}). {charged[0].upper()}{charged[1:]}.\n\n"
         + "\n".join(f"- {line[0].upper()}{line[1:]}." for line in told)
     )
 
 
-def _counted(manifest: Manifest) -> str:
-    threads = manifest.measurement.cost.threads
+def _counted(threads: int) -> str:
     return "1 thread" if threads == 1 else f"{threads} threads"
 
 

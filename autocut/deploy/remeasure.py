@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autocut.deploy.fresh_process import Turn
+from autocut.deploy.layouts import processors_here
 from autocut.deploy.manifest import Manifest, check_files, read_manifest
 from autocut.deploy.rerun import Rerun, rerun
 from autocut.errors import InputError, NoResultError, VerificationError
+from autocut.measure.capacity import shapes_for
 from autocut.measure.machine import machine_fingerprint
 from autocut.measure.processor import this_host
-from autocut.measurement import Interval
+from autocut.measurement import Interval, Layout, best_of
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import OWN_PRICE, Price, fit, load_prices, price_for, usd_per_million
 from autocut.recipe import UNTOUCHED
@@ -63,8 +65,17 @@ class Remeasured:
         )
 
     @property
+    def served(self) -> Layout | None:
+        """The layout in which this machine serves most, as measured; None where the bundle claims none, or none ran."""
+        found = self.found.whole_machine
+        return best_of(found.layouts) if found is not None and found.layouts else None
+
+    @property
     def usd_per_million(self) -> Interval | None:
-        """Dollars of a million predictions here at `price`, with the interval of the latency."""
+        """Dollars of a million predictions here at `price`, on the terms of the claim: of the whole machine, or of one process.
+
+        The interval is that of the throughput, or of the latency.
+        """
         return self._usd(self.price)
 
     @property
@@ -82,11 +93,13 @@ class Remeasured:
         if side is None or price is None or not side.latencies:
             return None
         busiest = max(side.latencies, key=lambda latency: latency.batch_size)
-
-        def usd(call_ms: float) -> float:
-            return usd_per_million(price.usd_per_hour, busiest.batch_size / (call_ms / 1e3), price.utilization)
-
-        return Interval(usd(busiest.p50_ms.value), usd(busiest.p50_ms.low), usd(busiest.p50_ms.high))
+        if self.manifest.measurement.capacity is not None:
+            if (served := self.served) is None:
+                return None
+            per_s: tuple[float, ...] = (served.per_s.value, served.per_s.high, served.per_s.low)
+        else:
+            per_s = tuple(busiest.batch_size / (ms / 1e3) for ms in (busiest.p50_ms.value, busiest.p50_ms.low, busiest.p50_ms.high))
+        return Interval(*(usd_per_million(price.usd_per_hour, served_per_s, price.utilization) for served_per_s in per_s))
 
 
 @dataclass(frozen=True)
@@ -118,12 +131,16 @@ def remeasure_bundle(folder: Path, conditions: Conditions, untouched: Path | Non
     try:
         with conditions.working():
             check_files(folder, manifest)
-        found = rerun(folder, threads, untouched=untouched, alone=conditions.alone, working=conditions.working)
+        shapes = _shapes(manifest, threads)
+        found = rerun(folder, threads, untouched=untouched, shapes=shapes, alone=conditions.alone, working=conditions.working)
     except VerificationError as error:
         found = Rerun(failure=error.message)
     price, price_note = _price(manifest, conditions)
     notes = [*_notes(manifest, threads), *([price_note] if price_note else [])]
     notes.append(_NO_UNTOUCHED if untouched is None else _EXPORTED)
+    if found.whole_machine is not None and (reasons := found.whole_machine.left_out or found.whole_machine.failure):
+        told = reasons if isinstance(reasons, str) else "; ".join(reasons)
+        notes.append(f"layouts of the whole machine that were left out: {told}")
     return Remeasured(folder, manifest, threads, found, untouched is not None, price, tuple(notes))
 
 
@@ -155,6 +172,13 @@ def untouched_artifact(study: Study) -> Path | None:
     ]
     entries = [entry for key in reversed(keys) if (entry := cache.find(key)) is not None]
     return entries[0].folder if entries else None
+
+
+def _shapes(manifest: Manifest, threads: int) -> tuple[tuple[int, int], ...]:
+    """Return the layouts that fill this machine; none where the bundle does not claim what a machine serves."""
+    if manifest.measurement.capacity is None:
+        return ()
+    return shapes_for(processors_here(), None if lowering.takes_any_threads(manifest.mode) else threads)
 
 
 def _price(manifest: Manifest, conditions: Conditions) -> tuple[Price | None, str | None]:

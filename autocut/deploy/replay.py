@@ -9,6 +9,7 @@ import numpy as np
 
 from autocut.deploy.bundle import Deployed
 from autocut.deploy.examples import ExampleBatch, StoredArray, metric_of, output_array, scores_of
+from autocut.deploy.manifest import Manifest
 from autocut.task.batches import Inputs, batch_length, pad, take
 from autocut.task.dimensions import resized
 
@@ -52,13 +53,13 @@ def deviation(outputs: Sequence[StoredArray], examples: Sequence[ExampleBatch]) 
     return worst / largest if largest else worst
 
 
-def timing_inputs(deployed: Deployed, examples: Sequence[ExampleBatch], batch_size: int) -> Inputs:
+def timing_inputs(manifest: Manifest, examples: Sequence[ExampleBatch], batch_size: int) -> Inputs:
     """Return real inputs of `batch_size`, because the claim was measured on real ones.
 
     Examples are repeated up to the batch size, and cut or repeated to the lengths of the claim.
     """
     longest = max(examples, key=len).inputs
-    shapes = {signature.name: signature.shape for signature in deployed.manifest.inputs}
-    sizes = (deployed.manifest.timed_sizes or {}).get(batch_size, {})
+    shapes = {signature.name: signature.shape for signature in manifest.inputs}
+    sizes = (manifest.timed_sizes or {}).get(batch_size, {})
     sized = take(longest, batch_size) if batch_length(longest) >= batch_size else pad(longest, batch_size)
     return resized(sized, shapes, sizes)

@@ -9,12 +9,15 @@ import contextlib
 import json
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from autocut.deploy.fresh_process import FreshProcess, Turn
+from autocut.deploy.layouts import FoundLayouts, measure_bundle_layouts
+from autocut.deploy.manifest import read_manifest
 from autocut.deploy.verify import TIMEOUT_S
 from autocut.measurement import Accuracy, Latency
 
@@ -48,7 +51,8 @@ class Rerun:
     """The answer of the fresh process. Where it did not get to the end, `failure` is the reason, and the rest is missing.
 
     `shared` is the accuracy of both bundles on the examples that both carry: that of the other one, then that of the first one with
-    its paired difference to the other. It is None without such examples, or where a metric is missing.
+    its paired difference to the other. It is None without such examples, or where a metric is missing. `whole_machine` has the
+    layouts that were asked for; it is None where none was.
     """
 
     failure: str | None = None
@@ -56,6 +60,7 @@ class Rerun:
     side: RerunSide | None = None
     other: RerunSide | None = None
     shared: tuple[Accuracy, Accuracy] | None = None
+    whole_machine: FoundLayouts | None = None
 
 
 def rerun(
@@ -64,6 +69,7 @@ def rerun(
     *,
     untouched: Path | None = None,
     other: Path | None = None,
+    shapes: Sequence[tuple[int, int]] = (),
     timeout_s: float = TIMEOUT_S,
     alone: Turn = contextlib.nullcontext,
     working: Turn = contextlib.nullcontext,
@@ -75,6 +81,7 @@ def rerun(
         threads: Threads of a call.
         untouched: Folder of the artifact of the untouched model, with which the bundle then takes turns.
         other: Another bundle that takes the same inputs, with which it then takes turns. It is measured too.
+        shapes: Layouts of the whole machine to measure too, copies and threads.
         timeout_s: Seconds after which the process is killed.
         alone: Entered while the fresh process measures.
         working: Entered for all other work.
@@ -88,7 +95,11 @@ def rerun(
             "other": None if other is None else str(other.absolute()),
             "report": str(report),
         }
+        layouts = None
+        if shapes:
+            layouts = measure_bundle_layouts(process, bundle, read_manifest(bundle), shapes, alone=alone, working=working)
         ended = process.ask(question, timeout_s, alone=alone, working=working)
         if report.exists():
-            return TypeAdapter(Rerun).validate_python(json.loads(report.read_text(encoding="utf-8")))
+            found = TypeAdapter(Rerun).validate_python(json.loads(report.read_text(encoding="utf-8")))
+            return replace(found, whole_machine=layouts)
         return Rerun(failure=ended or "it ended without a report")

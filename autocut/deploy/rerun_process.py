@@ -119,7 +119,7 @@ def _time(candidate: _Loaded, baseline: Predict | None, source: _Loaded, sizes: 
     """Time `candidate` by turns with `baseline`, on inputs of the bundle `source`."""
     return tuple(
         measure_latency(
-            candidate.deployed.predict, baseline, timing_inputs(source.deployed, source.examples, size), samples=_SAMPLES
+            candidate.deployed.predict, baseline, timing_inputs(source.deployed.manifest, source.examples, size), samples=_SAMPLES
         )
         for size in sizes
     )

@@ -20,17 +20,19 @@ PORT = 8080
 _GIVEN = "given["
 
 
-def runtime_lines(model: Path, manifest: Manifest, tensors: tuple[str, ...], arrays: tuple[str, ...]) -> str:
+def runtime_lines(
+    model: Path, manifest: Manifest, tensors: tuple[str, ...], arrays: tuple[str, ...], threads: int | None = None
+) -> str:
     """Return code that loads the model files in folder `model` by the runtime alone, and calls the model with these inputs.
 
-    Of compiled forms for several batch sizes, the one for the smallest comes first.
+    Of compiled forms for several batch sizes, the one for the smallest comes first. `threads` None: as many as it was timed with.
     """
     mode = modes.method(manifest.mode).options
     paths = sorted(model.glob(mode.files))
     if _fixed_batch_size(model) is not None:
         paths.sort(key=lambda path: (len(path.name), path.name))  # model_2.pt2 before model_16.pt2
     files = tuple(f"{MODEL_FOLDER}/{path.relative_to(model).as_posix()}" for path in paths)
-    return mode.run_lines(ExampleCall(model.parent, files, tensors, arrays, manifest.measurement.cost.threads))
+    return mode.run_lines(ExampleCall(model.parent, files, tensors, arrays, threads or manifest.measurement.cost.threads))
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,13 @@ def serving_code(model: Path, manifest: Manifest) -> ServingCode | None:
     names = tuple(f"{_GIVEN}{at}]" for at in range(len(manifest.inputs)))
     dtypes = (signature.dtype for signature in manifest.inputs)
     tensors = tuple(f"torch.from_numpy({name}).to(torch.{dtype})" for name, dtype in zip(names, dtypes, strict=True))
-    lines = runtime_lines(model, manifest, tensors, names).splitlines()
+    _, threads = manifest.served_as
+    lines = runtime_lines(model, manifest, tensors, names, threads).splitlines()
     first = next((at for at, line in enumerate(lines) if _GIVEN in line), len(lines))
     load, call = "\n".join(lines[:first]), "\n".join(lines[first:])
     try:
         if "torch" in _imported(load):
-            load += f"\ntorch.set_num_threads({manifest.measurement.cost.threads})"
+            load += f"\ntorch.set_num_threads({threads})"
         return ServingCode(load, call) if "output" in _assigned(call) else None
     except SyntaxError:
         return None
@@ -86,7 +89,8 @@ def _script(model: Path, manifest: Manifest, code: ServingCode) -> str:
         'def load():\n    """Load the model of this bundle, and return what calls it."""\n'
         f"{textwrap.indent(code.load, '    ')}\n\n    def predict(given):\n{textwrap.indent(code.call, '        ')}\n"
         "        return output\n\n    return predict\n\n\n"
-        f'if __name__ == "__main__":\n    main(Service(load(), {inputs!r}, {_fixed_batch_size(model)}))\n'
+        'if __name__ == "__main__":\n'
+        f"    main(lambda: Service(load(), {inputs!r}, {_fixed_batch_size(model)}), copies={manifest.served_as[0]})\n"
     )
 
 

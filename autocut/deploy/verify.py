@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from autocut.deploy.claims import LATENCY_TOLERANCE, Check, Findings, judge
 from autocut.deploy.fresh_process import FreshProcess, Turn
+from autocut.deploy.layouts import find_capacity
 from autocut.deploy.manifest import Manifest, check_files, read_manifest
 from autocut.errors import InputError, VerificationError
 
@@ -59,6 +60,7 @@ def verify_bundle(
     process: FreshProcess | None = None,
     latency_tolerance: float = LATENCY_TOLERANCE,
     timeout_s: float = TIMEOUT_S,
+    checks_capacity: bool = True,
     alone: Turn = contextlib.nullcontext,
     working: Turn = contextlib.nullcontext,
 ) -> Verification:
@@ -73,6 +75,7 @@ def verify_bundle(
         process: A fresh process that has verified nothing yet; it may have been started. None starts one.
         latency_tolerance: Fraction by which the claimed latency may be exceeded.
         timeout_s: Seconds after which the fresh process is killed and the bundle fails.
+        checks_capacity: Whether the best layout runs again, if there is a fresh process and this is the machine of the claim.
         alone: Entered while the fresh process measures.
         working: Entered for all other work.
 
@@ -91,8 +94,11 @@ def verify_bundle(
     if in_fresh_process:
         started = FreshProcess(manifest.measurement.cost.threads) if process is None else contextlib.nullcontext(process)
         with started as fresh:
+            capacity = (
+                find_capacity(fresh, folder, manifest, latency_tolerance, alone=alone, working=working) if checks_capacity else None
+            )
             ask = partial(fresh.ask, timeout_s=timeout_s, alone=alone, working=working)
-            findings = _find_in(ask, folder, examples, latency_tolerance)
+            findings = replace(_find_in(ask, folder, examples, latency_tolerance), capacity=capacity)
     else:
         from autocut.deploy.verify_process import find
 

@@ -145,7 +145,8 @@ def _find_latencies(deployed: Deployed, stored: Sequence[ExampleBatch], toleranc
     if machine != cost.machine:
         return ()
     return tuple(
-        _find_latency(deployed, timing_inputs(deployed, stored, claim.batch_size), claim, tolerance) for claim in cost.latencies
+        _find_latency(deployed, timing_inputs(deployed.manifest, stored, claim.batch_size), claim, tolerance)
+        for claim in cost.latencies
     )
 
 

@@ -191,7 +191,8 @@ class _Worker:
             raise RuntimeError("a point was finalized before the untouched model was measured")
         scoring_s = _TEST_SHARE * job.search_seconds
         if recipe == UNTOUCHED:
-            self.report(RecipeFinalized(recipe, measure_untouched(self.pipeline, scoring_s), None, None, None))
+            measured = measure_untouched(self.pipeline, scoring_s, job.search_seconds)
+            self.report(RecipeFinalized(recipe, measured, None, None, None))
             return
         to = Path(setting.folder) / "bundles" / f"trial-{trial:04d}"
         request = FinalizationRequest(

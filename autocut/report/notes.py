@@ -143,8 +143,9 @@ def _measurement_table(title: str, measurement: Measurement, values: Mapping[str
     rows += [[_HEADERS.get(name, label(name)), show(name, value), ""] for name, value in shown.items()]
     rows += [["cold start", show("cold_start_ms", cost.cold_start_ms), ""]]
     threads = f"{cost.threads} thread{'s' if cost.threads > 1 else ''}"
+    charged = [f"Dollars: {measurement.charged_by}.", ""] if accuracy.split == "test" else []
     caveats = [line for caveat in measurement.caveats for line in (caveat, "")]
-    return [f"## {title}", "", *_table(rows), "", f"Machine: {cost.machine}, {threads}.", "", *caveats]
+    return [f"## {title}", "", *_table(rows), "", f"Machine: {cost.machine}, {threads}.", "", *charged, *caveats]
 
 
 def _latency_rows(latency: Latency) -> list[list[str]]:

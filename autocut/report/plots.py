@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 
 from autocut.front import FrontPoint, hypervolume, non_dominated, objective_signs, reference_point
 from autocut.report.groups import BASELINES, BEATEN, OUTSIDE, REFUSED, groups_of
-from autocut.report.intervals import interval_of
 from autocut.report.words import label, show
+from autocut.score import interval_of
 from autocut.study import Study, TrialRecord
 
 Style = Mapping[str, Any]

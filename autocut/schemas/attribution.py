@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from autocut.measurement import Accuracy, Interval, Latency
+from autocut.measurement import Accuracy, Interval, Latency, Layout
 from autocut.recipe import Value
 from autocut.schemas.document import Document, Part
 
@@ -95,7 +95,7 @@ class FoundPart(RunPart):
 
 
 class ClaimPart(Part):
-    """What a bundle claims, and where that was measured."""
+    """What a bundle claims, and where that was measured. The whole machine served most in the layout `served`, if that is known."""
 
     machine: str
     threads: int
@@ -105,14 +105,16 @@ class ClaimPart(Part):
     examples_accuracy: float | None
     instance: str | None
     usd_per_million: float | None
+    served: Layout | None = None
 
 
 class RemeasuredPart(Part):
     """A bundle's claim beside what was found now; `found` is null where it does not run here.
 
     `failure` says why the bundle cannot be used here: it does not run, or it answers otherwise. `instance` is the machine of the
-    sheet, or of the user, whose price `usd_per_million` has; its interval is that of the latency. Only `usd_at_claimed_price`, the
-    dollars here at the price of the claim, compares with the dollars of the claim. `notes` say what else differs.
+    sheet, or of the user, whose price `usd_per_million` has; its interval is that of the latency, or of what the layout `served`
+    gives, where the claim is of a whole machine too. Only `usd_at_claimed_price`, the dollars here at the price of the claim,
+    compares with the dollars of the claim. `notes` say what else differs.
     """
 
     trial: int | None
@@ -126,6 +128,7 @@ class RemeasuredPart(Part):
     usd_at_claimed_price: Interval | None = None
     notes: tuple[str, ...]
     failure: str | None
+    served: Layout | None = None
 
 
 class RemeasureDocument(Document):

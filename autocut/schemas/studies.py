@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from autocut.measurement import Measurement
+from autocut.measurement import Layout, Measurement
 from autocut.recipe import Value
 from autocut.schemas.document import Document, Part
 
@@ -13,6 +13,8 @@ class FinalPart(Part):
     """What finalization found of a trial.
 
     `values` and `measurement` are those of the locked test split if `is_tested`. `refusal` says why a bundle is not `verified`.
+    The whole machine serves most in the layout `served`, and the untouched model in `served_untouched`; dollars of `values` are
+    charged by the first of them. Both are null where that was not measured: then one process is charged with the whole machine.
     """
 
     values: dict[str, float]
@@ -20,6 +22,8 @@ class FinalPart(Part):
     is_tested: bool
     verified: bool
     refusal: str | None
+    served: Layout | None = None
+    served_untouched: Layout | None = None
 
 
 class PointPart(Part):

@@ -40,9 +40,11 @@ def _row(trial: TrialRecord, final: Final | None, on_front: bool) -> dict[str, A
 
 
 def _tested(final: Final) -> dict[str, Any]:
-    accuracy = final.measurement.accuracy
+    accuracy, capacity = final.measurement.accuracy, final.measurement.capacity
     row = {"test_accuracy": accuracy.metric.value, "test_accuracy_low": accuracy.metric.low}
     row |= {"test_accuracy_high": accuracy.metric.high, "test_examples": accuracy.examples}
+    if capacity is not None:
+        row |= {"copies": capacity.best.copies, "copy_threads": capacity.best.threads, "served_per_s": capacity.best.per_s.value}
     return row | {f"final_{name}": value for name, value in final.values.items() if name != "accuracy"}
 
 

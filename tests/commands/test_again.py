@@ -37,7 +37,7 @@ def study(finished_study, tmp_path, monkeypatch):
 def measured(monkeypatch):
     """Replace the fresh process by one that finds what was claimed."""
 
-    def run(bundle, threads, *, untouched, alone, working):
+    def run(bundle, threads, *, untouched, shapes, alone, working):
         cost = read_manifest(bundle).measurement.cost
         return Rerun(None, "here", RerunSide(cost.latencies, None, 0.0, 0.05, cost.size_bytes, 7.0))
 

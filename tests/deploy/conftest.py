@@ -99,6 +99,17 @@ def change_cost(folder: Path, **changes):
     rewrite_manifest(folder, measurement=dataclasses.replace(measurement, cost=dataclasses.replace(measurement.cost, **changes)))
 
 
+def with_capacity(manifest, capacity):
+    """The manifest with a claim of what the whole machine serves."""
+    best, measurement = capacity.best, dataclasses.replace(manifest.measurement, capacity=capacity)
+    return manifest.model_copy(update={"measurement": measurement, "copies": best.copies, "threads": best.threads})
+
+
+def claim_capacity(folder: Path, capacity):
+    """Have the bundle claim that, in its manifest alone."""
+    (folder / MANIFEST).write_text(render(with_capacity(read_manifest(folder), capacity)), encoding="utf-8")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
@@ -130,4 +141,11 @@ def bundle(made, tmp_path):
 @pytest.fixture
 def claim():
     """Functions that make a sealed bundle claim something else."""
-    return SimpleNamespace(reseal=reseal, rewrite=rewrite_manifest, cost=change_cost, latency=scale_claimed_latency)
+    return SimpleNamespace(
+        reseal=reseal,
+        rewrite=rewrite_manifest,
+        cost=change_cost,
+        latency=scale_claimed_latency,
+        capacity=claim_capacity,
+        with_capacity=with_capacity,
+    )

@@ -29,7 +29,7 @@ def measured(monkeypatch):
     """Replace the fresh process by one that takes twice as long as was claimed; returns how it was asked."""
     asked = []
 
-    def run(bundle, threads, *, untouched, alone, working):
+    def run(bundle, threads, *, untouched, shapes, alone, working):
         claim = read_manifest(bundle).measurement.cost
         latencies = tuple(
             dataclasses.replace(one, p50_ms=Interval(*(2 * end for end in dataclasses.astuple(one.p50_ms))))

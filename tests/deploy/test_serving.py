@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from autocut.deploy.examples import collect_examples
 from autocut.deploy.http_server import Service, make_server
 from autocut.deploy.manifest import read_manifest
 from autocut.deploy.serving import DOCKERFILE
-from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
+from autocut.measurement import Accuracy, Capacity, Cost, Interval, Latency, Layout, Measurement
 from autocut.recipe import Recipe
 from autocut.stages import lowering
 
@@ -103,7 +104,9 @@ def test_code_that_cannot_be_called_again_gives_no_server(made, monkeypatch, lin
     """A plug-in's README may show a command instead. The bundle then says that it has no server."""
     manifest = read_manifest(made)
     monkeypatch.setattr(
-        serving, "runtime_lines", lambda model, manifest, tensors, arrays: lines.format(file="model.bin", inputs=", ".join(arrays))
+        serving,
+        "runtime_lines",
+        lambda model, manifest, tensors, arrays, threads: lines.format(file="model.bin", inputs=", ".join(arrays)),
     )
 
     assert serving.serving_files(made / "model", manifest) == {}
@@ -212,3 +215,49 @@ def test_a_model_compiled_for_some_batch_sizes_serves_any_number(tmp_path):
 
     assert status == 200
     torch.testing.assert_close(torch.tensor(document["output"]), model(inputs), rtol=1e-4, atol=1e-4)
+
+
+TWO_COPIES = Capacity(
+    16, 2, (Layout(2, 1, Interval(100.0, 99.0, 101.0), 1000.0),), (Layout(1, 1, Interval(10.0, 9.0, 11.0), 1000.0),)
+)
+
+
+def test_a_server_of_copies_answers_from_all_of_them(made, tmp_path, claim):
+    """Two processes take requests from one port, and answer as the bundle does; when one dies, the service ends."""
+    bundle = shutil.copytree(made, tmp_path / "bundle")
+    manifest = claim.with_capacity(read_manifest(made), TWO_COPIES)
+    for name, text in serving.serving_files(made / "model", manifest).items():
+        (bundle / name).write_text(text)
+    inputs = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    expected = load(made)(inputs)
+    found = []
+
+    with container(bundle, tmp_path / "image") as address:
+        callers = [
+            threading.Thread(target=lambda: found.append(ask(f"{address}/predict", {"inputs": inputs.tolist()}))) for _ in range(8)
+        ]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert ask(f"{address}/health") == (200, {"status": "ok"})
+
+    assert [status for status, _ in found] == [200] * 8
+    for _, document in found:
+        torch.testing.assert_close(torch.tensor(document["output"]), expected)
+
+
+def test_a_service_of_copies_ends_when_one_of_them_dies(made, tmp_path, claim):
+    """Fewer copies are not what was asked for: what has started the service sees that it ended."""
+    manifest = claim.with_capacity(read_manifest(made), TWO_COPIES)
+    (tmp_path / "serve.py").write_text(serving.serving_files(made / "model", manifest)["serve.py"])
+    shutil.copytree(made / "model", tmp_path / "model")
+    command = [sys.executable, "serve.py", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout.readline().startswith("serving on port")
+        first, second = psutil.Process(service.pid).children()
+        first.kill()
+        service.wait(30)
+        psutil.wait_procs([second], timeout=30)
+
+    assert not second.is_running()

@@ -262,6 +262,18 @@ def test_a_process_that_was_started_before_imports_and_waits(bundle):
     assert unasked._process.poll() is not None
 
 
+def test_a_fork_that_does_not_answer_costs_no_verification(bundle, tmp_path):
+    """Its process is ended, and the bundle is verified in another one."""
+    question = {"bundle": str(bundle), "batch_size": 16, "layouts": [(1, 1)], "processors": 1, "most_s": 60.0}
+    with FreshProcess() as process:
+        process.start()
+        process.wait_until_ready(120.0)
+        first = process._process
+        assert process.ask_fork(question, tmp_path / "layouts.json", 0.0) == "no answer within 0 s"
+        assert first.poll() is not None
+        assert verify_bundle(bundle, process=process, latency_tolerance=0.9).ok
+
+
 def test_the_machine_is_needed_alone_for_what_is_measured_only(bundle):
     """Importing, hashing and replaying let other processes work."""
     sides = []

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from autocut.measurement import Interval, Measurement
 from autocut.recipe import baseline_words
 from autocut.report.groups import FRONT, GROUPS, groups_of
-from autocut.report.intervals import interval_of
 from autocut.report.page.contents import TrialLine
+from autocut.score import interval_of
 from autocut.study import Final, Study, TrialRecord
 
 COSTS = ("usd_per_million", "latency_ms", "size_bytes", "train_usd")
@@ -42,6 +42,7 @@ def _line(trial: TrialRecord, group: str, final: Final | None, ties: Sequence[in
     notes += [f"ties with {', '.join(map(str, ties))}"] if ties else []
     notes += [f"{name} is exceeded by {excess:.3g}" for name, excess in trial.constraints.items() if excess > 0]
     notes += [one_line(final.refusal or "no reason given")] if final is not None and not final.verified else []
+    notes += [tested.measurement.capacity.sentence] if tested and tested.measurement.capacity else []
     notes += _caveats(trial, final)
     return TrialLine(
         trial=trial.trial,
