@@ -79,13 +79,13 @@ def prune_channels(
     while True:
         pruned = _copy_with_gradients(ranked)
         try:
-            cuts = _prune_in_place(pruned, ratio, example, rank, excluded, original)
+            cuts = _prune_in_place(pruned, ratio, example, rank, excluded, original, reasons)
         except _BrokenGroupError as broken:
             excluded |= broken.layers
             reasons.append(str(broken))
             continue
         if cuts == 0:
-            because = f"; left whole: {'; '.join(reasons)}" if reasons else ""
+            because = f"; left whole: {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
             raise InfeasibleRecipeError(f"prune.ratio {ratio} removes no channel after rounding{because}")
         for name, parameter in pruned.named_parameters():
             parameter.grad = None
@@ -115,14 +115,16 @@ def _copy_with_gradients(model: nn.Module) -> nn.Module:
 
 
 def _prune_in_place(
-    model: nn.Module, ratio: float, example: Inputs, rank: Importance, excluded: frozenset[str], original: nn.Module
-) -> int:
-    """Prune `model` and return the number of groups cut."""
+    model: nn.Module, ratio: float, example: Inputs, rank: Importance, excluded: frozenset[str], original: nn.Module,
+    reasons: list[str],
+) -> int:  # fmt: skip
+    """Prune `model` and return the number of groups cut. `reasons` gets why layers were left whole."""
     with evaluation_mode(model):
         graph = _trace(model, example)
         names = {module: name for name, module in model.named_modules()}
         ignored = [module for module, name in names.items() if name in excluded]
         cuts = list(_plan(graph, ratio, rank, ignored, names, original))
+        reasons += [f"{names[layer]}: what depends on its channels has no end" for layer in graph.endless]
         for cut in cuts:
             _cut_and_check(model, graph, cut, example, names)
     return len(cuts)
@@ -154,6 +156,8 @@ def _plan(
 ) -> Iterator[_Cut]:
     """Choose what each group loses. Everything is ranked before anything is removed."""
     for group in graph.get_all_groups(ignored_layers=ignored, root_module_types=(_ConvNd, nn.Linear)):
+        if len(group) == 0:
+            continue  # one of `graph.endless`
         try:
             scores = rank(group)
         except TRACING_ERRORS as error:

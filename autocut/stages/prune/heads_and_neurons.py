@@ -20,7 +20,7 @@ from autocut.stages.prune.removal import remove_parts
 from autocut.task.batches import batch_length, call
 from autocut.task.task import evaluation_mode
 
-Scores = dict[Hidden, Tensor]
+PartScores = dict[Hidden, Tensor]
 """How much each part of each hidden layer matters, shape (parts,)."""
 
 
@@ -62,7 +62,7 @@ def prune_heads_and_neurons_random(model: nn.Module, ratio: float, data: PruneDa
 
 def _pruned(
     method: str, model: nn.Module, ratio: float, data: PruneData,
-    score: Callable[[nn.Module, list[Hidden], PruneData], Scores],
+    score: Callable[[nn.Module, list[Hidden], PruneData], PartScores],
 ) -> Pruned:  # fmt: skip
     whole = _of_linear_layers(model, data)
     hidden_layers = find_hidden_layers(whole, data.inputs)
@@ -87,7 +87,9 @@ def _of_linear_layers(model: nn.Module, data: PruneData) -> nn.Module:
     return open_attention(with_linear_layers(model), data.inputs)
 
 
-def _kept(scores: Scores, model: nn.Module, ratio: float, before: dict[str, Hidden], original: nn.Module) -> dict[Hidden, Tensor]:
+def _kept(
+    scores: PartScores, model: nn.Module, ratio: float, before: dict[str, Hidden], original: nn.Module
+) -> dict[Hidden, Tensor]:
     """Return the sorted numbers of the parts that stay, for each hidden layer that loses some.
 
     The least important parts per weight go, until `ratio` of the weights of `original` is gone.
@@ -114,12 +116,12 @@ def _kept(scores: Scores, model: nn.Module, ratio: float, before: dict[str, Hidd
     return kept
 
 
-def _random(model: nn.Module, hidden_layers: list[Hidden], data: PruneData) -> Scores:  # noqa: ARG001 - as `_fisher`
+def _random(model: nn.Module, hidden_layers: list[Hidden], data: PruneData) -> PartScores:  # noqa: ARG001 - as `_fisher`
     generator = torch.Generator().manual_seed(0)
     return {hidden: torch.rand(hidden.parts, generator=generator) * hidden.weights_of_a_part(model) for hidden in hidden_layers}
 
 
-def _fisher(model: nn.Module, hidden_layers: list[Hidden], data: PruneData) -> Scores:
+def _fisher(model: nn.Module, hidden_layers: list[Hidden], data: PruneData) -> PartScores:
     """Return the mean square, over examples, of the loss's derivative for a factor before each part."""
     scores = {hidden: torch.zeros(hidden.parts) for hidden in hidden_layers}
     copied = copy.deepcopy(model).requires_grad_(True)

@@ -252,7 +252,7 @@ def transformers_model(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
     transformers = pytest.importorskip("transformers")
     tokens = {"input_ids": torch.randint(2, 50, (16, 10))}
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "num_labels": 3}
-    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    more = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0, "use_cache": False}
     if name == "bert":
         tokens["attention_mask"] = torch.arange(10).expand(16, 10).lt(torch.arange(1, 17)[:, None]).long()
         return transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=50, **sizes)), tokens
@@ -260,12 +260,12 @@ def transformers_model(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
         config = transformers.ViTConfig(image_size=16, patch_size=4, **sizes)
         return transformers.ViTForImageClassification(config), {"pixel_values": torch.randn(16, 3, 16, 16)}
     if name == "gpt2":
-        config = transformers.GPT2Config(vocab_size=50, n_embd=64, n_layer=2, n_head=4, n_positions=16, **ends)
+        config = transformers.GPT2Config(vocab_size=50, n_embd=64, n_layer=2, n_head=4, n_positions=16, **more)
         return transformers.GPT2LMHeadModel(config), tokens
     if name == "phi3":
-        config = transformers.Phi3Config(vocab_size=50, num_key_value_heads=2, **sizes, **ends)
+        config = transformers.Phi3Config(vocab_size=50, num_key_value_heads=2, **sizes, **more)
         return transformers.Phi3ForCausalLM(config), tokens
-    config = transformers.LlamaConfig(vocab_size=50, num_key_value_heads=2, tie_word_embeddings=True, **sizes, **ends)
+    config = transformers.LlamaConfig(vocab_size=50, num_key_value_heads=2, tie_word_embeddings=True, **sizes, **more)
     return transformers.LlamaForCausalLM(config), tokens
 
 
