@@ -17,7 +17,7 @@ from torch import nn
 
 from autocut.stages.prune.parts import Hidden
 
-_TRIES = 64
+_TRIES = 128
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,10 @@ class HeadCounts:
         own, held = self._own(), self._held()
         for count in range(len(own) + 1):
             yield from itertools.combinations(own, count)
-        for count in range(1, len(held) + 1):
-            yield from itertools.combinations(held, count)
+        for count in range(1, len(own) + len(held) + 1):
+            for numbers in itertools.combinations((*own, *held), count):
+                if any(number.holder for number in numbers):
+                    yield numbers
 
     def _own(self) -> list[Number]:
         found = [Number(path, "", name) for path, module in self._modules.items() for name in vars(module)]
