@@ -20,7 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from autocut.errors import InfeasibleRecipeError
+from autocut.stages.prune.attention import with_linear_layers
 from autocut.stages.prune.channel_padding import map_channel_padding
+from autocut.stages.prune.layers import TRACING_ERRORS, answer, first_line, is_close
 from autocut.stages.prune.unknown_widths import PatientGraph
 from autocut.task.batches import Inputs, call, take
 from autocut.task.task import evaluation_mode
@@ -28,7 +30,6 @@ from autocut.task.task import evaluation_mode
 Importance = Callable[[Any], Tensor | None]
 
 EXAMPLES = 4
-TRACING_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, AttributeError, KeyError)
 MIXES_CHANNELS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.MultiheadAttention, nn.RNNBase)
 """Layers whose output depends on the number of channels. Silenced differs from removed there, so only shapes are checked."""
 
@@ -70,6 +71,7 @@ def prune_channels(
         InfeasibleRecipeError: Nothing was removed; the message says whether this is due to the ratio or to the model.
     """
     example = take(inputs, EXAMPLES)
+    model, original = with_linear_layers(model), with_linear_layers(original or model)
     ranked = copy.deepcopy(model).requires_grad_(True)  # the graph is traced through autograd
     rank = importance(ranked)
     excluded: frozenset[str] = frozenset()
@@ -77,13 +79,13 @@ def prune_channels(
     while True:
         pruned = _copy_with_gradients(ranked)
         try:
-            cuts = _prune_in_place(pruned, ratio, example, rank, excluded, original or model)
+            cuts = _prune_in_place(pruned, ratio, example, rank, excluded, original, reasons)
         except _BrokenGroupError as broken:
             excluded |= broken.layers
             reasons.append(str(broken))
             continue
         if cuts == 0:
-            because = f"; left whole: {'; '.join(reasons)}" if reasons else ""
+            because = f"; left whole: {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
             raise InfeasibleRecipeError(f"prune.ratio {ratio} removes no channel after rounding{because}")
         for name, parameter in pruned.named_parameters():
             parameter.grad = None
@@ -113,14 +115,16 @@ def _copy_with_gradients(model: nn.Module) -> nn.Module:
 
 
 def _prune_in_place(
-    model: nn.Module, ratio: float, example: Inputs, rank: Importance, excluded: frozenset[str], original: nn.Module
-) -> int:
-    """Prune `model` and return the number of groups cut."""
+    model: nn.Module, ratio: float, example: Inputs, rank: Importance, excluded: frozenset[str], original: nn.Module,
+    reasons: list[str],
+) -> int:  # fmt: skip
+    """Prune `model` and return the number of groups cut. `reasons` gets why layers were left whole."""
     with evaluation_mode(model):
         graph = _trace(model, example)
         names = {module: name for name, module in model.named_modules()}
         ignored = [module for module, name in names.items() if name in excluded]
         cuts = list(_plan(graph, ratio, rank, ignored, names, original))
+        reasons += [f"{names[layer]}: what depends on its channels has no end" for layer in graph.endless]
         for cut in cuts:
             _cut_and_check(model, graph, cut, example, names)
     return len(cuts)
@@ -135,7 +139,7 @@ def _trace(model: nn.Module, example: Inputs) -> Any:
             # Without forward_fn, torch-pruning 1.6 tries model(*inputs) first, which feeds a tensor row by row.
             graph.build_dependency(model, example_inputs=example, forward_fn=call, verbose=False)
     except TRACING_ERRORS as error:
-        raise InfeasibleRecipeError(f"the model's dependency graph cannot be traced: {_first_line(error)}") from error
+        raise InfeasibleRecipeError(f"the model's dependency graph cannot be traced: {first_line(error)}") from error
     map_channel_padding(graph)
     # Channels added by padding cannot be removed, so a group must be entered where it is narrowest: before the padding.
     graph.module2node = dict(sorted(graph.module2node.items(), key=lambda item: _width(graph, item[0])))
@@ -152,11 +156,13 @@ def _plan(
 ) -> Iterator[_Cut]:
     """Choose what each group loses. Everything is ranked before anything is removed."""
     for group in graph.get_all_groups(ignored_layers=ignored, root_module_types=(_ConvNd, nn.Linear)):
+        if len(group) == 0:
+            continue  # one of `graph.endless`
         try:
             scores = rank(group)
         except TRACING_ERRORS as error:
             root = names[group[0].dep.target.module]
-            raise _BrokenGroupError(_narrowed_layers(graph, group, names), f"{root}: {_first_line(error)}") from error
+            raise _BrokenGroupError(_narrowed_layers(graph, group, names), f"{root}: {first_line(error)}") from error
         if scores is None:
             continue
         blocks = max(_channel_blocks(graph, dependency) for dependency, _ in group)
@@ -207,19 +213,27 @@ def _cut_and_check(model: nn.Module, graph: Any, cut: _Cut, example: Inputs, nam
     """
     group = graph.get_pruning_group(cut.root, cut.prune, cut.indices)
     layers = _narrowed_layers(graph, group, names)
+    if _lost(graph, group, cut.root) > len(cut.indices):  # halves of a `chunk`, for example
+        raise _BrokenGroupError(layers, f"{names[cut.root]}: its channels are coupled with one another")
     try:
         comparable = _silence(graph, group)
-        silenced = _run(model, example)
+        silenced = answer(model, example)
         if not graph.check_pruning_group(group):
             raise _BrokenGroupError(layers, f"{names[cut.root]}: nothing would be left of a coupled layer")
         group.prune()
-        removed = _run(model, example)
+        removed = answer(model, example)
     except TRACING_ERRORS as error:
-        raise _BrokenGroupError(layers, f"{names[cut.root]}: {_first_line(error)}") from error
+        raise _BrokenGroupError(layers, f"{names[cut.root]}: {first_line(error)}") from error
     if removed.shape != silenced.shape:
         raise _BrokenGroupError(layers, f"{names[cut.root]}: it is the model's output")
-    if comparable and not _close(removed, silenced):
+    if comparable and not is_close(removed, silenced):
         raise _BrokenGroupError(layers, f"{names[cut.root]}: removing its channels changes others")
+
+
+def _lost(graph: Any, group: Any, layer: nn.Module) -> int:
+    """Number of outputs that `layer` would lose with `group`."""
+    items = [(item, indices) for item, indices in group if item.target.module is layer]
+    return len({index for item, indices in items if graph.is_out_channel_pruning_fn(item.handler) for index in indices})
 
 
 def _narrowed_layers(graph: Any, group: Any, names: dict[nn.Module, str]) -> frozenset[str]:
@@ -251,17 +265,3 @@ def _silence_layer(layer: _ConvNd | nn.Linear, indices: list[int], *, output: bo
         layer.weight[(slice(None), indices) if isinstance(layer, _ConvTransposeNd) else indices] = 0
     elif not isinstance(layer, _ConvNd) or layer.groups == 1:
         layer.weight[indices if isinstance(layer, _ConvTransposeNd) else (slice(None), indices)] = 0
-
-
-@torch.no_grad()
-def _run(model: nn.Module, example: Inputs) -> Tensor:
-    return call(model, example)
-
-
-def _close(left: Tensor, right: Tensor) -> bool:
-    scale = float(right.abs().max())
-    return torch.allclose(left, right, rtol=1e-3, atol=1e-4 * max(scale, 1e-6))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

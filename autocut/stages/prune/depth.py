@@ -13,7 +13,7 @@ from torch.nn import functional
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.stages.prune.batch_norm import reestimate_batch_norm
-from autocut.stages.prune.channels import TRACING_ERRORS
+from autocut.stages.prune.layers import TRACING_ERRORS
 from autocut.task.batches import call
 from autocut.task.task import evaluation_mode
 

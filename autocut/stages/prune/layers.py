@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autocut.task.batches import Inputs, call
 from autocut.task.task import evaluation_mode
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+TRACING_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, AttributeError, KeyError)
+"""What a model may raise that was cut where it must not be."""
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
@@ -35,3 +37,20 @@ def calls(model: nn.Module, modules: Sequence[nn.Module], inputs: Inputs) -> lis
         for hook in hooks:
             hook.remove()
     return called
+
+
+@torch.no_grad()
+def answer(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Return what `model` answers, in the mode that it is in."""
+    return call(model, inputs)
+
+
+def is_close(left: Tensor, right: Tensor) -> bool:
+    """Whether two answers are equal but for the order in which floating-point numbers were added."""
+    scale = float(right.abs().max())
+    return torch.allclose(left, right, rtol=1e-3, atol=1e-4 * max(scale, 1e-6))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what `error` says, or its class where it says nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__

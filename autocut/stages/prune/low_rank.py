@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.stages.prune.batch_norm import reestimate_batch_norm
-from autocut.stages.prune.channels import TRACING_ERRORS, kept_width
-from autocut.stages.prune.layers import calls, last_to_run
+from autocut.stages.prune.channels import kept_width
+from autocut.stages.prune.layers import TRACING_ERRORS, calls, last_to_run
 from autocut.task.batches import call
 from autocut.task.splits import spread
 from autocut.task.task import evaluation_mode

@@ -17,7 +17,7 @@ from autocut.task.batches import call
 from autocut.task.task import evaluation_mode
 
 
-@pruners.register("structured", version=3, requires=("torch_pruning",))
+@pruners.register("structured", version=4, requires=("torch_pruning",))
 def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove the channels of smallest norm, as groups of a dependency graph.
 
@@ -40,7 +40,7 @@ def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     return _pruned(model, ratio, data, importance)
 
 
-@pruners.register("structured_random", requires=("torch_pruning",))
+@pruners.register("structured_random", version=2, requires=("torch_pruning",))
 def prune_structured_random(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove channels at random, as groups of a dependency graph: the control that tells whether a ranking is what helps.
 
@@ -58,7 +58,7 @@ def prune_structured_random(model: nn.Module, ratio: float, data: PruneData) -> 
     return _pruned(model, ratio, data, importance)
 
 
-@pruners.register("structured_taylor", version=3, requires=("torch_pruning",))
+@pruners.register("structured_taylor", version=4, requires=("torch_pruning",))
 def prune_structured_taylor(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove the channels whose loss would change least, as groups of a dependency graph.
 

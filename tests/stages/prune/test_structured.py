@@ -129,6 +129,66 @@ def test_a_group_that_would_break_is_left_whole(name):
     assert (pruned.qkv.in_features, pruned.qkv.out_features) == (16, 96)
 
 
+class Rotary(nn.Module):
+    """Attention with rotary positions made of slices, as in transformers' Llama, and a gated feed-forward network in one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(8, 32), nn.Linear(32, 3)
+        self.query, self.key, self.out = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+        self.gate_up, self.down = nn.Linear(32, 96), nn.Linear(48, 32)
+        self.up, self.last = nn.Linear(32, 64), nn.Linear(64, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, length, 8) -> (n, 3)."""
+        x = self.embed(x)
+        query, key = (self._rotated(layer(x).unflatten(-1, (4, 8)).transpose(1, 2)) for layer in (self.query, self.key))
+        value = x.unflatten(-1, (4, 8)).transpose(1, 2)
+        x = x + self.out(functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        x = x + self.down(functional.silu(gate) * up)
+        return self.head((x + self.last(functional.relu(self.up(x)))).mean(1))
+
+    def _rotated(self, x: Tensor) -> Tensor:
+        angles = torch.arange(x.shape[2])[:, None] / torch.arange(1, 9)
+        return x * angles.cos() + torch.cat((-x[..., 4:], x[..., :4]), dim=-1) * angles.sin()
+
+
+@methods
+def test_what_has_no_end_is_left_whole(name):
+    """torch-pruning goes round such slices for ever, and takes the halves of a chunk for all of it; other neurons go."""
+    pruned = pruners[name](Rotary().eval(), 0.5, data_for(torch.randn(16, 6, 8))).model
+
+    assert pruned.query.out_features == 32
+    assert pruned.down.in_features >= 24
+    assert pruned.last.in_features == 32
+
+
+class Conv1D(nn.Module):
+    """A linear layer with a transposed matrix, as transformers' GPT-2 has it."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf = nf
+        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf)), nn.Parameter(torch.randn(nf))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, nx) -> (n, nf)."""
+        return torch.addmm(self.bias, x, self.weight)
+
+
+@methods
+def test_transposed_layers_are_cut(name):
+    """They become layers of torch that compute the same."""
+    model, inputs = nn.Sequential(Conv1D(32, 8), nn.ReLU(), Conv1D(3, 32)).eval(), torch.randn(16, 8)
+    with torch.no_grad():
+        model[0].weight[:, :16], model[0].bias[:16], model[2].weight[:16] = 0, 0, 0
+    pruned = pruners[name](model, 0.5, data_for(inputs)).model
+
+    assert (pruned[0].out_features, pruned[2].in_features) == (16, 16)
+    torch.testing.assert_close(pruned(inputs), model(inputs), rtol=1e-4, atol=1e-4)
+
+
 class TiedLanguageModel(nn.Module):
     """Logits by the embedding's own matrix, as in GPT-2."""
 
