@@ -76,13 +76,14 @@ class Study:
         self._memory = threading.RLock()
         self._trials: dict[int, TrialRecord] = {}
         self._finals: dict[int, Final] = {}
+        self.stages_root = Path(self.facts.get("stages_root") or folder)  # else one that the nodes of a cluster share
         self._scores = TrialScores(self.stages_dir, self._scores_runs)
         self.reload()
 
     @property
     def stages_dir(self) -> Path:
         """Folder of the stage cache."""
-        return self.folder / "stages"
+        return self.stages_root / "stages"
 
     @property
     def artifacts_dir(self) -> Path:
@@ -121,7 +122,6 @@ class Study:
             self._lock = None
 
     # ---- the ledger and the stages ----------------------------------------------------------------------------------------------
-
     def begin_session(self, command: str, versions: Mapping[str, str]) -> Session:
         """Open the ledger for one run of the search, with the typed command and the versions of the libraries."""
         self._spent_before_s = self.spent_s()
