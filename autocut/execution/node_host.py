@@ -35,7 +35,7 @@ _LOOK_S = 240.0
 
 
 @dataclass(frozen=True)
-class Place:
+class NodePlace:
     """Where the jobs of one node run. The paths are the node's own.
 
     `address` is the socket of its fork server, `scratch` takes temporary files and goes with the host, and `task_path` is the file
@@ -91,10 +91,10 @@ class NodeHost:
         server = self._pool.fork_server
         if server is None:
             raise RuntimeError("a node must run Linux 5.3 or later: jobs are forked there")
-        self._place = Place(node, server.address, str(self._pool.scratch), task_path)
+        self._place = NodePlace(node, server.address, str(self._pool.scratch), task_path)
         threading.Thread(target=self._look_after, name="look-after", daemon=True).start()
 
-    def place(self) -> Place:
+    def place(self) -> NodePlace:
         """Say where jobs run. It also shows that the host is alive."""
         return self._place
 
@@ -122,7 +122,7 @@ class NodeHost:
             time.sleep(_TICK_S)
 
 
-def run_at(place: Place, job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
+def run_at(place: NodePlace, job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
     """Run `job` in a fork on this node; until its first word, nothing is timed here.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from autocut.errors import Fault, FaultsError, InputError
-from autocut.execution.node_host import NodeFindings, NodeHost, NodeNeeds, Place
+from autocut.execution.node_host import NodeFindings, NodeHost, NodeNeeds, NodePlace
 
 _LOOK_EVERY_S = 1.0
 _FIRST_LOOK_S = 300.0
@@ -45,13 +45,11 @@ def choose_kind(kinds: Mapping[str, str], wanted: str | None, known: str | None)
     if wanted is not None:
         found = sorted(kind for kind in counts if wanted.lower() in kind.lower())
         if len(found) != 1:
-            raise InputError(
-                f"--measure-on must name one kind of node, got {wanted!r}, which {len(found)} have", f"there are: {listed}"
-            )
+            message = f"--measure-on must name one kind of node, got {wanted!r}, which is a part of {len(found)} names"
+            raise InputError(message, f"there are: {listed}")
         if known is not None and found[0] != known:
-            raise InputError(
-                f"the numbers of this study come from {known}, got --measure-on {wanted!r}", "choose another study: --out"
-            )
+            message = f"the numbers of this study come from {known}, got --measure-on {wanted!r}"
+            raise InputError(message, "begin another study: --out FOLDER")
         return found[0]
     if known is not None:
         if known not in counts:
@@ -96,7 +94,7 @@ class _Node:
     host: Any
     looking: Any = None
     findings: NodeFindings | None = None
-    place: Place | None = None
+    place: NodePlace | None = None
     alive: Any = None
     jobs: set[str] = field(default_factory=set)
 
@@ -177,7 +175,7 @@ class Nodes:
         """Whether a node has room for a job."""
         return any(node.place and len(node.jobs) < node.slots for node in self._nodes.values())
 
-    def take(self, job: str) -> Place:
+    def take(self, job: str) -> NodePlace:
         """Return the place of a node for `job`: the one with the most room, so that jobs spread."""
         free = [node for node in self._nodes.values() if node.place]
         node = max(free, key=lambda one: one.slots - len(one.jobs))
@@ -202,9 +200,8 @@ class Nodes:
             if key not in alive or (node.place is not None and not _answers(node)):
                 del self._nodes[key]
                 lost += sorted(node.jobs)
-                told.append(
-                    f"node {node.name} is lost" + (f", and {len(node.jobs)} jobs with it: they run elsewhere" if node.jobs else "")
-                )
+                jobs = f" with {len(node.jobs)} jobs, which run elsewhere" if node.jobs else ""
+                told.append(f"node {node.name} is lost{jobs}")
             elif node.place is None and _is_done(node.looking):
                 faults = list(self._look_at(node))
                 told += [f"left out: {fault.message}" for fault in faults]
