@@ -291,6 +291,8 @@ def _written(name: str, value: Any) -> str:
         return format_duration(value)
     if name == "cache-size":
         return format_size(value)
+    if name == "workers" and not value:
+        return "as many as the nodes have room for"
     if name == "max-accuracy-drop":
         return f"{100 * value:g}%"
     return " ".join(map(str, value)) or "-" if isinstance(value, tuple) else str(value)

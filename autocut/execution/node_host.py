@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import autocut
-from autocut.errors import AutocutError, DeadlineError
+from autocut.errors import AutocutError, DeadlineError, InputError
 from autocut.execution.fork_client import Report, WorkerDiedError, run_in_fork
 from autocut.execution.worker import run_job
 from autocut.execution.worker_pool import WorkerPool
@@ -117,8 +117,11 @@ class NodeHost:
 
     def _look_after(self) -> None:
         while True:
-            with self._lock:
-                self._pool.look_after()
+            try:
+                with self._lock:
+                    self._pool.look_after()
+            except InputError:
+                os._exit(1)  # the fork server does not come up: the driver sees a lost node, and its jobs run elsewhere
             time.sleep(_TICK_S)
 
 

@@ -242,6 +242,8 @@ class _Search:
     def _beat(self) -> None:
         now = self.budget.clock()
         self.session.beat(now - self.budget.started, self.timesheet.ledger(now))
+        if self.study.lock is not None:
+            self.study.lock.keep()
 
 
 def _tell_unsigned(cache: StageCache, console: Console, *, adopt: bool) -> None:

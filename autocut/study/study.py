@@ -71,7 +71,7 @@ class Study:
         self.optuna = study
         self._engine = engine
         self._database = sessionmaker(engine)
-        self._lock = lock
+        self.lock = lock
         self._session: Session | None = None
         self._spent_before_s = 0.0
         self._memory = threading.RLock()
@@ -118,9 +118,9 @@ class Study:
         """Close the database and release the search lock."""
         self.optuna._storage.remove_session()  # only this thread's session; the engine closes the others
         self._engine.dispose()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
 
     def begin_session(self, command: str, versions: Mapping[str, str]) -> Session:
         """Open the ledger for one run of the search, with the typed command and the versions of the libraries."""

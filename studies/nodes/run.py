@@ -10,39 +10,11 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from simulated import simulated_cluster
+from simulated import intervals, overlaps, simulated_cluster
 
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Alone:
-    """From when to when a worker was alone on its node."""
-
-    begin: float
-    end: float
-    worker: int
-
-
-def intervals(locks: Path) -> list[Alone]:
-    """Return what the workers of one node have written down, in order."""
-    file = locks / "alone.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return sorted((Alone(*json.loads(line)) for line in lines), key=lambda one: one.begin)
-
-
-def overlaps(found: Sequence[Alone]) -> list[tuple[Alone, Alone]]:
-    """Return the pairs of intervals of one node, in order of their begin, that overlap."""
-    pairs, last = [], None
-    for one in found:
-        if last is not None and one.begin < last.end:
-            pairs.append((last, one))
-        last = one if last is None or one.end > last.end else last
-    return pairs
 
 
 def search(address: str, folder: Path, budget: str) -> Path:

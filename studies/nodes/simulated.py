@@ -6,8 +6,9 @@ The head runs no jobs. What the nodes share by accident is the machine: its core
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,29 @@ def simulated_cluster(
         yield simulated
     finally:
         cluster.shutdown()
+
+
+@dataclass(frozen=True)
+class Alone:
+    """From when to when a worker was alone on its node."""
+
+    begin: float
+    end: float
+    worker: int
+
+
+def intervals(locks: Path) -> list[Alone]:
+    """Return what the workers of one node have written down, in order."""
+    file = locks / "alone.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return sorted((Alone(*json.loads(line)) for line in lines), key=lambda one: one.begin)
+
+
+def overlaps(found: Sequence[Alone]) -> list[tuple[Alone, Alone]]:
+    """Return the pairs of intervals of one node, in order of their begin, that overlap."""
+    pairs, last = [], None
+    for one in found:
+        if last is not None and one.begin < last.end:
+            pairs.append((last, one))
+        last = one if last is None or one.end > last.end else last
+    return pairs
