@@ -98,6 +98,10 @@ class NodeHost:
         """Say where jobs run. It also shows that the host is alive."""
         return self._place
 
+    def now(self) -> float:
+        """Return the node's time of day: jobs keep their deadlines by it."""
+        return time.time()
+
     def look(self, needs: NodeNeeds) -> NodeFindings:
         """Look at the node from a forked process, as a job sees it. Then have the fork server prepare for what jobs need later.
 

@@ -20,6 +20,8 @@ from autocut.execution.node_host import NodeFindings, NodeHost, NodeNeeds, NodeP
 
 _LOOK_EVERY_S = 1.0
 _FIRST_LOOK_S = 300.0
+_CLOCKS_S = 2.0
+"""Clocks may differ by so much. Jobs stop at their deadline, and are killed two seconds later."""
 _NODE_LABEL = "ray.io/node-id"
 _MARKER = ".seen-by-nodes-"
 
@@ -152,11 +154,13 @@ class Nodes:
             raise InputError(message, "start one with: ray start --address HOST:PORT --num-cpus N")
         looking = [node.looking for node in self._nodes.values()]
         ray.wait(looking, num_returns=len(looking), timeout=_FIRST_LOOK_S)
-        faults = [fault for node in self._nodes.values() for fault in self._look_at(node)]
+        faults = [fault for node in self._nodes.values() if (fault := _start_fault(node))]
+        kinds = {key: node.findings.kind for key, node in self._nodes.items() if node.findings}
+        if kinds:
+            self.kind = choose_kind(kinds, wanted.measure_on, wanted.known_kind)
+        faults += [fault for node in self._nodes.values() for fault in self._faults(node, wanted)]
         if faults:
             raise FaultsError("cluster", faults)
-        kinds = {key: node.findings.kind for key, node in self._nodes.items() if node.findings}
-        self.kind = choose_kind(kinds, wanted.measure_on, wanted.known_kind)
         left_out = [told for key in list(self._nodes) if (told := self._begin(key))]
         return [f"nodes: {len(self._nodes)} of {len(kinds)} run jobs, {self.slots} at a time: {self.kind}", *left_out]
 
@@ -194,7 +198,7 @@ class Nodes:
         if time.monotonic() < self._next_look:
             return [], []
         self._next_look = time.monotonic() + _LOOK_EVERY_S
-        told, lost = [], []
+        told, lost = list[str](), list[str]()
         alive = self.join()
         for key, node in list(self._nodes.items()):
             if key not in alive or (node.place is not None and not _answers(node)):
@@ -202,13 +206,8 @@ class Nodes:
                 lost += sorted(node.jobs)
                 jobs = f" with {len(node.jobs)} jobs, which run elsewhere" if node.jobs else ""
                 told.append(f"node {node.name} is lost{jobs}")
-            elif node.place is None and _is_done(node.looking):
-                faults = list(self._look_at(node))
-                told += [f"left out: {fault.message}" for fault in faults]
-                if faults:
-                    self._leave_out(key)
-                else:
-                    told += filter(None, [self._begin(key)])
+            elif node.place is None and self._wanted is not None and _is_done(node.looking):
+                told += self._begin_or_leave_out(key, self._wanted)
         return told, lost
 
     def join(self) -> set[str]:
@@ -229,19 +228,21 @@ class Nodes:
                 one.name = f"{one.name} {key[:6]}"
         return set(alive)
 
-    def _look_at(self, node: _Node) -> Iterator[Fault]:
-        import ray
+    def _faults(self, node: _Node, wanted: NodesWanted) -> Iterator[Fault]:
+        """Yield what the node lacks. One of another kind runs no jobs, whatever it has."""
+        if node.findings is not None and node.findings.kind == self.kind:
+            yield from node_faults(node.name, node.findings, wanted.here, wanted.needs.shared)
+            yield from _clock_faults(node)
 
-        try:
-            node.findings = ray.get(node.looking, timeout=0)
-        except Exception as error:
-            # The node's Python may raise anything before it gets to our code, and Ray wraps it.
-            yield Fault(
-                f"node {node.name} must start a worker, but cannot: {_cause(error)}", "is the same autocut installed there?"
-            )
-        else:
-            if self._wanted is not None:
-                yield from node_faults(node.name, node.findings, self._wanted.here, self._wanted.needs.shared)
+    def _begin_or_leave_out(self, key: str, wanted: NodesWanted) -> list[str]:
+        """Use a node that has joined later, if it lacks nothing. Return lines for the user."""
+        node = self._nodes[key]
+        failed = _start_fault(node)
+        faults = list(self._faults(node, wanted)) if failed is None else [failed]
+        if faults:
+            self._leave_out(key)
+            return [f"left out: {fault.message}" for fault in faults]
+        return [self._begin(key) or f"node {node.name} runs jobs"]
 
     def _begin(self, key: str) -> str | None:
         """Use the node, if it is of the kind that measures; else say why not."""
@@ -275,6 +276,30 @@ def _host(ray: Any, node: str, *arguments: Any) -> Any:
 
 def _all_nodes(ray: Any) -> list[dict[str, Any]]:
     return list(ray.nodes())
+
+
+def _start_fault(node: _Node) -> Fault | None:
+    """Take what the node's host has found. Return the fault that it has found nothing."""
+    import ray
+
+    try:
+        node.findings = ray.get(node.looking, timeout=0)
+    except Exception as error:
+        # The node's Python may raise anything before it gets to our code, and Ray wraps it.
+        return Fault(f"node {node.name} must start a worker, but cannot: {_cause(error)}", "is the same autocut installed there?")
+    return None
+
+
+def _clock_faults(node: _Node) -> Iterator[Fault]:
+    """Yield the fault that the node's time of day is another one; how long the question takes is no difference."""
+    import ray
+
+    asked = time.time()
+    there = ray.get(node.host.now.remote())
+    ahead_s = there - min(max(there, asked), time.time())
+    if abs(ahead_s) > _CLOCKS_S:
+        message = f"node {node.name} must have the time of this machine, by which jobs end, but is {abs(ahead_s):.0f} s"
+        yield Fault(f"{message} {'ahead' if ahead_s > 0 else 'behind'}", "does each machine synchronize its clock?")
 
 
 def _is_done(looking: Any) -> bool:

@@ -1,5 +1,7 @@
 """The nodes of a cluster: what keeps one from running jobs, which kind measures, and where a job goes."""
 
+import time
+
 import pytest
 
 from autocut.errors import FaultsError, InputError
@@ -78,6 +80,7 @@ class Cluster:
         self.findings = {}
         self.alive = {}
         self.ended = []
+        self.ahead_s = {}
 
     def add(self, node, findings=HERE, slots=2):
         """Have a node join; `findings` is what its host finds, or the error with which it ends."""
@@ -100,9 +103,9 @@ class Host:
 
     def __init__(self, cluster, node):
         self.cluster, self.node = cluster, node
-        self.look = self.place = self
         self.place = Method(lambda: NodePlace(node, f"/{node}/fork.sock", f"/{node}", None))
         self.look = Method(lambda needs: cluster.findings[node])
+        self.now = Method(lambda: time.time() + cluster.ahead_s.get(node, 0.0))
 
 
 class Method:
@@ -152,9 +155,9 @@ def test_jobs_spread_over_the_nodes(cluster, tmp_path):
 
 
 def test_nodes_of_another_kind_are_left_out_and_told(cluster, tmp_path):
-    """Their numbers would be mixed into one study."""
+    """Their numbers would be mixed into one study. What they lack does not matter."""
     cluster.add("a")
-    cluster.add("b", NodeFindings(SLOW, "task", libraries=HERE.libraries))
+    cluster.add("b", NodeFindings(SLOW, "another task", shared="there is no such folder"))
     nodes, told = opened(tmp_path, measure_on="epyc")
 
     assert nodes.slots == 2
@@ -169,7 +172,19 @@ def test_faults_of_all_nodes_are_told_at_once(cluster, tmp_path):
     with pytest.raises(FaultsError) as refused:
         opened(tmp_path)
 
-    assert [fault.message.partition(" must")[0] for fault in refused.value.faults] == ["node a", "node b"]
+    assert sorted(fault.message.partition(" must")[0] for fault in refused.value.faults) == ["node a", "node b"]
+
+
+@pytest.mark.parametrize(("ahead_s", "words"), [(60.0, "is 60 s ahead"), (-60.0, "is 60 s behind")])
+def test_a_node_with_another_time_of_day_is_told(cluster, tmp_path, ahead_s, words):
+    """Its jobs would end too early, or too late."""
+    cluster.add("a")
+    cluster.add("b")
+    cluster.ahead_s["b"] = ahead_s
+    with pytest.raises(FaultsError) as refused:
+        opened(tmp_path)
+
+    assert [words in fault.message for fault in refused.value.faults] == [True]
 
 
 def test_a_cluster_without_a_processor_for_a_job_is_refused(cluster, tmp_path):
