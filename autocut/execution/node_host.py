@@ -3,13 +3,13 @@
     driver ── starts ──> node's host ── starts ──> fork server ── forks ──> one process a job
        └── Ray Tune ──> trial's process (relay) ── socket ──┘              (all of it on the node, but for the driver)
 
-The host holds the node's quiet lock while its fork server imports. A relay holds it while its job starts. So nothing is timed on a
-node meanwhile, and the nodes know nothing of each other. Ray ends host and relays with the driver, and with them all that is below.
+The host holds the node's quiet lock while its fork server imports, and while a relay and its job start, for which the driver asks
+it. So nothing is timed on a node meanwhile, and the nodes know nothing of each other. Ray ends host and relays with the driver, and
+with them all that is below.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import threading
@@ -18,14 +18,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import autocut
-from autocut.errors import AutocutError, DeadlineError, InputError
+from autocut.errors import AutocutError, InputError
 from autocut.execution.fork_client import Report, WorkerDiedError, run_in_fork
 from autocut.execution.worker import run_job
 from autocut.execution.worker_pool import WorkerPool
-from autocut.measure.quiet import QuietLock
 from autocut.search.jobs import Event, Job, Setting
 
 _LOOK = "the look at the node"
@@ -98,6 +96,21 @@ class NodeHost:
         """Say where jobs run. It also shows that the host is alive."""
         return self._place
 
+    def hold(self, name: str) -> bool:
+        """Hold this node for a process that starts; False while a job times here, or waits to."""
+        with self._lock:
+            return self._pool.holds.take(name)
+
+    def hand_over(self, name: str, other: str) -> None:
+        """Turn the hold `name` into the hold `other`."""
+        with self._lock:
+            self._pool.holds.hand_over(name, other)
+
+    def release(self, name: str) -> None:
+        """Let go."""
+        with self._lock:
+            self._pool.holds.release(name)
+
     def now(self) -> float:
         """Return the node's time of day: jobs keep their deadlines by it."""
         return time.time()
@@ -130,22 +143,14 @@ class NodeHost:
 
 
 def run_at(place: NodePlace, job: Job, setting: Setting, report: Callable[[Event], None]) -> None:
-    """Run `job` in a fork on this node; until its first word, nothing is timed here.
+    """Run `job` in a fork on this node. The driver has the host hold the node until its first word.
 
     Raises:
         WorkerDiedError: the job's process or the fork server is gone.
     """
     os.environ["TMPDIR"] = place.scratch
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(place.scratch) / "inductor")  # machine code: of this node alone
-    with contextlib.ExitStack() as hold:
-        with contextlib.suppress(DeadlineError):  # the job itself says that its time is up
-            hold.enter_context(QuietLock().shared(stop=lambda: setting.clock() >= job.deadline))
-
-        def pass_on(event: Any) -> None:
-            hold.close()
-            report(event)
-
-        run_in_fork(place.address, partial(run_job, job, replace(setting, task_path=place.task_path)), pass_on)
+    run_in_fork(place.address, partial(run_job, job, replace(setting, task_path=place.task_path)), report)
 
 
 def _look(needs: NodeNeeds, task_path: str | None, report: Report) -> None:

@@ -23,6 +23,8 @@ _FIRST_LOOK_S = 300.0
 _CLOCKS_S = 2.0
 """Clocks may differ by so much. Jobs stop at their deadline, and are killed two seconds later."""
 _NODE_LABEL = "ray.io/node-id"
+_NEXT = "the next job"
+_CALL_S = 10.0
 _MARKER = ".seen-by-nodes-"
 
 
@@ -99,6 +101,7 @@ class _Node:
     place: NodePlace | None = None
     alive: Any = None
     jobs: set[str] = field(default_factory=set)
+    starting: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Nodes:
         self._wanted: NodesWanted | None = None
         self._nodes: dict[str, _Node] = {}
         self._left_out: set[str] = set()
+        self._held = ""
         self._next_look = 0.0
 
     def open(self, wanted: NodesWanted) -> list[str]:
@@ -179,14 +183,41 @@ class Nodes:
         """Whether a node has room for a job."""
         return any(node.place and len(node.jobs) < node.slots for node in self._nodes.values())
 
+    def hold(self) -> bool:
+        """Hold a node for the next job, the one with the most room, so that jobs spread; False while a job times on each of them.
+
+        Nothing is timed there before `let_go`, or before the `release` of the job that takes the node.
+        """
+        self.let_go()
+        free = {key: node for key, node in self._nodes.items() if node.place and len(node.jobs) < node.slots}
+        for key in sorted(free, key=lambda key: len(free[key].jobs) - free[key].slots):
+            if _call(free[key].host.hold, _NEXT):
+                self._held = key
+                return True
+        return False
+
+    def let_go(self) -> None:
+        """Let others time on the node that is held."""
+        if node := self._nodes.get(self._held):
+            _call(node.host.release, _NEXT)
+        self._held = ""
+
     def take(self, job: str) -> NodePlace:
-        """Return the place of a node for `job`: the one with the most room, so that jobs spread."""
-        free = [node for node in self._nodes.values() if node.place]
-        node = max(free, key=lambda one: one.slots - len(one.jobs))
-        node.jobs.add(job)
+        """Return the place of the node that is held: it is for `job` now."""
+        node, self._held = self._nodes[self._held], ""
         if node.place is None:
             raise RuntimeError("a node without a place cannot take a job")
+        node.jobs.add(job)
+        node.starting.add(job)
+        _call(node.host.hand_over, _NEXT, job)
         return node.place
+
+    def release(self, job: str) -> None:
+        """Let others time on the node of `job`: its process is up, or gone. A second call does nothing."""
+        for node in self._nodes.values():
+            if job in node.starting:
+                node.starting.discard(job)
+                _call(node.host.release, job)
 
     def give_back(self, job: str) -> None:
         """Forget `job`: it has ended."""
@@ -321,6 +352,15 @@ def _answers(node: _Node) -> bool:
         node.alive = None
         return True
     return False
+
+
+def _call(method: Any, *arguments: Any) -> Any:
+    """Return the answer of a host; None if it is gone, which `look_after` will find, or gives none."""
+    import ray
+
+    with contextlib.suppress(ray.exceptions.RayError):
+        return ray.get(method.remote(*arguments), timeout=_CALL_S)
+    return None
 
 
 def _cause(error: Exception) -> str:

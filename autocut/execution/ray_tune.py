@@ -72,12 +72,13 @@ class TuneExecutor:
 
     def reserve(self) -> bool:
         """Hold the machine for the next job, if Tune asks for one."""
-        has_room = self._pool.nodes is None or self._pool.nodes.has_room
-        self.is_held_up = self._is_asked and has_room and not self._pool.holds.take(_NEXT)
-        if self.is_held_up or not has_room:
-            self._answer(None)
-            return False
-        return self._is_asked
+        nodes = self._pool.nodes
+        is_wanted = self._is_asked and (nodes is None or nodes.has_room)
+        is_held = is_wanted and self._pool.holds.take(_NEXT) and (nodes is None or nodes.hold())
+        self.is_held_up = is_wanted and not is_held
+        if self._is_asked and not is_held:
+            self._let_go()
+        return is_held
 
     def leave_free(self) -> None:
         """Release the hold. The first time, start the worker's process all the same, so that the next job finds it there.
@@ -88,8 +89,7 @@ class TuneExecutor:
             self._may_warm_up = False
             self._begin(_WARM_UP, None)
         else:
-            self._pool.holds.release(_NEXT)
-            self._answer(None)
+            self._let_go()
 
     def submit(self, job: Job) -> None:
         """Have Tune run `job`. The machine is held until its process reports something."""
@@ -113,6 +113,8 @@ class TuneExecutor:
             name = _name(job)
             if self._pool.nodes is not None and name not in self._running:
                 continue  # its node is lost, and the job was given to another one
+            if self._pool.nodes is not None:
+                self._pool.nodes.release(name)
             if isinstance(event, WorkerGone):
                 self._forget(name)
             else:  # not when the process without a job has started: the first job may still be loading
@@ -140,10 +142,16 @@ class TuneExecutor:
         nodes = self._pool.nodes
         if nodes is None:
             self._pool.holds.hand_over(_NEXT, name)
-        else:  # the relay holds its own node
+        else:  # its node stays held until its process is up
             self._pool.holds.release(_NEXT)
         self._running[name] = job
         self._answer({"job": job} if nodes is None else {"job": job, "place": nodes.take(name)})
+
+    def _let_go(self) -> None:
+        self._pool.holds.release(_NEXT)
+        if self._pool.nodes is not None:
+            self._pool.nodes.let_go()
+        self._answer(None)
 
     def _forget(self, name: str) -> None:
         self._running.pop(name, None)

@@ -2,14 +2,12 @@
 
 import os
 import pickle
-import threading
 from types import SimpleNamespace
 
 import pytest
 
 from autocut.execution import node_host
 from autocut.execution.node_host import NodePlace, run_at, shared_fault
-from autocut.measure.quiet import QuietLock
 from autocut.price import Price
 from autocut.search.jobs import Setting
 
@@ -49,9 +47,8 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def relayed(tmp_path, monkeypatch):
+def relayed(monkeypatch):
     """Calls `run_at` with a fork that does what it is given; returns the call that the fork was sent."""
-    monkeypatch.setattr(node_host, "QuietLock", lambda: QuietLock(tmp_path))
     for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR"):
         monkeypatch.setenv(name, "/the/driver")
     setting = Setting("/home/driver/task.py", "/shared/study", 0, 1, 10**9, Price("test", 0.1, "today"), "autocut search")
@@ -74,37 +71,3 @@ def test_no_path_of_the_driver_reaches_a_job(relayed):
     assert b"/home/driver" not in pickle.dumps(call.args[1])
     assert os.environ["TMPDIR"] == "/node/scratch"
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"].startswith("/node/scratch")
-
-
-def test_nothing_is_timed_on_a_node_until_its_job_has_said_a_word(relayed, tmp_path):
-    """The process of the job takes the lock by itself then."""
-    heard, timed = [], threading.Event()
-
-    def time_something():
-        with QuietLock(tmp_path).exclusive():
-            timed.set()
-
-    timing = threading.Thread(target=time_something, daemon=True)
-
-    def fork(told):
-        timing.start()
-        heard.append(timed.wait(0.1))
-        told("up")
-        heard.append(timed.wait(10))
-        told("done")
-
-    relayed(fork, heard.append)
-    timing.join()
-
-    assert heard == [False, "up", True, "done"]
-
-
-def test_a_job_whose_time_is_up_does_not_wait_for_the_node(relayed, tmp_path, monkeypatch):
-    """It says so by itself."""
-    heard = []
-    with QuietLock(tmp_path).exclusive():
-        job = SimpleNamespace(deadline=0.0)
-        monkeypatch.setattr(node_host, "run_in_fork", lambda address, call, told: told("interrupted"))
-        run_at(PLACE, job, Setting(None, "/s", 0, 1, 1, Price("test", 0.1, "today"), ""), heard.append)
-
-    assert heard == ["interrupted"]

@@ -81,11 +81,18 @@ class Cluster:
         self.alive = {}
         self.ended = []
         self.ahead_s = {}
+        self.holds = []
+        self.timing = set()
 
     def add(self, node, findings=HERE, slots=2):
         """Have a node join; `findings` is what its host finds, or the error with which it ends."""
         self.findings[node] = findings
         self.alive[node] = {"NodeID": node, "Alive": True, "NodeManagerHostname": node, "Resources": {"CPU": slots}}
+
+    def swap(self, hold, other):
+        """Hand a hold over."""
+        self.holds.remove(hold)
+        self.holds.append(other)
 
     def nodes(self):
         """See `ray.nodes`."""
@@ -105,6 +112,9 @@ class Host:
         self.cluster, self.node = cluster, node
         self.place = Method(lambda: NodePlace(node, f"/{node}/fork.sock", f"/{node}", None))
         self.look = Method(lambda needs: cluster.findings[node])
+        self.hold = Method(lambda name: node not in cluster.timing and not cluster.holds.append((node, name)))
+        self.hand_over = Method(lambda name, other: cluster.swap((node, name), (node, other)))
+        self.release = Method(lambda name: cluster.holds.remove((node, name)))
         self.now = Method(lambda: time.time() + cluster.ahead_s.get(node, 0.0))
 
 
@@ -144,7 +154,7 @@ def test_jobs_spread_over_the_nodes(cluster, tmp_path):
     cluster.add("a")
     cluster.add("b", slots=1)
     nodes, told = opened(tmp_path)
-    places = [nodes.take(job).node for job in ("1", "2", "3")]
+    places = [nodes.take(job).node for job in ("1", "2", "3") if nodes.hold()]
 
     assert told == [f"nodes: 2 of 2 run jobs, 3 at a time: {FAST}"]
     assert sorted(places) == ["a", "a", "b"]
@@ -152,6 +162,26 @@ def test_jobs_spread_over_the_nodes(cluster, tmp_path):
     assert not nodes.has_room
     nodes.give_back("2")
     assert nodes.has_room
+
+
+def test_a_node_is_held_until_its_job_is_up_and_one_that_times_gets_none(cluster, tmp_path):
+    """Nothing that starts may disturb what is timed, and the other nodes go on."""
+    cluster.add("a")
+    cluster.add("b", slots=1)
+    nodes, _ = opened(tmp_path)
+    cluster.timing = {"a"}
+    assert nodes.hold()
+    assert cluster.holds == [("b", "the next job")]
+    nodes.let_go()
+    assert cluster.holds == []
+
+    assert nodes.hold()
+    assert nodes.take("job 1").node == "b"
+    assert cluster.holds == [("b", "job 1")]
+    assert not nodes.hold()
+    nodes.release("job 1")
+    nodes.release("job 1")
+    assert cluster.holds == []
 
 
 def test_nodes_of_another_kind_are_left_out_and_told(cluster, tmp_path):
@@ -199,7 +229,9 @@ def test_a_lost_node_takes_its_jobs_with_it_and_a_new_one_is_used(cluster, tmp_p
     cluster.add("a")
     cluster.add("b")
     nodes, _ = opened(tmp_path)
+    assert nodes.hold()
     nodes.take("first")
+    assert nodes.hold()
     lost_node = nodes.take("second").node
     del cluster.alive[lost_node]
     told, lost = nodes.look_after()
