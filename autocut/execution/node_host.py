@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -85,12 +86,13 @@ class NodeHost:
     def __init__(self, node: str, task: str | None, threads: int) -> None:
         task_path = None if task is None else str(Path(task).resolve())
         self._lock = threading.Lock()
-        self._pool = WorkerPool(task_path, threads=threads, workers=1, ray_address=None).__enter__()
-        server = self._pool.fork_server
+        self._pool = WorkerPool(task_path, threads=threads, workers=1, ray_address=None)
+        entered = Future[WorkerPool]()
+        threading.Thread(target=self._run, args=(entered,), name="look-after", daemon=True).start()
+        server = entered.result().fork_server
         if server is None:
             raise RuntimeError("a node must run Linux 5.3 or later: jobs are forked there")
         self._place = NodePlace(node, server.address, str(self._pool.scratch), task_path)
-        threading.Thread(target=self._look_after, name="look-after", daemon=True).start()
 
     def place(self) -> NodePlace:
         """Say where jobs run. It also shows that the host is alive."""
@@ -132,7 +134,13 @@ class NodeHost:
                 self._pool.prepare_rest(_LOOK)
         return found[0]
 
-    def _look_after(self) -> None:
+    def _run(self, entered: Future[WorkerPool]) -> None:
+        """Start the fork server and look after it, in one thread: the kernel ends a process with the thread that has started it."""
+        try:
+            entered.set_result(self._pool.__enter__())
+        except BaseException as error:
+            entered.set_exception(error)
+            raise
         while True:
             try:
                 with self._lock:
