@@ -33,7 +33,15 @@ def database():
 def search(cluster, folder, *arguments, budget_s=BUDGET_S):
     """Start a search."""
     where = ["--out", str(folder / "study"), "--stages", str(folder / "shared"), "--ray-address", cluster.address]
-    what = [str(HERE / "task.py"), "--space", str(HERE / "space.toml"), "--budget", f"{budget_s}s", "--price-per-hour", "0.1"]
+    what = [
+        str(HERE / "task.py"),
+        "--space",
+        str(HERE.parent / "kills" / "space.toml"),
+        "--budget",
+        f"{budget_s}s",
+        "--price-per-hour",
+        "0.1",
+    ]
     command = [sys.executable, "-m", "autocut", "search", *what, *where, *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
