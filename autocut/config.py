@@ -38,9 +38,12 @@ class SearchConfig:
     """The configuration of `autocut search`, checked, with units in the names.
 
     None means: for `task`, the embedded digits task; for `out`, ``studies/<task name>``; for `storage`, an SQLite file in that
-    folder; for `ray_address`, a local Ray of our own; for `price_per_hour`, the price of `instance` in the price sheet; for
-    `max_accuracy_drop`, what the study was begun with, and `LARGEST_DROP` for a new study; for `requests_per_month` (predictions)
-    and `grid_intensity` (grams of CO2 per kWh), what the study was told last, and `bill.Serving` for a new study.
+    folder; for `ray_address`, a local Ray of our own; for `stages`, the study folder; for `measure_on`, the most common kind of
+    node; for `price_per_hour`, the price of `instance` in the price sheet; for `max_accuracy_drop`, what the study was begun with,
+    and `LARGEST_DROP` for a new study; for `requests_per_month` (predictions) and `grid_intensity` (grams of CO2 per kWh), what the
+    study was told last, and `bill.Serving` for a new study.
+
+    `workers` is 0 where a cluster's nodes decide it.
 
     The agent varies the recipes of the front, and `sampler` proposes further recipes. In studies/search_efficiency multivariate TPE
     was as good as TPE in half of the time, and a little better than random recipes.
@@ -52,6 +55,8 @@ class SearchConfig:
     out: Path | None = None
     storage: str | None = None
     ray_address: str | None = None
+    stages: Path | None = None
+    measure_on: str | None = None
     workers: int = 1
     threads: int = 1
     sampler: str = "tpe_multivariate"
@@ -74,6 +79,11 @@ class SearchConfig:
     def task_path(self) -> str | None:
         """Absolute path of the task's file, for any working directory; None for the embedded digits task."""
         return None if self.task is None else str(Path(self.task).expanduser().resolve())
+
+    @property
+    def stages_path(self) -> Path | None:
+        """Absolute path of `stages`."""
+        return None if self.stages is None else self.stages.expanduser().resolve()
 
     def folder(self, task_name: str) -> Path:
         """Return the study folder of a task with this name."""

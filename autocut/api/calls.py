@@ -28,6 +28,8 @@ class SearchOptions(TypedDict, total=False):
     out: str | Path
     storage: str
     ray_address: str
+    stages: str | Path
+    measure_on: str
     workers: int
     threads: int
     sampler: str

@@ -49,6 +49,10 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 @click.option("--storage", metavar="URL",
               help="Database of the study, such as postgresql://...  [default: SQLite in the study folder]")  # fmt: skip
 @click.option("--ray-address", metavar="ADDRESS", help="An existing Ray cluster.  [default: a local Ray of its own]")
+@click.option("--stages", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+              help="Folder that every node of the cluster sees, for stage outputs.  [default: the study folder]")  # fmt: skip
+@click.option("--measure-on", metavar="KIND",
+              help="Part of the name of the kind of node that a cluster measures on.  [default: the most common kind]")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), default=cpu_count, show_default="processors here / threads",
               help="Trials at a time.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=_DEFAULTS.threads, show_default=True, help="Threads of a served model.")
@@ -93,7 +97,8 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
     """
     console: Console = ctx.obj
     if ctx.get_parameter_source("workers") is ParameterSource.DEFAULT:
-        options["workers"] = ctx.params["workers"] = _fitting_workers(options["threads"])
+        on_cluster = options["ray_address"] is not None
+        options["workers"] = ctx.params["workers"] = 0 if on_cluster else _fitting_workers(options["threads"])
     config = SearchConfig(task=task, budget_s=budget, **options)
     if dry_run:
         return _dry_run(ctx, config, console, as_json=as_json)
@@ -126,7 +131,13 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
     audit = _audit(config, meter)
     for warning in audit.warnings:
         console.warning(warning)
-    pool = WorkerPool(config.task_path, threads=config.threads, workers=config.workers, ray_address=config.ray_address)
+    pool = WorkerPool(
+        config.task_path,
+        threads=config.threads,
+        workers=config.workers,
+        ray_address=config.ray_address,
+        shared=config.stages and config.stages.expanduser().resolve(),
+    )
     with pool:
         # What starts slowly starts while the task is looked at.
         with console.busy("starting: checking the task, starting Ray") as now_doing:
@@ -205,6 +216,10 @@ def _check_options(config: SearchConfig) -> None:
     from autocut.space import read_space_file
 
     if config.ray_address is None:
+        if config.measure_on is not None:
+            raise InputError(
+                f"--measure-on is for the nodes of a cluster, got {config.measure_on!r}", "name it: --ray-address HOST:PORT"
+            )
         require_processors(config.threads, config.workers, audit_machine().processors)
     space = read_space_file(config.space)
     if space.document.get("device") == "cuda":
@@ -278,6 +293,8 @@ def _written(name: str, value: Any) -> str:
         return format_duration(value)
     if name == "cache-size":
         return format_size(value)
+    if name == "workers" and not value:
+        return "as many as the nodes have room for"
     if name == "max-accuracy-drop":
         return f"{100 * value:g}%"
     return " ".join(map(str, value)) or "-" if isinstance(value, tuple) else str(value)

@@ -58,8 +58,9 @@ def sweep_study(study: Study, cache_bytes: int) -> None:
     from autocut.pipeline.stage_cache import StageCache
 
     StageCache(study.stages_dir, cache_bytes).sweep()
-    for draft in (study.folder / "bundles").glob(".*"):
-        shutil.rmtree(draft, ignore_errors=True)
+    for folder in {study.folder, study.stages_root}:
+        for draft in (folder / "bundles").glob(".*"):
+            shutil.rmtree(draft, ignore_errors=True)
     study.trial_files.sweep()
 
 

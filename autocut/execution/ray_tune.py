@@ -1,4 +1,4 @@
-"""Runs jobs below Ray Tune. The only module besides `worker_pool` that imports Ray.
+"""Runs jobs below Ray Tune. Besides it, `worker_pool` starts Ray and `nodes` looks at a cluster.
 
 The study database is the only truth and Tune's own state is disposable: it goes to a temporary folder, and a resumed search starts
 a fresh `Tuner`. Each job is a Tune trial. `TuneConfig.time_budget_s` is not used: it overshoots by ten seconds (FACTS section 4).
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -25,6 +26,9 @@ from ray.tune.search import Searcher
 
 from autocut.execution.executor import WorkerGone
 from autocut.execution.fork_client import DIED, WorkerDiedError, run_in_fork
+from autocut.execution.node_host import run_at
+from autocut.execution.nodes import node_selector
+from autocut.execution.shared_stages import brought_home
 from autocut.execution.worker import run_job
 from autocut.execution.worker_pool import WorkerPool, quiet_ray
 from autocut.search.jobs import Event, Job, Setting
@@ -43,15 +47,17 @@ class TuneExecutor:
         setting: What every worker needs to know.
         pool: Has started its Ray.
         tell: Takes lines for the user.
+        home: The study's folder, to which bundles are brought that workers have made elsewhere; None: there are none.
     """
 
-    def __init__(self, setting: Setting, pool: WorkerPool, tell: Callable[[str], None]) -> None:
+    def __init__(self, setting: Setting, pool: WorkerPool, tell: Callable[[str], None], home: Path | None = None) -> None:
         self._pool = pool
+        self._home = home
         self._tell = tell
         self._channel = _Channel()
         self.is_held_up = False
         self._is_asked = False
-        self._running: set[str] = set()
+        self._running: dict[str, Job | None] = {}
         # Ray's process for a second job takes seconds to start. It can be kept for later only where it runs no job itself.
         self._may_warm_up = pool.fork_server is not None and pool.workers > 1
         self._thread = threading.Thread(target=_run_tune, args=(self._channel, setting, pool), name="ray-tune", daemon=True)
@@ -66,11 +72,13 @@ class TuneExecutor:
 
     def reserve(self) -> bool:
         """Hold the machine for the next job, if Tune asks for one."""
-        self.is_held_up = self._is_asked and not self._pool.holds.take(_NEXT)
-        if self.is_held_up:
-            self._answer(None)
-            return False
-        return self._is_asked
+        nodes = self._pool.nodes
+        is_wanted = self._is_asked and (nodes is None or nodes.has_room)
+        is_held = is_wanted and self._pool.holds.take(_NEXT) and (nodes is None or nodes.hold())
+        self.is_held_up = is_wanted and not is_held
+        if self._is_asked and not is_held:
+            self._let_go()
+        return is_held
 
     def leave_free(self) -> None:
         """Release the hold. The first time, start the worker's process all the same, so that the next job finds it there.
@@ -81,8 +89,7 @@ class TuneExecutor:
             self._may_warm_up = False
             self._begin(_WARM_UP, None)
         else:
-            self._pool.holds.release(_NEXT)
-            self._answer(None)
+            self._let_go()
 
     def submit(self, job: Job) -> None:
         """Have Tune run `job`. The machine is held until its process reports something."""
@@ -96,6 +103,7 @@ class TuneExecutor:
         """
         if told := self._pool.look_after():
             self._tell(told)
+        yield from self._lost_jobs()
         for job, event in self._received(timeout_s):
             if event is _ASKS:
                 self._is_asked = True
@@ -103,13 +111,17 @@ class TuneExecutor:
             if isinstance(event, Exception):
                 raise event
             name = _name(job)
+            if self._pool.nodes is not None and name not in self._running:
+                continue  # its node is lost, and the job was given to another one
+            if self._pool.nodes is not None:
+                self._pool.nodes.release(name)
             if isinstance(event, WorkerGone):
-                self._running.discard(name)
+                self._forget(name)
             else:  # not when the process without a job has started: the first job may still be loading
                 self._pool.prepare_rest(name)
             self._pool.holds.release(name)
             if job is not None and event is not None:
-                yield job, event
+                yield job, event if self._home is None else brought_home(event, self._home)
 
     def stop(self) -> None:
         """End Tune's thread, then Ray and its processes: Ray must not end while another thread is inside its C++ code."""
@@ -127,9 +139,37 @@ class TuneExecutor:
                 yield self._channel.messages.get_nowait()
 
     def _begin(self, name: str, job: Job | None) -> None:
-        self._pool.holds.hand_over(_NEXT, name)
-        self._running.add(name)
-        self._answer({"job": job})
+        nodes = self._pool.nodes
+        if nodes is None:
+            self._pool.holds.hand_over(_NEXT, name)
+        else:  # its node stays held until its process is up
+            self._pool.holds.release(_NEXT)
+        self._running[name] = job
+        self._answer({"job": job} if nodes is None else {"job": job, "place": nodes.take(name)})
+
+    def _let_go(self) -> None:
+        self._pool.holds.release(_NEXT)
+        if self._pool.nodes is not None:
+            self._pool.nodes.let_go()
+        self._answer(None)
+
+    def _forget(self, name: str) -> None:
+        self._running.pop(name, None)
+        if self._pool.nodes is not None:
+            self._pool.nodes.give_back(name)
+
+    def _lost_jobs(self) -> Iterator[tuple[Job, WorkerGone]]:
+        """Yield the jobs whose node is lost. Tune has not noticed it, or waits for the node with a trial that has not begun."""
+        if self._pool.nodes is None:
+            return
+        told, lost = self._pool.nodes.look_after()
+        for line in told:
+            self._tell(line)
+        for name in lost:
+            job = self._running.pop(name, None)
+            self._channel.lost.add(name)
+            if job is not None:
+                yield job, WorkerGone("the node of the worker is lost", is_blameless=True)
 
     def _answer(self, trial: dict[str, Any] | None) -> None:
         """Give Tune the trial that it asked for, or none. Where nothing runs, Tune would ask again after a second: let it wait."""
@@ -149,6 +189,8 @@ class _Channel:
     messages: queue.SimpleQueue[tuple[Job | None, Any]] = field(default_factory=queue.SimpleQueue)
     """An event of a job; without a job: `_ASKS`, or the error that Tune ended with."""
     answers: queue.SimpleQueue[dict[str, Any] | None] = field(default_factory=queue.SimpleQueue)
+    lost: set[str] = field(default_factory=set)
+    """Names of jobs whose node is gone."""
     is_closed: bool = False
 
     def send(self, job: Job | None, event: Any) -> None:
@@ -186,37 +228,45 @@ def _run_tune(channel: _Channel, setting: Setting, pool: WorkerPool) -> None:
 
 def _tuner(channel: _Channel, setting: Setting, pool: WorkerPool) -> tune.Tuner:
     address = pool.fork_server.address if pool.fork_server else None
+    relays = address is not None or pool.nodes is not None
 
     # Not at the top of the module: it would be pickled by its name, and Ray's processes would import all of this.
     def trainable(config: dict[str, Any]) -> None:
         def report(event: Event) -> None:
             tune.report({"event": event, "seconds": time.time()})
 
-        if config["job"] is None:
+        job = config["job"]
+        if job is None:
             return
-        run = partial(run_job, config["job"], setting)
-        if address is None:
-            run(report)
+        if not relays:
+            run_job(job, setting, report)
             return
         try:
-            run_in_fork(address, run, report)
+            if address is None:
+                run_at(config["place"], job, setting, report)
+            else:
+                run_in_fork(address, partial(run_job, job, setting), report)
         except WorkerDiedError as died:
             tune.report({"died": (str(died), died.is_blameless), "seconds": time.time()})
 
     return tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1}),
+        tune.with_resources(trainable, {"cpu": 1} if pool.nodes is None else partial(_on_its_node, setting.threads)),
         tune_config=tune.TuneConfig(
-            search_alg=_JobSearcher(channel, relays=address is not None),
+            search_alg=_JobSearcher(channel, relays=relays),
             scheduler=_KeepingScheduler(channel, pool.workers),
             num_samples=-1,
             max_concurrent_trials=pool.workers,
             # A process that only relays does nothing that could reach the next job. One that runs jobs itself does, so it runs one.
-            reuse_actors=address is not None,
+            reuse_actors=relays,
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
-        run_config=tune.RunConfig(name="search", storage_path=str(pool.scratch), verbose=0),
+        run_config=tune.RunConfig(name="search", storage_path=str(pool.tune_folder), verbose=0),
     )
+
+
+def _on_its_node(threads: int, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([{"CPU": threads}], bundle_label_selector=[node_selector(config["place"].node)])
 
 
 def _not_stored(self: object) -> tuple[type[str], tuple[str]]:
@@ -277,16 +327,27 @@ class _KeepingScheduler(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]  # Ray's own __init__ has no types
         self._channel = channel
         self._workers = workers
+        self._kept: set[Any] = set()
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        cache = getattr(tune_controller, "_actor_cache", None)
-        if cache is not None:
-            cache.increase_max(trial.placement_group_factory, by=self._workers)
-            self._workers = 0
+        cache, wanted = getattr(tune_controller, "_actor_cache", None), trial.placement_group_factory
+        if cache is not None and wanted not in self._kept:  # a cluster has one for each node
+            cache.increase_max(wanted, by=self._workers)
+            self._kept.add(wanted)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Tune asks this at every step, ten times a second or more."""
         self._channel.leave_if_closed()
+        if self._channel.lost:
+            self._stop_lost(tune_controller)
         return super().choose_trial_to_run(tune_controller)
+
+    def _stop_lost(self, tune_controller: Any) -> None:
+        """Drop the trials that would wait for ever for a node that is gone. Those that have begun, Tune ends by itself."""
+        for trial in tune_controller.get_live_trials():
+            name = _name(trial.config.get("job"))
+            if name in self._channel.lost and trial.status == trial.PENDING:
+                self._channel.lost.discard(name)
+                tune_controller.request_stop_trial(trial)
 
     __reduce__ = _not_stored

@@ -29,6 +29,7 @@ from autocut.execution.leftovers import sweep_study
 from autocut.execution.preflight import Preflight, with_kept_layers
 from autocut.execution.ray_tune import TuneExecutor
 from autocut.execution.resumed_space import left_out, space_document, space_of_study
+from autocut.execution.shared_stages import open_nodes, stages_fact
 from autocut.execution.worker_pool import WorkerPool
 from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
@@ -88,6 +89,11 @@ def run_search(
     settings = _settings(config, space, found)
     study = _open(folder, config, space, found)
     try:
+        if config.ray_address is not None:
+            for line in open_nodes(pool, study, found, config):
+                console.info(line)
+            config = replace(config, workers=pool.workers)
+            settings = replace(settings, workers=pool.workers)
         keep_to_libraries(study, found.stage_libraries, found.mode_libraries)
         settings = replace(settings, max_drop=max_drop(study.facts, config))
         # Before the limits: a study that has limits and no such fact is of an older version.
@@ -128,7 +134,7 @@ def _open(folder: Path, config: SearchConfig, space: Space, found: Preflight) ->
         objectives=space.objectives,
         seed=config.seed,
         storage_url=config.storage,
-        description=found.task.data_facts,
+        description={**found.task.data_facts, **stages_fact(folder, found.task.name, config)},
     )
 
 
@@ -153,7 +159,7 @@ class _Search:
         self.agent = Agent(state=state, store=self.store, proposer=proposer, budget=budget, memory=memory)
         self.setting = Setting(
             task_path=config.task_path,
-            folder=str(study.folder.resolve()),
+            folder=str(study.stages_root.resolve()),
             seed=config.seed,
             threads=config.threads,
             cache_bytes=config.cache_bytes,
@@ -182,7 +188,7 @@ class _Search:
             ]
         )
         with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
-            executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append)
+            executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append, self.study.folder)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)
             run_jobs(self.agent, accounted, on_tick=lambda: self._tick(progress))
             self._tick(progress)
@@ -237,6 +243,8 @@ class _Search:
     def _beat(self) -> None:
         now = self.budget.clock()
         self.session.beat(now - self.budget.started, self.timesheet.ledger(now))
+        if self.study.lock is not None:
+            self.study.lock.keep()
 
 
 def _tell_unsigned(cache: StageCache, console: Console, *, adopt: bool) -> None:

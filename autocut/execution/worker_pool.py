@@ -17,14 +17,18 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autocut.errors import DeadlineError, InputError
 from autocut.execution.fork_client import Report, WorkerDiedError, run_in_fork
+from autocut.execution.joining import prepare_to_join
 from autocut.execution.leftovers import scratch_folder, temporary_files_in
 from autocut.execution.server_process import ServerProcess, is_supported
 from autocut.measure import spinning
 from autocut.measure.quiet import QuietLock
+
+if TYPE_CHECKING:
+    from autocut.execution.nodes import Nodes, NodesWanted
 
 _ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
@@ -40,6 +44,8 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
+_STAYS = ("studies/", ".git/", ".venv/", "__pycache__/")
+"""What is not taken to the nodes of a cluster with the task's folder, besides what `.gitignore` names."""
 _LONGEST = 40
 """Characters of a folder below which Ray puts its sockets: it adds 66."""
 _TRY_S = 0.002
@@ -54,19 +60,24 @@ class WorkerPool:
     """The processes that run a search's jobs, from `with` to its end.
 
     On this machine each job's process is forked from one that has imported and read everything (`fork_server`), and Ray's own
-    processes only relay. On a cluster, or where the system cannot fork safely, `fork_server` is None.
+    processes only relay. On a cluster every node has such a server (`nodes`). Where the system cannot fork safely there is neither.
 
     Args:
         task_path: The task's file; None is the embedded digits task.
         threads: Threads of a worker's libraries.
-        workers: Jobs at a time.
+        workers: Jobs at a time; 0: as many as the nodes of the cluster have room for.
         ray_address: Of a running cluster; None starts a Ray on this machine and stops it at the end.
+        shared: A folder that every node of the cluster sees. A task in it does not travel.
     """
 
-    def __init__(self, task_path: str | None, *, threads: int, workers: int, ray_address: str | None) -> None:
+    def __init__(
+        self, task_path: str | None, *, threads: int, workers: int, ray_address: str | None, shared: Path | None = None
+    ) -> None:
         self.workers = workers
         self.holds = StartHolds()
         self.fork_server: ServerProcess | None = None
+        self.nodes: Nodes | None = None
+        self._shared = shared
         self._task_path = task_path
         self._threads = threads
         self._ray_address = ray_address
@@ -76,9 +87,11 @@ class WorkerPool:
 
     def __enter__(self) -> WorkerPool:
         """Begin to start the fork server; until `open`, no search measures time on this machine."""
+        if self._ray_address is not None:
+            prepare_to_join(self._ray_address)
         _prepare_environment(self._threads)
         with contextlib.ExitStack() as stack:
-            self.scratch = stack.enter_context(scratch_folder())
+            self.scratch = self.tune_folder = stack.enter_context(scratch_folder())
             # What is temporary may be large and belongs where the user says; but a socket's path must stay below 108 characters.
             self._sockets = self.scratch if len(str(self.scratch)) < _LONGEST else stack.enter_context(scratch_folder("/tmp"))
             stack.enter_context(temporary_files_in(self.scratch))
@@ -115,6 +128,37 @@ class WorkerPool:
             self._prepares_rest = True
             self.holds.hand_over(name, _FORK_SERVER)
             self.fork_server.prepare_rest()
+
+    def open_nodes(self, wanted: NodesWanted) -> list[str]:
+        """Look at the nodes of the cluster that `start_ray` has joined, and have them run the jobs. Return lines for the user.
+
+        Raises:
+            InputError: what the nodes lack.
+        """
+        nodes = self.nodes
+        if nodes is None:
+            raise RuntimeError("nodes are opened after start_ray, and on a cluster alone")
+        self._stack.callback(nodes.close)
+        with quiet_ray():
+            told = nodes.open(wanted)
+        # Tune looks into it from every node. What it writes there is never read.
+        self.tune_folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=".tune-", dir=wanted.needs.shared)))
+        self.workers = min(self.workers, nodes.slots) if self.workers else nodes.slots
+        return told
+
+    @property
+    def _travelling_task(self) -> str | None:
+        """The task's file as the nodes of a cluster name it: its name, or its whole path where it is in the shared folder."""
+        if self._task_path is None or self._task_folder is None:
+            return self._task_path
+        return Path(self._task_path).name
+
+    @property
+    def _task_folder(self) -> Path | None:
+        """The folder that Ray takes to every node; None if the nodes see it anyway."""
+        if self._task_path is None or (self._shared is not None and Path(self._task_path).is_relative_to(self._shared)):
+            return None
+        return Path(self._task_path).parent
 
     def look_after(self) -> str | None:
         """Let others time while the fork server does nothing. If it has died, start it again as soon as no search times.
@@ -155,8 +199,18 @@ class WorkerPool:
         try:
             with quiet_ray(), _keeping_sigterm():
                 self._init_ray(ray)
+                if self._ray_address is not None:
+                    from autocut.execution.nodes import Nodes
+
+                    self.nodes = Nodes(self._travelling_task, self._threads)
+                    self.nodes.join()
         except (ValueError, RuntimeError, OSError) as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = " ".join(str(error).split())
+            if self._ray_address and "ackage" in reason and self._task_folder:
+                message = (
+                    f"the task's folder {self._task_folder} must be small enough to travel to every node, but is not: {reason}"
+                )
+                raise InputError(message, "name large files in .gitignore, or put the task into the folder of --stages") from error
             if self._ray_address:
                 message = f"--ray-address must be a running Ray cluster, got {self._ray_address!r}: {reason}"
                 raise InputError(message, "see: ray status") from error
@@ -164,7 +218,10 @@ class WorkerPool:
 
     def _init_ray(self, ray: Any) -> None:
         if self._ray_address:
-            ray.init(address=self._ray_address, log_to_driver=False, logging_level=logging.ERROR)
+            surroundings: dict[str, Any] = {"env_vars": _environment(self._threads)}
+            if self._task_folder is not None:
+                surroundings |= {"working_dir": str(self._task_folder), "excludes": list(_STAYS)}
+            ray.init(address=self._ray_address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=surroundings)
             return
         ray.init(
             address="local",  # even if RAY_ADDRESS is set
@@ -284,7 +341,9 @@ def _server_process(place: Path, task_path: str | None) -> Iterator[ServerProces
 
 
 def _prepare_environment(threads: int) -> None:
-    wanted = _ENVIRONMENT | spinning.ENVIRONMENT
-    os.environ.update({name: value for name, value in wanted.items() if name not in os.environ})
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, str(threads))
+    os.environ.update({name: value for name, value in _environment(threads).items() if name not in os.environ})
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return the variables that workers and Ray's processes are started with."""
+    return _ENVIRONMENT | spinning.ENVIRONMENT | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}

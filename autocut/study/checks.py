@@ -24,6 +24,7 @@ class _Facts(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     task_path: str | None = None
+    stages_root: str | None = None
     threads: _Count | None = None
     seed: int | None = None
     limits: list[str] = []

@@ -17,6 +17,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from autocut.errors import MissingDependencyError, StudyError
+from autocut.study.patience import PatientStorage, wait_for_server
 
 DATABASE_FILE = "study.db"
 _BUSY_TIMEOUT_S = 60.0
@@ -53,7 +54,12 @@ def open_optuna_storage(folder: Path, storage_url: str | None, *, create: bool =
         _require_optuna(folder, storage_url)
     with _driver_errors(url):
         # Optuna calls str.format on the address, so braces must be doubled (seen in 5.0.0).
-        return RDBStorage(url.replace("{", "{{").replace("}", "}}"), engine_kwargs=options, skip_table_creation=not create)
+        address = url.replace("{", "{{").replace("}", "}}")
+        if storage_url is None:
+            return RDBStorage(address, engine_kwargs=options, skip_table_creation=not create)
+        storage = PatientStorage(address, engine_kwargs=options, skip_table_creation=not create)
+    wait_for_server(storage.engine)
+    return storage
 
 
 def _require_optuna(folder: Path, storage_url: str | None) -> None:

@@ -22,6 +22,7 @@ import sqlalchemy
 from sqlalchemy.orm import Session as Database
 from sqlalchemy.orm import sessionmaker
 
+from autocut.study.patience import repeated
 from autocut.study.records import ChargeRow, SessionRow, utc_now
 
 Guard = Callable[[], AbstractContextManager[None]]
@@ -63,6 +64,7 @@ class Session:
             transaction.flush()
             self.id = row.id
 
+    @repeated
     def beat(self, worked_s: float, seconds: Mapping[str, float] = MappingProxyType({})) -> None:
         """Write the totals of this run: its worked seconds, and those of its rows, each a name in `CATEGORIES` or `BORROWED`.
 

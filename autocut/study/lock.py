@@ -13,6 +13,7 @@ from typing import IO
 import sqlalchemy
 
 from autocut.errors import StudyError
+from autocut.study.patience import wait_for_server
 
 LOCK_FILE = "search.lock"
 _ELSEWHERE = "search into another folder: --out FOLDER"
@@ -29,13 +30,31 @@ class SearchLock:
 
     def __init__(self, folder: Path, name: str, server: sqlalchemy.Engine | None = None) -> None:
         self._file = _lock_file(folder)
+        self._name = name
+        self._server = server
         self._connection: sqlalchemy.Connection | None = None
         if server is not None and server.dialect.name == "postgresql":
             try:
                 self._connection = _lock_on_server(server, name)
+                wait_for_server(server)
             except StudyError:
                 self.release()
                 raise
+
+    def keep(self) -> None:
+        """Take the lock on the server again where the server has restarted and forgotten it.
+
+        Raises:
+            StudyError: Another process has taken it meanwhile.
+        """
+        if self._connection is None or self._server is None:
+            return
+        try:
+            self._connection.execute(sqlalchemy.text("SELECT 1"))
+            self._connection.rollback()
+        except sqlalchemy.exc.DBAPIError:
+            self._connection.close()
+            self._connection = _lock_on_server(self._server, self._name)
 
     def release(self) -> None:
         """Release the lock, so that another process may search."""

@@ -34,6 +34,7 @@ from autocut.study.database import reading_errors, storage_errors
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
 from autocut.study.looks import FINALIZATION, TestLook, read_looks, write_look
+from autocut.study.patience import repeated
 from autocut.study.records import FinalRow, MeasurementRow, StageRow, StageRun, StudyRow, utc_now
 from autocut.study.rungs import StudyRungs
 from autocut.study.scores import ComparedFront, ScoresRun, TrialScores, compare_front, read_scores_runs
@@ -70,19 +71,20 @@ class Study:
         self.optuna = study
         self._engine = engine
         self._database = sessionmaker(engine)
-        self._lock = lock
+        self.lock = lock
         self._session: Session | None = None
         self._spent_before_s = 0.0
         self._memory = threading.RLock()
         self._trials: dict[int, TrialRecord] = {}
         self._finals: dict[int, Final] = {}
+        self.stages_root = Path(self.facts.get("stages_root") or folder)  # else one that the nodes of a cluster share
         self._scores = TrialScores(self.stages_dir, self._scores_runs)
         self.reload()
 
     @property
     def stages_dir(self) -> Path:
         """Folder of the stage cache."""
-        return self.folder / "stages"
+        return self.stages_root / "stages"
 
     @property
     def artifacts_dir(self) -> Path:
@@ -116,11 +118,9 @@ class Study:
         """Close the database and release the search lock."""
         self.optuna._storage.remove_session()  # only this thread's session; the engine closes the others
         self._engine.dispose()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    # ---- the ledger and the stages ----------------------------------------------------------------------------------------------
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
 
     def begin_session(self, command: str, versions: Mapping[str, str]) -> Session:
         """Open the ledger for one run of the search, with the typed command and the versions of the libraries."""
@@ -138,6 +138,7 @@ class Study:
         with self._reading(), self._database() as database:
             return ledger.read_ledger(database, self.name)
 
+    @repeated
     def record_stage(self, run: StageRun) -> None:
         """Add one stage run."""
         with self._guarded(), self._database.begin() as database:
@@ -150,8 +151,6 @@ class Study:
         with self._reading(), self._database() as database:
             rows = database.scalars(select(StageRow).where(StageRow.study == self.name).order_by(StageRow.id))
             return [StageRun(**{field.name: getattr(row, field.name) for field in fields(StageRun)}) for row in rows]
-
-    # ---- writing trials ---------------------------------------------------------------------------------------------------------
 
     def complete(
         self,
@@ -241,6 +240,7 @@ class Study:
             self._remember(number, {})
         return number
 
+    @repeated
     def record_final(
         self,
         trial: int,
@@ -297,12 +297,11 @@ class Study:
                 if key not in known or known[key] != value:
                     self.optuna.set_user_attr(key, value)
 
+    @repeated
     def set_reference(self, cost: Cost) -> None:
         """Store the cost of the untouched model. Every trial's latency is corrected by it."""
         with self._guarded(), self._database.begin() as database:
             database.get_one(StudyRow, self.name).reference = asdict(cost)
-
-    # ---- reading ----------------------------------------
 
     @property
     def reference(self) -> Cost | None:
@@ -383,6 +382,7 @@ class Study:
     def _reading(self) -> AbstractContextManager[None]:
         return reading_errors(self.folder)
 
+    @repeated
     def _write_measurement(
         self, recipe: Recipe, values: Mapping[str, float], measurement: Measurement
     ) -> tuple[int, ValidationResult]:

@@ -393,3 +393,109 @@ def test_where_a_fork_gives_no_answer_another_process_is_asked(tmp_path, monkeyp
     monkeypatch.setattr("autocut.task.model_check.ask_fresh_process", lambda folder, path: {"fingerprint": f"{folder} {path}"})
 
     assert worker_pool._ask_fork("nowhere", tmp_path, None) == {"fingerprint": f"{tmp_path} None"}
+
+
+class Nodes:
+    """Two nodes of a cluster with room for one job each; the test says which are lost."""
+
+    def __init__(self):
+        self.jobs, self.calls, self.lost = [], [], []
+        self.is_timing = False
+
+    @property
+    def has_room(self):
+        """See `Nodes`."""
+        return len(self.jobs) < 2
+
+    def hold(self):
+        """See `Nodes`."""
+        return not self.is_timing
+
+    def let_go(self):
+        """See `Nodes`."""
+        self.calls.append("let go")
+
+    def take(self, job):
+        """See `Nodes`."""
+        self.jobs.append(job)
+        return f"place of {job}"
+
+    def release(self, job):
+        """See `Nodes`."""
+        self.calls.append(f"release {job}")
+
+    def give_back(self, job):
+        """See `Nodes`."""
+        self.jobs.remove(job)
+
+    def look_after(self):
+        """See `Nodes`."""
+        lost, self.lost = self.lost, []
+        self.jobs = [job for job in self.jobs if job not in lost]
+        return [f"lost: {job}" for job in lost], lost
+
+
+@pytest.fixture
+def nodes(pool):
+    """The nodes of the pool, whose own machine runs no jobs."""
+    pool.fork_server, pool.nodes = None, Nodes()
+    pool.open()
+    return pool.nodes
+
+
+def test_a_job_of_a_cluster_is_given_the_place_of_its_node(pool, nodes, lock):
+    """The node is held until the job is up; the driver's own machine is not."""
+    tune = Tune(pool)
+    tune.ask()
+    assert tune.executor.reserve()
+    tune.executor.submit(FIRST)
+
+    assert tune.answer() == {"job": FIRST, "place": "place of job 1"}
+    assert can_time(lock)
+    assert tune.events(FIRST, "up", GONE) == [(FIRST, "up"), (FIRST, GONE)]
+    assert nodes.calls[0] == "release job 1"
+    assert nodes.jobs == []
+
+
+def test_a_cluster_without_a_free_node_is_not_held_up_and_one_that_times_is(pool, nodes):
+    """The ledger counts the second as waiting. Tune gets one answer for each question."""
+    tune = Tune(pool)
+    tune.ask()
+    nodes.is_timing = True
+    assert not tune.executor.reserve()
+    assert tune.executor.is_held_up
+    assert tune.answer() == "nothing yet"
+
+    nodes.is_timing = False
+    for job in (FIRST, SECOND):
+        tune.ask()
+        assert tune.executor.reserve()
+        tune.executor.submit(job)
+        assert tune.answer()["job"] == job
+    assert not tune.executor.reserve()
+    assert tune.answer() == "nothing yet"
+    tune.ask()
+    assert not tune.executor.reserve()
+    assert not tune.executor.is_held_up
+    assert tune.answer() is None
+
+
+def test_jobs_of_a_lost_node_are_gone_without_blame_and_only_once(pool, nodes):
+    """Whatever Tune says of them later; a trial that waits for the node is stopped."""
+    tune = Tune(pool)
+    for job in (FIRST, SECOND):
+        tune.ask()
+        tune.executor.reserve()
+        tune.executor.submit(job)
+    nodes.lost = ["job 2"]
+    gone = tune.events()
+    assert gone == [(SECOND, WorkerGone("the node of the worker is lost", is_blameless=True))]
+    assert tune.lines == ["lost: job 2"]
+    assert tune.events(SECOND, "up", GONE) == []
+
+    trials = [SimpleNamespace(config={"job": job}, status="PENDING", PENDING="PENDING") for job in (FIRST, SECOND)]
+    stopped = []
+    scheduler = _KeepingScheduler(tune.channel, workers=2)
+    scheduler._stop_lost(SimpleNamespace(get_live_trials=lambda: trials, request_stop_trial=stopped.append))
+    assert stopped == [trials[1]]
+    assert tune.channel.lost == set()

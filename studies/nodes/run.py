@@ -1,0 +1,78 @@
+"""Counts the trials per hour of one, two and four simulated nodes, and looks whether two workers of a node ever timed at once.
+
+python studies/nodes/run.py --nodes 1 2 4 --budget 4m
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from simulated import intervals, overlaps, simulated_cluster
+
+HERE = Path(__file__).parent
+
+
+def search(address: str, folder: Path, budget: str) -> Path:
+    """Search, and return the study's folder."""
+    study = folder / "study"
+    command = [
+        sys.executable, "-m", "autocut", "search", str(HERE / "task.py"), "--budget", budget, "--space", str(HERE / "space.toml"),
+        "--out", str(study), "--ray-address", address, "--stages", str(folder / "shared"), "--price-per-hour", "0.1",
+    ]  # fmt: skip
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    return study
+
+
+def trials_per_hour(study: Path) -> tuple[float, int]:
+    """Return the rate between the first and the last trial with a training of its own, and their number."""
+    from autocut.study import open_study
+
+    opened = open_study(study)
+    done = sorted(
+        trial.datetime_complete.timestamp()
+        for trial in opened.optuna.get_trials()
+        if trial.state.name == "COMPLETE" and trial.datetime_complete and "train.lr_scale" in trial.params
+    )
+    opened.close()
+    return (3600 * (len(done) - 1) / (done[-1] - done[0]) if len(done) > 1 else 0.0), len(done)
+
+
+def measure(nodes: int, budget: str, epoch_s: float) -> dict[str, float]:
+    """Search on `nodes` nodes, and say what came of it."""
+    with tempfile.TemporaryDirectory(prefix="nodes-") as name:
+        folder = Path(name)
+        with simulated_cluster(nodes, folder, environment={"NODES_EPOCH_S": str(epoch_s)}) as cluster:
+            study = search(cluster.address, folder, budget)
+        rate, trials = trials_per_hour(study)
+        found = [intervals(folder / f"locks-{number}") for number in range(nodes)]
+        alone = sum(map(len, found))
+        return {
+            "nodes": nodes,
+            "trials": trials,
+            "per_hour": round(rate),
+            "alone": alone,
+            "overlaps": sum(map(len, map(overlaps, found))),
+        }
+
+
+def main() -> None:
+    """Print one line for each number of nodes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--budget", default="4m")
+    parser.add_argument("--epoch-s", type=float, default=8.0)
+    options = parser.parse_args()
+    first = None
+    for nodes in options.nodes:
+        row = measure(nodes, options.budget, options.epoch_s)
+        first = first or row["per_hour"]
+        print(json.dumps({**row, "times_the_first": round(row["per_hour"] / first, 2) if first else None}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

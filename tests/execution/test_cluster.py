@@ -1,0 +1,127 @@
+"""A whole search on nodes that this machine simulates, while what it depends on breaks.
+
+PostgreSQL is Debian's package, started by an unprivileged user. The search is a process of its own, as a user starts it.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from postgresql import binaries, postgresql
+from simulated import intervals, overlaps, simulated_cluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+HERE = Path(__file__).parents[2] / "studies" / "nodes"
+BUDGET_S = 150
+
+
+@pytest.fixture
+def database():
+    """A running PostgreSQL server."""
+    pytest.importorskip("psycopg", reason="the driver of PostgreSQL is missing: pip install 'autocut[postgresql]'")
+    if binaries() is None:
+        pytest.skip("PostgreSQL is missing: apt-get install postgresql")
+    with postgresql() as server:
+        yield server
+
+
+def search(cluster, folder, *arguments, budget_s=BUDGET_S):
+    """Start a search."""
+    where = ["--out", str(folder / "study"), "--stages", str(folder / "shared"), "--ray-address", cluster.address]
+    what = [
+        str(HERE / "task.py"),
+        "--space",
+        str(HERE.parent / "kills" / "space.toml"),
+        "--budget",
+        f"{budget_s}s",
+        "--price-per-hour",
+        "0.1",
+    ]
+    command = [sys.executable, "-m", "autocut", "search", *what, *where, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+_LOOK = """
+import json, sys
+from pathlib import Path
+from autocut.study import open_study
+study = open_study(Path(sys.argv[1]))
+bundles = {point.trial: bool(point.bundle) for point in study.front()}
+print(json.dumps([[one.trial, one.recipe.canonical_json(), one.measured is not None, one.reason, bundles.get(one.trial, False)]
+                  for one in study.trials()]))
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A finished trial of a study."""
+
+    number: int
+    recipe: str
+    is_measured: bool
+    reason: str | None
+    has_bundle: bool
+
+
+def look(folder):
+    """Return the finished trials, read by another process; none while the study is being made, or its server is away."""
+    read = subprocess.run([sys.executable, "-c", _LOOK, str(folder / "study")], capture_output=True, text=True)
+    return [Seen(*row) for row in json.loads(read.stdout)] if read.returncode == 0 else []
+
+
+def wait_for_trials(folder, count, within_s=120):
+    """Wait until the study has so many finished trials, and return them."""
+    until = time.monotonic() + within_s
+    while len(seen := look(folder)) < count:
+        assert time.monotonic() < until, f"no {count} trials within {within_s} s, but {seen}"
+        time.sleep(1)
+    return seen
+
+
+@pytest.fixture
+def two_nodes(tmp_path):
+    """A cluster of a head and two nodes, on which a training takes two seconds."""
+    with simulated_cluster(2, tmp_path, environment={"NODES_EPOCH_S": "2"}) as cluster:
+        yield cluster
+
+
+def test_a_database_restarts_and_a_node_dies_and_no_trial_is_lost_or_doubled(two_nodes, database, tmp_path):
+    """Jobs of the dead node run elsewhere and no recipe is blamed; nothing is timed at once on a node; the front verifies."""
+    with search(two_nodes, tmp_path, "--storage", database.url) as process:
+        before = wait_for_trials(tmp_path, 3)
+        database.kill()
+        time.sleep(2)
+        database.start()
+        wait_for_trials(tmp_path, len(before) + 2)
+        two_nodes.kill(1)
+        told = process.communicate()[1]
+    assert process.returncode == 0, told
+
+    trials = look(tmp_path)
+    measured = Counter(trial.recipe for trial in trials if trial.is_measured)
+    assert [trial.recipe for trial in trials[: len(before)]] == [trial.recipe for trial in before]
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    assert set(measured.values()) == {1}
+    assert len(trials) > len(before) + 2
+    assert {trial.reason for trial in trials if not trial.is_measured and "interrupted" not in trial.reason} == set()
+    assert "is lost" in told
+    assert any(trial.has_bundle for trial in trials)
+    for number in (0, 1):
+        assert overlaps(intervals(tmp_path / f"locks-{number}")) == []
+    assert intervals(tmp_path / "locks-1")
+
+
+def test_a_kind_of_node_that_is_not_there_is_told_before_anything_runs(two_nodes, tmp_path):
+    """With exit code 2, and without a stage."""
+    (tmp_path / "shared").mkdir()
+    with search(two_nodes, tmp_path, "--measure-on", "no such processor", budget_s=60) as process:
+        told = process.communicate()[1]
+
+    assert process.returncode == 2
+    assert "--measure-on must name one kind of node" in told
+    assert not list((tmp_path / "shared").glob("*/stages/entries/*"))
