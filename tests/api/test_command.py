@@ -69,6 +69,15 @@ def test_a_failing_command_raises_its_error(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.fixture
+def interruptible():
+    """A shell that starts the tests in the background has them ignore Ctrl-C, and so all that they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_reaches_the_command(monkeypatch):
     """And the caller waits for its end: it may be closing a study."""
     code = "import sys, time; print('up', file=sys.stderr, flush=True); time.sleep(60)"
