@@ -34,15 +34,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from task import task
 
 FOLDER = Path(__file__).parent / "runs" / "pruning"
-METHODS = ("heads_and_neurons", "heads_and_neurons_random", "structured", "structured_taylor", "low_rank", "depth")
+METHODS = ("heads_and_neurons", "heads_and_neurons_random", "structured", "structured_taylor", "depth")
 RATIOS = (0.25, 0.5, 0.75)
-LOWERINGS = (
-    ("fp32", "onnxruntime"),
-    ("int8_dynamic", "onnxruntime"),
-    ("int8_static", "onnxruntime"),
-    ("fp32", "openvino"),
-    ("int8_static", "openvino"),
-)
+LOWERINGS = (("fp32", "onnxruntime"), ("int8_dynamic", "onnxruntime"), ("int8_static", "openvino"))
 DISTILLED = {"distill.loss": "kl", "distill.temperature": 4.0, "distill.alpha": 0.5, "train.lr_scale": 0.5}
 
 

@@ -18,7 +18,7 @@ from autocut.space import load_space
 from autocut.space.axes import fit_space
 
 METHODS = {
-    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor", "low_rank", "depth"),
+    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor", "heads_and_neurons", "low_rank", "depth"),
     "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step"),
     "curriculum.order": ("easy_first", "random"),
     "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse"),
