@@ -49,6 +49,12 @@ class Server:
         """End it as a crash does: connections are cut, and the next start recovers."""
         self.run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
 
+    def ask(self, query: str) -> str:
+        """Return what the server answers; nothing if it is away, or has no such table."""
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "autocut", "-d", "postgres"]
+        asked = subprocess.run([self.programs / "psql", *where, "-tAc", query], capture_output=True, text=True, check=False)
+        return asked.stdout.strip()
+
     def run(self, program: str, *arguments: str) -> None:
         """Run a program of PostgreSQL, which refuses to be root."""
         user: dict[str, Any] = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
