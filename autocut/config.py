@@ -42,6 +42,9 @@ class SearchConfig:
     `max_accuracy_drop`, what the study was begun with, and `LARGEST_DROP` for a new study; for `requests_per_month` (predictions)
     and `grid_intensity` (grams of CO2 per kWh), what the study was told last, and `bill.Serving` for a new study.
 
+    `train_on` is the CPU where nobody asks for a GPU: two trainings that differ in their device differ in their last bits, and a
+    study keeps to the device that it was begun with.
+
     The agent varies the recipes of the front, and `sampler` proposes further recipes. In studies/search_efficiency multivariate TPE
     was as good as TPE in half of the time, and a little better than random recipes.
     """
@@ -54,6 +57,7 @@ class SearchConfig:
     ray_address: str | None = None
     workers: int = 1
     threads: int = 1
+    train_on: str = "cpu"
     sampler: str = "tpe_multivariate"
     seed: int = 0
     instance: str = "c7i.large"

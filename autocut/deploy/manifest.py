@@ -41,7 +41,7 @@ README = "README.md"
 MODEL_FOLDER = "model"
 
 _MAX_MANIFEST_BYTES = 4 * 2**20
-_RECENT = ("timed_sizes", "validation")
+_RECENT = ("timed_sizes", "validation", "trained_on")
 """Fields of the manifest that are written only where they say something."""
 
 
@@ -192,7 +192,7 @@ class Manifest(_Record):
     `timed_sizes` holds, by batch size, the sizes of the free dimensions at which the latency was measured. A model without free
     dimensions has none, and its manifest does not name the field, so that older versions read it. `validation` is the accuracy by
     which the search chose this model; `measurement` has the one of the split that nothing was chosen by. Bundles of older versions
-    do not name it.
+    do not name it. `trained_on` is the kind of device that trained the model where that was not the CPU, which measured it.
     """
 
     schema_version: Literal[1]
@@ -216,6 +216,7 @@ class Manifest(_Record):
     files: tuple[BundleFile, ...] = Field(min_length=1)
     timed_sizes: dict[int, dict[str, int]] | None = None
     validation: Accuracy | None = None
+    trained_on: str | None = None
 
     @model_serializer(mode="wrap")
     def _only_what_is_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -86,10 +86,11 @@ def _numbers(manifest: Manifest) -> str:
     if measurement.peak_memory_bytes is not None:
         rows.append(f"| peak memory | {measurement.peak_memory_bytes / 2**20:.1f} MiB | |")
     rows += _energy_rows(manifest)
+    trained = "M" if manifest.trained_on is None else f"Trained on {manifest.trained_on}, m"
     return (
         "## Its numbers\n\n| what | value | 95% interval |\n|---|---|---|\n"
         + "\n".join(rows)
-        + f"\n\nMeasured with {_counted(manifest)} on `{manifest.environment.machine}`, seed {manifest.seed}. "
+        + f"\n\n{trained}easured with {_counted(manifest)} on `{manifest.environment.machine}`, seed {manifest.seed}. "
         "Another machine gives other latencies: `autocut remeasure .` measures them there."
         + "".join(f"\n\n**Note:** {caveat}" for caveat in measurement.caveats)
     )

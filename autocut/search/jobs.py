@@ -116,6 +116,7 @@ class Setting:
     worker_bytes: int | None = None  # of memory that one worker may ask for; None: what the machine has
     share_examples: bool = True  # False: bundles carry no real examples, whatever the task says
     serving: Serving = UNTOLD  # what bundles say about a month, and about CO2
+    train_on: str = "cpu"  # or "cuda": the kind of device that trains
     data_hash: str = ""  # a part of the task's fingerprint that is found once for all workers
     clock: Callable[[], float] = time.time  # the one that deadlines are readings of
     secret: bytes | None = field(default=None, repr=False)  # signs stage outputs, on every node; None: the worker's own user's key

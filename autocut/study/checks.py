@@ -25,6 +25,7 @@ class _Facts(BaseModel):
 
     task_path: str | None = None
     threads: _Count | None = None
+    train_on: Literal["cpu", "cuda"] = "cpu"
     seed: int | None = None
     limits: list[str] = []
     price: Price | None = None

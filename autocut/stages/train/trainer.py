@@ -163,7 +163,8 @@ def sample_seconds(
 ) -> float:
     """Predict the seconds that one sample of the training of `model` takes: a few batches train a copy that is thrown away.
 
-    It computes on `device`, as the training will. Where a training of `task.epochs` would be long, the free cores of `loan` are used, as the training itself will use them.
+    They compute on `device`, as the training will. Where a training of `task.epochs` would be long, the free cores of `loan` are
+    used, as the training itself will use them.
 
     Raises:
         DivergedError: A loss is not finite.
@@ -324,9 +325,7 @@ class _Run:
         """Return what has been trained; an earlier process saw `resumed` of the samples."""
         history, speed = tuple(self.history), self.speed
         model = CPU.place(self.model.eval())
-        return Trained(
-            model, self.samples_seen, self.seconds, self.cpu_seconds, history, resumed, speed.borrowed_s, speed.saved_s
-        )
+        return Trained(model, self.samples_seen, self.seconds, self.cpu_seconds, history, resumed, speed.borrowed_s, speed.saved_s)
 
     def _wait(self) -> None:
         """Wait for the last step of an epoch: a GPU may still compute it."""
