@@ -21,6 +21,7 @@ from autocut.commands.verb import Verb
 from autocut.errors import BundleError, CompilerError, Fault, FaultsError, NoResultError, StudyError
 from autocut.execution import money
 from autocut.execution.preflight import Preflight, TaskFacts
+from autocut.execution.training_device import FoundGpu
 from autocut.front import Final, FrontPoint
 from autocut.measure.audit import AuditedMachine
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
@@ -356,6 +357,37 @@ def test_what_needs_no_task_is_told_before_anything_starts(searches, room, words
     assert cli.main(["search", "--budget", "8h", *words.split()]) == 2
 
 
+def test_a_gpu_that_is_not_there_is_told_before_anything_starts(searches, room, monkeypatch, capsys):
+    """In a dry run too."""
+    monkeypatch.setattr("autocut.execution.training_device.find_gpu", lambda: FoundGpu(reason="no driver"))
+    room("autocut.execution.worker_pool", WorkerPool=lambda *_, **__: pytest.fail("something was started"))
+    assert cli.main(["search", "--budget", "8h", "--train-on", "cuda"]) == 2
+    assert "--train-on cuda must find a GPU that torch can use, got none: no driver" in capsys.readouterr().err
+    assert cli.main(["search", "--budget", "8h", "--train-on", "cuda", "--dry-run"]) == 2
+    assert "got none: no driver" in capsys.readouterr().err
+
+
+def test_the_device_that_trains_comes_from_flag_or_file(searches, monkeypatch, capsys):
+    """The search gets what was found, and the user reads it first."""
+    monkeypatch.setattr("autocut.execution.training_device.find_gpu", lambda: FoundGpu(name="NVIDIA L4"))
+    Path("autocut.toml").write_text('[search]\nbudget = "1m"\ntrain-on = "auto"\n')
+    assert cli.main(["search"]) == 0
+    assert searches[0][0].train_on == "cuda"
+    assert "training: on NVIDIA L4 (cuda)" in capsys.readouterr().err
+    assert cli.main(["search", "--train-on", "cpu"]) == 0
+    assert searches[1][0].train_on == "cpu"
+
+
+def test_a_gpu_without_anything_to_train_is_refused(searches, monkeypatch, capsys):
+    """The knob would change nothing."""
+    monkeypatch.setattr("autocut.execution.training_device.find_gpu", lambda: FoundGpu(name="NVIDIA L4"))
+    weights = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=True)
+    monkeypatch.setattr("autocut.execution.preflight.preflight", lambda *_, **__: Preflight(KNOWN, {}, weights))
+    assert cli.main(["search", "--budget", "1m", "--space", "deploy-only", "--train-on", "cuda"]) == 2
+    assert "--train-on cuda must have a model to train, got none" in capsys.readouterr().err
+    assert cli.main(["search", "--budget", "1m", "--space", "deploy-only", "--train-on", "auto"]) == 0
+
+
 def test_an_unknown_sampler_is_told_before_ray_starts(searches, monkeypatch):
     """Its names need Optuna, not Ray."""
     monkeypatch.setattr(FakePool, "start_ray", lambda self: pytest.fail("Ray was started"))
@@ -547,6 +579,15 @@ def test_front_says_that_dollars_may_not_hold(searches, capsys):
     assert "ratios hold, dollars may not" in capsys.readouterr().err
     assert cli.main(["front", "studies/digits", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["price_note"].startswith("ratios hold")
+
+
+def test_front_says_what_trained_its_models(searches, monkeypatch, capsys):
+    """A study of an earlier autocut had no choice."""
+    assert cli.main(["front", "studies/digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trained_on"] == "cpu"
+    monkeypatch.setattr(FakeStudy, "facts", {**FakeStudy.facts, "train_on": "cuda"})
+    assert cli.main(["front", "studies/digits"]) == 0
+    assert "models were trained on cuda; the CPU scored and timed them" in capsys.readouterr().err
 
 
 def test_select_with_limits_that_nothing_meets_exits_with_one(searches, capsys):
