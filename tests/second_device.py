@@ -101,7 +101,13 @@ def _run(operator: Any, *args: Any, **kwargs: Any) -> Any:
         return args[0]
     if operator is _aten._to_copy.default and asked is not None and torch.device(asked).type == "cpu":
         return out
-    return tree_map(lambda made: (known.get(id(made)) or OnSecond(made)) if isinstance(made, torch.Tensor) else made, out)
+
+    def there(made: Any) -> Any:
+        if not isinstance(made, torch.Tensor):
+            return made
+        return known[id(made)] if id(made) in known else OnSecond(made)
+
+    return tree_map(there, out)
 
 
 class _Hook(torch._C._acc.PrivateUse1Hooks):

@@ -45,7 +45,7 @@ def test_the_second_device_refuses_tensors_of_the_cpu(model):
 @pytest.mark.parametrize("settings", [{"train.epochs": 2}, DISTILLED], ids=["plain", "distilled"])
 def test_a_training_elsewhere_gives_the_weights_of_a_training_here(task, model, settings, stored):
     """Inputs, targets, masks, logits and the teacher are moved; model and teacher are left alone."""
-    pruned = pruners["unstructured"](model, 0.5, PruneData(torch.randn(2, 8), [], task.metric_kind.loss, model))
+    pruned = pruners["l1_unstructured"](model, 0.5, PruneData(torch.randn(2, 8), [], task.metric_kind.loss, model))
     taught_by = task.build_model(seed=3)
     before = copy.deepcopy((pruned.model, taught_by))
 
