@@ -95,7 +95,7 @@ def _look() -> FoundGpu:
     import torch
 
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         return FoundGpu(name=torch.cuda.get_device_name(0))
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
         return FoundGpu(reason=str(error).strip().partition("\n")[0] or type(error).__name__)

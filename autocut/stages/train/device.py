@@ -106,7 +106,8 @@ class Device:
         if self.kind != "cuda":
             yield
             return
-        units = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+        backends: Any = torch.backends
+        units = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
         precisions, mode = [unit.fp32_precision for unit in units], torch.get_deterministic_debug_mode()
         try:
             for unit in units:

@@ -119,37 +119,32 @@ def train_model(
         gate: Makes a context that is entered around every batch. Waiting for it is not counted as training.
         stop: Called before every batch.
         speed: Watches the batches, and lends cores to a long training. Default: one that lends none.
-        device: Where the training computes. `model` and `teacher` may be elsewhere; the data are, on the CPU.
+        device: Where the training computes; all else is given and returned on the CPU.
 
     Returns:
         The trained copy; `samples_seen` counts each example each time, over resumes too.
 
     Raises:
-        InfeasibleRecipeError: The distillation loss does not fit the task's kind or the model's outputs, or the task's code leaves
-            tensors on the CPU that `device` needs.
+        InfeasibleRecipeError: The distillation loss does not fit the task, or the task leaves tensors on the CPU.
         DivergedError: A loss is not finite.
         DeadlineError: `stop()` was true; the checkpoint of the last whole epoch stays.
         OutOfMemoryError: Memory ran out.
         StudyError: The checkpoint was written for other settings.
     """
     merged = {**DEFAULTS, **settings}
-    if is_changed(merged, "distill.loss"):
-        _check_distillation(str(merged["distill.loss"]), model, task, teacher, gate)
+    _check_distillation(merged, model, task, teacher, gate)
     sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
     order = _order(merged, length(task.train_data), difficulty, seed)
-    with device.errors_translated():
-        state = _placed(model, dict(masks or {}), teacher, device)
-        run = _Run(state, task, merged, seed, sizes, speed or Speed())
+    run = _Run(_placed(model, masks or {}, teacher, device), task, merged, seed, sizes, speed or Speed())
     if checkpoint is not None and run.restore(checkpoint):
         on_epoch(run.epoch_for_callback())
-    resumed = run.samples_seen
-    with run.speed.watching(sum(sizes) - resumed):
+    with run.speed.watching(sum(sizes) - run.resumed_samples):
         for number in range(len(run.history) + 1, len(sizes) + 1):
             with device.errors_translated(), seeded(_epoch_seed(seed, number)):
                 run.train_epoch(number, order, gate, stop)
             run.save(checkpoint)
             on_epoch(run.epoch_for_callback())
-    return run.trained(resumed)
+    return run.trained()
 
 
 def sample_seconds(
@@ -173,8 +168,8 @@ def sample_seconds(
     """
     sizes = planned_sizes({"train.epochs": task.epochs}, length(task.train_data), task.batch_size)
     order = np.random.default_rng(0).permutation(length(task.train_data))[: sizes[0]]  # long examples may stand together
+    run = _Run(_placed(model, {}, None, device), task, {**DEFAULTS, "train.epochs": task.epochs}, 0, sizes, Speed())
     with device.errors_translated(), seeded(_epoch_seed(0, 1)):
-        run = _Run(_placed(model, {}, None, device), task, {**DEFAULTS, "train.epochs": task.epochs}, 0, sizes, Speed())
         seconds = run.time_batches(order, gate, stop)
         if loan is not None and seconds * sum(sizes) > LONG_S:
             with contextlib.closing(loan):
@@ -202,9 +197,10 @@ class _Placed:
 
 
 def _placed(model: nn.Module, masks: Mapping[str, Tensor], teacher: Teacher | None, device: Device) -> _Placed:
-    copied = device.place(copy.deepcopy(model))
-    masked = [(copied.get_parameter(name), device.move(mask)) for name, mask in masks.items()]
-    return _Placed(copied, masked, teacher and teacher.placed_on(device), device)
+    with device.errors_translated():
+        copied = device.place(copy.deepcopy(model))
+        masked = [(copied.get_parameter(name), device.move(mask)) for name, mask in masks.items()]
+        return _Placed(copied, masked, teacher and teacher.placed_on(device), device)
 
 
 class _Run:
@@ -225,7 +221,7 @@ class _Run:
         self.base_rates = [float(group["lr"]) * float(settings["train.lr_scale"]) for group in self.optimizer.param_groups]
         self.distill = distillations[str(settings["distill.loss"])] if is_changed(settings, "distill.loss") else None
         self.history: list[EpochRecord] = []
-        self.samples_seen = 0
+        self.samples_seen = self.resumed_samples = 0
         self.seconds = self.cpu_seconds = 0.0
         self.speed = speed
 
@@ -318,14 +314,17 @@ class _Run:
         # A checkpoint of an earlier autocut has no CPU seconds.
         self.history = [EpochRecord(**{"cpu_seconds": record["seconds"], **record}) for record in state["history"]]
         last = self.history[-1]
-        self.samples_seen, self.seconds, self.cpu_seconds = last.samples_seen, last.seconds, last.cpu_seconds
+        self.samples_seen = self.resumed_samples = last.samples_seen
+        self.seconds, self.cpu_seconds = last.seconds, last.cpu_seconds
         return True
 
-    def trained(self, resumed: int) -> Trained:
-        """Return what has been trained; an earlier process saw `resumed` of the samples."""
+    def trained(self) -> Trained:
+        """Return what has been trained."""
         history, speed = tuple(self.history), self.speed
         model = CPU.place(self.model.eval())
-        return Trained(model, self.samples_seen, self.seconds, self.cpu_seconds, history, resumed, speed.borrowed_s, speed.saved_s)
+        return Trained(
+            model, self.samples_seen, self.seconds, self.cpu_seconds, history, self.resumed_samples, speed.borrowed_s, speed.saved_s
+        )
 
     def _wait(self) -> None:
         """Wait for the last step of an epoch: a GPU may still compute it."""
@@ -373,8 +372,11 @@ def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: Kind) -> t
     return student[counted], teacher[counted]
 
 
-def _check_distillation(loss: str, model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
+def _check_distillation(settings: Mapping[str, Value], model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
     """Look at a few outputs of the student before training costs anything."""
+    if not is_changed(settings, "distill.loss"):
+        return
+    loss = str(settings["distill.loss"])
     if teacher is None:
         raise ValueError(f"distill.loss {loss!r} needs a teacher")
     with gate():
