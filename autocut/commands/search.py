@@ -140,7 +140,14 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         # What starts slowly starts while the task is looked at.
         with console.busy("starting: checking the task, starting Ray") as now_doing:
             begun = partial(_begun, config)
-            found = preflight(config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains, begun=begun)
+            found = preflight(
+                config.task,
+                pool.ask,
+                lambda: _make_ready(config, pool, now_doing),
+                trains=trains,
+                train_on=config.train_on,
+                begun=begun,
+            )
         if asked_device == "cuda" and not trains and found.task.is_pretrained:
             nothing = f"none: the task brings its weights, and space {config.space} trains nothing"
             raise InputError(f"--train-on cuda must have a model to train, got {nothing}", "leave --train-on out")

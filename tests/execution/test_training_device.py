@@ -1,19 +1,30 @@
 """Where a search trains: what is asked for, what the machine has, and what the user is told."""
 
 import json
+import shutil
 import subprocess
 import sys
+import textwrap
+import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from autocut.config import SearchConfig
-from autocut.errors import InputError, StudyError
+from autocut.errors import InputError, StudyError, TaskError
 from autocut.execution import training_device
 from autocut.execution.money import price_fit
+from autocut.execution.preflight import require_training_on
 from autocut.execution.session import _check_same_conditions
 from autocut.execution.training_device import FoundGpu, find_gpu, placed
+from autocut.execution.worker import run_job
+from autocut.price import Price
+from autocut.recipe import Recipe
+from autocut.search.jobs import Job, JobKind, RecipeFailed, RecipeMeasured, Setting, WorkerFault
 from autocut.study import open_study
+from autocut.task.loading import load_task
+from tests import second_device
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
@@ -125,8 +136,6 @@ def test_a_study_keeps_to_the_device_that_it_was_begun_with(study_copy, begun, a
 @pytest.fixture
 def study_copy(finished_study, tmp_path):
     """A finished study that a test may change."""
-    import shutil
-
     return shutil.copytree(finished_study, tmp_path / "digits")
 
 
@@ -135,3 +144,68 @@ def test_seconds_of_a_gpu_have_no_price_of_their_own():
     assert "a second on the GPU is counted at the price of c7i.large" in price_fit(config("cuda"))
     assert "GPU" not in (price_fit(config("cpu")) or "")
     assert price_fit(config("cuda", price_per_hour=4.0)) is None
+
+
+LEFT_BEHIND = """
+    import torch
+    from torch import nn
+    from autocut import Task
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+            self.scale = torch.ones(2)
+
+        def forward(self, inputs):
+            return self.layer(inputs) * self.scale
+
+
+    inputs, labels = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 2
+    task = Task("left", Net, train=(inputs, labels), test=(inputs + 1, labels), batch_size=8, pretrained=True)
+"""
+
+
+def test_a_task_that_leaves_a_tensor_on_the_cpu_is_told_before_the_search(small_task_file, tmp_path):
+    """A pretrained one would otherwise be measured for hours, with every training a failure."""
+    path = tmp_path / "left.py"
+    path.write_text(textwrap.dedent(LEFT_BEHIND))
+    require_training_on("cpu", load_task(path))
+    require_training_on(second_device.KIND, load_task(small_task_file))
+    with pytest.raises(TaskError, match=r"task must compute on the device of its inputs .*register_buffer") as caught:
+        require_training_on(second_device.KIND, load_task(path))
+
+    assert caught.value.hint == "--train-on cpu"
+
+
+@pytest.fixture
+def setting(small_task_file, tmp_path):
+    """What a worker knows of its search, in a folder of its own."""
+    return Setting(str(small_task_file), str(tmp_path / "study"), 0, 1, 10**9, Price("test", 0.1, "today"), "autocut search")
+
+
+def events_of_a_worker(setting):
+    """Build, train and measure the untouched model in this process; return what it reports."""
+    events = []
+    run_job(Job(1, JobKind.BASELINE, (Recipe(),), time.time() + 300, "test"), setting, events.append)
+    return events
+
+
+def test_a_worker_trains_where_its_search_says(setting):
+    """The model that it measures is back on the CPU: the timing runs it there."""
+    second_device.module.calls.clear()
+    events = events_of_a_worker(replace(setting, train_on=second_device.KIND))
+
+    assert [type(event) for event in events if isinstance(event, RecipeFailed | WorkerFault)] == []
+    assert any(isinstance(event, RecipeMeasured) for event in events)
+    assert {"init", "synchronize", "empty_cache"} <= set(second_device.module.calls)
+
+
+@without_gpu
+def test_a_worker_that_cannot_open_the_gpu_ends_the_search(setting):
+    """It would end every training: the driver tells the user, with what to look at."""
+    fault = next(event for event in events_of_a_worker(replace(setting, train_on="cuda")) if isinstance(event, WorkerFault))
+
+    assert fault.message.startswith("--train-on must name what a worker can open, got cuda: ")
+    assert "CUDA_VISIBLE_DEVICES" in fault.hint

@@ -139,8 +139,7 @@ class Device:
                 raise
             raise InfeasibleRecipeError(
                 f"task must compute on the device of its inputs to be trained on {self.kind}, got: {_first_line(error)} "
-                "(keep tensors of the model as buffers: self.register_buffer(name, tensor); make others with device=inputs.device; "
-                "or search with --train-on cpu)"
+                "(keep tensors of the model as buffers: self.register_buffer(name, tensor); make others with device=inputs.device)"
             ) from error
 
     @property
