@@ -16,6 +16,7 @@ from autocut.errors import InputError, StudyError, TaskError
 from autocut.execution import training_device
 from autocut.execution.money import price_fit
 from autocut.execution.preflight import require_training_on
+from autocut.execution.server_process import _environment
 from autocut.execution.session import _check_same_conditions
 from autocut.execution.training_device import FoundGpu, find_gpu, placed
 from autocut.execution.worker import run_job
@@ -209,3 +210,16 @@ def test_a_worker_that_cannot_open_the_gpu_ends_the_search(setting):
 
     assert fault.message.startswith("--train-on must name what a worker can open, got cuda: ")
     assert "CUDA_VISIBLE_DEVICES" in fault.hint
+
+
+def test_a_worker_sees_the_gpus_that_the_process_it_is_forked_from_does_not():
+    """What imports there cannot open one by accident; the fork has the surroundings of the search."""
+    code = (
+        "import os; from dataclasses import replace; from autocut.execution.fork_client import Surroundings; "
+        "hidden = os.environ['CUDA_VISIBLE_DEVICES']; "
+        "replace(Surroundings.here(), environment={'CUDA_VISIBLE_DEVICES': '1'}).adopt(); "
+        "print(repr(hidden), os.environ['CUDA_VISIBLE_DEVICES'], 'PYTORCH_NVML_BASED_CUDA_CHECK' in os.environ)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, check=True).stdout
+
+    assert told.split() == ["''", "1", "False"]

@@ -63,6 +63,16 @@ def test_a_training_elsewhere_gives_the_weights_of_a_training_here(task, model, 
     assert b"second_device" not in pickle.dumps(there.model)
 
 
+def test_what_goes_to_a_gpu_is_pinned_and_not_waited_for(monkeypatch):
+    """A copy from memory that is not pinned would keep this process waiting. torch's own calls are replaced: no GPU is needed."""
+    steps = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: steps.append("pinned") or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *where, **how: steps.append((where, how)) or tensor)
+    Device("cuda").move(torch.ones(2))
+
+    assert steps == ["pinned", (("cuda",), {"non_blocking": True})]
+
+
 def test_inputs_of_every_form_are_moved():
     """A dict of tensors, as transformers take it."""
     moved = SECOND.move_inputs({"ids": torch.arange(3), "mask": torch.ones(3)})
@@ -150,13 +160,14 @@ def test_on_a_gpu_float32_is_float32_and_sums_have_one_order_within_a_training_a
     units = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
 
     def settings():
-        return [unit.fp32_precision for unit in units], torch.get_deterministic_debug_mode()
+        fills = torch.utils.deterministic.fill_uninitialized_memory
+        return [unit.fp32_precision for unit in units], torch.get_deterministic_debug_mode(), fills
 
     before = settings()
     with Device("cuda").exact():
         within = settings()
 
-    assert within == (["ieee"] * 3, 1)
+    assert within == (["ieee"] * 3, 1, False)
     assert settings() == before
 
 
