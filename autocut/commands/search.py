@@ -247,9 +247,10 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
     if not as_json:
         console.table(["setting", "source", "value"], [(name, origin, _written(name, value)) for name, value, origin in rows])
     faults: list[Fault] = []
+    device_lines: list[str] = []
     try:
         _check_options(config)
-        placed(config)
+        config, device_lines = placed(config)
         _check_sampler(config)
         _checked_space(config, known_methods())
     except FaultsError as error:
@@ -263,7 +264,7 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
         described = [asdict(fault) for fault in faults]
         console.document({"schema_version": 1, "configuration": settings, "ok": not faults, "faults": described})
     if not faults:
-        for line in money.plan_lines(money.price_fit(config)):
+        for line in [*device_lines, *money.plan_lines(money.price_fit(config))]:
             console.info(line)
         console.info("task and space are sound; nothing was run")
         return ExitCode.DONE

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ from autocut.task.batches import Inputs, transform
 
 _MIXED = "Expected all tensors to be on the same device"
 """How torch begins to tell that an operator got tensors of two devices (2.13)."""
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+"""What torch keeps in each module: parameters, buffers, hooks."""
 _NO_MEMORY = "training needs more memory than there is: {}"
 
 
@@ -65,14 +67,23 @@ class Device:
             )
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move the parameters and buffers of `model` here, in place, and return it."""
-        tensors = (*model.parameters(), *model.buffers())
-        return model if all(tensor.device.type == self.kind for tensor in tensors) else model.to(self.kind)
+        """Move `model` here, in place, and return it, with the tensors that its modules keep beside parameters and buffers.
+
+        Those are moved because a module that computes something once and keeps it, such as positions, would otherwise bring it from
+        one device to the other. They are found in attributes, and in lists, tuples and dicts there.
+        """
+        if self._has(model):
+            return model
+        model.to(self.kind)
+        for module in model.modules():
+            for name, value in list(vars(module).items()):
+                if name not in _OF_EVERY_MODULE and any(not self._is_here(tensor) for tensor in _tensors_in(value)):
+                    setattr(module, name, _changed(value, lambda tensor: tensor if self._is_here(tensor) else self.move(tensor)))
+        return model
 
     def placed_copy(self, model: nn.Module) -> nn.Module:
         """Return `model` itself where it is here already, else a copy that is. Not for what will be changed."""
-        tensors = (*model.parameters(), *model.buffers())
-        return model if all(tensor.device.type == self.kind for tensor in tensors) else self.place(copy.deepcopy(model))
+        return model if self._has(model) else self.place(copy.deepcopy(model))
 
     def move(self, tensor: Tensor) -> Tensor:
         """Return `tensor` here. On its way to a GPU it passes through pinned memory, so that this process need not wait for it."""
@@ -142,8 +153,14 @@ class Device:
                 raise
             raise InfeasibleRecipeError(
                 f"task must compute on the device of its inputs to be trained on {self.kind}, got: {_first_line(error)} "
-                "(keep tensors of the model as buffers: self.register_buffer(name, tensor); make others with device=inputs.device)"
+                "(what forward() or the loss makes needs device=inputs.device; what they take from elsewhere, .to(inputs.device))"
             ) from error
+
+    def _has(self, model: nn.Module) -> bool:
+        return all(map(self._is_here, (*model.parameters(), *model.buffers())))
+
+    def _is_here(self, tensor: Tensor) -> bool:
+        return tensor.device.type == self.kind
 
     @property
     def _module(self) -> Any:
@@ -159,13 +176,25 @@ def _first_line(error: BaseException) -> str:
 
 def on_cpu(state: Any) -> Any:
     """Return `state`, nested dicts, lists and tuples, with every tensor on the CPU. What is there already is not copied."""
+    return _changed(state, Tensor.cpu)
+
+
+def _changed(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(state, Tensor):
-        return state.cpu()
-    if isinstance(state, Mapping):
+        return change(state)
+    if isinstance(state, dict):
         copied: Any = copy.copy(state)  # a model's state has its version as an attribute
         for name, value in state.items():
-            copied[name] = on_cpu(value)
+            copied[name] = _changed(value, change)
         return copied
     if type(state) in (list, tuple):
-        return type(state)(map(on_cpu, state))
+        return type(state)(_changed(value, change) for value in state)
     return state
+
+
+def _tensors_in(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict) or type(state) in (list, tuple):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from _tensors_in(value)

@@ -111,23 +111,50 @@ def test_a_callback_gets_the_model_where_it_trains(task, model):
     assert [parameter.device.type for parameter in places] == [second_device.KIND]
 
 
-class Masking(nn.Module):
-    """Keeps a tensor that is neither parameter nor buffer."""
+class Keeping(nn.Module):
+    """Keeps tensors that are neither parameters nor buffers; one of them it makes at its first call."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(8, 3)
-        self.scale = torch.ones(3)
+        self.scales = {"out": [torch.full((3,), 2.0)]}
+        self.positions = None
 
     def forward(self, inputs):
-        """Scale the outputs."""
-        return self.layer(inputs) * self.scale
+        """Scale the outputs, and shift them."""
+        if self.positions is None:
+            self.positions = torch.arange(3, device=inputs.device)
+        return self.layer(inputs) * self.scales["out"][0] + self.positions
+
+
+def test_what_a_model_keeps_beside_its_parameters_goes_with_it_there_and_back(make_task):
+    """`Module.to` leaves it behind: the training would fail there, or the trained model here."""
+    task = make_task(model=Keeping)
+    model = task.build_model()
+    here, there = (train_model(model, task, {"train.epochs": 2}, device=device).model for device in (CPU, SECOND))
+
+    assert_same_weights(there, here)
+    assert {type(tensor) for tensor in (there.positions, *there.scales["out"], *model.scales["out"])} == {torch.Tensor}
+    assert there(torch.ones(2, 8)).tolist() == here(torch.ones(2, 8)).tolist()
+    assert b"second_device" not in pickle.dumps(there)
+
+
+class LeftBehind(nn.Module):
+    """Makes a tensor without saying where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        """Shift the outputs."""
+        return self.layer(inputs) + torch.arange(3)
 
 
 def test_a_model_that_leaves_a_tensor_on_the_cpu_is_told_what_to_do(make_task):
     """Nobody sees that on a CPU; on a GPU the first step fails."""
-    task = make_task(model=Masking)
-    with pytest.raises(InfeasibleRecipeError, match=r"task must compute on the device .* got: Expected all .*register_buffer"):
+    task = make_task(model=LeftBehind)
+    with pytest.raises(InfeasibleRecipeError, match=r"task must compute on the device .* got: Expected all .*device=inputs.device"):
         train_model(task.build_model(), task, {"train.epochs": 1}, device=SECOND)
 
     assert train_model(task.build_model(), task, {"train.epochs": 1}).samples_seen == 96
