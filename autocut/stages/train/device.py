@@ -118,17 +118,18 @@ class Device:
             yield
             return
         backends: Any = torch.backends
+        determinism: Any = torch.utils.deterministic
         units = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
         precisions, mode = [unit.fp32_precision for unit in units], torch.get_deterministic_debug_mode()
-        fills = torch.utils.deterministic.fill_uninitialized_memory
+        fills = determinism.fill_uninitialized_memory
         try:
             for unit in units:
                 unit.fp32_precision = "ieee"
             torch.set_deterministic_debug_mode(max(mode, 1))  # 1: warn where there is no such algorithm
-            torch.utils.deterministic.fill_uninitialized_memory = False  # it only looks for bugs, and writes every tensor twice
+            determinism.fill_uninitialized_memory = False  # it only looks for bugs, and writes every tensor twice
             yield
         finally:
-            torch.utils.deterministic.fill_uninitialized_memory = fills
+            determinism.fill_uninitialized_memory = fills
             torch.set_deterministic_debug_mode(mode)
             for unit, precision in zip(units, precisions, strict=True):
                 unit.fp32_precision = precision
