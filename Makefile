@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-all check audit clean
+.PHONY: run test test-all test-gpu check audit clean
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,6 +18,9 @@ test: $(VENV)/installed
 
 test-all: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -m 'not gpu and not cluster'
+
+test-gpu: $(VENV)/installed
+	$(BIN)/python -m pytest -rs -m gpu tests/gpu
 
 check: $(VENV)/installed
 	$(BIN)/ruff check autocut tests studies

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -77,6 +78,13 @@ def test_a_name_means_one_thing():
             places[name].append(named(file))
 
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_one_place_places_models_and_data_on_a_gpu():
+    """One room decides where a training computes; one looks for a GPU, one waits for a model that answers from one."""
+    files = {named(file) for file in FILES if re.search(r"torch\.cuda|\.cuda\(|device=.cuda", file.read_text())}
+
+    assert files == {"stages/train/device.py", "execution/training_device.py", "measure/latency.py"}
 
 
 @pytest.mark.parametrize(

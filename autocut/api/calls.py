@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from autocut.api.command import Amount, duration, flags, run
 from autocut.api.opened_study import OpenedStudy, open_study
@@ -32,6 +32,7 @@ class SearchOptions(TypedDict, total=False):
     measure_on: str
     workers: int
     threads: int
+    train_on: Literal["cpu", "cuda", "auto"]
     sampler: str
     seed: int
     instance: str

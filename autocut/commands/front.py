@@ -168,6 +168,8 @@ def print_front(
         console.remark(_looks_note(study))
     if untested := study.untested():
         console.remark(_tie_note(untested))
+    if (device := _trained_on(study)) != "cpu":
+        console.remark(f"models were trained on {device}; the CPU scored and timed them")
     if note := price_note(study.facts):
         console.remark(note)
 
@@ -185,10 +187,16 @@ def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]
         "points": [_point_document(point) for point in points],
         "baseline": _point_document(baseline) if baseline is not None else None,
         "price_note": price_note(study.facts),
+        "trained_on": _trained_on(study),
         "picks": [{"name": pick.name, "trial": pick.point.trial, "reason": pick.reason} for pick in picks_of_study(study)],
         "untested": list(study.untested()),
         "looks": len(study.looks()),
     }
+
+
+def _trained_on(study: Study) -> str:
+    """Return the kind of device that trains the models of `study`; an earlier autocut had no choice, and wrote none down."""
+    return str(study.facts.get("train_on", "cpu"))
 
 
 def _looks_note(study: Study) -> str:

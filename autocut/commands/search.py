@@ -18,6 +18,7 @@ from autocut.commands.verb import DURATION, JSON, PERCENT, SIZE, flag, source, v
 from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
 from autocut.errors import ExitCode, Fault, FaultsError, InputError, unknown_name
+from autocut.execution.training_device import CHOICES, placed
 
 if TYPE_CHECKING:
     from autocut.execution.worker_pool import WorkerPool
@@ -39,6 +40,7 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
     "autocut search task.py --budget 8h --limit 'latency_ms<=5' --instance c7i.large",
     "autocut search task.py --budget 8h --price-per-hour 0.09 --requests-per-month 3e6",
     "autocut search task.py --budget 8h --max-accuracy-drop 1%",
+    "autocut search task.py --budget 8h --train-on auto",
     "autocut search task.py --budget 30m --dry-run",
 )
 @click.argument("task", required=False, metavar="[TASK]")
@@ -56,6 +58,8 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 @click.option("--workers", type=click.IntRange(1), default=cpu_count, show_default="processors here / threads",
               help="Trials at a time.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=_DEFAULTS.threads, show_default=True, help="Threads of a served model.")
+@click.option("--train-on", type=click.Choice(CHOICES), default=_DEFAULTS.train_on, show_default=True,
+              help="Where models are trained; the CPU scores and times them in any case. auto: a GPU where one is.")  # fmt: skip
 @click.option("--sampler", default=_DEFAULTS.sampler, show_default=True, help="Optuna sampler that proposes recipes.")
 @click.option("--seed", type=click.IntRange(0), default=_DEFAULTS.seed, show_default=True, help="Seed of everything random.")
 @click.option("--instance", default=_DEFAULTS.instance, show_default=True,
@@ -126,11 +130,15 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
 
     # Faults that can be found at once are reported before anything slow starts.
     _check_options(config)
+    asked_device = config.train_on
+    config, device_lines = placed(config)
     if config.task_path is not None:
         compile_task_file(Path(config.task_path))
     audit = _audit(config, meter)
     for warning in audit.warnings:
         console.warning(warning)
+    for line in device_lines:
+        console.info(line)
     pool = WorkerPool(
         config.task_path,
         threads=config.threads,
@@ -138,12 +146,22 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         ray_address=config.ray_address,
         shared=config.stages and config.stages.expanduser().resolve(),
     )
+    trains = read_space_file(config.space).trains
     with pool:
         # What starts slowly starts while the task is looked at.
         with console.busy("starting: checking the task, starting Ray") as now_doing:
-            trains = read_space_file(config.space).trains
             begun = partial(_begun, config)
-            found = preflight(config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains, begun=begun)
+            found = preflight(
+                config.task,
+                pool.ask,
+                lambda: _make_ready(config, pool, now_doing),
+                trains=trains,
+                train_on=config.train_on,
+                begun=begun,
+            )
+        if asked_device == "cuda" and not trains and found.task.is_pretrained:
+            nothing = f"none: the task brings its weights, and space {config.space} trains nothing"
+            raise InputError(f"--train-on cuda must have a model to train, got {nothing}", "leave --train-on out")
         config = replace(config, out=config.folder(found.task.name))
         asked = _checked_space(config, found.methods)
         space = fit_space(asked, found.unfit)
@@ -224,8 +242,9 @@ def _check_options(config: SearchConfig) -> None:
     space = read_space_file(config.space)
     if space.document.get("device") == "cuda":
         raise InputError(
-            f"--space must be for CPUs, on which autocut {__version__} trains and measures, got {space.name} for cuda",
-            "choose default, quick, deploy-only or training-only",
+            f"--space must be for CPUs, on which autocut {__version__} serves: it has no lowering for a GPU and times none, "
+            f"got {space.name} for cuda",
+            "choose default, quick, deploy-only or training-only; a GPU can train what the CPU serves: --train-on cuda",
         )
     price_for(config.instance, config.price_per_hour, config.utilization)
     Serving().told(config.requests_per_month, config.grid_intensity)
@@ -243,8 +262,10 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
     if not as_json:
         console.table(["setting", "source", "value"], [(name, origin, _written(name, value)) for name, value, origin in rows])
     faults: list[Fault] = []
+    device_lines: list[str] = []
     try:
         _check_options(config)
+        config, device_lines = placed(config)
         _check_sampler(config)
         _checked_space(config, known_methods())
     except FaultsError as error:
@@ -258,7 +279,7 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
         described = [asdict(fault) for fault in faults]
         console.document({"schema_version": 1, "configuration": settings, "ok": not faults, "faults": described})
     if not faults:
-        for line in money.plan_lines(money.price_fit(config)):
+        for line in [*device_lines, *money.plan_lines(money.price_fit(config))]:
             console.info(line)
         console.info("task and space are sound; nothing was run")
         return ExitCode.DONE

@@ -67,7 +67,7 @@ class Claims:
     replays only the first `test_examples` of the claimed split, `test_accuracy` is the metric on those. The
     inputs of `synthetic` examples are made up, and have no accuracy. `split_examples` is the size of the split where the claimed
     accuracy is that of a sample of it. `timed_sizes` are the sizes of free dimensions by batch size. `validation` is the accuracy
-    that the search chose by.
+    that the search chose by. `trained_on` is the kind of device that trained the model, None for the CPU.
     """
 
     task: str
@@ -88,6 +88,7 @@ class Claims:
     synthetic: bool = False
     split_examples: int | None = None
     timed_sizes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    trained_on: str | None = None
 
 
 class Deployed:
@@ -310,6 +311,7 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         validation=claims.validation,
         copies=None if best is None else best.copies,
         threads=None if best is None else best.threads,
+        trained_on=claims.trained_on,
     )
 
 

@@ -317,6 +317,7 @@ def _claims(
     usd_per_million, untouched = dollars_of(measurement, request.reference, price)
     search_usd = usd_for(price, request.search_seconds)
     bill = Bill(price, untouched, usd_per_million, search_usd, values["train_usd"], request.serving.requests_per_month)
+    is_trained = recipe.is_trained or not task.is_pretrained
     return Claims(
         task=task.name,
         recipe=recipe,
@@ -333,5 +334,6 @@ def _claims(
         lineage=(*model.lineage, artifact.key),
         economics=economics_of(bill, request.serving, measurement.energy_j_per_prediction, fit(price, this_host())),
         validation=request.validation,
+        trained_on=None if context.device.is_cpu or not is_trained else context.device.kind,
         machine_details=asdict(describe_machine()),
     )

@@ -41,7 +41,7 @@ README = "README.md"
 MODEL_FOLDER = "model"
 
 _MAX_MANIFEST_BYTES = 4 * 2**20
-_RECENT = ("timed_sizes", "validation", "copies", "threads")
+_RECENT = ("timed_sizes", "validation", "trained_on", "copies", "threads")
 _RECENTLY_MEASURED = ("capacity", "capacity_note")
 """Fields of the manifest and of its measurement that are written only where they say something."""
 
@@ -193,7 +193,7 @@ class Manifest(_Record):
     `timed_sizes` holds, by batch size, the sizes of the free dimensions at which the latency was measured. A model without free
     dimensions has none, and its manifest does not name the field, so that older versions read it. `validation` is the accuracy by
     which the search chose this model; `measurement` has the one of the split that nothing was chosen by. Bundles of older versions
-    do not name it.
+    do not name it. `trained_on` is the kind of device that trained the model where that was not the CPU, which measured it.
     """
 
     schema_version: Literal[1]
@@ -219,6 +219,7 @@ class Manifest(_Record):
     validation: Accuracy | None = None
     copies: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
+    trained_on: str | None = None
 
     @model_serializer(mode="wrap")
     def _only_what_is_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

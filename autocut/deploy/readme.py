@@ -97,10 +97,11 @@ def _numbers(manifest: Manifest) -> str:
     if measurement.peak_memory_bytes is not None:
         rows.append(f"| peak memory | {measurement.peak_memory_bytes / 2**20:.1f} MiB | |")
     rows += _energy_rows(manifest)
+    trained = "" if manifest.trained_on is None else f"Trained on {manifest.trained_on}. "
     return (
         "## Its numbers\n\n| what | value | 95% interval |\n|---|---|---|\n"
         + "\n".join(rows)
-        + f"\n\nLatencies are those of one process with {_counted(measurement.cost.threads)} on `{manifest.environment.machine}`, "
+        + f"\n\n{trained}Latencies are those of one process with {_counted(measurement.cost.threads)} on `{manifest.environment.machine}`, "
         f"seed {manifest.seed}. "
         "Another machine gives other latencies: `autocut remeasure .` measures them there."
         + "".join(f"\n\n**Note:** {caveat}" for caveat in measurement.caveats)

@@ -12,6 +12,8 @@ from autocut.study import Study
 
 _ELSEWHERE = "ratios hold, dollars may not: prices are of {instance}, and the machines of the cluster were not compared with it"
 
+_GPU = "dollars of training do not hold: a second on the GPU is counted at the price of {instance}"
+
 
 def describe_money(study: Study, config: SearchConfig) -> None:
     """Keep in the study what the user tells about serving, and whether the price fits this machine. Both may change later.
@@ -26,9 +28,11 @@ def describe_money(study: Study, config: SearchConfig) -> None:
 def price_fit(config: SearchConfig) -> str | None:
     """Say why dollars of this search may not hold; None where they do."""
     price = price_for(config.instance, config.price_per_hour, config.utilization)
-    if config.ray_address is None or price.instance == OWN_PRICE:
+    if price.instance == OWN_PRICE:
         return fit(price, this_host())
-    return _ELSEWHERE.format(instance=price.instance)
+    why = fit(price, this_host()) if config.ray_address is None else _ELSEWHERE.format(instance=price.instance)
+    of_gpu = None if config.train_on == "cpu" else _GPU.format(instance=price.instance)
+    return "; ".join(filter(None, (why, of_gpu))) or None
 
 
 def plan_lines(note: str | None) -> list[str]:

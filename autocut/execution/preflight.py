@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autocut.errors import FaultsError, TaskError
+from autocut.errors import FaultsError, TaskError, TrialError
 from autocut.measure.parent_death import die_with
 from autocut.recipe import Lowering, without_kept
 from autocut.space import Space
@@ -69,7 +69,7 @@ class Preflight:
     """Method names by axis, every lowering, the task, what does not fit it (a reason by axis and name), and required modules.
 
     `stage_libraries` are the versions of the distributions that the key of every stage names. `mode_libraries` are those that the
-    keys of one compile mode's stages alone name, by mode.
+    keys of one compile mode's stages alone name, by mode. `missing_compiler` says why Inductor cannot compile here; empty: it can.
     """
 
     methods: Mapping[str, tuple[str, ...]]
@@ -79,6 +79,7 @@ class Preflight:
     libraries: tuple[str, ...] = ()
     stage_libraries: Mapping[str, str] = field(default_factory=dict)
     mode_libraries: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    missing_compiler: str = ""
 
 
 Begun = Callable[[str], tuple[Path, Mapping[str, Any] | None, bool]]
@@ -95,24 +96,25 @@ def preflight(
     meanwhile: Callable[[], None] = lambda: None,
     *,
     trains: bool = True,
+    train_on: str = "cpu",
     begun: Begun = _not_begun,
 ) -> Preflight:
     """List the methods, check the task in the file `task` (None: the embedded digits task) and return the facts about it.
 
     The caller must hold the quiet lock, because another search may be timing. `ask` loads the task in a worker process (see
     `task.check`). `meanwhile` is called here while the other process works. `trains` is false where the space has no training: a
-    pretrained model is then not tried in a training step. `begun` is called in the other process: where a study was begun, it
-    decides how the data are hashed.
+    pretrained model is then not tried in a training step. What is to be trained on a GPU, by `train_on`, is tried there. `begun` is
+    called in the other process: where a study was begun, it decides how the data are hashed.
 
     Raises:
-        TaskError: the task cannot be loaded, or its process dies.
+        TaskError: the task cannot be loaded, its process dies, or it cannot be trained on the GPU.
         StudyError: the study was begun with other data.
         FaultsError: the task has faults; it holds all of them.
     """
     # Spawned, not forked: the other process gets nothing that this one has open.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
-        looked = pool.submit(_look, task, ask, trains=trains, begun=begun)
+        looked = pool.submit(_look, task, ask, trains=trains, train_on=train_on, begun=begun)
         try:
             meanwhile()
             return looked.result(timeout=_TIMEOUT_S)
@@ -152,12 +154,15 @@ def _begin(driver: int) -> None:
     os.dup2(2, 1)
 
 
-def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *, trains: bool, begun: Begun) -> Preflight:
+def _look(
+    task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *, trains: bool, train_on: str, begun: Begun
+) -> Preflight:
     import torch
 
     from autocut.execution.worker import keep_libraries_quiet
     from autocut.stages import lowering
     from autocut.stages.compile import modes
+    from autocut.stages.compilers import missing_compiler
     from autocut.stages.libraries import library_versions, mode_libraries, required_libraries
     from autocut.stages.methods import known_methods, unfit_methods
     from autocut.stages.train import kind_as_used
@@ -171,6 +176,8 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *
         task = load_task(task_path)
     if faults := check_task(task_path, ask, trains=trains):
         raise FaultsError(f"task {task.name}", faults)
+    if trains or not task.is_pretrained:
+        require_training_on(train_on, task)
     convolves, lowerings = lowering.has_convolutions(task.build_model()), {}
     for dtype, mode in lowering.pairs():
         reason = lowering.infeasible_reason(dtype, mode) or lowering.fixed_shape_reason(mode, task.dynamic)
@@ -181,7 +188,30 @@ def _look(task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *
         lowerings[dtype, mode] = LoweringProbe(reason, graph, seconds, speedup, keeps_float, of_large)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
     facts = _describe(task, begun)
-    return Preflight(known_methods(), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries())
+    return Preflight(
+        known_methods(), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries(),
+        missing_compiler(python_headers=True) or "",
+    )  # fmt: skip
+
+
+def require_training_on(kind: str, task: Task) -> None:
+    """Train a few batches on a device of this kind, if it is not the CPU, where `check_task` has tried it.
+
+    Raises:
+        InputError: the device cannot be opened.
+        TaskError: the task's code leaves tensors on the CPU, or the model does not fit there.
+    """
+    from autocut.stages.train import Device, sample_seconds
+
+    device = Device(kind)
+    if device.is_cpu:
+        return
+    device.open()
+    try:
+        with device.exact():
+            sample_seconds(task.build_model(), task, device=device)
+    except TrialError as error:
+        raise TaskError(error.message, "--train-on cpu") from error
 
 
 def _describe(task: Task, begun: Begun) -> TaskFacts:

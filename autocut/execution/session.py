@@ -162,6 +162,7 @@ class _Search:
             folder=str(study.stages_root.resolve()),
             seed=config.seed,
             threads=config.threads,
+            train_on=config.train_on,
             cache_bytes=config.cache_bytes,
             worker_bytes=config.worker_bytes,
             price=settings.price,
@@ -285,13 +286,16 @@ def _all_warnings(study: Study, audit: Audit | None) -> list[str]:
 
 
 def _check_same_conditions(study: Study, price: dict[str, object], config: SearchConfig) -> None:
-    """Refuse to mix numbers: a study has one price, one number of threads, one seed and one set of limits.
+    """Refuse to mix numbers: a study has one price, one number of threads, one seed, one set of limits and one device that trains.
 
     Raises:
         StudyError: it was begun with others.
     """
     asked = {"price": price, "threads": config.threads, "seed": config.seed, "limits": list(config.limits)}
     known = study.facts
+    if "threads" in known:
+        known = {"train_on": "cpu", **known}  # an earlier autocut trained on nothing else, and said nothing
+    asked["train_on"] = config.train_on
     for name, value in asked.items():
         if name in known and known[name] != value:
             raise StudyError(

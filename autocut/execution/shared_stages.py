@@ -21,12 +21,10 @@ from autocut.execution.nodes import NodesWanted, node_needs
 from autocut.execution.preflight import Preflight
 from autocut.execution.worker_pool import WorkerPool
 from autocut.measure.machine import machine_fingerprint
-from autocut.recipe import Lowering
 from autocut.search.jobs import Event, RecipeFinalized
 from autocut.study import Study, stored_facts
 
 _ROOT = "stages_root"
-_COMPILED: Lowering = ("fp32", "torch_compile")
 
 
 def stages_fact(folder: Path, task_name: str, config: SearchConfig) -> Mapping[str, str]:
@@ -59,11 +57,11 @@ def open_nodes(pool: WorkerPool, study: Study, found: Preflight, config: SearchC
     Raises:
         InputError: what the nodes lack.
     """
-    reference, compiled = study.reference, found.lowerings.get(_COMPILED)
+    reference = study.reference
     here = NodeFindings(
         machine_fingerprint(),
         found.task.fingerprint,
-        compiler=(compiled.reason if compiled else None) or "",
+        compiler=found.missing_compiler,
         libraries={**found.stage_libraries, "autocut": autocut.__version__},
     )
     needs = node_needs(found.task.data_hash, study.stages_root.resolve())

@@ -307,6 +307,7 @@ def _open_pipeline(
     from autocut.pipeline.pipeline import Pipeline
     from autocut.pipeline.stage_cache import StageCache
     from autocut.pipeline.stage_runner import StageContext
+    from autocut.stages.train import Device
     from autocut.task.loading import load_task
 
     torch.set_num_threads(1)  # as everywhere a task is loaded: the last bits of what it computes may depend on it
@@ -334,6 +335,7 @@ def _open_pipeline(
         untouched_epochs=job.untouched_epochs,
         scoring=job.scoring,
         max_drop=job.max_drop,
+        device=Device(setting.train_on),
     )
     return Pipeline(context, on_event)
 

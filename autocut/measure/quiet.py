@@ -7,6 +7,7 @@ workers cannot starve it.
     turnstile.lock ... held for a moment by each worker; while waiting and timing by the process that wants to be alone
     quiet.lock ....... held shared by workers, exclusively by the process that is alone
     urgent.lock ...... held shared by processes whose work is urgent: no other one asks to be alone meanwhile
+    gpu-NAME.lock .... held by the process that computes on this GPU; it still works beside those that use the CPU
 
 A process that is forked while a lock is held shares the lock: if the holder is killed, the lock lasts until the fork ends too.
 """
@@ -99,6 +100,19 @@ class QuietLock:
                 yield
             finally:
                 self._is_urgent = False
+
+    @contextlib.contextmanager
+    def gpu(self, name: str, *, stop: Callable[[], bool] | None = None) -> Iterator[None]:
+        """Have the GPU `name` alone. Who holds a side must not ask: who has the GPU may wait for a side meanwhile.
+
+        Raises:
+            DeadlineError: `stop()` turned true while it waited.
+            RuntimeError: this thread holds a side.
+        """
+        if self._mode is not None:
+            raise RuntimeError("a thread that holds a side cannot wait for a GPU: who has the GPU may wait for that side")
+        with self._locked(f"gpu-{name}.lock", fcntl.LOCK_EX, _WaitLimit("for the GPU", stop, None)):
+            yield
 
     @property
     def _mode(self) -> str | None:

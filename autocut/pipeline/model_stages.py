@@ -52,7 +52,7 @@ def untouched_key(runner: StageRunner, epochs: int) -> str:
     """Return the key of the untouched model, which is trained for `epochs` where the task brings no weights."""
     if runner.context.task.is_pretrained:
         return runner.key("", "baseline", {}, method=0)
-    return runner.key("", "baseline", {"train.epochs": epochs}, method=TRAINER_VERSION)
+    return runner.key("", "baseline", {"train.epochs": epochs}, method=TRAINER_VERSION, **runner.trained_on)
 
 
 def untrained_stage(runner: StageRunner) -> Stage[None]:
@@ -106,7 +106,8 @@ def train_stage(runner: StageRunner, teacher: TeacherStages, parent: Prefix, rec
     schedule = curricula.method(str(recipe["curriculum.schedule"]))
     loss = distillations.method(str(recipe["distill.loss"]))
     versions = [TRAINER_VERSION, schedule.version, order_of(recipe).version, loss.version]
-    key = runner.key(parent.key, "train", settings, method=versions, teacher=teacher.own_teacher_of(recipe))
+    own_teacher = teacher.own_teacher_of(recipe)
+    key = runner.key(parent.key, "train", settings, method=versions, teacher=own_teacher, **runner.trained_on)
 
     def make(folder: Path, outputs: TeacherOutputs) -> Facts:
         return _train(runner, key, parent.model, parent.masks, settings, outputs, folder)
@@ -132,17 +133,21 @@ def _train(
     outputs: TeacherOutputs, folder: Path,
 ) -> Facts:  # fmt: skip
     context = runner.context
-    speed = Speed(Loan(context.quiet.folder), lambda seconds_left: runner.report(TrainingPaced(seconds_left)))
-    trained = train_model(
-        model, context.task, settings, masks=masks, teacher=outputs.teacher, difficulty=outputs.difficulty, seed=context.seed,
-        checkpoint=runner.cache.checkpoint(key), on_epoch=partial(_report_rung, runner), gate=runner.working, stop=context.stop,
-        speed=speed,
-    )  # fmt: skip
+    with runner.training() as device:
+        loan = Loan(context.quiet.folder) if device.is_cpu else None
+        speed = Speed(loan, lambda seconds_left: runner.report(TrainingPaced(seconds_left)))
+        trained = train_model(
+            model, context.task, settings, masks=masks, teacher=outputs.teacher, difficulty=outputs.difficulty, seed=context.seed,
+            checkpoint=runner.cache.checkpoint(key), on_epoch=partial(_report_rung, runner), gate=runner.working,
+            stop=context.stop, speed=speed, device=device,
+        )  # fmt: skip
     save_model(folder, trained.model, masks)
+    own_s = trained.cpu_seconds / context.threads if device.is_cpu else trained.seconds
     return {
+        **runner.trained_on,
         "samples_seen": trained.samples_seen,
         # Of the same kind as `charged_s`. A stage of an earlier autocut has wall seconds here.
-        "train_seconds": trained.cpu_seconds / context.threads + outputs.seconds,
+        "train_seconds": own_s + outputs.seconds,
         "cpu_seconds": trained.cpu_seconds,
         "wall_seconds": trained.seconds,
         "fresh_samples": trained.samples_seen - trained.resumed_samples,
@@ -152,8 +157,9 @@ def _train(
 
 
 def _report_rung(runner: StageRunner, epoch: Epoch) -> None:
-    task = runner.context.task
-    scores = score(runner, run_eagerly(epoch.model), task.validation_data)
+    """Score the model after an epoch where it trains. The scores that count are taken later, where models are served."""
+    task, device, predict = runner.context.task, runner.context.device, run_eagerly(epoch.model)
+    scores = score(runner, lambda inputs: predict(device.move_inputs(inputs)).cpu(), task.validation_data)
     runner.report(Rung(epoch.number, epoch.epochs, float(task.metric_kind.summarize(scores.scores, scores.targets))))
 
 

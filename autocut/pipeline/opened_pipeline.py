@@ -18,6 +18,7 @@ from autocut.pipeline.stage_runner import EventSink, StageContext
 from autocut.score import allowed_drop
 from autocut.search.jobs import ScoringPlan
 from autocut.stages.libraries import library_versions, mode_libraries
+from autocut.stages.train import CPU, Device
 from autocut.study import Study, TrialRecord
 from autocut.study.versions import check_libraries
 from autocut.task.data_identity import identify_as_begun
@@ -67,6 +68,7 @@ def open_pipeline(
         untouched_epochs=facts.get("untouched_epochs"),
         scoring=ScoringPlan(**facts["scoring"]) if "scoring" in facts else None,
         max_drop=_max_drop(facts),
+        device=Device(facts.get("train_on", CPU.kind)),
     )
     return Pipeline(context, report)
 

@@ -23,6 +23,7 @@ from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
 from autocut.search.jobs import ModelLoaded, ScoringPlan, StageBroke, StageRan, StageStarted, TrainingPaced, Waited
 from autocut.stages.cpu_time import cpu_seconds
 from autocut.stages.libraries import library_versions
+from autocut.stages.train import CPU, Device
 from autocut.task.task import Task
 
 PipelineEvent = StageStarted | StageRan | StageBroke | Waited | ModelLoaded | TrainingPaced | Rung
@@ -32,6 +33,8 @@ Facts = Mapping[str, Any]
 T = TypeVar("T")
 
 _CPU = "cpu_seconds"
+DEVICE = "device"
+"""The fact of a stage that a GPU has computed: the kind of device."""
 _TOLD_WAIT_S = 0.1
 """Shorter waits are told at the end of the job, all together: a message takes about as long."""
 
@@ -60,7 +63,7 @@ class StageContext:
     `seed` decides all training, `threads` is the number that models are timed with. When `stop()` turns true, work ends at the next
     batch boundary with `DeadlineError`. `untouched_epochs` are those of the untouched model; None: as many as the task says.
     `scoring` says how models are scored where that is slow; a model that is surely more than `max_drop` below the untouched one is
-    then not scored to the end.
+    then not scored to the end. `device` is where models are trained; all else is done on the CPU.
     """
 
     task: Task
@@ -72,6 +75,7 @@ class StageContext:
     untouched_epochs: int | None = None
     scoring: ScoringPlan | None = None
     max_drop: float | None = None
+    device: Device = CPU
 
     @cached_property
     def samples(self) -> Samples:
@@ -101,6 +105,35 @@ class StageRunner:
         """Return the key of the stage `name` after the stage `parent`, for this task and seed and these library versions."""
         task, seed = self.context.task.fingerprint, self.context.seed
         return stage_key(parent, name, settings, task=task, libraries=library_versions(), seed=seed, **versions)
+
+    @property
+    def trained_on(self) -> dict[str, str]:
+        """What keys of stages that train name beside all else: the kind of device, but for the CPU, which no key has ever named."""
+        device = self.context.device
+        return {} if device.is_cpu else {"device": device.kind}
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[Device]:
+        """Give the device that trains. A GPU is this process's alone meanwhile: two trainings might not fit in its memory.
+
+        Others work and time on the CPU. Who computes on the GPU still shares the machine with them, batch by batch: `working`.
+
+        Raises:
+            InputError: the GPU cannot be opened in this process.
+            DeadlineError: `stop()` turned true while this process waited for the GPU.
+        """
+        device, quiet = self.context.device, self.context.quiet
+        if device.is_cpu:
+            yield device
+            return
+        with self.working():
+            device.open()
+        with self._holding(quiet.gpu(device.identity, stop=self.context.stop)):
+            try:
+                with device.exact():
+                    yield device
+            finally:
+                device.release()
 
     def run(self, stage: Stage[T]) -> Entry:
         """Return the output of `stage`, made now if the cache does not have it. Errors of its `prepare` and `make` pass through."""
@@ -165,10 +198,10 @@ def charged_s(entry: Entry, threads: int) -> float:
     """Return the seconds that a model is charged for a stage of its training: what it takes one process with `threads` threads.
 
     They are its CPU seconds by thread, because its wall seconds depend on what other workers did meanwhile. A stage of an earlier
-    autocut has wall seconds alone.
+    autocut has wall seconds alone. What a GPU has computed for one process alone is charged by its wall seconds too.
     """
     cpu: float | None = entry.facts.get(_CPU)
-    return entry.seconds if cpu is None else cpu / threads
+    return entry.seconds if cpu is None or DEVICE in entry.facts else cpu / threads
 
 
 def _make_charged(stage: Stage[T], prepared: T, folder: Path) -> Facts:

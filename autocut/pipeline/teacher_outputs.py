@@ -6,6 +6,7 @@ the examples by its loss.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autocut.pipeline.stage_cache import Entry
-from autocut.pipeline.stage_runner import Stage, StageRunner, charged_s
+from autocut.pipeline.stage_runner import Facts, Stage, StageRunner, charged_s
 from autocut.recipe import Recipe
 from autocut.registry import Method
 from autocut.stages.model_files import Prefix
-from autocut.stages.train import Teacher, check_distillation, orders, sample_answers, score_difficulty, teacher_logits
+from autocut.stages.train import CPU, Teacher, check_distillation, orders, sample_answers, score_difficulty, teacher_logits
 from autocut.stages.train.plan import DEFAULTS
 from autocut.stages.train.registries import Order, OrderOptions
 from autocut.task.task import seeded
@@ -76,26 +77,34 @@ class TeacherStages:
     def logits(self) -> Entry:
         """Output of the stage that runs the teacher."""
         context = self._runner.context
-        key = self._runner.key(self._untouched().key, "teacher", {"own": self._own_teacher})
+        key = self._key("teacher")
 
-        def make(folder: Path, _: None) -> None:
-            with seeded(context.seed):
-                logits = teacher_logits(self._model, context.task, gate=self._runner.working, stop=context.stop)
+        def make(folder: Path, _: None) -> Facts:
+            with self._runner.training() as device, seeded(context.seed):
+                logits = teacher_logits(self._model, context.task, gate=self._runner.working, stop=context.stop, device=device)
             if logits is not None:
                 torch.save(logits, folder / _LOGITS)
+            return self._runner.trained_on
 
         return self._runner.run(Stage("teacher", "logits", "training", key, lambda: None, make))
 
     @cached_property
     def _ranking(self) -> Entry:
         context = self._runner.context
-        key = self._runner.key(self._untouched().key, "difficulty", {"own": self._own_teacher})
+        key = self._key("difficulty")
 
-        def make(folder: Path, teacher: Teacher) -> None:
-            with self._runner.working(), seeded(context.seed):
-                np.save(folder / _DIFFICULTY, score_difficulty(teacher, context.task))
+        def make(folder: Path, teacher: Teacher) -> Facts:
+            runs_model = teacher.logits is None
+            place = self._runner.training() if runs_model else contextlib.nullcontext(CPU)
+            with place as device, self._runner.working(), seeded(context.seed):
+                np.save(folder / _DIFFICULTY, score_difficulty(teacher.placed_on(device), context.task))
+            return self._runner.trained_on if runs_model else {}
 
         return self._runner.run(Stage("difficulty", "teacher loss", "training", key, lambda: self._teacher, make))
+
+    def _key(self, name: str) -> str:
+        runner = self._runner
+        return runner.key(self._untouched().key, name, {"own": self._own_teacher}, **runner.trained_on)
 
     @cached_property
     def _own_teacher(self) -> str | None:

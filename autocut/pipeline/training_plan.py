@@ -46,7 +46,9 @@ def plan_untouched(runner: StageRunner, left_s: float) -> TrainingPlan | None:
         return None
     with runner.working():
         model, samples = task.build_model(), length(task.train_data)
-    pace = sample_seconds(model, task, loan=Loan(context.quiet.folder), gate=runner.working, stop=context.stop)
+    with runner.training() as device:
+        loan = Loan(context.quiet.folder) if device.is_cpu else None
+        pace = sample_seconds(model, task, loan=loan, gate=runner.working, stop=context.stop, device=device)
 
     def seconds(epochs: int) -> float:
         key = untouched_key(runner, epochs)

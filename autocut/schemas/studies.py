@@ -61,7 +61,8 @@ class FrontDocument(Document):
     `objectives` gives the direction of each objective. `baseline` is the untouched model, even if it is beaten; null before it is
     measured. `price_note` says why the prices may not be those of this machine; null where they are. `picks` are three choices with
     names. `untested` are trials whose ties go by intervals, because their scores are not stored any more.
-    `looks` counts how often a model was scored on the locked test split.
+    `looks` counts how often a model was scored on the locked test split. `trained_on` is the kind of device that trains the models,
+    cpu or cuda; the CPU measures them in any case.
     """
 
     study: str
@@ -72,6 +73,7 @@ class FrontDocument(Document):
     picks: tuple[NamedPickPart, ...] = ()
     untested: tuple[int, ...] = ()
     looks: int = 0
+    trained_on: str = "cpu"
 
 
 class SearchDocument(FrontDocument):

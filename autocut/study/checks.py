@@ -26,6 +26,7 @@ class _Facts(BaseModel):
     task_path: str | None = None
     stages_root: str | None = None
     threads: _Count | None = None
+    train_on: Literal["cpu", "cuda"] = "cpu"
     seed: int | None = None
     limits: list[str] = []
     price: Price | None = None

@@ -185,6 +185,17 @@ def test_slow_scores_of_the_search_are_found_again(study):
     assert (context.scoring.examples, context.untouched_epochs, context.threads) == (100, 4, 1)
 
 
+def test_a_study_is_opened_with_the_device_that_trained_it(study):
+    """Its keys find the stages; a machine without a GPU reads them all the same."""
+    opened = open_study(study)
+    earlier = open_pipeline(opened, []).runner.context.device
+    opened.describe({"train_on": "cuda"})
+    context = open_pipeline(opened, []).runner.context
+    opened.close()
+
+    assert (earlier.kind, context.device.kind) == ("cpu", "cuda")
+
+
 def test_a_failed_trial_of_the_search_is_a_reason(study):
     """It failed once for what it is."""
     opened = open_study(study)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from autocut.deploy.bundle import load
-from autocut.deploy.manifest import BundleFile, check_files, read_manifest, render
+from autocut.deploy.manifest import MANIFEST, BundleFile, check_files, read_manifest, render
+from autocut.deploy.readme import readme
 from autocut.errors import AutocutError, BundleError, VerificationError
 
 
@@ -32,6 +33,16 @@ def test_a_flipped_byte_in_any_file_is_refused(bundle):
             assert caught.value.hint
             flip(path, position)
     load(bundle)
+
+
+def test_the_device_that_trained_a_model_is_told_where_it_was_not_the_cpu(bundle):
+    """So that older versions read all other bundles."""
+    assert "trained_on" not in read_manifest(bundle).content
+    manifest = read_manifest(bundle).model_copy(update={"trained_on": "cuda"})
+
+    (bundle / MANIFEST).write_text(render(manifest), encoding="utf-8")
+    assert read_manifest(bundle).trained_on == "cuda"
+    assert "Trained on cuda. Latencies are those of one process with 1 thread on" in readme(bundle / "model", manifest)
 
 
 @given(data=st.data())

@@ -32,6 +32,7 @@ _MEANINGS: Mapping[str, str] = {
 _FACTS: Mapping[str, str] = {
     "seed": "seed",
     "threads": "threads of a model",
+    "train_on": "device that trained the models",
     "limits": "limits",
     "max_accuracy_drop": "largest accuracy drop of the search",
     "space": "space",

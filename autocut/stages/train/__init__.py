@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from autocut.registry import import_all
+from autocut.stages.train.device import CPU, Device
 from autocut.stages.train.distillation import check_distillation, kind_as_used, sample_answers
 from autocut.stages.train.ordering import score_difficulty
 from autocut.stages.train.plan import planned_sizes
@@ -18,6 +19,8 @@ from autocut.stages.train.teacher import Teacher, teacher_logits
 from autocut.stages.train.trainer import Epoch, EpochRecord, Trained, epochs_in, sample_seconds, train_model
 
 __all__ = [
+    "CPU",
+    "Device",
     "Epoch",
     "EpochRecord",
     "Speed",

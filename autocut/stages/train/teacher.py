@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from autocut.errors import DeadlineError
+from autocut.stages.train.device import CPU, Device
 from autocut.task.batches import Inputs, call, move, tensors
 from autocut.task.splits import length, spread
 from autocut.task.task import Task, evaluation_mode, seeded
@@ -39,6 +40,10 @@ class Teacher:
             return self.logits[indices]
         return run_teacher(self.model, inputs)
 
+    def placed_on(self, device: Device) -> Teacher:
+        """Return this teacher with its model on `device`, if the model is run at all. Stored logits stay where they are."""
+        return self if self.logits is not None else replace(self, model=device.placed_copy(self.model))
+
 
 @torch.no_grad()
 def run_teacher(model: nn.Module, inputs: Inputs) -> Tensor:
@@ -49,9 +54,16 @@ def run_teacher(model: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def teacher_logits(
-    model: nn.Module, task: Task, *, gate: Gate = contextlib.nullcontext, stop: Callable[[], bool] = lambda: False
+    model: nn.Module,
+    task: Task,
+    *,
+    gate: Gate = contextlib.nullcontext,
+    stop: Callable[[], bool] = lambda: False,
+    device: Device = CPU,
 ) -> Tensor | None:
-    """Return the logits of `model` for the whole training set, on the CPU, or None where they cannot be stored.
+    """Return the logits of `model`, run on `device`, for the whole training set, or None where they cannot be stored.
+
+    They are on the CPU.
 
     They cannot be stored if the data set augments at random (a few examples read twice differ), or if the table would be larger
     than 1 GiB (a language model's vocabulary). Then each batch has to be run.
@@ -61,6 +73,7 @@ def teacher_logits(
     """
     if not is_deterministic(task):
         return None
+    model = device.placed_copy(model)
     table: Tensor | None = None
     position, total = 0, length(task.train_data)
     loader = iter(task.loader(task.train_data, task.batch_size))
@@ -69,7 +82,7 @@ def teacher_logits(
             raise DeadlineError("the time granted to the trial is up while the teacher runs")
         with gate():
             inputs, _ = next(loader)
-            logits = run_teacher(model, inputs).cpu()
+            logits = run_teacher(model, device.move_inputs(inputs)).cpu()
             if table is None:
                 if task.dynamic is not None and logits.dim() > 2:
                     return None  # sequences: shuffled batches have other lengths than these

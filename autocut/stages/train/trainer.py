@@ -13,7 +13,7 @@ import os
 import pickle
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autocut.errors import DeadlineError, DivergedError, OutOfMemoryError, StudyError
+from autocut.errors import DeadlineError, DivergedError, StudyError
 from autocut.recipe import Value
 from autocut.stages.cpu_time import cpu_seconds
+from autocut.stages.train.device import CPU, Device, on_cpu
 from autocut.stages.train.distillation import check_distillation, sample_answers
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import distillations, orders
 from autocut.stages.train.speed import LONG_S, CoreLoan, Speed
 from autocut.stages.train.teacher import Gate, Teacher
-from autocut.task.batches import Batch, call, move
+from autocut.task.batches import Batch, call
 from autocut.task.kinds import Kind
 from autocut.task.splits import length
 from autocut.task.task import Task, seeded
@@ -58,14 +59,17 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Epoch(EpochRecord):
-    """What `on_epoch` gets: the record, and the model in eval mode. The model trains on afterwards: copy what you want to keep."""
+    """What `on_epoch` gets: the record, and the model in eval mode, where it trains.
+
+    The model trains on afterwards: copy what you want to keep.
+    """
 
     model: nn.Module = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained copy in eval mode, and its cost. An earlier process saw `resumed_samples` of the samples.
+    """A trained copy in eval mode on the CPU, and its cost. An earlier process saw `resumed_samples` of the samples.
 
     `borrowed_s` are the seconds that borrowed cores worked for this process, added up over the cores. `saved_s` is by how much they
     shortened the training.
@@ -95,6 +99,7 @@ def train_model(
     gate: Gate = contextlib.nullcontext,
     stop: Callable[[], bool] = lambda: False,
     speed: Speed | None = None,
+    device: Device = CPU,
 ) -> Trained:
     """Train a copy of `model` on the task's training split.
 
@@ -114,33 +119,32 @@ def train_model(
         gate: Makes a context that is entered around every batch. Waiting for it is not counted as training.
         stop: Called before every batch.
         speed: Watches the batches, and lends cores to a long training. Default: one that lends none.
+        device: Where the training computes; all else is given and returned on the CPU.
 
     Returns:
         The trained copy; `samples_seen` counts each example each time, over resumes too.
 
     Raises:
-        InfeasibleRecipeError: The distillation loss does not fit the task's kind or the model's outputs.
+        InfeasibleRecipeError: The distillation loss does not fit the task, or the task leaves tensors on the CPU.
         DivergedError: A loss is not finite.
         DeadlineError: `stop()` was true; the checkpoint of the last whole epoch stays.
         OutOfMemoryError: Memory ran out.
         StudyError: The checkpoint was written for other settings.
     """
     merged = {**DEFAULTS, **settings}
-    if is_changed(merged, "distill.loss"):
-        _check_distillation(str(merged["distill.loss"]), model, task, teacher, gate)
+    _check_distillation(merged, model, task, teacher, gate)
     sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
     order = _order(merged, length(task.train_data), difficulty, seed)
-    run = _Run(copy.deepcopy(model), task, merged, dict(masks or {}), teacher, seed, sizes, speed or Speed())
+    run = _Run(_placed(model, masks or {}, teacher, device), task, merged, seed, sizes, speed or Speed())
     if checkpoint is not None and run.restore(checkpoint):
         on_epoch(run.epoch_for_callback())
-    resumed = run.samples_seen
-    with run.speed.watching(sum(sizes) - resumed):
+    with run.speed.watching(sum(sizes) - run.resumed_samples):
         for number in range(len(run.history) + 1, len(sizes) + 1):
-            with _memory_errors_translated(), seeded(_epoch_seed(seed, number)):
+            with device.errors_translated(), seeded(_epoch_seed(seed, number)):
                 run.train_epoch(number, order, gate, stop)
             run.save(checkpoint)
             on_epoch(run.epoch_for_callback())
-    return run.trained(resumed)
+    return run.trained()
 
 
 def sample_seconds(
@@ -150,10 +154,12 @@ def sample_seconds(
     loan: CoreLoan | None = None,
     gate: Gate = contextlib.nullcontext,
     stop: Callable[[], bool] = lambda: False,
+    device: Device = CPU,
 ) -> float:
     """Predict the seconds that one sample of the training of `model` takes: a few batches train a copy that is thrown away.
 
-    Where a training of `task.epochs` would be long, the free cores of `loan` are used, as the training itself will use them.
+    They compute on `device`, as the training will. Where a training of `task.epochs` would be long, the free cores of `loan` are
+    used, as the training itself will use them.
 
     Raises:
         DivergedError: A loss is not finite.
@@ -161,9 +167,9 @@ def sample_seconds(
         OutOfMemoryError: Memory ran out.
     """
     sizes = planned_sizes({"train.epochs": task.epochs}, length(task.train_data), task.batch_size)
-    run = _Run(copy.deepcopy(model), task, {**DEFAULTS, "train.epochs": task.epochs}, {}, None, 0, sizes, Speed())
     order = np.random.default_rng(0).permutation(length(task.train_data))[: sizes[0]]  # long examples may stand together
-    with _memory_errors_translated(), seeded(_epoch_seed(0, 1)):
+    run = _Run(_placed(model, {}, None, device), task, {**DEFAULTS, "train.epochs": task.epochs}, 0, sizes, Speed())
+    with device.errors_translated(), seeded(_epoch_seed(0, 1)):
         seconds = run.time_batches(order, gate, stop)
         if loan is not None and seconds * sum(sizes) > LONG_S:
             with contextlib.closing(loan):
@@ -180,33 +186,42 @@ def epochs_in(checkpoint: Path) -> int:
         return 0
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """What a training computes with, all of it on `device`: a copy of the model, and the masks of its parameters."""
+
+    model: nn.Module
+    masked: list[tuple[nn.Parameter, Tensor]]
+    teacher: Teacher | None
+    device: Device
+
+
+def _placed(model: nn.Module, masks: Mapping[str, Tensor], teacher: Teacher | None, device: Device) -> _Placed:
+    with device.errors_translated():
+        copied = device.place(copy.deepcopy(model))
+        masked = [(copied.get_parameter(name), device.move(mask)) for name, mask in masks.items()]
+        return _Placed(copied, masked, teacher and teacher.placed_on(device), device)
+
+
 class _Run:
     """The state of one training, which a checkpoint holds."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        task: Task,
-        settings: Mapping[str, Value],
-        masks: dict[str, Tensor],
-        teacher: Teacher | None,
-        seed: int,
-        sizes: tuple[int, ...],
-        speed: Speed,
+        self, placed: _Placed, task: Task, settings: Mapping[str, Value], seed: int, sizes: tuple[int, ...], speed: Speed
     ) -> None:
-        self.model = model
+        self.model = model = placed.model
+        self.masked = placed.masked
+        self.teacher = placed.teacher
+        self.device = placed.device
         self.task = task
         self.settings = settings
-        self.teacher = teacher
         self.seed = seed
         self.sizes = sizes
-        self.device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        self.masked = [(model.get_parameter(name), mask.to(self.device)) for name, mask in masks.items()]
         self.optimizer = task.build_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
         self.base_rates = [float(group["lr"]) * float(settings["train.lr_scale"]) for group in self.optimizer.param_groups]
         self.distill = distillations[str(settings["distill.loss"])] if is_changed(settings, "distill.loss") else None
         self.history: list[EpochRecord] = []
-        self.samples_seen = 0
+        self.samples_seen = self.resumed_samples = 0
         self.seconds = self.cpu_seconds = 0.0
         self.speed = speed
 
@@ -234,6 +249,7 @@ class _Run:
                 self.seconds += seconds
                 self.cpu_seconds += cpu_seconds() - cpu_started
             self.speed.after_batch(count, seconds)
+        self._wait()
         self.history.append(EpochRecord(number, len(self.sizes), summed / done, self.samples_seen, self.seconds, self.cpu_seconds))
 
     def time_batches(self, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> float:
@@ -250,6 +266,7 @@ class _Run:
                 started = time.perf_counter()
                 batch = next(batches)
                 self._step(batch, torch.from_numpy(order[: len(batch[1])]))
+                self.device.wait()
                 seen.append((time.perf_counter() - started) / len(batch[1]))
             is_short = statistics.median(seen) * samples < LONG_S / 2
             if len(seen) >= _TIMED_BATCHES and (is_short or time.perf_counter() - began > _TIMED_S):
@@ -266,8 +283,8 @@ class _Run:
             return
         state = {
             "identity": self._identity(),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": on_cpu(self.model.state_dict()),
+            "optimizer": on_cpu(self.optimizer.state_dict()),
             "history": [asdict(record) for record in self.history],
         }
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -286,7 +303,7 @@ class _Run:
         if not path.exists():
             return False
         try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             identity = state["identity"]
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise StudyError(f"the checkpoint {path.name} cannot be read: {error}", f"delete {path}") from error
@@ -297,15 +314,23 @@ class _Run:
         # A checkpoint of an earlier autocut has no CPU seconds.
         self.history = [EpochRecord(**{"cpu_seconds": record["seconds"], **record}) for record in state["history"]]
         last = self.history[-1]
-        self.samples_seen, self.seconds, self.cpu_seconds = last.samples_seen, last.seconds, last.cpu_seconds
+        self.samples_seen = self.resumed_samples = last.samples_seen
+        self.seconds, self.cpu_seconds = last.seconds, last.cpu_seconds
         return True
 
-    def trained(self, resumed: int) -> Trained:
-        """Return what has been trained; an earlier process saw `resumed` of the samples."""
+    def trained(self) -> Trained:
+        """Return what has been trained."""
         history, speed = tuple(self.history), self.speed
+        model = CPU.place(self.model.eval())
         return Trained(
-            self.model.eval(), self.samples_seen, self.seconds, self.cpu_seconds, history, resumed, speed.borrowed_s, speed.saved_s
+            model, self.samples_seen, self.seconds, self.cpu_seconds, history, self.resumed_samples, speed.borrowed_s, speed.saved_s
         )
+
+    def _wait(self) -> None:
+        """Wait for the last step of an epoch: a GPU may still compute it."""
+        started = time.perf_counter()
+        self.device.wait()
+        self.seconds += time.perf_counter() - started
 
     def _identity(self) -> str:
         masked = sum(int(mask.numel() - mask.sum()) for _, mask in self.masked)
@@ -314,7 +339,7 @@ class _Run:
         )
 
     def _step(self, batch: Batch, indices: Tensor) -> float:
-        inputs, targets = move(batch[0], self.device), batch[1].to(self.device)
+        inputs, targets = self.device.move_inputs(batch[0]), self.device.move(batch[1])
         factor = learning_rate_factor(self.samples_seen + len(targets) // 2, sum(self.sizes))
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
@@ -322,7 +347,7 @@ class _Run:
         loss = self.task.metric_kind.loss(outputs, targets)
         if self.distill is not None and self.teacher is not None:
             alpha, temperature = float(self.settings["distill.alpha"]), float(self.settings["distill.temperature"])
-            logits = self.teacher.logits_for(inputs, indices).to(self.device)
+            logits = self.device.move(self.teacher.logits_for(inputs, indices))
             loss = (1 - alpha) * loss + alpha * self.distill(
                 *_counted(outputs, logits, targets, self.task.metric_kind), temperature
             )
@@ -347,8 +372,11 @@ def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: Kind) -> t
     return student[counted], teacher[counted]
 
 
-def _check_distillation(loss: str, model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
+def _check_distillation(settings: Mapping[str, Value], model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
     """Look at a few outputs of the student before training costs anything."""
+    if not is_changed(settings, "distill.loss"):
+        return
+    loss = str(settings["distill.loss"])
     if teacher is None:
         raise ValueError(f"distill.loss {loss!r} needs a teacher")
     with gate():
@@ -368,16 +396,3 @@ def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.
 
 def _epoch_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-
-
-@contextlib.contextmanager
-def _memory_errors_translated() -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError(f"training needs more memory than there is: {str(error).partition(chr(10))[0]}") from error
-    except RuntimeError as error:
-        # torch 2.13 has no error class for this on a CPU.
-        if "can't allocate memory" not in str(error):
-            raise
-        raise OutOfMemoryError(f"training needs more memory than there is: {str(error).partition(chr(10))[0]}") from error

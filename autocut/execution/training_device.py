@@ -1,0 +1,106 @@
+"""Where a search trains: what `--train-on` asks for, compared with what this machine has, before anything starts.
+
+The driver imports no torch. That torch is a CPU build is read from its installed files; whether a GPU can be used is asked of a
+process of its own, because a process that has opened a GPU must not be forked:
+
+    python -m autocut.execution.training_device
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import runpy
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autocut.config import SearchConfig
+from autocut.errors import InputError
+from autocut.measure.quiet import QuietLock
+
+CHOICES = ("cpu", "cuda", "auto")
+_ANSWER_S = 120.0
+_HINT = "--train-on cpu, or auto, which trains on a GPU where there is one"
+
+
+@dataclass(frozen=True)
+class FoundGpu:
+    """What torch finds: the `name` of the first visible GPU, or the `reason` why none can be used."""
+
+    name: str | None = None
+    reason: str | None = None
+
+
+def placed(config: SearchConfig) -> tuple[SearchConfig, list[str]]:
+    """Return `config` with `train_on` cpu or cuda, and what the user should know about it.
+
+    Raises:
+        InputError: cuda is asked for and cannot be had, or a cluster is to train on anything but its processors.
+    """
+    if config.train_on == "cpu":
+        return config, []
+    if config.ray_address is not None:
+        raise InputError(
+            f"--train-on must be cpu with --ray-address, got {config.train_on}: nobody looks which nodes of a cluster have a GPU",
+            "--train-on cpu, or search without --ray-address on the machine that has the GPU",
+        )
+    found = find_gpu()
+    if found.name is not None:
+        line = f"training: on {found.name} (cuda), one model at a time; the CPU, which serves them, scores and times them"
+        return replace(config, train_on="cuda"), [line]
+    if config.train_on == "cuda":
+        raise InputError(f"--train-on cuda must find a GPU that torch can use, got none: {found.reason}", _HINT)
+    return replace(config, train_on="cpu"), [f"training: on the CPU: --train-on auto found no GPU: {found.reason}"]
+
+
+def find_gpu() -> FoundGpu:
+    """Look for a GPU: at once where torch is built without, else within seconds."""
+    reason = _reason_of_build()
+    if reason is not None:
+        return FoundGpu(reason=reason)
+    with QuietLock().shared():  # importing torch would disturb a search that times
+        try:
+            asked = subprocess.run(
+                [sys.executable, "-P", "-m", __name__], capture_output=True, text=True, timeout=_ANSWER_S, check=False,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return FoundGpu(reason=f"it did not open within {_ANSWER_S:g} s")
+    try:
+        return FoundGpu(**json.loads(asked.stdout))
+    except (ValueError, TypeError):
+        said = asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"]
+        return FoundGpu(reason=f"the process that opens it failed: {said[-1]}")
+
+
+def _reason_of_build() -> str | None:
+    """Say that the installed torch is a CPU build; None where it is built for GPUs, or does not tell."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "torch is not installed"
+    told = Path(spec.origin).with_name("version.py")
+    if not told.is_file():
+        return None
+    build = runpy.run_path(str(told))  # assignments alone
+    if build.get("cuda") or build.get("hip") or "cuda" not in build:
+        return None
+    return f"torch {build.get('__version__')} is a CPU build (install one for CUDA)"
+
+
+def _look() -> FoundGpu:
+    """Open the first visible GPU in this process."""
+    import torch
+
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        return FoundGpu(name=torch.cuda.get_device_name(0))
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
+        return FoundGpu(reason=str(error).strip().partition("\n")[0] or type(error).__name__)
+
+
+if __name__ == "__main__":
+    found = _look()
+    sys.stdout.write(json.dumps({"name": found.name, "reason": found.reason}))

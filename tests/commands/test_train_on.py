@@ -1,0 +1,53 @@
+"""`autocut search --train-on`, and what the front says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from autocut import cli
+from autocut.execution.preflight import Preflight, TaskFacts
+from autocut.execution.training_device import FoundGpu
+from tests.fakes import KNOWN, FakeStudy
+
+
+def test_a_gpu_that_is_not_there_is_told_before_anything_starts(searches, room, monkeypatch, capsys):
+    """In a dry run too."""
+    monkeypatch.setattr("autocut.execution.training_device.find_gpu", lambda: FoundGpu(reason="no driver"))
+    room("autocut.execution.worker_pool", WorkerPool=lambda *_, **__: pytest.fail("something was started"))
+    assert cli.main(["search", "--budget", "8h", "--train-on", "cuda"]) == 2
+    assert "--train-on cuda must find a GPU that torch can use, got none: no driver" in capsys.readouterr().err
+    assert cli.main(["search", "--budget", "8h", "--train-on", "cuda", "--dry-run"]) == 2
+    assert "got none: no driver" in capsys.readouterr().err
+
+
+def test_the_device_that_trains_comes_from_flag_or_file(searches, monkeypatch, capsys):
+    """The search gets what was found, and the user reads it first."""
+    monkeypatch.setattr("autocut.execution.training_device.find_gpu", lambda: FoundGpu(name="NVIDIA L4"))
+    Path("autocut.toml").write_text('[search]\nbudget = "1m"\ntrain-on = "auto"\n')
+    assert cli.main(["search"]) == 0
+    assert searches[0][0].train_on == "cuda"
+    assert "training: on NVIDIA L4 (cuda)" in capsys.readouterr().err
+    assert cli.main(["search", "--train-on", "cpu"]) == 0
+    assert searches[1][0].train_on == "cpu"
+
+
+def test_a_gpu_without_anything_to_train_is_refused(searches, monkeypatch, capsys):
+    """The knob would change nothing."""
+    monkeypatch.setattr("autocut.execution.training_device.find_gpu", lambda: FoundGpu(name="NVIDIA L4"))
+    weights = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=True)
+    monkeypatch.setattr("autocut.execution.preflight.preflight", lambda *_, **__: Preflight(KNOWN, {}, weights))
+    assert cli.main(["search", "--budget", "1m", "--space", "deploy-only", "--train-on", "cuda"]) == 2
+    assert "--train-on cuda must have a model to train, got none" in capsys.readouterr().err
+    assert cli.main(["search", "--budget", "1m", "--space", "deploy-only", "--train-on", "auto"]) == 0
+
+
+def test_front_says_what_trained_its_models(searches, monkeypatch, capsys):
+    """A study of an earlier autocut had no choice."""
+    assert cli.main(["front", "studies/digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trained_on"] == "cpu"
+    monkeypatch.setattr(FakeStudy, "facts", {**FakeStudy.facts, "train_on": "cuda"})
+    assert cli.main(["front", "studies/digits"]) == 0
+    assert "models were trained on cuda; the CPU scored and timed them" in capsys.readouterr().err
