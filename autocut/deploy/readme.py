@@ -101,8 +101,8 @@ def _numbers(manifest: Manifest) -> str:
     return (
         "## Its numbers\n\n| what | value | 95% interval |\n|---|---|---|\n"
         + "\n".join(rows)
-        + f"\n\n{trained}Latencies are those of one process with {_counted(measurement.cost.threads)} on `{manifest.environment.machine}`, "
-        f"seed {manifest.seed}. "
+        + f"\n\n{trained}Latencies are those of one process with {_counted(measurement.cost.threads)} "
+        f"on `{manifest.environment.machine}`, seed {manifest.seed}. "
         "Another machine gives other latencies: `autocut remeasure .` measures them there."
         + "".join(f"\n\n**Note:** {caveat}" for caveat in measurement.caveats)
     )
