@@ -5,7 +5,7 @@ Units stand in the names. Intervals are 95% intervals unless a field says otherw
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -162,8 +162,8 @@ def fills(copies: int, threads: int, processors: int) -> bool:
 class Capacity:
     """What the whole machine serves at `batch_size`: this model in `layouts`, and the `untouched` model in its own.
 
-    Both are corrected to the time at which the untouched model was measured. The untouched model's own capacity has the same
-    layouts twice. `left_out` are layouts that were not measured, a reason each.
+    All numbers are as measured, so a bundle can be held to them; `pace` says whether the machine was as fast for both. The
+    untouched model's own capacity has the same layouts twice. `left_out` are layouts that were not measured, a reason each.
     """
 
     batch_size: int
@@ -187,18 +187,13 @@ class Capacity:
 
     @property
     def best(self) -> Layout:
-        """The layout to serve this model in, its numbers corrected."""
-        return self.corrected(self.best_as_measured)
-
-    @property
-    def best_as_measured(self) -> Layout:
-        """The same layout, with the numbers of when it was measured."""
+        """The layout to serve this model in."""
         return best_of(self.layouts)
 
     @property
     def best_untouched(self) -> Layout:
-        """The layout to serve the untouched model in, its numbers corrected."""
-        return self.corrected(best_of(self.untouched))
+        """The layout to serve the untouched model in."""
+        return best_of(self.untouched)
 
     @property
     def sentence(self) -> str:
@@ -206,19 +201,16 @@ class Capacity:
         own, untouched = (f"{per_second(layout.per_s.value)} as {layout}" for layout in (self.best, self.best_untouched))
         return f"the machine serves {own}, the untouched model {untouched}"
 
-    def corrected(self, layout: Layout) -> Layout:
-        """Return `layout` with the throughput that it would have had when the untouched model was measured.
+    @property
+    def pace(self) -> float:
+        """How many times as fast the machine was for this model's best layout as for the untouched model's; 1 where it is unknown.
 
-        Where that model was not measured in as many processes, nothing is known of that hour, and nothing is changed.
+        The reference workload tells, where it ran in as many processes beside a layout of either.
         """
-        is_full = fills(layout.copies, layout.threads, self.processors)
-        alike = [
-            known.yardstick_per_s for known in self.untouched if fills(known.copies, known.threads, self.processors) == is_full
-        ]
-        reference = sum(alike) / len(alike) if alike else layout.yardstick_per_s
-        factor = reference / layout.yardstick_per_s
-        per_s = Interval(layout.per_s.value * factor, layout.per_s.low * factor, layout.per_s.high * factor)
-        return replace(layout, per_s=per_s, yardstick_per_s=reference)
+        own = self.best
+        is_full = fills(own.copies, own.threads, self.processors)
+        alike = [one.yardstick_per_s for one in self.untouched if fills(one.copies, one.threads, self.processors) == is_full]
+        return own.yardstick_per_s * len(alike) / sum(alike) if alike else 1.0
 
     @property
     def load(self) -> float:
@@ -269,6 +261,11 @@ class Measurement:
             told.append(f"Other programs used {load:.1f} processors during the timing.")
         if self.capacity is not None and self.capacity.load > LOADED:
             told.append(f"Other programs used {self.capacity.load:.1f} processors while the whole machine was measured.")
+        if self.capacity is not None and not 1 / UNDISTURBED <= (pace := self.capacity.pace) <= UNDISTURBED:
+            told.append(
+                f"The whole machine was {pace:.1f} times as fast for this model as for the untouched one: "
+                "dollars of the whole machine compare the two no better than that."
+            )
         if (size := self.accuracy.batch_size) is not None:
             told.append(f"The answers depend on the batch: this is the accuracy at batch size {size}, the worst that is served.")
         return tuple(told)

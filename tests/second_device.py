@@ -12,7 +12,7 @@ import torch
 from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-KIND = "second"
+KIND = "madeup"
 _aten = torch.ops.aten
 _MAY_MIX = (_aten.copy_.default, _aten._to_copy.default, _aten.index.Tensor)
 """Operators that take tensors of both devices, on a GPU too."""

@@ -152,14 +152,24 @@ def test_fewer_copies_win_a_tie():
     assert str(capacity.best) == "1 copy x 4 threads"
 
 
-def test_a_layout_of_a_slow_hour_is_corrected_by_the_yardstick():
-    """The reference workload was half as fast as beside the untouched model, in as many processes: so was this model."""
+def test_a_slow_hour_is_told_and_changes_no_number():
+    """The reference workload was half as fast as beside the untouched model. A bundle is held to its claim."""
     capacity = Capacity(32, 2, (serves(2, 1, 100, 2, yardstick=50),), (serves(1, 1, 40, 1, 70), serves(2, 1, 60, 1, 100)))
+    measurement = Measurement(Accuracy("test", 10, ONE), Cost((CALM,), 1, 1, 1, 1.0, "here"), capacity=capacity)
 
-    assert capacity.best.per_s == Interval(200, 196, 204)
-    assert capacity.best_untouched.per_s.value == 60
-    assert capacity.best_as_measured == capacity.layouts[0]
-    assert capacity.sentence == "the machine serves 200/s as 2 copies x 1 thread, the untouched model 60/s as 2 copies x 1 thread"
+    assert capacity.best is capacity.layouts[0]
+    assert capacity.pace == 0.5
+    assert capacity.sentence == "the machine serves 100/s as 2 copies x 1 thread, the untouched model 60/s as 2 copies x 1 thread"
+    assert [caveat for caveat in measurement.caveats if "0.5 times as fast" in caveat]
+
+
+def test_the_untouched_model_gets_the_layout_that_serves_it_most():
+    """Its numbers are as measured too: a layout beside a busy neighbour is no better for having a slow yardstick."""
+    untouched = (serves(1, 1, 476, 5, yardstick=50), serves(2, 1, 536, 5, yardstick=100))
+    capacity = Capacity(32, 2, (serves(2, 1, 900, 5),), untouched)
+
+    assert str(capacity.best_untouched) == "2 copies x 1 thread"
+    assert capacity.best_untouched.per_s.value == max(layout.per_s.value for layout in untouched)
 
 
 def test_a_document_of_an_older_version_has_no_capacity():

@@ -122,5 +122,5 @@ def _claim(manifest: Manifest) -> ClaimPart:
         examples_accuracy=manifest.verification.accuracy,
         instance=None if economics is None else economics.instance,
         usd_per_million=None if economics is None else economics.usd_per_million,
-        served=None if capacity is None else capacity.best_as_measured,
+        served=None if capacity is None else capacity.best,
     )

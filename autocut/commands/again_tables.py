@@ -104,7 +104,7 @@ def _rows(one: Remeasured) -> list[Row]:
     rows.append(("cold start (here: no compiler cache)", _cold(cost.cold_start_ms), _cold(side.cold_start_ms if side else None)))
     capacity = manifest.measurement.capacity
     if capacity is not None:
-        rows.append(("whole machine", _served(capacity.best_as_measured), _served(one.served)))
+        rows.append(("whole machine", _served(capacity.best), _served(one.served)))
     return [*rows, *_usd_rows(one)]
 
 

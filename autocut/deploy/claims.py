@@ -195,7 +195,7 @@ def _capacity(manifest: Manifest, findings: Findings, tolerance: float) -> list[
     capacity, found = manifest.measurement.capacity, findings.capacity
     if capacity is None or found is None:
         return []
-    claim = capacity.best_as_measured
+    claim = capacity.best
     name, claimed = "whole machine", f"{per_second(claim.per_s.value)} as {claim}"
     if found.layout is None:
         return [Check(name, claimed, "not compared", True, f"{name}, claimed {claimed}, was not compared: {found.reason}")]

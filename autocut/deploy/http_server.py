@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,16 +169,22 @@ def serve_copies(make_service: Callable[[], Service], listener: socket.socket, c
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def stop(*_: object) -> None:
+        end()
+        os._exit(0)
+
     for _ in range(copies):
         if not (pid := os.fork()):
             _be_a_copy(make_service, listener, parent, tell)
         pids.append(pid)
     os.close(tell)
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, stop)
     try:
         if sum(len(os.read(loaded, 1)) for _ in range(copies)) == copies:
             ready()
             os.wait()  # fewer copies are not what was asked for: whoever runs this program starts it anew
+            raise SystemExit("a copy has ended, and the others with it")
+        raise SystemExit("the model could not be loaded")
     finally:
         end()
 
@@ -204,13 +211,20 @@ def main(make_service: Callable[[], Service], copies: int = 1) -> None:
     if asked.copies < 1 or (asked.copies > 1 and not hasattr(os, "fork")):
         parser.error(f"--copies must be at least 1, and 1 on a system that cannot fork, got {asked.copies}")
 
+    os.chdir(Path(__file__).resolve().parent)  # the model's files lie beside this one
+
     def announce(port: int) -> None:
         print(f"serving on port {port}", flush=True)  # noqa: T201 -- this is a program of its own in a bundle
 
-    if asked.copies == 1:
-        server = make_server(make_service(), asked.host, asked.port)
-        announce(server.server_address[1])
-        server.serve_forever()
-        return
-    with socket.create_server((asked.host, asked.port), backlog=128) as listener:
+    try:
+        listener = socket.create_server((asked.host, asked.port), backlog=128)
+    except OSError as error:
+        parser.error(f"--port must be free, got {asked.port}: {error.strerror}")
+    with listener:
+        if asked.copies == 1:
+            listener.close()  # only tried: the server opens it again
+            server = make_server(make_service(), asked.host, asked.port)
+            announce(server.server_address[1])
+            server.serve_forever()
+            return
         serve_copies(make_service, listener, asked.copies, lambda: announce(listener.getsockname()[1]))

@@ -75,7 +75,7 @@ def find_capacity(
     here, there = (processors_here(), machine_fingerprint()), (capacity.processors, manifest.measurement.cost.machine)
     if here != there:
         return FoundCapacity(reason=f"it was measured on {there[0]} processors of {there[1]}, these are {here[0]} of {here[1]}")
-    claim, attempts = capacity.best_as_measured, 0
+    claim, attempts = capacity.best, 0
     while True:
         attempts += 1
         found = measure_bundle_layouts(fresh, bundle, manifest, [(claim.copies, claim.threads)], alone=alone, working=working)

@@ -231,7 +231,7 @@ class Manifest(_Record):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:
         capacity = self.measurement.capacity
-        best = None if capacity is None else capacity.checked().best_as_measured
+        best = None if capacity is None else capacity.checked().best
         if (self.copies, self.threads) != ((None, None) if best is None else (best.copies, best.threads)):
             raise ValueError(f"copies and threads must be those of the best layout, {best}, got {self.copies} x {self.threads}")
         if (lowering := checked_recipe(self.recipe).lowering) != (self.dtype, self.mode):

@@ -145,7 +145,7 @@ def _capacity_rows(manifest: Manifest) -> list[str]:
         return []
     rows = []
     for known, whose in ((capacity.layouts, ""), (capacity.untouched, ", untouched model")):
-        for layout in map(capacity.corrected, known):
+        for layout in known:
             per_s, name = layout.per_s, f"whole machine, batch {capacity.batch_size}, {layout}{whose}"
             rows.append(f"| {name} | {per_second(per_s.value)} | {per_second(per_s.low)} to {per_second(per_s.high)} |")
     return rows

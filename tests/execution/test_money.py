@@ -1,6 +1,7 @@
 """Money of a search: facts that may change later, and what the user reads."""
 
 import dataclasses
+import types
 
 import pytest
 
@@ -31,6 +32,7 @@ class Timing:
 
     def __init__(self, usd_per_million):
         self.values = {"usd_per_million": usd_per_million, "train_usd": 0.01}
+        self.measurement = types.SimpleNamespace(capacity=None, charged_by="one process is charged with the whole machine")
 
 
 @pytest.fixture

@@ -16,16 +16,9 @@ from autocut.search.settings import EVERYTHING, SearchSettings
 from autocut.search.state import SearchState
 from autocut.space import load_space
 from autocut.space.axes import fit_space
+from tests.fakes import KNOWN
 
-METHODS = {
-    "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor", "heads_and_neurons", "low_rank", "depth"),
-    "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step"),
-    "curriculum.order": ("easy_first", "random"),
-    "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse"),
-    "quantize.dtype": ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"),
-    "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime", "openvino"),
-}
-UNFIT = {"distill.loss": ("mse_logits", "kl_sigmoid", "mse"), "prune.method": ("low_rank", "depth")}
+UNFIT = {"distill.loss": ("mse_logits", "kl_sigmoid", "mse"), "prune.method": ("heads_and_neurons", "low_rank", "depth")}
 """What a search leaves out before it begins: what this made-up task cannot do."""
 GRAPHS = {
     ("fp32", "eager"): "fp32",
@@ -100,7 +93,7 @@ class MadeUp:
 @pytest.fixture
 def space():
     """The shipped default space."""
-    return fit_space(load_space("default", METHODS), UNFIT)
+    return fit_space(load_space("default", KNOWN), UNFIT)
 
 
 @pytest.fixture
@@ -112,7 +105,7 @@ def start():
         max_drop=None, memory=None,
     ):  # fmt: skip
         clock = Clock()
-        space = fit_space(load_space(space_name, METHODS), UNFIT)
+        space = fit_space(load_space(space_name, KNOWN), UNFIT)
         budget = Budget(budget_s, spent_s, clock=clock)
         priors = {lowering: SECONDS[lowering[1]] for lowering in GRAPHS}
         settings = SearchSettings(space, GRAPHS, budget_s, PRICE, limits, tuple(tries), tactics, workers, max_drop)

@@ -113,7 +113,7 @@ def test_a_user_recipe_that_did_not_fit_is_run_when_time_comes_back(start):
     wanted = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 6, "train.lr_scale": 1.0}).with_lowering(
         *INT8
     )
-    machine = start(budget_s=145.0, tries=[wanted])
+    machine = start(budget_s=135.0, tries=[wanted])
     machine.world.finalize_s = 1.0
     machine.run()
     told = [line for line in machine.searcher.progress.lines if line.startswith("not run")]
