@@ -229,15 +229,15 @@ def _check_sampler(config: SearchConfig) -> None:
 
 def _check_options(config: SearchConfig) -> None:
     """Check what needs neither task nor methods, and no slow import."""
-    if config.worker_bytes is not None and config.worker_bytes < _LEAST_WORKER_BYTES:
-        least, got = format_size(_LEAST_WORKER_BYTES), format_size(config.worker_bytes)
-        raise InputError(f"--worker-memory must be at least {least}, got {got}", "leave it out for what the machine has")
     from autocut.bill import Serving
     from autocut.measure.audit import audit_machine, require_processors
     from autocut.price import price_for
     from autocut.score import parse_limit
     from autocut.space import read_space_file
 
+    if config.worker_bytes is not None and config.worker_bytes < _LEAST_WORKER_BYTES:
+        least, got = format_size(_LEAST_WORKER_BYTES), format_size(config.worker_bytes)
+        raise InputError(f"--worker-memory must be at least {least}, got {got}", "leave it out for what the machine has")
     if config.ray_address is None:
         if config.measure_on is not None:
             raise InputError(
