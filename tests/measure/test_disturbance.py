@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autocut.measure import disturbance as module
 from autocut.measure.disturbance import cautious, disturbance, measure_reference, measure_undisturbed, wait_for_calm
 from autocut.measure.latency import is_settled
 from autocut.measurement import UNDISTURBED, Interval, Latency
@@ -29,6 +30,20 @@ def test_a_disturbed_measurement_is_repeated_and_the_closest_is_kept():
 
     tries = [a_latency(20.0), a_latency(8.0), a_latency(12.0)]
     assert measure_undisturbed(lambda: tries.pop(0), a_latency(4.0), wait=at_once).baseline_p50_ms == 8.0
+
+
+@pytest.mark.parametrize(("seconds", "used"), [(0.1, 3), (11.0, 1)])
+def test_what_takes_long_is_not_measured_again_at_once(monkeypatch, seconds, used):
+    """It is flagged, with the smallest speed-up that the disturbance allows, and timed once more when it is finalized."""
+    now, tries = [0.0], [a_latency(20.0), a_latency(20.0), a_latency(20.0)]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+
+    def measure():
+        now[0] += seconds
+        return tries.pop(0)
+
+    assert measure_undisturbed(measure, a_latency(4.0), wait=at_once).is_disturbed
+    assert 3 - len(tries) == used
 
 
 def test_a_slower_machine_is_no_disturbance():
