@@ -45,7 +45,7 @@ class SearchConfig:
 
     `workers` is 0 where a cluster's nodes decide it.
 
-    `train_on` is the CPU where nobody asks for a GPU: two trainings that differ in their device differ in their last bits, and a
+    `train_on` is the CPU unless the user asks for a GPU: two trainings that differ in their device differ in their last bits, and a
     study keeps to the device that it was begun with.
 
     The agent varies the recipes of the front, and `sampler` proposes further recipes. In studies/search_efficiency multivariate TPE

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autocut.api.command import Amount, duration, flags, run
+from autocut.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +161,10 @@ class OpenedStudy:
 
 
 def _number(trial: int | FrontPoint) -> int:
-    return trial if isinstance(trial, int) else trial.trial
+    number = getattr(trial, "trial", trial)
+    if not isinstance(number, int):
+        raise InputError(f"trial must be the number of a trial or a point of the front, got {trial!r}", "see: study.to_frame()")
+    return number
 
 
 def open_study(folder: str | Path) -> OpenedStudy:

@@ -40,7 +40,7 @@ def remeasure(
 
     Both are shown: what the bundle claims, and what it gives here. Nothing is searched, and no claim is overwritten; a study keeps
     what was found in a table of its own. Dollars beside a claim have the price of the claim. Where this machine has another price,
-    dollars of that price are told too: of --instance or --price-per-hour, else of the cheapest instance that fits this machine.
+    it also tells dollars at that price: of --instance or --price-per-hour, else of the cheapest instance that fits this machine.
 
     The exit code is 1 if a bundle does not run here, or answers otherwise than where it was made.
     """

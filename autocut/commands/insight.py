@@ -74,7 +74,7 @@ def methods(console: Console, as_json: bool) -> int:
 @JSON
 @click.pass_obj
 def ledger(console: Console, study: Path, as_json: bool) -> int:
-    r"""Show where the time of STUDY went: seconds of the budget by category, over all its runs.
+    """Show where the time of STUDY went: seconds of the budget by category, over all its runs.
 
     The rows add up to the time spent. At every moment each of the workers counts its share in one row:
 
@@ -91,7 +91,7 @@ def ledger(console: Console, study: Path, as_json: bool) -> int:
 
     "cores busy" is the share of all but starting, waiting and idle. A training that borrowed the core of a worker without work
     counts there too.
-    """
+    """  # noqa: D301 -- click reads the character itself
     from autocut.study import open_study
 
     opened = open_study(study)

@@ -182,7 +182,7 @@ def serve_copies(make_service: Callable[[], Service], listener: socket.socket, c
     try:
         if sum(len(os.read(loaded, 1)) for _ in range(copies)) == copies:
             ready()
-            os.wait()  # fewer copies are not what was asked for: whoever runs this program starts it anew
+            os.wait()  # one copy has ended: end the others too, so that whoever runs this program starts it again
             raise SystemExit("a copy has ended, and the others with it")
         raise SystemExit("the model could not be loaded")
     finally:

@@ -1,6 +1,6 @@
 """The nodes of a cluster: looks at each before anything runs there, and knows which of them has room for a job.
 
-A study's numbers come from one kind of machine. The nodes of that kind run its jobs, the others are left out, and the user is told.
+A study's numbers come from one kind of machine. The nodes of that kind run its jobs. The search leaves the others out and says so.
 A node that joins later is looked at in the same way. A node that is lost takes its jobs with it, which are no recipe's fault.
 """
 

@@ -44,7 +44,7 @@ def placed(config: SearchConfig) -> tuple[SearchConfig, list[str]]:
         return config, []
     if config.ray_address is not None:
         raise InputError(
-            f"--train-on must be cpu with --ray-address, got {config.train_on}: nobody looks which nodes of a cluster have a GPU",
+            f"--train-on must be cpu with --ray-address, got {config.train_on}: autocut looks for no GPU on nodes of a cluster",
             "--train-on cpu, or search without --ray-address on the machine that has the GPU",
         )
     found = find_gpu()

@@ -335,7 +335,7 @@ def _serve(connection: Connection, load: Load, threads: int, parent: int) -> Non
         while True:
             connection.send(_run(call, *connection.recv()))
     except (EOFError, BrokenPipeError):
-        return  # nobody wants more
+        return  # the parent has closed its end
     except Exception as error:  # the runtime's own, or that of the user's model: it ends this layout, and is told
         connection.send(f"{type(error).__name__}: {error}".partition("\n")[0])
 

@@ -25,6 +25,13 @@ def test_a_study_gives_its_points(study):
     assert (len(study.points()), len(study.to_frame()), study.ledger()["spent_s"]) == (2, 8, 300.0)
 
 
+@pytest.mark.parametrize("call", ["explain", "export"])
+def test_what_is_no_trial_is_refused_in_words(study, tmp_path, call):
+    """A program catches `AutocutError`, as everywhere."""
+    with pytest.raises(InputError, match="trial must be the number of a trial or a point of the front, got 'x'"):
+        getattr(study, call)("x", **({"to": tmp_path / "out"} if call == "export" else {}))
+
+
 def test_a_choice_goes_by_limits(study):
     """Numbers have the units of their names; text is as on the command line."""
     assert study.select(max_accuracy_drop=0.05).point.trial == 7

@@ -70,3 +70,11 @@ def test_dashboard_prints_its_address(room, capsys):
     room("autocut.report.dashboard", serve=lambda folder, port, on_ready: on_ready(f"http://127.0.0.1:{port}"))
     assert cli.main(["dashboard", "studies/digits", "--port", "9000"]) == 0
     assert capsys.readouterr().out == "http://127.0.0.1:9000\n"
+
+
+def test_the_help_of_ledger_keeps_its_list(capsys):
+    """A row for each category, and no control sign on the screen."""
+    assert cli.main(["ledger", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "\\b" not in told
+    assert [line.split()[0] for line in told.splitlines() if line.strip()].count("killed") == 1
