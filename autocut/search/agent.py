@@ -207,7 +207,7 @@ class Agent:
 
     def _rehearsal(self) -> Job | None:
         waits = self.state.phase is Phase.BASELINES or self.state.runs(Purpose.QUICK_LOWERINGS)
-        if (waits and not finalists.is_slow(self.state)) or not finalists.is_time_to_rehearse(self.state, self.budget):
+        if (waits and not finalists.is_slow(self.state)) or not finalists.is_time_to_rehearse(self.state, self.store, self.budget):
             return None
         points = finalists.rehearsal(self.state, self.store)
         self.state.is_rehearsed = bool(points) or not waits

@@ -7,7 +7,7 @@ from simulation import Stage
 
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
-from autocut.search.finalists import finalists, good_points, reserve_s
+from autocut.search.finalists import finalists, good_points, is_time_to_rehearse, reserve_s
 from autocut.search.jobs import JobKind, RecipeFailed, RecipeMeasured, ScoringPlan, ScoringPlanned
 from autocut.search.lowerings import affordable_lowerings, is_cheap
 
@@ -196,6 +196,23 @@ def test_a_refused_first_point_is_followed_by_another_one(slow):
 
     assert machine.searcher.state.verified
     assert JobKind.MEASURE in kinds[kinds.index(JobKind.FINALIZE) :]
+
+
+def test_what_there_is_to_deploy_keeps_up_with_what_was_found(slow):
+    """A form that is twice as fast as the only bundle is finalized before more is measured; one a little faster waits."""
+    machine = slow(1800.0)
+    machine.run(most_jobs=1)
+    agent, exact = machine.searcher, (0.0, -0.01, 0.01)
+    state, store = agent.state, agent.store
+    deployed = _measured(machine, ("fp32", "aot_inductor"), accuracy=0.98, difference=exact, speedup=(2.0, 1.9, 2.1))
+    state.finalized.add(deployed)
+    state.verified.add(deployed)
+    _measured(machine, ("fp32", "onnxruntime"), accuracy=0.98, difference=exact, speedup=(2.5, 2.4, 2.6))
+    assert not is_time_to_rehearse(state, store, agent.budget)
+
+    much_faster = _measured(machine, ("int8_static", "onnxruntime"), accuracy=0.97, difference=exact, speedup=(4.7, 4.6, 4.8))
+    assert is_time_to_rehearse(state, store, agent.budget)
+    assert agent.next_job().recipes[0] == much_faster
 
 
 def test_the_first_lowering_is_the_quickest_that_is_worth_having(slow):
