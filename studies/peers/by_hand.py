@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Setup:
             with _silent():
                 torch.onnx.export(
                     self.model, arguments, file, kwargs=dict(named) if as_keywords else None, input_names=list(named),
-                    dynamic_shapes=shapes, dynamo=True, optimize=True,
+                    dynamic_shapes=shapes, dynamo=True, optimize=True, external_data=False,
                 )  # fmt: skip
         return file
 
@@ -195,5 +196,6 @@ def _arrays(inputs: Inputs) -> Arrays:
 @contextlib.contextmanager
 def _silent() -> Any:
     """Keep progress bars and advice of the libraries off the screen."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
