@@ -30,6 +30,11 @@ from autocut.execution.worker import keep_libraries_quiet
 HERE = Path(__file__).parent
 
 
+def _counted(left: Sequence[Change]) -> str:
+    first = f"{left[0].axis} {left[0].method}"
+    return first if len(left) == 1 else f"{first} and {len(left) - 1} more"
+
+
 @dataclass
 class Run:
     """One run of the command: where rows go, until when, and what it had to leave out."""
@@ -58,8 +63,7 @@ class Run:
             try:
                 self._measure(bench, change)
             except DeadlineError:
-                left = ", ".join(f"{change.axis} {change.method}" for change in wanted[number:])
-                self.missing.append(f"{family.name}: the budget was spent before {left}")
+                self.missing.append(f"{family.name}: the budget was spent before {_counted(wanted[number:])}")
                 return
 
     def _measure(self, bench: FamilyBench, change: Change) -> None:
