@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autocut.budget import checked_share
 from autocut.deploy.remarks import doubt, training_alone
 from autocut.errors import InputError, NoResultError, unknown_name
 from autocut.front import FrontPoint
@@ -72,8 +73,8 @@ def select_point(
     Raises:
         NoResultError: there is no point, or none meets the limits; the message names the closest one.
         UnknownNameError: `minimize` is not a value of these points, or `pick` not the name of a pick.
-        InputError: `max_accuracy_drop` is negative or NaN, the untouched model is not among the points, or both `knee` and `pick`
-            are given, or `confident` is asked for without a drop.
+        InputError: `max_accuracy_drop` is no share from 0 to 1, the untouched model is not among the points, or both `knee` and
+            `pick` are given, or `confident` is asked for without a drop.
     """
     baseline = untouched(points)
     _check_question(points, baseline, max_accuracy_drop, pick, knee=knee, confident=confident)
@@ -136,10 +137,8 @@ def _check_question(
 ) -> None:
     if not points:
         raise NoResultError("a point needs a finished trial, got none", "let `autocut search` run until its first front")
-    if max_accuracy_drop is not None and not max_accuracy_drop >= 0:
-        raise InputError(
-            f"max accuracy drop must be 0 or more, got {max_accuracy_drop}", "--max-accuracy-drop 1% allows one percentage point"
-        )
+    if max_accuracy_drop is not None:
+        checked_share(max_accuracy_drop, "max_accuracy_drop")
     if confident and max_accuracy_drop is None:
         raise InputError("--confident needs a largest drop to be confident of, got none", "add --max-accuracy-drop 1%")
     if pick is not None and knee:
