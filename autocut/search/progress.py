@@ -142,6 +142,15 @@ def fits_line(state: SearchState, budget: Budget) -> str:
     return "; ".join([*told, f"a finalization takes about {each}: {points} fit the {format_duration(kept_s)} kept for it"])
 
 
+def nothing_tried_line(left_s: float, reserve_s: float) -> str:
+    """Say why a search has ended without a new trial: of the `left_s` seconds of its budget, `reserve_s` were kept."""
+    left, kept = format_duration(left_s), format_duration(min(left_s, reserve_s))
+    return (
+        f"nothing new was tried: {left} of the budget was left, {kept} of it kept for finalization, too short for another trial; "
+        "a longer --budget goes on from here"
+    )
+
+
 def examples_line(*, by_task: bool, by_flag: bool) -> str:
     """Say whose data leaves with a bundle."""
     if by_task and by_flag:
