@@ -66,7 +66,7 @@ def finalized(tmp_path, monkeypatch):
         price = Price("a machine", 0.1, "2026-01-01", 0.5)
         reference = pipeline.cost(pipeline.baseline, "fp32", "eager")
         to = tmp_path / "bundle"
-        asked = FinalizationRequest(to, 1, price, reference, 1.0, "autocut search", **request)
+        asked = FinalizationRequest(to, 1, price, reference, 1.0, "autocut search", **{"spent_s": 1.0, **request})
         return finalize(pipeline, recipe, asked)
 
     return run
