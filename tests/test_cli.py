@@ -13,6 +13,7 @@ import pytest
 from autocut import cli
 from autocut.commands.verb import Verb
 from autocut.errors import BundleError, CompilerError, Fault, FaultsError, NoResultError, StudyError
+from autocut.score import ALIASES, METRICS
 
 
 def test_help_lists_every_verb_and_is_data(capsys):
@@ -24,6 +25,17 @@ def test_help_lists_every_verb_and_is_data(capsys):
     )
     assert shown.err == ""
     assert cli.main([]) == 2
+
+
+@pytest.mark.parametrize("verb", ["search", "select"])
+def test_help_names_every_value_that_a_limit_may_be_on(verb, capsys):
+    """With its alias: nobody guesses that `latency` is accepted."""
+    assert cli.main([verb, "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    names = told.partition("Names: ")[2].partition(". Repeatable")[0]
+
+    others = {name: f"{name} (or {alias})" for alias, name in ALIASES.items()}
+    assert names.split(", ") == [others.get(name, name) for name in METRICS]
 
 
 def test_help_imports_nothing_heavy():

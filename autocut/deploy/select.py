@@ -74,10 +74,11 @@ def select_point(
         NoResultError: there is no point, or none meets the limits; the message names the closest one.
         UnknownNameError: `minimize` is not a value of these points, or `pick` not the name of a pick.
         InputError: `max_accuracy_drop` is no share from 0 to 1, the untouched model is not among the points, or both `knee` and
-            `pick` are given, or `confident` is asked for without a drop.
+            `pick` are given, or `confident` is asked for without a drop, or a limit asks more of a share than there is.
     """
     baseline = untouched(points)
     _check_question(points, baseline, max_accuracy_drop, pick, knee=knee, confident=confident)
+    _check_shares(baseline, limits)
     objective = _objective(points, minimize)
     excess = {point.trial: _excesses(point, baseline, max_accuracy_drop, limits, confident=confident) for point in points}
     eligible = [point for point in points if not excess[point.trial]]
@@ -150,6 +151,20 @@ def _check_question(
         raise InputError(
             f"{asked} needs the untouched model among the points, got none", "run `autocut search` on this study again"
         )
+
+
+def _check_shares(baseline: FrontPoint | None, limits: Sequence[Limit]) -> None:
+    """Refuse a percentage where the metric is a share.
+
+    Raises:
+        InputError: A limit asks more than 1 of such a metric.
+    """
+    for limit in limits:
+        if limit.name == "accuracy" and limit.bound > 1 and baseline is not None and 0 <= baseline.values["accuracy"] <= 1:
+            share = limit.bound / 100 if limit.bound <= 100 else 1.0
+            raise InputError(
+                f"limit on accuracy must be at most 1, as a share is, got {limit.text!r}", f"did you mean 'accuracy>={share:g}'?"
+            )
 
 
 def _surest_drop(point: FrontPoint, baseline: FrontPoint) -> float:

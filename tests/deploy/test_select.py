@@ -95,6 +95,15 @@ def test_the_reason_says_why_this_one():
     )
 
 
+def test_a_percentage_of_a_metric_that_is_a_share_is_refused():
+    """No model could meet it. An error in kilometres may be asked to be below 95."""
+    with pytest.raises(InputError, match="limit on accuracy must be at most 1, as a share is, got 'accuracy>=95'") as error:
+        select_point([a_point(0, 0.98, 1.0)], limits=[parse_limit("accuracy>=95")])
+    assert error.value.hint == "did you mean 'accuracy>=0.95'?"
+    assert select_point([a_point(0, -20.0, 1.0)], limits=[parse_limit("accuracy>=-95")]).point.trial == 0
+    assert select_point([a_point(0, 120.0, 1.0)], limits=[parse_limit("accuracy>=95")]).point.trial == 0
+
+
 def test_a_drop_of_exactly_the_allowed_point_is_allowed():
     """0.978 - 0.968 is 0.010000000000000009 in floating point."""
     assert select_point([a_point(0, 0.978, 2.0), a_point(1, 0.968, 1.0)], max_accuracy_drop=0.01).point.trial == 1
