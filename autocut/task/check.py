@@ -214,7 +214,7 @@ def _is_integer(value: object) -> bool:
 
 def _read_splits(task: Task, faults: list[Fault]) -> dict[str, Examples]:
     """Return train and validation by name. A split that is empty or cannot be read is left out, and `faults` gets the reason."""
-    splits = {}
+    splits: dict[str, Examples] = {}
     for name in ("train", "validation"):
         try:
             dataset = getattr(task, f"{name}_data")
