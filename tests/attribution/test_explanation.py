@@ -240,7 +240,7 @@ def test_the_verb_prints_a_table_sentences_and_what_is_missing(study, capsys):
     printed = capsys.readouterr()
 
     assert printed.out.startswith("step")
-    assert "compared with the untouched model: " in printed.out
+    assert "compared with the untouched model, as one process: " in printed.out
     assert "it was not measured yet" in printed.out
     assert printed.err.splitlines() == [
         f"measure it: autocut explain {study} 1", "importance needs at least 20 measured trials within the limits, got 2"
