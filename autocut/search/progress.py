@@ -35,10 +35,17 @@ class Progress:
     lines: deque[str] = field(default_factory=deque)
 
 
-def headline(values: Mapping[str, float]) -> str:
-    """Return the numbers of one measured model in one phrase."""
-    cost = f"{format_usd(values['usd_per_million'])} per million"
-    return f"accuracy {values['accuracy']:.4f}, {cost}, {values['speedup']:.2f}x faster"
+def headline(values: Mapping[str, float], charged_as: str = "as one process") -> str:
+    """Return the numbers of one measured model in one phrase. Other dollars than those of one process say whose they are.
+
+    Args:
+        values: The values of the model. The speed is that of one process in any case.
+        charged_as: Whose dollars these are (`Measurement.charged_as`).
+    """
+    cost, speed = f"{format_usd(values['usd_per_million'])} per million", f"{values['speedup']:.2f}x faster"
+    if charged_as != "as one process":
+        cost, speed = f"{cost} {charged_as}", f"{speed} as one process"
+    return f"accuracy {values['accuracy']:.4f}, {cost}, {speed}"
 
 
 def cost_line(recipe: Recipe, costs: Mapping[str, float]) -> str:
