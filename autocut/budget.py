@@ -132,7 +132,7 @@ def checked_share(value: float, subject: str) -> float:
     """
     if 0 <= value <= 1:
         return value
-    hint = f"{subject}={value / 100:g} allows {value:g}%" if 1 < value <= 100 else f"{subject}=0.01 allows 1%"
+    hint = f"{subject}={value / 100:g} is {value:g}%" if 1 < value <= 100 else f"{subject}=0.01 is 1%"
     raise InputError(f"{subject} must be a share from 0 to 1, got {value:g}", hint)
 
 

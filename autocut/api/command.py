@@ -18,6 +18,7 @@ from autocut.errors import AutocutError, ExitCode, Fault, FaultsError
 Amount = str | float
 """A quantity: text as on the command line ("8h", "10GB", "1%"), or a number in the unit that the parameter names."""
 
+_SHARES = ("max_accuracy_drop", "utilization")
 _PATIENCE_S = 60.0
 """What an interrupted command may take to put its things in order."""
 
@@ -110,7 +111,7 @@ def _written(name: str, value: object) -> str:
         InputError: A share is not from 0 to 1: a percentage was meant.
     """
     if isinstance(value, int | float):
-        if name == "max_accuracy_drop":
+        if name in _SHARES:
             checked_share(value, name)
         units = {"max_accuracy_drop": (100.0, "%"), "cache_size": (1.0, "B"), "worker_memory": (1.0, "B")}
         scale, unit = units.get(name, (1.0, ""))

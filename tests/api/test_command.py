@@ -39,7 +39,9 @@ def test_a_percentage_where_a_share_is_meant_is_refused(drop):
     """5 would be 500%, and the message of the command line would name a value that nobody gave."""
     with pytest.raises(InputError, match="max_accuracy_drop must be a share from 0 to 1, got") as error:
         command.flags({"max_accuracy_drop": drop})
-    assert error.value.hint == f"max_accuracy_drop={0.05 if drop == 5 else 0.01} allows {5 if drop == 5 else 1}%"
+    assert error.value.hint == f"max_accuracy_drop={0.05 if drop == 5 else 0.01} is {5 if drop == 5 else 1}%"
+    with pytest.raises(InputError, match="utilization must be a share from 0 to 1, got 50"):
+        command.flags({"utilization": 50})
 
 
 @pytest.mark.parametrize(
