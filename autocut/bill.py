@@ -75,9 +75,9 @@ def serving_of(facts: Mapping[str, Any]) -> Serving:
 class Bill:
     """What serving costs with the untouched model and with another one, and what finding that one cost.
 
-    Serving is charged by the busy hour, divided by the utilization. `search_usd` is the whole search, all its trainings included;
-    `train_usd` is training this recipe once, None where it is not known. Amounts of a month are None where nobody
-    told its requests.
+    Serving is charged by the busy hour, divided by the utilization. `search_usd` is what the search has spent until now, all its
+    trainings included, whatever its budget is; `train_usd` is training this recipe once, None where it is not known. Amounts of a
+    month are None where nobody told its requests.
     """
 
     price: Price

@@ -124,6 +124,18 @@ def parse_percent(text: str, subject: str = "percentage") -> float:
     return float(match[1]) / 100
 
 
+def checked_share(value: float, subject: str) -> float:
+    """Return `value` if it is a share: 0.01 for 1%.
+
+    Raises:
+        InputError: It is no number from 0 to 1. Percentages are the usual reason.
+    """
+    if 0 <= value <= 1:
+        return value
+    hint = f"{subject}={value / 100:g} is {value:g}%" if 1 < value <= 100 else f"{subject}=0.01 is 1%"
+    raise InputError(f"{subject} must be a share from 0 to 1, got {value:g}", hint)
+
+
 @dataclass(frozen=True)
 class Budget:
     """Wall-clock seconds of a search over all its runs. Only worked time counts.

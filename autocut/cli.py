@@ -79,14 +79,15 @@ for _verb in _VERBS:
     cli.add_command(_verb)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, tells_errors: bool = True) -> int:
     """Run one command line and return its exit code. Only this function reports errors.
 
     Args:
         arguments: Words after ``autocut``. Default: the arguments of this process.
+        tells_errors: Whether stderr gets errors too where stdout gets a document of them.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console()
+    console = Console(tells_errors=tells_errors)
     console.is_json = "--json" in words  # until the verb's flag is read: an unknown flag is told before that
     termination = Termination()
     try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autocut.errors import InputError, nearest_hint
+from autocut.errors import InputError, name_hint
 from autocut.toml_lines import FaultList, LineMap
 
 CONFIG_FILE = "autocut.toml"
@@ -121,7 +121,7 @@ def read_config_file(path: Path, options: Mapping[str, Mapping[str, str]]) -> di
             message = f"keys must stand in a table of their verb, got {verb!r} on its own"
             faults.add((verb,), message, f"write [search] above it, or one of {', '.join(options)}")
         elif verb not in options:
-            faults.add((verb,), f"table must be one of {', '.join(options)}, got {verb!r}", nearest_hint(verb, options))
+            faults.add((verb,), f"table must be one of {', '.join(options)}, got {verb!r}", name_hint(verb, options))
         else:
             merged[verb] = _values(verb, table, options[verb], faults)
     faults.raise_any("configuration file")
@@ -132,7 +132,7 @@ def _values(verb: str, table: Mapping[str, Any], names: Mapping[str, str], fault
     values = {}
     for key, value in table.items():
         if key not in names:
-            faults.add((verb, key), f"key of [{verb}] must be one of {', '.join(names)}, got {key!r}", nearest_hint(key, names))
+            faults.add((verb, key), f"key of [{verb}] must be one of {', '.join(names)}, got {key!r}", name_hint(key, names))
         elif isinstance(value, dict):
             faults.add((verb, key), f"{verb}.{key} must be a value, got a table")
         else:

@@ -57,9 +57,10 @@ class SearchProgress(Protocol):
 class Console:
     """Writes data to one stream and everything else to another; by default to the stdout and stderr of the moment of writing."""
 
-    def __init__(self, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
+    def __init__(self, stdout: TextIO | None = None, stderr: TextIO | None = None, *, tells_errors: bool = True) -> None:
         self._stdout = stdout
         self._stderr = stderr
+        self._tells_errors = tells_errors
         self.is_json = False
         """Whether stdout has one JSON document, even if the command fails."""
 
@@ -107,7 +108,12 @@ class Console:
         self._labelled("warning", "33", message, hint)
 
     def error(self, error: AutocutError) -> None:
-        """Report an error as ``error:`` and ``hint:``. Several faults are numbered, each with its place and its hint."""
+        """Report an error as ``error:`` and ``hint:``. Several faults are numbered, each with its place and its hint.
+
+        Where errors are not told, a document has it alone.
+        """
+        if self.is_json and not self._tells_errors:
+            return
         self._labelled("error", "31", error.message, error.hint)
         if isinstance(error, FaultsError):
             for number, fault in enumerate(error.faults, start=1):

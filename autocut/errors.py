@@ -120,9 +120,16 @@ _USUAL_FORM = re.compile(r"(.+?) (must .+?)(?:, (?:but )?(?:got|has|is) (.+))?",
 
 
 def unknown_name(subject: str, value: str, known: Iterable[str]) -> UnknownNameError:
-    """Build the error for `value`, which is not in `known`. The hint gives the nearest name."""
+    """Build the error for `value`, which is not in `known`. The hint gives the nearest name, or an example."""
     names = sorted(known)
-    return UnknownNameError(f"{subject} must be one of {', '.join(names)}, got {value!r}", nearest_hint(value, names))
+    return UnknownNameError(f"{subject} must be one of {', '.join(names)}, got {value!r}", name_hint(value, names))
+
+
+def name_hint(value: str, known: Iterable[str]) -> str | None:
+    """Return the hint of `nearest_hint`, or an example where no known name is near; None where no name is known."""
+    names = list(known)
+    example = f"write one of them, such as {names[0]!r}" if names else None
+    return nearest_hint(value, names) or example
 
 
 def nearest_hint(value: str, known: Iterable[str]) -> str | None:

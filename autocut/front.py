@@ -37,7 +37,8 @@ class Final:
     """What finalization found of a trial: its numbers on the locked test split, its final timing, and its bundle.
 
     The bundle is `verified`, or refused for the reason in `refusal`. `bundle` is relative to the study's folder. A trial that was
-    refused before its test has the numbers of the search here (see `is_tested`).
+    refused before its test has the numbers of the search here (see `is_tested`). Dollars in `values` are those of the whole machine
+    where that was measured, else of one process: `charged_as` says which.
     """
 
     trial: int
@@ -47,6 +48,11 @@ class Final:
     bundle_sha256: str | None
     verified: bool
     refusal: str | None
+
+    @property
+    def charged_as(self) -> str:
+        """Whose dollars are in `values`: "on the whole machine" or "as one process". The two do not compare."""
+        return self.measurement.charged_as
 
     @property
     def is_tested(self) -> bool:

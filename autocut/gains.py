@@ -1,15 +1,26 @@
 """What a point of a front gains and loses against the untouched model, in numbers and in words. Arithmetic only, no torch.
 
 An accuracy drop is ABSOLUTE: the untouched model's metric minus the point's metric.
+
+A model has a ratio of the search, which chooses, and one of its final timing. Dollars are those of one process, or of the whole
+machine. So every ratio says which one it is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from autocut.front import FrontPoint
+from autocut.measurement import Measurement
 from autocut.recipe import UNTOUCHED
+
+_TIMED = ("usd_per_million", "latency_ms")
+"""Values that are timed: in the search, and again when a model is finalized."""
+
+_NOTHING = 1e-7
+"""Fewer points than that are what rounding leaves of none."""
 
 _WORDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
@@ -43,10 +54,19 @@ def accuracy_drop(point: FrontPoint, baseline: FrontPoint) -> float:
 
 
 def effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
-    """Such as ``6.1x cheaper, accuracy 0.972 (-0.6 points) on validation``."""
+    """Such as ``6.1x cheaper as one process in the search, accuracy 0.972 (-0.6 points) on validation``.
+
+    The ratio of the final timing follows that of the search where the point has one.
+    """
     gain = _gain(baseline.values[objective], point.values[objective], objective)
     change = signed_points(-accuracy_drop(point, baseline), baseline)
-    return f"{gain}, accuracy {point.values['accuracy']:.4g} ({change}) on validation"
+    accuracy = f"accuracy {point.values['accuracy']:.4g} ({change}) on validation"
+    if objective not in _TIMED:
+        return f"{gain}, {accuracy}"
+    ratios = [f"{gain}{' as one process' if objective == 'usd_per_million' else ''} in the search"]
+    if point.tested is not None:
+        ratios.append(f"{_final_gain(point.tested.measurement, objective)} in the final timing")
+    return ", ".join([*ratios, accuracy])
 
 
 def signed_points(change: float, baseline: FrontPoint) -> str:
@@ -58,14 +78,26 @@ def metric_points(drop: float, baseline: FrontPoint) -> str:
     """A difference of the metric: in percentage points if the metric is a share, otherwise unchanged."""
     if not 0 <= baseline.values["accuracy"] <= 1:
         return f"{drop:.4g}"
-    text = f"{drop * 100:.2f}".rstrip("0")
+    text = f"{drop * 100:.{decimals(drop * 100, least=2, digits=2)}f}".rstrip("0")
     text += "0" if text.endswith(".") else ""
     return f"{text} {'point' if text == '1.0' else 'points'}"
+
+
+def decimals(points: float, least: int, digits: int = 1) -> int:
+    """Return how many decimals show at least `digits` digits of `points` that are not leading zeros: `least`, or more."""
+    if abs(points) < _NOTHING:
+        return least
+    return max(least, digits - 1 - math.floor(math.log10(abs(points))))
 
 
 def cost_words(objective: str) -> tuple[str, str, str]:
     """Words for the least of a value, for less of it, and for more of it."""
     return _WORDS.get(objective, (f"least {objective}", f"less {objective}", f"more {objective}"))
+
+
+def times(ratio: float) -> str:
+    """Write a ratio of 1 or more in two digits, or in all digits before the point: ``6.1x``, ``128x``."""
+    return f"{ratio:.2g}x" if ratio < 99.5 else f"{ratio:.0f}x"
 
 
 def _gain(before: float, after: float, objective: str) -> str:
@@ -74,4 +106,11 @@ def _gain(before: float, after: float, objective: str) -> str:
         return f"neither {better} nor {worse}"
     high, low = max(before, after), min(before, after)
     word = better if after < before else worse
-    return f"{high / low:.2g}x {word}" if low > 0 else f"{high - low:.3g} {word}"
+    return f"{times(high / low)} {word}" if low > 0 else f"{high - low:.3g} {word}"
+
+
+def _final_gain(measurement: Measurement, objective: str) -> str:
+    """Such as ``4.2x cheaper on the whole machine``. A final timing has the untouched model's times beside its own."""
+    if objective == "usd_per_million":
+        return f"{_gain(measurement.cheaper, 1.0, objective)} {measurement.charged_as}"
+    return _gain(measurement.cost.latencies[0].speedup.value, 1.0, objective)

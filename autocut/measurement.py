@@ -5,8 +5,10 @@ Units stand in the names. Intervals are 95% intervals unless a field says otherw
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -225,6 +227,32 @@ def best_of(layouts: tuple[Layout, ...]) -> Layout:
 
 
 @dataclass(frozen=True)
+class Caveat:
+    """What a reader must know of a model's numbers, in a sentence. Of one `kind`, the caveat of most `weight` is the worst."""
+
+    kind: str
+    weight: float
+    sentence: str
+
+    def __str__(self) -> str:
+        """The sentence."""
+        return self.sentence
+
+
+def told_together(caveats: Iterable[tuple[int, Caveat]]) -> list[str]:
+    """Return a line for each kind of caveat, from pairs of a trial and a caveat: it counts the trials, and quotes the worst."""
+    kinds: dict[str, list[tuple[int, Caveat]]] = defaultdict(list)
+    for trial, caveat in caveats:
+        kinds[caveat.kind].append((trial, caveat))
+    lines = []
+    for found in kinds.values():
+        trial, worst = max(found, key=lambda one: one[1].weight)
+        count = len({number for number, _ in found})
+        lines.append(f"trial {trial}: {worst}" if count == 1 else f"{count} trials, the worst is trial {trial}: {worst}")
+    return lines
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Accuracy and cost of one trial.
 
@@ -241,6 +269,18 @@ class Measurement:
     capacity_note: str | None = None
 
     @property
+    def charged_as(self) -> Literal["on the whole machine", "as one process"]:
+        """Whose dollars these are: what the whole machine serves pays for it, or one process is charged with all of it."""
+        return "as one process" if self.capacity is None else "on the whole machine"
+
+    @property
+    def cheaper(self) -> float:
+        """How many times as much the untouched model costs, charged alike."""
+        if self.capacity is None:
+            return self.cost.busiest.speedup.value
+        return self.capacity.best.per_s.value / self.capacity.best_untouched.per_s.value
+
+    @property
     def charged_by(self) -> str:
         """What dollars are charged by, in words."""
         if self.capacity is not None:
@@ -249,25 +289,31 @@ class Measurement:
         return f"one process is charged with the whole machine{note}"
 
     @property
-    def caveats(self) -> tuple[str, ...]:
-        """What a reader must know of these numbers, a sentence each; none as a rule."""
+    def caveats(self) -> tuple[Caveat, ...]:
+        """What a reader must know of these numbers; nothing as a rule."""
         told = [
-            f"Other work disturbed the timing at batch size {latency.batch_size}, by a factor of {latency.disturbance:.1f}. "
-            "The speed-up is the smallest that this allows."
+            Caveat(
+                f"disturbed at batch size {latency.batch_size}",
+                latency.disturbance,
+                f"Other work disturbed the timing at batch size {latency.batch_size}, by a factor of {latency.disturbance:.1f}. "
+                "The speed-up is the smallest that this allows.",
+            )
             for latency in self.cost.latencies
             if latency.is_disturbed
         ]
         if (load := self.cost.load) is not None and load > LOADED:
-            told.append(f"Other programs used {load:.1f} processors during the timing.")
-        if self.capacity is not None and self.capacity.load > LOADED:
-            told.append(f"Other programs used {self.capacity.load:.1f} processors while the whole machine was measured.")
-        if self.capacity is not None and not 1 / UNDISTURBED <= (pace := self.capacity.pace) <= UNDISTURBED:
+            told.append(Caveat("loaded", load, f"Other programs used {load:.1f} processors during the timing."))
+        if (capacity := self.capacity) is not None and capacity.load > LOADED:
+            used = f"Other programs used {capacity.load:.1f} processors while the whole machine was measured."
+            told.append(Caveat("loaded as a whole", capacity.load, used))
+        if capacity is not None and not 1 / UNDISTURBED <= (pace := capacity.pace) <= UNDISTURBED:
+            faster = f"The whole machine was {pace:.1f} times as fast for this model as for the untouched one: "
             told.append(
-                f"The whole machine was {pace:.1f} times as fast for this model as for the untouched one: "
-                "dollars of the whole machine compare the two no better than that."
+                Caveat("pace", max(pace, 1 / pace), f"{faster}dollars of the whole machine compare the two no better than that.")
             )
         if (size := self.accuracy.batch_size) is not None:
-            told.append(f"The answers depend on the batch: this is the accuracy at batch size {size}, the worst that is served.")
+            depends = f"The answers depend on the batch: this is the accuracy at batch size {size}, the worst that is served."
+            told.append(Caveat("depends on the batch", 0.0, depends))
         return tuple(told)
 
 

@@ -1,7 +1,7 @@
 """Three choices with a name on every front: quality, balanced, compact. Arithmetic only, no torch.
 
 A cut is a point that costs less than the untouched model. Only cuts with a verified bundle can be taken away at once: if there is
-one, the others are left out.
+one, the others are left out, and the reasons say so.
 
 Balanced is the model that most people should take. Whatever recommends one model names this one: the last lines of a search,
 `autocut select` without a wish, the report, the dashboard, and a comparison of two studies.
@@ -93,7 +93,8 @@ def _balanced(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, bound
     close = _within([*cuts, baseline], baseline, bound)
     if close == [baseline]:
         nearest = _nearest(cuts, baseline, cost)
-        told = f"no cut is within {allowed} of it; trial {nearest.trial} loses least, {effect(nearest, baseline, cost)}"
+        loses = f"trial {nearest.trial} loses least, {effect(nearest, baseline, cost)}"
+        told = f"no cut{_kept(cuts)} is within {allowed} of it; {loses}"
         return NamedPick("balanced", baseline, f"the untouched model itself: {told}")
     least = cheapest(close, cost)
     group = [point for point in close if tied(point, least, cost)]
@@ -101,14 +102,15 @@ def _balanced(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, bound
     if chosen is baseline:
         others = ", ".join(str(point.trial) for point in group if point is not baseline)
         return NamedPick("balanced", baseline, f"the untouched model itself: trial {others} is tied with it, so nothing was won")
-    why = f"the {cost_words(cost)[0]} within {allowed} of the untouched model"
+    why = f"the {_least(cuts, cost)} within {allowed} of the untouched model"
     return _named("balanced", chosen, baseline, cost, f"{why}, and the most accurate of {len(group)} tied" if group[1:] else why)
 
 
 def _quality(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, balanced: FrontPoint) -> NamedPick:
+    kind = f"cut{_kept(cuts)}"
     cuts = [point for point in cuts if point.values["accuracy"] >= balanced.values["accuracy"]]
     if not cuts:
-        return NamedPick("quality", baseline, "the untouched model itself: every cut is less accurate than the balanced pick")
+        return NamedPick("quality", baseline, f"the untouched model itself: every {kind} is less accurate than the balanced pick")
     best = _nearest(cuts, baseline, cost)
     least = max(0.0, accuracy_drop(best, baseline))
     group = [
@@ -117,25 +119,35 @@ def _quality(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, balanc
         if point is best or (point.trial in best.accuracy_ties and accuracy_drop(point, baseline) <= least + _ROUNDING)
     ]
     if len(group) == 1:
-        return _named("quality", best, baseline, cost, "the most accurate cut")
+        return _named("quality", best, baseline, cost, f"the most accurate {kind}")
     lose = "lose nothing" if least == 0 else f"lose {metric_points(least, baseline)}"
-    why = f"the {cost_words(cost)[0]} of {len(group)} cuts that {lose} and are not told apart from the most accurate one"
+    cheapest_of = f"the {cost_words(cost)[0]} of {len(group)} cuts{_kept(cuts)}"
+    why = f"{cheapest_of} that {lose} and are not told apart from the most accurate one"
     return _named("quality", cheapest(group, cost), baseline, cost, why)
 
 
 def _compact(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, bound: float) -> NamedPick:
-    least = cost_words(cost)[0]
+    least = _least(cuts, cost)
     if math.isinf(bound):
         return _named("compact", cheapest(cuts, cost), baseline, cost, f"the {least} of all")
     allowed = metric_points(bound, baseline)
     if close := _within(cuts, baseline, bound):
         return _named("compact", cheapest(close, cost), baseline, cost, f"the {least} within {allowed} of the untouched model")
-    why = f"the cut that loses least, none being within {allowed} of the untouched model"
+    why = f"the cut{_kept(cuts)} that loses least, none being within {allowed} of the untouched model"
     return _named("compact", _nearest(cuts, baseline, cost), baseline, cost, why)
 
 
 def _named(name: str, point: FrontPoint, baseline: FrontPoint, cost: str, why: str) -> NamedPick:
     return NamedPick(name, point, f"{why}: {effect(point, baseline, cost)}{_verdict(point, baseline)}")
+
+
+def _kept(cuts: Sequence[FrontPoint]) -> str:
+    """Say which cuts were kept: those with a verified bundle, where there are any."""
+    return " with a verified bundle" if any(point.bundle for point in cuts) else ""
+
+
+def _least(cuts: Sequence[FrontPoint], cost: str) -> str:
+    return f"{cost_words(cost)[0]}{_kept(cuts)}"
 
 
 def _within(points: Sequence[FrontPoint], baseline: FrontPoint, drop: float) -> list[FrontPoint]:

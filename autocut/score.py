@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from autocut.errors import InputError, StudyError, UnknownNameError, nearest_hint
+from autocut.errors import InputError, StudyError, UnknownNameError, name_hint
 from autocut.measurement import Cost, Interval, Latency, Measurement
 from autocut.price import Price, usd_for, usd_per_million
 
@@ -156,7 +156,7 @@ def metric_name(name: str, subject: str) -> str:
     canonical = ALIASES.get(name, name)
     if canonical not in METRICS:
         raise UnknownNameError(
-            f"{subject} must be one of {', '.join(METRICS)}, got {name!r}", nearest_hint(name, [*METRICS, *ALIASES])
+            f"{subject} must be one of {', '.join(METRICS)}, got {name!r}", name_hint(name, [*METRICS, *ALIASES])
         )
     return canonical
 

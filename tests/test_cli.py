@@ -13,6 +13,7 @@ import pytest
 from autocut import cli
 from autocut.commands.verb import Verb
 from autocut.errors import BundleError, CompilerError, Fault, FaultsError, NoResultError, StudyError
+from autocut.score import ALIASES, METRICS
 
 
 def test_help_lists_every_verb_and_is_data(capsys):
@@ -24,6 +25,17 @@ def test_help_lists_every_verb_and_is_data(capsys):
     )
     assert shown.err == ""
     assert cli.main([]) == 2
+
+
+@pytest.mark.parametrize("verb", ["search", "select"])
+def test_help_names_every_value_that_a_limit_may_be_on(verb, capsys):
+    """With its alias: nobody guesses that `latency` is accepted."""
+    assert cli.main([verb, "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    names = told.partition("Names: ")[2].partition(". Repeatable")[0]
+
+    others = {name: f"{name} (or {alias})" for alias, name in ALIASES.items()}
+    assert names.split(", ") == [others.get(name, name) for name in METRICS]
 
 
 def test_help_imports_nothing_heavy():
@@ -62,6 +74,10 @@ def test_help_examples_are_accepted_by_the_parser(verb, searches, monkeypatch, c
         ("search --budget 8h --sampler tp", "--sampler must be one of", "did you mean 'tpe'?"),
         ("search --budget 8h --instance c7i.larg", "c7i.larg", "did you mean 'c7i.large'?"),
         ("search --budget 8h --limit latncy<=5", "limit must be one of", "did you mean"),
+        ("search --budget 8h --limit foo<=5", "limit must be one of", "write one of them, such as 'accuracy'"),
+        ("search --budget 8h --instance nowhere", "--instance must be one of", "write one of them, such as"),
+        ("select studies/x --minimize foo", "minimize must be one of", "write one of them, such as"),
+        ("schema nope", "document must be one of", "write one of them, such as 'check'"),
         ("search --budget 8h --config nowhere.toml", "configuration file must be readable", ""),
         ("search --budget 8h --max-accuracy-drop 2", "--max-accuracy-drop must have a percent sign, got '2'", "write 2%"),
         ("select studies/x --max-accuracy-drop 1", "--max-accuracy-drop must have a percent sign, got '1'", "write 1%"),

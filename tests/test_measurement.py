@@ -8,7 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from autocut.measurement import Accuracy, Capacity, Cost, Interval, Latency, Layout, Measurement, cost_from_json, from_json, to_json
+from autocut.measurement import (
+    Accuracy,
+    Capacity,
+    Cost,
+    Interval,
+    Latency,
+    Layout,
+    Measurement,
+    cost_from_json,
+    from_json,
+    to_json,
+    told_together,
+)
 
 NUMBER = st.floats(-1e9, 1e9)
 INTERVALS = st.lists(NUMBER, min_size=3, max_size=3).map(sorted).map(lambda three: Interval(three[1], three[0], three[2]))
@@ -122,9 +134,22 @@ def test_a_measurement_says_what_its_reader_must_know():
     disturbed = replace(CALM, batch_size=32, disturbance=1.52, load=1.04)
     cost = Cost((CALM, disturbed), 1, 1, 1, 1.0, "here")
     first, second, third = Measurement(Accuracy("test", 10, ONE, batch_size=1), cost).caveats
-    assert "disturbed the timing at batch size 32, by a factor of 1.5" in first
-    assert "used 1.0 processors" in second
-    assert "accuracy at batch size 1" in third
+    assert "disturbed the timing at batch size 32, by a factor of 1.5" in first.sentence
+    assert "used 1.0 processors" in second.sentence
+    assert "accuracy at batch size 1" in third.sentence
+
+
+def test_caveats_of_many_trials_take_a_line_each_kind_and_name_the_worst():
+    """A front of twenty points would repeat one sentence twenty times."""
+    busy = {trial: Measurement(Accuracy("test", 10, ONE), Cost((replace(CALM, load=load),), 1, 1, 1, 1.0, "here"))
+            for trial, load in ((3, 0.7), (5, 1.6), (8, 1.1))}  # fmt: skip
+    alone = Measurement(Accuracy("test", 10, ONE, batch_size=1), Cost((CALM,), 1, 1, 1, 1.0, "here"))
+    told = told_together((trial, caveat) for trial, one in [*busy.items(), *busy.items(), (9, alone)] for caveat in one.caveats)
+
+    assert told == [
+        "3 trials, the worst is trial 5: Other programs used 1.6 processors during the timing.",
+        "trial 9: The answers depend on the batch: this is the accuracy at batch size 1, the worst that is served.",
+    ]
 
 
 def test_a_damaged_document_is_refused():
@@ -160,7 +185,7 @@ def test_a_slow_hour_is_told_and_changes_no_number():
     assert capacity.best is capacity.layouts[0]
     assert capacity.pace == 0.5
     assert capacity.sentence == "the machine serves 100/s as 2 copies x 1 thread, the untouched model 60/s as 2 copies x 1 thread"
-    assert [caveat for caveat in measurement.caveats if "0.5 times as fast" in caveat]
+    assert [caveat for caveat in measurement.caveats if "0.5 times as fast" in caveat.sentence]
 
 
 def test_the_untouched_model_gets_the_layout_that_serves_it_most():

@@ -41,7 +41,9 @@ def test_quality_keeps_and_the_others_are_the_cheapest_within_a_point_and_within
     picks = named_picks(FRONT, OBJECTIVES, 0.05)
 
     assert [(pick.name, pick.point.trial) for pick in picks] == [("quality", 1), ("balanced", 3), ("compact", 4)]
-    assert picks[0].reason == "the most accurate cut: 1.3x cheaper, accuracy 0.9795 (-0.05 points) on validation"
+    assert picks[0].reason == (
+        "the most accurate cut: 1.3x cheaper as one process in the search, accuracy 0.9795 (-0.05 points) on validation"
+    )
     assert picks[1].reason.startswith("the cheapest within 1.0 point of the untouched model: 4.4x cheaper")
     assert picks[2].reason.startswith("the cheapest within 5.0 points of the untouched model: 8x cheaper")
     assert picked(FRONT, allowed_drop=None)[2] == 5
@@ -59,8 +61,9 @@ def test_quality_is_the_cheapest_of_those_that_lose_nothing_and_are_tied_with_th
 
     assert quality.point.trial == 2
     assert quality.reason == (
-        "the cheapest of 2 cuts that lose nothing and are not told apart from the most accurate one: 4x cheaper, "
-        "accuracy 0.985 (+0.5 points) on validation, not told apart from the untouched model"
+        "the cheapest of 2 cuts that lose nothing and are not told apart from the most accurate one: "
+        "4x cheaper as one process in the search, accuracy 0.985 (+0.5 points) on validation, "
+        "not told apart from the untouched model"
     )
 
 
@@ -69,6 +72,18 @@ def test_what_has_a_verified_bundle_comes_first():
     points = [*FRONT[:3], replace(FRONT[3], bundle="bundles/3"), *FRONT[4:]]
 
     assert picked(points) == [3, 3, 3]
+
+
+def test_a_reason_says_that_only_cuts_with_a_verified_bundle_were_compared():
+    """Trial 4 is cheaper, but has none: "the cheapest" alone would be wrong."""
+    points = [*FRONT[:2], *(replace(point, bundle=f"bundles/{point.trial}") for point in FRONT[2:4]), *FRONT[4:]]
+    quality, balanced, compact = named_picks(points, OBJECTIVES, 0.05)
+
+    assert quality.reason.startswith("the most accurate cut with a verified bundle: ")
+    assert balanced.reason.startswith("the cheapest with a verified bundle within 1.0 point of the untouched model: ")
+    assert compact.reason.startswith("the cheapest with a verified bundle within 5.0 points of the untouched model: ")
+    far = [FRONT[0], FRONT[1], replace(FRONT[5], bundle="bundles/5")]
+    assert "no cut with a verified bundle is within 1.0 point of it" in named_picks(far, OBJECTIVES, 0.05)[1].reason
 
 
 def test_where_no_cut_costs_less_every_pick_is_the_untouched_model():

@@ -1,4 +1,7 @@
-"""Runs a command line of autocut that ends with the process that wants it: ``python -m autocut.api.attached PARENT WORDS``."""
+"""Runs a command line of autocut that ends with the process that wants it: ``python -m autocut.api.attached PARENT WORDS``.
+
+That process raises the error of the document that it gets, so stderr does not tell it too.
+"""
 
 from __future__ import annotations
 
@@ -9,4 +12,4 @@ from autocut.measure.parent_death import die_with
 
 if __name__ == "__main__":
     die_with(int(sys.argv.pop(1)))
-    sys.exit(main())
+    sys.exit(main(tells_errors=False))

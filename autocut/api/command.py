@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from autocut import errors
+from autocut.budget import checked_share
 from autocut.errors import AutocutError, ExitCode, Fault, FaultsError
 
 Amount = str | float
 """A quantity: text as on the command line ("8h", "10GB", "1%"), or a number in the unit that the parameter names."""
 
+_SHARES = ("max_accuracy_drop", "utilization")
 _PATIENCE_S = 60.0
 """What an interrupted command may take to put its things in order."""
 
@@ -103,8 +105,14 @@ def noted(error: AutocutError) -> AutocutError:
 
 
 def _written(name: str, value: object) -> str:
-    """Write a number with the unit of its flag."""
+    """Write a number with the unit of its flag.
+
+    Raises:
+        InputError: A share is not from 0 to 1: a percentage was meant.
+    """
     if isinstance(value, int | float):
+        if name in _SHARES:
+            checked_share(value, name)
         units = {"max_accuracy_drop": (100.0, "%"), "cache_size": (1.0, "B"), "worker_memory": (1.0, "B")}
         scale, unit = units.get(name, (1.0, ""))
         return f"{scale * value:.12g}{unit}" if unit else str(value)

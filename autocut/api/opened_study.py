@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autocut.api.command import Amount, duration, flags, run
+from autocut.budget import parse_percent
 from autocut.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class OpenedStudy:
     def select(
         self,
         *,
-        max_accuracy_drop: float | None = None,
+        max_accuracy_drop: Amount | None = None,
         max_latency_ms: float | None = None,
         max_size_bytes: int | None = None,
         limits: Sequence[str] = (),
@@ -70,7 +71,7 @@ class OpenedStudy:
 
         Args:
             max_accuracy_drop: Points of the metric that may be lost against the untouched model: 0.01 lets 0.978 become 0.968. Of a
-                metric that is not between 0 and 1 it is a share: 0.01 lets an error of 20 become 20.2.
+                metric that is not between 0 and 1 it is a share: 0.01 lets an error of 20 become 20.2. It may also be text: "1%".
             max_latency_ms: Bound on the median call at the first serving batch size, in milliseconds.
             max_size_bytes: Bound on the exported files, in bytes.
             limits: Other bounds, such as "usd_per_million<=0.1".
@@ -89,6 +90,8 @@ class OpenedStudy:
         bounds += [] if max_latency_ms is None else [f"latency_ms<={max_latency_ms}"]
         bounds += [] if max_size_bytes is None else [f"size_bytes<={max_size_bytes}"]
         asked: dict[str, Any] = {"minimize": minimize, "knee": knee, "pick": pick, "confident": confident}
+        if isinstance(max_accuracy_drop, str):
+            max_accuracy_drop = parse_percent(max_accuracy_drop, "max_accuracy_drop")
         with self._read() as study:
             return select_from_study(study, limits=bounds, max_accuracy_drop=max_accuracy_drop, **asked)
 

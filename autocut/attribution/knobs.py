@@ -17,7 +17,8 @@ from autocut.recipe import UNTOUCHED, Recipe
 def knob_sentence(evidence: Evidence, folder: Path, trial: int, recipe: Recipe) -> str:
     """Say which knob of `recipe`, the measured recipe of `trial` of the study in `folder`, bought what.
 
-    Steps whose rungs are not measured are told together. What their knobs do alone is told where that was measured.
+    The speed is that of one process. Steps whose rungs are not measured are told together. What their knobs do alone is told where
+    that was measured.
     """
     knobs = knobs_of(recipe)
     if not knobs:
@@ -26,9 +27,10 @@ def knob_sentence(evidence: Evidence, folder: Path, trial: int, recipe: Recipe) 
         return f"trial {trial} turns {recipe.describe()}"
     ladder = build_ladder(recipe, evidence.known, evidence.pairs)
     is_share = 0 <= evidence.known[UNTOUCHED].values["accuracy"] <= 1
+    whole = say_briefly(ladder.whole, is_share=is_share, whose_speed=" as one process")
     if len(knobs) == 1:
-        return f"trial {trial} turns {recipe.describe()} only: {say_briefly(ladder.whole, is_share=is_share)}"
-    parts = [f"trial {trial} turns {recipe.describe()}: {say_briefly(ladder.whole, is_share=is_share)}"]
+        return f"trial {trial} turns {recipe.describe()} only: {whole}"
+    parts = [f"trial {trial} turns {recipe.describe()}: {whole}"]
     if len(ladder.steps) > 1:
         parts.append(f"step by step: {', then '.join(_step(step, is_share=is_share) for step in ladder.steps)}")
     if alone := _alone(ladder, evidence, is_share=is_share):

@@ -92,15 +92,21 @@ class _Limit:
 
 
 def _seconds_an_epoch(study: Study) -> float:
-    """Seconds of an epoch as the trainings of the study took them; 0 where it has none, so that one may be tried."""
-    took = [
-        float(trial.extras["train_seconds"]) / trial.recipe.all_epochs
-        for trial in study.trials()
-        if trial.measured is not None and trial.recipe is not None and trial.recipe.is_trained and "train_seconds" in trial.extras
-    ]
+    """Seconds of an epoch as the trainings of the study took them; 0 where it has none, so that one may be tried.
+
+    What a recipe takes to train begins with the training of the untouched model, unless it starts from scratch.
+    """
     facts = study.facts
+    untouched_s = float(facts.get("baseline_train_seconds") or 0.0)
+    took = []
+    for trial in study.trials():
+        recipe = trial.recipe
+        if trial.measured is not None and recipe is not None and recipe.is_trained and "train_seconds" in trial.extras:
+            before_s = 0.0 if recipe.changes("train.start") else untouched_s
+            took.append((float(trial.extras["train_seconds"]) - before_s) / recipe.all_epochs)
+    took = [seconds for seconds in took if seconds > 0]
     if not took and facts.get("untouched_epochs"):
-        took = [facts["baseline_train_seconds"] / facts["untouched_epochs"]]
+        took = [untouched_s / facts["untouched_epochs"]]
     return median(took) if took else 0.0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from autocut.attribution.effects import LadderRung
 from autocut.attribution.ladder import Ladder, LadderStep
 from autocut.attribution.words import say_accuracy, say_briefly, say_effect, say_factor, say_smaller, say_speed
+from autocut.gains import decimals
 from autocut.study.importance import ValueImportance
 
 _TOLD_SHARE = 0.05
@@ -16,7 +17,7 @@ def sentences_of(ladder: Ladder, trial: int, untouched: LadderRung) -> tuple[str
     """Return the sentences about the ladder to `trial`."""
     is_share = 0 <= untouched.values["accuracy"] <= 1
     whole = say_effect(ladder.whole, is_share=is_share)
-    first = f"Trial {trial} ({ladder.recipe.describe()}), compared with the untouched model: {whole}."
+    first = f"Trial {trial} ({ladder.recipe.describe()}), compared with the untouched model, as one process: {whole}."
     return (
         first,
         *_about_steps(ladder.steps, is_share=is_share),
@@ -99,4 +100,5 @@ def _unsigned(step: LadderStep, *, is_share: bool) -> str:
     if not is_share:
         return f"{abs(difference.value):.3g}"
     low, high = sorted((abs(100 * difference.low), abs(100 * difference.high)))
-    return f"{abs(100 * difference.value):.1f} points ({low:.1f} to {high:.1f})"
+    digits = f".{decimals(100 * difference.value, least=1)}f"
+    return f"{abs(100 * difference.value):{digits}} points ({low:{digits}} to {high:{digits}})"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from autocut.attribution.effects import LEAST_SAVING, Effect
+from autocut.gains import decimals
 from autocut.measurement import Interval
 
 
 def say_accuracy(difference: Interval, *, is_share: bool) -> str:
     """Return such as ``-0.6 points (-1.3 to +0.1)``; a metric that is no share of 1 has no points."""
-    scale, unit, digits = (100, " points", "+.1f") if is_share else (1, "", "+.3g")
+    scale, unit = (100, " points") if is_share else (1, "")
+    digits = f"+.{decimals(100 * difference.value, least=1)}f" if is_share else "+.3g"
     value, low, high = (_signed(scale * bound, digits) for bound in (difference.value, difference.low, difference.high))
     return f"{value}{unit}" if low == high else f"{value}{unit} ({low} to {high})"
 
@@ -34,9 +36,12 @@ def say_effect(effect: Effect, *, is_share: bool) -> str:
     return ", ".join([say_speed(effect), _accuracy_or_tie(effect, is_share=is_share), *say_smaller(effect)])
 
 
-def say_briefly(effect: Effect, *, is_share: bool) -> str:
-    """Return what changed for sure, without intervals, such as ``2.31x faster, accuracy -0.6 points``."""
-    parts = [] if effect.is_speed_tie else [say_speed(effect).partition(" (")[0]]
+def say_briefly(effect: Effect, *, is_share: bool, whose_speed: str = "") -> str:
+    """Return what changed for sure, without intervals, such as ``2.31x faster, accuracy -0.6 points``.
+
+    `whose_speed` follows the speed where a reader could mistake it for another one.
+    """
+    parts = [] if effect.is_speed_tie else [say_speed(effect).partition(" (")[0] + whose_speed]
     if not effect.is_accuracy_tie:
         parts.append(f"accuracy {say_accuracy(effect.accuracy, is_share=is_share).partition(' (')[0]}")
     return ", ".join([*parts, *say_smaller(effect)]) or "no sure change"

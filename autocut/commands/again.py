@@ -80,12 +80,8 @@ def compare(console: Console, a: Path, b: Path, threads: int | None, as_json: bo
     the examples that both carry. Two studies are compared by what they have measured: the hypervolumes of their fronts from a
     common reference on, and the points that most people should take. A tie is called a tie, and what does not compare is named.
     """
-    kinds = [_kind(path) for path in (a, b)]
+    kinds = [_kind("A", a), _kind("B", b)]
     if kinds[0] != kinds[1]:
-        if missing := [path for path in (a, b) if not path.is_dir()]:
-            raise InputError(
-                f"A and B must be two bundles or two studies, got no folder {str(missing[0])!r}", "see autocut compare --help"
-            )
         raise InputError(
             f"A and B must be two bundles or two studies, got a {kinds[0]} and a {kinds[1]}",
             "the bundles of a study lie in its folder bundles/",
@@ -139,7 +135,7 @@ def _remeasured(target: Path, conditions: Conditions, console: Console) -> Itera
     from autocut.deploy.remeasure import remeasure_bundle, untouched_artifact
     from autocut.study import open_study
 
-    if _kind(target) == "study":
+    if _kind("target", target) == "study":
         yield from _remeasured_study(target, conditions, console)
         return
     with contextlib.ExitStack() as stack, console.busy(f"measuring {target}"):
@@ -178,6 +174,17 @@ def _study_around(bundle: Path) -> Path | None:
     return folder if bundle.resolve().parent.name == "bundles" and (folder / "stages").is_dir() else None
 
 
-def _kind(path: Path) -> str:
-    """Return "bundle" or "study"; whatever is neither counts as a study, whose error says what there is."""
-    return "bundle" if (path / _MANIFEST).is_file() else "study"
+def _kind(subject: str, path: Path) -> str:
+    """Return "bundle" or "study".
+
+    Raises:
+        InputError: `path` is neither.
+    """
+    if (path / _MANIFEST).is_file():
+        return "bundle"
+    from autocut.study import is_study, where_studies_are
+
+    if is_study(path):
+        return "study"
+    found = f"the {'folder' if path.is_dir() else 'file'} {str(path)!r}" if path.exists() else f"no folder {str(path)!r}"
+    raise InputError(f"{subject} must be a bundle or a study, got {found}", where_studies_are(path))

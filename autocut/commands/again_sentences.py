@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autocut.budget import format_size, format_usd
 from autocut.deploy.compare import BundleComparison, is_tie
-from autocut.deploy.compare_studies import ComparedStudy, StudyComparison, values_on
+from autocut.deploy.compare_studies import ComparedStudy, StudyComparison, measurement_on, values_on
 from autocut.measurement import Accuracy, Interval
 from autocut.score import METRICS
 
@@ -67,7 +67,10 @@ def _picks(compared: StudyComparison) -> str:
     if a is None or b is None:
         return f"picks: {'A' if a is None else 'B'} has none"
     first, second = values_on(a, compared.split), values_on(b, compared.split)
-    pairs = [f"{_label(name)} {shown(name, first[name])} and {shown(name, second[name])}" for name in compared.objectives]
+    charged = {measurement_on(pick, compared.split).charged_as for pick in (a, b)}
+    whose = f" {charged.pop()}" if len(charged) == 1 else ""  # else it is told that they do not compare
+    labels = {name: _label(name) + (whose if name == "usd_per_million" else "") for name in compared.objectives}
+    pairs = [f"{label} {shown(name, first[name])} and {shown(name, second[name])}" for name, label in labels.items()]
     told = f"trial {a.trial} of A and trial {b.trial} of B: {', '.join(pairs)} ({compared.split})"
     return f"picks: a tie; {told}" if compared.is_pick_tie else f"picks: {told}"
 

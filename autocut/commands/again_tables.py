@@ -111,13 +111,13 @@ def _rows(one: Remeasured) -> list[Row]:
 def _usd_rows(one: Remeasured) -> list[Row]:
     """Return the dollars at the price of the claim, on both sides, and those at this machine's price where that is another one."""
     economics, before, now = one.manifest.economics, one.claimed_price, one.price
-    rows = []
+    predictions, rows = f"a million predictions, {one.manifest.measurement.charged_as}", []
     if economics is not None and before is not None:
         claimed = f"{format_usd(economics.usd_per_million)} on {_priced(before)}"
-        rows.append(("a million predictions", claimed, _usd(one.usd_at_claimed_price, before)))
+        rows.append((predictions, claimed, _usd(one.usd_at_claimed_price, before)))
     if now is not None and now != before:
-        rows.append(("at this machine's price" if rows else "a million predictions", "-", _usd(one.usd_per_million, now)))
-    return rows or [("a million predictions", "-", "-")]
+        rows.append(("at this machine's price" if rows else predictions, "-", _usd(one.usd_per_million, now)))
+    return rows or [(predictions, "-", "-")]
 
 
 def _lines(one: Remeasured) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -149,7 +149,8 @@ def _notes(found: Sequence[Remeasured]) -> list[str]:
     """Return what a reader must know: where it was measured, failures, and each note once with its trials."""
     notes: dict[str, list[str]] = {}
     for one in found:
-        for note in one.notes:
+        charged = (f"dollars of a million predictions {one.manifest.measurement.charged_as}",) if len(found) > 1 else ()
+        for note in (*charged, *one.notes):
             notes.setdefault(note, []).append(str(one.manifest.trial))
     told = [note if len(trials) == len(found) else f"trial {', '.join(trials)}: {note}" for note, trials in notes.items()]
     if len(found) > 1:

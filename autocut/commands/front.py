@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autocut.budget import format_size, format_usd
-from autocut.commands.verb import JSON, PERCENT, SIZE, verb
+from autocut.commands.verb import JSON, LIMIT_NAMES, PERCENT, SIZE, verb
 from autocut.console import DEFAULT_WIDTH, Console, cell_text
 from autocut.errors import InputError, NoResultError
 from autocut.recipe import UNTOUCHED, baseline_words
@@ -71,7 +71,8 @@ def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything
 @click.option("--confident", is_flag=True, help="The drop must be kept by the worse end of its 95% interval, not by its middle.")
 @click.option("--max-latency-ms", type=click.FloatRange(0, min_open=True), help="Median latency at the first serving batch size.")
 @click.option("--max-size", type=SIZE, help="Size of the exported model: 5MB.")
-@click.option("--limit", "limits", multiple=True, metavar="LIMIT", help="Any other bound: 'usd_per_million<=0.1'. Repeatable.")
+@click.option("--limit", "limits", multiple=True, metavar="LIMIT",
+              help=f"Any other bound: 'usd_per_million<=0.1'. {LIMIT_NAMES} Repeatable.")  # fmt: skip
 @click.option("--minimize", help="cost, latency, size, training, or the name of a value.  [default: the study's]")
 @click.option("--pick", metavar="quality|balanced|compact", help="A choice with a name: `autocut front` shows all three.")
 @click.option("--knee", is_flag=True, help="The point after which saving more starts to cost most accuracy.")
@@ -142,6 +143,7 @@ def print_front(
     from autocut.bill import price_note
     from autocut.commands.terminal_plot import plot_lines
     from autocut.deploy.select import picks_of_study
+    from autocut.measurement import told_together
     from autocut.picks import cost_of
 
     points = study.points() if everything else study.front()
@@ -161,9 +163,9 @@ def print_front(
     _print_points(shown, console, {point.trial for point in shown} - on_front)
     told = [f"{pick.name:<9} trial {pick.point.trial}: {pick.reason}" for pick in picks]
     console.remark("\n".join(["", *told])) if told else None
-    for point in shown:
-        for caveat in point.measurement.caveats:
-            console.remark(f"trial {point.trial}: {caveat}")
+    measured = [(point.trial, numbers.measurement) for point in shown for numbers in (point, point.tested) if numbers]
+    for line in told_together((trial, caveat) for trial, measurement in measured for caveat in measurement.caveats):
+        console.remark(line)
     if any(point.tested for point in shown):
         console.remark(_looks_note(study))
     if untested := study.untested():
@@ -238,6 +240,7 @@ def _final_document(final: Final) -> dict[str, Any]:
         "refusal": final.refusal,
         "served": None if capacity is None else asdict(capacity.best),
         "served_untouched": None if capacity is None else asdict(capacity.best_untouched),
+        "charged_as": final.measurement.charged_as,
     }
 
 

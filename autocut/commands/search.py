@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from autocut import __version__
 from autocut.budget import format_duration, format_size
-from autocut.commands.verb import DURATION, JSON, PERCENT, SIZE, flag, source, verb
+from autocut.commands.verb import DURATION, JSON, LIMIT_NAMES, PERCENT, SIZE, flag, source, verb
 from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
 from autocut.errors import ExitCode, Fault, FaultsError, InputError, unknown_name
@@ -75,7 +75,7 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 @click.option("--grid-intensity", type=click.FloatRange(0), metavar="G_PER_KWH", show_default="as told last, else of the world",
               help="Grams of CO2 for each kWh of electricity. May change later.")  # fmt: skip
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT",
-              help="A bound that a point must keep: 'latency_ms<=5'. Repeatable.")  # fmt: skip
+              help=f"A bound that a point must keep: 'latency_ms<=5'. {LIMIT_NAMES} Repeatable.")  # fmt: skip
 @click.option("--max-accuracy-drop", type=PERCENT, show_default=f"{LARGEST_DROP:.0%}",
               help="Points of the metric that may be lost against the untouched model; of a metric that is not between 0 and 1, "
               "this share of it. Half of a metric above 0 must be kept in any case.")  # fmt: skip

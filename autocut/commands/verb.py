@@ -42,6 +42,12 @@ def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 JSON = click.option("--json", "as_json", is_flag=True, callback=_remember_json, help="Print one JSON document: see autocut schema.")
 """The flag of every verb. `autocut.schemas` has the documents."""
 
+LIMIT_NAMES = (
+    "Names: accuracy, usd_per_million (or cost), latency_ms (or latency), size_bytes (or size), compressed_size_bytes, "
+    "train_usd (or training), speedup."
+)
+"""The values that a limit may be on, and their aliases (`autocut.score`), for help that imports nothing."""
+
 DURATION = Quantity("duration", parse_duration)
 SIZE = Quantity("size", parse_size)
 PERCENT = Quantity("percent", parse_percent)
@@ -134,4 +140,4 @@ def _check_variables(command: Verb) -> None:
     for variable in os.environ:
         if variable.startswith(f"{PREFIX}_{command.name}_".upper()) and variable not in known:
             message = f"environment variable {variable} belongs to no flag of autocut {command.name}"
-            raise InputError(message, nearest_hint(variable, known))
+            raise InputError(message, nearest_hint(variable, known) or f"see autocut {command.name} --help")

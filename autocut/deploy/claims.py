@@ -29,13 +29,19 @@ ACCURACY_TOLERANCE = 0.005
 
 @dataclass(frozen=True)
 class Check:
-    """One claim and its finding. `message` is a line for a person. A check that does not apply is ok, and its message says why."""
+    """One claim and its finding. `message` is a line for a person. A check that does not apply is ok, and its message says why.
+
+    `claim_value` and `found_value` are the numbers that `claim` and `found` show: a metric, bytes, milliseconds, predictions a
+    second. None where there is no number, or none to compare.
+    """
 
     name: str
     claim: str
     found: str
     ok: bool
     message: str
+    claim_value: float | None = None
+    found_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ def _outputs(manifest: Manifest, findings: Findings) -> Check:
     message = (
         f"outputs deviate by {found} of the largest output from the stored ones, {tolerance:g} is allowed for {manifest.dtype}"
     )
-    return Check("outputs", f"<= {tolerance:g}", found, ok, message)
+    return Check("outputs", f"<= {tolerance:g}", found, ok, message, tolerance, deviation)
 
 
 def _examples_accuracy(manifest: Manifest, findings: Findings) -> Check:
@@ -162,19 +168,23 @@ def _accuracy(name: str, claim: float | None, found: float | None, examples: int
     ok = found is not None and abs(found - claim) <= tolerance + 1e-9
     shown = "none" if found is None else f"{found:.4g}"
     message = f"{name} is {shown}, {claim:.4g} was claimed (tolerance {tolerance:.2g}, {counted})"
-    return Check(name, f"{claim:.4g}", shown, ok, message)
+    return Check(name, f"{claim:.4g}", shown, ok, message, claim, found)
 
 
 def _size(manifest: Manifest, findings: Findings) -> Check:
     claim, found = manifest.measurement.cost.size_bytes, findings.size_bytes
-    return Check("size", f"{claim} bytes", f"{found} bytes", found == claim, f"the model is {found} bytes, {claim} were claimed")
+    message = f"the model is {found} bytes, {claim} were claimed"
+    return Check("size", f"{claim} bytes", f"{found} bytes", found == claim, message, claim, found)
 
 
 def _latencies(manifest: Manifest, findings: Findings, tolerance: float) -> list[Check]:
     cost = manifest.measurement.cost
     if findings.machine != cost.machine:
         message = f"measured on another machine ({cost.machine}; this one is {findings.machine}), latency not compared"
-        return [Check(_latency_name(claim), _shown(claim.p50_ms), "not compared", True, message) for claim in cost.latencies]
+        return [
+            Check(_latency_name(claim), _shown(claim.p50_ms), "not compared", True, message, claim.p50_ms.value)
+            for claim in cost.latencies
+        ]
     found = {latency.batch_size: latency for latency in findings.latencies}
     return [_latency(claim, found.get(claim.batch_size), tolerance) for claim in cost.latencies]
 
@@ -182,13 +192,15 @@ def _latencies(manifest: Manifest, findings: Findings, tolerance: float) -> list
 def _latency(claim: Latency, found: FoundLatency | None, tolerance: float) -> Check:
     name, claimed = _latency_name(claim), _shown(claim.p50_ms)
     if found is None:
-        return Check(name, claimed, "none", False, f"{name} could not be measured")
+        return Check(name, claimed, "none", False, f"{name} could not be measured", claim.p50_ms.value)
     drift = found.reference_ms / claim.yardstick_ms
     details = f"tolerance {tolerance:.0%}; the reference workload takes {drift:.2f} times as long as at export"
     if found.attempts > 1:
         details += f", attempt {found.attempts}"
     ok = latency_agrees(claim, found.p50_ms, found.reference_ms, tolerance)
-    return Check(name, claimed, _shown(found.p50_ms), ok, f"{name} is {_shown(found.p50_ms)}, {claimed} was claimed ({details})")
+    shown = _shown(found.p50_ms)
+    message = f"{name} is {shown}, {claimed} was claimed ({details})"
+    return Check(name, claimed, shown, ok, message, claim.p50_ms.value, found.p50_ms.value)
 
 
 def _capacity(manifest: Manifest, findings: Findings, tolerance: float) -> list[Check]:
@@ -198,13 +210,15 @@ def _capacity(manifest: Manifest, findings: Findings, tolerance: float) -> list[
     claim = capacity.best
     name, claimed = "whole machine", f"{per_second(claim.per_s.value)} as {claim}"
     if found.layout is None:
-        return [Check(name, claimed, "not compared", True, f"{name}, claimed {claimed}, was not compared: {found.reason}")]
+        message = f"{name}, claimed {claimed}, was not compared: {found.reason}"
+        return [Check(name, claimed, "not compared", True, message, claim.per_s.value)]
     ok, shown = capacity_agrees(claim, found.layout, tolerance), per_second(found.layout.per_s.value)
     slower = claim.yardstick_per_s / found.layout.yardstick_per_s
     details = f"tolerance {tolerance:.0%}; the reference workload takes {slower:.2f} times as long as at export"
     if found.attempts > 1:
         details += f", attempt {found.attempts}"
-    return [Check(name, claimed, shown, ok, f"{name} serves {shown}, {claimed} was claimed ({details})")]
+    message = f"{name} serves {shown}, {claimed} was claimed ({details})"
+    return [Check(name, claimed, shown, ok, message, claim.per_s.value, found.layout.per_s.value)]
 
 
 def _latency_name(claim: Latency) -> str:
@@ -224,7 +238,7 @@ def _report(name: str, how: str, claim: float | None, found: float | None, show:
     claimed = "not claimed" if claim is None else show(claim)
     measured = "not measured" if found is None else show(found)
     message = f"{name}{how} is {measured}, at export, caches included, it was {claimed} (reported, not judged)"
-    return Check(name, claimed, measured, True, message)
+    return Check(name, claimed, measured, True, message, claim, found)
 
 
 def _milliseconds(value: float) -> str:

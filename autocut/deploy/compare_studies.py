@@ -78,7 +78,8 @@ def values_on(point: FrontPoint, split: str) -> Mapping[str, float]:
     return point.tested.values if split == _TEST and point.tested is not None else point.values
 
 
-def _measurement_on(point: FrontPoint, split: str) -> Measurement:
+def measurement_on(point: FrontPoint, split: str) -> Measurement:
+    """Return the measurement of a point on `split`."""
     return point.tested.measurement if split == _TEST and point.tested is not None else point.measurement
 
 
@@ -87,7 +88,7 @@ def _is_tie(picks: Sequence[FrontPoint | None], objectives: Objectives, split: s
     if a is None or b is None or not objectives:
         return None
     spreads = [
-        {name: interval_of(name, values_on(pick, split), _measurement_on(pick, split)) for name in objectives} for pick in (a, b)
+        {name: interval_of(name, values_on(pick, split), measurement_on(pick, split)) for name in objectives} for pick in (a, b)
     ]
     return all(
         first.low <= second.high and second.low <= first.high for first, second in zip(*map(dict.values, spreads), strict=True)
@@ -118,7 +119,7 @@ def _not_comparable(a: Study, b: Study) -> tuple[str, ...]:
 
 def _charged_otherwise(picks: tuple[FrontPoint | None, FrontPoint | None], split: str) -> tuple[str, ...]:
     """Say that one pick is charged by what the whole machine serves, and the other one by one process."""
-    known = {_measurement_on(pick, split).capacity is not None for pick in picks if pick is not None}
+    known = {measurement_on(pick, split).capacity is not None for pick in picks if pick is not None}
     return ("dollars of one pick are of the whole machine, those of the other of one process",) if len(known) > 1 else ()
 
 

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,10 @@ _FEWEST_EXAMPLES = 16
 class FinalizationRequest:
     """Where a bundle goes, and what it says beside its model.
 
-    `reference` is the untouched model's cost, `search_seconds` the whole time of the search. `deadline` is a reading of
-    `time.time()`: a verification that still runs then is stopped. `share_examples` is false where the bundle must carry no real
-    examples, whatever the task says. Where scoring is slow, a sample of the test split is scored, in about `scoring_s` seconds.
-    `validation` is the accuracy by which the recipe was chosen.
+    `reference` is the untouched model's cost, `search_seconds` the whole time of the search. `spent_s` is what it has worked until
+    now, and its price is what the search cost. `deadline` is a reading of `time.time()`: a verification that still runs then is
+    stopped. `share_examples` is false where the bundle must carry no real examples, whatever the task says. Where scoring is slow,
+    a sample of the test split is scored, in about `scoring_s` seconds. `validation` is the accuracy by which the recipe was chosen.
     """
 
     to: Path
@@ -91,6 +91,7 @@ class FinalizationRequest:
     scoring_s: float = math.inf
     serving: Serving = UNTOLD
     validation: Accuracy | None = None
+    spent_s: float = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -315,7 +316,7 @@ def _claims(
     task, price = context.task, request.price
     values = values_of(measurement, request.reference, price, model.train_seconds)
     usd_per_million, untouched = dollars_of(measurement, request.reference, price)
-    search_usd = usd_for(price, request.search_seconds)
+    search_usd = usd_for(price, request.spent_s)
     bill = Bill(price, untouched, usd_per_million, search_usd, values["train_usd"], request.serving.requests_per_month)
     is_trained = recipe.is_trained or not task.is_pretrained
     return Claims(

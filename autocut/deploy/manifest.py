@@ -114,6 +114,8 @@ class ExamplesClaim(_Record):
 class Economics(_Record):
     """Money: the cost of a million predictions, and the number of them after which the search has paid for itself (None: never).
 
+    `search_usd` is what the search had spent when this bundle was made, not what its budget allowed.
+
     The fields from `price_fit` on are written only where they say something, so that older versions read all other bundles:
 
     - `price_fit`: why dollars may not hold on the machine that measured (`price.fit`).

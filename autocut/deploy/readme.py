@@ -104,7 +104,7 @@ def _numbers(manifest: Manifest) -> str:
         + f"\n\n{trained}Latencies are those of one process with {_counted(measurement.cost.threads)} "
         f"on `{manifest.environment.machine}`, seed {manifest.seed}. "
         "Another machine gives other latencies: `autocut remeasure .` measures them there."
-        + "".join(f"\n\n**Note:** {caveat}" for caveat in measurement.caveats)
+        + "".join(f"\n\n**Note:** {caveat.sentence}" for caveat in measurement.caveats)
     )
 
 
@@ -159,7 +159,8 @@ def _price(manifest: Manifest) -> str:
     told = [*economics.bill.lines, *([economics.price_fit] if economics.price_fit else [])]
     return (
         f"## Its price\n\nOn {economics.instance} at ${economics.price_per_hour:g} per hour (price of {economics.price_date}, "
-        f"utilization {economics.utilization:.0%}). {charged[0].upper()}{charged[1:]}.\n\n"
+        f"utilization {economics.utilization:.0%}). {charged[0].upper()}{charged[1:]}. "
+        "What the search cost is what it had spent when this bundle was made.\n\n"
         + "\n".join(f"- {line[0].upper()}{line[1:]}." for line in told)
     )
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autocut.budget import checked_share
 from autocut.deploy.remarks import doubt, training_alone
 from autocut.errors import InputError, NoResultError, unknown_name
 from autocut.front import FrontPoint
@@ -72,11 +73,12 @@ def select_point(
     Raises:
         NoResultError: there is no point, or none meets the limits; the message names the closest one.
         UnknownNameError: `minimize` is not a value of these points, or `pick` not the name of a pick.
-        InputError: `max_accuracy_drop` is negative or NaN, the untouched model is not among the points, or both `knee` and `pick`
-            are given, or `confident` is asked for without a drop.
+        InputError: `max_accuracy_drop` is no share from 0 to 1, the untouched model is not among the points, or both `knee` and
+            `pick` are given, or `confident` is asked for without a drop, or a limit asks more of a share than there is.
     """
     baseline = untouched(points)
     _check_question(points, baseline, max_accuracy_drop, pick, knee=knee, confident=confident)
+    _check_shares(baseline, limits)
     objective = _objective(points, minimize)
     excess = {point.trial: _excesses(point, baseline, max_accuracy_drop, limits, confident=confident) for point in points}
     eligible = [point for point in points if not excess[point.trial]]
@@ -136,10 +138,8 @@ def _check_question(
 ) -> None:
     if not points:
         raise NoResultError("a point needs a finished trial, got none", "let `autocut search` run until its first front")
-    if max_accuracy_drop is not None and not max_accuracy_drop >= 0:
-        raise InputError(
-            f"max accuracy drop must be 0 or more, got {max_accuracy_drop}", "--max-accuracy-drop 1% allows one percentage point"
-        )
+    if max_accuracy_drop is not None:
+        checked_share(max_accuracy_drop, "max_accuracy_drop")
     if confident and max_accuracy_drop is None:
         raise InputError("--confident needs a largest drop to be confident of, got none", "add --max-accuracy-drop 1%")
     if pick is not None and knee:
@@ -151,6 +151,20 @@ def _check_question(
         raise InputError(
             f"{asked} needs the untouched model among the points, got none", "run `autocut search` on this study again"
         )
+
+
+def _check_shares(baseline: FrontPoint | None, limits: Sequence[Limit]) -> None:
+    """Refuse a percentage where the metric is a share.
+
+    Raises:
+        InputError: A limit asks more than 1 of such a metric.
+    """
+    for limit in limits:
+        if limit.name == "accuracy" and limit.bound > 1 and baseline is not None and 0 <= baseline.values["accuracy"] <= 1:
+            share = limit.bound / 100 if limit.bound <= 100 else 1.0
+            raise InputError(
+                f"limit on accuracy must be at most 1, as a share is, got {limit.text!r}", f"did you mean 'accuracy>={share:g}'?"
+            )
 
 
 def _surest_drop(point: FrontPoint, baseline: FrontPoint) -> float:

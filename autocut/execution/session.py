@@ -44,7 +44,7 @@ from autocut.search.activity import doing
 from autocut.search.agent import Agent
 from autocut.search.jobs import KnownTask, Setting
 from autocut.search.planner import Planner
-from autocut.search.progress import best_so_far, examples_line
+from autocut.search.progress import best_so_far, examples_line, nothing_tried_line
 from autocut.search.proposals import Proposer
 from autocut.search.recall import recall
 from autocut.search.settings import SearchSettings
@@ -52,7 +52,7 @@ from autocut.search.state import SearchState
 from autocut.search.timesheet import Timesheet
 from autocut.search.trial_store import StudyTrialStore
 from autocut.space import Space, read_recipe
-from autocut.study import Study, create_study, stored_space, without_passwords
+from autocut.study import Study, create_study, is_empty, stored_space, without_passwords
 from autocut.study.versions import keep_to_libraries
 
 _BEAT_EVERY_S = 1.0
@@ -95,10 +95,11 @@ def run_search(
             config = replace(config, workers=pool.workers)
             settings = replace(settings, workers=pool.workers)
         keep_to_libraries(study, found.stage_libraries, found.mode_libraries)
-        settings = replace(settings, max_drop=max_drop(study.facts, config))
+        begun = {} if is_empty(study) else study.facts
+        settings = replace(settings, max_drop=max_drop(begun, config))
         # Before the limits: a study that has limits and no such fact is of an older version.
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
-        _check_same_conditions(study, asdict(settings.price), config)
+        _check_same_conditions(study, begun, asdict(settings.price), config)
         money.describe_money(study, config)
         sweep_study(study, config.cache_bytes)
         _tell_unsigned(StageCache(study.stages_dir, config.cache_bytes), console, adopt=config.adopt_stages)
@@ -188,6 +189,7 @@ class _Search:
                 *filter(None, [lock_reach()]),
             ]
         )
+        known, left_s = len(self.study.trials()), self.budget.left()
         with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
             executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append, self.study.folder)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)
@@ -201,6 +203,8 @@ class _Search:
             )
         if self.agent.fault is not None:
             raise InputError(self.agent.fault.message, self.agent.fault.hint)
+        if len(self.study.trials()) == known and not self.agent.proposing.is_explored:
+            console.info(nothing_tried_line(left_s, self.agent.budget.reserve_s))
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
@@ -285,14 +289,15 @@ def _all_warnings(study: Study, audit: Audit | None) -> list[str]:
     return list(dict.fromkeys([*study.facts.get("machine_audit", ()), *(audit.warnings if audit else ())]))
 
 
-def _check_same_conditions(study: Study, price: dict[str, object], config: SearchConfig) -> None:
+def _check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[str, object], config: SearchConfig) -> None:
     """Refuse to mix numbers: a study has one price, one number of threads, one seed, one set of limits and one device that trains.
+
+    `known` are its facts. A study without a result has none that count: a start has failed.
 
     Raises:
         StudyError: it was begun with others.
     """
     asked = {"price": price, "threads": config.threads, "seed": config.seed, "limits": list(config.limits)}
-    known = study.facts
     if "threads" in known:
         known = {"train_on": "cpu", **known}  # an earlier autocut trained on nothing else, and said nothing
     asked["train_on"] = config.train_on

@@ -207,6 +207,7 @@ class _Worker:
             scoring_s=scoring_s,
             serving=setting.serving,
             validation=job.validation.get(recipe),
+            spent_s=job.spent_s,
         )
         done = finalize(self.pipeline, recipe, request)
         self.pipeline.runner.tell_waiting()  # what it takes is predicted from its seconds without this

@@ -140,11 +140,12 @@ def _measurement_table(title: str, measurement: Measurement, values: Mapping[str
     for latency in cost.latencies:
         rows += _latency_rows(latency)
     shown = {name: value for name, value in values.items() if name not in ("accuracy", "latency_ms", "speedup")}
-    rows += [[_HEADERS.get(name, label(name)), show(name, value), ""] for name, value in shown.items()]
+    headers = {**_HEADERS, "usd_per_million": f"$ per million, {measurement.charged_as}"}
+    rows += [[headers.get(name, label(name)), show(name, value), ""] for name, value in shown.items()]
     rows += [["cold start", show("cold_start_ms", cost.cold_start_ms), ""]]
     threads = f"{cost.threads} thread{'s' if cost.threads > 1 else ''}"
     charged = [f"Dollars: {measurement.charged_by}.", ""] if accuracy.split == "test" else []
-    caveats = [line for caveat in measurement.caveats for line in (caveat, "")]
+    caveats = [line for caveat in measurement.caveats for line in (caveat.sentence, "")]
     return [f"## {title}", "", *_table(rows), "", f"Machine: {cost.machine}, {threads}.", "", *charged, *caveats]
 
 

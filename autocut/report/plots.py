@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from autocut.front import FrontPoint, hypervolume, non_dominated, objective_signs, reference_point
 from autocut.report.groups import BASELINES, BEATEN, OUTSIDE, REFUSED, groups_of
+from autocut.report.one_process import as_one_process
 from autocut.report.words import label, show
 from autocut.score import interval_of
 from autocut.study import Study, TrialRecord
@@ -51,7 +52,7 @@ def pareto(study: Study, front: Sequence[FrontPoint]) -> go.Figure:
             figure.add_trace(_scatter(name, points[-_MOST_POINTS:], axes, _MARKERS[name]))
     if front:
         figure.add_trace(_front_trace(sorted(front, key=lambda point: point.values[axes[0]]), axes))
-        figure.add_traces(_test_traces(front, axes))
+        figure.add_traces(_test_traces(study, front, axes))
     costs = [point.values[axes[0]] for points in (front, *behind.values()) for point in points]
     if costs and min(costs) > 0 and max(costs) > _LOG_FROM * min(costs):
         ticks = _log_ticks(min(costs), max(costs))
@@ -123,9 +124,14 @@ def hypervolume_history(study: Study) -> go.Figure:
     return figure
 
 
-def _test_traces(front: Sequence[FrontPoint], axes: Axes) -> list[go.Scatter]:
-    """Draw what the locked test split and the final timing give for the points of the front; nothing before the finalization."""
-    tested = [replace(p, values=p.tested.values, measurement=p.tested.measurement, final=None) for p in front if p.tested]
+def _test_traces(study: Study, front: Sequence[FrontPoint], axes: Axes) -> list[go.Scatter]:
+    """Draw what the locked test split and the final timing give for the points of the front; nothing before the finalization.
+
+    Dollars are those of one process, as everywhere in the plot.
+    """
+    finals = [(point, as_one_process(study, point.tested)) for point in front if point.tested]
+    tested = [replace(point, values=one.values, measurement=one.measurement, final=None) for point, one in finals]
+    tested = [point for point in tested if {*axes} <= {*point.values}]
     if not tested:
         return []
     trace = _scatter("front, test", tested, axes, {"color": _BLUE, "size": 9})

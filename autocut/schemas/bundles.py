@@ -14,13 +14,19 @@ class ExportDocument(Document):
 
 
 class CheckedClaim(Part):
-    """One claim of a bundle, what was found, and both in one sentence."""
+    """One claim of a bundle, what was found, and both in one sentence.
+
+    `claim_value` and `found_value` are the numbers in full, null where there is none: a metric, bytes, milliseconds, predictions a
+    second; of the outputs, the deviation that is allowed and the one that was found.
+    """
 
     name: str
     claim: str
     found: str
     ok: bool
     message: str
+    claim_value: float | None = None
+    found_value: float | None = None
 
 
 class VerifyDocument(Document):

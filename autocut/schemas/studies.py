@@ -15,6 +15,7 @@ class FinalPart(Part):
     `values` and `measurement` are those of the locked test split if `is_tested`. `refusal` says why a bundle is not `verified`.
     The whole machine serves most in the layout `served`, and the untouched model in `served_untouched`; dollars of `values` are
     charged by the first of them. Both are null where that was not measured: then one process is charged with the whole machine.
+    `charged_as` says which of the two it is. Dollars of two points compare only where it is the same.
     """
 
     values: dict[str, float]
@@ -24,15 +25,16 @@ class FinalPart(Part):
     refusal: str | None
     served: Layout | None = None
     served_untouched: Layout | None = None
+    charged_as: Literal["on the whole machine", "as one process"] = "as one process"
 
 
 class PointPart(Part):
     """One completed trial.
 
-    `values` and `measurement` are what the search chose by: the validation split, timed during the search. `final` has the numbers
-    of the locked test split; null until the trial is finalized. `shrinkage` is the test accuracy minus the validation accuracy.
-    `ties` are trials that cannot be told apart from this one, `accuracy_ties` those whose accuracy cannot, whatever they cost.
-    `bundle` is the folder of the verified bundle inside the study.
+    `values` and `measurement` are what the search chose by: the validation split, timed during the search as one process. `final`
+    has the numbers of the locked test split; null until the trial is finalized. `shrinkage` is the test accuracy minus the
+    validation accuracy. `ties` are trials that cannot be told apart from this one, `accuracy_ties` those whose accuracy cannot,
+    whatever they cost. `bundle` is the folder of the verified bundle inside the study.
     """
 
     trial: int

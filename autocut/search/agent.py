@@ -269,6 +269,7 @@ class Agent:
             validation=self._validation(trials),
             reference=self.state.reference,
             search_seconds=self.budget.total_s,
+            spent_s=self.budget.spent(),
             patience_s=patience_s,
             may_skip=planned.may_skip,
             floors=self.stopping_rule(self.state, planned.recipes) if may_stop else {},

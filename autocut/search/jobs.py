@@ -86,7 +86,8 @@ class Job:
     trials: tuple[int, ...] = ()  # numbers of the recipes that are finalized; bundles tell these and the next two
     validation: Mapping[Recipe, Accuracy] = field(default_factory=dict)  # of these; bundles name it beside the test split's
     reference: Cost | None = None  # of the untouched model
-    search_seconds: float = 0.0
+    search_seconds: float = 0.0  # the whole budget
+    spent_s: float = 0.0  # what the search had worked when this job began; bundles tell its price
     patience_s: float = 3600.0  # a recipe that takes longer hangs: its worker is killed, and the recipe has failed
     may_skip: bool = True  # what was beaten meanwhile need not run again
     floors: Mapping[Recipe, tuple[float, ...]] = field(default_factory=dict)

@@ -35,10 +35,17 @@ class Progress:
     lines: deque[str] = field(default_factory=deque)
 
 
-def headline(values: Mapping[str, float]) -> str:
-    """Return the numbers of one measured model in one phrase."""
-    cost = f"{format_usd(values['usd_per_million'])} per million"
-    return f"accuracy {values['accuracy']:.4f}, {cost}, {values['speedup']:.2f}x faster"
+def headline(values: Mapping[str, float], charged_as: str = "as one process") -> str:
+    """Return the numbers of one measured model in one phrase. Other dollars than those of one process say whose they are.
+
+    Args:
+        values: The values of the model. The speed is that of one process in any case.
+        charged_as: Whose dollars these are (`Measurement.charged_as`).
+    """
+    cost, speed = f"{format_usd(values['usd_per_million'])} per million", f"{values['speedup']:.2f}x faster"
+    if charged_as != "as one process":
+        cost, speed = f"{cost} {charged_as}", f"{speed} as one process"
+    return f"accuracy {values['accuracy']:.4f}, {cost}, {speed}"
 
 
 def cost_line(recipe: Recipe, costs: Mapping[str, float]) -> str:
@@ -140,6 +147,15 @@ def fits_line(state: SearchState, budget: Budget) -> str:
     points = sum(planner.reserve_s(number, workers, math.inf) <= kept_s for number in range(1, _MOST_COUNTED + 1))
     each = format_duration(planner.finalize_s())
     return "; ".join([*told, f"a finalization takes about {each}: {points} fit the {format_duration(kept_s)} kept for it"])
+
+
+def nothing_tried_line(left_s: float, reserve_s: float) -> str:
+    """Say why a search has ended without a new trial: of the `left_s` seconds of its budget, `reserve_s` were kept."""
+    left, kept = format_duration(left_s), format_duration(min(left_s, reserve_s))
+    return (
+        f"nothing new was tried: {left} of the budget was left, {kept} of it kept for finalization, too short for another trial; "
+        "a longer --budget goes on from here"
+    )
 
 
 def examples_line(*, by_task: bool, by_flag: bool) -> str:

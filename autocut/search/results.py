@@ -94,7 +94,8 @@ class Results:
             event = replace(event, refusal=f"{broken[0]} does not hold on the test split")
         self._store.finalize(event, values)
         done = "verified" if event.bundle else "measured"
-        told = f"refused: {event.refusal}" if event.refusal else f"{done}, {headline(values)} on the locked test split"
+        numbers = headline(values, event.measurement.charged_as)
+        told = f"refused: {event.refusal}" if event.refusal else f"{done}, {numbers} on the locked test split"
         self._progress.lines.append(f"bundle: {event.recipe.describe()}: {told}")
 
 

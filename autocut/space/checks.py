@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from autocut.errors import nearest_hint
+from autocut.errors import name_hint, nearest_hint
 from autocut.recipe import IDENTITY, Value
 from autocut.space.axes import RULES, Axis, AxisRule
 from autocut.toml_lines import FaultList, Place
@@ -25,7 +25,7 @@ def check_value(name: str, value: Any, known: Known, place: Place, faults: Fault
     if rule.takes_names:
         names = rule.words or tuple(known.get(name, ()))
         if value not in names:
-            faults.add(place, f"{name} must be one of {', '.join(names)}, got {value!r}", nearest_hint(str(value), names), value)
+            faults.add(place, f"{name} must be one of {', '.join(names)}, got {value!r}", name_hint(str(value), names), value)
     elif not is_number(value, rule) or not rule.allows(value):
         faults.add(place, f"{name} must be {rule.describe()}, got {value!r}", None, value)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
-from autocut.errors import SpaceError, nearest_hint, unknown_name
+from autocut.errors import SpaceError, name_hint, nearest_hint, unknown_name
 from autocut.recipe import Recipe
 from autocut.score import METRICS
 from autocut.space.axes import RULES, Axis, Space
@@ -181,7 +181,7 @@ def read_recipe(path: Path, space: Space) -> Recipe:
     faults = FaultList(LineMap(text if path.suffix == ".toml" else "", str(path)))
     for name, value in settings.items():
         if name not in RULES:
-            faults.add((name,), f"recipe setting must be one of {', '.join(RULES)}, got {name!r}", nearest_hint(name, RULES))
+            faults.add((name,), f"recipe setting must be one of {', '.join(RULES)}, got {name!r}", name_hint(name, RULES))
         elif reason := why_no_setting(name, value):
             faults.add((name,), reason)
     faults.raise_any("recipe file")
@@ -210,7 +210,7 @@ def _objectives(table: dict[str, Any], faults: FaultList) -> dict[str, str]:
     for name, direction in table.items():
         place = ("objectives", name)
         if name not in METRICS:
-            faults.add(place, f"objective must be one of {', '.join(METRICS)}, got {name!r}", nearest_hint(name, METRICS))
+            faults.add(place, f"objective must be one of {', '.join(METRICS)}, got {name!r}", name_hint(name, METRICS))
         elif name == "speedup":
             hint = 'write usd_per_million = "minimize": it is the same order, as an amount'
             faults.add(place, "objectives.speedup must be a cost or the accuracy, got a ratio of costs", hint)
@@ -235,7 +235,7 @@ def _axis(name: str, table: object, faults: FaultList) -> Axis | None:
     """Build the axis from its table; return None if the table has a fault."""
     place = ("axes", name)
     if name not in RULES:
-        faults.add(place, f"axis must be one of {', '.join(RULES)}, got {name!r}", nearest_hint(name, RULES))
+        faults.add(place, f"axis must be one of {', '.join(RULES)}, got {name!r}", name_hint(name, RULES))
         return None
     checked = _checked(_AxisTable, table, place, faults)
     if checked is None:
@@ -268,7 +268,7 @@ def _check_settings(settings: dict[str, Any], known: Known, place: Place, faults
             check_value(name, value, known, (*place, name), faults)
         else:
             message = f"recipe setting must be one of {', '.join(RULES)}, got {name!r}"
-            faults.add((*place, name), message, nearest_hint(name, RULES))
+            faults.add((*place, name), message, name_hint(name, RULES))
     return not faults
 
 

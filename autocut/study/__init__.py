@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from autocut.front import Final
 from autocut.study.database import public_address, storage_errors, without_passwords
+from autocut.study.emptiness import is_empty
 from autocut.study.ledger import CATEGORIES, Session
-from autocut.study.opening import create_study, open_study, stored_facts, stored_space
+from autocut.study.opening import create_study, is_study, open_study, stored_facts, stored_space, where_studies_are
 from autocut.study.records import StageRun
 from autocut.study.study import Study
 from autocut.study.trials import TrialRecord
@@ -27,10 +28,13 @@ __all__ = [
     "Study",
     "TrialRecord",
     "create_study",
+    "is_empty",
+    "is_study",
     "open_study",
     "public_address",
     "storage_errors",
     "stored_facts",
     "stored_space",
+    "where_studies_are",
     "without_passwords",
 ]

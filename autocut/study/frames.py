@@ -15,7 +15,10 @@ _FIRST = ("trial", "state", "is_baseline", "is_feasible", "summary", "split")
 
 
 def to_frame(trials: Sequence[TrialRecord], finals: Mapping[int, Final], on_front: set[int]) -> pd.DataFrame:
-    """Return the table of `trials`. `test_...` and `final_...` are of the locked test split and the final timing."""
+    """Return the table of `trials`. `test_...` and `final_...` are of the locked test split and the final timing.
+
+    `final_charged_as` says whether `final_usd_per_million` is of the whole machine or of one process.
+    """
     rows = [_row(trial, finals.get(trial.trial), trial.trial in on_front) for trial in trials]
     if not rows:
         return pd.DataFrame(columns=list(_FIRST))
@@ -45,7 +48,8 @@ def _tested(final: Final) -> dict[str, Any]:
     row |= {"test_accuracy_high": accuracy.metric.high, "test_examples": accuracy.examples}
     if capacity is not None:
         row |= {"copies": capacity.best.copies, "copy_threads": capacity.best.threads, "served_per_s": capacity.best.per_s.value}
-    return row | {f"final_{name}": value for name, value in final.values.items() if name != "accuracy"}
+    row |= {f"final_{name}": value for name, value in final.values.items() if name != "accuracy"}
+    return row | {"final_charged_as": final.charged_as}
 
 
 def _spread(measurement: Measurement) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from optuna.study import StudyDirection
 from sqlalchemy.orm import Session as Database
 
 from autocut.errors import StudyError, nearest_hint
+from autocut.study import emptiness
 from autocut.study.database import (
     DATABASE_FILE,
     close_storage,
@@ -47,7 +48,7 @@ def create_study(
     description: Mapping[str, Any] | None = None,
     exclusive: bool = True,
 ) -> Study:
-    """Create the study in `folder`, or reopen it if it exists.
+    """Create the study in `folder`, or reopen it if it exists. One for something else is replaced if nothing was measured in it.
 
     Args:
         folder: Folder of the study; created if missing.
@@ -96,8 +97,8 @@ def open_study(folder: Path) -> Study:
     folder = Path(folder)
     address = folder / _ADDRESS_FILE
     with storage_errors(folder):
-        if not _is_study(folder):
-            raise StudyError(f"study must be a folder that autocut search made, got {str(folder)!r}", _where_studies_are(folder))
+        if not is_study(folder):
+            raise StudyError(f"study must be a folder that autocut search made, got {str(folder)!r}", where_studies_are(folder))
         storage_url, name = _read_address(address)
         row = None
         if storage_url is not None or (folder / DATABASE_FILE).stat().st_size >= _SMALLEST_PAGE:
@@ -112,18 +113,18 @@ def open_study(folder: Path) -> Study:
 
 
 def stored_space(folder: Path) -> str | None:
-    """Return the `space_json` of the study in `folder`, None where it holds none.
+    """Return the `space_json` of the study in `folder`, None where it holds none, or one in which nothing was measured yet.
 
     Raises:
         StudyError: The database is damaged, foreign, or of another autocut version.
     """
-    if not _is_study(folder):
+    if not is_study(folder):
         return None
     with storage_errors(folder):
         storage_url, name = _read_address(folder / _ADDRESS_FILE)
         with open_engine(folder, storage_url) as engine, Database(engine) as database:
             row = _stored(folder, database, name)
-            return None if row is None else row.space
+            return None if row is None or emptiness.is_empty_row(database, row) else row.space
 
 
 def stored_facts(folder: Path, name: str, storage_url: str | None = None) -> dict[str, Any] | None:
@@ -132,7 +133,7 @@ def stored_facts(folder: Path, name: str, storage_url: str | None = None) -> dic
     Raises:
         StudyError: The database is damaged, foreign, of another autocut version, or out of reach.
     """
-    if storage_url is None and not _is_study(folder):
+    if storage_url is None and not is_study(folder):
         return None
     with storage_errors(folder):
         storage_url = storage_url or _read_address(folder / _ADDRESS_FILE)[0]
@@ -147,12 +148,31 @@ def stored_facts(folder: Path, name: str, storage_url: str | None = None) -> dic
             study.close()
 
 
+def where_studies_are(folder: Path) -> str:
+    """Return a hint for `folder`, which is no study: the nearest one beside it, all of them, or how to make one."""
+    try:
+        near = sorted(path.name for path in folder.parent.iterdir() if is_study(path))
+    except OSError:
+        near = []
+    if hint := nearest_hint(folder.name, near):
+        return hint
+    return f"studies in {folder.parent}: {', '.join(near)}" if near else "make one with: autocut search task.py --budget 30m"
+
+
+def is_study(path: Path) -> bool:
+    """Whether `path` is a folder that a search has made, by its files."""
+    return (path / DATABASE_FILE).is_file() or (path / _ADDRESS_FILE).is_file()
+
+
 def _open_or_make(
     folder: Path, expected: StudyRow, storage_url: str | None, lock: SearchLock | None, facts: Mapping[str, Any]
 ) -> Study:
     with open_engine(folder, storage_url) as engine, Database(engine, expire_on_commit=False) as database:
         Base.metadata.create_all(engine)
         row = _stored(folder, database, expected.name if storage_url else None)
+        if row is not None and lock is not None and _is_left_over(database, row, expected):
+            emptiness.remove(folder, storage_url, database, row.name)
+            row = None
         if row is None:
             _make(folder, expected, storage_url, facts)
             database.add(row := expected)
@@ -162,6 +182,13 @@ def _open_or_make(
     if storage_url is not None:
         _write_address(folder / _ADDRESS_FILE, storage_url, expected.name)
     return _load(folder, row, storage_url, lock)
+
+
+def _is_left_over(database: Database, row: StudyRow, expected: StudyRow) -> bool:
+    """Whether a start that failed left a study for something else: the user has corrected the task since then."""
+    conditions = ("name", "task_fingerprint", "objectives", "space", "seed")
+    differs = any(getattr(row, name) != getattr(expected, name) for name in conditions)
+    return differs and emptiness.is_empty_row(database, row)
 
 
 def _followed(folder: Path, expected: StudyRow, storage_url: str | None) -> str | None:
@@ -288,20 +315,6 @@ def _read_address(address: Path) -> tuple[str | None, str | None]:
         raise StudyError(
             f"study {address.parent} has an unreadable {address.name}", "run the search command with --storage again"
         ) from None
-
-
-def _where_studies_are(folder: Path) -> str:
-    try:
-        near = sorted(path.name for path in folder.parent.iterdir() if _is_study(path))
-    except OSError:
-        near = []
-    if hint := nearest_hint(folder.name, near):
-        return hint
-    return f"studies in {folder.parent}: {', '.join(near)}" if near else "make one with: autocut search task.py --budget 30m"
-
-
-def _is_study(path: Path) -> bool:
-    return (path / DATABASE_FILE).is_file() or (path / _ADDRESS_FILE).is_file()
 
 
 def _quiet_optuna() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from autocut.errors import StudyError
+from autocut.study.emptiness import is_empty
 from autocut.study.study import Study
 from autocut.study.trials import TrialRecord
 
@@ -25,8 +26,9 @@ Versions = Mapping[str, str | None]
 
 
 def keep_to_libraries(study: Study, installed: Mapping[str, str], of_modes: Mapping[str, Versions]) -> None:
-    """Check the versions that are installed, as `check_libraries` does, and write them down."""
-    check_libraries(study, installed, of_modes, study.trials(), "or search into another folder: --out")
+    """Check the versions that are installed, as `check_libraries` does, and write them down; any fit a study without a result."""
+    if not is_empty(study):
+        check_libraries(study, installed, of_modes, study.trials(), "or search into another folder: --out")
     study.describe({_FACT: dict(installed), _FACT_OF_MODES: {mode: dict(versions) for mode, versions in of_modes.items()}})
 
 

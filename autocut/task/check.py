@@ -48,6 +48,8 @@ OVERLAP_EXAMPLES = 100_000
 SHAPE_EXAMPLES, SHAPE_BATCH = 128, 8
 """Number of examples whose shapes are compared, in small batches: padded batches differ more in length when they are small."""
 
+_FEWEST_TO_SPLIT = 5
+"""Of fewer examples, no validation split is taken: it is at most a fifth (`Task.validation_data`)."""
 _SAMPLE_BATCH = 256
 _BATCH = 32
 _SCORING_S = 8.0
@@ -212,7 +214,7 @@ def _is_integer(value: object) -> bool:
 
 def _read_splits(task: Task, faults: list[Fault]) -> dict[str, Examples]:
     """Return train and validation by name. A split that is empty or cannot be read is left out, and `faults` gets the reason."""
-    splits = {}
+    splits: dict[str, Examples] = {}
     for name in ("train", "validation"):
         try:
             dataset = getattr(task, f"{name}_data")
@@ -220,9 +222,20 @@ def _read_splits(task: Task, faults: list[Fault]) -> dict[str, Examples]:
             if (fault := to_fault(error)) not in faults:  # validation that is split off train fails as train does
                 faults.append(fault)
             continue
-        if _has_examples(name, length(dataset), faults):
+        if name == "validation" and task.validation is None and not length(dataset):
+            if "train" in splits:  # an empty one was told
+                faults.append(_too_few_fault(length(splits["train"])))
+        elif _has_examples(name, length(dataset), faults):
             splits[name] = dataset
     return splits
+
+
+def _too_few_fault(count: int) -> Fault:
+    """The fault of a train split that is too small for a fifth of it to be one example of validation."""
+    return Fault(
+        f"task.train must hold at least {_FEWEST_TO_SPLIT} examples where validation is split off it, got {count}",
+        "add examples, or give validation= examples of their own",
+    )
 
 
 def _has_test(task: Task, faults: list[Fault]) -> bool:

@@ -11,6 +11,7 @@ import ast
 import hashlib
 import importlib
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -98,7 +99,7 @@ def compile_task_file(path: Path) -> CodeType:
         inside = path / "task.py"
         raise TaskError(
             f"a task must be a Python file, got the folder {str(path)!r}",
-            f"did you mean {str(inside)!r}?" if inside.is_file() else None,
+            f"did you mean {str(inside)!r}?" if inside.is_file() else "give the path of a file that defines `task`",
         )
     if not path.is_file():
         near = nearest_hint(path.name, (file.name for file in path.parent.glob("*.py"))) if path.parent.is_dir() else None
@@ -112,10 +113,12 @@ def compile_task_file(path: Path) -> CodeType:
         return compile(path.read_bytes(), str(path), "exec")
     except SyntaxError as error:
         raise TaskError(
-            f"a task file must be valid Python, got {type(error).__name__}: {error.msg} ({path.name}, line {error.lineno})"
+            f"a task file must be valid Python, got {type(error).__name__}: {error.msg} ({path.name}, line {error.lineno})",
+            f"python -m py_compile {shlex.quote(str(path))} shows the place",
         ) from error
     except (OSError, ValueError) as error:
-        raise TaskError(f"a task file must be readable Python, got {error} ({path.name})") from error
+        hint = "check its permissions" if isinstance(error, OSError) else "save it as text in UTF-8"
+        raise TaskError(f"a task file must be readable Python, got {error} ({path.name})", hint) from error
 
 
 def take_over_path(path: Path, *, reloading: bool = False) -> None:

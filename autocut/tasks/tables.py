@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from autocut.errors import TaskError, nearest_hint
+from autocut.errors import TaskError, name_hint
 from autocut.task.task import Task
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def from_dataframe(
 def _check(frame: pd.DataFrame, target: str, test_share: float) -> None:
     names = [str(column) for column in frame.columns]
     if target not in frame.columns:
-        raise TaskError(f"target must be a column of the frame ({', '.join(names)}), got {target!r}", nearest_hint(target, names))
+        raise TaskError(f"target must be a column of the frame ({', '.join(names)}), got {target!r}", name_hint(target, names))
     if len(names) < 2 or len(frame) < 2:
         raise TaskError(f"frame must have rows, and a column beside {target!r}, got {len(frame)} rows of {', '.join(names)}")
     if not 0 < test_share < 1:

@@ -43,6 +43,15 @@ def test_a_choice_goes_by_limits(study):
         study.select(minimize="weight")
 
 
+def test_a_drop_is_a_share_or_a_percentage_in_text(study):
+    """5 for 5% would allow any loss."""
+    assert study.select(max_accuracy_drop="5%").point.trial == study.select(max_accuracy_drop=0.05).point.trial == 7
+    with pytest.raises(InputError, match="max_accuracy_drop must be a share from 0 to 1, got 5"):
+        study.select(max_accuracy_drop=5)
+    with pytest.raises(InputError, match="max_accuracy_drop must have a percent sign, got '5'"):
+        study.select(max_accuracy_drop="5")
+
+
 def test_a_pick_is_that_of_the_command_line(study):
     """It goes by the study's own cost, and within what the search allowed."""
     assert study.select(pick="compact").point.trial == 7
@@ -57,7 +66,7 @@ def test_a_choice_without_a_wish_is_the_balanced_pick(study):
     """The same as on the command line. Nothing on the test split contradicts it."""
     chosen = study.select()
     assert (chosen.point.trial, chosen.doubt) == (7, None)
-    assert chosen.reason.startswith("balanced pick, the cheapest within 1.0 point of the untouched model")
+    assert chosen.reason.startswith("balanced pick, the cheapest with a verified bundle within 1.0 point of")
 
 
 def test_an_explanation_is_that_of_the_command_line(study):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import asdict
@@ -100,6 +101,23 @@ def test_the_ladder_is_measured_from_the_stages_and_kept(study, monkeypatch):
     assert explain_trial(study, 1, budget_s=60) == first
     assert explain_trial(study, 1, budget_s=None).ladder == first.ladder
     assert [point.recipe for point in open_study(study).points()] == [UNTOUCHED, RECIPE]
+
+
+def test_an_epoch_is_timed_without_the_training_of_the_untouched_model(study):
+    """That is a part of what a recipe takes to train, unless it starts from scratch."""
+    with contextlib.closing(open_study(study)) as opened:
+        values, measurement = opened.points()[1].values, opened.points()[1].measurement
+    writable = create_study(
+        study.parent / "other", name="small", task_fingerprint="t", space_json="{}", objectives=opened.objectives, seed=0
+    )
+    with contextlib.closing(writable):
+        writable.describe({"baseline_train_seconds": 100.0, "untouched_epochs": 10})
+        assert measuring._seconds_an_epoch(writable) == 10.0
+        for settings, seconds in (({}, 102.0), ({"train.start": "scratch"}, 6.0), ({"train.lr_scale": 2.0}, 108.0)):
+            recipe = Recipe({"train.epochs": 2, **settings})
+            writable.complete(None, recipe, {}, {}, values, measurement, extras={"train_seconds": seconds})
+
+        assert measuring._seconds_an_epoch(writable) == 3.0
 
 
 def test_a_training_that_does_not_fit_is_missing_with_its_reason(study, monkeypatch):
@@ -222,7 +240,7 @@ def test_the_verb_prints_a_table_sentences_and_what_is_missing(study, capsys):
     printed = capsys.readouterr()
 
     assert printed.out.startswith("step")
-    assert "compared with the untouched model: " in printed.out
+    assert "compared with the untouched model, as one process: " in printed.out
     assert "it was not measured yet" in printed.out
     assert printed.err.splitlines() == [
         f"measure it: autocut explain {study} 1", "importance needs at least 20 measured trials within the limits, got 2"

@@ -71,7 +71,8 @@ def test_longer_training_and_unpaired_steps_are_told(rung, settings):
     ("difference", "is_share", "text"),
     [
         ((-0.006, -0.013, 0.001), True, "-0.6 points (-1.3 to +0.1)"),
-        ((-0.0001, -0.0001, -0.0001), True, "0.0 points"),
+        ((-1e-12, -1e-12, -1e-12), True, "0.0 points"),
+        ((-0.0001, -0.0002, 0.0001), True, "-0.01 points (-0.02 to +0.01)"),
         ((-0.5, -0.75, -0.25), False, "-0.5 (-0.75 to -0.25)"),
     ],
 )

@@ -128,11 +128,12 @@ def test_a_bundle_inside_a_study_is_timed_against_the_untouched_model(study, mea
     [
         (["compare", "studies/digits", BUNDLE], "A and B must be two bundles or two studies, got a study and a bundle"),
         (["compare", "studies/digits", "studies/digits", "--threads", "2"], "--threads must be left out for two studies, got 2"),
-        (["compare", "studies/digits", "nowhere"], "study must be a folder that autocut search made, got 'nowhere'"),
-        (["compare", BUNDLE, "nowhere"], "A and B must be two bundles or two studies, got no folder 'nowhere'"),
+        (["compare", "studies/digits", "nowhere"], "B must be a bundle or a study, got no folder 'nowhere'"),
+        (["compare", "studies", "studies"], "A must be a bundle or a study, got the folder 'studies'"),
+        (["compare", BUNDLE, "nowhere"], "B must be a bundle or a study, got no folder 'nowhere'"),
         (["compare", BUNDLE, BUNDLE, "--threads", "9999"], "--threads must be at most the "),
         (["remeasure", BUNDLE, "--threads", "9999"], "processors here, got 9999"),
-        (["remeasure", "nowhere"], "study must be a folder that autocut search made, got 'nowhere'"),
+        (["remeasure", "nowhere"], "target must be a bundle or a study, got no folder 'nowhere'"),
         (["remeasure", BUNDLE, "--instance", "c7i.larg"], "--instance must be one of"),
     ],
 )

@@ -8,6 +8,7 @@ import types
 import pytest
 
 from autocut import cli
+from autocut.deploy.claims import Check
 
 
 def test_export_prints_where_the_bundle_is(room, capsys):
@@ -20,10 +21,12 @@ def test_export_prints_where_the_bundle_is(room, capsys):
 @pytest.mark.parametrize("ok", [True, False])
 def test_verify_shows_each_check_and_fails_with_one(room, capsys, ok):
     """If a claim does not hold, the exit code is 1, for the table and for the document."""
-    check = types.SimpleNamespace(name="size", claim="1000", found="1001", ok=ok, message="1001 bytes, claimed 1000")
+    check = Check("size", "1000", "1001", ok, "1001 bytes, claimed 1000", 1000, 1001)
     room("autocut.deploy.verify", verify_bundle=lambda folder, **holds: types.SimpleNamespace(checks=(check,), ok=ok))
 
     assert cli.main(["verify", "out"]) == (0 if ok else 1)
     assert ("FAILED" in capsys.readouterr().out) is not ok
     assert cli.main(["verify", "out", "--json"]) == (0 if ok else 1)
-    assert json.loads(capsys.readouterr().out)["ok"] is ok
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is ok
+    assert [(one["claim_value"], one["found_value"]) for one in document["checks"]] == [(1000, 1001)]

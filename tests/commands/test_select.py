@@ -30,7 +30,7 @@ def test_select_without_a_wish_takes_what_most_people_should_take(searches, caps
     assert cli.main(["select", "studies/digits", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["point"]["trial"] == 7
-    assert document["reason"].startswith("balanced pick, the cheapest within 1.0 point of the untouched model")
+    assert document["reason"].startswith("balanced pick, the cheapest with a verified bundle within 1.0 point of")
 
 
 def test_select_tells_where_the_test_split_contradicts_the_choice(searches, room, capsys):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +13,15 @@ import pytest
 
 from autocut import cli
 from autocut.bill import point_bill
+from autocut.commands.report import recommend
 from autocut.errors import ExitCode
 from autocut.measurement import Capacity, Interval, Layout
-from autocut.score import dollars_of, interval_of
+from autocut.price import Price
+from autocut.report.notes import trial_note
+from autocut.report.page import render
+from autocut.report.page.trials import WHOLE_MACHINE, trial_lines
+from autocut.report.plots import pareto
+from autocut.score import costs_of, dollars_of, interval_of
 from autocut.study import open_study
 
 
@@ -91,3 +99,60 @@ def test_the_price_of_the_whole_machine_has_the_spread_of_its_throughput(study):
     assert found.value == 0.003
     assert found.low == pytest.approx(0.003 / 1.01)
     assert found.high == pytest.approx(0.003 / 0.99)
+
+
+def test_every_final_number_says_whose_dollars_it_has(study, capsys):
+    """Two points of one study may be of two kinds, and these do not compare."""
+    assert cli.main(["front", str(study), "--json"]) == ExitCode.DONE
+    document = json.loads(capsys.readouterr().out)
+    final = next(point["final"] for point in document["points"] if point["trial"] == 7)
+    assert cli.main(["front", str(study), "--csv"]) == ExitCode.DONE
+    rows = {row["trial"]: row for row in csv.DictReader(capsys.readouterr().out.splitlines())}
+
+    assert final["charged_as"] == "on the whole machine"
+    assert (rows["7"]["final_charged_as"], rows["0"]["final_charged_as"]) == ("on the whole machine", "")
+    opened = open_study(study)
+    assert opened.finals()[7].charged_as == "on the whole machine"
+    note = trial_note(opened, opened.trials()[7], opened.finals()[7])
+    assert re.search(r"\$ per million, on the whole machine \|\s*\$0\.00300 \|", note)
+    assert re.search(r"\$ per million, as one process \|\s*\$0\.00100 \|", note)
+
+
+def test_the_page_has_no_column_and_no_axis_of_two_kinds_of_dollars(study):
+    """One process in its own columns and on the axis, beside it the whole machine."""
+    opened = open_study(study)
+    price, final = Price(**opened.facts["price"]), opened.finals()[7]
+    line = next(one for one in trial_lines(opened) if one.trial == 7)
+    one_process = costs_of(final.measurement.cost, opened.reference, price)["usd_per_million"]
+
+    assert line.test["usd_per_million"].value == pytest.approx(one_process)
+    assert line.test["usd_per_million"].value != pytest.approx(0.003)
+    assert line.test[WHOLE_MACHINE].value == 0.003
+    drawn = next(trace for trace in pareto(opened, opened.front()).data if trace.name == "front, test")
+    assert list(drawn.x) == [pytest.approx(one_process, rel=1e-4)]
+    page = rendered(opened)
+    for title in ("one process", "one process, final timing", "whole machine"):
+        assert f'class="number">$ per million, {title}</th>' in page
+
+
+def test_the_page_and_the_sentences_have_one_ratio_of_money_for_each_kind(study, capsys):
+    """The tile is that of the bill; the reason names both kinds."""
+    opened = open_study(study)
+    points = {point.trial: point for point in opened.points()}
+    bill = point_bill(opened.facts, opened.spent_s(), points[0], points[7])
+    tile = re.search(
+        r"<dt>a million predictions on the whole machine, final timing</dt>\s*<dd class=.change.>([^<]*)<", rendered(opened)
+    )
+    assert tile is not None
+    assert tile[1] == f"{bill.untouched_usd_per_million / bill.usd_per_million:.2g}× cheaper"
+
+    assert cli.main(["select", str(study)]) == ExitCode.DONE
+    reason = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("balanced pick"))
+    assert "the cheapest with a verified bundle within 1.0 point" in reason
+    assert "4x cheaper as one process in the search, 5x cheaper on the whole machine in the final timing" in reason
+
+
+def rendered(opened):
+    """The report of a study."""
+    recommended, _ = recommend(opened)
+    return render(opened, recommended, version="0.1.0")

@@ -129,7 +129,7 @@ def test_picks_are_compared_on_the_test_split_where_both_have_it(make):
     found = compare_studies(*studies, tuple(study.front()[0] for study in studies))
 
     assert (found.split, found.is_pick_tie) == ("test", False)
-    assert "accuracy 0.88 and 0.7, a million predictions $1.00 and $1.00 (test)" in study_sentences(found)[2]
+    assert "accuracy 0.88 and 0.7, a million predictions as one process $1.00 and $1.00 (test)" in study_sentences(found)[2]
 
 
 def test_an_empty_front_has_no_volume(make):

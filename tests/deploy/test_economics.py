@@ -62,6 +62,7 @@ def test_the_readme_tells_the_bill_and_that_dollars_may_not_hold(made, manifest)
 
     assert all(f"- {line[0].upper()}{line[1:]}.\n" in text for line in (*bill.lines, NOTE))
     assert "On c7a.large at $0.1 per hour (price of 2026-02-09, utilization 50%)" in text
+    assert "What the search cost is what it had spent when this bundle was made." in text
 
 
 def test_the_readme_labels_energy_and_co2_with_their_sources(made, manifest):

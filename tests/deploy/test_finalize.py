@@ -66,7 +66,7 @@ def finalized(tmp_path, monkeypatch):
         price = Price("a machine", 0.1, "2026-01-01", 0.5)
         reference = pipeline.cost(pipeline.baseline, "fp32", "eager")
         to = tmp_path / "bundle"
-        asked = FinalizationRequest(to, 1, price, reference, 1.0, "autocut search", **request)
+        asked = FinalizationRequest(to, 1, price, reference, 1.0, "autocut search", **{"spent_s": 1.0, **request})
         return finalize(pipeline, recipe, asked)
 
     return run
@@ -101,10 +101,12 @@ def message(checks, name):
 
 def test_a_fast_model_replays_the_whole_split(finalized, small_task_file, verifications):
     """300 examples, of which the bundle keeps 256. The manifest has no field that an older version does not know."""
-    done = finalized(small_task_file, mode="eager")
+    done = finalized(small_task_file, mode="eager", spent_s=1800.0)
 
     assert done.refusal is None
     manifest = read_manifest(done.folder)
+    # Of the time that was spent, not of the budget.
+    assert manifest.economics.search_usd == pytest.approx(manifest.economics.price_per_hour / 2)
     assert set(manifest.content["verification"]) == {"examples", "kind", "accuracy"}
     assert manifest.economics.bill.break_even_predictions == manifest.economics.break_even_predictions
     assert manifest.economics.co2_g_per_million > 0

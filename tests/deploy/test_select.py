@@ -90,9 +90,18 @@ def test_the_reason_says_why_this_one():
 
     assert selection.point.trial == 1
     assert selection.reason == (
-        "cheapest of 3 points within 1.0 point of the baseline's 0.978; 6.1x cheaper, accuracy 0.972 (-0.6 points) "
-        "on validation; next best trial 2 is 8% dearer"
+        "cheapest of 3 points within 1.0 point of the baseline's 0.978; 6.1x cheaper as one process in the search, "
+        "accuracy 0.972 (-0.6 points) on validation; next best trial 2 is 8% dearer"
     )
+
+
+def test_a_percentage_of_a_metric_that_is_a_share_is_refused():
+    """No model could meet it. An error in kilometres may be asked to be below 95."""
+    with pytest.raises(InputError, match="limit on accuracy must be at most 1, as a share is, got 'accuracy>=95'") as error:
+        select_point([a_point(0, 0.98, 1.0)], limits=[parse_limit("accuracy>=95")])
+    assert error.value.hint == "did you mean 'accuracy>=0.95'?"
+    assert select_point([a_point(0, -20.0, 1.0)], limits=[parse_limit("accuracy>=-95")]).point.trial == 0
+    assert select_point([a_point(0, 120.0, 1.0)], limits=[parse_limit("accuracy>=95")]).point.trial == 0
 
 
 def test_a_drop_of_exactly_the_allowed_point_is_allowed():
@@ -109,7 +118,7 @@ def test_the_paired_difference_is_the_drop():
     selection = select_point([a_point(0, 0.978, 2.0), point], max_accuracy_drop=0.01)
 
     assert selection.point.trial == 1
-    assert "2x cheaper, accuracy 0.96 (-0.2 points) on validation" in selection.reason
+    assert "2x cheaper as one process in the search, accuracy 0.96 (-0.2 points) on validation" in selection.reason
 
 
 def test_the_test_split_does_not_choose():
@@ -171,8 +180,9 @@ def test_wrong_arguments_are_refused():
         select_point(points, minimize="accuracy")
     with pytest.raises(UnknownNameError):
         select_point(points, limits=[parse_limit("latency_ms<=2"), parse_limit("speed_of_light<=1")])
-    with pytest.raises(InputError, match="0 or more"):
-        select_point(points, max_accuracy_drop=-0.01)
+    for drop in (-0.01, 5, float("nan")):
+        with pytest.raises(InputError, match="max_accuracy_drop must be a share from 0 to 1, got"):
+            select_point(points, max_accuracy_drop=drop)
     with pytest.raises(InputError, match="untouched model among the points"):
         select_point([a_point(1, 0.9, 1.0)], max_accuracy_drop=0.01)
     with pytest.raises(NoResultError, match="got none"):

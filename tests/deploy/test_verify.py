@@ -383,6 +383,27 @@ def test_a_process_that_failed_is_one_failed_check(made):
     assert "SIGSEGV" in check.message
 
 
+def test_programs_get_the_numbers_of_a_check_in_full(made):
+    """Text has four digits of an accuracy: two models could not be told apart by it."""
+    manifest = read_manifest(made)
+    cost, claimed = manifest.measurement.cost, manifest.verification.accuracy
+    found = claimed - 0.000123456
+    timed = tuple(FoundLatency(one.batch_size, one.p50_ms, one.yardstick_ms, 1) for one in cost.latencies)
+    findings = Findings(
+        output_deviation=0.000321, output_tolerance=0.001, examples_accuracy=found, size_bytes=cost.size_bytes + 1,
+        machine=cost.machine, latencies=timed, cold_start_ms=12.3456,
+    )  # fmt: skip
+
+    numbers = {check.name: (check.claim_value, check.found_value) for check in judge(manifest, findings)}
+
+    assert numbers["accuracy on examples"] == (claimed, found)
+    assert numbers["outputs"] == (0.001, 0.000321)
+    assert numbers["size"] == (cost.size_bytes, cost.size_bytes + 1)
+    assert numbers["latency at batch 16"] == (cost.latencies[1].p50_ms.value,) * 2
+    assert numbers["cold start"] == (cost.cold_start_ms, 12.3456)
+    assert numbers["no user code"] == (None, None)
+
+
 def test_a_batch_size_that_was_not_timed_fails(made):
     """A claim without a finding fails."""
     manifest = read_manifest(made)

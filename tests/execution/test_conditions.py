@@ -1,10 +1,16 @@
-"""What a resumed study keeps: the largest accuracy drop that it was begun with."""
+"""What a resumed study keeps: the largest accuracy drop that it was begun with, and the other conditions of its numbers."""
+
+from dataclasses import asdict, replace
 
 import pytest
 
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.errors import StudyError
-from autocut.execution.session import max_drop
+from autocut.execution.session import _check_same_conditions, max_drop
+from autocut.price import price_for
+from autocut.study import create_study, is_empty
+from autocut.study.versions import keep_to_libraries
+from tests.fakes import COST
 
 
 @pytest.mark.parametrize(
@@ -34,3 +40,29 @@ def test_another_drop_for_the_same_study_is_refused(begun, told):
 
     assert "got 1%" in caught.value.message
     assert "--out" in caught.value.hint
+
+
+def test_a_study_without_a_result_takes_over_other_conditions(tmp_path):
+    """A start has failed. One that has measured the untouched model keeps to its own."""
+    objectives = {"accuracy": "maximize"}
+    study = create_study(tmp_path, name="tiny", task_fingerprint="f", space_json="{}", objectives=objectives, seed=0)
+    before, now = (
+        SearchConfig(None, 60.0, threads=1, seed=0),
+        SearchConfig(None, 60.0, threads=2, seed=0, limits=("latency_ms<=5",)),
+    )
+    keep_to_libraries(study, {"torch": "2.12"}, {})
+    _check_same_conditions(study, {}, asdict(price_for("c7i.large")), before)
+
+    assert is_empty(study)
+    keep_to_libraries(study, {"torch": "2.13"}, {})
+    _check_same_conditions(study, {}, asdict(price_for("c7a.large")), now)
+    facts = study.facts
+    assert (facts["threads"], facts["price"]["instance"], facts["limits"]) == (2, "c7a.large", ["latency_ms<=5"])
+
+    study.set_reference(COST)
+    assert not is_empty(study)
+    with pytest.raises(StudyError, match=r"was made with torch 2\.13, got torch 2\.12"):
+        keep_to_libraries(study, {"torch": "2.12"}, {})
+    with pytest.raises(StudyError, match="was begun with threads 2, got 1"):
+        _check_same_conditions(study, study.facts, asdict(price_for("c7a.large")), replace(now, threads=1))
+    study.close()

@@ -9,6 +9,7 @@ from autocut.recipe import KEEP_FLOAT
 from autocut.space import fit_space, load_space
 from autocut.stages.methods import known_methods, unfit_methods
 from autocut.study import create_study, stored_space
+from tests.fakes import COST
 
 
 def regression_space():
@@ -64,11 +65,14 @@ def test_a_space_that_differs_in_more_than_new_choices_stays_as_asked_and_is_ref
 
 
 def test_the_space_of_a_stored_study_is_read_without_opening_it(tmp_path):
-    """None where there is no study yet."""
+    """None where there is no study yet, or nothing was measured in it."""
     assert stored_space(tmp_path / "none") is None
     document = space_document(regression_space())
-    create_study(
+    study = create_study(
         tmp_path / "study", name="tiny", task_fingerprint="f", space_json=document, objectives={"accuracy": "maximize"}, seed=0
-    ).close()
+    )
+    assert stored_space(tmp_path / "study") is None
+    study.set_reference(COST)
+    study.close()
 
     assert stored_space(tmp_path / "study") == document

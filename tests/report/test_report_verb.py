@@ -68,6 +68,6 @@ def test_the_page_says_which_knob_bought_what(study, capsys):
     page = (study / "report.html").read_text()
     section = page[page.index("Which knob bought what") :].partition("</section>")[0]
 
-    assert "compared with the untouched model: " in section
+    assert "compared with the untouched model, as one process: " in section
     assert "<td>all together</td>" in section or section.count("<tr>") == 3
     assert ("autocut explain" in section) == ("Not every step was measured" in section)

@@ -9,7 +9,7 @@ from autocut.recipe import UNTOUCHED
 from autocut.search.activity import doing
 from autocut.search.jobs import Job, JobKind, Purpose, RungReached, StageRan, StageStarted, TrainingPaced
 from autocut.search.planner import Planner
-from autocut.search.progress import examples_line
+from autocut.search.progress import examples_line, headline, nothing_tried_line
 from autocut.search.state import RunningJob
 from autocut.search.timesheet import Timesheet
 
@@ -94,3 +94,21 @@ def test_a_search_without_a_job_says_that_it_waits():
 def test_the_plan_says_whose_data_leaves_with_a_bundle(by_task, by_flag, told):
     """And what the user may type, or has decided already."""
     assert told in examples_line(by_task=by_task, by_flag=by_flag)
+
+
+def test_dollars_of_the_whole_machine_are_no_dollars_of_one_process():
+    """Both stand in the lines of one search, beside a speed that is always that of one process."""
+    values = {"accuracy": 0.97, "usd_per_million": 0.003, "speedup": 8.4}
+
+    assert headline(values) == "accuracy 0.9700, $0.00300 per million, 8.40x faster"
+    assert headline(values, "on the whole machine") == (
+        "accuracy 0.9700, $0.00300 per million on the whole machine, 8.40x faster as one process"
+    )
+
+
+def test_a_search_that_tried_nothing_says_how_much_time_it_had():
+    """A resumed one, too short for one more trial."""
+    told = nothing_tried_line(12.0, 29.0)
+
+    assert told.startswith("nothing new was tried: 12s of the budget was left, 12s of it kept for finalization, too short")
+    assert "a longer --budget goes on from here" in told

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy
 
 from autocut.errors import StudyError
+from autocut.recipe import Recipe
 from autocut.study import Study, open_study, public_address, storage_errors, stored_facts, without_passwords
 
 _HOLD = """
@@ -63,13 +64,63 @@ def test_the_same_call_reopens_the_study(make_study, complete):
         ({"name": "letters"}, "was made for task 'digits', got task 'letters'"),
     ],
 )
-def test_a_study_made_for_something_else_is_refused(make_study, changes, words):
+def test_a_study_made_for_something_else_is_refused(make_study, complete, changes, words):
     """One front must not mix two tasks."""
-    make_study().close()
+    made = make_study()
+    complete(made, 0.5, 0.9, 0.1)
+    made.close()
 
     with pytest.raises(StudyError, match=words) as refusal:
         make_study(**changes)
     assert "--out" in refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task_fingerprint": "t2"},
+        {"objectives": {"accuracy": "maximize", "size_bytes": "minimize"}},
+        {"space_json": '{"axes": 1}'},
+        {"name": "letters"},
+        {"seed": 1},
+    ],
+)
+def test_a_study_that_a_failed_start_left_takes_over_what_is_asked(make_study, complete, changes):
+    """The user has corrected the task, for example. Nothing was measured, so nothing could be mixed."""
+    failed = make_study()
+    failed.describe({"threads": 1})
+    failed.begin_session("autocut search", {}).beat(20.0, {"starting": 20.0})
+    failed.fail(None, Recipe(), {}, {}, "its data cannot be read")
+    failed.close()
+
+    study = make_study(**changes)
+    assert (study.spent_s(), study.trials(), study.facts.get("threads")) == (0.0, [], None)
+    asked = {"name": "digits", "task_fingerprint": "t1", "seed": 0} | changes
+    assert (study.name, study.task_fingerprint, study.seed) == (asked["name"], asked["task_fingerprint"], asked["seed"])
+    assert "objectives" not in changes or study.objectives == changes["objectives"]
+    if "objectives" not in changes:
+        complete(study, 0.5, 0.9, 0.1)
+        study.close()
+        assert [point.trial for point in make_study(**changes).points()] == [0]
+
+
+def test_an_interrupted_start_goes_on_with_the_seconds_that_it_spent(make_study):
+    """The same command counts them against its budget, as after any other end."""
+    first = make_study()
+    first.begin_session("autocut search", {}).beat(20.0, {"starting": 20.0})
+    first.close()
+
+    assert make_study().spent_s() == 20.0
+
+
+def test_the_untouched_model_alone_is_a_result(make_study, make_measurement):
+    """It took its time, and all other numbers will be compared with it."""
+    first = make_study()
+    first.set_reference(make_measurement(0.9, 1.0).cost)
+    first.close()
+
+    with pytest.raises(StudyError, match="another version of task"):
+        make_study(task_fingerprint="t2")
 
 
 def test_a_second_search_is_refused_and_names_the_first(make_study):

@@ -99,6 +99,7 @@ FAULTS = {
     "task.share_examples must be True or False, got 'no'": {"share_examples": "no"},
     "task.serving_batch_sizes must be rising": {"serving_batch_sizes": (32, 1)},
     "task.train must hold examples, got 0": {"train": data(0), "validation": data(seed=1)},
+    "task.train must hold at least 5 examples where validation is split off it, got 3": {"train": data(3), "validation": None},
     "task.test must hold examples, got 0": {"test": data(0)},
     "task.train must give a dataset, got FileNotFoundError": {"train": lambda: open("/nowhere/file")},  # noqa: PTH123, SIM115
     "NaN or infinity in input_0 of example 17": {"validation": with_nan(data(seed=1))},

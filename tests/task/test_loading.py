@@ -158,8 +158,9 @@ def test_a_task_file_that_cannot_be_used_is_an_error_of_one_line(tmp_path, sourc
     file = tmp_path / "task.py"
     file.write_text(source)
     before = set(sys.modules)
-    with pytest.raises(TaskError, match=WRONG_FILES[source]):
+    with pytest.raises(TaskError, match=WRONG_FILES[source]) as caught:
         load_task(file)
+    assert caught.value.hint
     with pytest.raises(TaskError):
         load_task(file)
     assert not {name for name in set(sys.modules) - before if name.startswith("autocut_task_")} or "= " in source

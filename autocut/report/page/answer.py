@@ -6,17 +6,18 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from autocut.bill import Bill
+from autocut.front import FrontPoint
+from autocut.gains import decimals, times
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
 from autocut.report.page.contents import Answer, Recommendation, Tile, TrialLine
 from autocut.report.page.trials import DIFFERENCE
 from autocut.report.words import show
+from autocut.score import interval_of
 
-_TILES: Mapping[str, tuple[str, str, str]] = {
-    "usd_per_million": ("a million predictions", "cheaper", "dearer"),
-    "latency_ms": ("one call (p50)", "faster", "slower"),
-    "size_bytes": ("size", "smaller", "larger"),
-}
+_LATENCY, _SIZE = ("one call (p50)", "faster", "slower"), ("size", "smaller", "larger")
+_MONEY = ("a million predictions", "cheaper", "dearer")
 _CODE = """import autocut
 
 model = autocut.load("out/")
@@ -24,18 +25,20 @@ output = model(inputs)  # one batch"""
 
 
 def answer_of(
-    folder: Path, recommended: Recommendation, lines: Mapping[int, TrialLine], bill: Sequence[str] = (), looks: int = 0
-) -> Answer:
+    folder: Path, recommended: Recommendation, lines: Mapping[int, TrialLine], bill: Bill | None = None, money: Sequence[str] = (),
+    looks: int = 0,
+) -> Answer:  # fmt: skip
     """Return the answer for the recommended point.
 
     Its numbers are those of the locked test split if both the point and the untouched model have them, else those of the
-    validation split; the answer says which.
+    validation split; the answer says which. Dollars are those of the bill, so that the page has one ratio of money.
 
     Args:
         folder: Folder of the study, as the user named it.
         recommended: What to take.
         lines: Every trial of the study, by number.
-        bill: The bill of the recommended point, as `autocut.bill.bill_lines` tells it.
+        bill: The bill of the recommended point.
+        money: The bill in sentences, as `autocut.bill.bill_lines` tells it.
         looks: How often a model was scored on the locked test split.
     """
     chosen = lines[recommended.point.trial]
@@ -43,11 +46,13 @@ def answer_of(
     is_untouched = untouched is not None and untouched.trial == chosen.trial
     headline = "Keep the untouched model" if is_untouched else f"Take trial {chosen.trial}"
     tested = bool(chosen.test) and (untouched is None or bool(untouched.test))
-    tiles = () if untouched is None or is_untouched else _tiles(_numbers(untouched, tested), _numbers(chosen, tested))
+    tiles: tuple[Tile, ...] = ()
+    if untouched is not None and not is_untouched:
+        tiles = _tiles(recommended.point, (_numbers(untouched, tested), _numbers(chosen, tested)), bill, is_final=tested)
     doubts = [_sentence(recommended.doubt)] if recommended.doubt else []
     notes = [_sentence(recommended.reason), _splits(chosen, looks), *doubts, *map(_sentence, chosen.notes)]
     if not is_untouched:
-        notes = [*map(_sentence, bill), *notes]
+        notes = [*map(_sentence, money), *notes]
     return Answer(
         headline=headline,
         lead=chosen.recipe,
@@ -67,31 +72,60 @@ def _numbers(line: TrialLine, tested: bool) -> Mapping[str, Interval]:
     return line.test if tested else line.validation
 
 
-def _tiles(before: Mapping[str, Interval], after: Mapping[str, Interval]) -> tuple[Tile, ...]:
-    tiles = [_accuracy_tile(before["accuracy"], after)]
-    for name, (label, better, worse) in _TILES.items():
+def _tiles(
+    chosen: FrontPoint, numbers: tuple[Mapping[str, Interval], Mapping[str, Interval]], bill: Bill | None, *, is_final: bool
+) -> tuple[Tile, ...]:
+    before, after = numbers
+    tiles = [_accuracy_tile(before["accuracy"], after, "test" if is_final else "validation")]
+    if bill is not None:
+        tiles.append(_money_tile(chosen, bill))
+    elif "usd_per_million" in before and "usd_per_million" in after:  # the price is unknown, so nothing else is
+        whose = f" as one process, {_timing(is_final=is_final)}"
+        tiles.append(_tile("usd_per_million", _MONEY, whose, before["usd_per_million"].value, after["usd_per_million"]))
+    for name, words in (("latency_ms", _LATENCY), ("size_bytes", _SIZE)):
         if name in before and name in after:
-            spread = after[name]
-            interval = f"{show(name, spread.low)} to {show(name, spread.high)}" if spread.high > spread.low else ""
-            change = _ratio(before[name].value, spread.value, better, worse)
-            tiles.append(Tile(label, show(name, before[name].value), show(name, spread.value), change, interval))
+            timing = f", {_timing(is_final=is_final)}" if name == "latency_ms" else ""
+            tiles.append(_tile(name, words, timing, before[name].value, after[name]))
     return tuple(tiles)
 
 
-def _accuracy_tile(before: Interval, after: Mapping[str, Interval]) -> Tile:
+def _money_tile(chosen: FrontPoint, bill: Bill) -> Tile:
+    """Return the tile of the bill's dollars, and whose they are."""
+    final = chosen.final
+    values, measurement = (chosen.values, chosen.measurement) if final is None else (final.values, final.measurement)
+    whose = f" {measurement.charged_as}, {_timing(is_final=final is not None)}"
+    spread = interval_of("usd_per_million", values, measurement)
+    return _tile("usd_per_million", _MONEY, whose, bill.untouched_usd_per_million, spread)
+
+
+def _timing(*, is_final: bool) -> str:
+    return "final timing" if is_final else "timing of the search"
+
+
+def _tile(name: str, words: tuple[str, str, str], of: str, before: float, after: Interval) -> Tile:
+    title, better, worse = words
+    spread = f"{show(name, after.low)} to {show(name, after.high)}" if after.high > after.low else ""
+    change = _ratio(before, after.value, better, worse)
+    return Tile(f"{title}{of}", show(name, before), show(name, after.value), change, spread)
+
+
+def _accuracy_tile(before: Interval, after: Mapping[str, Interval], split: str) -> Tile:
     """Return the tile of the metric; its interval is that of the paired difference where it is known."""
-    unit, digits = (" points", "+.2f") if 0 <= before.value <= 1 else ("", "+.4g")
-    scale = 100 if unit else 1
     now, paired = after["accuracy"], after.get(DIFFERENCE)
+    lost = now.value - before.value
+    unit, scale, digits = ("", 1, "+.4g")
+    if 0 <= before.value <= 1:
+        unit, scale, digits = (" points", 100, f"+.{decimals(100 * lost, least=2)}f")
     spread = f"{scale * paired.low:{digits}} to {scale * paired.high:{digits}}{unit}" if paired else ""
-    change = f"{scale * (now.value - before.value):{digits}}{unit}"
-    return Tile("accuracy", show("accuracy", before.value), show("accuracy", now.value), change, spread)
+    change = f"{scale * lost:{digits}}{unit}"
+    return Tile(f"accuracy, {split}", show("accuracy", before.value), show("accuracy", now.value), change, spread)
 
 
 def _ratio(before: float, after: float, better: str, worse: str) -> str:
     if before == after or min(before, after) <= 0:
         return "the same" if before == after else ""
-    return f"{max(before, after) / min(before, after):.3g}× {better if after < before else worse}"
+    ratio = times(max(before, after) / min(before, after)).replace("x", "×")
+    return f"{ratio} {better if after < before else worse}"
 
 
 def _splits(chosen: TrialLine, looks: int) -> str:

@@ -70,7 +70,8 @@ class TrialLine:
     """One trial in the table and in the plot.
 
     `validation` has the numbers that the search chose by, `test` those of the locked test split and the final timing. Both are
-    empty for a trial that was not measured.
+    empty for a trial that was not measured. `usd_per_million` of both is of one process; `test` has that of the whole machine
+    beside it, where it was measured.
     """
 
     trial: int

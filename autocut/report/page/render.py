@@ -24,15 +24,15 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from autocut.bill import bill_lines, price_note
+from autocut.bill import bill_lines, point_bill, price_note
 from autocut.budget import format_duration
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
 from autocut.report.groups import BASELINES, FRONT, GROUPS
 from autocut.report.page.answer import answer_of
-from autocut.report.page.contents import Recommendation, Section, TrialLine
+from autocut.report.page.contents import Answer, Recommendation, Section, TrialLine
 from autocut.report.page.sections import closing_sections
-from autocut.report.page.trials import COSTS, trial_lines
+from autocut.report.page.trials import COSTS, WHOLE_MACHINE, trial_lines
 from autocut.report.plots import growth_steps
 from autocut.report.words import label, show
 from autocut.study import Study
@@ -60,8 +60,9 @@ class _Cell:
 _COLUMNS = (
     _Column("accuracy, validation", "accuracy"),
     _Column("accuracy, test", "accuracy", is_test=True),
-    _Column("$ per million", "usd_per_million"),
-    _Column("$ per million, final timing", "usd_per_million", is_test=True),
+    _Column("$ per million, one process", "usd_per_million"),
+    _Column("$ per million, one process, final timing", "usd_per_million", is_test=True),
+    _Column("$ per million, whole machine", WHOLE_MACHINE, is_test=True),
     _Column("latency (p50)", "latency_ms"),
     _Column("size", "size_bytes"),
     _Column("training", "train_usd"),
@@ -90,11 +91,9 @@ def render(
         version=version,
         made=dt.datetime.now(dt.UTC).strftime("%d %B %Y, %H:%M UTC"),
         summary=_summary(study, lines),
-        answer=answer_of(study.folder, recommended, by_number, _bill(study, recommended), len(study.looks()))
-        if recommended
-        else None,
+        answer=_answer(study, recommended, by_number) if recommended else None,
         no_answer=no_answer,
-        axes=[{"name": name, "label": label(name)} for name in COSTS if any(name in line.validation for line in lines)],
+        axes=[{"name": name, "label": _axis(name)} for name in COSTS if any(name in line.validation for line in lines)],
         groups=[group for group in GROUPS if any(line.group == group for line in lines)],
         marks={group: "baseline" if group == BASELINES else group for group in GROUPS},
         columns=[*_WORDS, *columns],
@@ -109,11 +108,12 @@ def render(
     )
 
 
-def _bill(study: Study, recommended: Recommendation) -> list[str]:
+def _answer(study: Study, recommended: Recommendation, lines: Mapping[int, TrialLine]) -> Answer:
     untouched = next((point for point in study.points() if point.recipe == UNTOUCHED), None)
-    lines = bill_lines(study.facts, study.spent_s(), untouched, recommended.point)
-    note = price_note(study.facts)
-    return [*lines, *([note] if lines and note else [])]
+    money = study.facts, study.spent_s(), untouched, recommended.point
+    told, note = bill_lines(*money), price_note(study.facts)
+    notes = [*told, *([note] if told and note else [])]
+    return answer_of(study.folder, recommended, lines, point_bill(*money), notes, len(study.looks()))
 
 
 def _template() -> jinja2.Template:
@@ -166,7 +166,7 @@ def _spread(name: str, found: Interval) -> str:
 def _data(study: Study, lines: Sequence[TrialLine]) -> dict[str, Any]:
     return {
         "metric": "accuracy",
-        "axes": {name: label(name) for name in COSTS},
+        "axes": {name: _axis(name) for name in COSTS},
         "points": [_point(line) for line in lines if line.validation],
         "view": _first_view(lines),
         "growth": growth_steps(study),
@@ -176,6 +176,11 @@ def _data(study: Study, lines: Sequence[TrialLine]) -> dict[str, Any]:
 def _point(line: TrialLine) -> dict[str, Any]:
     sides = {side: _rounded(numbers) for side, numbers in (("v", line.validation), ("t", line.test)) if numbers}
     return {"id": line.trial, "r": line.recipe, "g": line.group, "n": "; ".join(line.notes)} | sides
+
+
+def _axis(name: str) -> str:
+    """Return the title of a cost axis: all its dollars are of one process."""
+    return f"{label(name)}, one process" if name == "usd_per_million" else label(name)
 
 
 def _rounded(numbers: Mapping[str, Interval]) -> dict[str, list[float]]:

@@ -120,7 +120,8 @@ def measured_again(records: Iterable[tuple[dt.datetime, Mapping[str, Any]]]) -> 
         trial = "-" if one["trial"] is None else str(one["trial"])
         calls = [f"batch {call['batch_size']}: {call['p50_ms']['value']:.3g} ms" for call in found["latencies"]] if found else []
         usd = one["usd_per_million"]
-        dollars = [f"{format_usd(usd['value'])} per million ({one['instance']})"] if usd else []
+        charged = "on the whole machine" if one.get("served") else "as one process"
+        dollars = [f"{format_usd(usd['value'])} per million {charged} ({one['instance']})"] if usd else []
         place = f"{found['machine']}, {found['threads']} thread{'s' if found['threads'] > 1 else ''}" if found else "-"
         told = "; ".join([*calls, *dollars, *([f"cannot be used there: {one['failure']}"] if one["failure"] else [])])
         latest[one["sha256"], *where] = (f"trial {trial}", f"{at:%d %B %Y}", place, told)

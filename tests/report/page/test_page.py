@@ -101,7 +101,9 @@ def test_validation_and_test_numbers_have_columns_of_their_own(html):
     """Numbers of two splits in one column would be compared."""
     text = Words(html).text
 
-    assert "accuracy, validation accuracy, test $ per million $ per million, final timing" in text
+    dollars = "$ per million, one process $ per million, one process, final timing"
+    assert f"accuracy, validation accuracy, test {dollars}" in text
+    assert "whole machine" not in text  # it was not measured here
 
 
 def test_the_file_asks_for_nothing_from_elsewhere(html):
