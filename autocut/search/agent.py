@@ -91,8 +91,6 @@ class Agent:
         self._plan_reserve()
         return [*plan_lines(self.state, self.budget), finalists.drop_line(self.state)]
 
-    # ---- what comes next ----------------------------------------
-
     def next_job(self) -> Job | None:
         """Return the next job, or None while nothing can start.
 
