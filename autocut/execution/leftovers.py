@@ -54,10 +54,19 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 
 def sweep_study(study: Study, cache_bytes: int) -> None:
-    """Remove what killed processes left half made in `study`, whose search lock this process holds."""
+    """Remove what killed processes left half made in `study`. What other searches of it may be writing now stays."""
     from autocut.pipeline.stage_cache import StageCache
 
     StageCache(study.stages_dir, cache_bytes).sweep()
+    if study.lock is None:
+        _remove_drafts(study)
+        return
+    with study.lock.tidying() as is_mine:
+        if is_mine and not study.lock.others():
+            _remove_drafts(study)
+
+
+def _remove_drafts(study: Study) -> None:
     for folder in {study.folder, study.stages_root}:
         for draft in (folder / "bundles").glob(".*"):
             shutil.rmtree(draft, ignore_errors=True)

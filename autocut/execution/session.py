@@ -24,6 +24,7 @@ from autocut.deploy.select import select_from_study, untouched
 from autocut.errors import DeadlineError, InputError, StudyError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
+from autocut.execution.company import check_shares_stages, others, seed_offset
 from autocut.execution.executor import run_jobs
 from autocut.execution.leftovers import sweep_study
 from autocut.execution.preflight import Preflight, with_kept_layers
@@ -42,6 +43,7 @@ from autocut.report.publish import Publisher
 from autocut.score import parse_limit
 from autocut.search.activity import doing
 from autocut.search.agent import Agent
+from autocut.search.companions import StudyCompanions
 from autocut.search.jobs import KnownTask, Setting
 from autocut.search.planner import Planner
 from autocut.search.progress import best_so_far, examples_line, nothing_tried_line
@@ -53,6 +55,7 @@ from autocut.search.timesheet import Timesheet
 from autocut.search.trial_store import StudyTrialStore
 from autocut.space import Space, read_recipe
 from autocut.study import Study, create_study, is_empty, stored_space, without_passwords
+from autocut.study.lock import SearchLock
 from autocut.study.versions import keep_to_libraries
 
 _BEAT_EVERY_S = 1.0
@@ -100,10 +103,11 @@ def run_search(
         # Before the limits: a study that has limits and no such fact is of an older version.
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
         _check_same_conditions(study, begun, asdict(settings.price), config)
+        check_shares_stages(study)
         money.describe_money(study, config)
         sweep_study(study, config.cache_bytes)
         _tell_unsigned(StageCache(study.stages_dir, config.cache_bytes), console, adopt=config.adopt_stages)
-        budget = Budget(config.budget_s, study.spent_s(), clock=clock, started=started)
+        budget = Budget(config.budget_s, study.spent_s(without=others(study)), clock=clock, started=started)
         if budget.left() <= 0:
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
         else:
@@ -148,16 +152,24 @@ class _Search:
         self.budget = budget
         self.command = told_command()
         self.session = study.begin_session(self.command, versions(found.libraries))
-        proposer = Proposer(settings.space, config.sampler, config.seed, known_trials=len(study.trials()))
+        lock = _lock_of(study)
+        known = len(study.trials()) + seed_offset(study, lock.session)
+        proposer = Proposer(settings.space, config.sampler, config.seed, known_trials=known)
         self.store = StudyTrialStore(study, proposer)
         self.timesheet = Timesheet(config.workers, budget.started)
-        settings = replace(settings, user_recipes=(*self.store.close_interrupted(), *settings.user_recipes))
+        alive = lock.others()
+        interrupted = self.store.close_interrupted(alive)
+        study.bookings.keep_those_of(alive)
+        settings = replace(settings, user_recipes=(*interrupted, *settings.user_recipes))
         expected_s = {lowering: made.seconds for lowering, made in found.lowerings.items()}
         of_large = {one: made.seconds_per_100mb for one, made in found.lowerings.items() if made.seconds_per_100mb is not None}
         state = SearchState(settings, Planner(found.task.train_samples, expected_s, of_large))
         recall(study, state, proposer)
         memory = None if config.ray_address else MachineMemory()  # a cluster's jobs run on other machines too
-        self.agent = Agent(state=state, store=self.store, proposer=proposer, budget=budget, memory=memory)
+        self.companions = StudyCompanions(self.store, state, proposer, lock)
+        self.agent = Agent(
+            state=state, store=self.store, proposer=proposer, budget=budget, memory=memory, companions=self.companions
+        )
         self.setting = Setting(
             task_path=config.task_path,
             folder=str(study.stages_root.resolve()),
@@ -178,6 +190,7 @@ class _Search:
         self.publisher = Publisher(study)
         self.examples_line = examples_line(by_task=found.task.shares_examples, by_flag=config.examples)
         self._next_beat = 0.0
+        lock.end_turn()
 
     def run(self, console: Console, pool: WorkerPool) -> None:
         """Run jobs until the agent has no more; what is finished is kept however this ends."""
@@ -221,6 +234,8 @@ class _Search:
         state = self.agent.progress
         while state.lines:
             progress.trial_line(state.lines.popleft())
+        while self.companions.news:
+            progress.trial_line(self.companions.news.pop(0))
         if now >= self._next_beat:
             self._next_beat = now + _BEAT_EVERY_S
             self._beat()
@@ -233,7 +248,12 @@ class _Search:
         self._publish()
 
     def _publish(self, *, force: bool = False) -> None:
-        """Bring the dashboard up to date, while no process times. A plot that fails must not end the search."""
+        """Bring the dashboard up to date, while no process times. A plot that fails must not end the search.
+
+        Of several searches the first one does it.
+        """
+        if not self.companions.is_first:
+            return
         try:
             with contextlib.ExitStack() as held:
                 try:
@@ -250,6 +270,12 @@ class _Search:
         self.session.beat(now - self.budget.started, self.timesheet.ledger(now))
         if self.study.lock is not None:
             self.study.lock.keep()
+
+
+def _lock_of(study: Study) -> SearchLock:
+    if study.lock is None:
+        raise RuntimeError("a study that is searched has a lock")
+    return study.lock
 
 
 def _tell_unsigned(cache: StageCache, console: Console, *, adopt: bool) -> None:

@@ -26,6 +26,8 @@ from autocut.budget import Budget, format_duration
 from autocut.measurement import Accuracy
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search import deaths, early_stopping, finalists
+from autocut.search.asked_for import AskedFor
+from autocut.search.companions import Companions, NoCompanions
 from autocut.search.early_stopping import StoppingRule, is_beaten
 from autocut.search.estimates import fitting, recipe_s
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
@@ -35,7 +37,7 @@ from autocut.search.memory import EndlessMemory, Memory, MemoryWatch
 from autocut.search.opening import SlowLowerings, TrainedBaseline, opening
 from autocut.search.progress import Progress, measured_plan_lines, plan_lines
 from autocut.search.proposals import Proposer
-from autocut.search.proposing import Proposing
+from autocut.search.proposing import ProposedJob, Proposing
 from autocut.search.results import Results
 from autocut.search.state import OpenTrial, Phase, RunningJob, SearchState
 from autocut.search.trial_store import TrialStore
@@ -57,8 +59,9 @@ class Agent:
     """
 
     def __init__(
-        self, *, state: SearchState, store: TrialStore, proposer: Proposer, budget: Budget, memory: Memory | None = None
-    ) -> None:
+        self, *, state: SearchState, store: TrialStore, proposer: Proposer, budget: Budget, memory: Memory | None = None,
+        companions: Companions | None = None,
+    ) -> None:  # fmt: skip
         self.state = state
         self.store = store
         self.budget = budget
@@ -74,20 +77,19 @@ class Agent:
         self._meanwhile = Meanwhile(state, self.choice)
         self._queue: deque[PlannedJob] = deque()
         self._postponed: list[PlannedJob] = []
-        self._told_too_long: set[Recipe] = set()
+        self._asked_for = AskedFor(state, self.progress)
         self._finalizing, self._goes_on = False, False
         self._too_little_s = 0.0
         self._failed_starts = 0
         self._losses = deaths.LostWorkers()
         self._memory = MemoryWatch(state, memory or EndlessMemory())
+        self.companions = companions or NoCompanions()
         self._numbers = itertools.count(1)
 
     def plan_lines(self) -> list[str]:
         """Return what the user should know before the search begins."""
         self._plan_reserve()
         return [*plan_lines(self.state, self.budget), finalists.drop_line(self.state)]
-
-    # ---- what comes next ----------------------------------------
 
     def next_job(self) -> Job | None:
         """Return the next job, or None while nothing can start.
@@ -100,6 +102,7 @@ class Agent:
         if not self._memory.has_room():
             self.progress.lines.extend(filter(None, [self._memory.tell()]))
             return None
+        self._queue.extend(self.companions.look(self.budget.clock()))
         if self.state.reference is None or self.store.trial_number(UNTOUCHED) is None:
             return self._baseline()
         self._plan_reserve()
@@ -130,6 +133,8 @@ class Agent:
             return None
         if self.budget.left() <= self.state.planner.process_s():
             raise StopIteration
+        if not self.companions.book((UNTOUCHED,), Purpose.BASELINE):
+            return None
         untouched = PlannedJob((UNTOUCHED,), Purpose.BASELINE, "the untouched model")
         return self._start(JobKind.BASELINE, untouched, self.budget.deadline, patience_s=math.inf)
 
@@ -159,9 +164,9 @@ class Agent:
             )
             if beside is None:
                 if proposed := self.proposing.next_job(self._left_s()):
-                    for recipe, trial in proposed.trials.items():
-                        self.state.open[recipe] = OpenTrial(self.store.begin(recipe), trial)
-                    return proposed.planned
+                    if begun := self._begun(proposed):
+                        return begun
+                    continue
                 if self._is_explored() and self._relax():
                     continue
                 beside = self._slow.next(math.inf) or self._trained_baseline.next(math.inf, self._left_s())
@@ -170,24 +175,35 @@ class Agent:
             self._queue.append(beside)
 
     def _still_worth(self, planned: PlannedJob) -> PlannedJob | None:
-        if not planned.may_skip:
-            self._tell_impossible(planned.recipes)
+        for failure in () if planned.may_skip else self._asked_for.impossible(planned.recipes):
+            self._fail(failure)
         recipes = tuple(recipe for recipe in planned.recipes if self._is_worth(recipe, may_skip=planned.may_skip))
         fits = fitting(self.state, recipes, self._left_s())
         if late := tuple(recipe for recipe in recipes if recipe not in fits):
-            self._tell_too_long(late)
+            self._asked_for.tell_too_long(late, self._left_s())
             self._postponed.append(replace(planned, recipes=late))
-        self._interrupt([recipe for recipe in planned.recipes if recipe not in fits and not self.state.is_running(recipe)])
+        left_out = [recipe for recipe in planned.recipes if recipe not in fits and not self.state.is_running(recipe)]
+        self._interrupt(left_out)
+        self.companions.free(left_out)
+        fits = self.companions.book(fits, planned.purpose) if fits else ()
         return replace(planned, recipes=fits) if fits else None
+
+    def _begun(self, proposed: ProposedJob) -> PlannedJob | None:
+        """Make the recipes of `proposed` running trials, but for those that another search is quicker with."""
+        recipes = self.companions.book(proposed.planned.recipes, proposed.planned.purpose)
+        for recipe, trial in proposed.trials.items():
+            if recipe in recipes:
+                self.state.open[recipe] = OpenTrial(self.store.begin(recipe), trial)
+            else:
+                self.proposing.forget(trial)
+        return replace(proposed.planned, recipes=recipes) if recipes else None
 
     def _is_worth(self, recipe: Recipe, *, may_skip: bool) -> bool:
         """Whether `recipe` is new, affordable, and not beaten where beaten recipes may be skipped."""
-        if self.state.is_settled(recipe) or self.state.is_running(recipe) or not self._is_affordable(recipe):
+        is_affordable = recipe.lowering in affordable_lowerings(self.state)
+        if self.state.is_settled(recipe) or self.state.is_running(recipe) or not is_affordable:
             return False
         return not (may_skip and is_beaten(self.state, recipe))
-
-    def _is_affordable(self, recipe: Recipe) -> bool:
-        return recipe.lowering in affordable_lowerings(self.state)
 
     def _is_explored(self) -> bool:
         """Whether nothing is worth running, and the running jobs will hardly change that."""
@@ -234,7 +250,10 @@ class Agent:
             return None
         raise StopIteration
 
-    def _finalize(self, points: Mapping[Recipe, int]) -> Job:
+    def _finalize(self, points: Mapping[Recipe, int]) -> Job | None:
+        points = {recipe: points[recipe] for recipe in self.companions.book(tuple(points), Purpose.FINALIZATION)}
+        if not points:
+            return None  # another search is quicker
         why = f"finalize: {', '.join(recipe.describe() for recipe in points)}"
         patience_s = _HANG_S + 8 * self.state.planner.finalize_s()
         planned = PlannedJob(tuple(points), Purpose.FINALIZATION, why)
@@ -311,11 +330,16 @@ class Agent:
             is_blameless: Whether something else than its job ended it. Then no recipe is blamed, but for one that is lost again and
                 again.
         """
-        now = self.budget.clock()
         ended = self.state.running.pop(job.number, None)
-        unfinished = [recipe for recipe in job.recipes if not self.state.is_settled(recipe)]
         if ended is None:
             return
+        self._take_in_end(ended, error, is_blameless=is_blameless)
+        again = {recipe for planned in self._queue for recipe in planned.recipes}
+        self.companions.free(one for one in job.recipes if one not in again and not self.state.is_running(one))
+
+    def _take_in_end(self, ended: RunningJob, error: str | None, *, is_blameless: bool) -> None:
+        job, now = ended.job, self.budget.clock()
+        unfinished = [recipe for recipe in job.recipes if not self.state.is_settled(recipe)]
         if error is not None and now < job.deadline:
             if out_of_memory := self._memory.ran_out(len(self.state.running) + 1):
                 error = out_of_memory
@@ -373,25 +397,3 @@ class Agent:
         self.results.record_failed(failure)
         self.state.fail(failure)
         self.progress.lines.extend(self.state.switched_off.take_news())
-
-    # ---- what the user asked for ----------------------------------------
-
-    def _tell_impossible(self, recipes: Sequence[Recipe]) -> None:
-        """Tell which user recipes cannot run; one that is only too slow for this budget may be asked for again."""
-        for recipe in recipes:
-            if recipe not in self.state.settings.user_recipes or self.state.is_settled(recipe) or self._is_affordable(recipe):
-                continue
-            dtype, mode = recipe.lowering
-            if recipe.lowering in self.state.settings.graphs:
-                takes = f"{mode} takes {self.state.planner.lowering_s(recipe.lowering):.0f} s"
-                self.progress.lines.append(f"not run: {recipe.describe()}: {takes}, too long for this budget")
-            else:
-                reason = f"{dtype} with {mode} cannot run on this machine; see: autocut methods"
-                self._fail(RecipeFailed(recipe, "infeasible", reason))
-
-    def _tell_too_long(self, recipes: Sequence[Recipe]) -> None:
-        for recipe in recipes:
-            if recipe in self.state.settings.user_recipes and recipe not in self._told_too_long:
-                self._told_too_long.add(recipe)
-                takes, left = format_duration(recipe_s(self.state, recipe)), format_duration(max(0.0, self._left_s()))
-                self.progress.lines.append(f"not run: {recipe.describe()}: it takes about {takes}, and {left} is left")

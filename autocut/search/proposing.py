@@ -95,6 +95,11 @@ class Proposing:
         """Forget the ideas that were not worth running: they may be worth it now."""
         self._dry, self._too_long, self._dry_at = 0, 0, -1
 
+    def forget(self, trial: Any) -> None:
+        """Drop an idea of the sampler that does not run: another search of the study was quicker."""
+        if trial is not None:
+            self._proposer.forget(trial)
+
     def next_job(self, left_s: float) -> ProposedJob | None:
         """Return a job of one offer, or of a few where they are short beside what a process takes; None where nothing is worth it.
 

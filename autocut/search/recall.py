@@ -1,4 +1,4 @@
-"""What earlier sessions of a study found."""
+"""What earlier sessions of a study found, or other searches find at the same time."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import TASK_FAILED, ScoringPlan, StageRan
 from autocut.search.proposals import Proposer
 from autocut.search.state import SearchState, untouched_metric
-from autocut.study import Study
+from autocut.study import Final, Study
+from autocut.study.results import StudyResults
 
 
 @dataclass(frozen=True)
 class EarlierTrial:
-    """The last trial of a recipe in an earlier session."""
+    """The last trial of a recipe in another session."""
 
     recipe: Recipe
     values: Mapping[str, float] | None  # None: infeasible, failed, or stopped
     train_seconds: float = 0.0
-    tested: Mapping[str, float] | None = None  # values on the test split, where it was finalized
-    untouched: float | None = None  # the untouched model's metric there, if the two were compared
-    is_refused: bool = False  # its bundle was not accepted
     is_stopped: bool = False  # its training was stopped early
     curve: Sequence[float] = ()
     is_disturbed: bool = False  # its timing was disturbed
@@ -30,6 +28,13 @@ class EarlierTrial:
 
 def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
     """Take over the untouched model, the trials and the stages of earlier sessions into `state` and the sampler."""
+    recall_untouched(study, state)
+    trials = {trial.trial: trial for trial in study.results().values()}
+    recall_results(study, StudyResults(trials, study.finals()), state, proposer)
+
+
+def recall_untouched(study: Study, state: SearchState) -> None:
+    """Take over the untouched model, if it is measured."""
     if study.reference is not None:
         state.set_reference(study.reference)
         state.untouched_epochs = study.facts.get("untouched_epochs")
@@ -37,27 +42,32 @@ def recall(study: Study, state: SearchState, proposer: Proposer) -> None:
         state.set_baseline(float(baseline["value"]))
     if scoring := study.facts.get("scoring"):
         state.scoring = ScoringPlan(**scoring)
-    finals, settled = study.finals(), study.results()
-    for recipe, trial in settled.items():
-        final = finals.get(trial.trial)
+
+
+def recall_results(study: Study, found: StudyResults, state: SearchState, proposer: Proposer) -> None:
+    """Take over trials with their stages, and what finalization found, also of trials that were taken over before."""
+    recipes: dict[str, Recipe] = {}
+    for trial in found.trials.values():
+        if trial.recipe is None or not trial.is_done:
+            continue
         earlier = EarlierTrial(
-            recipe,
+            trial.recipe,
             None if trial.measured is None else trial.measured.values,
             train_seconds=float(trial.extras.get("train_seconds", 0.0)),
-            tested=None if final is None else final.values,
-            untouched=None if final is None else untouched_metric(final.measurement.accuracy),
-            is_refused=final is not None and final.refusal is not None,
             is_stopped=trial.state == "PRUNED",
             curve=trial.curve,
             failure=_failure(trial.reason or ""),
             is_disturbed=trial.measured is not None and trial.measured.measurement.cost.is_disturbed,
         )
         recall_trial(earlier, state, proposer)
-    recipes = {recipe.fingerprint: recipe for recipe in settled}
-    for run in study.stage_runs():
-        if run.fingerprint in recipes:
-            ran = StageRan(run.key, run.stage, run.method, run.seconds, run.cached, "", run.samples_seen)
-            state.planner.observe(ran, recipes[run.fingerprint])
+        recipes[trial.recipe.fingerprint] = trial.recipe
+    known = {trial.trial: trial.recipe for trial in study.trials()} if found.finals else {}
+    for number, final in found.finals.items():
+        if (recipe := known[number]) is not None:
+            recall_final(recipe, final, state)
+    for run in study.stage_runs(recipes.values()) if recipes else []:
+        ran = StageRan(run.key, run.stage, run.method, run.seconds, run.cached, "", run.samples_seen)
+        state.planner.observe(ran, recipes[run.fingerprint])
 
 
 def _failure(reason: str) -> str:
@@ -80,8 +90,12 @@ def recall_trial(trial: EarlierTrial, state: SearchState, proposer: Proposer) ->
         return
     state.finish(recipe, values, trial.train_seconds, trial.curve, is_disturbed=trial.is_disturbed)
     proposer.learn(recipe, state.settings.objective_values(values), state.violations(values))
-    if trial.tested is not None:
-        broken = state.broken_limits(trial.tested, trial.untouched)
-        state.finish_finalization(recipe, is_refused=trial.is_refused and not broken)
-        if recipe != UNTOUCHED and not trial.is_refused:
-            state.verified.add(recipe)
+
+
+def recall_final(recipe: Recipe, final: Final, state: SearchState) -> None:
+    """Take over what finalization found of a measured recipe."""
+    broken = state.broken_limits(final.values, untouched_metric(final.measurement.accuracy))
+    is_refused = final.refusal is not None
+    state.finish_finalization(recipe, is_refused=is_refused and not broken)
+    if recipe != UNTOUCHED and not is_refused:
+        state.verified.add(recipe)

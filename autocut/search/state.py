@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,7 @@ class SearchState:
         self.finalized: set[Recipe] = set()
         self.verified: set[Recipe] = set()  # finalized, with a bundle that was accepted
         self.running: dict[int, RunningJob] = {}  # by the job's number
+        self.elsewhere: dict[Recipe, Purpose] = {}  # what other searches of the study work on
         self.open: dict[Recipe, OpenTrial] = {}  # proposed recipes that are running trials of the study
         self.trained: set[Recipe] = set()  # prefixes of measured recipes
         self.trained_on_disk: set[Recipe] = set()  # prefixes whose training ended in this session, measured or not
@@ -281,18 +283,17 @@ class SearchState:
         return has_result or self.switched_off.covers(recipe)
 
     def runs(self, purpose: Purpose) -> bool:
-        """Whether a job with this purpose runs."""
-        return any(running.purpose is purpose for running in self.running.values())
+        """Whether a job with this purpose runs, here or in another search of the study."""
+        return purpose in self.elsewhere.values() or any(running.purpose is purpose for running in self.running.values())
 
     def is_running(self, recipe: Recipe) -> bool:
-        """Whether a running job measures or finalizes `recipe`."""
-        return any(recipe in job.recipes for job in self._running_jobs())
+        """Whether a running job measures or finalizes `recipe`, here or in another search of the study."""
+        return recipe in self.elsewhere or any(recipe in job.recipes for job in self._running_jobs())
 
     def is_in_training(self, prefix: Recipe) -> bool:
         """Whether a running job trains `prefix`; a recipe that needs the prefix waits until it is trained."""
-        return prefix not in self.trained and any(
-            prefix in (recipe.prefix, recipe.parent) for job in self._running_jobs() for recipe in job.recipes
-        )
+        worked_on = itertools.chain(self.elsewhere, *(job.recipes for job in self._running_jobs()))
+        return prefix not in self.trained and any(prefix in (recipe.prefix, recipe.parent) for recipe in worked_on)
 
     def _running_jobs(self) -> list[Job]:
         """Return the running jobs but those that give no result of a recipe: they only time a structure, or only lower a model."""

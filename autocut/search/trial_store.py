@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autocut.front import FrontPoint
 from autocut.recipe import Recipe, changed_settings
 from autocut.search.jobs import BaselineReady, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
 from autocut.search.proposals import Proposer
-from autocut.study import Study
+from autocut.study import Study, TrialRecord
 from autocut.study.records import StageRun
 
 Values = Mapping[str, float]
@@ -66,9 +66,8 @@ class StudyTrialStore:
     def __init__(self, study: Study, proposer: Proposer) -> None:
         self.study = study
         self._proposer = proposer
-        self._numbers = {
-            trial.recipe: trial.trial for trial in study.trials() if trial.recipe is not None and trial.measured is not None
-        }
+        self._numbers: dict[Recipe, int] = {}
+        self.learn(study.trials())
         self._started: dict[Recipe, dt.datetime] = {}
 
     def begin(self, recipe: Recipe) -> optuna.Trial:
@@ -88,16 +87,34 @@ class StudyTrialStore:
         """See `TrialStore`: the dashboard's timeline shows the time for trials that were not proposed."""
         self._started[recipe] = dt.datetime.now(dt.UTC)
 
-    def close_interrupted(self) -> list[Recipe]:
-        """Close the trials that a killed search left running; return the interrupted recipes that have no result yet."""
+    def close_interrupted(self, alive: Collection[int] = ()) -> list[Recipe]:
+        """Close the trials that dead searches left running; return the interrupted recipes that have no result yet.
+
+        Args:
+            alive: Sessions of the searches that are alive. What they have booked, they work on.
+        """
         recipes = []
-        for trial in self.study.running():
+        for trial in self._unbooked(alive):
             recipe = Recipe(json.loads(trial.user_attrs["recipe"]))
             self.study.fail(trial, recipe, {}, {}, _INTERRUPTED, retry=True)
             recipes.append(recipe)
         settled = self.study.results()
         told = [trial.recipe for trial in self.study.trials() if trial.retry and trial.recipe is not None]
         return [recipe for recipe in dict.fromkeys([*recipes, *told]) if recipe not in settled]
+
+    def _unbooked(self, alive: Collection[int]) -> list[FrozenTrial]:
+        """Return the running trials that no search has booked. A trial is booked before it begins, and until it has ended.
+
+        So it is left over only where it runs before the bookings were read, and still runs after that.
+        """
+        before = {trial.number for trial in self.study.running()}
+        booked = {booking.recipe.canonical_json() for booking in self.study.bookings.all() if booking.session in alive}
+        after = [trial for trial in self.study.running() if trial.number in before]
+        return [trial for trial in after if trial.user_attrs["recipe"] not in booked]
+
+    def learn(self, trials: Iterable[TrialRecord]) -> None:
+        """Take in the numbers of trials that other searches have completed."""
+        self._numbers |= {trial.recipe: trial.trial for trial in trials if trial.recipe is not None and trial.measured is not None}
 
     def complete(
         self, handle: optuna.Trial | None, event: RecipeMeasured, values: Values, violations: Values, curve: Sequence[float]

@@ -4,7 +4,7 @@
     <folder>/stages/ ......... the stage cache
     <folder>/bundles/ ........ deployable models
     <folder>/artifacts/ ...... files for download on the dashboard
-    <folder>/search.lock ..... lock of the process that searches
+    <folder>/searches/ ....... a lock of each search that is alive
 
 The database is the only source of truth. Readers ignore what a killed process left incomplete.
 """

@@ -25,6 +25,7 @@ class _Facts(BaseModel):
 
     task_path: str | None = None
     stages_root: str | None = None
+    stage_key: str | None = None
     threads: _Count | None = None
     train_on: Literal["cpu", "cuda"] = "cpu"
     seed: int | None = None

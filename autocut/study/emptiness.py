@@ -14,8 +14,9 @@ from autocut.study.study import Study
 
 
 def is_empty(study: Study) -> bool:
-    """Whether nothing was measured in the study yet, not even the untouched model."""
-    return study.reference is None and not any(trial.measured for trial in study.trials())
+    """Whether nothing was measured in the study yet, not even the untouched model, and no other search is about to."""
+    is_joined = study.lock is not None and bool(study.lock.others())
+    return not is_joined and study.reference is None and not any(trial.measured for trial in study.trials())
 
 
 def is_empty_row(database: Database, row: StudyRow) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
@@ -85,10 +85,10 @@ class Session:
             self._written |= changed
 
 
-def spent_s(database: Database, study: str) -> float:
-    """Return the worked seconds of all runs of `study`."""
-    total = database.scalar(sqlalchemy.select(sqlalchemy.func.sum(SessionRow.worked_s)).where(SessionRow.study == study))
-    return float(total or 0.0)
+def spent_s(database: Database, study: str, without: Collection[int] = ()) -> float:
+    """Return the worked seconds of all runs of `study`, `without` those of these sessions."""
+    counted = sqlalchemy.select(sqlalchemy.func.sum(SessionRow.worked_s)).where(SessionRow.study == study)
+    return float(database.scalar(counted.where(SessionRow.id.not_in(list(without)))) or 0.0)
 
 
 def read_ledger(database: Database, study: str) -> dict[str, Any]:

@@ -34,6 +34,8 @@ _ADDRESS_FILE = "study.json"
 _SMALLEST_PAGE = 512
 """SQLite takes a smaller file for an empty one, and writes to it when it is opened (3.40)."""
 _ELSEWHERE = "search into another folder: --out FOLDER"
+_KEPT = ("stages_root",)
+"""Facts that a study keeps: two searches that begin it at the same moment have each chosen one."""
 
 
 def create_study(
@@ -59,10 +61,11 @@ def create_study(
         seed: Seed of the study; an existing study keeps its own.
         storage_url: Database server that several nodes share. None: the server that `folder` names, else SQLite in `folder`.
         description: Facts of the study (task, machine, ...), as its attributes.
-        exclusive: Whether to take the search lock. `Study.close` releases it, or the kernel when the process ends.
+        exclusive: Whether to search the study. Then no other search opens it before `study.lock.end_turn()`. `Study.close` releases
+            the locks, or the kernel when the process ends.
 
     Raises:
-        StudyError: The study was made for something else, is being searched, is damaged, or cannot be written.
+        StudyError: The study was made for something else, is damaged, or cannot be written.
     """
     folder = Path(folder)
     expected = StudyRow(
@@ -80,7 +83,8 @@ def create_study(
         lock = _lock(folder, name, storage_url) if exclusive else None
         try:
             study = _open_or_make(folder, expected, storage_url, lock, description or {})
-            study.describe(description or {})
+            known = study.facts
+            study.describe({key: value for key, value in (description or {}).items() if key not in _KEPT or key not in known})
             return study
         except BaseException:
             if lock is not None:
@@ -170,7 +174,7 @@ def _open_or_make(
     with open_engine(folder, storage_url) as engine, Database(engine, expire_on_commit=False) as database:
         Base.metadata.create_all(engine)
         row = _stored(folder, database, expected.name if storage_url else None)
-        if row is not None and lock is not None and _is_left_over(database, row, expected):
+        if row is not None and lock is not None and not lock.others() and _is_left_over(database, row, expected):
             emptiness.remove(folder, storage_url, database, row.name)
             row = None
         if row is None:

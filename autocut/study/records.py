@@ -8,6 +8,7 @@
     autocut_final ......... a trial's numbers on the locked test split, and its bundle
     autocut_rung .......... what was measured to explain a trial: see `rungs.py`, also for autocut_rung_pair
     autocut_look .......... every look at the locked test split (`looks.py`)
+    autocut_booking ....... what each search of the study works on right now (`bookings.py`)
 
 If no finished trial points at a row of `autocut_measurement`, a killed process left it. Readers ignore it.
 """

@@ -1,7 +1,7 @@
-"""`Study`: the search writes it, all other parts read it.
+"""`Study`: searches write it, all other parts read it.
 
-Only one process writes. A process keeps a small record of every finished trial in memory, so it reads nothing twice. A reader calls
-`reload` to see the trials that a running search has added.
+A process keeps a small record of every finished trial in memory, so it reads nothing twice. A reader calls `reload` to see what
+running searches have added, a search calls `refresh`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import math
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, fields
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 from sqlalchemy.orm import sessionmaker
 
 from autocut import measurement as measurements
@@ -29,13 +29,15 @@ from autocut.measurement import Cost, Measurement
 from autocut.recipe import Recipe
 from autocut.study import frames, ledger, telling
 from autocut.study.artifacts import TrialFiles
+from autocut.study.bookings import StudyBookings
 from autocut.study.checks import checked_facts, checked_objectives
 from autocut.study.database import reading_errors, storage_errors
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
 from autocut.study.looks import FINALIZATION, TestLook, read_looks, write_look
 from autocut.study.patience import repeated
-from autocut.study.records import FinalRow, MeasurementRow, StageRow, StageRun, StudyRow, utc_now
+from autocut.study.records import StageRow, StageRun, StudyRow
+from autocut.study.results import StudyResults, read_results, read_stage_runs
 from autocut.study.rungs import StudyRungs
 from autocut.study.scores import ComparedFront, ScoresRun, TrialScores, compare_front, read_scores_runs
 from autocut.study.telling import Distributions, NewTrial, Outcome
@@ -43,11 +45,11 @@ from autocut.study.trials import (
     MEASUREMENT_ID,
     TrialRecord,
     ValidationResult,
+    finite,
     relative_to,
-    to_final,
+    to_final_row,
     to_point,
     to_record,
-    to_result,
     trial_attrs,
     write_result,
 )
@@ -71,12 +73,12 @@ class Study:
         self.optuna = study
         self._engine = engine
         self._database = sessionmaker(engine)
+        self._guarded, self._reading = partial(storage_errors, self.folder), partial(reading_errors, self.folder)
         self.lock = lock
         self._session: Session | None = None
         self._spent_before_s = 0.0
         self._memory = threading.RLock()
-        self._trials: dict[int, TrialRecord] = {}
-        self._finals: dict[int, Final] = {}
+        self._found = StudyResults({}, {})
         self.stages_root = Path(self.facts.get("stages_root") or folder)  # else one that the nodes of a cluster share
         self._scores = TrialScores(self.stages_dir, self._scores_runs)
         self.reload()
@@ -101,18 +103,27 @@ class Study:
         """The recipes that were measured to explain a trial; they are no trials."""
         return StudyRungs(self.name, self._database, self._reading, self._guarded)
 
+    @property
+    def bookings(self) -> StudyBookings:
+        """What each search works on right now."""
+        return StudyBookings(self.name, self._database, self._reading, self._guarded)
+
     def reload(self) -> None:
         """Read the database again."""
-        with self._reading(), self._database() as database:
-            measurement_rows = database.scalars(select(MeasurementRow).where(MeasurementRow.study == self.name))
-            results = {row.id: to_result(row, self.objectives) for row in measurement_rows}
-            final_rows = database.scalars(select(FinalRow).where(FinalRow.study == self.name))
-            finals = {row.trial: to_final(row, self.objectives) for row in final_rows}
-            records = [to_record(trial, results) for trial in self.optuna.get_trials(deepcopy=False)]
+        found = StudyResults({}, {})
+        found.take_in(self._read())
         with self._memory:
             self._scores.forget()
-            self._trials = {record.trial: record for record in records if record is not None}
-            self._finals = {number: final for number, final in finals.items() if number in self._trials}
+            self._found = found
+
+    def refresh(self) -> StudyResults:
+        """Read what other searches have added since the last time, and return it."""
+        new = self._read(self._found.trials.keys())
+        self._spent_before_s = self.spent_s(without=[self._session.id] if self._session else [])
+        with self._memory:
+            if new.trials:
+                self._scores.forget()
+            return self._found.take_in(new)
 
     def close(self) -> None:
         """Close the database and release the search lock."""
@@ -123,15 +134,20 @@ class Study:
             self.lock = None
 
     def begin_session(self, command: str, versions: Mapping[str, str]) -> Session:
-        """Open the ledger for one run of the search, with the typed command and the versions of the libraries."""
+        """Open the ledger for one run of the search, with the typed command and the versions of the libraries.
+
+        From now on other searches of the study see this one.
+        """
         self._spent_before_s = self.spent_s()
         self._session = Session(self.name, command, versions, self._database, self._guarded)
+        if self.lock is not None:
+            self.lock.enter(self._session.id)
         return self._session
 
-    def spent_s(self) -> float:
-        """Return the worked seconds of all runs in the ledger."""
+    def spent_s(self, without: Collection[int] = ()) -> float:
+        """Return the worked seconds of all runs in the ledger, `without` those of these sessions."""
         with self._reading(), self._database() as database:
-            return ledger.spent_s(database, self.name)
+            return ledger.spent_s(database, self.name, without)
 
     def ledger(self) -> dict[str, Any]:
         """Return the ledger: ``spent_s``, ``by_category``, and ``sessions`` with command, versions and times."""
@@ -146,11 +162,10 @@ class Study:
         with self._memory:
             self._scores.add(run)
 
-    def stage_runs(self) -> list[StageRun]:
-        """Return every stage run, oldest first."""
+    def stage_runs(self, recipes: Iterable[Recipe] | None = None) -> list[StageRun]:
+        """Return the stage runs of `recipes`, by default every one; the oldest first."""
         with self._reading(), self._database() as database:
-            rows = database.scalars(select(StageRow).where(StageRow.study == self.name).order_by(StageRow.id))
-            return [StageRun(**{field.name: getattr(row, field.name) for field in fields(StageRun)}) for row in rows]
+            return read_stage_runs(database, self.name, recipes)
 
     def complete(
         self,
@@ -190,7 +205,7 @@ class Study:
         """
         if wrong := [name for name in self.objectives if not math.isfinite(values.get(name, math.nan))]:
             raise DivergedError(f"value {wrong[0]} must be a finite number, got {values.get(wrong[0])}")
-        numbers = {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
+        numbers = finite(values)
         attrs = trial_attrs(recipe, is_baseline=is_baseline, curve=curve) | numbers | dict(extras)
         ordered = [numbers[name] for name in self.objectives]
         with self._guarded():
@@ -215,23 +230,12 @@ class Study:
         retry: bool = False,
         started: dt.datetime | None = None,
     ) -> int:
-        """Record a trial that ended without a measurement. The dashboard shows the reason.
+        """Record a trial that ended without a measurement, and return its number. The dashboard shows the reason.
 
-        Args:
-            trial: The running trial in Optuna; None for a new one.
-            recipe: Recipe of the trial; None if it is unknown.
-            params: Optuna's parameters of a new trial.
-            distributions: Distributions of `params`.
-            reason: Why the trial ended, for a person.
-            state: "FAIL", or "PRUNED" for a trial that was stopped early. It gets no intermediate values, because with several
-                objectives Optuna's sampler cannot read them (5.0.0).
-            curve: Validation metric after each epoch.
-            extras: More facts for the trial's page, as plain JSON.
-            retry: Whether the trial was interrupted and has no result, so that its recipe may be proposed again.
-            started: Time when the work on a new trial began.
-
-        Returns:
-            The trial's number.
+        What is not named here is as in `complete`. `recipe` is None if it is unknown. `state` is "FAIL", or "PRUNED" for a trial
+        that was stopped early. It gets no intermediate values, because with several objectives Optuna's sampler cannot read them
+        (5.0.0).
+        `retry` says that the trial was interrupted and has no result, so that its recipe may be proposed again.
         """
         attrs = trial_attrs(recipe, curve=curve, reason=reason, retry=retry) | dict(extras)
         with self._guarded():
@@ -256,28 +260,19 @@ class Study:
 
         A trial that is not `verified` stays off the front; `refusal` is the reason.
         """
-        if trial not in self._trials:
+        if trial not in self._found.trials:
             raise StudyError(
                 f"study {self.folder} has no finished trial {trial}", f"see its trials with: autocut front {self.folder} --csv"
             )
-        row = FinalRow(
-            study=self.name,
-            trial=trial,
-            values={name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)},
-            document=measurements.to_json(measurement),
-            bundle=None if bundle is None else relative_to(self.folder, bundle),
-            bundle_sha256=bundle_sha256,
-            verified=verified,
-            refusal=refusal,
-            finalized=utc_now(),
-        )
-        final = to_final(row)
+        path = None if bundle is None else relative_to(self.folder, bundle)
+        final = Final(trial, finite(values), measurement, path, bundle_sha256, verified, refusal)
+        row = to_final_row(self.name, final)
         with self._guarded(), self._database.begin() as database:
             database.merge(row)
             if final.is_tested:
                 write_look(database, self.name, trial, FINALIZATION)
         with self._memory:
-            self._finals[trial] = final
+            self._found.finals[trial] = final
 
     def record_look(self, trial: int, purpose: str) -> None:
         """Count a look at the locked test split that `record_final` does not know of, such as that of an export."""
@@ -319,12 +314,12 @@ class Study:
     def trials(self) -> list[TrialRecord]:
         """Return every finished trial, in the order of the numbers."""
         with self._memory:
-            return [self._trials[number] for number in sorted(self._trials)]
+            return [self._found.trials[number] for number in sorted(self._found.trials)]
 
     def finals(self) -> dict[int, Final]:
         """Return the results of finalization, by trial."""
         with self._memory:
-            return dict(self._finals)
+            return dict(self._found.finals)
 
     def results(self) -> dict[Recipe, TrialRecord]:
         """Return the last trial of each recipe: a training that was stopped may have gone on in a later trial.
@@ -335,7 +330,7 @@ class Study:
         return {recipe: trial for recipe, trial in last.items() if trial.is_done}
 
     def running(self) -> list[FrozenTrial]:
-        """Return the trials that a killed search left running. `fail` each with ``retry=True``, and run its recipe again."""
+        """Return the running trials. If its search is dead, `fail` it with ``retry=True``, and run its recipe again."""
         with self._reading():
             return self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
@@ -376,11 +371,9 @@ class Study:
         with self._reading(), self._database() as database:
             return read_scores_runs(database, self.name)
 
-    def _guarded(self) -> AbstractContextManager[None]:
-        return storage_errors(self.folder)
-
-    def _reading(self) -> AbstractContextManager[None]:
-        return reading_errors(self.folder)
+    def _read(self, known: Collection[int] = ()) -> StudyResults:
+        with self._reading(), self._database() as database:
+            return read_results(self.optuna, database, self.name, self.objectives, known)
 
     @repeated
     def _write_measurement(
@@ -397,4 +390,4 @@ class Study:
         record = to_record(storage.get_trial(trial_id), results)
         if record is not None:
             with self._memory:
-                self._trials[number] = record
+                self._found.trials[number] = record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +154,26 @@ def to_final(row: FinalRow, objectives: Iterable[str] = ()) -> Final:
         verified=row.verified,
         refusal=row.refusal,
     )
+
+
+def to_final_row(study: str, final: Final) -> FinalRow:
+    """Return the row of the final table that `to_final` reads."""
+    return FinalRow(
+        study=study,
+        trial=final.trial,
+        values=dict(final.values),
+        document=measurements.to_json(final.measurement),
+        bundle=checked_bundle(final.bundle),
+        bundle_sha256=final.bundle_sha256,
+        verified=final.verified,
+        refusal=final.refusal,
+        finalized=utc_now(),
+    )
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float]:
+    """Return those of `values` that are known and finite."""
+    return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
 def to_point(trial: TrialRecord, final: Final | None, folder: Path) -> FrontPoint:

@@ -153,26 +153,31 @@ class Simulation:
     _made: set[str] = field(default_factory=set)
     _epochs: dict[str, int] = field(default_factory=dict)
     _running: list[_Worker] = field(default_factory=list)
+    _is_over: bool = False
 
     def run(self, most_jobs: int | None = None) -> None:
         """Run until the searcher has no more jobs, or `most_jobs` have been started and ended."""
-        over = False
-        while True:
-            while not over and len(self._running) < self.workers and (most_jobs is None or len(self.jobs) < most_jobs):
-                try:
-                    job = self.searcher.next_job()
-                except StopIteration:
-                    over = True
-                    break
-                if job is None:
-                    break
-                self._start(job)
-            if self._running:
-                self._advance()
-            elif over or (most_jobs is not None and len(self.jobs) >= most_jobs):
-                return
-            else:
-                self.clock.now += _IDLE_S
+        while self.step(most_jobs):
+            pass
+
+    def step(self, most_jobs: int | None = None) -> bool:
+        """Start what can start now, and go to the next moment at which something happens; False where nothing is left to do."""
+        while not self._is_over and len(self._running) < self.workers and (most_jobs is None or len(self.jobs) < most_jobs):
+            try:
+                job = self.searcher.next_job()
+            except StopIteration:
+                self._is_over = True
+                break
+            if job is None:
+                break
+            self._start(job)
+        if self._running:
+            self._advance()
+            return True
+        if self._is_over or (most_jobs is not None and len(self.jobs) >= most_jobs):
+            return False
+        self.clock.now += _IDLE_S
+        return True
 
     # ---- time ----------------------------------------
 

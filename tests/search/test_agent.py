@@ -432,8 +432,10 @@ def test_what_an_earlier_session_found_is_not_repeated(start):
     for what, recipe in first.log:
         if what == "measure":
             values = first.searcher.state.finished[recipe]
-            earlier = EarlierTrial(recipe, values, tested=first.searcher.store.finals.get(recipe))
-            recall_trial(earlier, second.searcher.state, Proposer(second.searcher.state.settings.space, "random", 0))
+            state = second.searcher.state
+            recall_trial(EarlierTrial(recipe, values), state, Proposer(state.settings.space, "random", 0))
+            if recipe in first.searcher.store.finals:
+                state.finish_finalization(recipe, is_refused=False)
             second.searcher.store.points[recipe] = first.searcher.store.points.get(recipe) or second.searcher.store.points.get(
                 recipe
             )

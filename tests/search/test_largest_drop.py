@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autocut.front import Final
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.finalists import drop_line
 from autocut.search.jobs import JobKind, Purpose, RecipeFinalized
 from autocut.search.proposals import Proposer
-from autocut.search.recall import EarlierTrial, recall_trial
+from autocut.search.recall import EarlierTrial, recall_final, recall_trial
 
 INT8 = ("int8_static", "onnxruntime")
 VALUES = {"accuracy": 0.9, "usd_per_million": 0.5, "size_bytes": 1e6, "speedup": 2.0}
@@ -96,12 +97,14 @@ def test_a_loss_on_the_test_split_above_the_limit_refuses_the_bundle(strict):
 
 def test_a_resumed_search_knows_what_was_refused_for_the_limit(strict):
     """Its bundle is gone, but it beats others on validation as before."""
-    state, recipe = strict().searcher.state, UNTOUCHED.with_lowering(*INT8)
+    machine, recipe = strict(), UNTOUCHED.with_lowering(*INT8)
+    state, found = machine.searcher.state, machine.world.measured(recipe).measurement
     state.set_baseline(0.98)
-    earlier = EarlierTrial(
-        recipe, {**VALUES, "accuracy": 0.95}, tested={**VALUES, "accuracy": 0.84}, untouched=0.90, is_refused=True
-    )
-    recall_trial(earlier, state, Proposer(state.settings.space, "random", 0))
+    gap, on_test = Interval(-0.06, -0.07, -0.05), Interval(0.84, 0.84, 0.84)
+    tested = replace(found, accuracy=replace(found.accuracy, split="test", metric=on_test, difference=gap))
+    refused = Final(3, {**VALUES, "accuracy": 0.84}, tested, None, None, verified=False, refusal="accuracy>=0.85 does not hold")
+    recall_trial(EarlierTrial(recipe, {**VALUES, "accuracy": 0.95}), state, Proposer(state.settings.space, "random", 0))
+    recall_final(recipe, refused, state)
 
     assert recipe in state.finalized
     assert recipe not in state.refused | state.verified

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sqlite3
 import subprocess
-import sys
 
 import pytest
 import sqlalchemy
@@ -15,16 +13,6 @@ import sqlalchemy
 from autocut.errors import StudyError
 from autocut.recipe import Recipe
 from autocut.study import Study, open_study, public_address, storage_errors, stored_facts, without_passwords
-
-_HOLD = """
-import sys, time
-from pathlib import Path
-from autocut.study import create_study
-what = {"name": "digits", "task_fingerprint": "t1", "space_json": "{}", "objectives": {"accuracy": "maximize"}, "seed": 0}
-study = create_study(Path(sys.argv[1]), **what)
-print("holding", flush=True)
-time.sleep(60)
-"""
 
 
 def test_the_folder_is_laid_out_and_ignored_by_git(make_study):
@@ -37,7 +25,7 @@ def test_the_folder_is_laid_out_and_ignored_by_git(make_study):
         "bundles",
         "artifacts",
         ".gitignore",
-        "search.lock",
+        "searches",
     }
     assert (study.folder / ".gitignore").read_text() == "*\n"
 
@@ -123,16 +111,6 @@ def test_the_untouched_model_alone_is_a_result(make_study, make_measurement):
         make_study(task_fingerprint="t2")
 
 
-def test_a_second_search_is_refused_and_names_the_first(make_study):
-    """Two searches of one study would end each other's trials."""
-    study = make_study()
-
-    with pytest.raises(StudyError, match=f"searched by process {os.getpid()}"):
-        make_study()
-    study.close()
-    make_study()
-
-
 def test_readers_need_no_lock(make_study, complete):
     """`autocut front` works while the search runs."""
     study = make_study()
@@ -144,20 +122,6 @@ def test_readers_need_no_lock(make_study, complete):
     reader.reload()
     assert len(reader.points()) == 2
     reader.close()
-
-
-def test_the_lock_of_a_killed_search_is_free(tmp_path, make_study):
-    """After `kill -9`, a search must be able to resume the study."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(tmp_path / "digits")], stdout=subprocess.PIPE, text=True, env=environment
-    ) as holder:
-        assert holder.stdout.readline() == "holding\n"
-        with pytest.raises(StudyError, match=f"searched by process {holder.pid}"):
-            make_study(objectives={"accuracy": "maximize"})
-        holder.send_signal(signal.SIGKILL)
-
-    make_study(objectives={"accuracy": "maximize"})
 
 
 def test_an_unknown_study_is_answered_with_the_nearest_one(make_study, tmp_path):

@@ -347,3 +347,28 @@ def test_a_full_disk_is_reported_in_words(make_study, complete):
     with pytest.raises(StudyError, match="cannot be written: database or disk is full") as refusal:
         [complete(study, step / 100, 0.9, 0.1) for step in range(50)]
     assert "finished work is kept" in refusal.value.hint
+
+
+def test_a_search_takes_in_what_another_one_has_added(make_study, complete, make_measurement):
+    """Its trials, what finalization found of them, and the seconds that the study has worked by then."""
+    first = make_study()
+    session = first.begin_session("autocut search", {})
+    first.lock.end_turn()
+    second = make_study()
+    second.begin_session("autocut search", {})
+    second.lock.end_turn()
+    own = complete(second, 0.3, 0.95, 0.2)
+    number = complete(first, 0.5, 0.9, 0.1)
+    session.beat(100.0)
+    found = second.refresh()
+
+    assert list(found.trials) == [number]
+    assert found.finals == {}
+    assert [point.trial for point in second.front()] == [own, number]
+    assert second.refresh().trials == {}
+    tested, values = make_measurement(0.9, 1.0, "test"), {"accuracy": 0.9, "usd_per_million": 0.1}
+    first.record_final(number, tested, values, bundle=None, bundle_sha256=None, verified=False, refusal="no")
+    assert list(second.refresh().finals) == [number]
+    assert second.refresh().finals == {}
+    late = complete(second, 0.6, 0.8, 0.05)
+    assert next(trial for trial in second.trials() if trial.trial == late).measured.worked_s == pytest.approx(100.0)

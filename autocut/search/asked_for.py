@@ -1,0 +1,45 @@
+"""What the user is told about recipes that were asked for and do not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from autocut.budget import format_duration
+from autocut.recipe import Recipe
+from autocut.search.estimates import recipe_s
+from autocut.search.jobs import RecipeFailed
+from autocut.search.lowerings import affordable_lowerings
+from autocut.search.progress import Progress
+from autocut.search.state import SearchState
+
+
+class AskedFor:
+    """Tells why user recipes do not run, in the lines of `progress`."""
+
+    def __init__(self, state: SearchState, progress: Progress) -> None:
+        self._state = state
+        self._progress = progress
+        self._told_too_long: set[Recipe] = set()
+
+    def impossible(self, recipes: Sequence[Recipe]) -> Iterator[RecipeFailed]:
+        """Yield how those fail that cannot run; tell of one that is only too slow for this budget: it may be asked for again."""
+        state = self._state
+        for recipe in recipes:
+            is_affordable = recipe.lowering in affordable_lowerings(state)
+            if recipe not in state.settings.user_recipes or state.is_settled(recipe) or is_affordable:
+                continue
+            dtype, mode = recipe.lowering
+            if recipe.lowering in state.settings.graphs:
+                takes = f"{mode} takes {state.planner.lowering_s(recipe.lowering):.0f} s"
+                self._progress.lines.append(f"not run: {recipe.describe()}: {takes}, too long for this budget")
+            else:
+                reason = f"{dtype} with {mode} cannot run on this machine; see: autocut methods"
+                yield RecipeFailed(recipe, "infeasible", reason)
+
+    def tell_too_long(self, recipes: Sequence[Recipe], left_s: float) -> None:
+        """Tell of those that take longer than the `left_s` seconds that are left for the search."""
+        for recipe in recipes:
+            if recipe in self._state.settings.user_recipes and recipe not in self._told_too_long:
+                self._told_too_long.add(recipe)
+                takes, left = format_duration(recipe_s(self._state, recipe)), format_duration(max(0.0, left_s))
+                self._progress.lines.append(f"not run: {recipe.describe()}: it takes about {takes}, and {left} is left")
