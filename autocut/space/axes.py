@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from autocut.errors import SpaceError
-from autocut.recipe import IDENTITY, KEEP_FLOAT, SWITCHES, Recipe, Value, with_kept
+from autocut.recipe import IDENTITY, KEEP_FLOAT, STUDENT, SWITCHES, Recipe, Value, with_kept
 
 GRID_TOLERANCE = 1e-9
 
@@ -69,6 +69,7 @@ class AxisRule:
 
 RULES: Mapping[str, AxisRule] = MappingProxyType(
     {
+        STUDENT: AxisRule("method", switch=SWITCHES["train"]),
         "prune.method": AxisRule("method"),
         "prune.ratio": AxisRule("number", 0, 1, high_open=True, switch=SWITCHES["prune"]),
         "prune.parent_ratio": AxisRule("number", 0, 1, low_open=True, high_open=True, switch=SWITCHES["prune"]),
