@@ -191,7 +191,8 @@ class Space:
         if not self.is_active(axis, recipe):
             if value is None or value == IDENTITY.get(axis.name):
                 return None
-            return f"{axis.name} has no effect with the other settings, got {value!r}"
+            needed = " and ".join(f"{parent} {' or '.join(map(str, values))}" for parent, values in axis.when.items())
+            return f"{axis.name} counts only with {needed}, got {value!r}"
         # The recipe dropped a setting without effect, so any value of it is allowed.
         if axis.takes(value) or Recipe({**recipe, axis.name: axis.example()}) == recipe:
             return None
