@@ -9,6 +9,8 @@ from functools import cached_property
 from types import MappingProxyType
 
 Value = str | int | float | bool
+Cut = tuple[str, float]
+"""(pruning method or student, fraction removed): recipes of one cut have the same structure."""
 Lowering = tuple[str, str]
 """(dtype, compile mode): how the weights are stored and run. A dtype such as ``int8_static:4`` keeps 4 layers in float."""
 
@@ -27,6 +29,9 @@ IDENTITY: Mapping[str, Value] = MappingProxyType(
 
 PARENT_RATIO = "prune.parent_ratio"
 """Iterative pruning: prune to this ratio, train, prune on to `prune.ratio`, train again."""
+STUDENT = "model.student"
+"""The student of the task (`students=`) that a recipe starts from. A recipe that starts from the untouched model leaves it out."""
+NO_STUDENT = "none"
 KEEP_FLOAT = "quantize.keep_float"
 """How many layers stay float: those whose quantization deviates the most. A recipe leaves 0 out."""
 SWITCHES: Mapping[str, str] = MappingProxyType(
@@ -39,7 +44,7 @@ SWITCHES: Mapping[str, str] = MappingProxyType(
     }
 )
 """The setting that switches a stage on. At the untouched model's value, the other settings of the stage have no effect."""
-PREFIX_STAGES = ("prune", "train", "curriculum", "distill")
+PREFIX_STAGES = ("model", "prune", "train", "curriculum", "distill")
 LOWERING_STAGES = ("quantize", "compile")
 _UNTOUCHED_LOWERING = {name: value for name, value in IDENTITY.items() if name.partition(".")[0] in LOWERING_STAGES}
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
@@ -137,6 +142,24 @@ class Recipe(Mapping[str, Value]):
             return Recipe({**self._settings, "quantize.dtype": dtype, "compile.mode": mode, KEEP_FLOAT: kept})
         return Recipe._of({**self._settings, "quantize.dtype": dtype, "compile.mode": mode})
 
+    @property
+    def student(self) -> str | None:
+        """Name of the task's own student that the recipe starts from; None: it starts from the untouched model."""
+        name = self._settings.get(STUDENT)
+        return None if name is None else str(name)
+
+    @cached_property
+    def cut(self) -> Cut:
+        """What decides the structure: a student, or a pruning method, and the fraction that it removes."""
+        if self.student is not None:
+            return f"{STUDENT} {self.student}", 0.0
+        return str(self["prune.method"]), float(self.get("prune.ratio", 0.0))
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether a training of the recipe goes on from the untouched model's weights, after a cut or as they are."""
+        return self.student is None and self._settings.get("train.start", IDENTITY["train.start"]) == IDENTITY["train.start"]
+
     def changes(self, name: str) -> bool:
         """Whether the method setting `name`, such as ``prune.method``, differs from the untouched model's."""
         return self[name] != IDENTITY[name]
@@ -153,7 +176,12 @@ class Recipe(Mapping[str, Value]):
 
     @property
     def untouched_trained_alike(self) -> Recipe:
-        """The untouched model trained for all these epochs at the same learning rate, and not cut: what training alone brings."""
+        """The untouched model trained for all these epochs at the same learning rate, and not cut: what training alone brings.
+
+        A student does not train the untouched model on, so beside it the untouched model stands as it is.
+        """
+        if self.student is not None:
+            return UNTOUCHED
         return Recipe({**self.settings("train"), "train.epochs": self.all_epochs})
 
     @property
@@ -207,6 +235,10 @@ def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:
         return True
     if name == KEEP_FLOAT and not settings[name]:
         return True
+    if name == STUDENT:
+        return settings[name] == NO_STUDENT
+    if name == "train.start" and settings.get(STUDENT, NO_STUDENT) != NO_STUDENT:
+        return True  # a student has only the weights that it was built with
     stage = name.partition(".")[0]
     return stage in SWITCHES and name != SWITCHES[stage] and _is_off(stage, settings)
 
@@ -216,11 +248,13 @@ def _is_off(stage: str, settings: Mapping[str, Value]) -> bool:
 
 
 def _words(recipe: Recipe) -> Iterable[str]:
+    if recipe.student is not None:
+        yield f"student {recipe.student}"
     if recipe.changes("prune.method"):
         after = f" after {recipe[PARENT_RATIO]}" if PARENT_RATIO in recipe else ""
         yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip() + after
     if recipe.is_trained:
-        start = " from scratch" if recipe["train.start"] == "scratch" else ""
+        start = " from scratch" if recipe.get("train.start") == "scratch" else ""
         yield f"{recipe['train.epochs']} epochs{start}" + _number(recipe, "train.lr_scale", " lr x")
         if recipe.changes("curriculum.schedule"):
             order = f"{recipe['curriculum.schedule']} {recipe.get('curriculum.order', '')}".strip()

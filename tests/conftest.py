@@ -156,7 +156,7 @@ def searches(room, monkeypatch, tmp_path):
     monkeypatch.setattr(
         "autocut.execution.preflight.preflight", lambda task, ask, meanwhile, **more: meanwhile() or Preflight(KNOWN, {}, digits)
     )
-    monkeypatch.setattr("autocut.stages.methods.known_methods", lambda: KNOWN)
+    monkeypatch.setattr("autocut.stages.methods.known_methods", lambda students=(): KNOWN)
     monkeypatch.setattr("autocut.task.file.compile_task_file", lambda path: None)
     monkeypatch.setattr("autocut.measure.audit._allowed", lambda: range(8))
     monkeypatch.setattr(AuditedMachine, "quota", lambda self: None)

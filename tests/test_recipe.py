@@ -12,6 +12,7 @@ from autocut.recipe import IDENTITY, PARENT_RATIO, UNTOUCHED, Recipe, changed_se
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
+        "model.student": st.sampled_from(["none", "narrow"]),
         "prune.method": st.sampled_from(["none", "structured", "l1_unstructured"]),
         "prune.ratio": st.sampled_from([0.1, 0.3, 0.5]),
         "train.epochs": st.integers(0, 3),
@@ -177,3 +178,23 @@ def test_without_a_trained_less_pruned_parent_there_is_nothing_to_inherit(change
 
     assert Recipe(settings).parent is None
     assert "prune.parent_ratio" not in Recipe(settings)
+
+
+def test_a_student_is_another_start():
+    """It is trained from the weights that it was built with, and is no longer training of the untouched model."""
+    trained = {"train.epochs": 10, "distill.loss": "kl"}
+    student = Recipe({"model.student": "narrow", **trained, "train.start": "trained"})
+
+    assert (student.student, student.starts_trained, student.only_trains_on) == ("narrow", False, False)
+    assert student == Recipe({"model.student": "narrow", **trained, "train.start": "scratch"})
+    assert student.cut == Recipe({"model.student": "narrow"}).cut != UNTOUCHED.cut
+    assert student.untouched_trained_alike == UNTOUCHED
+    assert student.describe() == "student narrow + 10 epochs + distill kl"
+    assert student.prefix.student == student.with_lowering("int8_static", "onnxruntime").student == "narrow"
+
+
+def test_a_recipe_without_a_student_is_spelled_as_ever():
+    """Keys and fingerprints of older studies hold."""
+    assert Recipe({"model.student": "none"}) == UNTOUCHED
+    assert UNTOUCHED.fingerprint == "b7c238e53648"
+    assert (UNTOUCHED.student, UNTOUCHED.starts_trained) == (None, True)

@@ -1,7 +1,8 @@
 """The knobs that a recipe turns, and the recipes that tell what each of them does. No torch.
 
-The knobs come in the order in which a pipeline works: prune, train, curriculum, distillation. Then comes the compile mode, and the
-dtype last, because a dtype such as int8 is real only in a mode that has kernels for it.
+The knobs come in the order in which a pipeline works: student, prune, train, curriculum, distillation. Then comes the compile mode,
+and the dtype last, because a dtype such as int8 is real only in a mode that has kernels for it. A student and its training are one
+knob: without the training it answers nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from types import MappingProxyType
 
 from autocut.recipe import UNTOUCHED, Recipe, Value
 
-_TRAINING, _MODE = "train", "compile"
-_ORDER = ("prune", _TRAINING, "curriculum", "distill", _MODE, "quantize")
+_STUDENT, _TRAINING, _MODE = "model", "train", "compile"
+_ORDER = (_STUDENT, "prune", _TRAINING, "curriculum", "distill", _MODE, "quantize")
 _METHODS = {"prune": "prune.method", "curriculum": "curriculum.schedule", "distill": "distill.loss", _MODE: "compile.mode",
             "quantize": "quantize.dtype"}  # fmt: skip
 _NEEDS: Mapping[str, str] = MappingProxyType({"curriculum": _TRAINING, "distill": _TRAINING, "quantize": _MODE})
@@ -42,8 +43,11 @@ def knobs_of(recipe: Recipe) -> tuple[TurnedKnob, ...]:
     knobs: list[TurnedKnob] = []
     settings: dict[str, Value] = {}
     for stage in turned:
-        settings |= recipe.settings(stage)
-        needed = _by_itself(recipe, _NEEDS[stage]) if _NEEDS.get(stage) in turned else {}
+        settings |= _own_settings(recipe, stage)
+        need = _NEEDS.get(stage)
+        if need == _TRAINING and recipe.student is not None:
+            need = _STUDENT
+        needed = _by_itself(recipe, need) if need in turned else {}
         base, alone = Recipe(needed), Recipe({**needed, **_by_itself(recipe, stage)})
         knobs.append(TurnedKnob(stage, _new_words(base, alone), Recipe(settings), alone, base))
     return tuple(knobs)
@@ -57,10 +61,19 @@ def longer_trained(recipe: Recipe) -> Recipe | None:
 
 def _by_itself(recipe: Recipe, stage: str) -> dict[str, Value]:
     """Return the settings of one stage as they are without pruning: there is no parent, so one training has all epochs."""
-    return recipe.untouched_trained_alike.settings(stage) if stage == _TRAINING else recipe.settings(stage)
+    return recipe.untouched_trained_alike.settings(stage) if stage == _TRAINING else _own_settings(recipe, stage)
+
+
+def _own_settings(recipe: Recipe, stage: str) -> dict[str, Value]:
+    """Return the settings that turn one knob."""
+    return recipe.settings(_STUDENT, _TRAINING) if stage == _STUDENT else recipe.settings(stage)
 
 
 def _is_turned(recipe: Recipe, stage: str) -> bool:
+    if recipe.student is not None and stage in (_STUDENT, _TRAINING):
+        return stage == _STUDENT
+    if stage == _STUDENT:
+        return False
     return recipe.is_trained if stage == _TRAINING else recipe.changes(_METHODS[stage])
 
 

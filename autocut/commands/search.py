@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ from autocut.budget import format_duration, format_size
 from autocut.commands.verb import DURATION, JSON, LIMIT_NAMES, PERCENT, SIZE, flag, source, verb
 from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
-from autocut.errors import ExitCode, Fault, FaultsError, InputError, unknown_name
+from autocut.errors import AutocutError, ExitCode, Fault, FaultsError, InputError, unknown_name
 from autocut.execution.training_device import CHOICES, placed
+from autocut.recipe import STUDENT
 
 if TYPE_CHECKING:
     from autocut.execution.worker_pool import WorkerPool
@@ -127,7 +128,7 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
     meter = LoadMeter()  # before anything starts that works for this search
     from autocut.execution.preflight import preflight
     from autocut.execution.worker_pool import WorkerPool
-    from autocut.space import fit_space, read_space_file
+    from autocut.space import fit_space, read_space_file, with_students
     from autocut.task.file import compile_task_file
 
     # Faults that can be found at once are reported before anything slow starts.
@@ -165,11 +166,13 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
             nothing = f"none: the task brings its weights, and space {config.space} trains nothing"
             raise InputError(f"--train-on cuda must have a model to train, got {nothing}", "leave --train-on out")
         config = replace(config, out=config.folder(found.task.name))
-        asked = _checked_space(config, found.methods)
-        space = fit_space(asked, found.unfit)
+        asked = _checked_space(config, found.methods, found.task.students, found.task.epochs)
+        # A student is first trained with a distillation that fits the task.
+        space = with_students(fit_space(asked, found.unfit), found.task.students, found.task.epochs)
         for note in found.task.notes:
             console.info(note)
         _tell_unfit(asked, found.unfit, console)
+        _tell_students(space, found.task.students, console)
 
         from autocut.execution.session import run_search
 
@@ -210,14 +213,38 @@ def _tell_unfit(space: Space, unfit: Mapping[str, Mapping[str, str]], console: C
                 console.info(f"left out: {axis.name} {name}: {reason}")
 
 
-def _checked_space(config: SearchConfig, known: Mapping[str, tuple[str, ...]]) -> Space:
-    """Load the space, and check the recipes of `--try` against it."""
-    from autocut.space import load_space, read_recipe
+def _tell_students(space: Space, students: Sequence[str], console: Console) -> None:
+    """Say what becomes of the task's students."""
+    axis = space.axis(STUDENT)
+    tried = [] if axis is None else [name for name in students if name in axis.choices]
+    if tried:
+        console.info(f"students: {', '.join(tried)}: each is trained in the model's place, from the teacher's answers")
+    if left := [name for name in students if name not in tried]:
+        reason = "has no axis prune.method or no train.epochs" if axis is None else f"names others for {STUDENT}"
+        console.info(f"left out: students {', '.join(left)}: space {space.name} {reason}")
+
+
+def _checked_space(config: SearchConfig, known: Mapping[str, tuple[str, ...]], students: Sequence[str], epochs: int) -> Space:
+    """Load the space, and check the recipes of `--try` against it, with the task's students."""
+    from autocut.space import load_space, read_recipe, with_students
 
     space = load_space(config.space, known)
     for recipe in config.try_recipes:
-        read_recipe(recipe, space)
+        read_recipe(recipe, with_students(space, students, epochs))
     return space
+
+
+def _students_of(config: SearchConfig) -> tuple[tuple[str, ...], int]:
+    """Return the names of the task's students, and the task's epochs; none where it does not load, which its check tells."""
+    from autocut.task.library_noise import quietly
+    from autocut.task.loading import load_task
+
+    try:
+        with quietly():
+            task = load_task(config.task)
+    except AutocutError:
+        return (), 0
+    return task.student_names, task.epochs
 
 
 def _check_sampler(config: SearchConfig) -> None:
@@ -272,7 +299,8 @@ def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_j
         _check_options(config)
         config, device_lines = placed(config)
         _check_sampler(config)
-        _checked_space(config, known_methods())
+        students, epochs = _students_of(config)
+        _checked_space(config, known_methods(students), students, epochs)
     except FaultsError as error:
         faults += error.faults
     except InputError as error:

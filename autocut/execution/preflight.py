@@ -33,6 +33,7 @@ class TaskFacts:
 
     `data_hash` is what workers make a part of the fingerprint, `data_facts` what the study keeps about the data. A study of an
     earlier version has neither. `source_sha256` is the hash of the source that the fingerprint was found for.
+    `students` are the names of the task's students.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TaskFacts:
     data_hash: str = ""
     data_facts: Mapping[str, Any] = field(default_factory=dict)
     source_sha256: str = ""
+    students: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _look(
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
     facts = _describe(task, begun)
     return Preflight(
-        known_methods(), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries(),
+        known_methods(task.student_names), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries(),
         missing_compiler(python_headers=True) or "",
     )  # fmt: skip
 
@@ -230,5 +232,5 @@ def _describe(task: Task, begun: Begun) -> TaskFacts:
     facts = {} if data is None else data.facts
     return TaskFacts(
         task.name, task.fingerprint, samples, task.epochs, task.is_pretrained, task.share_examples, notes, task.data_hash, facts,
-        task.source_sha256,
+        task.source_sha256, task.student_names,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from autocut.pipeline.scoring import score
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Facts, Stage, StageRunner, charged_s
 from autocut.pipeline.teacher_outputs import TeacherOutputs, TeacherStages, order_of
-from autocut.recipe import Recipe, Value
+from autocut.recipe import STUDENT, Recipe, Value
 from autocut.search.jobs import TrainingPaced
 from autocut.stages.model_files import Prefix, restore_model, save_model, structure_of
 from autocut.stages.prune import PruneData, pruners
@@ -81,6 +81,18 @@ def scratch_stage(runner: StageRunner) -> Stage[None]:
         save_model(folder, task.build_model(), task.folded.masks)
 
     return Stage("scratch", "build", "training", runner.key("", "scratch", {}), _nothing, make)
+
+
+def student_stage(runner: StageRunner, name: str) -> Stage[None]:
+    """Return the stage that builds the task's student `name` before any training."""
+    task = runner.context.task
+    with runner.working():
+        key = runner.key("", "student", {STUDENT: name}, student=task.student_hash(name))
+
+    def make(folder: Path, _: None) -> None:
+        save_model(folder, task.build_student(name), {})
+
+    return Stage("student", name, "training", key, _nothing, make)
 
 
 def prune_stage(runner: StageRunner, parent: Prefix, recipe: Recipe, original: nn.Module) -> Stage[None]:

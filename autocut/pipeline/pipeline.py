@@ -35,7 +35,7 @@ from autocut.pipeline.measuring_stages import (
     scored_batch_size,
     scores_stage,
 )
-from autocut.pipeline.model_stages import prune_stage, read_model, scratch_stage, train_stage, untouched_stage
+from autocut.pipeline.model_stages import prune_stage, read_model, scratch_stage, student_stage, train_stage, untouched_stage
 from autocut.pipeline.parity import Parity
 from autocut.pipeline.scoring import SlowScoring, plan_scoring, sampled, score
 from autocut.pipeline.stage_cache import Entry
@@ -83,17 +83,32 @@ class Pipeline:
             raise InfeasibleRecipeError("train.start must be 'trained' where the task brings trained weights, got 'scratch'")
         return read_model(self.runner, self.runner.run(scratch_stage(self.runner)))
 
+    def student(self, name: str) -> Prefix:
+        """Return the task's student `name` before any training.
+
+        Raises:
+            InfeasibleRecipeError: the task has no such student.
+        """
+        if name not in (known := self.runner.context.task.student_names):
+            raise InfeasibleRecipeError(f"model.student must be one of the task's {', '.join(known) or '(none)'}, got {name!r}")
+        return read_model(self.runner, self.runner.run(student_stage(self.runner, name)))
+
     def prefix(self, recipe: Recipe) -> Prefix:
         """Return the pruned and trained model of `recipe`.
 
         Raises:
             TrialError: the recipe is infeasible, diverged, or its time is up.
         """
-        from_scratch = recipe.is_trained and recipe.changes("train.start")
-        model = origin = self.scratch if from_scratch else self.baseline
+        model = origin = self._start(recipe)
         for stage_after in self._model_stages(recipe, origin.model):
             model = read_model(self.runner, self.runner.run(stage_after(model)), model)
         return model
+
+    def _start(self, recipe: Recipe) -> Prefix:
+        """Return the model that `recipe` cuts and trains."""
+        if recipe.student is not None:
+            return self.student(recipe.student)
+        return self.baseline if recipe.starts_trained else self.scratch
 
     def _model_stages(self, recipe: Recipe, original: nn.Module) -> list[Callable[[Prefix], Stage[Any]]]:
         """List the stages from `original` to the model of `recipe`, each as a function of the model that it starts from.

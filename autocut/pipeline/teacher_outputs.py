@@ -68,7 +68,7 @@ class TeacherStages:
             return TeacherOutputs()
         stages = (self.logits, self._ranking) if ranks else (self.logits,)
         seconds = math.fsum(charged_s(stage, self._runner.context.threads) for stage in stages)
-        if recipe.changes("train.start") and task.teacher is None:
+        if not recipe.starts_trained and task.teacher is None:
             seconds += self._untouched().train_seconds  # this training does not start from it, so its cost is charged here
         difficulty = np.load(self._ranking.folder / _DIFFICULTY, allow_pickle=False) if ranks else None
         return TeacherOutputs(self._teacher if distills else None, difficulty, seconds)

@@ -21,6 +21,7 @@ _PHASES = {
 }
 _WORDS = {
     "scratch": "building",
+    "student": "building",
     "prune": "pruning",
     "train": "training",
     "convert": "exporting",

@@ -4,7 +4,7 @@ It has no Ray, no torch and no clock of its own, so the same code runs against a
 
 1. *Baselines first*: the untouched model, then every lowering (dtype x compile mode) of it, cheap lowerings first. From then on
    there is a front. Where the untouched model is trained or scored for long, other workers do something useful (`meanwhile`).
-2. *Cost first*: each pruning method once without training: does it save anything here?
+2. *Cost first*: each pruning method once without training: does it save anything here? And what does each student cost?
 3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising lowerings
    (`proposing`), and beside them the slow compilers, rationed. A training that cannot reach the front any more ends at a rung
    (`early_stopping`). When nothing else promises more, or many trainings in a row were stopped, the search is relaxed: stopped
@@ -144,7 +144,8 @@ class Agent:
         planned = self._next_planned()
         if planned is None:
             return None
-        return self._start_recipes(JobKind.MEASURE, planned)
+        kind = JobKind.PRICE if planned.purpose is Purpose.PRICING else JobKind.MEASURE
+        return self._start_recipes(kind, planned)
 
     def _next_planned(self) -> PlannedJob | None:
         """The queue first, then the opening, then proposals, with slow compilers and the last baseline when their turn has come."""

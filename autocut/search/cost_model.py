@@ -1,7 +1,8 @@
 """Costs are known before training: a model of them.
 
 Latency and size follow from the structure, not from the weights. So every measured recipe tells the cost of all recipes with the
-same pruning and the same lowering. Between measured prune ratios the logarithm of the cost is interpolated.
+same cut and the same lowering. Between measured prune ratios the logarithm of the cost is interpolated. A student is a cut by
+itself: it has no ratio, and the untouched model says nothing about it.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ class CostModel:
 
         Two methods that gave the same costs once (they remove equally many channels, but others) count as twins at every ratio.
         """
-        method, ratio = str(recipe["prune.method"]), _ratio(recipe)
+        method, ratio = recipe.cut
         cost = {name: values[name] for name in COST_METRICS if name in values}
         self._known[method, recipe.lowering][ratio] = cost
         self._curves.clear()
         for (other, lowering), curve in list(self._known.items()):
-            is_other_pruner = _NOT_PRUNED not in (method, other) and other != method
+            is_other_pruner = ratio > 0 and _NOT_PRUNED not in (method, other) and other != method
             if is_other_pruner and lowering == recipe.lowering and curve.get(ratio) == cost:
                 self._methods[method][other] = None
                 self._methods[other][method] = None
@@ -59,12 +60,12 @@ class CostModel:
 
     def is_known(self, recipe: Recipe) -> bool:
         """Whether the structure of `recipe` was timed with this lowering."""
-        return _ratio(recipe) in self._curve(recipe).costs
+        return recipe.cut[1] in self._curve(recipe).costs
 
     def predict(self, recipe: Recipe) -> dict[str, float] | None:
         """Return the expected costs of `recipe`; None outside the measured ratios."""
         curve = self._curve(recipe)
-        costs, ratio = curve.costs, _ratio(recipe)
+        costs, ratio = curve.costs, recipe.cut[1]
         if ratio in costs:
             return dict(costs[ratio])
         at = bisect_left(curve.ratios, ratio)
@@ -92,13 +93,14 @@ class CostModel:
 
     def nearest(self, recipe: Recipe) -> dict[str, float] | None:
         """Return the costs at the nearest measured ratio of the same method and lowering; None where there is none."""
-        curve, ratio = self._curve(recipe), _ratio(recipe)
+        curve, ratio = self._curve(recipe), recipe.cut[1]
         return dict(curve.costs[min(curve.ratios, key=lambda known: abs(known - ratio))]) if curve.ratios else None
 
     def _curve(self, recipe: Recipe) -> _Curve:
-        method, lowering = str(recipe["prune.method"]), recipe.lowering
+        method, lowering = recipe.cut[0], recipe.lowering
         if (method, lowering) not in self._curves:
-            parts = [self._known.get((name, lowering), {}) for name in (_NOT_PRUNED, *self._methods[method], method)]
+            beside = () if recipe.student is not None else (_NOT_PRUNED, *self._methods[method])
+            parts = [self._known.get((name, lowering), {}) for name in (*beside, method)]
             costs = {ratio: cost for part in parts for ratio, cost in part.items()}
             self._curves[method, lowering] = _Curve(costs, sorted(costs))
         return self._curves[method, lowering]
@@ -137,10 +139,6 @@ def cheapest_modes(
 def dominates(left: Sequence[float], right: Sequence[float]) -> bool:
     """Whether `left` is nowhere above `right` and somewhere below it (all values minimized)."""
     return all(a <= b for a, b in zip(left, right, strict=True)) and any(a < b for a, b in zip(left, right, strict=True))
-
-
-def _ratio(recipe: Recipe) -> float:
-    return float(recipe.get("prune.ratio", 0.0))
 
 
 def _between(low: float, high: float, weight: float) -> float:

@@ -39,12 +39,15 @@ def is_beaten(state: SearchState, recipe: Recipe) -> bool:
 
 
 def floors(state: SearchState, recipes: Sequence[Recipe]) -> dict[Recipe, tuple[float, ...]]:
-    """Return the floors of the trainings that `recipes` need; a prefix that is trained already has none."""
+    """Return the floors of the trainings that `recipes` need; a prefix that is trained already has none.
+
+    Nor has a student: it learns from nothing, and the other trainings do not show how late that may succeed.
+    """
     if not state.settings.tactics.early_stopping or state.is_relaxed:
         return {}
     siblings: dict[Recipe, list[Recipe]] = {}
     for recipe in recipes:
-        if recipe.is_trained and recipe.prefix not in state.trained:
+        if recipe.is_trained and recipe.student is None and recipe.prefix not in state.trained:
             siblings.setdefault(recipe.prefix, []).append(recipe)
     return {
         prefix: state.curves.floors(_needed_accuracy(state, of_prefix), int(prefix["train.epochs"]))

@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from autocut.recipe import IDENTITY, UNTOUCHED, Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.state import SearchState
 from autocut.space import axis_values
 
@@ -68,11 +68,22 @@ def too_long(state: SearchState) -> tuple[int, ...]:
     return tuple(epochs for epochs in _of_space(state) if epochs > 0 and epochs not in fitting)
 
 
+def is_too_long(state: SearchState, recipe: Recipe) -> bool:
+    """Whether the training of `recipe` has too many epochs for the budget."""
+    return int(recipe["train.epochs"]) in too_long(state) and int(recipe["train.epochs"]) > _granted(state, recipe)
+
+
 def on_ladder(state: SearchState, recipe: Recipe) -> Recipe:
     """Return `recipe`; if its training is too long, with the most epochs that fit."""
-    if int(recipe["train.epochs"]) not in too_long(state):
+    if not is_too_long(state, recipe):
         return recipe
-    return Recipe({**recipe, "train.epochs": max(ladder(state))})
+    granted = [epochs for epochs in too_long(state) if epochs <= _granted(state, recipe)]
+    return Recipe({**recipe, "train.epochs": max([*ladder(state), *granted])})
+
+
+def _granted(state: SearchState, recipe: Recipe) -> int:
+    """Epochs that `recipe` may have in any case: a student learns from nothing, so as many as the untouched model had."""
+    return 0 if recipe.student is None else state.untouched_epochs or 0
 
 
 class ExpectedCost:
@@ -96,8 +107,7 @@ class ExpectedCost:
 
     def _untouched_usd(self, recipe: Recipe) -> float:
         """Price of training the untouched model, for a recipe that starts from it; 0 where the task brings its weights."""
-        starts_from_it = recipe.get("train.start", IDENTITY["train.start"]) == IDENTITY["train.start"]
-        return self._state.finished.get(UNTOUCHED, {}).get("train_usd", 0.0) if starts_from_it else 0.0
+        return self._state.finished.get(UNTOUCHED, {}).get("train_usd", 0.0) if recipe.starts_trained else 0.0
 
     def _lineage_train_s(self, recipe: Recipe) -> float:
         """Seconds of the trainings of `recipe` and of its parent."""

@@ -7,10 +7,10 @@ import math
 from collections.abc import Collection, Mapping
 from functools import partial
 
-from autocut.recipe import UNTOUCHED, Lowering, Recipe, Value
+from autocut.recipe import UNTOUCHED, Cut, Lowering, Recipe
 from autocut.search.cost_model import cheapest_modes
 from autocut.search.early_stopping import is_beaten
-from autocut.search.estimates import too_long
+from autocut.search.estimates import is_too_long
 from autocut.search.finalists import is_slow
 from autocut.search.jobs import Purpose
 from autocut.search.state import SearchState
@@ -113,7 +113,7 @@ class LoweringChoice:
 
     def __init__(self, state: SearchState) -> None:
         self._state = state
-        self._ranked: dict[tuple[Value, Value | None], list[Lowering]] = {}
+        self._ranked: dict[Cut, list[Lowering]] = {}
         self._ranked_at = state.revision
 
     def promising(self, prefix: Recipe) -> list[Lowering]:
@@ -121,11 +121,10 @@ class LoweringChoice:
         if self._ranked_at != self._state.revision:
             self._ranked.clear()
             self._ranked_at = self._state.revision
-        cut = (prefix["prune.method"], prefix.get("prune.ratio"))
-        if cut not in self._ranked:
-            self._ranked[cut] = self._rank(prefix)
+        if prefix.cut not in self._ranked:
+            self._ranked[prefix.cut] = self._rank(prefix)
         infeasible = self._state.infeasible
-        return [lowering for lowering in self._ranked[cut] if prefix.with_lowering(*lowering) not in infeasible]
+        return [lowering for lowering in self._ranked[prefix.cut] if prefix.with_lowering(*lowering) not in infeasible]
 
     def with_siblings(self, recipe: Recipe) -> tuple[Recipe, ...]:
         """Return `recipe`, then its prefix with every other lowering that is promising, cheap and not beaten.
@@ -140,7 +139,7 @@ class LoweringChoice:
         state = self._state
         if not state.settings.tactics.fan_out:
             return () if is_beaten(state, recipe) or recipe.lowering not in affordable_lowerings(state) else (recipe,)
-        if int(recipe["train.epochs"]) in too_long(state) or _is_as_wide_as_its_parent(state, recipe):
+        if is_too_long(state, recipe) or _is_as_wide_as_its_parent(state, recipe):
             return ()
         siblings = [recipe.prefix.with_lowering(*lowering) for lowering in self.promising(recipe.prefix)]
         left = [sibling for sibling in siblings if not is_beaten(state, sibling)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from autocut.recipe import UNTOUCHED, Lowering, Recipe
+from autocut.recipe import NO_STUDENT, STUDENT, UNTOUCHED, Lowering, Recipe
 from autocut.search.estimates import on_ladder, recipe_s
 from autocut.search.finalists import is_slow
 from autocut.search.jobs import PlannedJob, Purpose
@@ -68,12 +68,14 @@ def _one_by_one(state: SearchState, lowerings: list[Lowering]) -> Iterator[list[
 
 
 def methods(state: SearchState, choice: LoweringChoice) -> Steps:
-    """Each pruning method once without training: does it save anything here?"""
+    """Each pruning method once without training: does it save anything here? And what each student costs."""
     while state.runs(Purpose.QUICK_LOWERINGS):
         yield None  # the best lowerings are not known yet
     if ratio_axis := state.settings.space.axis("prune.ratio"):
         for method in pruning_methods(state):
             yield skeleton(state, choice, method, [nearest_value(ratio_axis, 0.5)])
+    for student in students(state):
+        yield student_cost(state, choice, student)
 
 
 def user_recipes(state: SearchState, choice: LoweringChoice) -> Steps:
@@ -173,7 +175,8 @@ class TrainedBaseline:
         tactics = self._state.settings.tactics
         if self._is_planned or not tactics.trained_baseline or spent_s < _TRAINED_AT * (spent_s + left_s):
             return None
-        leading = next((recipe for recipe in self._ranked() if recipe.is_trained and not recipe.only_trains_on), None)
+        trained = (recipe for recipe in self._ranked() if recipe.is_trained and recipe.student is None)
+        leading = next((recipe for recipe in trained if not recipe.only_trains_on), None)
         if leading is None:
             return None
         baseline = leading.untouched_trained_alike
@@ -198,6 +201,20 @@ def pruning_methods(state: SearchState) -> list[str]:
     """Return the pruning methods of the space."""
     axis = state.settings.space.axis("prune.method")
     return [str(method) for method in axis.choices if method != UNTOUCHED["prune.method"]] if axis else []
+
+
+def students(state: SearchState) -> list[str]:
+    """Return the names of the task's students in the space."""
+    axis = state.settings.space.axis(STUDENT)
+    return [str(name) for name in axis.choices if name != NO_STUDENT] if axis else []
+
+
+def student_cost(state: SearchState, choice: LoweringChoice, student: str) -> PlannedJob:
+    """The structure of a student with its cheapest lowerings, only timed: before its training its answers mean nothing."""
+    prefix = Recipe({STUDENT: student})
+    lowered = [prefix.with_lowering(*lowering) for lowering in _pricing_lowerings(state, choice, prefix)]
+    recipes = tuple(recipe for recipe in lowered if not state.costs.is_known(recipe))
+    return PlannedJob(recipes, Purpose.PRICING, f"cost first: {prefix.describe()}, not trained", may_skip=False)
 
 
 def _saves_little(state: SearchState, method: str) -> bool:

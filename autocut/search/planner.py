@@ -112,7 +112,7 @@ class Planner:
         for recent in (self._by_method[stage.stage, stage.method], self._by_mode[stage.stage, mode], self._by_stage[stage.stage]):
             recent.add(stage.seconds)
         if stage.samples_seen:
-            for recent in (self._per_sample[_cut(recipe)], self._training):
+            for recent in (self._per_sample[recipe.cut], self._training):
                 recent.add((stage.seconds + stage.saved_s) / stage.samples_seen)  # the next training may find no free core
             self._pace.clear()
 
@@ -231,9 +231,10 @@ class Planner:
         return self._sample_s(UNTOUCHED) * epochs * self._train_samples
 
     def _sample_s(self, recipe: Recipe) -> float:
-        method, ratio = _cut(recipe)
+        method, ratio = recipe.cut
         if method not in self._pace:
-            methods = (method, UNTOUCHED["prune.method"])
+            is_own = recipe.student is not None and recipe.cut in self._per_sample  # before that, as slow as the untouched model
+            methods = (method,) if is_own else (method, UNTOUCHED["prune.method"])
             known = {at: seen.median(0.0) for (name, at), seen in self._per_sample.items() if name in methods}
             self._pace[method] = sorted(known), [known[at] for at in sorted(known)]
         ratios, seconds = self._pace[method]
@@ -286,7 +287,3 @@ class _Recent:
     def median(self, prior: float) -> float:
         """Return the median, or `prior` before the first seconds."""
         return self._median if self._latest else prior
-
-
-def _cut(recipe: Recipe) -> tuple[str, float]:
-    return str(recipe["prune.method"]), float(recipe.get("prune.ratio", 0.0))

@@ -15,7 +15,7 @@ from autocut.recipe import UNTOUCHED
 from autocut.search.estimates import recipe_s
 from autocut.search.jobs import PlannedJob, Purpose
 from autocut.search.lowerings import LoweringChoice, is_cheap, lowerings_by_seconds
-from autocut.search.opening import Steps, nearest_value, pruning_methods, skeleton
+from autocut.search.opening import Steps, nearest_value, pruning_methods, skeleton, student_cost, students
 from autocut.search.state import SearchState
 
 _SHARE = 0.5
@@ -65,9 +65,10 @@ class Pricing:
 
 
 def pricing(state: SearchState, choice: LoweringChoice) -> Steps:
-    """The untouched model, its quick lowerings, each pruning method at several ratios with its cheapest lowering, slow lowerings.
+    """The untouched model, its quick lowerings, each pruning method at several ratios, each student, slow lowerings.
 
-    The weights are random; None while the untouched model, to which every cost refers, is not timed yet.
+    A pruned model and a student have their cheapest lowering. The weights are random. None while the untouched model, to which
+    every cost refers, is not timed yet.
     """
     yield _priced(PlannedJob((UNTOUCHED,), Purpose.PRICING, ""), "the untouched model")
     while UNTOUCHED not in state.priced and state.runs(Purpose.PRICING):
@@ -83,6 +84,9 @@ def pricing(state: SearchState, choice: LoweringChoice) -> Steps:
             for method in pruning_methods(state):
                 planned = skeleton(state, choice, method, [ratio])
                 yield _priced(replace(planned, recipes=planned.recipes[:1]), f"{method} {ratio:g}")
+    for student in students(state):
+        planned = student_cost(state, choice, student)
+        yield _priced(replace(planned, recipes=planned.recipes[:1]), f"student {student}")
     yield from _untouched(lowering for lowering in lowerings if not is_cheap(state, lowering))
 
 

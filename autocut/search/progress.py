@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from autocut.budget import TRAINING_SHARE, Budget, budget_for_training, format_duration, format_usd
 from autocut.front import FrontPoint
 from autocut.picks import USUAL_DROP
-from autocut.recipe import UNTOUCHED, Recipe
+from autocut.recipe import STUDENT, UNTOUCHED, Recipe
 from autocut.score import allowed_drop
 from autocut.search.estimates import ladder, too_long
 from autocut.search.jobs import TrainingPlanned
@@ -49,9 +49,9 @@ def headline(values: Mapping[str, float], charged_as: str = "as one process") ->
 
 
 def cost_line(recipe: Recipe, costs: Mapping[str, float]) -> str:
-    """Say what a structure costs that was timed before the untouched model was trained."""
+    """Say what a structure costs that was timed before its model was trained."""
     cost = f"{format_usd(costs['usd_per_million'])} per million, {costs['speedup']:.2f}x faster"
-    return f"cost, while the untouched model trains: {recipe.describe()}: {cost}"
+    return f"cost, before any training: {recipe.describe()}: {cost}"
 
 
 def training_line(plan: TrainingPlanned) -> str:
@@ -110,7 +110,8 @@ def _phases(state: SearchState, forms: Iterable[str]) -> Iterator[str]:
     prunes = space.axis("prune.method") is not None
     yield f"baselines: the untouched model, then {', '.join(forms)}"
     if prunes:
-        yield "cost first: each pruning method without training, whether it saves anything here"
+        beside = "" if space.axis(STUDENT) is None else ", and what each student costs"
+        yield f"cost first: each pruning method without training, whether it saves anything here{beside}"
     ratios = "more ratios of what saves something, " if prunes else ""
     yield f"learn: {len(space.anchors)} anchors, {ratios}then proposals; each with its promising lowerings"
     yield "finalize: export, test split, verify in fresh processes"
@@ -126,7 +127,8 @@ def ladder_line(state: SearchState) -> str:
         return f"epochs: those of {every} that fit the budget; how long they take is known after the first training"
     told = f"epochs: {', '.join(map(str, fitting))} (about {format_duration(planner.epochs_s(fitting[-1]))} at most)"
     longer = ", ".join(f"{epochs} ({format_duration(planner.epochs_s(epochs))})" for epochs in too_long(state))
-    return told + (f"; left out, too long for this budget: {longer}" if longer else "")
+    but = "" if state.settings.space.axis(STUDENT) is None else " (a student may have as many as the untouched model)"
+    return told + (f"; left out, too long for this budget: {longer}{but}" if longer else "")
 
 
 def measured_plan_lines(state: SearchState, budget: Budget) -> list[str]:

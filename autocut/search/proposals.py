@@ -21,7 +21,7 @@ from optuna.trial import TrialState, create_trial
 
 from autocut.errors import unknown_name
 from autocut.front import objective_signs
-from autocut.recipe import KEEP_FLOAT, PARENT_RATIO, Recipe, Value
+from autocut.recipe import KEEP_FLOAT, NO_STUDENT, PARENT_RATIO, STUDENT, Recipe, Value
 from autocut.space import Axis, Space
 
 _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -32,7 +32,7 @@ _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
 }
 
-_LEFT_OUT: Mapping[str, Value] = MappingProxyType({KEEP_FLOAT: 0})
+_LEFT_OUT: Mapping[str, Value] = MappingProxyType({KEEP_FLOAT: 0, STUDENT: NO_STUDENT})
 """Values that a recipe leaves out; the sampler learns from them as from others."""
 _REMEMBERED = 60
 """Trials besides the front that the sampler looks at; as many again before the rest is forgotten."""

@@ -215,7 +215,8 @@ class SearchState:
         whoever needs them has the structure timed again.
         """
         if recipe.is_trained and recipe.prefix not in self.trained:
-            self.curves.learn(curve)
+            if recipe.student is None:
+                self.curves.learn(curve)  # what a student gains in an epoch says nothing of a model that has been trained before
             self.stopped_in_a_row = 0
         self.finished[recipe] = dict(values)
         self.switched_off.learn_success(recipe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autocut.space.axes import RULES, Axis, AxisRule, Space, axis_values, every_recipe, fit_space
 from autocut.space.reading import SpaceFile, load_space, parse_space, read_recipe, read_space_file, shipped_spaces
+from autocut.space.students import with_students
 
 __all__ = [
     "RULES",
@@ -19,4 +20,5 @@ __all__ = [
     "read_recipe",
     "read_space_file",
     "shipped_spaces",
+    "with_students",
 ]

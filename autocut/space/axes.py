@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from autocut.errors import SpaceError
-from autocut.recipe import IDENTITY, KEEP_FLOAT, SWITCHES, Recipe, Value, with_kept
+from autocut.recipe import IDENTITY, KEEP_FLOAT, STUDENT, SWITCHES, Recipe, Value, with_kept
 
 GRID_TOLERANCE = 1e-9
 
@@ -69,6 +69,7 @@ class AxisRule:
 
 RULES: Mapping[str, AxisRule] = MappingProxyType(
     {
+        STUDENT: AxisRule("method", switch=SWITCHES["train"]),
         "prune.method": AxisRule("method"),
         "prune.ratio": AxisRule("number", 0, 1, high_open=True, switch=SWITCHES["prune"]),
         "prune.parent_ratio": AxisRule("number", 0, 1, low_open=True, high_open=True, switch=SWITCHES["prune"]),
@@ -190,7 +191,8 @@ class Space:
         if not self.is_active(axis, recipe):
             if value is None or value == IDENTITY.get(axis.name):
                 return None
-            return f"{axis.name} has no effect with the other settings, got {value!r}"
+            needed = " and ".join(f"{parent} {' or '.join(map(str, values))}" for parent, values in axis.when.items())
+            return f"{axis.name} counts only with {needed}, got {value!r}"
         # The recipe dropped a setting without effect, so any value of it is allowed.
         if axis.takes(value) or Recipe({**recipe, axis.name: axis.example()}) == recipe:
             return None

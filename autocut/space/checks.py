@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from autocut.errors import name_hint, nearest_hint
-from autocut.recipe import IDENTITY, Value
+from autocut.recipe import IDENTITY, STUDENT, SWITCHES, Value
 from autocut.space.axes import RULES, Axis, AxisRule
 from autocut.toml_lines import FaultList, Place
 
@@ -78,6 +78,16 @@ def check_ratio(axes: Sequence[Axis], named: Collection[str], known: Known, faul
     if cutting := [choice for choice in methods.choices if choice in names]:
         hint = f'add [axes."prune.ratio"] with a range and when."prune.method" = {_toml_list(cutting)}'
         faults.add(("axes", "prune.method"), f"prune.method {cutting[0]} must have the axis prune.ratio", hint)
+
+
+def check_student(axes: Sequence[Axis], faults: FaultList) -> None:
+    """Check that no student is pruned: its weights say nothing before it is trained."""
+    by_name = {axis.name: axis for axis in axes}
+    switch, off = SWITCHES["prune"], IDENTITY[SWITCHES["prune"]]
+    student, methods = by_name.get(STUDENT), by_name.get(switch)
+    if student is not None and methods is not None and set(student.when.get(switch, methods.choices)) - {off}:
+        hint = f'write when."{switch}" = {_toml_list([off])}'
+        faults.add(("axes", STUDENT), f"{STUDENT} must be conditional on {switch} {off!r}: a student is not pruned", hint)
 
 
 def in_order(axes: Sequence[Axis]) -> tuple[Axis, ...]:

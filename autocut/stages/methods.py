@@ -6,11 +6,12 @@ The only list here is that of the axes. A method is listed by being registered.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from autocut.recipe import NO_STUDENT, STUDENT
 from autocut.registry import Method, MethodOptions, Registry
 from autocut.task.kinds import Kind, kinds
 
@@ -69,9 +70,9 @@ def late_imports() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for method in every_method() for name in method.late_imports))
 
 
-def known_methods() -> dict[str, tuple[str, ...]]:
-    """Names registered for each method axis. Imports every method, and with them torch."""
-    return {axis: registry(axis).names() for axis in REGISTRIES}
+def known_methods(students: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Names registered for each method axis, and the `students` of a task. Imports every method, and with them torch."""
+    return {STUDENT: (NO_STUDENT, *students), **{axis: registry(axis).names() for axis in REGISTRIES}}
 
 
 def method_rows() -> list[MethodRow]:

@@ -30,7 +30,7 @@ from autocut.study.study import Study
 FEWEST_TRIALS = 20
 """Fewer trials say nothing: PED-ANOVA wants at least five among the best."""
 _OF_WEIGHTS = frozenset({"accuracy", "train_usd"})
-_OF_COST = ("prune", *LOWERING_STAGES)
+_OF_COST = ("model", "prune", *LOWERING_STAGES)
 _BEST_SHARE, _FEWEST_BEST = 0.1, 5
 
 

@@ -33,12 +33,12 @@ from autocut.task.model_check import (
     parameter_faults,
     question_for_worker,
     run_faults,
-    teacher_faults,
     to_fault,
     try_again,
     try_build,
     worker_faults,
 )
+from autocut.task.other_models_check import student_faults, student_setting_faults, teacher_faults
 from autocut.task.split_check import locked_shape_fault, repeat_fault, train_eval_faults
 from autocut.task.splits import Examples, input_hashes, length, spread
 from autocut.task.task import Task
@@ -124,7 +124,7 @@ def _examined(task: Task, ask: Callable[[WorkerQuestion], None] | None = None, *
 def _answer_faults(
     task: Task, model: nn.Module, batches: Mapping[str, Batch], dynamic: Dynamic | None, *, fixed_shapes: bool, trains: bool
 ) -> list[Fault]:
-    """The faults of the model's answers and of the teacher's; then whether the model can be trained and exported."""
+    """The faults of the answers of the model, its teacher and its students; then whether the model can be trained and exported."""
     if not batches:
         return []
     time = CallTime.of(task, model, next(iter(batches.values()))[0])
@@ -142,7 +142,7 @@ def _answer_faults(
         faults += [fault for fault in metric_faults(task, model, _batch_size(task), fewest) if fault not in faults]
     if "train" in batches:
         inputs, _ = batches["train"]
-        faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs)]
+        faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs), *student_faults(task, model, inputs)]
         if trains or not task.is_pretrained:
             faults += training_faults(task, model, cut(batches["train"], min(_batch_size(task), time.examples(_CALL_S, 2, _BATCH))))
         faults += export_faults(task, model, inputs, dynamic)
@@ -176,6 +176,7 @@ def _setting_faults(task: Task) -> Iterator[Fault]:
         yield Fault(f"task.kind must be one of {', '.join(kinds.names())}, got {task.kind!r}", hint)
     yield from _number_faults(task)
     yield from _function_faults(task)
+    yield from student_setting_faults(task)
     yield from setting_faults(task.dynamic)
     if task.output is not None and (not isinstance(task.output, (str, int)) or isinstance(task.output, bool)):
         yield Fault(f"task.output must be a name or a position, got {task.output!r}", "output='logits', or output=0")

@@ -145,40 +145,6 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model.model if isinstance(model, OneOutput) else model
 
 
-def teacher_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fault]:
-    """A teacher that cannot be built, does not run on a batch, changes it, or answers in another shape than the model."""
-    if not callable(task.teacher) or isinstance(task.teacher, nn.Module):
-        return  # there is none, or the check of the settings reports it
-    try:
-        teacher = task.build_teacher()
-    except AutocutError as error:
-        yield to_fault(error)
-        return
-    if teacher is None:
-        return
-    given = copied(inputs)
-    try:
-        with torch.no_grad(), seeded(task.seed):
-            teacher_outputs, outputs = call(teacher, given), call(model, inputs)
-    except AutocutError as error:
-        yield Fault(f"task.teacher: {error.message}", "the teacher answers in the same form as the model")
-        return
-    except Exception as error:
-        # A user's teacher may raise anything. The model has run on this batch already.
-        yield Fault(
-            f"task.teacher must run on a batch of train ({_shapes(inputs)}), got {describe_error(error, task.folder)}",
-            "the teacher gets the same inputs as the model",
-        )
-        return
-    if fault := changed_inputs_fault(given, inputs, "task.teacher"):
-        yield fault
-    elif teacher_outputs.shape != outputs.shape:
-        yield Fault(
-            f"task.teacher must answer in the shape of the model {tuple(outputs.shape)}, got {tuple(teacher_outputs.shape)}",
-            "give the teacher the model's outputs, such as the same classes; distillation compares them one by one",
-        )
-
-
 def run_faults(task: Task, model: nn.Module, name: str, batch: Batch, *, briefly: bool = False) -> Iterator[Fault]:
     """A model that fails on a batch, changes it, does not fit the kind, answers differently twice, or whose loss is not finite.
 

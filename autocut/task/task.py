@@ -31,7 +31,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -42,23 +42,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import Subset
 
 from autocut.errors import AutocutError, TaskError
 from autocut.task.batches import tensor_identity, tensors
+from autocut.task.building import DEBUG_HINT, build, fold
 from autocut.task.dimensions import Dynamic
 from autocut.task.file import describe_error
-from autocut.task.folding import Folded, fold_weights
+from autocut.task.folding import Folded
 from autocut.task.identity import code_hash, state_hash
 from autocut.task.kinds import Kind, Summary, kinds, mean_score
-from autocut.task.outputs import OneOutput
 from autocut.task.splits import Collate, Examples, Loader, LockedSplit, length, make_indices, spread, to_dataset
 
 BuildModel = Callable[[], nn.Module]
 FINGERPRINT_EXAMPLES = 256
-_DEBUG_HINT = "call it in `python -i task.py` to see the traceback"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +65,8 @@ class Task:
 
     `optimizer` makes an optimizer for an iterable of parameters (default: AdamW, learning rate 1e-3). `collate` joins a list of
     items into a batch. Latency is measured at the first of `serving_batch_sizes`, throughput at the last. `teacher` builds a larger
-    trained model to distil from (default: the model itself). A bundle carries examples of the test split with their targets;
+    trained model to distil from (default: the model itself). `students` are functions by name that build smaller untrained models:
+    a search trains them in the model's place, from the teacher. A bundle carries examples of the test split with their targets;
     ``share_examples=False`` gives it synthetic inputs instead. `output` picks one of several outputs of the model and the teacher
     (`autocut.task.outputs`). `dynamic` names dimensions of inputs that may differ between batches (`autocut.task.dimensions`).
     `load_task` sets `path` and the sources. `build_model` sets `folded`: the weights that the user's model computes in every call,
@@ -95,6 +94,7 @@ class Task:
     train_eval: Any = None
     output: str | int | None = None
     dynamic: Dynamic | None = None
+    students: Mapping[str, BuildModel] | None = None
     path: Path | None = field(default=None, init=False)
     source_sha256: str = field(default="", init=False, repr=False)
     source_files: frozenset[Path] = field(default=frozenset(), init=False, repr=False)
@@ -171,6 +171,29 @@ class Task:
         self._fold(teacher, "task.teacher")
         return teacher
 
+    @property
+    def student_names(self) -> tuple[str, ...]:
+        """Names of the task's students; none where `students` is no mapping, which `autocut check` tells."""
+        return tuple(self.students) if isinstance(self.students, Mapping) else ()
+
+    def build_student(self, name: str) -> nn.Module:
+        """Build the student `name` in eval mode, with random weights from the task's seed. Computed weights are folded.
+
+        Raises:
+            TaskError: the task has no such student, its function fails, or does not return a model.
+        """
+        if name not in self.student_names:
+            raise TaskError(f"task.students must have {name!r}, got {', '.join(self.student_names) or 'none'}")
+        subject = f"task.students[{name!r}]"
+        student = self._build((self.students or {})[name], subject, self.seed)
+        self._fold(student, subject)
+        return student
+
+    def student_hash(self, name: str) -> str:
+        """Identity of a student: its first weights and the code of its classes. The fingerprint covers the functions alone."""
+        student = self.build_student(name)
+        return hashlib.sha256(state_hash(student) + code_hash([student], self.source_files)).hexdigest()
+
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """Make the task's optimizer for `parameters`."""
         return self.optimizer(parameters) if self.optimizer else AdamW(parameters, lr=1e-3)
@@ -210,7 +233,8 @@ class Task:
         model = self.build_model()
         digest.update(state_hash(model))
         functions = (self.model, self.loss, self.metric, self.summarize, self.optimizer, self.collate, self.teacher)
-        digest.update(code_hash((model, *functions), self.source_files))
+        students = [(self.students or {})[name] for name in self.student_names]
+        digest.update(code_hash((model, *functions, *students), self.source_files))
         if self.data_hash:  # a study of an earlier version goes on without
             digest.update(self.data_hash.encode())
         return digest.hexdigest()
@@ -278,49 +302,24 @@ class Task:
             raise TaskError(f"task.{split}: {error.message}", error.hint) from error
         except Exception as error:
             # A user's function may raise anything; the user must fix it.
-            raise TaskError(f"task.{split} must give a dataset, got {describe_error(error, self.folder)}", _DEBUG_HINT) from error
+            raise TaskError(f"task.{split} must give a dataset, got {describe_error(error, self.folder)}", DEBUG_HINT) from error
 
-    def _build(self, build: BuildModel, subject: str, seed: int) -> nn.Module:
-        try:
-            with seeded(seed):
-                model = build()
-        except TaskError:
-            raise
-        except Exception as error:
-            # As above: a user's function.
-            raise TaskError(
-                f"{subject} must be a function that builds a model, got {describe_error(error, self.folder)}", _DEBUG_HINT
-            ) from error
-        name = subject.partition(".")[2]
-        if not isinstance(model, nn.Module):
-            raise TaskError(f"{subject} must return a torch.nn.Module, got {type(model).__name__}", f"{name}=lambda: net")
-        for tensor_name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if is_lazy(tensor):
-                raise TaskError(
-                    f"{subject} must return a model with known shapes, got the uninitialized {tensor_name}",
-                    f"run one batch through the model inside {name}()",
-                )
-        return (model if self.output is None else OneOutput(model, self.output)).eval()
+    def _build(self, function: BuildModel, subject: str, seed: int) -> nn.Module:
+        with seeded(seed):
+            return build(function, subject, self.folder, self.output)
 
     def _fold(self, model: nn.Module, subject: str) -> Folded:
-        try:
-            return fold_weights(model)
-        except Exception as error:
-            # A parametrization may be the user's own.
-            raise TaskError(
-                f"{subject} must have weights that can be folded, got {describe_error(error, self.folder)}",
-                "call torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight') before the model is returned",
-            ) from error
+        return fold(model, subject, self.folder)
 
     def _state_hash_for_rule(self, seed: int) -> bytes:
         seeds_left: list[int] = []
 
-        def build() -> nn.Module:
+        def observed() -> nn.Module:
             model = self.model()
             seeds_left.append(torch.initial_seed())
             return model
 
-        state = state_hash(self._build(build, "task.model", seed))
+        state = state_hash(self._build(observed, "task.model", seed))
         if seeds_left != [seed]:
             raise TaskError(
                 "task.pretrained must be True or False where model() seeds torch itself, got None",

@@ -59,7 +59,7 @@ def from_dataframe(
         kind: The task's kind.
         test_share: Share of the rows in the locked test split, drawn by `seed`. Validation is split off the others.
         seed: The task's seed.
-        settings: Other fields of `Task`, such as `epochs` or `pretrained`.
+        settings: Other fields of `Task`, such as `epochs` or `pretrained`. The functions in `students` get the columns too.
 
     Raises:
         TaskError: a column is missing, has missing values or the name of another, or there are too few rows for two splits.
@@ -81,6 +81,8 @@ def from_dataframe(
     targets, outputs = _targets(frame[target], kind)
     columns = Columns(tuple(map(str, numeric)), {column: count for column, (_, count) in codes.items()}, outputs)
     splits = {split: _part(inputs, targets, rows) for split, rows in (("train", is_train), ("test", ~is_train))}
+    if isinstance(students := settings.get("students"), Mapping):
+        settings["students"] = {student: partial(build, columns) for student, build in students.items()}
     return Task(name=name, model=partial(model, columns), kind=kind, seed=seed, **{**splits, **settings})
 
 

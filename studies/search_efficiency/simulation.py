@@ -30,6 +30,7 @@ from autocut.search.jobs import (
     RecipeFailed,
     RecipeFinalized,
     RecipeMeasured,
+    RecipePriced,
     RecipeStarted,
     RungReached,
     StageRan,
@@ -263,6 +264,9 @@ class Simulation:
             if (yield from self._making(job, recipe, stage)):
                 return
         measured = self.world.measured(recipe)
+        if job.kind == JobKind.PRICE:
+            yield _Step(0.0, RecipePriced(recipe, measured.measurement.cost))
+            return
         if job.kind == JobKind.BASELINE:
             measurement = measured.measurement
             yield _Step(

@@ -14,7 +14,7 @@ from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
 from autocut.search.settings import EVERYTHING, SearchSettings
 from autocut.search.state import SearchState
-from autocut.space import load_space
+from autocut.space import load_space, with_students
 from autocut.space.axes import fit_space
 from tests.fakes import KNOWN
 
@@ -29,6 +29,7 @@ GRAPHS = {
     ("int8_static", "aot_inductor"): "int8",
 }
 SPEED = {"eager": 1.0, "onnxruntime": 2.5, "aot_inductor": 2.0}
+STUDENT_SPEED = 8.0
 SECONDS = {"eager": 1.0, "onnxruntime": 4.0, "aot_inductor": 30.0}
 PRICE = Price("test", 0.1, "today")
 
@@ -39,7 +40,7 @@ def cost_of(recipe):
     pruned = recipe["prune.method"] in ("structured", "structured_taylor")
     speedup = (
         SPEED[mode] * {"fp32": 1.0, "bf16": 0.7, "int8_static": 1.9}[dtype] / (1 - 0.9 * recipe.get("prune.ratio", 0) * pruned)
-    )
+    ) * (1 if recipe.student is None else STUDENT_SPEED)
     latency = Latency(
         32, 64, Interval(10 / speedup, 10 / speedup, 10 / speedup), None, None, 10.0, Interval(speedup, speedup, speedup), 1.0
     )
@@ -52,6 +53,8 @@ def accuracy_of(recipe):
     ratio = recipe.get("prune.ratio", 0.0)
     trained = 0.9 if recipe.is_trained else 0.0
     value = 0.98 - ratio**2 * (1 - trained) - (0.004 if recipe["quantize.dtype"] == "int8_static" else 0)
+    if recipe.student is not None:
+        value = 0.97 - 0.5 / (1 + recipe["train.epochs"])
     return Accuracy("validation", 1000, Interval(value, value - 0.01, value + 0.01))
 
 
@@ -102,10 +105,10 @@ def start():
 
     def make(
         budget_s=600.0, seed=0, spent_s=0.0, space_name="default", tactics=EVERYTHING, workers=1, limits=(), tries=(),
-        max_drop=None, memory=None,
+        max_drop=None, memory=None, students=(),
     ):  # fmt: skip
         clock = Clock()
-        space = fit_space(load_space(space_name, KNOWN), UNFIT)
+        space = with_students(fit_space(load_space(space_name, KNOWN), UNFIT), students, epochs=20)
         budget = Budget(budget_s, spent_s, clock=clock)
         priors = {lowering: SECONDS[lowering[1]] for lowering in GRAPHS}
         settings = SearchSettings(space, GRAPHS, budget_s, PRICE, limits, tuple(tries), tactics, workers, max_drop)

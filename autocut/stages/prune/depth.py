@@ -13,19 +13,20 @@ from torch.nn import functional
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.stages.prune.batch_norm import reestimate_batch_norm
+from autocut.stages.prune.last_layer import refit_last_layer
 from autocut.stages.prune.layers import TRACING_ERRORS
 from autocut.task.batches import call
 from autocut.task.task import evaluation_mode
 
 
-@pruners.register("depth")
+@pruners.register("depth", version=2)
 def prune_depth(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove the blocks that change their input least.
 
     A block is a child with layers of its own of an `nn.Sequential` or an `nn.ModuleList` with at least two children, whose output
     has the shape of its input: an encoder layer, a residual block without stride. Blocks are ranked by one minus the cosine
     similarity of input and output, averaged over the examples of the given batches. One block is always left. `ratio` counts
-    blocks, not weights.
+    blocks, not weights. The last linear layer is refitted on the given batches to answer as before.
 
     Raises:
         InfeasibleRecipeError: Fewer than two such blocks, a ratio that removes none, or a model that does not run without one.
@@ -54,6 +55,7 @@ def prune_depth(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     if shape != wanted:
         raise InfeasibleRecipeError(f"without {', '.join(sorted(weakest))} the model answers in the shape {shape}, not {wanted}")
     reestimate_batch_norm(pruned, data.batches)
+    refit_last_layer(pruned, model, data.batches)
     return Pruned(pruned)
 
 

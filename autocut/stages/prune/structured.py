@@ -13,11 +13,12 @@ from autocut.errors import DivergedError
 from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.stages.prune.batch_norm import reestimate_batch_norm
 from autocut.stages.prune.channels import prune_channels
+from autocut.stages.prune.last_layer import refit_last_layer
 from autocut.task.batches import call
 from autocut.task.task import evaluation_mode
 
 
-@pruners.register("structured", version=4, requires=("torch_pruning",))
+@pruners.register("structured", version=5, requires=("torch_pruning",))
 def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove the channels of smallest norm, as groups of a dependency graph.
 
@@ -25,7 +26,8 @@ def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     that is left suits vector units; the rounding is finer for narrow layers. Inputs and outputs of the model keep their shapes. A
     group is left whole if its removal would change other channels too (attention written by hand, a channel-wise constant). The
     example batch is traced and used to check each group. MACs fall about with the square of `ratio`. The
-    statistics of batch normalization are taken again on the given batches.
+    statistics of batch normalization are taken again on the given batches, and the last linear layer is refitted on them to answer
+    as before.
 
     Raises:
         InfeasibleRecipeError: Nothing can be removed: no group that is safe to cut, or a ratio below half a rounding step.
@@ -40,7 +42,7 @@ def prune_structured(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     return _pruned(model, ratio, data, importance)
 
 
-@pruners.register("structured_random", version=2, requires=("torch_pruning",))
+@pruners.register("structured_random", version=3, requires=("torch_pruning",))
 def prune_structured_random(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove channels at random, as groups of a dependency graph: the control that tells whether a ranking is what helps.
 
@@ -58,7 +60,7 @@ def prune_structured_random(model: nn.Module, ratio: float, data: PruneData) -> 
     return _pruned(model, ratio, data, importance)
 
 
-@pruners.register("structured_taylor", version=4, requires=("torch_pruning",))
+@pruners.register("structured_taylor", version=5, requires=("torch_pruning",))
 def prune_structured_taylor(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     """Remove the channels whose loss would change least, as groups of a dependency graph.
 
@@ -83,6 +85,7 @@ def prune_structured_taylor(model: nn.Module, ratio: float, data: PruneData) -> 
 def _pruned(model: nn.Module, ratio: float, data: PruneData, importance: Callable[[nn.Module], Any]) -> Pruned:
     pruned = prune_channels(model, ratio, data.inputs, importance, data.original)
     reestimate_batch_norm(pruned, data.batches)
+    refit_last_layer(pruned, model, data.batches)
     return Pruned(pruned)
 
 
