@@ -82,7 +82,7 @@ def from_torchvision_folder(
         splits["validation"] = partial(_read, validation, classes, plain)
     elif augmented is not plain:
         splits["train_eval"] = partial(_read, root / "train", classes, plain)
-    return Task(name=name, model=model, kind="classification", **{**splits, **settings})
+    return Task(name=name, model=model, **{**splits, **settings})
 
 
 @dataclass(frozen=True)
