@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.data import TensorDataset
 
-from autocut.task import task as task_module
+from autocut.task import building
 from autocut.task.check import check_task, faults_of, notes_of
 from autocut.task.folding import Folded, fold_weights
 from autocut.task.task import Task
@@ -126,7 +126,7 @@ def test_a_parametrization_that_cannot_be_folded_is_refused(monkeypatch):
     def refuse(model):
         raise RuntimeError("no")
 
-    monkeypatch.setattr(task_module, "fold_weights", refuse)
+    monkeypatch.setattr(building, "fold_weights", refuse)
     found = faults_of(task(masked))
 
     assert found[0].message == "task.model must have weights that can be folded, got RuntimeError: no"

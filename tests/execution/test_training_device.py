@@ -128,9 +128,9 @@ def test_a_study_keeps_to_the_device_that_it_was_begun_with(study_copy, begun, a
     if begun:
         study.describe({"train_on": begun})
     with pytest.raises(StudyError, match=f"was begun with train_on {begun or 'cpu'}, got {asked}"):
-        _check_same_conditions(study, study.facts["price"], config(asked))
+        _check_same_conditions(study, study.facts, study.facts["price"], config(asked))
 
-    _check_same_conditions(study, study.facts["price"], config(begun or "cpu"))
+    _check_same_conditions(study, study.facts, study.facts["price"], config(begun or "cpu"))
     assert study.facts["train_on"] == (begun or "cpu")
 
 
