@@ -63,10 +63,13 @@ def effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
     accuracy = f"accuracy {point.values['accuracy']:.4g} ({change}) on validation"
     if objective not in _TIMED:
         return f"{gain}, {accuracy}"
-    ratios = [f"{gain}{' as one process' if objective == 'usd_per_million' else ''} in the search"]
-    if point.tested is not None:
-        ratios.append(f"{_final_gain(point.tested.measurement, objective)} in the final timing")
-    return ", ".join([*ratios, accuracy])
+    searched = f"{gain}{' as one process' if objective == 'usd_per_million' else ''}"
+    if point.tested is None:
+        return f"{searched} in the search, {accuracy}"
+    final = _final_gain(point.tested.measurement, objective)
+    if final == searched:
+        return f"{searched} in the search and in the final timing, {accuracy}"
+    return f"{searched} in the search, {final} in the final timing, {accuracy}"
 
 
 def signed_points(change: float, baseline: FrontPoint) -> str:

@@ -73,6 +73,13 @@ def test_two_ratios_of_money_say_which_is_which():
     )
 
 
+def test_a_ratio_that_both_timings_give_is_told_once():
+    """It is that of one process both times."""
+    told = effect(finalized(POINT, 6.02), UNTOUCHED_POINT, "usd_per_million")
+
+    assert told == f"6x cheaper as one process in the search and in the final timing, {VALIDATION}"
+
+
 def test_latency_has_two_timings_and_a_size_has_none():
     """A call is timed in one process both times."""
     point = finalized(POINT, 5.5, serving(8000.0, 2000.0))

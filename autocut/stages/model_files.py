@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
+
+from autocut.task.file import module_here
 
 
 @dataclass(frozen=True)
@@ -52,5 +57,13 @@ def save_model(folder: Path, model: nn.Module, masks: Mapping[str, torch.Tensor]
 
 def restore_model(folder: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     """Read what `save_model` wrote, in an entry that the stage cache has found: it runs what the pickle says."""
-    saved = torch.load(folder / "model.pt", weights_only=False)
+    saved = torch.load(folder / "model.pt", weights_only=False, pickle_module=SimpleNamespace(__name__="pickle", Unpickler=_Unpickler))
     return saved["model"].eval(), saved["masks"]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds the classes of a task file, wherever the file lies now."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """See `pickle.Unpickler`."""
+        return super().find_class(module_here(module), name)

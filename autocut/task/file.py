@@ -21,8 +21,12 @@ from types import CodeType, ModuleType
 
 from autocut.errors import AutocutError, TaskError, nearest_hint
 
+_PREFIX = "autocut_task_"
+
 _folders: set[Path] = set()
 """Folders of the tasks imported in this process. The data.py of one task must not be mistaken for that of another."""
+_latest: dict[str, str] = {}
+"""The module that was loaded last of the files of one name, by this name."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,18 @@ class TaskFile:
 
 def module_name(path: Path) -> str:
     """Name of the module of the task file `path`. It is the same in every process."""
-    return f"autocut_task_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    return f"{_PREFIX}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+
+
+def module_here(name: str) -> str:
+    """Return the name that the module `name` of a pickle has in this process.
+
+    A task that was moved or copied has another module name than the one that its stored models were pickled with. Their keys say
+    that it is the same source.
+    """
+    stem = name.removeprefix(_PREFIX).rpartition("_")[0]
+    is_elsewhere = name.startswith(_PREFIX) and name not in sys.modules
+    return _latest.get(stem, name) if is_elsewhere else name
 
 
 def import_task_file(path: Path) -> TaskFile:
@@ -129,6 +144,7 @@ def take_over_path(path: Path, *, reloading: bool = False) -> None:
     """
     folder = path.parent
     _folders.add(folder)
+    _latest[path.stem] = module_name(path)
     for other in _folders - {folder}:
         if str(other) in sys.path:
             sys.path.remove(str(other))

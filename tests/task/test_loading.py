@@ -14,6 +14,7 @@ import torch
 
 import autocut
 from autocut.errors import TaskError
+from autocut.stages.model_files import restore_model, save_model
 from autocut.task.loading import load_task
 
 SOURCE = """
@@ -192,3 +193,16 @@ def test_a_module_beside_the_task_may_not_hide_an_imported_one(tmp_path):
     write(tmp_path, "X = 1", "pytest.py")
     with pytest.raises(TaskError, match="'pytest'"):
         load_task(write(tmp_path, "import pytest\n" + SOURCE))
+
+
+def test_a_stored_model_is_found_by_a_task_that_was_moved(tmp_path, monkeypatch):
+    """The same source in another folder has the same stages; a clone of a project goes on with its study."""
+    (before := tmp_path / "before").mkdir()
+    model = load_task(write(before)).build_model()
+    save_model(tmp_path, model, {})
+    monkeypatch.delitem(sys.modules, type(model).__module__)  # as in another process
+    moved = load_task(before.rename(tmp_path / "after") / "task.py")
+    found, _ = restore_model(tmp_path)
+
+    assert type(found) is moved.model
+    assert torch.equal(found.layer.weight, model.layer.weight)
