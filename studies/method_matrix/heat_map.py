@@ -37,7 +37,8 @@ def draw(rows: Sequence[Row], families: Mapping[str, Family], path: Path) -> Non
     shown = [name for name in families if any(row.family == name for row in rows)]
     known = {(row.family, row.axis, row.method): row for row in rows if row.bound == families[row.family].bound}
     methods = list(dict.fromkeys((axis, method) for _, axis, method in known if axis != "untouched"))
-    methods.sort(key=lambda key: [axis for axis, _ in methods].index(key[0]))
+    order = list(dict.fromkeys(axis for axis, _ in methods))
+    methods.sort(key=lambda key: order.index(key[0]))
     figure, panels = plt.subplots(
         1, len(_PANELS), figsize=(3.6 + 0.62 * len(shown) * len(_PANELS), 1.8 + 0.235 * len(methods)), sharey=True,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import argparse
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Run:
 
     def measure_family(self, family: Family, changes: Sequence[Change]) -> None:
         """Measure the changes of one family that have no row yet."""
-        wanted = [change for change in changes if self._key(family, change) not in self.rows.rows]
+        wanted = [change for change in changes if self.key(family, change) not in self.rows.rows]
         if not wanted:
             return
         try:
@@ -78,7 +78,8 @@ class Run:
         print(f"{bench.family.name}: {change.axis} {change.method}: {said} ({took})", flush=True)
 
     @staticmethod
-    def _key(family: Family, change: Change) -> tuple[str, ...]:
+    def key(family: Family, change: Change) -> tuple[str, ...]:
+        """Return the key of the row of a change."""
         return Row(family.name, family.bound, change.axis, change.method, change.recipe.canonical_json(), "").key
 
 
@@ -92,7 +93,7 @@ def main() -> int:
     for name in options.families:
         family = FAMILIES[name]
         run.measure_family(family, changes_of(options.axes, family.epochs))
-    rows = list(run.rows.rows.values())
+    rows = _in_order(run.rows.rows.values())
     (options.out / "matrix.md").write_text(to_markdown(rows, FAMILIES))
     if rows and importlib.util.find_spec("matplotlib"):
         from heat_map import draw
@@ -103,6 +104,13 @@ def main() -> int:
     for line in run.missing:
         print(f"missing: {line}", file=sys.stderr)
     return 0
+
+
+def _in_order(rows: Iterable[Row]) -> list[Row]:
+    """Order rows as they are measured, whatever was measured first."""
+    keys = [Run.key(family, change) for family in FAMILIES.values() for change in changes_of(AXES, family.epochs)]
+    position = {key: number for number, key in enumerate(keys)}
+    return sorted(rows, key=lambda row: position.get(row.key, len(keys)))
 
 
 def _options() -> argparse.Namespace:
