@@ -57,7 +57,8 @@ def save_model(folder: Path, model: nn.Module, masks: Mapping[str, torch.Tensor]
 
 def restore_model(folder: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     """Read what `save_model` wrote, in an entry that the stage cache has found: it runs what the pickle says."""
-    saved = torch.load(folder / "model.pt", weights_only=False, pickle_module=SimpleNamespace(__name__="pickle", Unpickler=_Unpickler))
+    reader = SimpleNamespace(__name__=pickle.__name__, Unpickler=_Unpickler)
+    saved = torch.load(folder / "model.pt", weights_only=False, pickle_module=reader)
     return saved["model"].eval(), saved["masks"]
 
 
