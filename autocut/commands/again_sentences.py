@@ -68,7 +68,7 @@ def _picks(compared: StudyComparison) -> str:
         return f"picks: {'A' if a is None else 'B'} has none"
     first, second = values_on(a, compared.split), values_on(b, compared.split)
     charged = {measurement_on(pick, compared.split).charged_as for pick in (a, b)}
-    whose = f" {charged.pop()}" if len(charged) == 1 else ""  # else it is told that they do not compare
+    whose = f" {charged.pop()}" if len(charged) == 1 else ""  # else a note says that they do not compare
     labels = {name: _label(name) + (whose if name == "usd_per_million" else "") for name in compared.objectives}
     pairs = [f"{label} {shown(name, first[name])} and {shown(name, second[name])}" for name, label in labels.items()]
     told = f"trial {a.trial} of A and trial {b.trial} of B: {', '.join(pairs)} ({compared.split})"

@@ -1,4 +1,4 @@
-"""What the user is told about recipes that were asked for and do not run."""
+"""Tells the user why recipes that were asked for do not run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Other searches of the same study: what they work on is left to them, and what they find is taken in like own results.
 
-Whoever books a recipe works on it, and nobody else does. A booking is freed only once the result is stored. So a search first
-books, then reads what the others have found, and drops what has a result by then. No recipe is tried twice.
+The search that books a recipe works on it; the others leave it alone. It frees the booking once it has stored the result. So a
+search first books, then reads what the others have found, and drops what has a result by then. No recipe is tried twice.
 
 A recipe that another search lets go of without a result, because its time was up or because it died, is tried here.
 """
