@@ -15,12 +15,15 @@ from torch.nn import functional
 from autocut.errors import TaskError
 from autocut.tasks.data_files import DataFile
 
-WEIGHTS = DataFile(
-    "weights_cifar10_resnet",
-    "resnet20-12fca82f.th",
-    "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th",
-    "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
-)
+_URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
+
+
+def _weights(name: str, sha256: str) -> DataFile:
+    return DataFile("weights_cifar10_resnet", name, f"{_URL}/{name}", sha256)
+
+
+WEIGHTS_20 = _weights("resnet20-12fca82f.th", "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8")
+WEIGHTS_56 = _weights("resnet56-4bfd9763.th", "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367")
 
 
 class Block(nn.Module):
@@ -65,7 +68,12 @@ class ResNet(nn.Module):
 
 def resnet20() -> ResNet:
     """The published ResNet-20: 269,722 parameters, 91.73% on the official test images."""
-    return load(ResNet(3), WEIGHTS.fetch())
+    return load(ResNet(3), WEIGHTS_20.fetch())
+
+
+def resnet56() -> ResNet:
+    """The published ResNet-56: 853,018 parameters, 93.39% on the official test images."""
+    return load(ResNet(9), WEIGHTS_56.fetch())
 
 
 def load(model: ResNet, path: Path) -> ResNet:

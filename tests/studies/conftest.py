@@ -16,7 +16,7 @@ def study_task(monkeypatch):
     from autocut.task.loading import load_task
 
     monkeypatch.setattr("autocut.task.loading._loaded", {})
-    return lambda name: load_task(ROOT / "studies" / name / "task.py")
+    return lambda name, file="task.py": load_task(ROOT / "studies" / name / file)
 
 
 @pytest.fixture
