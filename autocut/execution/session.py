@@ -124,6 +124,7 @@ def _settings(config: SearchConfig, space: Space, found: Preflight) -> SearchSet
     return SearchSettings(
         space,
         graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
+        impossible={lowering: made.reason for lowering, made in found.lowerings.items() if made.reason is not None},
         budget_s=config.budget_s,
         price=price_for(config.instance, config.price_per_hour, config.utilization),
         limits=tuple(parse_limit(text) for text in config.limits),

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -45,18 +46,22 @@ def _pruned(method: str, **more: Any) -> dict[str, Any]:
 
 
 FAULTS = (
-    Fault("segfault in native code", _pruned("faulty_segfault"), r"the worker process died: .*SIGSEGV"),
-    Fault("abort in native code", _pruned("faulty_abort"), r"the worker process died: .*SIGABRT"),
-    Fault("a library ends the process", _pruned("faulty_exit"), r"the worker process died: .*7"),
-    Fault("out of memory", _pruned("faulty_memory"), r"OutOfMemoryError: "),
-    Fault("an error that nobody expects", _pruned("faulty_bug"), r"KeyError: .*\n.*Traceback"),
-    Fault("an export that fails", {**_pruned("faulty_export"), "compile.mode": "onnxruntime"}, r"(CompilerError|.*export)"),
-    Fault("a loss that is no number", {"train.epochs": 1, "distill.loss": "faulty_nan"}, r"DivergedError: "),
-    Fault("a dataset that raises at sample 5,000", {"train.epochs": 30}, r"the task's own code failed: OSError: sample 5001 "),
-    Fault("SIGFPE in a runtime", {"compile.mode": "faulty_runtime"}, r"the worker process died: .*SIGFPE"),
-    Fault("a compiler that hangs", {"compile.mode": "faulty_compiler"}, r"it hung: "),
-    Fault("no C++ compiler", {"compile.mode": "aot_inductor"}, r"no C\+\+ compiler found"),
-    Fault("a bundle that does not verify", {"compile.mode": "faulty_bundle"}, r""),
+    Fault("segfault in native code", _pruned("faulty_segfault"), r"failed: the worker process crashed: .*SIGSEGV"),
+    Fault("abort in native code", _pruned("faulty_abort"), r"failed: the worker process crashed: .*SIGABRT"),
+    Fault("a library ends the process", _pruned("faulty_exit"), r"failed: the worker process ended with exit code 7$"),
+    Fault("out of memory", _pruned("faulty_memory"), r"failed: OutOfMemoryError: .*--worker-memory"),
+    Fault("an error that nobody expects", _pruned("faulty_bug"), r"bug: KeyError: .*\n.*Traceback"),
+    Fault("an export that fails", _pruned("faulty_export", **{"compile.mode": "onnxruntime"}), r"failed: CompilerError: .*export"),
+    Fault("a loss that is no number", {"train.epochs": 1, "distill.loss": "faulty_nan"}, r"failed: DivergedError: "),
+    Fault(
+        "a dataset that raises at sample 5,000",
+        {"train.epochs": 30},
+        r"failed: the task's own code failed: .* sample 5001 .*task.py",
+    ),
+    Fault("SIGFPE in a runtime", {"compile.mode": "faulty_runtime"}, r"failed: the worker process crashed: .*SIGFPE"),
+    Fault("a compiler that hangs", {"compile.mode": "faulty_compiler"}, r"failed: it hung: "),
+    Fault("no C++ compiler", {"compile.mode": "aot_inductor"}, r"infeasible: .*no C\+\+ compiler found"),
+    Fault("a bundle that does not verify", {"compile.mode": "faulty_bundle"}, r"."),
 )
 """In the order in which the search is asked for them. The last one fails after it was measured."""
 _ASKED = {Recipe(fault.settings): fault for fault in FAULTS}
@@ -140,9 +145,10 @@ def _environment(folder: Path) -> dict[str, str]:
     """Return the environment of a Python in which the faulty methods are installed, and that finds no C++ compiler."""
     record = folder / "installed" / "faulty_methods-1.0.dist-info"
     record.mkdir(parents=True)
+    shutil.copy(HERE / "faulty_methods.py", record.parent)  # a bundle is verified without the folder of its task
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-methods\nVersion: 1.0\n", encoding="utf-8")
     (record / "entry_points.txt").write_text("[autocut.methods]\nfaulty = faulty_methods\n", encoding="utf-8")
-    paths = [str(record.parent), str(HERE), str(Path(autocut.__file__).parents[1])]
+    paths = [str(record.parent), str(Path(autocut.__file__).parents[1])]
     return {
         **os.environ, "PYTHONPATH": os.pathsep.join(paths), "CXX": str(folder / "no-compiler"), "FAULTS_HUNG": str(folder / "hung"),
         "AUTOCUT_LOCK_DIR": str(folder / "locks"),
