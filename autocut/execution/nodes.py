@@ -8,7 +8,6 @@ joins later is looked at in the same way. A node that is lost takes its jobs wit
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -272,7 +271,7 @@ class Nodes:
         import ray
 
         node = self._nodes[key]
-        node.slots = int(min(node.slots, _free_processors(key) // self._threads))
+        node.slots = min(node.slots, _free_processors(key, node.slots * self._threads) // self._threads)
         if not node.slots:
             self._leave_out(key)
             return f"left out: node {node.name} has no free processor: another search has them all, which needs fewer --workers"
@@ -309,12 +308,12 @@ def _all_nodes(ray: Any) -> list[dict[str, Any]]:
     return list(ray.nodes())
 
 
-def _free_processors(node: str) -> float:
-    """Return how many processors of the node no program of the cluster has reserved. Ray has no public function for it (2.60)."""
+def _free_processors(node: str, all_of_them: int) -> int:
+    """Return how many of the node's processors no program of the cluster has reserved. Ray has no public function for it (2.60)."""
     from ray._private.state import available_resources_per_node
 
     known = available_resources_per_node().get(node)
-    return math.inf if known is None else float(known.get("CPU", 0.0))
+    return all_of_them if known is None else int(known.get("CPU", 0))
 
 
 def _start_fault(node: _Node) -> Fault | None:

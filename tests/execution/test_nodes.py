@@ -135,7 +135,7 @@ def cluster(monkeypatch):
     made = Cluster()
     monkeypatch.setattr(nodes_module, "_host", lambda _ray, node, *arguments: Host(made, node))
     monkeypatch.setattr(nodes_module, "_LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(nodes_module, "_free_processors", lambda node: made.free.get(node, 99.0))
+    monkeypatch.setattr(nodes_module, "_free_processors", lambda node, all_of_them: made.free.get(node, all_of_them))
     monkeypatch.setattr(nodes_module, "_is_done", lambda looking: True)
     monkeypatch.setattr(ray, "nodes", made.nodes)
     monkeypatch.setattr(ray, "wait", lambda waiting, **options: (waiting, []))
@@ -298,13 +298,13 @@ def test_what_other_programs_of_the_cluster_have_reserved_is_left_to_them(cluste
     """A job would wait for a processor there, and hold the node meanwhile."""
     cluster.add("a", slots=4)
     cluster.add("b")
-    cluster.free = {"a": 1.0, "b": 0.0}
+    cluster.free = {"a": 1, "b": 0}
     nodes, told = opened(tmp_path)
 
     assert nodes.slots == 1
     assert told[0].startswith("nodes: 1 of 2 run jobs, 1 at a time")
     assert "node b has no free processor" in told[1]
-    cluster.free = {"a": 0.0, "b": 0.0}
+    cluster.free = {"a": 0, "b": 0}
     with pytest.raises(InputError, match="must have a processor for a job, but has none") as refused:
         opened(tmp_path)
     assert "--workers" in refused.value.hint
