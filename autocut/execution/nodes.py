@@ -312,7 +312,7 @@ def _free_processors(node: str, all_of_them: int) -> int:
     """Return how many of the node's processors no program of the cluster has reserved. Ray has no public function for it (2.60)."""
     from ray._private.state import available_resources_per_node
 
-    known = available_resources_per_node().get(node)
+    known = available_resources_per_node().get(node)  # type: ignore[no-untyped-call]
     return all_of_them if known is None else int(known.get("CPU", 0))
 
 

@@ -137,8 +137,8 @@ class TuneExecutor:
             else:  # not when the process without a job has started: the first job may still be loading
                 self._pool.prepare_rest(name)
             self._pool.holds.release(name)
-            if job is not None and (told := self._told(job, event)) is not None:
-                yield told
+            if job is not None and (heard := self._told(job, event)) is not None:
+                yield heard
 
     def stop(self) -> None:
         """End Tune's thread, then Ray and its processes: Ray must not end while another thread is inside its C++ code."""

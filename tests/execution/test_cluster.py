@@ -136,7 +136,7 @@ def test_a_node_of_another_kind_only_trains(tmp_path):
     """Its trainings count, nothing is timed there, and all numbers are of the kind that measures."""
     with simulated_cluster(1, tmp_path, environment={"NODES_EPOCH_S": "4"}) as cluster:
         cluster.add(NODES_CPU="Pretended Processor 9000")
-        with search(cluster, tmp_path, "--measure-on", machine_fingerprint(), budget_s=100) as process:
+        with search(cluster, tmp_path, "--measure-on", machine_fingerprint()) as process:
             told = process.communicate()[1]
     assert process.returncode == 0, told
     assert "only trains, 1 at a time: Pretended 9000" in told
@@ -156,7 +156,7 @@ def test_a_node_of_another_kind_only_trains(tmp_path):
 def test_two_searches_of_one_study_share_the_processors_of_a_cluster(tmp_path):
     """Each has the workers that it asked for. No recipe is tried twice. While one times, the other works nowhere on the node."""
     with simulated_cluster(1, tmp_path, slots=2, environment={"NODES_EPOCH_S": "2"}) as cluster:
-        searches = [search(cluster, tmp_path, "--workers", "1", budget_s=120) for _ in range(2)]
+        searches = [search(cluster, tmp_path, "--workers", "1") for _ in range(2)]
         told = [process.communicate()[1] for process in searches]
     assert [process.returncode for process in searches] == [0, 0], told
 
