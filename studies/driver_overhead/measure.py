@@ -4,10 +4,10 @@ Everything of the driver is real (Optuna study on SQLite, sampler, agent's knowl
 measurements are made up, because it takes a night to have a thousand real ones.
 
     python studies/driver_overhead/measure.py --trials 1000
-    python studies/driver_overhead/measure.py --trials 10000 --running 100 --every 2500
+    python studies/driver_overhead/measure.py --trials 10000 --running 100 --siblings 9 --every 2500
 
-The second one is a cluster of 100 nodes: so many trials run while the next one is proposed. At the end the study is opened as its
-readers open it, each in a process of its own.
+The second one is a cluster of 100 nodes: so many trials run while the next one is proposed, and nine in ten trials are other
+lowerings of a proposed one, as in a search. At the end the study is opened as its readers open it, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--running", type=int, default=1, help="trials that run while the next one is proposed")
+    parser.add_argument("--siblings", type=int, default=0, help="trials that are recorded with a proposed one")
     parser.add_argument("--every", type=int, default=250, help="trials between two lines")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -145,7 +146,18 @@ def main() -> None:
             seconds[what].append(time.perf_counter() - started)
 
         print(f"{'trials':>6}  {'resident':>9}  " + "  ".join(f"{name:>10}" for name in seconds), "  (medians of the last 100)")
+        siblings = Proposer(space, "random", arguments.seed)
         for number in range(1, arguments.trials + 1):
+            if number % (1 + arguments.siblings):
+                _, sibling = siblings.propose()
+                measurement = made_up(sibling, rng)
+                values = values_of(measurement, reference, price, 30.0)
+                event = RecipeMeasured(sibling, Measured(measurement, 30.0, 10_000, ("a" * 64, "b" * 64), "c" * 16))
+                started = time.perf_counter()
+                store.complete(None, event, values, {}, ())
+                proposer.learn(sibling, [values[name] for name in OBJECTIVES], {})
+                timed("record", started)
+                continue
             while len(running) < arguments.running:
                 started = time.perf_counter()
                 sampled, proposed = proposer.propose()
