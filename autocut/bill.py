@@ -200,7 +200,7 @@ def point_bill(facts: Mapping[str, Any], spent_s: float, untouched: FrontPoint |
 
     Args:
         facts: The facts of the study.
-        spent_s: Seconds that the study has worked.
+        spent_s: Seconds for which machines worked on the study.
         untouched: The point of the untouched model.
         point: Any point of the study.
     """

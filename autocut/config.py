@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,12 +94,15 @@ class SearchConfig:
         return self.out if self.out is not None else STUDIES / task_name
 
 
-def read_config_file(path: Path, options: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+def read_config_file(
+    path: Path, options: Mapping[str, Mapping[str, str]], repeatable: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
     """Read a configuration file in the form of click's `default_map`.
 
     Args:
         path: The TOML file.
         options: For each verb: key as a person writes it (``price-per-hour``) -> name of the parameter that it sets.
+        repeatable: Names of the parameters that take several values, as a list or one alone.
 
     Returns:
         For each verb: parameter name -> value. Values stay strings for the parsers of the flags, except true and false.
@@ -123,20 +126,26 @@ def read_config_file(path: Path, options: Mapping[str, Mapping[str, str]]) -> di
         elif verb not in options:
             faults.add((verb,), f"table must be one of {', '.join(options)}, got {verb!r}", name_hint(verb, options))
         else:
-            merged[verb] = _values(verb, table, options[verb], faults)
+            merged[verb] = _values(verb, table, options[verb], repeatable, faults)
     faults.raise_any("configuration file")
     return merged
 
 
-def _values(verb: str, table: Mapping[str, Any], names: Mapping[str, str], faults: FaultList) -> dict[str, Any]:
-    values = {}
+def _values(
+    verb: str, table: Mapping[str, Any], names: Mapping[str, str], repeatable: Collection[str], faults: FaultList
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in names:
             faults.add((verb, key), f"key of [{verb}] must be one of {', '.join(names)}, got {key!r}", name_hint(key, names))
         elif isinstance(value, dict):
             faults.add((verb, key), f"{verb}.{key} must be a value, got a table")
+        elif names[key] in repeatable:
+            values[names[key]] = [_text(item) for item in (value if isinstance(value, list) else [value])]
+        elif isinstance(value, list):
+            faults.add((verb, key), f"{verb}.{key} must be one value, got a list of {len(value)}")
         else:
-            values[names[key]] = [_text(item) for item in value] if isinstance(value, list) else _text(value)
+            values[names[key]] = _text(value)
     return values
 
 

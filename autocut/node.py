@@ -66,14 +66,19 @@ def lock_reach(root: Path = Path("/")) -> str | None:
         root: Of the file system whose `/proc/mounts` and marks of containers are read.
     """
     folder = node_folder()
-    kind = _file_system(folder, root / "proc/mounts")
-    if kind in _NETWORK_DISKS or kind.startswith("fuse."):
+    if kind := network_disk(folder, root):
         return (
             f"locks: {folder} is on a network disk ({kind}), where they may not hold; {LOCK_DIR}=FOLDER names one of this machine"
         )
     if LOCK_DIR not in os.environ and any((root / mark).exists() for mark in _CONTAINER_MARKS):
         return f"locks: {folder} is of this container alone; {LOCK_DIR}=FOLDER names one that other containers of this host share"
     return None
+
+
+def network_disk(folder: Path, root: Path = Path("/")) -> str:
+    """Return the kind of the network disk that `folder` is on; empty where it is on a disk of this machine. `root` as above."""
+    kind = _file_system(folder, root / "proc/mounts")
+    return kind if kind in _NETWORK_DISKS or kind.startswith("fuse.") else ""
 
 
 def _file_system(folder: Path, mounts: Path) -> str:

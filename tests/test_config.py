@@ -19,7 +19,7 @@ def read(tmp_path, text):
     """Read a configuration file with `text`."""
     path = tmp_path / "autocut.toml"
     path.write_text(text)
-    return read_config_file(path, OPTIONS)
+    return read_config_file(path, OPTIONS, repeatable={"limits"})
 
 
 def test_keys_are_the_names_of_the_flags(tmp_path):
@@ -28,6 +28,20 @@ def test_keys_are_the_names_of_the_flags(tmp_path):
     assert read(tmp_path, text) == {
         "search": {"budget": "8", "price_per_hour": "0.1", "limits": ["latency_ms<=5"], "dry_run": True}
     }
+
+
+@pytest.mark.parametrize("text", ["dry-run = [true]", 'budget = ["8h"]', "budget = []"])
+def test_a_list_where_one_value_belongs_is_refused(tmp_path, text):
+    """Click would end with an error of Python's (found by `studies/fuzz`)."""
+    with pytest.raises(FaultsError) as refused:
+        read(tmp_path, f"[search]\n{text}\n")
+
+    assert "must be one value, got a list" in refused.value.faults[0].message
+
+
+def test_one_value_stands_for_a_list_of_one(tmp_path):
+    """`limit = "latency_ms<=5"` is what a person writes who has one limit."""
+    assert read(tmp_path, '[search]\nlimit = "latency_ms<=5"\n') == {"search": {"limits": ["latency_ms<=5"]}}
 
 
 def test_every_unknown_key_is_reported_with_line_and_nearest_name(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from autocut.errors import DeadlineError, InputError
 from autocut.measure.quiet import QuietLock
-from autocut.node import lock_reach, node_folder
+from autocut.node import lock_reach, network_disk, node_folder
 
 
 def _hold(tmpdir, is_held, done):
@@ -80,3 +80,12 @@ def test_where_locks_do_not_hold_it_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("AUTOCUT_LOCK_DIR")
 
     assert "of this container alone; AUTOCUT_LOCK_DIR=FOLDER" in lock_reach(root)
+
+
+@pytest.mark.parametrize(("kind", "found"), [("nfs4", "nfs4"), ("fuse.s3fs", "fuse.s3fs"), ("ext4", "")])
+def test_a_network_disk_is_known_by_its_kind(tmp_path, kind, found):
+    """Also what a user has mounted. The innermost mount counts."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "mounts").write_text(f"disk / ext4 rw 0 0\nserver:/x {tmp_path} {kind} rw 0 0\n")
+
+    assert network_disk(tmp_path / "study", tmp_path) == found

@@ -108,7 +108,7 @@ def select(
     baseline = _untouched(opened)
     selection = select_from_study(opened, limits=bounds, **choice)
     knobs = knob_sentence(read_evidence(opened), study, selection.point.trial, selection.point.recipe)
-    money = opened.facts, opened.spent_s(), baseline, selection.point
+    money = opened.facts, opened.paid_s(), baseline, selection.point
     if as_json:
         bill = point_bill(*money)
         described = {"reason": selection.reason, "knobs": knobs, "point": _point_document(selection.point)}

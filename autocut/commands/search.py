@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -32,6 +33,7 @@ _LEAST_WORKER_BYTES = 100 * 10**6
 _DEFAULTS = SearchConfig(task=None, budget_s=0)
 _LOOK_S = 0.2
 """The work of other programs is watched for so long, while autocut imports what it needs."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
 _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 
 
@@ -265,6 +267,11 @@ def _check_options(config: SearchConfig) -> None:
     if config.worker_bytes is not None and config.worker_bytes < _LEAST_WORKER_BYTES:
         least, got = format_size(_LEAST_WORKER_BYTES), format_size(config.worker_bytes)
         raise InputError(f"--worker-memory must be at least {least}, got {got}", "leave it out for what the machine has")
+    if config.stages is not None and _ADDRESS.match(str(config.stages)):
+        raise InputError(
+            f"--stages must be a folder with locks and renaming, got the address {str(config.stages)!r}: a bucket has neither",
+            "mount a file system that all nodes share, such as NFS 4, EFS, Filestore or CephFS, and name its folder",
+        )
     if config.ray_address is None:
         if config.measure_on is not None:
             raise InputError(

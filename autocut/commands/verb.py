@@ -130,8 +130,10 @@ def _read_configuration(ctx: click.Context, _param: click.Parameter, value: Path
         return
     verbs = root.commands if isinstance(root, click.Group) else {}
     options = {name: known.keys() for name, known in verbs.items() if isinstance(known, Verb)}
+    params = [param for known in verbs.values() for param in known.params]
+    repeatable = {str(option.name) for option in params if isinstance(option, click.Option) and option.multiple}
     ctx.meta["autocut.config_file"] = str(path)
-    ctx.default_map = read_config_file(path, options).get(str(command.name), {})
+    ctx.default_map = read_config_file(path, options, repeatable).get(str(command.name), {})
 
 
 def _check_variables(command: Verb) -> None:

@@ -79,7 +79,7 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     validation = None if record.measured is None else record.measured.measurement.accuracy
     request = FinalizationRequest(
         to, record.trial, price, reference, study.spent_s(), command,
-        share_examples=shares, serving=serving_of(facts), validation=validation, spent_s=study.spent_s(),
+        share_examples=shares, serving=serving_of(facts), validation=validation, spent_s=study.paid_s(),
     )  # fmt: skip
     try:
         done = finalize(pipeline, record.recipe, request)

@@ -1,7 +1,8 @@
 """The nodes of a cluster: looks at each before anything runs there, and knows which of them has room for a job.
 
-A study's numbers come from one kind of machine. The nodes of that kind run its jobs. The search leaves the others out and says so.
-A node that joins later is looked at in the same way. A node that is lost takes its jobs with it, which are no recipe's fault.
+A study's times come from one kind of machine. The nodes of that kind run its jobs. Nodes of other kinds only train (`halves`).
+Where the study compares trainings by their cost, or such a node lacks something, the search leaves it out and says why. A node that
+joins later is looked at in the same way. A node that is lost takes its jobs with it, which are no recipe's fault.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from autocut.errors import Fault, FaultsError, InputError
 from autocut.execution.node_host import NodeFindings, NodeHost, NodeNeeds, NodePlace
+from autocut.execution.node_kinds import choose_kind, node_faults
 
 _LOOK_EVERY_S = 1.0
 _FIRST_LOOK_S = 300.0
@@ -25,6 +27,8 @@ _CLOCKS_S = 2.0
 _NODE_LABEL = "ray.io/node-id"
 _NEXT = "the next job"
 _CALL_S = 10.0
+_START_S = 60.0
+"""Ray's process for a job starts within 10 s, unless another program of the cluster has taken the node's processors meanwhile."""
 _MARKER = ".seen-by-nodes-"
 
 
@@ -33,65 +37,9 @@ def node_selector(node: str) -> dict[str, str]:
     return {_NODE_LABEL: node}
 
 
-def choose_kind(kinds: Mapping[str, str], wanted: str | None, known: str | None) -> str:
-    """Return the kind of machine that measures.
-
-    Args:
-        kinds: By node, its kind (`machine_fingerprint`).
-        wanted: What the user has typed: a part of the kind's name. None: the most common one.
-        known: The kind of the study's numbers so far. None: it has none.
-
-    Raises:
-        InputError: no kind, or more than one, has that name, or the study is of another kind.
-    """
-    counts = Counter(kinds.values())
-    listed = "; ".join(f"{kind} ({count} of {len(kinds)} nodes)" for kind, count in sorted(counts.items()))
-    if wanted is not None:
-        found = sorted(kind for kind in counts if wanted.lower() in kind.lower())
-        if len(found) != 1:
-            message = f"--measure-on must name one kind of node, got {wanted!r}, which is a part of {len(found)} names"
-            raise InputError(message, f"there are: {listed}")
-        if known is not None and found[0] != known:
-            message = f"the numbers of this study come from {known}, got --measure-on {wanted!r}"
-            raise InputError(message, "begin another study: --out FOLDER")
-        return found[0]
-    if known is not None:
-        if known not in counts:
-            raise InputError(f"the numbers of this study come from {known}, and no node is of this kind", f"there are: {listed}")
-        return known
-    return min(counts, key=lambda kind: (-counts[kind], kind))
-
-
-def node_faults(name: str, found: NodeFindings, here: NodeFindings, shared: str) -> Iterator[Fault]:
-    """Yield what keeps a node from running jobs, compared with the driver's own machine."""
-    if found.shared:
-        yield Fault(
-            f"node {name} must see the folder {shared}, but {found.shared}", "name a folder that all nodes share: --stages FOLDER"
-        )
-    if found.task_error:
-        yield Fault(
-            f"node {name} must be able to load the task, but cannot: {found.task_error}",
-            "the task's folder travels there, but for what .gitignore names; other data must be at the same path on every node",
-        )
-    elif found.fingerprint != here.fingerprint:
-        yield Fault(
-            f"node {name} must find the same task as this machine, but its model or data differ there",
-            "does the model come from a seed, and do the data lie at the same path on every node?",
-        )
-    different = [
-        f"{library} {found.libraries.get(library, 'missing')} (here {here.libraries.get(library, 'missing')})"
-        for library in sorted({*found.libraries, *here.libraries})
-        if found.libraries.get(library) != here.libraries.get(library)
-    ]
-    if different:
-        yield Fault(f"node {name} must have the libraries of this machine, got {', '.join(different)}", "install the same versions")
-    if found.compiler and not here.compiler:
-        yield Fault(f"node {name} must compile as this machine does: {found.compiler}")
-
-
 @dataclass
 class _Node:
-    """A node of the cluster as the driver sees it. It has room for jobs once it has a `place`."""
+    """A node of the cluster as the driver sees it. It has room for jobs once it has a `place`; some only train."""
 
     name: str
     slots: int
@@ -99,9 +47,15 @@ class _Node:
     looking: Any = None
     findings: NodeFindings | None = None
     place: NodePlace | None = None
+    only_trains: bool = False
     alive: Any = None
     jobs: set[str] = field(default_factory=set)
-    starting: set[str] = field(default_factory=set)
+    starting: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def room(self) -> int:
+        """How many more jobs it can run."""
+        return self.slots - len(self.jobs) if self.place else 0
 
 
 @dataclass(frozen=True)
@@ -109,13 +63,15 @@ class NodesWanted:
     """What a search wants of its nodes.
 
     `needs` is what each is looked at for, and `here` what the driver's machine has of it. `measure_on` is what `--measure-on`
-    names, and `known_kind` the kind of the study's numbers so far; None: nothing.
+    names, and `known_kind` the kind of the study's numbers so far; None: nothing. `compares_training` says that the study has the
+    cost of a training among its objectives or limits: then all trainings run on one kind of machine, too.
     """
 
     needs: NodeNeeds
     here: NodeFindings
     measure_on: str | None = None
     known_kind: str | None = None
+    compares_training: bool = False
 
 
 class Nodes:
@@ -130,6 +86,8 @@ class Nodes:
 
     def __init__(self, task: str | None, threads: int) -> None:
         self.kind = ""
+        self.training_kinds: set[str] = set()
+        """Kinds of the nodes that only train."""
         self._task = task
         self._threads = threads
         self._wanted: NodesWanted | None = None
@@ -151,7 +109,6 @@ class Nodes:
         shared = Path(wanted.needs.shared)
         for old in shared.glob(f"{_MARKER}*"):  # of a search that was killed
             old.unlink(missing_ok=True)
-        (shared / wanted.needs.marker).write_text(wanted.needs.word, encoding="utf-8")
         self.join()
         if not self._nodes:
             message = f"a Ray cluster must have a node with {self._threads} processors for a job, got none"
@@ -165,8 +122,15 @@ class Nodes:
         faults += [fault for node in self._nodes.values() for fault in self._faults(node, wanted)]
         if faults:
             raise FaultsError("cluster", faults)
-        left_out = [told for key in list(self._nodes) if (told := self._begin(key))]
-        return [f"nodes: {len(self._nodes)} of {len(kinds)} run jobs, {self.slots} at a time: {self.kind}", *left_out]
+        others = [told for key in list(self._nodes) if (told := self._begin(key, wanted))]
+        if not any(not node.only_trains for node in self._nodes.values()):
+            raise InputError("a node that measures must have a processor for a job, but has none", "; ".join(others))
+        measuring = [node.slots for node in self._nodes.values() if not node.only_trains]
+        return [f"nodes: {len(measuring)} of {len(kinds)} run jobs, {sum(measuring)} at a time: {self.kind}", *others]
+
+    def _mark(self, needs: NodeNeeds) -> None:
+        """Write what nodes are looked at with. Another search that begins meanwhile takes it for a dead one's, and removes it."""
+        Path(needs.shared, needs.marker).write_text(needs.word, encoding="utf-8")
 
     def close(self) -> None:
         """Remove what nodes were looked at with. Ray ends the hosts."""
@@ -180,17 +144,27 @@ class Nodes:
 
     @property
     def has_room(self) -> bool:
-        """Whether a node has room for a job."""
-        return any(node.place and len(node.jobs) < node.slots for node in self._nodes.values())
+        """Whether a node that measures has room for a job."""
+        return any(node.room > 0 and not node.only_trains for node in self._nodes.values())
+
+    @property
+    def has_room_to_train(self) -> bool:
+        """Whether a node that only trains has room for a training."""
+        return any(node.room > 0 and node.only_trains for node in self._nodes.values())
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a node is held for the next job."""
+        return self._held in self._nodes
 
     def hold(self) -> bool:
         """Hold a node for the next job, the one with the most room, so that jobs spread; False while a job times on each of them.
 
-        Nothing is timed there before `let_go`, or before the `release` of the job that takes the node.
+        It is a node that measures. Nothing is timed there before `let_go`, or before the `release` of the job that takes the node.
         """
         self.let_go()
-        free = {key: node for key, node in self._nodes.items() if node.place and len(node.jobs) < node.slots}
-        for key in sorted(free, key=lambda key: len(free[key].jobs) - free[key].slots):
+        free = {key: node for key, node in self._nodes.items() if node.room > 0 and not node.only_trains}
+        for key in sorted(free, key=lambda key: -free[key].room):
             if _call(free[key].host.hold, _NEXT):
                 self._held = key
                 return True
@@ -208,15 +182,22 @@ class Nodes:
         if node.place is None:
             raise RuntimeError("a node without a place cannot take a job")
         node.jobs.add(job)
-        node.starting.add(job)
+        node.starting[job] = time.monotonic()
         _call(node.host.hand_over, _NEXT, job)
+        return node.place
+
+    def take_to_train(self, job: str) -> NodePlace:
+        """Return the place of the node that only trains and has the most room: it is for `job` now. Nothing is ever timed there."""
+        node = max((node for node in self._nodes.values() if node.only_trains), key=lambda node: node.room)
+        if node.place is None:
+            raise RuntimeError("a node without a place cannot take a job")
+        node.jobs.add(job)
         return node.place
 
     def release(self, job: str) -> None:
         """Let others time on the node of `job`: its process is up, or gone. A second call does nothing."""
         for node in self._nodes.values():
-            if job in node.starting:
-                node.starting.discard(job)
+            if node.starting.pop(job, None) is not None:
                 _call(node.host.release, job)
 
     def give_back(self, job: str) -> None:
@@ -239,7 +220,16 @@ class Nodes:
                 told += [f"node {node.name} is lost{jobs}"] if node.place else []  # else it never ran a job
             elif node.place is None and self._wanted is not None and _is_done(node.looking):
                 told += self._begin_or_leave_out(key, self._wanted)
+            else:
+                told += self._late(node)
         return told, lost
+
+    def _late(self, node: _Node) -> Iterator[str]:
+        """Let others time on a node where a job does not start, because it waits for what may wait for the node's quiet."""
+        for job, since in list(node.starting.items()):
+            if time.monotonic() - since > _START_S:
+                self.release(job)
+                yield f"{job} waits for a processor of node {node.name}: another program of the cluster has taken it"
 
     def join(self) -> set[str]:
         """Start a host on every node that is new, and return the nodes that are alive."""
@@ -252,6 +242,7 @@ class Nodes:
                 self._nodes[key] = _Node(node["NodeManagerHostname"], slots, _host(ray, key, self._task, self._threads))
         for one in self._nodes.values():
             if one.looking is None and self._wanted is not None:
+                self._mark(self._wanted.needs)
                 one.looking = one.host.look.remote(self._wanted.needs)
         names = Counter(node.name for node in self._nodes.values())
         for key, one in self._nodes.items():
@@ -273,18 +264,26 @@ class Nodes:
         if faults:
             self._leave_out(key)
             return [f"left out: {fault.message}" for fault in faults]
-        return [self._begin(key) or f"node {node.name} runs jobs"]
+        return [self._begin(key, wanted) or f"node {node.name} runs jobs"]
 
-    def _begin(self, key: str) -> str | None:
-        """Use the node, if it is of the kind that measures; else say why not."""
+    def _begin(self, key: str, wanted: NodesWanted) -> str | None:
+        """Use the node. If it is of another kind than the one that measures, say what it is used for, or why it is not."""
         import ray
 
         node = self._nodes[key]
-        if node.findings is not None and node.findings.kind != self.kind:
+        node.slots = min(node.slots, _free_processors(key, node.slots * self._threads) // self._threads)
+        if not node.slots:
             self._leave_out(key)
-            return f"left out: node {node.name} is of another kind, {node.findings.kind}; numbers of a study come from {self.kind}"
+            return f"left out: node {node.name} has no free processor: another search has them all, which needs fewer --workers"
+        kind = self.kind if node.findings is None else node.findings.kind
+        if kind != self.kind:
+            if why := _why_it_cannot_train(node, wanted):
+                self._leave_out(key)
+                return f"left out: node {node.name} is of another kind than {self.kind}, {kind}: {why}"
+            node.only_trains = True
+            self.training_kinds.add(kind)
         node.place = ray.get(node.host.place.remote())
-        return None
+        return f"node {node.name} only trains, {node.slots} at a time: {kind}" if node.only_trains else None
 
     def _leave_out(self, key: str) -> None:
         import ray
@@ -309,6 +308,14 @@ def _all_nodes(ray: Any) -> list[dict[str, Any]]:
     return list(ray.nodes())
 
 
+def _free_processors(node: str, all_of_them: int) -> int:
+    """Return how many of the node's processors no program of the cluster has reserved. Ray has no public function for it (2.60)."""
+    from ray._private.state import available_resources_per_node
+
+    known = available_resources_per_node().get(node)  # type: ignore[no-untyped-call]
+    return all_of_them if known is None else int(known.get("CPU", 0))
+
+
 def _start_fault(node: _Node) -> Fault | None:
     """Take what the node's host has found. Return the fault that it has found nothing."""
     import ray
@@ -319,6 +326,17 @@ def _start_fault(node: _Node) -> Fault | None:
         # The node's Python may raise anything before it gets to our code, and Ray wraps it.
         return Fault(f"node {node.name} must start a worker, but cannot: {_cause(error)}", "is the same autocut installed there?")
     return None
+
+
+def _why_it_cannot_train(node: _Node, wanted: NodesWanted) -> str:
+    """Say why a node of another kind runs no trainings; empty if it may. A training needs no compiler."""
+    if node.findings is None:
+        return "nothing is known of it"
+    if wanted.compares_training:
+        return "the search compares what trainings cost, so they run on one kind of node"
+    found = replace(node.findings, compiler="")
+    faults = [*node_faults(node.name, found, wanted.here, wanted.needs.shared), *_clock_faults(node)]
+    return faults[0].message if faults else ""
 
 
 def _clock_faults(node: _Node) -> Iterator[Fault]:

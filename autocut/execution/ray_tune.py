@@ -26,12 +26,13 @@ from ray.tune.search import Searcher
 
 from autocut.execution.executor import WorkerGone
 from autocut.execution.fork_client import DIED, WorkerDiedError, run_in_fork
-from autocut.execution.node_host import run_at
+from autocut.execution.halves import Halves
+from autocut.execution.node_host import NodePlace, run_at
 from autocut.execution.nodes import node_selector
 from autocut.execution.shared_stages import brought_home
 from autocut.execution.worker import run_job
 from autocut.execution.worker_pool import WorkerPool, quiet_ray
-from autocut.search.jobs import Event, Job, Setting
+from autocut.search.jobs import Event, Job, Setting, Waited
 
 _NEXT = "the next job"
 _WARM_UP = "the process for a later job"
@@ -48,9 +49,13 @@ class TuneExecutor:
         pool: Has started its Ray.
         tell: Takes lines for the user.
         home: The study's folder, to which bundles are brought that workers have made elsewhere; None: there are none.
+        trains: Whether nodes that only train may run the trainings of a job first.
     """
 
-    def __init__(self, setting: Setting, pool: WorkerPool, tell: Callable[[str], None], home: Path | None = None) -> None:
+    def __init__(
+        self, setting: Setting, pool: WorkerPool, tell: Callable[[str], None], home: Path | None = None,
+        trains: Callable[[Job], bool] = lambda _: False,
+    ) -> None:  # fmt: skip
         self._pool = pool
         self._home = home
         self._tell = tell
@@ -58,6 +63,7 @@ class TuneExecutor:
         self.is_held_up = False
         self._is_asked = False
         self._running: dict[str, Job | None] = {}
+        self._halves = None if pool.nodes is None else Halves(pool.nodes, trains)
         # Ray's process for a second job takes seconds to start. It can be kept for later only where it runs no job itself.
         self._may_warm_up = pool.fork_server is not None and pool.workers > 1
         self._thread = threading.Thread(target=_run_tune, args=(self._channel, setting, pool), name="ray-tune", daemon=True)
@@ -71,10 +77,11 @@ class TuneExecutor:
         self._thread.start()
 
     def reserve(self) -> bool:
-        """Hold the machine for the next job, if Tune asks for one."""
-        nodes = self._pool.nodes
-        is_wanted = self._is_asked and (nodes is None or nodes.has_room)
-        is_held = is_wanted and self._pool.holds.take(_NEXT) and (nodes is None or nodes.hold())
+        """Hold the machine for the next job, if Tune asks for one. On a cluster a job that waits for a node goes first."""
+        self._go_on()
+        nodes, may_take = self._pool.nodes, self._may_take
+        is_wanted = self._is_asked and (nodes is None or (nodes.has_room and self._has_worker) or may_take)
+        is_held = is_wanted and self._pool.holds.take(_NEXT) and (nodes is None or nodes.hold() or may_take)
         self.is_held_up = is_wanted and not is_held
         if self._is_asked and not is_held:
             self._let_go()
@@ -93,7 +100,16 @@ class TuneExecutor:
 
     def submit(self, job: Job) -> None:
         """Have Tune run `job`. The machine is held until its process reports something."""
-        self._begin(_name(job), job)
+        if self._halves is None or self._pool.nodes is None:
+            self._begin(_name(job), job)
+        elif first := self._halves.begin(job, _name(job)):
+            self._pool.nodes.let_go()
+            self._begin(_name(job), job, *first)
+        elif self._pool.nodes.is_held:
+            self._begin(_name(job), job)
+        else:
+            self._halves.wait(job)
+            self._let_go()
 
     def events(self, timeout_s: float) -> Iterator[tuple[Job, Event | WorkerGone]]:
         """Yield what has happened; also look after the fork server.
@@ -111,17 +127,18 @@ class TuneExecutor:
             if isinstance(event, Exception):
                 raise event
             name = _name(job)
-            if self._pool.nodes is not None and name not in self._running:
-                continue  # its node is lost, and the job was given to another one
             if self._pool.nodes is not None:
+                if name not in self._running:
+                    continue  # its node is lost, and the job was given to another one
                 self._pool.nodes.release(name)
+                job = self._running[name]  # of which Tune may run one half
             if isinstance(event, WorkerGone):
                 self._forget(name)
             else:  # not when the process without a job has started: the first job may still be loading
                 self._pool.prepare_rest(name)
             self._pool.holds.release(name)
-            if job is not None and event is not None:
-                yield job, event if self._home is None else brought_home(event, self._home)
+            if job is not None and (heard := self._told(job, event)) is not None:
+                yield heard
 
     def stop(self) -> None:
         """End Tune's thread, then Ray and its processes: Ray must not end while another thread is inside its C++ code."""
@@ -138,14 +155,43 @@ class TuneExecutor:
             while True:
                 yield self._channel.messages.get_nowait()
 
-    def _begin(self, name: str, job: Job | None) -> None:
+    @property
+    def _has_worker(self) -> bool:
+        """Whether fewer jobs are under way on the cluster than it has workers: some of them wait for a node."""
+        return self._halves is not None and len(self._running) + self._halves.waiting < self._pool.workers
+
+    @property
+    def _may_take(self) -> bool:
+        """Whether nodes that only train have room for a job."""
+        return self._halves is not None and self._has_worker and self._halves.may_take
+
+    def _go_on(self) -> None:
+        """Begin the second half of a job, where Tune asks for a job and a node that measures is free."""
+        nodes, halves = self._pool.nodes, self._halves
+        if nodes is None or halves is None or not (self._is_asked and halves.waiting and nodes.has_room):
+            return
+        if self._pool.holds.take(_NEXT) and nodes.hold():
+            job, left, waited_s = halves.next()
+            self._begin(_name(job), job, left)
+            self._channel.messages.put((job, Waited(waited_s)))
+
+    def _told(self, job: Job, event: Event | WorkerGone | None) -> tuple[Job, Event | WorkerGone] | None:
+        """Return what the agent is told of `job`, if anything."""
+        if self._halves is not None and event is not None:
+            event = self._halves.observe(job, event)
+        if event is None:
+            return None
+        return job, event if self._home is None else brought_home(event, self._home)
+
+    def _begin(self, name: str, job: Job | None, part: Job | None = None, place: NodePlace | None = None) -> None:
+        """Have Tune run `job`, or this `part` of it, at `place`; None: on the node that is held."""
         nodes = self._pool.nodes
         if nodes is None:
             self._pool.holds.hand_over(_NEXT, name)
         else:  # its node stays held until its process is up
             self._pool.holds.release(_NEXT)
         self._running[name] = job
-        self._answer({"job": job} if nodes is None else {"job": job, "place": nodes.take(name)})
+        self._answer({"job": job} if nodes is None else {"job": part or job, "place": place or nodes.take(name)})
 
     def _let_go(self) -> None:
         self._pool.holds.release(_NEXT)
@@ -168,7 +214,8 @@ class TuneExecutor:
         for name in lost:
             job = self._running.pop(name, None)
             self._channel.lost.add(name)
-            if job is not None:
+            if job is not None and self._halves is not None:
+                self._halves.forget(job)
                 yield job, WorkerGone("the node of the worker is lost", is_blameless=True)
 
     def _answer(self, trial: dict[str, Any] | None) -> None:

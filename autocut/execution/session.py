@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from autocut.score import parse_limit
 from autocut.search.activity import doing
 from autocut.search.agent import Agent
 from autocut.search.companions import StudyCompanions
+from autocut.search.estimates import is_worth_training_elsewhere
 from autocut.search.jobs import KnownTask, Setting
 from autocut.search.planner import Planner
 from autocut.search.progress import best_so_far, examples_line, nothing_tried_line
@@ -55,6 +57,7 @@ from autocut.search.timesheet import Timesheet
 from autocut.search.trial_store import StudyTrialStore
 from autocut.space import Space, read_recipe
 from autocut.study import Study, create_study, is_empty, stored_space, without_passwords
+from autocut.study.database import database_reach
 from autocut.study.lock import SearchLock
 from autocut.study.versions import keep_to_libraries
 
@@ -104,7 +107,7 @@ def run_search(
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
         _check_same_conditions(study, begun, asdict(settings.price), config)
         check_shares_stages(study)
-        money.describe_money(study, config)
+        money.describe_money(study, config, pool.nodes.training_kinds if pool.nodes else ())
         sweep_study(study, config.cache_bytes)
         _tell_unsigned(StageCache(study.stages_dir, config.cache_bytes), console, adopt=config.adopt_stages)
         budget = Budget(config.budget_s, study.spent_s(without=others(study)), clock=clock, started=started)
@@ -121,6 +124,7 @@ def _settings(config: SearchConfig, space: Space, found: Preflight) -> SearchSet
     return SearchSettings(
         space,
         graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
+        impossible={lowering: made.reason for lowering, made in found.lowerings.items() if made.reason is not None},
         budget_s=config.budget_s,
         price=price_for(config.instance, config.price_per_hour, config.utilization),
         limits=tuple(parse_limit(text) for text in config.limits),
@@ -199,12 +203,13 @@ class _Search:
                 *self.agent.plan_lines(),
                 *money.plan_lines(price_note(self.study.facts)),
                 self.examples_line,
-                *filter(None, [lock_reach()]),
+                *filter(None, [lock_reach(), database_reach(self.study.folder, self.config.storage)]),
             ]
         )
         known, left_s = len(self.study.trials()), self.budget.left()
         with console.search_progress(self.config.budget_s, self.budget.spent()) as progress, self._session():
-            executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append, self.study.folder)
+            trains = partial(is_worth_training_elsewhere, self.agent.state)
+            executor = TuneExecutor(self.setting, pool, self.agent.progress.lines.append, self.study.folder, trains)
             accounted = AccountedExecutor(executor, self.timesheet, self.budget.clock)
             run_jobs(self.agent, accounted, on_tick=lambda: self._tick(progress))
             self._tick(progress)
@@ -379,5 +384,5 @@ def _recommended(study: Study) -> str:
     chosen = selection.point
     knobs = knob_sentence(read_evidence(study), study.folder, chosen.trial, chosen.recipe)
     lines = [f"Trial {chosen.trial}: {selection.reason}", *([selection.doubt] if selection.doubt else []), knobs]
-    bill = bill_lines(study.facts, study.spent_s(), untouched(study.points()), chosen)
+    bill = bill_lines(study.facts, study.paid_s(), untouched(study.points()), chosen)
     return "\n".join([*lines, *(f"  {line}" for line in bill)])

@@ -21,6 +21,7 @@ from autocut.execution.nodes import NodesWanted, node_needs
 from autocut.execution.preflight import Preflight
 from autocut.execution.worker_pool import WorkerPool
 from autocut.measure.machine import machine_fingerprint
+from autocut.score import parse_limit
 from autocut.search.jobs import Event, RecipeFinalized
 from autocut.study import Study, stored_facts
 
@@ -65,7 +66,9 @@ def open_nodes(pool: WorkerPool, study: Study, found: Preflight, config: SearchC
         libraries={**found.stage_libraries, "autocut": autocut.__version__},
     )
     needs = node_needs(found.task.data_hash, study.stages_root.resolve())
-    return pool.open_nodes(NodesWanted(needs, here, config.measure_on, None if reference is None else reference.machine))
+    known_kind = None if reference is None else reference.machine
+    compared = {*study.objectives, *(parse_limit(text).name for text in config.limits)}
+    return pool.open_nodes(NodesWanted(needs, here, config.measure_on, known_kind, compares_training="train_usd" in compared))
 
 
 def brought_home(event: Event | WorkerGone, study_folder: Path) -> Event | WorkerGone:

@@ -96,6 +96,7 @@ class _Worker:
             "baseline": self.baseline,
             "price": self.price,
             "prepare": self.prepare,
+            "train": self.train,
             "measure": self.measure,
             "finalize": self.finalize,
         }
@@ -127,8 +128,16 @@ class _Worker:
             self._begin(recipe)
             self._try(recipe, lambda made: self.pipeline.artifact(self.pipeline.prefix(made), *made.lowering))
 
+    def train(self) -> None:
+        """Train what the recipes need, and measure nothing."""
+        self._run_recipes(lambda _: None)
+
     def measure(self) -> None:
-        """Run the recipes in their order. Those of one prefix share it: the first pays for it, and they fail together."""
+        """Measure the recipes in their order."""
+        self._run_recipes(self._measure_one)
+
+    def _run_recipes(self, finish: Callable[[Recipe], object]) -> None:
+        """Make each recipe's model and `finish` it. Recipes of one prefix share it: the first pays, and they fail together."""
         failures: dict[Recipe, RecipeFailed] = {}
         # If the untouched model or a parent must be trained again, its rungs are its own. Its failure is reported by what needs it.
         self._try(UNTOUCHED, lambda _: self.pipeline.baseline)
@@ -138,7 +147,7 @@ class _Worker:
                 self._try(recipe.parent, self.pipeline.prefix)
             if recipe.prefix not in failures and (failed := self._try(recipe, self.pipeline.prefix)):
                 failures[recipe.prefix] = failed
-            failure = failures.get(recipe.prefix) or self._try(recipe, self._measure_one)
+            failure = failures.get(recipe.prefix) or self._try(recipe, finish)
             if failure:
                 self.report(replace(failure, recipe=recipe))
             gc.collect()
@@ -353,11 +362,11 @@ def _require_same_machine(job: Job) -> None:
     """Refuse to divide the reference time of one machine by the speed-up of another.
 
     Raises:
-        StudyError: the untouched model was timed on another kind of machine.
+        StudyError: the untouched model was timed on another kind of machine, and this job times too.
     """
     from autocut.measure.machine import machine_fingerprint
 
-    if job.reference is not None and job.reference.machine != machine_fingerprint():
+    if job.kind != "train" and job.reference is not None and job.reference.machine != machine_fingerprint():
         raise StudyError(
             f"a study's numbers must come from one kind of machine, {job.reference.machine}, got {machine_fingerprint()}",
             "search there, or begin a study of this machine in another folder: --out",

@@ -130,7 +130,7 @@ class QuietLock:
     def _locked(self, name: str, side: int, limit: _WaitLimit) -> Iterator[None]:
         descriptor = open_lock_file(self.folder / name)
         try:
-            limit.check()
+            limit.check_stop()  # not the time: a lock that is free is taken, however slow a busy machine is
             if not _take_if_free(descriptor, side):
                 with self._waiting():
                     _wait_and_take(descriptor, side, limit)
@@ -153,9 +153,12 @@ class _WaitLimit:
         self._timeout_s = timeout_s
         self._until = None if timeout_s is None else time.monotonic() + timeout_s
 
-    def check(self) -> None:
+    def check_stop(self) -> None:
         if self._stop is not None and self._stop():
             raise DeadlineError(f"the time granted to the trial was up while it waited {self._purpose}")
+
+    def check(self) -> None:
+        self.check_stop()
         if self._until is not None and time.monotonic() >= self._until:
             raise DeadlineError(f"waiting {self._purpose} took longer than {self._timeout_s:g} s")
 

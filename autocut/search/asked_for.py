@@ -33,8 +33,8 @@ class AskedFor:
                 takes = f"{mode} takes {state.planner.lowering_s(recipe.lowering):.0f} s"
                 self._progress.lines.append(f"not run: {recipe.describe()}: {takes}, too long for this budget")
             else:
-                reason = f"{dtype} with {mode} cannot run on this machine; see: autocut methods"
-                yield RecipeFailed(recipe, "infeasible", reason)
+                why = state.settings.impossible.get(recipe.lowering, "autocut methods says why")
+                yield RecipeFailed(recipe, "infeasible", f"{dtype} with {mode} cannot run on this machine: {why}")
 
     def tell_too_long(self, recipes: Sequence[Recipe], left_s: float) -> None:
         """Tell of those that take longer than the `left_s` seconds that are left for the search."""

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Sequence
 
 from autocut.recipe import UNTOUCHED, Recipe
+from autocut.search.jobs import Job, JobKind
 from autocut.search.state import SearchState
 from autocut.space import axis_values
 
@@ -26,6 +27,14 @@ def training_s(state: SearchState, recipe: Recipe) -> float:
     if recipe.parent is not None and recipe.parent not in state.trained:
         train_s += state.planner.train_s(recipe.parent)
     return train_s
+
+
+def is_worth_training_elsewhere(state: SearchState, job: Job) -> bool:
+    """Whether the trainings of `job` take longer than the start of one more process, so that another node may train for it."""
+    if job.kind is not JobKind.MEASURE:
+        return False
+    prefixes = {recipe.prefix: recipe for recipe in job.recipes}
+    return math.fsum(training_s(state, recipe) for recipe in prefixes.values()) > state.planner.process_s()
 
 
 def seconds_each(state: SearchState, recipes: Sequence[Recipe]) -> list[float]:

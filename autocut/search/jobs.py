@@ -24,6 +24,7 @@ class JobKind(enum.StrEnum):
     BASELINE = "baseline"  # build or train the untouched model, and time it
     PRICE = "price"  # time structures of the model before it is trained
     PREPARE = "prepare"  # lower the untouched model while it is measured
+    TRAIN = "train"  # only the trainings of a job that measures, on a node that times nothing
     MEASURE = "measure"  # lowerings of one prefix, or of several cheap ones
     FINALIZE = "finalize"  # export, measure on the locked test split and verify, one recipe after the other
 

@@ -46,6 +46,8 @@ class SearchSettings:
     """The lowerings that this machine can run, each with the name of the quantized graph on which its accuracy depends."""
     budget_s: float
     price: Price
+    impossible: Mapping[Lowering, str] = field(default_factory=dict)
+    """The lowerings that this machine cannot run, each with its reason."""
     limits: tuple[Limit, ...] = ()
     user_recipes: tuple[Recipe, ...] = ()
     """What the user asked for, and what an earlier session left unfinished. They always run."""

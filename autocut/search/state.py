@@ -39,13 +39,15 @@ class Phase(enum.StrEnum):
 class RunningJob:
     """A job that a worker has, with readings of the budget's clock. `recipe` is the one that the worker works on.
 
-    `waited_s` are its seconds without the machine so far.
+    `waited_s` are its seconds without the machine so far. `is_second` says that it is the job's second process: another node has
+    trained for it.
     """
 
     job: Job
     purpose: Purpose
     started: float
     is_up: bool = False
+    is_second: bool = False
     recipe: Recipe | None = None
     recipe_started: float | None = None
     waited_s: float = 0.0
@@ -125,7 +127,7 @@ class SearchState:
                 self.set_baseline(event.accuracy.metric.value)
                 self.scoring = event.scoring
             case jobs.WorkerUp() if job.number in self.running:
-                self.running[job.number].is_up = True
+                self._take_in_start(self.running[job.number])
             case jobs.Waited() if job.number in self.running:
                 self.running[job.number].waited_s += event.seconds
             case jobs.RecipeStarted() if job.number in self.running:
@@ -161,9 +163,16 @@ class SearchState:
         """Take in that a worker gets `job`."""
         self.running[job.number] = RunningJob(job, purpose, now)
 
+    def _take_in_start(self, running: RunningJob) -> None:
+        """Take in that a process of the job has started. What the process before it has begun, it has ended: nobody hangs."""
+        if running.is_up:
+            running.is_second, running.recipe, running.recipe_started = True, None, None
+        running.is_up = True
+
     def _begin(self, running: RunningJob, recipe: Recipe, now: float) -> None:
-        # The first workers also wait for what starts only once: Ray, and the process that workers are forked from.
-        if running.recipe is None and running.job.number > self.settings.workers:
+        # The first workers also wait for what starts only once: Ray, and the process that workers are forked from. A second process
+        # of a job has waited for its node.
+        if running.recipe is None and running.job.number > self.settings.workers and not running.is_second:
             self.planner.observe_process(now - running.started)
         running.recipe, running.recipe_started, running.waited_s = recipe, now, 0.0
 

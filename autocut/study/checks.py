@@ -32,6 +32,7 @@ class _Facts(BaseModel):
     limits: list[str] = []
     price: Price | None = None
     price_fit: str | None = None
+    training_kinds: list[str] = []
     serving: Serving = Serving()
     machine: dict[str, Any] | str | None = None
     machine_audit: list[str] = []

@@ -17,6 +17,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from autocut.errors import MissingDependencyError, StudyError
+from autocut.node import network_disk
 from autocut.study.patience import PatientStorage, wait_for_server
 
 DATABASE_FILE = "study.db"
@@ -67,6 +68,20 @@ def _require_optuna(folder: Path, storage_url: str | None) -> None:
         for table in _OPTUNA_FILLS:
             if connection.scalar(sqlalchemy.text(f"SELECT COUNT(*) FROM {table}")) != 1:
                 raise _damaged(folder, f"table {table} must have one row")
+
+
+def database_reach(folder: Path, storage_url: str | None) -> str | None:
+    """Say where the study's database may not be safe: an SQLite file on a network disk; None elsewhere.
+
+    References:
+        https://www.sqlite.org/wal.html: "WAL does not work over a network filesystem".
+    """
+    if storage_url is not None or not (kind := network_disk(folder)):
+        return None
+    return (
+        f"database: {folder} is on a network disk ({kind}), where SQLite may lose data if two machines use it; "
+        "--out FOLDER on a disk of this machine is safe, or a server: --storage postgresql://..."
+    )
 
 
 def close_storage(storage: RDBStorage) -> None:

@@ -10,6 +10,7 @@ it is read: see `_adding_up`.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -89,6 +90,22 @@ def spent_s(database: Database, study: str, without: Collection[int] = ()) -> fl
     """Return the worked seconds of all runs of `study`, `without` those of these sessions."""
     counted = sqlalchemy.select(sqlalchemy.func.sum(SessionRow.worked_s)).where(SessionRow.study == study)
     return float(database.scalar(counted.where(SessionRow.id.not_in(list(without)))) or 0.0)
+
+
+def paid_s(database: Database, study: str) -> float:
+    """Return the seconds for which machines worked on `study`: where searches of one host overlap, each second counts once.
+
+    On a cluster that is the driver's machine. A clock that was set back makes two searches overlap that did not.
+    """
+    rows = database.scalars(sqlalchemy.select(SessionRow).where(SessionRow.study == study)).all()
+    total = 0.0
+    for host in {row.host for row in rows}:
+        spans = sorted((row.last_beat.timestamp() - row.worked_s, row.last_beat.timestamp()) for row in rows if row.host == host)
+        paid_until = -math.inf
+        for begin, end in spans:
+            total += max(0.0, end - max(begin, paid_until))
+            paid_until = max(paid_until, end)
+    return total
 
 
 def read_ledger(database: Database, study: str) -> dict[str, Any]:

@@ -149,6 +149,11 @@ class Study:
         with self._reading(), self._database() as database:
             return ledger.spent_s(database, self.name, without)
 
+    def paid_s(self) -> float:
+        """Return the seconds for which machines are paid: those of two searches on one host at the same time count once."""
+        with self._reading(), self._database() as database:
+            return ledger.paid_s(database, self.name)
+
     def ledger(self) -> dict[str, Any]:
         """Return the ledger: ``spent_s``, ``by_category``, and ``sessions`` with command, versions and times."""
         with self._reading(), self._database() as database:

@@ -4,6 +4,10 @@ Everything of the driver is real (Optuna study on SQLite, sampler, agent's knowl
 measurements are made up, because it takes a night to have a thousand real ones.
 
     python studies/driver_overhead/measure.py --trials 1000
+    python studies/driver_overhead/measure.py --trials 10000 --running 100 --siblings 9 --every 2500
+
+The second one is a cluster of 100 nodes: so many trials run while the next one is proposed, and nine in ten trials are other
+lowerings of a proposed one, as in a search. At the end the study is opened as its readers open it, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +20,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ray import tune
 
 from autocut.config import SearchConfig
+from autocut.execution.money import describe_money
 from autocut.execution.session import space_document, versions
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measured, Measurement
 from autocut.price import price_for
@@ -33,7 +41,6 @@ from autocut.search.jobs import RecipeMeasured
 from autocut.search.proposals import Proposer
 from autocut.search.trial_store import StudyTrialStore
 from autocut.space import load_space
-from autocut.stages.methods import REGISTRIES
 from autocut.study import create_study
 
 KNOWN = json.loads(
@@ -45,6 +52,28 @@ KNOWN = json.loads(
 """Asked of another process, because the answer imports torch: the driver of a search never does."""
 OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize", "size_bytes": "minimize"}
 EPOCHS = 8
+READERS = {
+    "autocut front": ("front", "{study}", "--json"),
+    "autocut select": ("select", "{study}", "--json"),
+    "autocut report": ("report", "{study}", "--to", "{study}/report.html"),
+}
+_DASHBOARD = """
+import io, json, sys, time
+from pathlib import Path
+from autocut.report.dashboard import dashboard_app
+from autocut.study import open_study
+study = open_study(Path(sys.argv[1]))
+app, number = dashboard_app(study), study.optuna._study_id
+def asked():
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": f"/api/studies/{number}", "QUERY_STRING": "after=0", "HTTP_HOST": "127.0.0.1",
+               "SERVER_NAME": "127.0.0.1", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "http",
+               "wsgi.input": io.BytesIO(), "wsgi.errors": sys.stderr, "wsgi.version": (1, 0), "wsgi.multithread": False,
+               "wsgi.multiprocess": False, "wsgi.run_once": False}
+    began = time.perf_counter()
+    size = sum(map(len, app(environ, lambda status, headers, *more: print(status, file=sys.stderr))))
+    return time.perf_counter() - began, size
+print(json.dumps([asked(), asked()]))
+"""
 
 
 def made_up(recipe: Recipe, rng: np.random.Generator) -> Measurement:
@@ -68,53 +97,96 @@ def resident_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
+def told_by_readers(study: Path) -> None:
+    """Print what those that read the study take, each in a process of its own, imports and all."""
+    for name, words in READERS.items():
+        command = [sys.executable, "-m", "autocut", *(word.format(study=study) for word in words)]
+        started = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        took = f"{time.perf_counter() - started:5.1f} s, exit code {done.returncode}"
+        print(f"{name}: {took}", done.stderr[-200:] if done.returncode > 1 else "", flush=True)
+    done = subprocess.run([sys.executable, "-c", _DASHBOARD, str(study)], capture_output=True, text=True, check=True)
+    for which, (took_s, size) in zip(("first", "second"), json.loads(done.stdout), strict=True):
+        print(f"autocut dashboard, {which} look at the study page: {took_s:5.1f} s, {size / 1e6:.1f} MB of JSON")
+
+
 def main() -> None:
     """Grow a study, telling every 250 trials what the driver takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--running", type=int, default=1, help="trials that run while the next one is proposed")
+    parser.add_argument("--siblings", type=int, default=0, help="trials that are recorded with a proposed one")
+    parser.add_argument("--every", type=int, default=250, help="trials between two lines")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    if "torch" in sys.modules or set(KNOWN) != set(REGISTRIES) or not (tune and Agent):
-        raise SystemExit("the driver must be as in a search: Ray and the agent imported, torch not, every axis known")
+    if "torch" in sys.modules or not (tune and Agent):
+        raise SystemExit("the driver must be as in a search: Ray and the agent imported, torch not")
     rng = np.random.default_rng(arguments.seed)
     space, price = load_space("default", KNOWN), price_for("c7i.large")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         study = create_study(
-            Path(folder) / "study", name="made-up", task_fingerprint="t", space_json=space_document(space),
+            folder / "study", name="made-up", task_fingerprint="t", space_json=space_document(space),
             objectives=OBJECTIVES, seed=0,
         )  # fmt: skip
         proposer = Proposer(space, SearchConfig.sampler, arguments.seed)
-        study.begin_session("measure.py", versions(()))
+        session = study.begin_session("measure.py", versions(()))
+        describe_money(study, SearchConfig(None, 1.0))
         store = StudyTrialStore(study, proposer)
         publisher = Publisher(study)
         reference = made_up(Recipe(), rng).cost
-        seconds: dict[str, list[float]] = {"propose": [], "record": [], "front": [], "publish": []}
+        study.set_reference(reference)
+        study.describe({"price": asdict(price)})
+        untouched = RecipeMeasured(Recipe(), Measured(made_up(Recipe(), rng), 30.0, 10_000, ("a" * 64,), "c" * 16))
+        store.complete(store.begin(Recipe()), untouched, values_of(untouched.measured.measurement, reference, price, 30.0), {}, ())
+        running: deque[tuple[Any, Recipe, Any]] = deque()
+        seconds: dict[str, list[float]] = {"propose": [], "begin": [], "record": [], "front": [], "publish": [], "beat": []}
 
         def timed(what: str, started: float) -> None:
             seconds[what].append(time.perf_counter() - started)
 
         print(f"{'trials':>6}  {'resident':>9}  " + "  ".join(f"{name:>10}" for name in seconds), "  (medians of the last 100)")
+        siblings = Proposer(space, "random", arguments.seed)
         for number in range(1, arguments.trials + 1):
-            started = time.perf_counter()
-            trial, recipe = proposer.propose()
-            timed("propose", started)
+            if number % (1 + arguments.siblings):
+                _, sibling = siblings.propose()
+                measurement = made_up(sibling, rng)
+                values = values_of(measurement, reference, price, 30.0)
+                event = RecipeMeasured(sibling, Measured(measurement, 30.0, 10_000, ("a" * 64, "b" * 64), "c" * 16))
+                started = time.perf_counter()
+                store.complete(None, event, values, {}, ())
+                proposer.learn(sibling, [values[name] for name in OBJECTIVES], {})
+                timed("record", started)
+                continue
+            while len(running) < arguments.running:
+                started = time.perf_counter()
+                sampled, proposed = proposer.propose()
+                timed("propose", started)
+                started = time.perf_counter()
+                running.append((sampled, proposed, store.begin(proposed)))
+                timed("begin", started)
+            trial, recipe, stored = running.popleft()
             measurement = made_up(recipe, rng)
             values = values_of(measurement, reference, price, 30.0)
             event = RecipeMeasured(recipe, Measured(measurement, 30.0, 10_000, ("a" * 64, "b" * 64), "c" * 16))
             started = time.perf_counter()
-            store.complete(store.begin(recipe), event, values, {}, [float(x) for x in rng.uniform(0.9, 1, EPOCHS)])
+            store.complete(stored, event, values, {}, [float(x) for x in rng.uniform(0.9, 1, EPOCHS)])
             proposer.tell(trial, [values[name] for name in OBJECTIVES], {})
             timed("record", started)
             started = time.perf_counter()
             study.front()
             timed("front", started)
             started = time.perf_counter()
+            session.beat(float(number), {"training": float(number)})
+            timed("beat", started)
+            started = time.perf_counter()
             if publisher.publish():
                 timed("publish", started)
-            if number % 250 == 0 or number == arguments.trials:
+            if number % arguments.every == 0 or number == arguments.trials:
                 medians = "  ".join(f"{1e3 * statistics.median(times[-100:] or [0.0]):7.0f} ms" for times in seconds.values())
                 print(f"{number:6}  {resident_mb():6.0f} MB  {medians}", flush=True)
         study.close()
+        told_by_readers(folder / "study")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ A search has a temporary folder of its own, so that its locks are its own too.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import random
@@ -25,10 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from outside import began_at, changes, command_of, descendants, is_quiet, targets_of
+
 from autocut.study import open_study
 
 HERE = Path(__file__).parent
-FORK_SERVER = b"autocut.execution.fork_server"
 _LOOK_S = 0.002
 _ALL_GONE_S = 60.0
 """Processes of a killed search must have ended by then."""
@@ -62,11 +62,11 @@ PHASES: dict[str, Callable[[Seen], object]] = {
     "study": lambda seen: (seen.study / "study.db").exists(),
     "training": lambda seen: any((seen.study / "stages" / "checkpoints").glob("*")),
     "stage write": lambda seen: any((seen.study / "stages" / "building").glob("*/output/*")),
-    "database write": lambda seen: (seen.study / "study.db-journal").exists() or _size(seen.study / "study.db-wal"),
-    "measurement": lambda seen: _is_quiet(seen.study),
+    "database write": lambda seen: (seen.study / "study.db-journal").exists() or changes(seen.study / "study.db-wal"),
+    "measurement": lambda seen: is_quiet(seen.study),
     "export": lambda seen: any((seen.study / "bundles").glob(".*")),
-    "verification": lambda seen: any(b"verify_process" in _command(pid) for pid in seen.pids),
-    "dashboard write": lambda seen: _size(seen.study / "artifacts"),
+    "verification": lambda seen: any(b"verify_process" in command_of(pid) for pid in seen.pids),
+    "dashboard write": lambda seen: changes(seen.study / "artifacts"),
 }
 """What is seen from outside while a search is in a phase. A number counts where it changes."""
 
@@ -113,7 +113,7 @@ class Victim:
         """Kill `moment.target` at the moment, and look at the study if the driver is gone."""
         process = self._running()
         came, pids = self._wait_for(moment, process)
-        victims = _targets(moment.target, process.pid, pids)
+        victims = targets_of(moment.target, process.pid, pids)
         if not victims and moment.target in SURVIVABLE:  # it does not run now: the driver always does
             victims = [process.pid]
         told = f"{moment.phase if came else 'no ' + moment.phase} + {moment.delay_s:.3f} s: kill {moment.target} {victims}"
@@ -160,7 +160,7 @@ class Victim:
     def _stop(self) -> None:
         """End a session that goes on, so that the next one has another budget."""
         if self.process is not None and self.process.poll() is None:
-            self._seen |= set(_descendants(self.process.pid))
+            self._seen |= set(descendants(self.process.pid))
             self.process.kill()
             self.process.wait()
             self._ended(self.process)
@@ -200,13 +200,13 @@ class Victim:
         came = False
         pids: list[int] = []
         while not came and time.monotonic() < until and process.poll() is None:
-            pids = _descendants(process.pid) if moment.phase == "verification" else pids
+            pids = descendants(process.pid) if moment.phase == "verification" else pids
             with contextlib.suppress(OSError):
                 seen = PHASES[moment.phase](Seen(self.study, pids))
                 came = seen != before if isinstance(seen, int) and not isinstance(seen, bool) else bool(seen)
             time.sleep(_LOOK_S)
         time.sleep(moment.delay_s)
-        return came, _descendants(process.pid)
+        return came, descendants(process.pid)
 
     def _must_go_on(self, moment: Moment, process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -223,7 +223,7 @@ class Victim:
         """Look at what an ended session has left."""
         self.wall_s.append(time.monotonic() - self._began)
         self.process = None
-        self._orphans |= {pid: began for pid in self._seen - {process.pid} if (began := _began(pid))}
+        self._orphans |= {pid: began for pid in self._seen - {process.pid} if (began := began_at(pid))}
         self._seen.clear()
         if "Traceback" in (self.folder / "stderr.txt").read_text(errors="replace"):
             self.faults.append(f"a traceback reached the user: {self._last_words()}")
@@ -258,7 +258,9 @@ class Victim:
         if twice := [recipe.describe() for recipe, count in measured.items() if count > 1]:
             self.faults.append(f"recipes were measured twice: {twice}")
         new = [trial for number, trial in trials.items() if number not in self._trials]
-        if blamed := [f"{trial.trial}: {trial.reason}" for trial in new if trial.state == "FAIL" and not trial.retry]:
+        failed = [trial for trial in new if trial.state == "FAIL" and not trial.retry]
+        # No kill makes a recipe infeasible: a ratio may be too small to remove anything.
+        if blamed := [f"{one.trial}: {one.reason}" for one in failed if not (one.reason or "").startswith("infeasible: ")]:
             self.faults.append(f"innocent recipes were blamed: {blamed}")
         if refused := [f"{number}: {final.refusal}" for number, final in finals.items() if "died" in (final.refusal or "")]:
             self.faults.append(f"innocent bundles were refused: {refused}")
@@ -277,7 +279,7 @@ class Victim:
         for entry in (self.study / "stages" / "entries").iterdir():
             try:
                 record = json.loads((entry / "entry.json").read_text())
-                whole = all(_digest(entry / "output" / name) == digest for name, digest in record["files"].items())
+                whole = all(digest(entry / "output" / name) == digest for name, digest in record["files"].items())
             except (OSError, ValueError):
                 whole = False
             if not whole:
@@ -286,10 +288,10 @@ class Victim:
     def _check_orphans(self) -> None:
         """Ray's own agents look for their parent now and then, and do nothing meanwhile."""
         until = time.monotonic() + _ALL_GONE_S
-        while (left := [pid for pid, began in self._orphans.items() if _began(pid) == began]) and time.monotonic() < until:
+        while (left := [pid for pid, began in self._orphans.items() if began_at(pid) == began]) and time.monotonic() < until:
             time.sleep(0.1)
         if left:
-            told = [f"{pid} {_command(pid).replace(bytes(1), b' ').decode(errors='replace')[:80]}" for pid in left]
+            told = [f"{pid} {command_of(pid).replace(bytes(1), b' ').decode(errors='replace')[:80]}" for pid in left]
             self.faults.append(f"processes outlive the search by more than {_ALL_GONE_S:g} s: {told}")
 
     def _check_no_leftovers(self) -> None:
@@ -303,90 +305,6 @@ class Victim:
             self.faults.append(f"killed processes have left: {sorted(path.relative_to(self.folder).as_posix() for path in left)}")
 
 
-# ---- processes ----------------------------------------
-
-
-def _targets(target: str, driver: int, pids: list[int]) -> list[int]:
-    servers = [pid for pid in pids if FORK_SERVER in _command(pid) and _parent(pid) == driver]
-    match target:
-        case "driver":
-            return [driver]
-        case "fork server":
-            return servers[:1]
-        case "worker":
-            return [pid for pid in pids if _parent(pid) in servers][-1:]
-        case "relay":
-            return [pid for pid in pids if _command(pid).startswith(b"ray::")][-1:]
-        case "group":
-            return [driver, *(pid for pid in pids if _group(pid) == driver)]
-        case _:
-            return [driver, *pids]
-
-
-def _descendants(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit() and (parent := _parent(int(path.name))) is not None:
-            children.setdefault(parent, []).append(int(path.name))
-    found, new = [], [root]
-    while new:
-        new = [child for parent in new for child in children.get(parent, [])]
-        found += new
-    return found
-
-
-def _stat(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def _parent(pid: int) -> int | None:
-    return int(stat[1]) if (stat := _stat(pid)) else None
-
-
-def _group(pid: int) -> int | None:
-    return int(stat[2]) if (stat := _stat(pid)) else None
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _began(pid: int) -> str:
-    """Return when the process began, in ticks; empty where it is gone. Another process of the same number began later."""
-    return stat[19] if (stat := _stat(pid)) and stat[0] != "Z" else ""
-
-
-# ---- what is seen from outside ----------------------------------------
-
-
-def _size(path: Path) -> int:
-    """Return a number that changes when `path` is written."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _is_quiet(study: Path) -> bool:
-    """Whether a process measures: it holds the quiet lock for itself."""
-    lock = study.parent / "locks" / "quiet.lock"
-    try:
-        inode = f":{lock.stat().st_ino} "
-    except OSError:
-        return False
-    return any("WRITE" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 @contextlib.contextmanager
 def victim(folder: Path, budget_s: int) -> Iterator[Victim]:
     """A study that no process searches any more afterwards."""
@@ -397,7 +315,7 @@ def victim(folder: Path, budget_s: int) -> Iterator[Victim]:
             yield found
         finally:
             if found.process is not None:
-                for pid in (found.process.pid, *_descendants(found.process.pid)):
+                for pid in (found.process.pid, *descendants(found.process.pid)):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 found.process.wait()

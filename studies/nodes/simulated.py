@@ -30,11 +30,11 @@ class Simulated:
         """What `--ray-address` takes."""
         return str(self.cluster.address)
 
-    def add(self, slots: int = 1) -> None:
-        """Start a node that runs `slots` jobs at a time."""
+    def add(self, slots: int = 1, **variables: str) -> None:
+        """Start a node that runs `slots` jobs at a time, with these variables of its own."""
         locks = self.folder / f"locks-{len(self.nodes)}"
-        variables = {"AUTOCUT_LOCK_DIR": str(locks), **self.environment}
-        self.nodes.append(self.cluster.add_node(num_cpus=slots, object_store_memory=80 * 2**20, env_vars=variables))
+        own = {"AUTOCUT_LOCK_DIR": str(locks), **self.environment, **variables}
+        self.nodes.append(self.cluster.add_node(num_cpus=slots, object_store_memory=80 * 2**20, env_vars=own))
 
     def kill(self, number: int) -> None:
         """End a node as a power cut does: all its processes at once."""

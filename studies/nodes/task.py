@@ -4,10 +4,11 @@ Simulated nodes share two cores. Sleeping takes none, so what is left to see is 
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from autocut import Task
-from autocut.measure import quiet
+from autocut.measure import machine, quiet
 from autocut.node import node_folder
 
 generator = torch.Generator().manual_seed(0)
@@ -41,6 +42,14 @@ def build() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
 
 
+def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return an optimizer, and note in the node's lock folder that a training begins there."""
+    if "NODES_EPOCH_S" in os.environ:
+        with Path(node_folder(), "trainings.txt").open("a", encoding="utf-8") as stream:
+            stream.write(f"{os.getpid()}\n")
+    return torch.optim.AdamW(parameters, lr=1e-3)
+
+
 def write_down_when_alone() -> None:
     """Have every worker note in the node's lock folder from when to when it held the exclusive side of the quiet lock."""
     take = quiet.QuietLock.exclusive
@@ -64,8 +73,17 @@ def write_down_when_alone() -> None:
     quiet.QuietLock.exclusive = taken  # type: ignore[method-assign]
 
 
+def pretend_to_be(cpu: str) -> None:
+    """Have this process see another processor. A real one of another kind is not at hand."""
+    describe = machine.describe_machine
+    machine.describe_machine = lambda: dataclasses.replace(describe(), cpu=cpu)
+    machine.machine_fingerprint.cache_clear()
+
+
 if "NODES_EPOCH_S" in os.environ:
     write_down_when_alone()
+if "NODES_CPU" in os.environ:
+    pretend_to_be(os.environ["NODES_CPU"])
 
 task = Task(
     name="pausing",
@@ -73,6 +91,7 @@ task = Task(
     train=Pausing(),
     validation=(inputs[256:368], targets[256:368]),
     test=(inputs[368:], targets[368:]),
+    optimizer=optimizer,
     kind="classification",
     batch_size=32,
     epochs=1,

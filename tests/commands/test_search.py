@@ -129,7 +129,15 @@ def test_dry_run_reports_the_faults_of_space_and_task_together(searches, room, c
 
 @pytest.mark.parametrize(
     "words",
-    ["--space quik", "--space nowhere.toml", "--space gpu", "--limit latncy<=5", "--instance c7i.larg", "--worker-memory 10MB"],
+    [
+        "--space quik",
+        "--space nowhere.toml",
+        "--space gpu",
+        "--limit latncy<=5",
+        "--instance c7i.larg",
+        "--worker-memory 10MB",
+        "--stages s3://b/x",
+    ],
 )
 def test_what_needs_no_task_is_told_before_anything_starts(searches, room, words):
     """A slip of the keyboard costs no waiting for processes and imports."""

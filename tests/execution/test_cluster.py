@@ -3,9 +3,11 @@
 PostgreSQL is Debian's package, started by an unprivileged user. The search is a process of its own, as a user starts it.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ from pathlib import Path
 import pytest
 from postgresql import binaries, postgresql
 from simulated import intervals, overlaps, simulated_cluster
+
+from autocut.measure.machine import machine_fingerprint
+from autocut.study import open_study
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 HERE = Path(__file__).parents[2] / "studies" / "nodes"
@@ -125,3 +130,61 @@ def test_a_kind_of_node_that_is_not_there_is_told_before_anything_runs(two_nodes
     assert process.returncode == 2
     assert "--measure-on must name one kind of node" in told
     assert not list((tmp_path / "shared").glob("*/stages/entries/*"))
+
+
+def test_a_node_of_another_kind_only_trains(tmp_path):
+    """Its trainings count, nothing is timed there, and all numbers are of the kind that measures."""
+    with simulated_cluster(1, tmp_path, environment={"NODES_EPOCH_S": "4"}) as cluster:
+        cluster.add(NODES_CPU="Pretended Processor 9000")
+        words = "--measure-on", machine_fingerprint(), "--space", str(HERE / "space.toml")  # in which every recipe trains
+        with search(cluster, tmp_path, *words) as process:
+            told = process.communicate()[1]
+    assert process.returncode == 0, told
+    assert "only trains, 1 at a time: Pretended 9000" in told
+
+    with contextlib.closing(open_study(tmp_path / "study")) as study:
+        machines = {point.measurement.cost.machine for point in study.points()}
+        assert machines == {machine_fingerprint()}
+        assert len(study.facts["training_kinds"]) == 1
+        assert "dollars of training may not hold" in study.facts["price_fit"]
+        assert any(point.bundle for point in study.front())
+        assert [trial.reason for trial in study.trials() if trial.state == "FAIL" and not trial.retry] == []
+    assert intervals(tmp_path / "locks-0")
+    assert intervals(tmp_path / "locks-1") == []
+    assert (tmp_path / "locks-1" / "trainings.txt").exists()
+
+
+def test_two_searches_of_one_study_share_the_processors_of_a_cluster(tmp_path):
+    """Each has the workers that it asked for. No recipe is tried twice. While one times, the other works nowhere on the node."""
+    with simulated_cluster(1, tmp_path, slots=2, environment={"NODES_EPOCH_S": "2"}) as cluster:
+        searches = [search(cluster, tmp_path, "--workers", "1") for _ in range(2)]
+        told = [process.communicate()[1] for process in searches]
+    assert [process.returncode for process in searches] == [0, 0], told
+
+    measured = Counter(trial.recipe for trial in look(tmp_path) if trial.is_measured)
+    assert set(measured.values()) == {1}
+    assert all(text.count("trial ") > 1 for text in told)
+    assert overlaps(intervals(tmp_path / "locks-0")) == []
+    with contextlib.closing(open_study(tmp_path / "study")) as study:
+        assert len(study.ledger()["sessions"]) == 2
+        assert study.paid_s() < 0.8 * study.spent_s()
+        assert any(point.bundle for point in study.front())
+
+
+def test_a_search_without_a_free_processor_is_told_before_anything_runs(tmp_path):
+    """Another program has reserved them all: two searches of one cluster divide it by --workers."""
+    import ray
+
+    with simulated_cluster(1, tmp_path) as cluster:
+        ray.init(address=cluster.address, log_to_driver=False)
+        try:
+            taken = ray.remote(num_cpus=1)(threading.Event).remote()
+            ray.get(taken.is_set.remote())
+            with search(cluster, tmp_path, budget_s=60) as process:
+                told = process.communicate()[1]
+        finally:
+            ray.shutdown()
+
+    assert process.returncode == 2
+    assert "must have a processor for a job" in told
+    assert "--workers" in told

@@ -1,5 +1,7 @@
 """Faults that are injected into real work: each ends its trial with the right reason, and no other.
 
+A whole search among methods that fail is at the end; `studies/faults` lists every kind and its test.
+
 Elsewhere: a worker that crashes, is killed or hangs (`test_fork_server`, `search/test_agent`), memory (`search/test_memory`), a
 missing C++ toolchain (`stages/test_lowering`), a full disk and a damaged stage (`pipeline/test_stage_cache`), a folder that is
 read-only and a damaged database (`study/test_opening`), two searches at once (`test_two_searches`), a clock that is set
@@ -11,6 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+from injecting import FAULTS
+from injecting import search as search_among_faults
 
 from autocut.deploy import finalize as finalize_module
 from autocut.errors import CompilerError
@@ -123,6 +127,16 @@ def test_a_finalization_that_raises_ends_its_point_alone(setting, monkeypatch):
 
     assert failures[ORT].reason == "CompilerError: the exporter refused the model"
     assert not list((Path(setting.folder) / "bundles").glob("*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_search_among_methods_that_fail_records_each_and_blames_no_other(tmp_path):
+    """Twelve kinds; a method that dies three times is switched off; the budget is kept and the front verifies."""
+    outcome = search_among_faults(tmp_path, budget_s=360)
+
+    assert outcome.wrong == []
+    assert set(outcome.recorded) == {fault.kind for fault in FAULTS}
 
 
 def _reference(setting):

@@ -7,7 +7,8 @@ import pytest
 from autocut.errors import FaultsError, InputError
 from autocut.execution import nodes as nodes_module
 from autocut.execution.node_host import NodeFindings, NodePlace
-from autocut.execution.nodes import Nodes, NodesWanted, choose_kind, node_faults, node_needs
+from autocut.execution.node_kinds import choose_kind, node_faults
+from autocut.execution.nodes import Nodes, NodesWanted, node_needs
 
 FAST, SLOW = "AMD EPYC 9R14, 8 cores (1a2b3c4d)", "Intel Xeon 8488C, 4 cores (5e6f7a8b)"
 HERE = NodeFindings(FAST, "task", libraries={"torch": "2.13.0", "autocut": "0.1.0"})
@@ -83,6 +84,7 @@ class Cluster:
         self.ahead_s = {}
         self.holds = []
         self.timing = set()
+        self.free = {}
 
     def add(self, node, findings=HERE, slots=2):
         """Have a node join; `findings` is what its host finds, or the error with which it ends."""
@@ -133,6 +135,7 @@ def cluster(monkeypatch):
     made = Cluster()
     monkeypatch.setattr(nodes_module, "_host", lambda _ray, node, *arguments: Host(made, node))
     monkeypatch.setattr(nodes_module, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(nodes_module, "_free_processors", lambda node, all_of_them: made.free.get(node, all_of_them))
     monkeypatch.setattr(nodes_module, "_is_done", lambda looking: True)
     monkeypatch.setattr(ray, "nodes", made.nodes)
     monkeypatch.setattr(ray, "wait", lambda waiting, **options: (waiting, []))
@@ -184,15 +187,46 @@ def test_a_node_is_held_until_its_job_is_up_and_one_that_times_gets_none(cluster
     assert cluster.holds == []
 
 
-def test_nodes_of_another_kind_are_left_out_and_told(cluster, tmp_path):
-    """Their numbers would be mixed into one study. What they lack does not matter."""
+def test_nodes_of_another_kind_only_train(cluster, tmp_path):
+    """Times of two kinds must not be mixed. A training needs no compiler."""
     cluster.add("a")
-    cluster.add("b", NodeFindings(SLOW, "another task", shared="there is no such folder"))
+    cluster.add("b", NodeFindings(SLOW, "task", compiler="no C++ compiler", libraries=HERE.libraries))
     nodes, told = opened(tmp_path, measure_on="epyc")
+
+    assert told == [f"nodes: 1 of 2 run jobs, 2 at a time: {FAST}", f"node b only trains, 2 at a time: {SLOW}"]
+    assert nodes.slots == 4
+    assert nodes.training_kinds == {SLOW}
+    for job in ("1", "2"):
+        assert nodes.hold()
+        assert nodes.take(job).node == "a"
+        assert nodes.take_to_train(f"half {job}").node == "b"
+    assert not nodes.has_room
+    assert not nodes.hold()
+    assert not nodes.has_room_to_train
+    nodes.give_back("half 1")
+    assert nodes.has_room_to_train
+    assert not nodes.has_room
+
+
+@pytest.mark.parametrize(
+    ("findings", "compares", "reason"),
+    [
+        (NodeFindings(SLOW, "another task", libraries=HERE.libraries), False, "must find the same task"),
+        (NodeFindings(SLOW, "task", libraries={"torch": "2.12"}), False, "must have the libraries"),
+        (NodeFindings(SLOW, "task", libraries=HERE.libraries), True, "compares what trainings cost"),
+    ],
+)
+def test_nodes_of_another_kind_that_cannot_train_are_left_out_and_told(cluster, tmp_path, findings, compares, reason):
+    """The search goes on without them."""
+    cluster.add("a")
+    cluster.add("b", findings)
+    nodes, told = opened(tmp_path, measure_on="epyc", compares_training=compares)
 
     assert nodes.slots == 2
     assert "node b is of another kind" in told[1]
+    assert reason in told[1]
     assert cluster.ended == ["b"]
+    assert not nodes.training_kinds
 
 
 def test_faults_of_all_nodes_are_told_at_once(cluster, tmp_path):
@@ -258,3 +292,48 @@ def test_what_nodes_are_looked_at_with_is_removed(cluster, tmp_path):
     nodes.close()
 
     assert not list(tmp_path.iterdir())
+
+
+def test_what_other_programs_of_the_cluster_have_reserved_is_left_to_them(cluster, tmp_path):
+    """A job would wait for a processor there, and hold the node meanwhile."""
+    cluster.add("a", slots=4)
+    cluster.add("b")
+    cluster.free = {"a": 1, "b": 0}
+    nodes, told = opened(tmp_path)
+
+    assert nodes.slots == 1
+    assert told[0].startswith("nodes: 1 of 2 run jobs, 1 at a time")
+    assert "node b has no free processor" in told[1]
+    cluster.free = {"a": 0, "b": 0}
+    with pytest.raises(InputError, match="must have a processor for a job, but has none") as refused:
+        opened(tmp_path)
+    assert "--workers" in refused.value.hint
+
+
+def test_a_job_that_does_not_start_holds_its_node_no_longer(cluster, tmp_path, monkeypatch):
+    """What it waits for, a processor, may be in the hands of a job that waits to time there."""
+    cluster.add("a")
+    nodes, _ = opened(tmp_path)
+    assert nodes.hold()
+    nodes.take("job 1")
+    assert nodes.look_after() == ([], [])
+    monkeypatch.setattr(nodes_module, "_START_S", -1.0)
+    told, lost = nodes.look_after()
+
+    assert "job 1 waits for a processor of node a" in told[0]
+    assert not lost
+    assert cluster.holds == []
+    assert nodes.look_after() == ([], [])
+
+
+def test_a_second_search_does_not_take_away_what_nodes_are_looked_at_with(cluster, tmp_path):
+    """It cannot tell the mark of a search that runs from that of a dead one, so the mark is written for every look."""
+    cluster.add("a")
+    first, _ = opened(tmp_path)
+    opened(tmp_path)
+    marker = tmp_path / first._wanted.needs.marker
+    assert not marker.exists()
+    cluster.add("b")
+    first.look_after()
+
+    assert marker.read_text() == first._wanted.needs.word

@@ -5,6 +5,7 @@ import inspect
 import queue
 import signal
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,8 @@ from autocut.execution.fork_client import DIED
 from autocut.execution.ray_tune import TuneExecutor, _JobSearcher, _KeepingScheduler
 from autocut.execution.worker_pool import WorkerPool
 from autocut.measure.quiet import QuietLock
+from autocut.recipe import Recipe
+from autocut.search.jobs import Job, JobEnded, JobKind, RecipeFailed, Waited
 
 
 class Server:
@@ -69,9 +72,9 @@ def pool(lock, server, monkeypatch):
 class Tune:
     """An executor, and what Tune's thread does there, done by the test."""
 
-    def __init__(self, pool):
+    def __init__(self, pool, **options):
         self.lines = []
-        self.executor = TuneExecutor(None, pool, self.lines.append)
+        self.executor = TuneExecutor(None, pool, self.lines.append, **options)
         self.channel = self.executor._channel
 
     def ask(self):
@@ -130,10 +133,10 @@ def test_a_worker_that_may_not_start_is_held_up(pool, lock, monkeypatch):
     assert not tune.executor.reserve()
     assert not tune.executor.is_held_up
     tune.ask()
-    monkeypatch.setattr(pool.holds, "take", lambda name: False)
-    assert not tune.executor.reserve()
-    assert tune.executor.is_held_up
-    monkeypatch.undo()
+    with monkeypatch.context() as held:
+        held.setattr(pool.holds, "take", lambda name: False)
+        assert not tune.executor.reserve()
+        assert tune.executor.is_held_up
     assert tune.executor.reserve()
     assert not tune.executor.is_held_up
 
@@ -400,7 +403,8 @@ class Nodes:
 
     def __init__(self):
         self.jobs, self.calls, self.lost = [], [], []
-        self.is_timing = False
+        self.is_timing = self.is_held = False
+        self.has_room_to_train = False
 
     @property
     def has_room(self):
@@ -409,16 +413,25 @@ class Nodes:
 
     def hold(self):
         """See `Nodes`."""
-        return not self.is_timing
+        self.is_held = not self.is_timing and self.has_room
+        return self.is_held
 
     def let_go(self):
         """See `Nodes`."""
+        self.is_held = False
         self.calls.append("let go")
 
     def take(self, job):
         """See `Nodes`."""
         self.jobs.append(job)
+        self.is_held = False
         return f"place of {job}"
+
+    def take_to_train(self, job):
+        """See `Nodes`. There is room for one training."""
+        self.has_room_to_train = False
+        self.jobs.append(job)
+        return f"training place of {job}"
 
     def release(self, job):
         """See `Nodes`."""
@@ -499,3 +512,59 @@ def test_jobs_of_a_lost_node_are_gone_without_blame_and_only_once(pool, nodes):
     scheduler._stop_lost(SimpleNamespace(get_live_trials=lambda: trials, request_stop_trial=stopped.append))
     assert stopped == [trials[1]]
     assert tune.channel.lost == set()
+
+
+def test_a_job_trains_where_nothing_is_timed_and_measures_later_where_it_is(pool, nodes):
+    """To the agent it stays one job. While the node that measures is timing, the second half waits, and then goes first."""
+    job = Job(1, JobKind.MEASURE, (Recipe(), Recipe({"train.epochs": 1})), 0.0, "test")
+    tune = Tune(pool, trains=lambda job: True)
+    nodes.is_timing, nodes.has_room_to_train = True, True
+    tune.ask()
+    assert tune.executor.reserve()
+    tune.executor.submit(job)
+    half = replace(job, kind=JobKind.TRAIN)
+    assert tune.answer() == {"job": half, "place": "training place of job 1"}
+
+    failed = RecipeFailed(job.recipes[1], "failed", "diverged")
+    assert tune.events(half, "up", failed, JobEnded(0.0, 1.0), GONE) == [(job, "up"), (job, failed)]
+    tune.ask()
+    assert not tune.executor.reserve()
+    assert tune.answer() == "nothing yet"
+
+    nodes.is_timing = False
+    assert not tune.executor.reserve()
+    left = replace(job, recipes=job.recipes[:1])
+    assert tune.answer() == {"job": left, "place": "place of job 1"}
+    assert [type(event) for _, event in tune.events(left, GONE)] == [Waited, WorkerGone]
+    assert nodes.jobs == []
+
+
+def test_a_job_that_trains_nothing_waits_and_no_second_one_does(pool, nodes):
+    """The agent decides better the later it decides. No more jobs are under way than there are workers."""
+    nodes.is_timing, nodes.has_room_to_train = True, True
+    tune = Tune(pool)
+    tune.ask()
+    assert tune.executor.reserve()
+    tune.executor.submit(Job(1, JobKind.MEASURE, (Recipe(),), 0.0, "test"))
+    assert tune.answer() == "nothing yet"
+    assert not tune.executor.reserve()
+    assert tune.executor.is_held_up
+    nodes.is_timing = False
+    assert not tune.executor.reserve()
+    assert tune.answer()["place"] == "place of job 1"
+
+
+def test_a_training_that_ends_everything_is_the_end_of_its_job(pool, nodes):
+    """By its own failures, or because its worker died, or was lost with its node."""
+    tune = Tune(pool, trains=lambda job: True)
+    dead, lost = WorkerGone("killed by SIGSEGV"), WorkerGone("the node of the worker is lost", is_blameless=True)
+    for number, events, end in [(1, [RecipeFailed(Recipe(), "failed", "x"), GONE], GONE), (2, [dead], dead), (3, [], lost)]:
+        job = Job(number, JobKind.MEASURE, (Recipe(),), 0.0, "test")
+        nodes.has_room_to_train = True
+        tune.ask()
+        assert tune.executor.reserve()
+        tune.executor.submit(job)
+        assert tune.answer()["place"] == f"training place of job {number}"
+        nodes.lost = ["job 3"] if number == 3 else []
+        assert tune.events(job, *events)[-1] == (job, end)
+    assert tune.executor._halves.waiting == 0

@@ -110,6 +110,27 @@ def test_when_one_search_is_killed_the_other_goes_on(small_task_file):
     assert_bundles_verify(folder)
 
 
+def test_when_one_search_is_interrupted_the_other_goes_on(small_task_file):
+    """Ctrl-C: it says how to go on, and leaves no trial and no booking behind. The other one takes no notice."""
+    folder = small_task_file.parent
+    interrupted, other = begin(folder, "100s", "interrupted.log"), begin(folder, "110s", "other.log")
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and (folder / "interrupted.log").read_text().count("] trial ") < 3:
+        time.sleep(0.2)
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.wait(30) == 130
+    told = (folder / "interrupted.log").read_text()
+    assert "Traceback" not in told
+    assert "autocut search" in told
+    ((session,),) = rows(folder, f"select id from autocut_session where pid = {interrupted.pid}")
+    assert rows(folder, f"select * from autocut_booking where session = {session}") == []
+    assert other.poll() is None
+
+    assert other.wait() == 0
+    assert_nothing_was_done_twice(folder)
+    assert_bundles_verify(folder)
+
+
 def test_two_folders_share_a_study_on_a_server(small_task_file):
     """As two machines do: PostgreSQL has the trials, a shared folder the stages, and each search keeps the bundles that it made."""
     pytest.importorskip("psycopg", reason="the driver of PostgreSQL is missing: pip install 'autocut[postgresql]'")

@@ -296,7 +296,7 @@ def test_an_asked_for_recipe_that_cannot_run_is_told(start):
     machine.run()
 
     assert [failure.reason for failure in machine.searcher.store.failures if failure.recipe == wanted] == [
-        "bf16 with onnxruntime cannot run on this machine; see: autocut methods"
+        "bf16 with onnxruntime cannot run on this machine: autocut methods says why"
     ]
 
 

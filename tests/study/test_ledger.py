@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from autocut.study import StageRun, open_study
+from autocut.study import StageRun, ledger, open_study
 
 
 def test_only_worked_time_counts_over_sessions(make_study):
@@ -45,6 +45,19 @@ def test_time_is_never_counted_twice(make_study):
         session.beat(worked_s)
 
     assert study.spent_s() == 2.0
+
+
+def test_a_machine_is_paid_once_for_two_searches_at_the_same_time(make_study, monkeypatch):
+    """Each of them has a budget of its own. One second of a machine has one price, and two machines have two."""
+    begun = dt.datetime(2026, 11, 29, 12, tzinfo=dt.UTC)
+    study = make_study()
+    for host, until_s, worked_s in [("a", 100, 100), ("a", 150, 90), ("a", 120, 20), ("a", 400, 50), ("b", 130, 30)]:
+        monkeypatch.setattr(ledger.socket, "gethostname", lambda host=host: host)
+        monkeypatch.setattr(ledger, "utc_now", lambda until_s=until_s: begun + dt.timedelta(seconds=until_s))
+        study.begin_session("autocut search", {}).beat(worked_s)
+
+    assert study.spent_s() == 290
+    assert study.paid_s() == 150 + 50 + 30
 
 
 def test_an_unknown_category_is_refused(make_study):

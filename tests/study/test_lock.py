@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from autocut.errors import StudyError
+from autocut.study import is_empty
 from autocut.study import lock as lock_module
 from autocut.study.lock import SearchLock
 
@@ -48,6 +49,16 @@ def test_two_searches_see_each_other_until_one_ends(search):
     assert not second.lock.others_elsewhere()
     first.close()
     assert not second.lock.others()
+
+
+def test_a_study_that_another_search_has_just_opened_counts_as_begun(search):
+    """It is about to measure: what it asks for binds the next search, which would otherwise take its study over."""
+    first, second = search(), search()
+
+    assert not is_empty(first)
+    assert not is_empty(second)
+    second.close()
+    assert is_empty(first)
 
 
 def test_a_killed_search_is_seen_no_more(tmp_path, search):

@@ -12,7 +12,7 @@ import sqlalchemy
 
 from autocut.errors import StudyError
 from autocut.recipe import Recipe
-from autocut.study import Study, open_study, public_address, storage_errors, stored_facts, without_passwords
+from autocut.study import Study, database, open_study, public_address, storage_errors, stored_facts, without_passwords
 
 
 def test_the_folder_is_laid_out_and_ignored_by_git(make_study):
@@ -488,3 +488,12 @@ def test_a_study_in_a_database_elsewhere_is_found_from_a_new_folder(make_study, 
 
     assert stored_facts(tmp_path / "there", "digits", url) == {"threads": 1}
     assert stored_facts(tmp_path / "there", "other", url) is None
+
+
+def test_sqlite_on_a_network_disk_is_told_and_a_server_is_not(tmp_path, monkeypatch):
+    """Its write-ahead log needs memory that all of its users share."""
+    assert database.database_reach(tmp_path, None) is None
+    monkeypatch.setattr(database, "network_disk", lambda folder: "nfs4")
+
+    assert "is on a network disk (nfs4)" in database.database_reach(tmp_path, None)
+    assert database.database_reach(tmp_path, "postgresql://autocut@server/db") is None

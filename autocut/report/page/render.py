@@ -110,7 +110,7 @@ def render(
 
 def _answer(study: Study, recommended: Recommendation, lines: Mapping[int, TrialLine]) -> Answer:
     untouched = next((point for point in study.points() if point.recipe == UNTOUCHED), None)
-    money = study.facts, study.spent_s(), untouched, recommended.point
+    money = study.facts, study.paid_s(), untouched, recommended.point
     told, note = bill_lines(*money), price_note(study.facts)
     notes = [*told, *([note] if told and note else [])]
     return answer_of(study.folder, recommended, lines, point_bill(*money), notes, len(study.looks()))
