@@ -162,7 +162,7 @@ def to_batch(collated: Any, *, shifts_tokens: bool = False) -> Batch:
                 return _to_inputs(inputs), _to_tensor(collated[name], f"targets {name!r}")
         raise TaskError(
             f"a batch must hold targets, got a mapping with the keys {', '.join(map(repr, collated))}",
-            f"name one {TARGET_NAMES[0]!r}",
+            f"name one of them {TARGET_NAMES[0]!r}, or give collate=",
         )
     if isinstance(collated, (tuple, list)) and len(collated) >= 2:
         return _to_inputs(collated[0] if len(collated) == 2 else collated[:-1]), _to_tensor(collated[-1], "targets")
