@@ -78,7 +78,7 @@ def test_help_examples_are_accepted_by_the_parser(verb, searches, monkeypatch, c
         ("search --budget 8h --train-on tpuv4", "--train-on must be one of cpu, cuda, auto, got 'tpuv4'", "write cpu"),
         ("search --budget 8h --train-on cud", "--train-on must be one of cpu, cuda, auto, got 'cud'", "did you mean 'cuda'?"),
         ("search --budget 8h --try nowhere.toml", "--try must be a file, got none at 'nowhere.toml'", "ls ."),
-        ("search --budget 8h --out /dev/null", "--out must be a folder, got the file '/dev/null'", "ls /dev"),
+        ("search --budget 8h --out /etc/passwd", "--out must be a folder, got the file '/etc/passwd'", "ls /etc"),
         ("search a.py b.py --budget 8h", "autocut search must get no further word, got 'b.py'", "as in: autocut search"),
         ("search --budget 8h --space quik", "space must be one of", "did you mean 'quick'?"),
         ("search --budget 8h --sampler tp", "--sampler must be one of", "did you mean 'tpe'?"),
