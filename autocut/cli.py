@@ -25,7 +25,8 @@ from autocut.commands.front import front, select
 from autocut.commands.insight import check, dashboard, ledger, methods, schema
 from autocut.commands.report import report
 from autocut.commands.search import search
-from autocut.commands.verb import PREFIX, Verb, subject
+from autocut.commands.usage import from_click
+from autocut.commands.verb import PREFIX
 from autocut.console import Console
 from autocut.errors import AutocutError, ExitCode, InputError, nearest_hint
 
@@ -107,7 +108,7 @@ def _run(words: Sequence[str], console: Console) -> int:
         console.info(error.ctx.get_help() if error.ctx else error.format_message())
         return InputError.exit_code
     except click.ClickException as error:
-        return _report(_from_click(error), console)
+        return _report(from_click(error), console)
     except AutocutError as error:
         return _report(error, console)
     except Exception as error:
@@ -181,21 +182,3 @@ def _without_passwords(words: Sequence[str]) -> Sequence[str]:
     from autocut.study import without_passwords
 
     return without_passwords(words)
-
-
-def _from_click(error: click.ClickException) -> AutocutError:
-    """Turn an error of click into one with autocut's wording."""
-    ctx = getattr(error, "ctx", None)
-    path = ctx.command_path if ctx else "autocut"
-    see = f"see {path} --help"
-    if isinstance(error, click.NoSuchOption):
-        options = [name for param in ctx.command.params for name in param.opts] if ctx else []
-        return InputError(f"{path} has no flag {error.option_name!r}", nearest_hint(error.option_name, options) or see)
-    if isinstance(error, click.MissingParameter) and error.param:
-        command = ctx.command if ctx else None
-        example = f"as in: {command.examples[0]}" if isinstance(command, Verb) and command.examples else see
-        return InputError(f"{subject(error.param, ctx)} is missing", example)
-    if isinstance(error, click.BadParameter) and error.param:
-        message = error.message.rstrip(".").replace("integer range", "integer").replace("float range", "number")
-        return InputError(f"{subject(error.param, ctx)} is wrong: {message}", see)
-    return InputError(error.format_message().rstrip("."), see)

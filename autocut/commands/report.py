@@ -12,7 +12,7 @@ import click
 
 from autocut import __version__
 from autocut.commands.front import STUDY
-from autocut.commands.verb import verb
+from autocut.commands.verb import JSON, verb
 from autocut.console import Console
 from autocut.errors import InputError, NoResultError
 from autocut.recipe import UNTOUCHED
@@ -35,7 +35,7 @@ _NO_VALUE = "–"
 @STUDY
 @click.option("--to", type=click.Path(path_type=Path), help=f"HTML file to write.  [default: {FILE_NAME} in the study's folder]")
 @click.option("--open", "is_opened", is_flag=True, help="Show the file in the web browser.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@JSON
 @click.pass_obj
 def report(console: Console, study: Path, to: Path | None, is_opened: bool, as_json: bool) -> int:
     """Write STUDY as one HTML file that needs no network, and print the file's path.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import nn
@@ -14,6 +14,9 @@ from autocut.task.folding import Folded, fold_weights
 from autocut.task.outputs import OneOutput
 
 DEBUG_HINT = "call it in `python -i task.py` to see the traceback"
+CPU_HINT = (
+    "keep the model on the CPU: no .cuda(), no .to('cuda'), torch.load(..., map_location='cpu'); --train-on cuda trains it on a GPU"
+)
 
 
 def build(function: Callable[[], nn.Module], subject: str, folder: Path | None, output: str | int | None) -> nn.Module:
@@ -35,11 +38,15 @@ def build(function: Callable[[], nn.Module], subject: str, folder: Path | None, 
     except Exception as error:
         # A user's function may raise anything; the user must fix it.
         raise TaskError(
-            f"{subject} must be a function that builds a model, got {describe_error(error, folder)}", DEBUG_HINT
+            f"{subject} must be a function that builds a model, got {describe_error(error, folder)}", _build_hint(function, error)
         ) from error
     name = subject.partition(".")[2]
     if not isinstance(model, nn.Module):
-        raise TaskError(f"{subject} must return a torch.nn.Module, got {type(model).__name__}", f"{name}=lambda: net")
+        hint = "load the weights into a model, and return it: net.load_state_dict(weights); return net"
+        raise TaskError(
+            f"{subject} must return a torch.nn.Module, got {type(model).__name__}",
+            hint if isinstance(model, Mapping) else f"{name}=lambda: net",
+        )
     for tensor_name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise TaskError(
@@ -47,6 +54,17 @@ def build(function: Callable[[], nn.Module], subject: str, folder: Path | None, 
                 f"run one batch through the model inside {name}()",
             )
     return (model if output is None else OneOutput(model, output)).eval()
+
+
+def _build_hint(function: Callable[[], nn.Module], error: Exception) -> str:
+    """Return what to type where a function that builds a model fails in one of the usual ways."""
+    if "CUDA" in str(error):
+        return CPU_HINT
+    if isinstance(error, FileNotFoundError):
+        return "name the file from the task's folder: Path(__file__).parent / 'weights.pt'"
+    if isinstance(function, type) and isinstance(error, TypeError):
+        return f"give a function without arguments: lambda: {function.__name__}(...)"
+    return DEBUG_HINT
 
 
 def fold(model: nn.Module, subject: str, folder: Path | None) -> Folded:

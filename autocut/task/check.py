@@ -7,10 +7,12 @@ overlaps are searched in up to `OVERLAP_EXAMPLES` examples. A slow model is call
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -56,6 +58,7 @@ _SCORING_S = 8.0
 _CALL_S = 1.0
 """A call of the model in a check is given about so many seconds: the batch is smaller where it would take longer."""
 
+_FUNCTIONS = ("loss", "metric", "summarize", "optimizer", "collate", "teacher")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -93,6 +96,8 @@ def faults_of(task: Task) -> list[Fault]:
 def _examined(task: Task, ask: Callable[[WorkerQuestion], None] | None = None, *, trains: bool = True) -> list[Fault]:
     """All faults that can be found in this process. `ask` gets what a worker must answer, as early as it is known."""
     faults = list(_setting_faults(task))
+    usable = _usable(task)
+    is_usable, task = usable is task, usable
     splits = _read_splits(task, faults)
     has_test = _has_test(task, faults)
     batches = {name: batch for name in splits if (batch := _first_batch(task, name, splits[name], faults)) is not None}
@@ -110,7 +115,7 @@ def _examined(task: Task, ask: Callable[[WorkerQuestion], None] | None = None, *
     if model is not None:
         faults += parameter_faults(model)
         another = try_again(task, model, faults)
-    if ask is not None and (question := question_for_worker(task, another, faults)):
+    if ask is not None and is_usable and (question := question_for_worker(task, another, faults)):
         ask(question)
     if model is None:
         return faults
@@ -139,19 +144,29 @@ def _answer_faults(
         # The metrics of the kinds are defined on any examples, one's own perhaps only on many.
         is_own = task.metric is not None or task.summarize is not None
         fewest = None if is_own else time.examples(_CALL_S, least=4, most=_BATCH)
-        faults += [fault for fault in metric_faults(task, model, _batch_size(task), fewest) if fault not in faults]
+        faults += [fault for fault in metric_faults(task, model, task.batch_size, fewest) if fault not in faults]
     if "train" in batches:
         inputs, _ = batches["train"]
         faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs), *student_faults(task, model, inputs)]
         if trains or not task.is_pretrained:
-            faults += training_faults(task, model, cut(batches["train"], min(_batch_size(task), time.examples(_CALL_S, 2, _BATCH))))
+            faults += training_faults(task, model, cut(batches["train"], min(task.batch_size, time.examples(_CALL_S, 2, _BATCH))))
         faults += export_faults(task, model, inputs, dynamic)
     return faults
 
 
-def _batch_size(task: Task) -> int:
-    """The task's batch size, or that of a check: a wrong setting has a fault of its own."""
-    return task.batch_size if _is_integer(task.batch_size) and task.batch_size >= 1 else _BATCH
+def _usable(task: Task) -> Task:
+    """Return a task without the settings that have a fault of their own: each would give further faults that tell nothing new."""
+    wrong: dict[str, Any] = {name: None for name in _FUNCTIONS if not callable(getattr(task, name) or len)}
+    if not _is_integer(task.batch_size) or task.batch_size < 1:
+        wrong["batch_size"] = _BATCH
+    if not callable(task.model) or isinstance(task.model, nn.Module):
+        wrong["model"] = None
+    if not wrong:
+        return task
+    usable = copy.copy(task)
+    for name, value in wrong.items():
+        object.__setattr__(usable, name, value)
+    return usable
 
 
 def _has_batch_first(task: Task, name: str, dataset: Examples, faults: list[Fault]) -> bool:
@@ -201,7 +216,7 @@ def _number_faults(task: Task) -> Iterator[Fault]:
 
 
 def _function_faults(task: Task) -> Iterator[Fault]:
-    for name in ("model", "loss", "metric", "summarize", "optimizer", "collate", "teacher"):
+    for name in ("model", *_FUNCTIONS):
         value = getattr(task, name)
         if not callable(value) and (value is not None or name == "model"):
             yield Fault(f"task.{name} must be a function, got {type(value).__name__}", "give the function itself, not its result")

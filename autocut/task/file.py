@@ -11,17 +11,20 @@ import ast
 import hashlib
 import importlib
 import os
+import re
 import shlex
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import CodeType, ModuleType
 
 from autocut.errors import AutocutError, TaskError, nearest_hint
 
 _PREFIX = "autocut_task_"
+_LONGEST_TEXT = 300
+_UNKNOWN_ARGUMENT = re.compile(r"Task\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 _folders: set[Path] = set()
 """Folders of the tasks imported in this process. The data.py of one task must not be mistaken for that of another."""
@@ -96,7 +99,9 @@ def import_task_file(path: Path) -> TaskFile:
 
 def describe_error(error: BaseException, folder: Path | None) -> str:
     """Describe an exception from a user's code in one line: its type, the first line of its message, and the line of the file."""
-    text = str(error).strip().partition("\n")[0]
+    first, _, others = str(error).strip().partition("\n")
+    # torch names the missing weights of a checkpoint in the line below "Error(s) in loading state_dict for Net:".
+    text = f"{first} {others.strip().partition(chr(10))[0]}"[:_LONGEST_TEXT] if first.endswith(":") and others else first
     described = f"{type(error).__name__}: {text}" if text else type(error).__name__
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if folder is not None and Path(frame.filename).parent == folder:
@@ -229,6 +234,17 @@ def _import_error(path: Path, error: BaseException) -> TaskError:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         hint = f"pip install {package}, or put {package}.py beside {path.name}"
+    if isinstance(error, SystemExit | EOFError):
+        hint = 'what reads arguments, asks or exits stands below `if __name__ == "__main__":`'
+    if unknown := _UNKNOWN_ARGUMENT.search(str(error)):
+        hint = _argument_hint(unknown[1])
     if isinstance(error, AutocutError) and error.hint:
         hint = error.hint
     return TaskError(f"a task file must import without an error, got {describe_error(error, path.parent)}", hint)
+
+
+def _argument_hint(unknown: str) -> str:
+    from autocut.task.task import Task  # imports this module
+
+    names = [field.name for field in fields(Task) if field.init]
+    return nearest_hint(unknown, names) or f"an argument of Task is one of {', '.join(names)}"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from autocut.errors import AutocutError, Fault
 from autocut.task.batch_check import changed_inputs_fault, output_batch_fault
 from autocut.task.batches import Batch, Inputs, batch_length, call, copied, take, tensors
+from autocut.task.building import CPU_HINT
 from autocut.task.file import describe_error
 from autocut.task.metric_check import judging_faults
 from autocut.task.outputs import OneOutput
@@ -166,7 +167,7 @@ def run_faults(task: Task, model: nn.Module, name: str, batch: Batch, *, briefly
         # A user's model may raise anything.
         yield Fault(
             f"task.model must run on a batch of {name} ({_shapes(tried)}), got {describe_error(error, task.folder)}",
-            "check the shapes and dtypes of the first layer" if tried is inputs else "a served model gets single examples, too",
+            _run_hint(error, inputs) if tried is inputs else "a served model gets single examples, too",
         )
         return
     if fault := change or output_batch_fault(answers):
@@ -176,12 +177,23 @@ def run_faults(task: Task, model: nn.Module, name: str, batch: Batch, *, briefly
     if fault is not None:
         yield Fault(f"task.{name}: {fault.message}", fault.hint)
         return
-    if not torch.equal(outputs, again):
+    if not torch.equal(outputs.nan_to_num(), again.nan_to_num()):
         yield Fault(
             f"task.model must answer the same twice in eval mode, got a difference of {float((outputs - again).abs().max()):.3g}",
             "use nn.Dropout, or functional.dropout(x, training=self.training)",
         )
     yield from judging_faults(task, name, outputs, targets)
+
+
+def _run_hint(error: Exception, inputs: Inputs) -> str:
+    """Return what to change where the model fails on a batch of its own data."""
+    if "CUDA" in str(error):
+        return CPU_HINT
+    if any(tensor.dtype == torch.float64 for tensor in tensors(inputs).values()):
+        return "give the inputs as float32: .float()"
+    if "dtype" in str(error) and any(tensor.dtype == torch.uint8 for tensor in tensors(inputs).values()):
+        return "give the inputs as float32, such as pixels / 255; or let the model convert them"
+    return "check the shapes and dtypes of the first layer"
 
 
 def _shapes(inputs: Inputs) -> str:

@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os import PathLike
 from typing import Any, Never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
 from autocut.errors import TaskError
 from autocut.task.batches import Batch, Inputs, tensor_identity, tensors
@@ -161,7 +162,7 @@ def to_batch(collated: Any, *, shifts_tokens: bool = False) -> Batch:
                 return _to_inputs(inputs), _to_tensor(collated[name], f"targets {name!r}")
         raise TaskError(
             f"a batch must hold targets, got a mapping with the keys {', '.join(map(repr, collated))}",
-            f"name one {TARGET_NAMES[0]!r}",
+            f"name one of them {TARGET_NAMES[0]!r}, or give collate=",
         )
     if isinstance(collated, (tuple, list)) and len(collated) >= 2:
         return _to_inputs(collated[0] if len(collated) == 2 else collated[:-1]), _to_tensor(collated[-1], "targets")
@@ -184,18 +185,48 @@ def input_hashes(dataset: Examples, loader: Callable[[Examples, int], Loader], l
 def to_dataset(data: Any) -> Examples:
     """Return the user's dataset, or the dataset that the user's function returns. A tuple of tensors becomes a `TensorDataset`.
 
+    Numpy arrays in the tuple become tensors; those of float64 become float32, as `Loader` makes them of single numbers.
+
     Raises:
-        TaskError: it has no length or no items.
+        TaskError: it has no length or no items, or its tensors have different lengths.
     """
     made = data() if callable(data) and not hasattr(data, "__getitem__") else data
-    if isinstance(made, tuple) and made and all(isinstance(part, Tensor) for part in made):
-        return TensorDataset(*made)
-    if not hasattr(made, "__getitem__") or not hasattr(made, "__len__"):
+    if isinstance(made, tuple) and made and all(isinstance(part, Tensor | np.ndarray) for part in made):
+        return _tensor_dataset(made)
+    is_other = isinstance(made, str | bytes) or hasattr(made, "iloc")
+    if is_other or not hasattr(made, "__getitem__") or not hasattr(made, "__len__"):
         raise TaskError(
             f"a split must be a dataset with __len__ and __getitem__, or a function that returns one, got {type(made).__name__}",
-            "read an iterable dataset into a list or a TensorDataset",
+            _dataset_hint(made),
         )
     return made  # type: ignore[no-any-return]  # torch's type declares less than this, and a list of items works as a dataset too
+
+
+def _tensor_dataset(parts: tuple[Any, ...]) -> Examples:
+    lengths = [len(part) if part.ndim else 0 for part in parts]
+    if len(set(lengths)) > 1:
+        raise TaskError(
+            f"the tensors of a split must have one length, got {' and '.join(map(str, lengths))}",
+            "(inputs, targets): one target for each input",
+        )
+    for part in parts:
+        if isinstance(part, np.ndarray) and part.dtype.kind not in "biuf":
+            raise TaskError(
+                f"an array of a split must hold numbers, got {part.dtype}",
+                "give class numbers: numpy.unique(names, return_inverse=True)",
+            )
+    return TensorDataset(*(part if isinstance(part, Tensor) else _to_float32(torch.from_numpy(part)) for part in parts))
+
+
+def _dataset_hint(made: Any) -> str:
+    """Return what to type in place of the usual things that are no dataset."""
+    if isinstance(made, DataLoader):
+        return "give its dataset, loader.dataset; batch_size= and collate= say how to join examples"
+    if isinstance(made, str | bytes | PathLike):
+        return "read the file into a dataset; autocut.tasks has from_dataframe and from_torchvision_folder"
+    if hasattr(made, "iloc"):
+        return "make the task by autocut.tasks.from_dataframe, or give a tuple of tensors"
+    return "read an iterable dataset into a list or a TensorDataset"
 
 
 def length(dataset: Examples) -> int:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -149,3 +151,18 @@ def claim():
         capacity=claim_capacity,
         with_capacity=with_capacity,
     )
+
+
+@pytest.fixture(scope="module")
+def users_task(tmp_path_factory):
+    """A module of the user's with the model class in it, importable here only."""
+    folder = tmp_path_factory.mktemp("users_code")
+    (folder / "users_task.py").write_text(
+        "from torch import nn\n\n\nclass UsersNet(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.a, self.b = nn.Linear(32, 512), nn.Linear(512, 4)\n\n"
+        "    def forward(self, x):\n        return self.b(self.a(x).relu())\n"
+    )
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("users_task")
+    sys.path.remove(str(folder))
+    del sys.modules["users_task"]

@@ -4,8 +4,8 @@ A whole search among methods that fail is at the end; `studies/faults` lists eve
 
 Elsewhere: a worker that crashes, is killed or hangs (`test_fork_server`, `search/test_agent`), memory (`search/test_memory`), a
 missing C++ toolchain (`stages/test_lowering`), a full disk and a damaged stage (`pipeline/test_stage_cache`), a folder that is
-read-only and a damaged database (`study/test_opening`), two searches at once (`test_two_searches`), a clock that is set
-(`test_clock`).
+read-only (`study/test_opening`), a damaged database (`study/test_damage`), two searches at once (`test_two_searches`), a clock
+that is set (`test_clock`).
 """
 
 import textwrap

@@ -114,11 +114,12 @@ def test_an_error_is_one_document_too(study, printed, words, kind, code):
     assert (error["kind"], error["exit_code"]) == (kind, code)
 
 
-def test_a_variable_asks_for_documents_too(study, printed, monkeypatch):
+@pytest.mark.parametrize("verb", ["front", "report"])
+def test_a_variable_asks_for_documents_too(study, printed, monkeypatch, verb):
     """Not the flag alone makes an error a document."""
-    monkeypatch.setenv("AUTOCUT_FRONT_JSON", "1")
+    monkeypatch.setenv(f"AUTOCUT_{verb.upper()}_JSON", "1")
 
-    printed("front nowhere", "error", code=2)
+    printed(f"{verb} nowhere", "error", code=2)
 
 
 def test_a_bug_and_ctrl_c_are_documents(study, printed, monkeypatch):

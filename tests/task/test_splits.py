@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 import autocut
 from autocut.errors import TaskError
@@ -147,6 +149,33 @@ def test_a_split_is_a_dataset_a_function_or_a_tuple_of_tensors():
     assert len(to_dataset((X, Y))) == len(to_dataset(lambda: TensorDataset(X, Y))) == 10
     with pytest.raises(TaskError, match="__len__ and __getitem__"):
         to_dataset(iter([1]))
+
+
+def test_a_tuple_of_arrays_is_one_of_tensors():
+    """Data of numpy and scikit-learn: ten examples, not two, and float64 is no dtype of a model."""
+    inputs, target = to_dataset((X.double().numpy(), Y.numpy()))[3]
+
+    assert torch.equal(inputs, X[3])
+    assert inputs.dtype == torch.float32
+    assert target == Y[3]
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        (DataLoader(TensorDataset(X, Y), batch_size=4), "loader.dataset"),
+        ("data/train.csv", "read the file"),
+        (Path("data"), "read the file"),
+        (SimpleNamespace(iloc=[], __getitem__=None, __len__=None), "from_dataframe"),
+        ((X, Y[:9]), "one target for each input"),
+        ((X, np.array(["cat"] * 10)), "return_inverse"),
+    ],
+)
+def test_what_is_often_taken_for_a_dataset_has_a_hint_of_its_own(data, hint):
+    """A path has a length and items too: its letters."""
+    with pytest.raises(TaskError) as caught:
+        to_dataset(data)
+    assert hint in caught.value.hint
 
 
 def test_spread_indices_reach_from_end_to_end():

@@ -51,12 +51,14 @@ def answer_of(
         tiles = _tiles(recommended.point, (_numbers(untouched, tested), _numbers(chosen, tested)), bill, is_final=tested)
     doubts = [_sentence(recommended.doubt)] if recommended.doubt else []
     notes = [_sentence(recommended.reason), _splits(chosen, looks), *doubts, *map(_sentence, chosen.notes)]
-    if not is_untouched:
-        notes = [*map(_sentence, money), *notes]
+    bill_lines = () if is_untouched else tuple(map(_sentence, money))
+    remarks = [remark for remark in chosen.remarks if not any(remark in line for line in bill_lines)]
     return Answer(
         headline=headline,
         lead=chosen.recipe,
         notes=tuple(note for note in notes if note),
+        money=bill_lines,
+        remarks=tuple(map(_sentence, remarks)),
         tiles=tiles,
         picks=recommended.picks,
         commands=f"autocut export {shlex.quote(str(folder))} --trial {chosen.trial} --to out/\nautocut verify out/",

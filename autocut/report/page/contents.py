@@ -54,11 +54,16 @@ class Tile:
 
 @dataclass(frozen=True)
 class Answer:
-    """The first thing on the page: what to take, what it saves, how to take it away."""
+    """The first thing on the page: what to take, what it saves, how to take it away.
+
+    `notes` say why it is the one to take, `money` what it costs, and `remarks` what a reader must know of its numbers.
+    """
 
     headline: str
     lead: str
     notes: tuple[str, ...]
+    money: tuple[str, ...]
+    remarks: tuple[str, ...]
     tiles: tuple[Tile, ...]
     picks: tuple[NamedPick, ...]
     commands: str
@@ -71,7 +76,8 @@ class TrialLine:
 
     `validation` has the numbers that the search chose by, `test` those of the locked test split and the final timing. Both are
     empty for a trial that was not measured. `usd_per_million` of both is of one process; `test` has that of the whole machine
-    beside it, where it was measured.
+    beside it, where it was measured. `notes` say what the trial is or why it ended, `remarks` what disturbed its numbers and how
+    the whole machine served it.
     """
 
     trial: int
@@ -80,3 +86,4 @@ class TrialLine:
     validation: Mapping[str, Interval]
     test: Mapping[str, Interval]
     notes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()

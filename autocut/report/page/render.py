@@ -96,11 +96,12 @@ def render(
         axes=[{"name": name, "label": _axis(name)} for name in COSTS if any(name in line.validation for line in lines)],
         groups=[group for group in GROUPS if any(line.group == group for line in lines)],
         marks={group: "baseline" if group == BASELINES else group for group in GROUPS},
+        picks=_picks(recommended),
         columns=[*_WORDS, *columns],
         lines=[(line, [_cell(line, column) for column in columns]) for line in lines],
         all_command=f"autocut front {shlex.quote(str(study.folder))} --all",
         sections=[section for section in (*extra, *closing_sections(study)) if not section.is_empty],
-        data=_data(study, lines),
+        data=_data(study, lines, _picks(recommended)),
         style=Markup(_asset("page.css")),
         script=Markup(script),
         plotly=Markup(base64.b64encode(gzip.compress(plotly.encode(), mtime=0)).decode()),
@@ -138,7 +139,7 @@ def _hash(script: str) -> str:
 def _summary(study: Study, lines: Sequence[TrialLine]) -> str:
     measured = sum(bool(line.validation) for line in lines)
     front = sum(line.group == FRONT for line in lines)
-    goals = ", ".join(f"{way} {label(name)}" for name, way in study.objectives.items())
+    goals = ", ".join(f"{way} {label(name).partition(',')[0]}" for name, way in study.objectives.items())
     return (
         f"{measured} models measured, {len(lines) - measured} trials ended early, {front} models on the front, "
         f"{format_duration(study.spent_s())} of work. Goals: {goals}."
@@ -163,19 +164,28 @@ def _spread(name: str, found: Interval) -> str:
     return f"± {(found.high - found.low) / 2 / found.value:.1%}"
 
 
-def _data(study: Study, lines: Sequence[TrialLine]) -> dict[str, Any]:
+def _picks(recommended: Recommendation | None) -> dict[int, str]:
+    """Return the names of the picks by their trial: ``{7: "quality, balanced"}``."""
+    names: dict[int, list[str]] = {}
+    for pick in recommended.picks if recommended else ():
+        names.setdefault(pick.point.trial, []).append(pick.name)
+    return {trial: ", ".join(found) for trial, found in names.items()}
+
+
+def _data(study: Study, lines: Sequence[TrialLine], picks: Mapping[int, str]) -> dict[str, Any]:
     return {
         "metric": "accuracy",
         "axes": {name: _axis(name) for name in COSTS},
         "points": [_point(line) for line in lines if line.validation],
         "view": _first_view(lines),
+        "picks": sorted(picks.items()),
         "growth": growth_steps(study),
     }
 
 
 def _point(line: TrialLine) -> dict[str, Any]:
     sides = {side: _rounded(numbers) for side, numbers in (("v", line.validation), ("t", line.test)) if numbers}
-    return {"id": line.trial, "r": line.recipe, "g": line.group, "n": "; ".join(line.notes)} | sides
+    return {"id": line.trial, "r": line.recipe, "g": line.group, "n": "; ".join((*line.notes, *line.remarks))} | sides
 
 
 def _axis(name: str) -> str:

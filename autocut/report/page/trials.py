@@ -47,8 +47,7 @@ def _line(study: Study, trial: TrialRecord, group: str, final: Final | None, tie
     notes += [f"ties with {', '.join(map(str, ties))}"] if ties else []
     notes += [f"{name} is exceeded by {excess:.3g}" for name, excess in trial.constraints.items() if excess > 0]
     notes += [one_line(final.refusal or "no reason given")] if final is not None and not final.verified else []
-    notes += [tested.measurement.capacity.sentence] if tested and tested.measurement.capacity else []
-    notes += _caveats(trial, final)
+    served = [tested.measurement.capacity.sentence] if tested and tested.measurement.capacity else []
     return TrialLine(
         trial=trial.trial,
         recipe=trial.recipe.describe() if trial.recipe else "unknown recipe",
@@ -56,6 +55,7 @@ def _line(study: Study, trial: TrialRecord, group: str, final: Final | None, tie
         validation=_spread(trial.measured.values, trial.measured.measurement) if trial.measured else {},
         test=_tested(study, tested) if tested else {},
         notes=tuple(notes),
+        remarks=(*served, *_caveats(trial, final)),
     )
 
 

@@ -30,7 +30,7 @@ def _output_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
     if targets.dim() != 1:
         return Fault(
             f"targets must have shape (n,) for kind 'classification', got {tuple(targets.shape)}",
-            "give class ids; for a class per pixel set kind='segmentation', for several labels kind='multilabel'",
+            _shape_hint(targets),
         )
     if outputs.dim() == 2 and len(outputs) == len(targets) and outputs.shape[1] >= 2:
         return None
@@ -38,3 +38,11 @@ def _output_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
         f"outputs must have shape ({len(targets)}, 2 or more classes) for kind 'classification', got {tuple(outputs.shape)}",
         "end the model with nn.Linear(..., classes), or set kind=",
     )
+
+
+def _shape_hint(targets: Tensor) -> str:
+    if targets.dim() == 2 and targets.shape[1] == 1:
+        return "give class ids of shape (n,): targets.squeeze(1)"
+    if targets.dim() == 2 and bool(((targets == 0) | (targets == 1)).all()) and bool((targets.sum(1) == 1).all()):
+        return "give class ids in place of one-hot rows: targets.argmax(1); for several labels set kind='multilabel'"
+    return "give class ids; for a class per pixel set kind='segmentation', for several labels kind='multilabel'"

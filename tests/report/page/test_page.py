@@ -87,6 +87,34 @@ def test_the_page_has_the_three_picks_with_their_reasons(read_study, html):
         assert f"{pick.name} : trial {pick.point.trial}, {pick.reason}." in text
 
 
+def test_the_reason_and_the_command_stand_above_the_money(small_study):
+    """Who reads ten lines gets what to take, why, and what to type; what it costs and what disturbed it come later, each once."""
+    price = {"instance": "c7a.large", "usd_per_hour": 0.1, "date": "2026-02-09", "utilization": 1.0}
+    small_study.describe({"price": price, "price_fit": None})
+    recommended, _ = recommend(small_study)
+    text = Words(rendered(small_study)).text
+    reason = recommended.reason[:1].upper() + recommended.reason[1:]
+
+    order = [text.index(words) for words in (f"{reason}.", "autocut export", "Three picks", "What it costs", "Money by the")]
+    assert order == sorted(order)
+    assert text.count("Money by the") == 1
+
+
+def test_the_picks_are_marked_in_the_table_and_in_the_plot(read_study, html):
+    """A reader finds the recommended model among many points."""
+    picks = {}
+    for pick in recommend(read_study)[0].picks:
+        picks.setdefault(pick.point.trial, []).append(pick.name)
+    rows = re.findall(r'<tr data-trial="(\d+)".*?</tr>', html, re.DOTALL)
+    marked = {
+        int(row[1]): row[2] for row in re.finditer(r'<tr data-trial="(\d+)"(?:(?!</tr>).)*?mark pick">([^<]*)', html, re.DOTALL)
+    }
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+
+    assert len(rows) > len(marked)
+    assert marked == {trial: ", ".join(names) for trial, names in picks.items()} == dict(map(tuple, data["picks"]))
+
+
 def test_the_table_has_every_trial_and_shows_the_front_first(read_study, html):
     """Without JavaScript the other rows stay hidden."""
     rows = Words(html).rows
@@ -177,11 +205,11 @@ def test_a_caveat_of_a_measurement_stands_by_its_trial(small_study):
     trial = small_study.complete(None, Recipe({"prune.method": "structured", "prune.ratio": 0.33}), {}, {}, values, disturbed)
     lines = {line.trial: line for line in trial_lines(small_study)}
 
-    assert [note for note in lines[trial].notes if "disturbed the timing" in note] == [
+    assert [remark for remark in lines[trial].remarks if "disturbed the timing" in remark] == [
         f"Other work disturbed the timing at batch size {size}, by a factor of 1.7. The speed-up is the smallest that this allows"
         for size in (1, 32)
     ]
-    assert not any("disturbed" in note for number, line in lines.items() if number != trial for note in line.notes)
+    assert not any("disturbed" in note for number, line in lines.items() if number != trial for note in line.remarks)
     assert "Other work disturbed the timing at batch size 32" in Words(rendered(small_study)).text
 
 

@@ -135,6 +135,16 @@
     ].join("<br>");
   }
 
+  // The names of the picks, each beside its point. Those of the lower half stand below theirs, so that two neighbours do not meet.
+  function labels(cost, isLog) {
+    const named = data.picks.map(([trial, name]) => [data.points.find((point) => point.id === trial), name]);
+    return named.filter(([point]) => point && point.v && point.v[cost]).map(([point, name], at) => ({
+      x: isLog ? Math.log10(point.v[cost][0]) : point.v[cost][0], y: point.v.accuracy[0], text: plain(`${name}: ${point.id}`),
+      ax: 44, ay: 34 + 18 * (at % 2), arrowcolor: colour("--quiet"), arrowwidth: 1, arrowhead: 0, standoff: 6, xanchor: "left",
+      font: { color: colour("--ink"), size: 13 }, bgcolor: colour("--paper"), borderpad: 2,
+    }));
+  }
+
   function drawFront(plotly) {
     const cost = byId("cost-axis").value;
     const shape = layout(data.axes[cost], data.metric, innerWidth < 640 ? 360 : 440);
@@ -142,6 +152,7 @@
     scale(shape.xaxis, seen.flatMap((point) => (point.v[cost] ? [point.v[cost][0]] : [])));
     const [low, high] = data.view || [];
     if (data.view) shape.yaxis.range = [low, high];
+    shape.annotations = labels(cost, shape.xaxis.type === "log");
     plotly.react("front-plot", [stairs(cost), ...TRACES.map((kind) => trace(kind, cost))], shape, settings);
   }
 
