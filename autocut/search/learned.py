@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autocut.errors import InputError
 from autocut.front import FrontPoint
@@ -16,7 +17,10 @@ from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.first_guesses import Effect, Family, kept_of, own_family
 from autocut.search.volume import Volume
 from autocut.space import Space
-from autocut.study import Study, open_study
+from autocut.study import open_study
+
+if TYPE_CHECKING:
+    from autocut.study import Study
 
 _MOST_PREFIXES = 8
 """Models of the other study's front that are made first. Those that its front would miss the most."""
