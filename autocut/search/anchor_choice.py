@@ -21,7 +21,12 @@ _UNKNOWN_KEPT = 0.7
 
 
 def suited_anchors(state: SearchState) -> list[Recipe]:
-    """Return the anchors of the space. Those without a training keep their place, and so do students."""
+    """Return the anchors of the space. Those without a training keep their place, and so do students.
+
+    Where nothing is known of similar models, they are as the space has them.
+    """
+    if state.first_guesses.nearest() is None:
+        return list(state.settings.space.anchors)
     anchors = [_with_best_pruner(state, anchor) for anchor in state.settings.space.anchors]
     cost = ExpectedCost(state)
     movable = [anchor for anchor in anchors if anchor.is_trained and anchor.student is None]

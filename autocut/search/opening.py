@@ -47,11 +47,12 @@ def opening(state: SearchState, choice: LoweringChoice) -> Iterator[tuple[Phase,
 
 
 def learned(state: SearchState, _: LoweringChoice) -> Steps:
-    """The recipes of an earlier study's front, a job for each model, with as many epochs as fit the budget."""
+    """The recipes of an earlier study's front, with as many epochs as fit the budget. A slow model has a job for each recipe."""
     for recipes in state.settings.learned:
         possible = [on_ladder(state, recipe) for recipe in recipes if recipe.lowering in affordable_lowerings(state)]
-        if possible:
-            yield PlannedJob(tuple(dict.fromkeys(possible)), Purpose.ANCHOR, f"learned: {possible[0].prefix.describe()}")
+        for group in [[recipe] for recipe in possible] if is_slow(state) else [possible]:
+            if group:
+                yield PlannedJob(tuple(dict.fromkeys(group)), Purpose.ANCHOR, f"learned: {group[0].prefix.describe()}")
 
 
 def baselines(state: SearchState, _: LoweringChoice) -> Steps:
