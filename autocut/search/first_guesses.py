@@ -25,7 +25,7 @@ from autocut.recipe import Lowering, without_kept
 SCHEMA_VERSION = 1
 FILE = "first_guesses.json"
 COLUMNS = ("speedup_small", "speedup_large", "size_ratio", "kept", "seconds")
-"""What the file has of each method, in this order (`Effect`)."""
+"""What the file has of each method, in this order (`MethodEffect`)."""
 DECIDING = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "amx_tile", "asimd", "i8mm", "bf16", "sve")
 """Instruction sets that decide which lowering is fast. Two processors that have the same of these count as one kind."""
 _TRUST_ELSEWHERE = 0.5
@@ -59,7 +59,7 @@ class ModelTraits:
 
 
 @dataclass(frozen=True)
-class Effect:
+class MethodEffect:
     """What one method did to one model. Factors are against the untouched model.
 
     `speedup_small` and `speedup_large` are those of the small and the large batch. `kept` is 1 where no accuracy was lost, and 0
@@ -74,7 +74,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """A model on which methods were measured. `call_ms` are milliseconds of a call at the small and at the large batch.
 
     `effects` are by axis and method: the axis ``lowering`` has ``int8_static/onnxruntime``, the axis ``recover`` pruners at half of
@@ -84,7 +84,7 @@ class Family:
     name: str
     traits: ModelTraits | None
     call_ms: tuple[float, float]
-    effects: Mapping[str, Mapping[str, Effect]]
+    effects: Mapping[str, Mapping[str, MethodEffect]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class FirstGuesses:
         call_ms: Milliseconds of a call of the untouched model at the batch size that counts; None: not known yet.
     """
 
-    families: tuple[tuple[Family, float], ...] = ()
+    families: tuple[tuple[ModelFamily, float], ...] = ()
     trust: float = 1.0
     call_ms: float | None = None
 
@@ -146,21 +146,21 @@ class FirstGuesses:
             math.exp(mean(math.log(effect.seconds) for _, effect, _ in known)),
         )
 
-    def nearest(self) -> Family | None:
+    def nearest(self) -> ModelFamily | None:
         """Return the family that weighs the most; None where nothing is known."""
         return min(self.families, key=lambda known: self._distance(*known), default=(None, 0.0))[0]
 
-    def with_family(self, family: Family) -> FirstGuesses:
+    def with_family(self, family: ModelFamily) -> FirstGuesses:
         """Return the guesses with one more family, which is as similar as can be."""
         return replace(self, families=((family, 0.0), *self.families))
 
-    def _effects(self, axis: str, method: str) -> list[tuple[Family, Effect, float]]:
+    def _effects(self, axis: str, method: str) -> list[tuple[ModelFamily, MethodEffect, float]]:
         found = ((family, family.effects.get(axis, {}).get(method), distance) for family, distance in self.families)
         known = [(family, effect, distance) for family, effect, distance in found if effect is not None]
         own = [one for one in known if one[0].name == _OWN]
         return own or known  # what the user has measured is no mean with other models
 
-    def _distance(self, family: Family, distance: float) -> float:
+    def _distance(self, family: ModelFamily, distance: float) -> float:
         """The distance with the milliseconds of a call, once they are known: 0 inside of what the family has."""
         if self.call_ms is None or family.traits is None:
             return distance
@@ -168,7 +168,7 @@ class FirstGuesses:
         outside = max(math.log10(low / self.call_ms), math.log10(self.call_ms / high), 0.0)
         return math.hypot(distance, outside / _DECADES)
 
-    def _log_speedup(self, family: Family, effect: Effect) -> float:
+    def _log_speedup(self, family: ModelFamily, effect: MethodEffect) -> float:
         small, large = math.log(effect.speedup_small), math.log(effect.speedup_large)
         low, high = (math.log(call_ms) for call_ms in family.call_ms)
         if self.call_ms is None or high <= low:
@@ -184,7 +184,7 @@ NO_GUESSES = FirstGuesses()
 class KnownFamilies:
     """What `first_guesses.json` has, and on which instruction sets of `DECIDING` it was measured."""
 
-    families: tuple[Family, ...]
+    families: tuple[ModelFamily, ...]
     instructions: frozenset[str]
     origin: Mapping[str, Any] = field(default_factory=dict)
 
@@ -223,12 +223,12 @@ def known_families() -> KnownFamilies:
     )
 
 
-def own_family(lowerings: Mapping[str, Effect], recoveries: Mapping[str, Effect]) -> Family:
+def own_family(lowerings: Mapping[str, MethodEffect], recoveries: Mapping[str, MethodEffect]) -> ModelFamily:
     """Return the family that a user's earlier study is: what its lowerings and its pruners have brought there."""
-    return Family(_OWN, None, (1.0, 1.0), {"lowering": lowerings, "recover": recoveries})
+    return ModelFamily(_OWN, None, (1.0, 1.0), {"lowering": lowerings, "recover": recoveries})
 
 
-def to_document(family: Family) -> dict[str, Any]:
+def to_document(family: ModelFamily) -> dict[str, Any]:
     """Write a family as `first_guesses.json` has it."""
     if family.traits is None:
         raise ValueError("a family of the file has traits")
@@ -239,12 +239,13 @@ def to_document(family: Family) -> dict[str, Any]:
     return {"traits": asdict(family.traits), "call_ms": list(family.call_ms), "effects": effects}
 
 
-def _family(name: str, written: Mapping[str, Any]) -> Family:
+def _family(name: str, written: Mapping[str, Any]) -> ModelFamily:
     small, large = written["call_ms"]
     effects = {
-        axis: {method: Effect(*numbers) for method, numbers in methods.items()} for axis, methods in written["effects"].items()
+        axis: {method: MethodEffect(*numbers) for method, numbers in methods.items()}
+        for axis, methods in written["effects"].items()
     }
-    return Family(name, ModelTraits(**written["traits"]), (small, large), effects)
+    return ModelFamily(name, ModelTraits(**written["traits"]), (small, large), effects)
 
 
 def kept_of(change: float, untouched: float, tenth: float = 0.1) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from autocut.errors import InputError
 from autocut.front import FrontPoint
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.search.first_guesses import Effect, Family, kept_of, own_family
+from autocut.search.first_guesses import MethodEffect, ModelFamily, kept_of, own_family
 from autocut.search.volume import Volume
 from autocut.space import Space
 from autocut.study import open_study
@@ -36,7 +36,7 @@ class Lessons:
 
     source: str
     jobs: tuple[tuple[Recipe, ...], ...]
-    family: Family
+    family: ModelFamily
     left_out: tuple[str, ...] = ()
 
     @property
@@ -114,7 +114,7 @@ def _without_parent(recipe: Recipe, space: Space) -> Recipe:
     return Recipe(own) if space.axis("prune.parent_ratio") is None else recipe
 
 
-def _lowerings(study: Study, known: Mapping[Recipe, FrontPoint]) -> dict[str, Effect]:
+def _lowerings(study: Study, known: Mapping[Recipe, FrontPoint]) -> dict[str, MethodEffect]:
     """What each lowering of the untouched model brought."""
     own = [recipe for recipe in known if recipe.prefix == UNTOUCHED and recipe != UNTOUCHED]
     seconds: dict[str, float] = {}
@@ -127,9 +127,9 @@ def _lowerings(study: Study, known: Mapping[Recipe, FrontPoint]) -> dict[str, Ef
     }
 
 
-def _recoveries(known: Mapping[Recipe, FrontPoint]) -> dict[str, Effect]:
+def _recoveries(known: Mapping[Recipe, FrontPoint]) -> dict[str, MethodEffect]:
     """What each pruner with a training after it brought, against the untouched model with the same lowering."""
-    found: dict[str, Effect] = {}
+    found: dict[str, MethodEffect] = {}
     for method, recipes in _pruned(known).items():
         nearest = min(abs(float(recipe["prune.ratio"]) - _USUAL_RATIO) for recipe in recipes)
         alike = [recipe for recipe in recipes if abs(float(recipe["prune.ratio"]) - _USUAL_RATIO) == nearest]
@@ -148,8 +148,8 @@ def _pruned(known: Mapping[Recipe, FrontPoint]) -> dict[str, list[Recipe]]:
     return found
 
 
-def _effect(point: FrontPoint, base: FrontPoint, seconds: float) -> Effect:
+def _effect(point: FrontPoint, base: FrontPoint, seconds: float) -> MethodEffect:
     speedup = point.values["speedup"] / base.values["speedup"]
     change = point.values["accuracy"] - base.values["accuracy"]
     size = point.values["size_bytes"] / base.values["size_bytes"]
-    return Effect(speedup, speedup, size, kept_of(change, base.values["accuracy"]), max(seconds, _LEAST_S))
+    return MethodEffect(speedup, speedup, size, kept_of(change, base.values["accuracy"]), max(seconds, _LEAST_S))

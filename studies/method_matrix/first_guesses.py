@@ -24,9 +24,9 @@ from autocut.search.first_guesses import (
     COLUMNS,
     FILE,
     SCHEMA_VERSION,
-    Effect,
-    Family,
     FirstGuesses,
+    MethodEffect,
+    ModelFamily,
     deciding,
     kept_of,
     known_families,
@@ -74,14 +74,14 @@ def written(rows: Iterable[Row], measured: str, processor: str) -> str:
         "columns": list(COLUMNS),
     }
     tasks = {name: load_task(STUDIES / FAMILIES[name].study / "task.py") for name in own}
-    families = {name: to_document(Family(name, traits_of(tasks[name]), *_effects_of(found))) for name, found in own.items()}
+    families = {name: to_document(ModelFamily(name, traits_of(tasks[name]), *_effects_of(found))) for name, found in own.items()}
     return _text({**head, "families": families}) + "\n"
 
 
-def _effects_of(rows: list[Row]) -> tuple[tuple[float, float], dict[str, dict[str, Effect]]]:
+def _effects_of(rows: list[Row]) -> tuple[tuple[float, float], dict[str, dict[str, MethodEffect]]]:
     """Return milliseconds of a call of the untouched model, and the effects of the family."""
     untouched = next(row for row in rows if row.axis == "untouched")
-    effects: dict[str, dict[str, Effect]] = {axis: {} for axis in _USED}
+    effects: dict[str, dict[str, MethodEffect]] = {axis: {} for axis in _USED}
     slowest = _usual_seconds(rows)
     for row in rows:
         if row.axis in _USED:
@@ -89,7 +89,7 @@ def _effects_of(rows: list[Row]) -> tuple[tuple[float, float], dict[str, dict[st
             name = f"{dtype}/{mode}" if row.axis == "lowering" else row.method
             # Inductor keeps what it has compiled for another dtype. A search may begin with this one.
             seconds = max(_seconds(row), slowest.get(mode, 0.0)) if row.axis == "lowering" else row.train_seconds or 0.0
-            effects[row.axis][name] = Effect(
+            effects[row.axis][name] = MethodEffect(
                 _number(row.speedup_1), _number(row.speedup_32), _number(row.size_ratio),
                 kept_of(_number(row.change), _number(untouched.accuracy)), max(seconds, _LEAST_S),
             )  # fmt: skip
@@ -149,7 +149,7 @@ def check_lines() -> Iterator[str]:
             yield _check_line(family, guesses.at(call_ms), batch)
 
 
-def _check_line(family: Family, guesses: FirstGuesses, batch: int) -> str:
+def _check_line(family: ModelFamily, guesses: FirstGuesses, batch: int) -> str:
     truth, guessed, factors = [], [], []
     for name, effect in family.effects["lowering"].items():
         dtype, mode = name.split("/")

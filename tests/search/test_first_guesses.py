@@ -8,7 +8,7 @@ import pytest
 
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.anchor_choice import suited_anchors
-from autocut.search.first_guesses import Effect, Family, FirstGuesses, ModelTraits, kept_of, known_families, own_family
+from autocut.search.first_guesses import FirstGuesses, MethodEffect, ModelFamily, ModelTraits, kept_of, known_families, own_family
 from autocut.search.lowerings import by_promise, guessed
 from autocut.space import load_space
 from tests.fakes import KNOWN
@@ -102,8 +102,8 @@ def test_anchors_get_the_pruner_that_similar_models_fared_better_with(start):
     state.settings = replace(state.settings, space=space, first_guesses=known_families().guesses(RESNET, GENOA))
     assert {anchor["prune.method"] for anchor in suited_anchors(state)} == {"none", "structured", "structured_taylor"}
 
-    good, poor = Effect(2.0, 2.0, 0.5, 0.9, 1.0), Effect(1.2, 1.2, 0.8, 0.4, 1.0)
-    family = Family("made up", LLM, (1.0, 2.0), {"recover": {"structured": poor, "heads_and_neurons": good}})
+    good, poor = MethodEffect(2.0, 2.0, 0.5, 0.9, 1.0), MethodEffect(1.2, 1.2, 0.8, 0.4, 1.0)
+    family = ModelFamily("made up", LLM, (1.0, 2.0), {"recover": {"structured": poor, "heads_and_neurons": good}})
     state.settings = replace(state.settings, first_guesses=FirstGuesses(((family, 0.0),)))
     anchors = suited_anchors(state)
     assert {anchor["prune.method"] for anchor in anchors} == {"none", "heads_and_neurons", "l1_unstructured"}
@@ -116,7 +116,7 @@ def test_what_the_user_has_measured_comes_before_what_others_have():
     """But only for the methods that were tried there."""
     tried, not_tried = ("int8_static", "onnxruntime"), ("int8_static", "openvino")
     guesses = known_families().guesses(RESNET, GENOA)
-    own = own_family({"/".join(tried): Effect(9.0, 9.0, 0.25, 1.0, 5.0)}, {})
+    own = own_family({"/".join(tried): MethodEffect(9.0, 9.0, 0.25, 1.0, 5.0)}, {})
     taught = guesses.with_family(own)
 
     assert taught.lowering(tried).speedup == pytest.approx(9.0)
