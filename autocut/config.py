@@ -39,9 +39,9 @@ class SearchConfig:
 
     None means: for `task`, the embedded digits task; for `out`, ``studies/<task name>``; for `storage`, an SQLite file in that
     folder; for `ray_address`, a local Ray of our own; for `stages`, the study folder; for `measure_on`, the most common kind of
-    node; for `price_per_hour`, the price of `instance` in the price sheet; for `max_accuracy_drop`, what the study was begun with,
-    and `LARGEST_DROP` for a new study; for `requests_per_month` (predictions) and `grid_intensity` (grams of CO2 per kWh), what the
-    study was told last, and `bill.Serving` for a new study.
+    node; for `learn_from`, no study; for `price_per_hour`, the price of `instance` in the price sheet; for `max_accuracy_drop`,
+    what the study was begun with, and `LARGEST_DROP` for a new study; for `requests_per_month` (predictions) and `grid_intensity`
+    (grams of CO2 per kWh), what the study was told last, and `bill.Serving` for a new study.
 
     `workers` is 0 where a cluster's nodes decide it.
 
@@ -73,6 +73,7 @@ class SearchConfig:
     limits: tuple[str, ...] = ()
     max_accuracy_drop: float | None = None
     try_recipes: tuple[Path, ...] = ()
+    learn_from: Path | None = None
     cache_bytes: int = DEFAULT_CACHE_BYTES
     worker_bytes: int | None = None
     examples: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -229,6 +229,20 @@ def parse_limit(text: str) -> Limit:
             f"did you mean '{name}{wanted}{found['bound']}'?",
         )
     return Limit(name, operator, bound)
+
+
+def check_shares(limits: Iterable[Limit]) -> None:
+    """Refuse a percentage where the metric is a share.
+
+    Raises:
+        InputError: A limit asks more than 1 of such a metric.
+    """
+    for limit in limits:
+        if limit.name == "accuracy" and limit.bound > 1:
+            share = limit.bound / 100 if limit.bound <= 100 else 1.0
+            raise InputError(
+                f"limit on accuracy must be at most 1, as a share is, got {limit.text!r}", f"did you mean 'accuracy>={share:g}'?"
+            )
 
 
 def _number(written: str, text: str) -> float:

@@ -42,6 +42,7 @@ class SearchOptions(TypedDict, total=False):
     grid_intensity: float
     limit: Sequence[str]
     max_accuracy_drop: Amount
+    learn_from: str | Path
     cache_size: Amount
     worker_memory: Amount
     examples: bool

@@ -83,6 +83,7 @@ def _knobs(study: Study, recommended: Recommendation | None) -> Section:
     from autocut.attribution.evidence import read_evidence
     from autocut.attribution.explanation import explain_recipe
     from autocut.attribution.table import LADDER_COLUMNS, ladder_rows
+    from autocut.attribution.weak_axes import weak_axes_sentence
     from autocut.report.page import Section
 
     title, evidence = "Which knob bought what", read_evidence(study)
@@ -90,11 +91,13 @@ def _knobs(study: Study, recommended: Recommendation | None) -> Section:
         return Section(title)
     trial, recipe = recommended.point.trial, recommended.point.recipe
     explanation = explain_recipe(study.name, trial, recipe, evidence)
+    weak = weak_axes_sentence(evidence)
+    sentences = (*explanation.sentences, *([f"{weak[:1].upper()}{weak[1:]}."] if weak else []))
     if not explanation.ladder.steps:
-        return Section(title, explanation.sentences)
+        return Section(title, sentences)
     more = f"Not every step was measured. This measures what is missing: autocut explain {shlex.quote(str(study.folder))} {trial}"
     rows = [tuple(cell or _NO_VALUE for cell in row) for row in ladder_rows(explanation)]
-    return Section(title, (*explanation.sentences, *([more] if explanation.missing else [])), LADDER_COLUMNS, tuple(rows))
+    return Section(title, (*sentences, *([more] if explanation.missing else [])), LADDER_COLUMNS, tuple(rows))
 
 
 def _target(file: Path) -> Path:

@@ -46,6 +46,7 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
     "autocut search task.py --budget 8h --price-per-hour 0.09 --requests-per-month 3e6",
     "autocut search task.py --budget 8h --max-accuracy-drop 1%",
     "autocut search task.py --budget 8h --train-on auto",
+    "autocut search task.py --budget 8h --learn-from studies/digits",
     "autocut search task.py --budget 30m --dry-run",
 )
 @click.argument("task", required=False, metavar="[TASK]")
@@ -84,6 +85,8 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               "this share of it. Half of a metric above 0 must be kept in any case.")  # fmt: skip
 @click.option("--try", "try_recipes", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="A recipe (TOML or JSON) to try first. Repeatable.")  # fmt: skip
+@click.option("--learn-from", type=click.Path(file_okay=False, path_type=Path), metavar="STUDY",
+              help="An earlier study of a similar task: its front is tried first, its effects are the first guesses.")  # fmt: skip
 @click.option("--cache-size", "cache_bytes", type=SIZE, default=DEFAULT_CACHE_BYTES, show_default="10GiB",
               help="Disk for stage outputs.")  # fmt: skip
 @click.option("--worker-memory", "worker_bytes", type=SIZE, show_default="what the machine has",
@@ -114,6 +117,18 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
     config, code = _run(config, console, time.time())
     _print_front(config, console, as_json=as_json)
     return code
+
+
+def _check_learn_from(config: SearchConfig) -> None:
+    """Refuse a folder without a study, and the study itself, before anything is made."""
+    if config.learn_from is None:
+        return
+    from autocut.search.learned import require_another_study
+    from autocut.study import open_study
+
+    if config.out is not None:
+        require_another_study(config.learn_from, config.out)
+    open_study(config.learn_from).close()
 
 
 def _fitting_workers(threads: int) -> int:
@@ -168,6 +183,7 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
             nothing = f"none: the task brings its weights, and space {config.space} trains nothing"
             raise InputError(f"--train-on cuda must have a model to train, got {nothing}", "leave --train-on out")
         config = replace(config, out=config.folder(found.task.name))
+        _check_learn_from(config)
         asked = _checked_space(config, found.methods, found.task.students, found.task.epochs)
         # A student is first trained with a distillation that fits the task.
         space = with_students(fit_space(asked, found.unfit), found.task.students, found.task.epochs)
@@ -289,6 +305,7 @@ def _check_options(config: SearchConfig) -> None:
     Serving().told(config.requests_per_month, config.grid_intensity)
     for limit in config.limits:
         parse_limit(limit)
+    _check_learn_from(config)
 
 
 def _dry_run(ctx: click.Context, config: SearchConfig, console: Console, *, as_json: bool) -> int:

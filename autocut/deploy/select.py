@@ -26,7 +26,7 @@ from autocut.gains import accuracy_drop as accuracy_drop
 from autocut.gains import cost_words, effect, metric_points, with_untouched
 from autocut.gains import untouched as untouched
 from autocut.picks import PICKS, RECOMMENDED, USUAL_DROP, NamedPick, cheapest, cost_of, named_picks, preference, tied
-from autocut.score import ALIASES, METRICS, Limit, allowed_drop, parse_limit
+from autocut.score import ALIASES, METRICS, Limit, allowed_drop, check_shares, parse_limit
 
 if TYPE_CHECKING:
     from autocut.study import Study
@@ -78,7 +78,8 @@ def select_point(
     """
     baseline = untouched(points)
     _check_question(points, baseline, max_accuracy_drop, pick, knee=knee, confident=confident)
-    _check_shares(baseline, limits)
+    if baseline is not None and 0 <= baseline.values["accuracy"] <= 1:
+        check_shares(limits)
     objective = _objective(points, minimize)
     excess = {point.trial: _excesses(point, baseline, max_accuracy_drop, limits, confident=confident) for point in points}
     eligible = [point for point in points if not excess[point.trial]]
@@ -151,20 +152,6 @@ def _check_question(
         raise InputError(
             f"{asked} needs the untouched model among the points, got none", "run `autocut search` on this study again"
         )
-
-
-def _check_shares(baseline: FrontPoint | None, limits: Sequence[Limit]) -> None:
-    """Refuse a percentage where the metric is a share.
-
-    Raises:
-        InputError: A limit asks more than 1 of such a metric.
-    """
-    for limit in limits:
-        if limit.name == "accuracy" and limit.bound > 1 and baseline is not None and 0 <= baseline.values["accuracy"] <= 1:
-            share = limit.bound / 100 if limit.bound <= 100 else 1.0
-            raise InputError(
-                f"limit on accuracy must be at most 1, as a share is, got {limit.text!r}", f"did you mean 'accuracy>={share:g}'?"
-            )
 
 
 def _surest_drop(point: FrontPoint, baseline: FrontPoint) -> float:

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 from autocut.errors import FaultsError, TaskError, TrialError
 from autocut.measure.parent_death import die_with
 from autocut.recipe import Lowering, without_kept
+from autocut.search.first_guesses import KEPT_GAIN, ModelTraits
 from autocut.space import Space
 
 if TYPE_CHECKING:
     from autocut.task.task import Task
 
 _TIMEOUT_S = 300.0
-_KEPT_GAIN = 0.8
-"""What a lowering that keeps layers in float is guessed to gain, as a share of what it would gain without."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ class TaskFacts:
 
     `data_hash` is what workers make a part of the fingerprint, `data_facts` what the study keeps about the data. A study of an
     earlier version has neither. `source_sha256` is the hash of the source that the fingerprint was found for.
-    `students` are the names of the task's students.
+    `students` are the names of the task's students. `traits` of its model say which models it is like. `is_share`: its
+    metric is surely between 0 and 1.
     """
 
     name: str
@@ -47,6 +47,8 @@ class TaskFacts:
     data_facts: Mapping[str, Any] = field(default_factory=dict)
     source_sha256: str = ""
     students: tuple[str, ...] = ()
+    traits: ModelTraits | None = None
+    is_share: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,15 @@ class LoweringProbe:
     """A pair of dtype and compile mode.
 
     `reason` says why it cannot run here (None: it can). `graph` names what its accuracy depends on. `seconds` is the expected time
-    until it runs, or `seconds_per_100mb` of the untouched model's weights where that is more and known, and `speedup` a guess of
-    what it brings, as long as nothing was measured. `keeps_float`: its most sensitive layers may stay float.
+    until it runs, or `seconds_per_100mb` of the untouched model's weights where that is more and known. `speedup` is what its
+    methods guess that it brings, for lowerings that no similar model has tried (None: they guess nothing). `keeps_float`: its most
+    sensitive layers may stay float.
     """
 
     reason: str | None
     graph: str
     seconds: float
-    speedup: float = 1.0
+    speedup: float | None = None
     keeps_float: bool = False
     seconds_per_100mb: float | None = None
 
@@ -145,7 +148,7 @@ def with_kept_layers(found: Preflight, space: Space) -> Preflight:
         for (name, mode), made in found.lowerings.items():
             if count and name == dtype and made.keeps_float:
                 graph = f"{made.graph}, {count} layers in float" if made.graph else ""
-                speedup = 1 + _KEPT_GAIN * (made.speedup - 1)
+                speedup = None if made.speedup is None else made.speedup**KEPT_GAIN
                 kept[spelled, mode] = replace(made, graph=graph, speedup=speedup, seconds_per_100mb=None)
     return replace(found, lowerings={**found.lowerings, **kept})
 
@@ -161,6 +164,7 @@ def _look(
 ) -> Preflight:
     import torch
 
+    from autocut.execution.model_traits import traits_of
     from autocut.execution.worker import keep_libraries_quiet
     from autocut.stages import lowering
     from autocut.stages.compile import modes
@@ -180,16 +184,16 @@ def _look(
         raise FaultsError(f"task {task.name}", faults)
     if trains or not task.is_pretrained:
         require_training_on(train_on, task)
-    convolves, lowerings = lowering.has_convolutions(task.build_model()), {}
+    traits, lowerings = traits_of(task), {}
     for dtype, mode in lowering.pairs():
         reason = lowering.infeasible_reason(dtype, mode) or lowering.fixed_shape_reason(mode, task.dynamic)
         graph = "" if reason else lowering.numerics(dtype, mode)
-        speedup = lowering.guessed_speedup(dtype, mode, has_convolutions=convolves)
+        speedup = lowering.guessed_speedup(dtype, mode, has_convolutions=traits.convolutions > 0)
         keeps_float = lowering.keeps_float(dtype, mode)
         seconds, of_large = modes.method(mode).options.seconds, lowering.seconds_per_100mb(dtype, mode)
         lowerings[dtype, mode] = LoweringProbe(reason, graph, seconds, speedup, keeps_float, of_large)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
-    facts = _describe(task, begun)
+    facts = replace(_describe(task, begun), traits=traits, is_share=task.metric_kind.is_binary)
     return Preflight(
         known_methods(task.student_names), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries(),
         missing_compiler(python_headers=True) or "",

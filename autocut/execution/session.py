@@ -16,6 +16,7 @@ from typing import Any
 import autocut
 from autocut.attribution.evidence import read_evidence
 from autocut.attribution.knobs import knob_sentence
+from autocut.attribution.weak_axes import weak_axes_sentence
 from autocut.bill import bill_lines, price_note, serving_of
 from autocut.budget import Budget, format_duration
 from autocut.clock import SteadyClock
@@ -27,6 +28,7 @@ from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
 from autocut.execution.company import check_shares_stages, others, seed_offset
 from autocut.execution.executor import run_jobs
+from autocut.execution.guessing import expected_seconds, guesses_of
 from autocut.execution.leftovers import sweep_study
 from autocut.execution.preflight import Preflight, with_kept_layers
 from autocut.execution.ray_tune import TuneExecutor
@@ -41,12 +43,13 @@ from autocut.pipeline.signing import key_file, own_secret, sign_task
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.report.publish import Publisher
-from autocut.score import parse_limit
+from autocut.score import check_shares, parse_limit
 from autocut.search.activity import doing
 from autocut.search.agent import Agent
 from autocut.search.companions import StudyCompanions
 from autocut.search.estimates import is_worth_training_elsewhere
 from autocut.search.jobs import KnownTask, Setting
+from autocut.search.learned import Lessons, learn_from
 from autocut.search.planner import Planner
 from autocut.search.progress import best_so_far, examples_line, nothing_tried_line
 from autocut.search.proposals import Proposer
@@ -92,7 +95,10 @@ def run_search(
     console = console.bound()
     folder = config.folder(found.task.name)
     found = with_kept_layers(found, space := _space_of_study(space, folder, console))
-    settings = _settings(config, space, found)
+    lessons = None if config.learn_from is None else learn_from(config.learn_from, space)
+    settings = _settings(config, space, found, lessons)
+    if found.task.is_share:
+        check_shares(settings.limits)
     study = _open(folder, config, space, found)
     try:
         if config.ray_address is not None:
@@ -108,6 +114,9 @@ def run_search(
         _check_same_conditions(study, begun, asdict(settings.price), config)
         check_shares_stages(study)
         money.describe_money(study, config, pool.nodes.training_kinds if pool.nodes else ())
+        if lessons is not None:
+            console.info(lessons.line)
+            study.describe({"learned_from": lessons.source})
         sweep_study(study, config.cache_bytes)
         _tell_unsigned(StageCache(study.stages_dir, config.cache_bytes), console, adopt=config.adopt_stages)
         budget = Budget(config.budget_s, study.spent_s(without=others(study)), clock=clock, started=started)
@@ -120,7 +129,7 @@ def run_search(
         study.close()
 
 
-def _settings(config: SearchConfig, space: Space, found: Preflight) -> SearchSettings:
+def _settings(config: SearchConfig, space: Space, found: Preflight, lessons: Lessons | None) -> SearchSettings:
     return SearchSettings(
         space,
         graphs={lowering: made.graph for lowering, made in found.lowerings.items() if made.reason is None},
@@ -130,7 +139,9 @@ def _settings(config: SearchConfig, space: Space, found: Preflight) -> SearchSet
         limits=tuple(parse_limit(text) for text in config.limits),
         user_recipes=tuple(read_recipe(path, space) for path in config.try_recipes),
         workers=config.workers,
-        guesses={lowering: made.speedup for lowering, made in found.lowerings.items()},
+        first_guesses=guesses_of(found, lessons),
+        learned=lessons.jobs if lessons else (),
+        registered_speedups={one: made.speedup for one, made in found.lowerings.items() if made.speedup is not None},
     )
 
 
@@ -165,7 +176,7 @@ class _Search:
         interrupted = self.store.close_interrupted(alive)
         study.bookings.keep_those_of(alive)
         settings = replace(settings, user_recipes=(*interrupted, *settings.user_recipes))
-        expected_s = {lowering: made.seconds for lowering, made in found.lowerings.items()}
+        expected_s = expected_seconds(found, settings.first_guesses)
         of_large = {one: made.seconds_per_100mb for one, made in found.lowerings.items() if made.seconds_per_100mb is not None}
         state = SearchState(settings, Planner(found.task.train_samples, expected_s, of_large))
         recall(study, state, proposer)
@@ -382,7 +393,9 @@ def _recommended(study: Study) -> str:
     """The point that most people should take, why, what the test split has against it, which knobs made it, and its bill."""
     selection = select_from_study(study)
     chosen = selection.point
-    knobs = knob_sentence(read_evidence(study), study.folder, chosen.trial, chosen.recipe)
-    lines = [f"Trial {chosen.trial}: {selection.reason}", *([selection.doubt] if selection.doubt else []), knobs]
+    evidence = read_evidence(study)
+    knobs = knob_sentence(evidence, study.folder, chosen.trial, chosen.recipe)
+    said = [selection.doubt, knobs, weak_axes_sentence(evidence)]
+    lines = [f"Trial {chosen.trial}: {selection.reason}", *filter(None, said)]
     bill = bill_lines(study.facts, study.paid_s(), untouched(study.points()), chosen)
     return "\n".join([*lines, *(f"  {line}" for line in bill)])

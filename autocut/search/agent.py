@@ -79,8 +79,7 @@ class Agent:
         self._postponed: list[PlannedJob] = []
         self._asked_for = AskedFor(state, self.progress)
         self._finalizing, self._goes_on = False, False
-        self._too_little_s = 0.0
-        self._failed_starts = 0
+        self._too_little_s, self._failed_starts = 0.0, 0
         self._losses = deaths.LostWorkers()
         self._memory = MemoryWatch(state, memory or EndlessMemory())
         self.companions = companions or NoCompanions()
@@ -315,6 +314,7 @@ class Agent:
         self.progress.lines.extend(self.state.switched_off.take_news())
         match event:
             case BaselineReady():
+                self.fault = self._asked_for.wrong_limit()
                 self._plan_reserve()
                 told = [event.scoring.describe() if event.scoring else "", finalists.drop_line(self.state)]
                 self.progress.lines.extend(measured_plan_lines(self.state, self.budget))

@@ -1,13 +1,15 @@
-"""Tells the user why recipes that were asked for do not run."""
+"""What the user asked for and cannot have: recipes that do not run, limits that no model keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from autocut.budget import format_duration
+from autocut.errors import InputError
 from autocut.recipe import Recipe
+from autocut.score import check_shares
 from autocut.search.estimates import recipe_s
-from autocut.search.jobs import RecipeFailed
+from autocut.search.jobs import RecipeFailed, WorkerFault
 from autocut.search.lowerings import affordable_lowerings
 from autocut.search.progress import Progress
 from autocut.search.state import SearchState
@@ -35,6 +37,16 @@ class AskedFor:
             else:
                 why = state.settings.impossible.get(recipe.lowering, "autocut methods says why")
                 yield RecipeFailed(recipe, "infeasible", f"{dtype} with {mode} cannot run on this machine: {why}")
+
+    def wrong_limit(self) -> WorkerFault | None:
+        """Return the fault of a limit such as 95 on a metric that turns out to be a share: no model could keep it."""
+        untouched = self._state.untouched_metric
+        try:
+            if untouched is not None and 0 <= untouched <= 1:
+                check_shares(self._state.settings.limits)
+        except InputError as error:
+            return WorkerFault(error.message, error.hint)
+        return None
 
     def tell_too_long(self, recipes: Sequence[Recipe], left_s: float) -> None:
         """Tell of those that take longer than the `left_s` seconds that are left for the search."""

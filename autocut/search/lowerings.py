@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 
 from autocut.recipe import UNTOUCHED, Cut, Lowering, Recipe
@@ -12,6 +12,7 @@ from autocut.search.cost_model import cheapest_modes
 from autocut.search.early_stopping import is_beaten
 from autocut.search.estimates import is_too_long
 from autocut.search.finalists import is_slow
+from autocut.search.first_guesses import Guess
 from autocut.search.jobs import Purpose
 from autocut.search.state import SearchState
 
@@ -22,8 +23,9 @@ _MEASURING, _MEASURING_SLOWLY = 2.0, 4.0
 the cheapest lowering that is faster is the one that its user waits for."""
 _CHEAP_S = 12.0
 """A lowering of at most this many seconds is tried before its result on the untouched model is known."""
-_GUESS_OF_DTYPE, _GUESS_OF_MODE = 2.0, 1.1
-"""The speed-up that is guessed of a lowering in another dtype, or in another mode alone, where the methods guess none."""
+_NEUTRAL_DTYPE = Guess(speedup=2.0, size_ratio=0.5, kept=1.0, seconds=30.0)
+_NEUTRAL_MODE = Guess(speedup=1.1, size_ratio=1.0, kept=1.0, seconds=30.0)
+"""What is guessed of a lowering in another dtype, or in another mode alone, where nothing is known of its methods."""
 _WORTH_IT = 1.5
 """A guessed speed-up for which a person would deploy a model."""
 _SECOND_BEST = 1.1
@@ -57,15 +59,15 @@ def is_cheap(state: SearchState, lowering: Lowering) -> bool:
 def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowering]:
     """Order lowerings of the untouched model that were not measured yet: the most expected gain per second first.
 
-    The gain is the logarithm of the guessed speed-up. The very first one is the quickest to make that is worth having, so that
+    The very first one is the quickest to make that is worth having, so that
     there is something to deploy early. Behind all others come those that would wait for a conversion which another job is making.
     """
-    guesses, seconds = _guesses(state, lowerings), partial(_seconds, state)
+    guesses, seconds = guessed(state, lowerings), partial(_seconds, state)
 
     def promise(lowering: Lowering) -> tuple[bool, bool, float]:
         mode = lowering[1]
         waits_for_none = state.planner.is_converted(mode) or mode not in running
-        return lowering == first, waits_for_none, math.log(guesses[lowering]) / seconds(lowering)
+        return lowering == first, waits_for_none, guesses[lowering].gain / seconds(lowering)
 
     running = {recipe.lowering[1] for job in state.running.values() for recipe in job.job.recipes}
     is_first = state.finished.keys() == {UNTOUCHED} and not state.runs(Purpose.QUICK_LOWERINGS)
@@ -74,15 +76,23 @@ def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowe
 
 
 def first_lowering(state: SearchState, lowerings: Collection[Lowering]) -> Lowering | None:
-    """Return the quickest of `lowerings` to make that is worth having; None where none is."""
-    guesses = _guesses(state, lowerings)
-    worth_it = [lowering for lowering in lowerings if guesses[lowering] >= _WORTH_IT]
-    return min(worth_it, key=partial(_seconds, state), default=None)
+    """Return the quickest of `lowerings` to make that is worth having, of several the most promising; None where none is."""
+    guesses = guessed(state, lowerings)
+    worth_it = [lowering for lowering in lowerings if guesses[lowering].speedup >= _WORTH_IT]
+    return min(worth_it, key=lambda lowering: (_seconds(state, lowering), -guesses[lowering].gain), default=None)
 
 
-def _guesses(state: SearchState, lowerings: Collection[Lowering]) -> dict[Lowering, float]:
-    usual = {lowering: _GUESS_OF_MODE if lowering[0] == UNTOUCHED.lowering[0] else _GUESS_OF_DTYPE for lowering in lowerings}
-    return usual | {lowering: guess for lowering, guess in state.settings.guesses.items() if lowering in usual}
+def guessed(state: SearchState, lowerings: Collection[Lowering]) -> dict[Lowering, Guess]:
+    """Guess what each of `lowerings` brings to the untouched model."""
+    guesses = state.first_guesses
+    return {lowering: guesses.lowering(lowering) or _neutral(state, lowering) for lowering in lowerings}
+
+
+def _neutral(state: SearchState, lowering: Lowering) -> Guess:
+    """What is guessed of a plug-in's methods, which no family of models has tried."""
+    is_mode_alone = lowering[0] == UNTOUCHED.lowering[0]
+    usual = _NEUTRAL_MODE if is_mode_alone else _NEUTRAL_DTYPE
+    return replace(usual, speedup=state.settings.registered_speedups.get(lowering, usual.speedup))
 
 
 def _seconds(state: SearchState, lowering: Lowering) -> float:

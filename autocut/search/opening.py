@@ -1,6 +1,7 @@
-"""What runs without being proposed: baselines, each pruning method once, user recipes, anchors, more ratios, slow compilers.
+"""What runs without being proposed: an earlier study's recipes, baselines, skeletons, user recipes, anchors, slow compilers.
 
-At last comes the untouched model trained as long as the front's leading point.
+A skeleton is a pruned model without a training: it tells what a pruning method saves. At last comes the untouched model, trained as
+long as the front's leading point.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from autocut.recipe import NO_STUDENT, STUDENT, UNTOUCHED, Lowering, Recipe
+from autocut.search.anchor_choice import suited_anchors
 from autocut.search.estimates import on_ladder, recipe_s
 from autocut.search.finalists import is_slow
 from autocut.search.jobs import PlannedJob, Purpose
-from autocut.search.lowerings import LoweringChoice, by_promise, is_cheap, lowerings_by_seconds
+from autocut.search.lowerings import LoweringChoice, affordable_lowerings, by_promise, is_cheap, lowerings_by_seconds
 from autocut.search.state import Phase, SearchState
 from autocut.space import Axis
 
@@ -33,6 +35,7 @@ Steps = Iterator[PlannedJob | None]
 def opening(state: SearchState, choice: LoweringChoice) -> Iterator[tuple[Phase, PlannedJob | None]]:
     """Yield each phase with its next job, until the search proposes. The job is None while it must wait for running jobs."""
     phases: dict[Phase, Callable[[SearchState, LoweringChoice], Steps]] = {
+        Phase.LEARNED: learned,
         Phase.BASELINES: baselines,
         Phase.COST_FIRST: methods,
         Phase.USER_RECIPES: user_recipes,
@@ -43,13 +46,22 @@ def opening(state: SearchState, choice: LoweringChoice) -> Iterator[tuple[Phase,
             yield from ((phase, planned) for planned in steps(state, choice))
 
 
+def learned(state: SearchState, _: LoweringChoice) -> Steps:
+    """The recipes of an earlier study's front, with as many epochs as fit the budget. A slow model has a job for each recipe."""
+    for recipes in state.settings.learned:
+        possible = [on_ladder(state, recipe) for recipe in recipes if recipe.lowering in affordable_lowerings(state)]
+        for group in [[recipe] for recipe in possible] if is_slow(state) else [possible]:
+            if group:
+                yield PlannedJob(tuple(dict.fromkeys(group)), Purpose.ANCHOR, f"learned: {group[0].prefix.describe()}")
+
+
 def baselines(state: SearchState, _: LoweringChoice) -> Steps:
     """The untouched model with every quick lowering, a job for each worker.
 
-    Where the model is slow each lowering is a job, so that a good one can be finalized at once: the most promising one first.
+    The most promising ones come first. Where the model is slow each is a job, so that a good one can be finalized at once.
     """
     workers = state.settings.workers
-    quick = [lowering for lowering in lowerings_by_seconds(state) if is_cheap(state, lowering)]
+    quick = by_promise(state, [lowering for lowering in lowerings_by_seconds(state) if is_cheap(state, lowering)])
     shares = [quick[first::workers] for first in range(workers)]
     for group in _one_by_one(state, quick) if is_slow(state) else shares:
         if group:
@@ -103,8 +115,8 @@ def ratios(state: SearchState, choice: LoweringChoice) -> Steps:
 
 
 def anchors(state: SearchState, choice: LoweringChoice) -> Iterator[PlannedJob]:
-    """The space's anchors, with as many epochs as fit the budget."""
-    for recipe in dict.fromkeys(on_ladder(state, anchor) for anchor in state.settings.space.anchors):
+    """The space's anchors as they suit models like this one, with as many epochs as fit the budget (`anchor_choice`)."""
+    for recipe in dict.fromkeys(on_ladder(state, anchor) for anchor in suited_anchors(state)):
         yield PlannedJob(choice.with_siblings(recipe), Purpose.ANCHOR, f"anchor: {recipe.prefix.describe()}")
 
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 
 from autocut.measurement import Cost
-from autocut.recipe import UNTOUCHED, Lowering, Recipe
+from autocut.recipe import UNTOUCHED, Cut, Lowering, Recipe
 from autocut.search.jobs import ModelLoaded, StageRan
 
 PROCESS_S = 6.0
@@ -54,6 +54,8 @@ _SMALL_BYTES = 55e6
 known how that grows with the size."""
 _COPIES = 8
 """Copies of the weights that a job may hold: two models, gradients, two moments of an optimizer, graph, artifact, its session."""
+_LEAST_PACE = 0.2
+"""Share of the untouched model's training time that a student's training takes at least, before one was timed."""
 _SLOW_S = 10.0
 """A model that takes this long to score and to time is slow: one of its lowerings is finalized before others are tried."""
 _REMEMBERED = 25
@@ -83,6 +85,7 @@ class Planner:
         self._by_stage = defaultdict[str, _Recent](_Recent)
         self._per_sample = defaultdict[tuple[str, float], _Recent](_Recent)
         self._training = _Recent()
+        self._relative_pace: dict[str, float] = {}
         self._pace: dict[str, tuple[list[float], list[float]]] = {}
         self._finalize_s = _Recent()
         self._process_s = _Recent()
@@ -115,6 +118,15 @@ class Planner:
             for recent in (self._per_sample[recipe.cut], self._training):
                 recent.add((stage.seconds + stage.saved_s) / stage.samples_seen)  # the next training may find no free core
             self._pace.clear()
+
+    def observe_structure(self, cut: Cut, relative_s: float) -> None:
+        """Learn that a call of the structure `cut` takes `relative_s` times what one of the untouched model takes.
+
+        Before a student was trained, its training is expected to take as much longer or shorter. Small models save less: a part of
+        each step does not depend on their size.
+        """
+        self._relative_pace[cut[0]] = max(relative_s, _LEAST_PACE)
+        self._pace.clear()
 
     def observe_loading(self, loaded: ModelLoaded) -> None:
         """Learn how long a lowered model takes to load: seconds in the modes that compile it then."""
@@ -233,12 +245,16 @@ class Planner:
     def _sample_s(self, recipe: Recipe) -> float:
         method, ratio = recipe.cut
         if method not in self._pace:
-            is_own = recipe.student is not None and recipe.cut in self._per_sample  # before that, as slow as the untouched model
+            is_own = recipe.student is not None and recipe.cut in self._per_sample
             methods = (method,) if is_own else (method, UNTOUCHED["prune.method"])
-            known = {at: seen.median(0.0) for (name, at), seen in self._per_sample.items() if name in methods}
+            scale = 1.0 if is_own or recipe.student is None else self._relative_pace.get(method, 1.0)
+            known = {at: scale * seen.median(0.0) for (name, at), seen in self._per_sample.items() if name in methods}
             self._pace[method] = sorted(known), [known[at] for at in sorted(known)]
         ratios, seconds = self._pace[method]
-        return float(np.interp(ratio, ratios, seconds)) if ratios else self._training.median(_SECONDS_PER_SAMPLE)
+        if ratios:
+            return float(np.interp(ratio, ratios, seconds))
+        scale = 1.0 if recipe.student is None else self._relative_pace.get(method, 1.0)
+        return scale * self._training.median(_SECONDS_PER_SAMPLE)
 
     def reserve_s(self, points: int, workers: int, total_s: float) -> float:
         """Seconds to keep for finalizing `points` points on `workers` workers, within a fixed share of the whole budget."""

@@ -10,6 +10,7 @@ from autocut.price import Price
 from autocut.recipe import Lowering, Recipe
 from autocut.score import Limit
 from autocut.search.cost_model import COST_METRICS
+from autocut.search.first_guesses import NO_GUESSES, FirstGuesses
 from autocut.space import Space
 
 
@@ -55,8 +56,12 @@ class SearchSettings:
     workers: int = 1
     max_drop: float | None = None
     """Largest loss of the metric against the untouched model with which a point counts (`score.allowed_drop`); None: no limit."""
-    guesses: Mapping[Lowering, float] = field(default_factory=dict)
-    """The speed-up that is guessed of each lowering before one was measured."""
+    first_guesses: FirstGuesses = NO_GUESSES
+    """What methods will probably bring to this model, by what they brought to similar ones."""
+    learned: tuple[tuple[Recipe, ...], ...] = ()
+    """Recipes of an earlier study's front, by model (`--learn-from`). They run first, as far as they are possible here."""
+    registered_speedups: Mapping[Lowering, float] = field(default_factory=dict)
+    """The speed-ups that plug-ins guess of lowerings which `first_guesses` does not know."""
 
     @property
     def objectives(self) -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from autocut.recipe import UNTOUCHED, Recipe, Value
 from autocut.score import Limit, accuracy_limit, allowed_drop, costs_of, values_of
 from autocut.search import jobs
 from autocut.search.cost_model import CostModel
+from autocut.search.first_guesses import FirstGuesses
 from autocut.search.jobs import Event, Job, JobKind, Purpose, RecipeFailed
 from autocut.search.learning_curves import LearningCurves
 from autocut.search.live_front import LiveFront
@@ -28,6 +29,7 @@ Family = tuple[tuple[str, Value], ...]
 class Phase(enum.StrEnum):
     """How far a search has come. Finalizing is no phase: it may begin in each of them, and the search may go on after it."""
 
+    LEARNED = "learned recipes"
     BASELINES = "baselines"
     COST_FIRST = "cost first"
     USER_RECIPES = "user recipes"
@@ -67,7 +69,7 @@ class SearchState:
     def __init__(self, settings: SearchSettings, planner: Planner) -> None:
         self.settings = settings
         self.planner = planner
-        self.phase = Phase.BASELINES
+        self.phase = Phase.LEARNED if settings.learned else Phase.BASELINES
         self.is_relaxed = False  # relaxed: it also runs what it expected nothing of, and lets every training end
         self.is_rehearsed = False  # one point was chosen for an early finalization
         self.reference: Cost | None = None  # of the untouched model
@@ -188,7 +190,14 @@ class SearchState:
         self.priced[recipe] = costs_of(cost, self.reference or cost, self.settings.price)
         if recipe == UNTOUCHED or not cost.is_disturbed:
             self.costs.learn(recipe, self.priced[recipe])
+            self._learn_pace(recipe)
         self.revision += 1
+
+    def _learn_pace(self, recipe: Recipe) -> None:
+        """A student that was timed tells how long its training will take, if the untouched model has the same lowering."""
+        own, whole = (self.costs.predict(one) for one in (recipe, UNTOUCHED.with_lowering(*recipe.lowering)))
+        if recipe.student is not None and own and whole:
+            self.planner.observe_structure(recipe.cut, own["usd_per_million"] / whole["usd_per_million"])
 
     def set_baseline(self, accuracy: float) -> None:
         """Take in the untouched model's metric, and with it the limit that keeps useless models off the front."""
@@ -342,6 +351,12 @@ class SearchState:
         """Return the limits that `values` break; `untouched` is the untouched model's metric where it is not of validation."""
         limits = self.limits if untouched is None else self._limits_beside(untouched)
         return [str(limit) for limit in limits if limit.violation(values) > 0]
+
+    @property
+    def first_guesses(self) -> FirstGuesses:
+        """What methods will probably bring to this model, by as much as is known of it."""
+        guesses = self.settings.first_guesses
+        return guesses if self.reference is None else guesses.at(self.reference.busiest.p50_ms.value)
 
     @property
     def allowed_drop(self) -> float | None:

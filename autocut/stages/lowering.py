@@ -84,14 +84,16 @@ def _names(dynamic: Dynamic) -> str:
     return ", ".join(sorted({free for axes in dynamic.values() for free in axes.values()}))
 
 
-def guessed_speedup(dtype: str, mode: str, *, has_convolutions: bool) -> float:
-    """First guess of the speed-up over the untouched model's lowering, as dtype and mode registered it.
+def guessed_speedup(dtype: str, mode: str, *, has_convolutions: bool) -> float | None:
+    """First guess of the speed-up over the untouched model's lowering, as dtype and mode registered it; None where neither did.
 
     A dtype of linear layers alone brings nothing to a model with convolutions.
     """
-    options = quantizers.method(without_kept(dtype)[0]).options
-    own = 1.0 if has_convolutions and not options.convolutions else options.speedup
-    return own * modes.method(mode).options.speedup
+    options, compiler = quantizers.method(without_kept(dtype)[0]).options, modes.method(mode).options
+    if options.speedup is None and compiler.speedup is None:
+        return None
+    own = 1.0 if has_convolutions and not options.convolutions else options.speedup or 1.0
+    return own * (compiler.speedup or 1.0)
 
 
 def seconds_per_100mb(dtype: str, mode: str) -> float | None:
@@ -105,11 +107,6 @@ def seconds_per_100mb(dtype: str, mode: str) -> float | None:
     if kept or not quantizer or compiler.seconds_per_100mb is None or quantizer.seconds_per_100mb is None:
         return None
     return compiler.seconds_per_100mb + quantizer.seconds_per_100mb
-
-
-def has_convolutions(model: torch.nn.Module) -> bool:
-    """Whether a layer of `model` is a convolution."""
-    return any(isinstance(layer, torch.nn.modules.conv._ConvNd) for layer in model.modules())
 
 
 def require_feasible(dtype: str, mode: str) -> None:

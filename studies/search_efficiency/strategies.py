@@ -19,6 +19,7 @@ from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.search.agent import Agent
+from autocut.search.first_guesses import NO_GUESSES, FirstGuesses, ModelTraits, known_families
 from autocut.search.jobs import BaselineReady, Event, Job, JobKind, RecipeFailed, RecipeMeasured
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
@@ -32,6 +33,15 @@ _REPEATS = 20
 """Proposals in a row that are known or cannot run, after which one is drawn at random..."""
 _GP_REPEATS = 3
 """... and of the GP sampler, which learns nothing from what cannot run, repeats itself, and takes up to a second each time."""
+TRAITS: Mapping[str, ModelTraits] = MappingProxyType(
+    dict.fromkeys(
+        ("digits", "digits_training"), ModelTraits(0.75, attention=False, embeddings=False, causal=False, parameters=58_474)
+    )
+)
+"""Of the tasks whose family is not among the first guesses, as `execution.model_traits` finds them."""
+_TURIN = "avx2 avx_vnni avx512_vnni avx512_bf16"
+INSTRUCTIONS: Mapping[str, str] = MappingProxyType({"digits": _TURIN, "digits_training": _TURIN, "fashion_mnist": "avx2"})
+"""Instruction sets of the processors that the tables were recorded on: AMD EPYC 26/2 (Turin), and 25/1 (Milan) without AVX-512."""
 _DRY = 500
 """Proposals in a row without a new one, after which a small space counts as explored."""
 
@@ -133,21 +143,33 @@ class Strategy:
     fresh_processes: bool = True
 
 
-def _state(contest: Contest, tactics: Tactics, max_drop: float | None) -> SearchState:
+def _state(contest: Contest, tactics: Tactics, max_drop: float | None, *, guesses: bool) -> SearchState:
     table = contest.table
     tactics = replace(tactics, inheritance=tactics.inheritance and table.has_children)
     settings = SearchSettings(
-        contest.space, table.graphs, contest.budget_s, PRICE, tactics=tactics, workers=WORKERS, max_drop=max_drop
-    )
+        contest.space, table.graphs, contest.budget_s, PRICE, tactics=tactics, workers=WORKERS, max_drop=max_drop,
+        first_guesses=_guesses(contest) if guesses else NO_GUESSES,
+    )  # fmt: skip
     return SearchState(settings, Planner(int(table.document["train_samples"]), table.priors))
 
 
+def _guesses(contest: Contest) -> FirstGuesses:
+    """The guesses from all families of models but the task's own: a search must not know what it is asked to find."""
+    known, name = known_families(), contest.table.document["task"]
+    own = next((family.traits for family in known.families if family.name == name), None)
+    return known.guesses(own or TRAITS[name], INSTRUCTIONS[name], without=[name])
+
+
 def _agent(
-    tactics: Tactics = EVERYTHING, sampler: str = SearchConfig.sampler, max_drop: float | None = LARGEST_DROP
+    tactics: Tactics = EVERYTHING,
+    sampler: str = SearchConfig.sampler,
+    max_drop: float | None = LARGEST_DROP,
+    *,
+    guesses: bool = True,
 ) -> Callable[[Contest, Clock, int], Agent]:
     def build(contest: Contest, clock: Clock, seed: int) -> Agent:
         return Agent(
-            state=_state(contest, tactics, max_drop),
+            state=_state(contest, tactics, max_drop, guesses=guesses),
             store=MemoryTrialStore(contest.space.objectives),
             proposer=Proposer(contest.space, sampler, seed),
             budget=Budget(contest.budget_s, clock=clock),
@@ -192,6 +214,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             Strategy("autocut without gain per second", _agent(replace(EVERYTHING, gain_per_second=False))),
             Strategy("autocut without trained baseline", _agent(replace(EVERYTHING, trained_baseline=False))),
             Strategy("autocut without a largest drop", _agent(max_drop=None)),
+            Strategy("autocut without first guesses", _agent(guesses=False)),
             Strategy("autocut, MO-ASHA's stopping rule", _mo_asha),
             Strategy("autocut, tpe sampler", _agent(sampler="tpe")),
             Strategy("autocut, random sampler", _agent(sampler="random")),

@@ -106,6 +106,11 @@ def test_dollars_of_the_whole_machine_are_no_dollars_of_one_process():
     )
 
 
+def test_a_slower_model_is_called_slower():
+    """0.5x faster is no English."""
+    assert headline({"accuracy": 0.97, "usd_per_million": 0.003, "speedup": 0.54}).endswith(", 1.85x slower")
+
+
 def test_a_search_that_tried_nothing_says_how_much_time_it_had():
     """A resumed one, too short for one more trial."""
     told = nothing_tried_line(12.0, 29.0)

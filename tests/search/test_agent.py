@@ -550,3 +550,13 @@ def test_an_untouched_model_that_was_killed_from_outside_is_tried_again(start):
 
     assert agent.fault is None
     assert agent.next_job().kind == job.kind
+
+
+def test_a_percentage_as_the_limit_of_a_share_ends_the_search(start):
+    """No model has an accuracy of 95 where the untouched one has 0.98."""
+    machine = start(limits=(Limit("accuracy", ">=", 95.0),))
+    machine.run()
+
+    assert machine.searcher.fault.message == "limit on accuracy must be at most 1, as a share is, got 'accuracy>=95'"
+    assert machine.searcher.fault.hint == "did you mean 'accuracy>=0.95'?"
+    assert [job.kind for job in machine.jobs] == [JobKind.BASELINE]

@@ -220,7 +220,7 @@ def test_the_first_lowering_is_the_quickest_that_is_worth_having(slow):
     machine = slow(900.0)
     settings = machine.searcher.state.settings
     guesses = dict.fromkeys(settings.graphs, 1.1) | {("bf16", "eager"): 1.6, ("int8_static", "onnxruntime"): 40.0}
-    machine.searcher.state.settings = replace(settings, guesses=guesses)
+    machine.searcher.state.settings = replace(settings, registered_speedups=guesses)
     machine.run(most_jobs=4)
     measured = [job.recipes[0].lowering for job in machine.jobs[1:] if job.kind == JobKind.MEASURE]
 

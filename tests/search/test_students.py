@@ -168,3 +168,38 @@ def test_the_trained_baseline_follows_a_point_that_trains_the_untouched_model_on
 
     assert all(recipe.only_trains_on and recipe.student is None for recipe in purposes)
     assert all(running.purpose is not Purpose.PRICING for running in machine.searcher.state.running.values())
+
+
+def test_a_student_that_was_timed_is_expected_to_train_faster_before_it_was_trained():
+    """Not by all that a call is faster: a part of each step does not depend on the size of the model."""
+    planner, quick, narrow = Planner(1000, {}), student(name="quick"), student(name="narrow")
+    observe_training(planner, UNTOUCHED, 0.01)
+    before = planner.train_s(quick)
+    planner.observe_structure(quick.cut, 0.5)
+    planner.observe_structure(narrow.cut, 0.01)
+
+    assert planner.train_s(quick) == pytest.approx(0.5 * before)
+    assert planner.train_s(narrow) == pytest.approx(0.2 * before)
+    observe_training(planner, quick, 0.009)
+    assert planner.train_s(quick) == pytest.approx(0.9 * before)
+    assert planner.train_s(UNTOUCHED.untouched_trained_alike) == 0
+
+
+def test_pricing_a_student_tells_how_long_its_training_takes(start):
+    """So a short budget does not postpone it as if it were the untouched model."""
+    machine = start(budget_s=1500.0, students=("narrow",))
+    expected = []
+
+    def watch(run=machine.searcher.on_event):
+        def on_event(job, event):
+            run(job, event)
+            if job.kind == JobKind.PRICE:
+                expected.append(machine.searcher.state.planner.train_s(student()))
+
+        return on_event
+
+    untouched_s = machine.searcher.state.planner.train_s(student())
+    machine.searcher.on_event = watch()
+    machine.run()
+
+    assert min(expected) < 0.5 * max(untouched_s, max(expected))

@@ -105,7 +105,8 @@ class ModeOptions(MethodOptions):
         runs_with: Importable modules that run the artifact, besides torch; a bundle names their versions.
         seconds: What the mode takes until it runs, on one core, as long as nothing was measured.
         seconds_per_100mb: What it takes for each 100 MB of float32 weights, without the dtype's own work; None: not known.
-        speedup: First guess of the speed-up over eager, in the same dtype.
+        speedup: First guess of the speed-up over eager, in the same dtype, for a mode that `search.first_guesses` does not know.
+            None: no guess.
         infeasible: Reason why the mode cannot run the dtype on this machine, or None. It is cheap and compiles nothing.
         numerics: Name of the dtype's arithmetic where it is not that of the dtype's own quantizer. Pairs of one name share one
             accuracy.
@@ -126,7 +127,7 @@ class ModeOptions(MethodOptions):
     runs_with: tuple[str, ...] = ()
     seconds: float = 30.0
     seconds_per_100mb: float | None = None
-    speedup: float = 1.0
+    speedup: float | None = None
     infeasible: Callable[[str], str | None] = _nothing
     numerics: Callable[[str], str | None] = _nothing
     context: Callable[[str], str | None] = _nothing

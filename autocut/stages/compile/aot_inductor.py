@@ -60,7 +60,6 @@ def _run_lines(call: ExampleCall) -> str:
     files="model*.pt2",
     run_lines=_run_lines,
     seconds=30,
-    speedup=1.2,
     infeasible=_infeasible,
     context=_context,
 )

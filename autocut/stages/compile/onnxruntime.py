@@ -140,7 +140,6 @@ def convert_to_onnx(graph: Path, folder: Path) -> None:
     takes_any_threads=True,
     seconds=4,
     seconds_per_100mb=4.0,
-    speedup=1.2,
     infeasible=_infeasible,
     numerics=_numerics,
     context=_context,

@@ -164,7 +164,6 @@ def convert_to_openvino(graph: Path, folder: Path) -> None:
     runs_with=("openvino",),
     seconds=5,
     seconds_per_100mb=2.3,
-    speedup=1.3,
     infeasible=_infeasible,
     numerics=_numerics,
     context=_context,

@@ -50,7 +50,8 @@ class DtypeOptions(MethodOptions):
             (`deploy.claims`).
         keeps_float: Whether the function takes `keep_float`: so many layers, those whose quantization deviates the output the most,
             stay float (`stages.sensitivity`).
-        speedup: First guess of the speed-up over fp32 in the same mode. It orders what a search tries before it has measured.
+        speedup: First guess of the speed-up over fp32 in the same mode, for a dtype that `search.first_guesses` does not know. It
+            orders what a search tries before it has measured. None: no guess.
         seconds_per_100mb: Seconds of one core for each 100 MB of float32 weights; None: not known. It orders what a search tries.
     """
 
@@ -61,7 +62,7 @@ class DtypeOptions(MethodOptions):
     convolutions: bool = False
     output_tolerance: float = 5e-2
     keeps_float: bool = False
-    speedup: float = 1.0
+    speedup: float | None = None
     seconds_per_100mb: float | None = None
 
 

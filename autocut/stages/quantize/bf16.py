@@ -28,7 +28,6 @@ def _only_simulated() -> str | None:
     output_tolerance=2e-2,
     convolutions=True,
     seconds_per_100mb=2.4,
-    speedup=1.6,
 )
 def quantize_bf16(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
     """Compute products and convolutions in bfloat16: 8 bits of exponent, 7 of fraction.

@@ -32,7 +32,7 @@ def _other_kernel() -> str | None:
     return "torch has a kernel for packed int4 weights on CPUs with AVX2 or AVX512 alone"
 
 
-@quantizers.register("int4_weight_only", machine=_other_kernel, freezing=False, output_tolerance=5e-2, speedup=1.0)
+@quantizers.register("int4_weight_only", machine=_other_kernel, freezing=False, output_tolerance=5e-2)
 def quantize_int4_weight_only(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
     """Store linear weights as int4, two in a byte, and multiply in bfloat16.
 

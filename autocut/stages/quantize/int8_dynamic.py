@@ -16,7 +16,6 @@ from autocut.task.batches import Inputs
     "int8_dynamic",
     version=2,
     no_kernel={"eager": "eager runs a quantized graph by a reference implementation, no kernel"},
-    speedup=2.0,
 )
 def quantize_int8_dynamic(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
     """Store linear weights as int8 and quantize activations while running.

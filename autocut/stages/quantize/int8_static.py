@@ -21,7 +21,6 @@ from autocut.task.batches import Inputs, call
     no_kernel={"eager": "eager runs a quantized graph by a reference implementation, no kernel"},
     context=processor.int8_range,
     convolutions=True,
-    speedup=2.0,
 )
 def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
     """Quantize weights and activations of convolutions and linear layers to int8 with scales fixed beforehand.

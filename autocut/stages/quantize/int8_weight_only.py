@@ -17,7 +17,6 @@ from autocut.task.batches import Inputs
     version=2,
     no_kernel={"eager": "eager turns int8 weights back into floats on every call, no kernel"},
     freezing=False,
-    speedup=1.1,
 )
 def quantize_int8_weight_only(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001
     """Store linear weights as int8 and compute in float.
