@@ -34,6 +34,10 @@ STUDENT = "model.student"
 NO_STUDENT = "none"
 KEEP_FLOAT = "quantize.keep_float"
 """How many layers stay float: those whose quantization deviates the most. A recipe leaves 0 out."""
+QUANTIZATION_AWARE = "train.quantization_aware"
+"""What a training rounds its products to, so that the weights bear a dtype whose name begins so. A recipe leaves "none" out."""
+LEFT_OUT: Mapping[str, Value] = MappingProxyType({STUDENT: NO_STUDENT, KEEP_FLOAT: 0, QUANTIZATION_AWARE: "none"})
+"""Settings that a recipe leaves out at these values, so that recipes of an earlier autocut, which lacked them, stay the same."""
 SWITCHES: Mapping[str, str] = MappingProxyType(
     {
         "prune": "prune.method",
@@ -169,6 +173,10 @@ class Recipe(Mapping[str, Value]):
         """Whether the recipe trains the model."""
         return int(self["train.epochs"]) > 0
 
+    def suits_dtype(self, dtype: str) -> bool:
+        """Whether the training is of use for `dtype`: a quantization-aware one is for the dtypes that its name begins."""
+        return dtype.startswith(str(self.get(QUANTIZATION_AWARE, "")))
+
     @property
     def all_epochs(self) -> int:
         """How many epochs the model was trained on, those of the parent of an iteratively pruned child included."""
@@ -182,7 +190,8 @@ class Recipe(Mapping[str, Value]):
         """
         if self.student is not None:
             return UNTOUCHED
-        return Recipe({**self.settings("train"), "train.epochs": self.all_epochs})
+        settings = {name: value for name, value in self.settings("train").items() if name != QUANTIZATION_AWARE}
+        return Recipe({**settings, "train.epochs": self.all_epochs})
 
     @property
     def only_trains_on(self) -> bool:
@@ -233,10 +242,8 @@ def _rounded(value: Value) -> Value:
 def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:
     if name == PARENT_RATIO and (_is_off("train", settings) or float(settings[name]) >= float(settings.get("prune.ratio", 0))):
         return True
-    if name == KEEP_FLOAT and not settings[name]:
+    if name in LEFT_OUT and settings[name] == LEFT_OUT[name]:
         return True
-    if name == STUDENT:
-        return settings[name] == NO_STUDENT
     if name == "train.start" and settings.get(STUDENT, NO_STUDENT) != NO_STUDENT:
         return True  # a student has only the weights that it was built with
     stage = name.partition(".")[0]
@@ -255,7 +262,8 @@ def _words(recipe: Recipe) -> Iterable[str]:
         yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip() + after
     if recipe.is_trained:
         start = " from scratch" if recipe.get("train.start") == "scratch" else ""
-        yield f"{recipe['train.epochs']} epochs{start}" + _number(recipe, "train.lr_scale", " lr x")
+        aware = f" aware of {recipe[QUANTIZATION_AWARE]}" if QUANTIZATION_AWARE in recipe else ""
+        yield f"{recipe['train.epochs']} epochs{start}{aware}" + _number(recipe, "train.lr_scale", " lr x")
         if recipe.changes("curriculum.schedule"):
             order = f"{recipe['curriculum.schedule']} {recipe.get('curriculum.order', '')}".strip()
             yield f"curriculum {order}" + _number(recipe, "curriculum.start", " from ")

@@ -13,6 +13,7 @@ from autocut.recipe import Recipe
 
 KNOWN = {
     "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor", "heads_and_neurons", "low_rank", "depth"),
+    "train.quantization_aware": ("none", "int8", "int4"),
     "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step"),
     "curriculum.order": ("easy_first", "random"),
     "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse"),

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from autocut.errors import SpaceError
-from autocut.recipe import IDENTITY, KEEP_FLOAT, STUDENT, SWITCHES, Recipe, Value, with_kept
+from autocut.recipe import IDENTITY, KEEP_FLOAT, QUANTIZATION_AWARE, STUDENT, SWITCHES, Recipe, Value, with_kept
 
 GRID_TOLERANCE = 1e-9
 
@@ -76,6 +76,7 @@ RULES: Mapping[str, AxisRule] = MappingProxyType(
         "train.epochs": AxisRule("integer", 0),
         "train.start": AxisRule("word", switch=SWITCHES["train"], words=("trained", "scratch")),
         "train.lr_scale": AxisRule("number", 0, low_open=True, switch=SWITCHES["train"]),
+        QUANTIZATION_AWARE: AxisRule("method", switch=SWITCHES["train"]),
         "curriculum.schedule": AxisRule("method", switch=SWITCHES["train"]),
         "curriculum.order": AxisRule("method", switch=SWITCHES["curriculum"]),
         "curriculum.start": AxisRule("number", 0, 1, low_open=True, switch=SWITCHES["curriculum"]),

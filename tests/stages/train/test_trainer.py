@@ -15,6 +15,7 @@ from torch import nn
 from autocut.errors import DeadlineError, DivergedError, InfeasibleRecipeError, StudyError
 from autocut.stages.prune import PruneData, pruners
 from autocut.stages.train import Teacher, curricula, distillations, orders, teacher_logits, train_model, trainer
+from autocut.stages.train.loss import counted
 from autocut.task.kinds import Meaning
 
 
@@ -151,6 +152,17 @@ def test_distillation_brings_the_student_to_the_teacher(task, model, name):
     assert (student(inputs).argmax(1) == teacher(inputs).argmax(1)).float().mean() > 0.8
 
 
+@pytest.mark.parametrize("name", [loss.name for loss in distillations if loss.options.meaning is Meaning.CLASSES])
+def test_a_teacher_without_weight_teaches_nothing(task, model, name):
+    """At alpha 0 the weights are those of the plain training, to the last bit."""
+    taught, plain = (
+        train_model(model, task, {"train.epochs": 2, "distill.loss": loss, "distill.alpha": 0}, teacher=Teacher(model)).model
+        for loss in (name, "none")
+    )
+
+    assert_same_weights(taught, plain)
+
+
 def test_stored_and_running_teachers_teach_alike(task, model):
     """The table is an optimization, found by position in the training set."""
     teacher = task.build_model(seed=5)
@@ -234,7 +246,7 @@ def test_pixels_are_distilled_over_their_classes_and_ignored_ones_are_not(make_t
     targets[:, 2] = -100
     task = make_task(kind="segmentation", model=lambda: nn.Conv2d(1, 4, 1), train=(pictures, targets), batch_size=16)
     student, teacher = task.build_model(seed=1), task.build_model(seed=2)
-    outputs, logits = trainer._counted(student(pictures), teacher(pictures), targets, task.metric_kind)
+    outputs, logits = counted(student(pictures), teacher(pictures), targets, task.metric_kind)
 
     assert outputs.shape == logits.shape == (16 * 2 * 5, 4)
     torch.testing.assert_close(outputs[7], student(pictures)[0, :, 1, 2])
