@@ -36,7 +36,9 @@ KEEP_FLOAT = "quantize.keep_float"
 """How many layers stay float: those whose quantization deviates the most. A recipe leaves 0 out."""
 QUANTIZATION_AWARE = "train.quantization_aware"
 """What a training rounds its products to, so that the weights bear a dtype whose name begins so. A recipe leaves "none" out."""
-LEFT_OUT: Mapping[str, Value] = MappingProxyType({STUDENT: NO_STUDENT, KEEP_FLOAT: 0, QUANTIZATION_AWARE: "none"})
+DECAY = "distill.decay"
+"""How `distill.alpha` falls to 0 during the training: "none" (it does not) or "linear". A recipe leaves "none" out."""
+LEFT_OUT: Mapping[str, Value] = MappingProxyType({STUDENT: NO_STUDENT, KEEP_FLOAT: 0, QUANTIZATION_AWARE: "none", DECAY: "none"})
 """Settings that a recipe leaves out at these values, so that recipes of an earlier autocut, which lacked them, stay the same."""
 SWITCHES: Mapping[str, str] = MappingProxyType(
     {
@@ -269,6 +271,7 @@ def _words(recipe: Recipe) -> Iterable[str]:
             yield f"curriculum {order}" + _number(recipe, "curriculum.start", " from ")
         if recipe.changes("distill.loss"):
             strength = _number(recipe, "distill.temperature", " T=") + _number(recipe, "distill.alpha", " alpha=")
+            strength += " to 0" if DECAY in recipe else ""
             yield f"distill {recipe['distill.loss']}{strength}"
     if recipe.changes("quantize.dtype"):
         yield f"{recipe['quantize.dtype']}" + (f" but {recipe[KEEP_FLOAT]} layers" if KEEP_FLOAT in recipe else "")

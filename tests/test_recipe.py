@@ -122,7 +122,10 @@ def test_two_recipes_that_differ_in_a_number_do_not_look_alike():
             "distill.alpha": 0.9,
         }
     )
-    assert recipe.describe() == "8 epochs lr x0.3 + curriculum linear easy_first from 0.25 + distill kl T=4 alpha=0.9"
+    words = "8 epochs lr x0.3 + curriculum linear easy_first from 0.25 + distill kl T=4 alpha=0.9"
+    assert recipe.describe() == words
+    assert Recipe({**recipe, "distill.decay": "none"}) == recipe
+    assert Recipe({**recipe, "distill.decay": "linear"}).describe() == f"{words} to 0"
 
 
 def test_layers_in_float_are_part_of_the_lowering():

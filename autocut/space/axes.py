@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from autocut.errors import SpaceError
-from autocut.recipe import IDENTITY, KEEP_FLOAT, QUANTIZATION_AWARE, STUDENT, SWITCHES, Recipe, Value, with_kept
+from autocut.recipe import DECAY, IDENTITY, KEEP_FLOAT, QUANTIZATION_AWARE, STUDENT, SWITCHES, Recipe, Value, with_kept
 
 GRID_TOLERANCE = 1e-9
 
@@ -83,6 +83,7 @@ RULES: Mapping[str, AxisRule] = MappingProxyType(
         "distill.loss": AxisRule("method", switch=SWITCHES["train"]),
         "distill.temperature": AxisRule("number", 0, low_open=True, switch=SWITCHES["distill"]),
         "distill.alpha": AxisRule("number", 0, 1, switch=SWITCHES["distill"]),
+        DECAY: AxisRule("word", switch=SWITCHES["distill"], words=("none", "linear")),
         "quantize.dtype": AxisRule("method"),
         "quantize.keep_float": AxisRule("integer", 0, switch=SWITCHES["quantize"]),
         "compile.mode": AxisRule("method"),

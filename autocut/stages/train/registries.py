@@ -17,7 +17,7 @@ An order (``curriculum.order``) says in which order examples come into use, as i
         return np.argsort(-difficulty, kind="stable")
 
 A distillation loss (``distill.loss``) compares the outputs of student and teacher, of shape (n, ...), in a scalar. Classes are the
-last dimension, and outputs that do not count (padding) are left out::
+last dimension, and outputs that do not count (padding) are left out. With ``needs_targets=True`` it gets the targets, too::
 
     @distillations.register("l1", meaning=Meaning.NUMBERS)
     def distill_l1(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -50,7 +50,8 @@ from autocut.task.kinds import Kind, Meaning
 
 Pacing = Callable[[float, float], float]
 Order = Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.int64]]
-Distillation = Callable[[Tensor, Tensor, float], Tensor]
+Distillation = Callable[..., Tensor]
+"""(student, teacher, temperature) -> the loss; with the targets after them where the loss `needs_targets`."""
 Weighing = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
 FakeQuantizer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -74,10 +75,11 @@ class DistillationOptions(MethodOptions):
     """What a distillation loss asks of the outputs.
 
     `meaning`: what the outputs must mean. None: it takes any outputs. `classes`: the loss takes logits of at least so many classes
-    that exclude each other, which is its `meaning` then.
+    that exclude each other, which is its `meaning` then. `needs_targets`: it takes the targets, too, as a fourth argument.
     """
 
     classes: int | None = None
+    needs_targets: bool = False
     meaning: Meaning | None = None
 
     def __post_init__(self) -> None:

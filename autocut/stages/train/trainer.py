@@ -347,7 +347,7 @@ class _Run:
             outputs = call(self.model, inputs)
         is_taught = self.loss.needs_teacher and self.teacher is not None
         logits = self.device.move(self.teacher.logits_for(inputs, indices)) if is_taught else None
-        loss = self.loss(outputs, targets, logits) if weights is None else weighted(self.loss, outputs, targets, logits, weights)
+        loss = weighted(self.loss, outputs, targets, logits, self.samples_seen / sum(self.sizes), weights)
         if self.losses is not None:
             self.losses.record(indices, outputs, targets)
         value = float(loss.detach())
