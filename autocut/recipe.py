@@ -38,7 +38,13 @@ QUANTIZATION_AWARE = "train.quantization_aware"
 """What a training rounds its products to, so that the weights bear a dtype whose name begins so. A recipe leaves "none" out."""
 DECAY = "distill.decay"
 """How `distill.alpha` falls to 0 during the training: "none" (it does not) or "linear". A recipe leaves "none" out."""
-LEFT_OUT: Mapping[str, Value] = MappingProxyType({STUDENT: NO_STUDENT, KEEP_FLOAT: 0, QUANTIZATION_AWARE: "none", DECAY: "none"})
+AVERAGING = "train.ema"
+"""Share of the moving average of the weights that each step keeps, such as 0.99; the average is what is trained. 0: no average."""
+LABEL_SMOOTHING = "train.label_smoothing"
+"""Share of the label that is spread over all classes."""
+LEFT_OUT: Mapping[str, Value] = MappingProxyType(
+    {STUDENT: NO_STUDENT, KEEP_FLOAT: 0, QUANTIZATION_AWARE: "none", DECAY: "none", AVERAGING: 0, LABEL_SMOOTHING: 0}
+)
 """Settings that a recipe leaves out at these values, so that recipes of an earlier autocut, which lacked them, stay the same."""
 SWITCHES: Mapping[str, str] = MappingProxyType(
     {
@@ -264,8 +270,9 @@ def _words(recipe: Recipe) -> Iterable[str]:
         yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip() + after
     if recipe.is_trained:
         start = " from scratch" if recipe.get("train.start") == "scratch" else ""
+        extras = _number(recipe, AVERAGING, " ema ") + _number(recipe, LABEL_SMOOTHING, " smoothing ")
         aware = f" aware of {recipe[QUANTIZATION_AWARE]}" if QUANTIZATION_AWARE in recipe else ""
-        yield f"{recipe['train.epochs']} epochs{start}{aware}" + _number(recipe, "train.lr_scale", " lr x")
+        yield f"{recipe['train.epochs']} epochs{start}{aware}" + _number(recipe, "train.lr_scale", " lr x") + extras
         if recipe.changes("curriculum.schedule"):
             order = f"{recipe['curriculum.schedule']} {recipe.get('curriculum.order', '')}".strip()
             yield f"curriculum {order}" + _number(recipe, "curriculum.start", " from ")

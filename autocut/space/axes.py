@@ -26,7 +26,19 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from autocut.errors import SpaceError
-from autocut.recipe import DECAY, IDENTITY, KEEP_FLOAT, QUANTIZATION_AWARE, STUDENT, SWITCHES, Recipe, Value, with_kept
+from autocut.recipe import (
+    AVERAGING,
+    DECAY,
+    IDENTITY,
+    KEEP_FLOAT,
+    LABEL_SMOOTHING,
+    QUANTIZATION_AWARE,
+    STUDENT,
+    SWITCHES,
+    Recipe,
+    Value,
+    with_kept,
+)
 
 GRID_TOLERANCE = 1e-9
 
@@ -77,6 +89,8 @@ RULES: Mapping[str, AxisRule] = MappingProxyType(
         "train.start": AxisRule("word", switch=SWITCHES["train"], words=("trained", "scratch")),
         "train.lr_scale": AxisRule("number", 0, low_open=True, switch=SWITCHES["train"]),
         QUANTIZATION_AWARE: AxisRule("method", switch=SWITCHES["train"]),
+        AVERAGING: AxisRule("number", 0, 1, high_open=True, switch=SWITCHES["train"]),
+        LABEL_SMOOTHING: AxisRule("number", 0, 1, high_open=True, switch=SWITCHES["train"]),
         "curriculum.schedule": AxisRule("method", switch=SWITCHES["train"]),
         "curriculum.order": AxisRule("method", switch=SWITCHES["curriculum"]),
         "curriculum.start": AxisRule("number", 0, 1, low_open=True, switch=SWITCHES["curriculum"]),

@@ -47,6 +47,23 @@ def paced(schedule: str, order: str) -> dict[str, Value]:
 COMPARISONS: Mapping[str, tuple[tuple[Lowering, ...], Mapping[str, Mapping[str, Value]]]] = {
     "aware": (INT8, {"plain": {}, "aware of int8": AWARE_INT8, "kl": KL, "kl, aware of int8": {**KL, **AWARE_INT8}}),
     "aware_int4": (INT4, {"plain": {}, "aware of int4": AWARE_INT4, "kl": KL, "kl, aware of int4": {**KL, **AWARE_INT4}}),
+    "distill": (
+        (),
+        {
+            "plain": {},
+            "kl": KL,
+            "kl, alpha to 0": {**KL, "distill.decay": "linear"},
+            "dkd": {**KL, "distill.loss": "dkd"},
+            "dkd, alpha to 0": {**KL, "distill.loss": "dkd", "distill.decay": "linear"},
+        },
+    ),
+    "settings": ((), {"plain": {}, "ema 0.99": {"train.ema": 0.99}, "label smoothing 0.1": {"train.label_smoothing": 0.1}}),
+    "curriculum": (
+        (),
+        {"plain": {}}
+        | {f"linear {order}": paced("linear", order) for order in ("random", "easy_first", "self_paced")}
+        | {f"hold {order}": paced("hold", order) for order in ("random", "infobatch")},
+    ),
 }
 
 
@@ -61,7 +78,7 @@ def main() -> None:
     data = PruneData(take(batches[0][0], 2), batches, task.metric_kind.loss, untouched)
     model = pruners["structured"](untouched, asked.ratio, data).model if asked.ratio else untouched
     teacher = Teacher(untouched, teacher_logits(untouched, task))
-    difficulty = score_difficulty(teacher, task)
+    difficulty = score_difficulty(teacher, task) if asked.comparison == "curriculum" else None
     pairs, ways = COMPARISONS[asked.comparison]
     print(f"{asked}\n{'':28} fp32 eager   " + "   ".join(map("/".join, pairs)) + "   samples   seconds", flush=True)
     print(_row("untouched", [_accuracies(untouched, task, samples, pairs)], []), flush=True)

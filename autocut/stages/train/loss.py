@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from autocut.recipe import DECAY, LEFT_OUT, Value
+from autocut.recipe import DECAY, LABEL_SMOOTHING, LEFT_OUT, Value
 from autocut.stages.train.plan import is_changed
 from autocut.stages.train.registries import distillations
 from autocut.task.kinds import Kind
@@ -18,6 +18,11 @@ class TrainingLoss:
 
     Where ``distill.decay`` is "linear", alpha falls along a line to 0 at the end of the training: the teacher says what the labels
     do not, but it is not always right.
+
+    With ``train.label_smoothing``, that share of the task loss is the cross entropy to equal probabilities for all classes.
+
+    References:
+        Szegedy et al. 2016 (label smoothing), https://arxiv.org/abs/1512.00567
     """
 
     def __init__(self, kind: Kind, settings: Mapping[str, Value]) -> None:
@@ -26,6 +31,7 @@ class TrainingLoss:
         self._distill = distillations[name] if is_changed(settings, "distill.loss") else None
         self._needs_targets = distillations.method(name).options.needs_targets
         self._alpha, self._temperature = float(settings["distill.alpha"]), float(settings["distill.temperature"])
+        self._smoothing = float(settings.get(LABEL_SMOOTHING, 0))
         self._decays = settings.get(DECAY, LEFT_OUT[DECAY]) != LEFT_OUT[DECAY]
 
     @property
@@ -36,6 +42,8 @@ class TrainingLoss:
     def __call__(self, outputs: Tensor, targets: Tensor, logits: Tensor | None, progress: float = 0.0) -> Tensor:
         """Return the loss of a batch, a scalar; `logits` are the teacher's, `progress` is how much of the training is done."""
         loss = self._kind.loss(outputs, targets)
+        if self._smoothing:
+            loss = (1 - self._smoothing) * loss + self._smoothing * _uniform(outputs, targets, self._kind)
         if self._distill is None or logits is None:
             return loss
         alpha = self._alpha * (1 - progress) if self._decays else self._alpha
@@ -59,6 +67,12 @@ def weighted(
         taught = None if logits is None else logits[rows]
         parts.append(weight * len(rows) / len(weights) * loss(outputs[rows], targets[rows], taught, progress))
     return torch.stack(parts).sum()
+
+
+def _uniform(outputs: Tensor, targets: Tensor, kind: Kind) -> Tensor:
+    """Cross entropy of the outputs that count to equal probabilities for all classes."""
+    logits, _, _ = counted(outputs, outputs, targets, kind)
+    return -logits.log_softmax(-1).mean()
 
 
 def counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from autocut.errors import DeadlineError, DivergedError
 from autocut.recipe import Value
 from autocut.stages.cpu_time import cpu_seconds
+from autocut.stages.train.averaging import averaged_weights
 from autocut.stages.train.checkpoint import read_checkpoint, write_checkpoint
+from autocut.stages.train.checks import check_training
 from autocut.stages.train.current_losses import CurrentLosses, current_losses
 from autocut.stages.train.device import CPU, Device, on_cpu
-from autocut.stages.train.distillation import check_distillation, sample_answers
-from autocut.stages.train.fake_quantization import check_fake_quantization, fake_quantization
+from autocut.stages.train.fake_quantization import fake_quantization
 from autocut.stages.train.loss import TrainingLoss, weighted
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import orders
@@ -104,7 +105,7 @@ def train_model(
     """Train a copy of `model` on the task's training split.
 
     The optimizer is the task's, its learning rates times ``train.lr_scale``, warmed up over the first 5% of the samples and brought
-    down to 0 by a cosine. The loss is ``(1 - alpha) * task loss + alpha * distillation loss``.
+    down to 0 by a cosine. `TrainingLoss` is the loss. With ``train.ema``, the average of the weights is what is returned.
 
     Args:
         model: Not modified.
@@ -125,16 +126,14 @@ def train_model(
         The trained copy; `samples_seen` counts each example each time, over resumes too.
 
     Raises:
-        InfeasibleRecipeError: The distillation loss does not fit the task, a quantization-aware training finds no weights to round,
-            or the task leaves tensors on the CPU.
+        InfeasibleRecipeError: `check_training` refuses it, or the task leaves tensors on the CPU.
         DivergedError: A loss is not finite.
         DeadlineError: `stop()` was true; the checkpoint of the last whole epoch stays.
         OutOfMemoryError: Memory ran out.
         StudyError: The checkpoint was written for other settings.
     """
     merged = {**DEFAULTS, **settings}
-    _check_distillation(merged, model, task, teacher, gate)
-    check_fake_quantization(merged, model, task, gate)
+    check_training(merged, model, task, teacher, gate)
     sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
     order = _order(merged, length(task.train_data), difficulty, seed)
     losses = current_losses(merged, length(task.train_data), difficulty, task.metric_kind)
@@ -222,6 +221,7 @@ class _Run:
         self.seconds = self.cpu_seconds = 0.0
         self.speed = speed
         self.losses = losses
+        self.average = averaged_weights(settings, model)
 
     def train_epoch(self, number: int, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> None:
         """Train on the examples that the plan draws from `order` for this epoch."""
@@ -282,7 +282,10 @@ class _Run:
 
     def epoch_for_callback(self) -> Epoch:
         """Return the last finished epoch with the model in eval mode."""
-        return Epoch(**asdict(self.history[-1]), model=self.model.eval())
+        return Epoch(**asdict(self.history[-1]), model=self._result())
+
+    def _result(self) -> nn.Module:
+        return self.model.eval() if self.average is None else self.average.model
 
     def save(self, path: Path | None) -> None:
         """Write the state, if `path` is given."""
@@ -294,6 +297,8 @@ class _Run:
             "optimizer": on_cpu(self.optimizer.state_dict()),
             "history": [asdict(record) for record in self.history],
         }
+        if self.average is not None:
+            state["average"] = self.average.state()
         if self.losses is not None:
             state["losses"] = self.losses.state()
         write_checkpoint(path, state)
@@ -309,6 +314,8 @@ class _Run:
             return False
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.restore(state["average"])
         if self.losses is not None:
             self.losses.restore(state["losses"])
         # A checkpoint of an earlier autocut has no CPU seconds.
@@ -321,7 +328,7 @@ class _Run:
     def trained(self) -> Trained:
         """Return what has been trained."""
         history, speed = tuple(self.history), self.speed
-        model = CPU.place(self.model.eval())
+        model = CPU.place(self._result())
         return Trained(
             model, self.samples_seen, self.seconds, self.cpu_seconds, history, self.resumed_samples, speed.borrowed_s, speed.saved_s
         )
@@ -359,18 +366,9 @@ class _Run:
         with torch.no_grad():
             for parameter, mask in self.masked:
                 parameter.mul_(mask)
+        if self.average is not None:
+            self.average.update(self.model)
         return value
-
-
-def _check_distillation(settings: Mapping[str, Value], model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
-    """Look at a few outputs of the student before training costs anything."""
-    if not is_changed(settings, "distill.loss"):
-        return
-    loss = str(settings["distill.loss"])
-    if teacher is None:
-        raise ValueError(f"distill.loss {loss!r} needs a teacher")
-    with gate():
-        check_distillation(loss, task.kind, *sample_answers(model, task))
 
 
 def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.float64] | None, seed: int) -> NDArray[np.int64]:
