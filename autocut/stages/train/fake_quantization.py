@@ -8,7 +8,7 @@ Two things need no care because of how the methods round. A weight has a scale f
 that is folded into the weight afterwards, a factor for each channel, changes no rounding. The range of an input is that of its
 batch, so a checkpoint has no range to keep.
 
-Products inside `nn.MultiheadAttention` stay float, and so do transposed convolutions.
+Transposed convolutions stay float, and so does the input of the last layer of `nn.MultiheadAttention`, which torch computes within.
 
 References:
     Jacob et al. 2018, https://arxiv.org/abs/1712.05877
@@ -18,6 +18,7 @@ References:
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
@@ -45,6 +46,10 @@ _OPERANDS: Mapping[Callable[..., Any], tuple[str, ...]] = MappingProxyType(
     }
 )
 """Functions that multiply an input by a weight, with the names of their first arguments, of which these are the last two."""
+
+_ATTENTION = inspect.signature(functional.multi_head_attention_forward)
+_ATTENTION_INPUTS = ("query", "key", "value")
+_ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj_weight")
 
 
 def fake_quantization(settings: Mapping[str, Value]) -> AbstractContextManager[object]:
@@ -92,6 +97,8 @@ class FakeQuantization(TorchFunctionMode):
             before, operands, after = args[: len(names) - 2], args[len(names) - 2 : len(names)], args[len(names) :]
             if len(operands) == 2 and all(isinstance(one, Tensor) and one.dtype == torch.float32 for one in operands):
                 args = (*before, *self._rounded(*operands, is_layer=func in _LAYERS), *after)
+        elif func is functional.multi_head_attention_forward:
+            args, named = (), self._rounded_attention(_ATTENTION.bind(*args, **named).arguments)
         return func(*args, **named)
 
     def _rounded(self, inputs: Tensor, weight: Tensor, *, is_layer: bool) -> tuple[Tensor, Tensor]:
@@ -105,6 +112,17 @@ class FakeQuantization(TorchFunctionMode):
         inputs, rounded = self._method(inputs, given)
         self.rounded += rounded is not given
         return inputs, rounded if is_layer else rounded.T
+
+    def _rounded_attention(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of an attention with rounded inputs and weights; inputs that are one tensor stay one."""
+        weights = {name: arguments[name] for name in _ATTENTION_WEIGHTS if arguments.get(name) is not None}
+        of_inputs = {id(arguments[name]): arguments[name] for name in _ATTENTION_INPUTS}
+        if any(tensor.dtype != torch.float32 for tensor in (*weights.values(), *of_inputs.values())):
+            return arguments
+        some = weights["out_proj_weight"]
+        inputs = {key: self._method(tensor, some)[0] for key, tensor in of_inputs.items()}
+        rounded = {name: self._rounded(some, weight, is_layer=True)[1] for name, weight in weights.items()}
+        return arguments | rounded | {name: inputs[id(arguments[name])] for name in _ATTENTION_INPUTS}
 
 
 def _method(settings: Mapping[str, Value]) -> FakeQuantizer | None:

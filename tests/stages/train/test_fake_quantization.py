@@ -81,6 +81,19 @@ def test_every_product_with_a_weight_is_rounded(product):
     assert 0 < (rounded - product(inputs, weight)).abs().max() < 0.2
 
 
+@pytest.mark.parametrize("width", [8, 4], ids=["one weight for all inputs", "a weight each"])
+def test_the_weights_within_an_attention_of_torch_are_rounded(width):
+    """Torch computes it in a function of its own, which calls no layer."""
+    attention, inputs = nn.MultiheadAttention(8, 2, kdim=width, vdim=width), torch.randn(5, 3, 8)
+    key = inputs if width == 8 else inputs[..., :width]
+    rounding = FakeQuantization(fake_quantizers["int8"])
+    with rounding:
+        rounded, _ = attention(inputs, key, key)
+
+    assert rounding.rounded == (2 if width == 8 else 4)
+    assert 0 < (rounded - attention(inputs, key, key)[0]).abs().max() < 0.1
+
+
 def test_a_product_of_two_activations_stays_float():
     """Lowerings keep those of attention in float, too."""
     rounding, inputs = FakeQuantization(fake_quantizers["int8"]), torch.randn(5, 5)
