@@ -104,8 +104,7 @@ def train_model(
 ) -> Trained:
     """Train a copy of `model` on the task's training split.
 
-    The optimizer is the task's, its learning rates times ``train.lr_scale``, warmed up over the first 5% of the samples and brought
-    down to 0 by a cosine. `TrainingLoss` is the loss. With ``train.ema``, the average of the weights is what is returned.
+    The optimizer is the task's. Its learning rates, times ``train.lr_scale``, rise over 5% of the samples and fall along a cosine.
 
     Args:
         model: Not modified.
@@ -123,7 +122,7 @@ def train_model(
         device: Where the training computes; all else is given and returned on the CPU.
 
     Returns:
-        The trained copy; `samples_seen` counts each example each time, over resumes too.
+        The trained copy, or the average of its weights; `samples_seen` counts each example each time, over resumes too.
 
     Raises:
         InfeasibleRecipeError: `check_training` refuses it, or the task leaves tensors on the CPU.
