@@ -4,11 +4,11 @@ Each product of an input and a weight (linear, convolution, `addmm` and `matmul`
 would give them back. Gradients pass the rounding as if it were not there. The model itself has nothing of it: no hook, no buffer,
 no other module. What is trained are its own float weights, so any lowering quantizes it as it does every other model.
 
-Two things need no care because of how the methods round. A weight has a scale for each output channel, so a batch normalization
-that is folded into the weight afterwards, a factor for each channel, changes no rounding. The range of an input is that of its
-batch, so a checkpoint has no range to keep.
+Two things need no care because of how int8 rounds. A weight has a scale for each output channel, so a batch normalization that is
+folded into the weight afterwards, a factor for each channel, changes no rounding. The range of an input is that of its batch, so a
+checkpoint has no range to keep.
 
-Transposed convolutions stay float, and so does the input of the last layer of `nn.MultiheadAttention`, which torch computes within.
+Transposed convolutions and recurrent layers stay float, and so does the input of the last layer of `nn.MultiheadAttention`.
 
 References:
     Jacob et al. 2018, https://arxiv.org/abs/1712.05877
