@@ -34,6 +34,18 @@ STUDENT = "model.student"
 NO_STUDENT = "none"
 KEEP_FLOAT = "quantize.keep_float"
 """How many layers stay float: those whose quantization deviates the most. A recipe leaves 0 out."""
+QUANTIZATION_AWARE = "train.quantization_aware"
+"""What a training rounds its products to, so that the weights bear a dtype whose name begins so. A recipe leaves "none" out."""
+DECAY = "distill.decay"
+"""How `distill.alpha` falls to 0 during the training: "none" (it does not) or "linear". A recipe leaves "none" out."""
+AVERAGING = "train.ema"
+"""Share of the moving average of the weights that each step keeps, such as 0.99; the average is what is trained. 0: no average."""
+LABEL_SMOOTHING = "train.label_smoothing"
+"""Share of the label that is spread over all classes."""
+LEFT_OUT: Mapping[str, Value] = MappingProxyType(
+    {STUDENT: NO_STUDENT, KEEP_FLOAT: 0, QUANTIZATION_AWARE: "none", DECAY: "none", AVERAGING: 0, LABEL_SMOOTHING: 0}
+)
+"""Settings that a recipe leaves out at these values, so that recipes of an earlier autocut, which lacked them, stay the same."""
 SWITCHES: Mapping[str, str] = MappingProxyType(
     {
         "prune": "prune.method",
@@ -169,6 +181,10 @@ class Recipe(Mapping[str, Value]):
         """Whether the recipe trains the model."""
         return int(self["train.epochs"]) > 0
 
+    def suits_dtype(self, dtype: str) -> bool:
+        """Whether the training is of use for `dtype`: a quantization-aware one is for the dtypes that its name begins."""
+        return dtype.startswith(str(self.get(QUANTIZATION_AWARE, "")))
+
     @property
     def all_epochs(self) -> int:
         """How many epochs the model was trained on, those of the parent of an iteratively pruned child included."""
@@ -182,7 +198,8 @@ class Recipe(Mapping[str, Value]):
         """
         if self.student is not None:
             return UNTOUCHED
-        return Recipe({**self.settings("train"), "train.epochs": self.all_epochs})
+        settings = {name: value for name, value in self.settings("train").items() if name != QUANTIZATION_AWARE}
+        return Recipe({**settings, "train.epochs": self.all_epochs})
 
     @property
     def only_trains_on(self) -> bool:
@@ -233,10 +250,8 @@ def _rounded(value: Value) -> Value:
 def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:
     if name == PARENT_RATIO and (_is_off("train", settings) or float(settings[name]) >= float(settings.get("prune.ratio", 0))):
         return True
-    if name == KEEP_FLOAT and not settings[name]:
+    if name in LEFT_OUT and settings[name] == LEFT_OUT[name]:
         return True
-    if name == STUDENT:
-        return settings[name] == NO_STUDENT
     if name == "train.start" and settings.get(STUDENT, NO_STUDENT) != NO_STUDENT:
         return True  # a student has only the weights that it was built with
     stage = name.partition(".")[0]
@@ -255,12 +270,15 @@ def _words(recipe: Recipe) -> Iterable[str]:
         yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip() + after
     if recipe.is_trained:
         start = " from scratch" if recipe.get("train.start") == "scratch" else ""
-        yield f"{recipe['train.epochs']} epochs{start}" + _number(recipe, "train.lr_scale", " lr x")
+        extras = _number(recipe, AVERAGING, " ema ") + _number(recipe, LABEL_SMOOTHING, " smoothing ")
+        aware = f" aware of {recipe[QUANTIZATION_AWARE]}" if QUANTIZATION_AWARE in recipe else ""
+        yield f"{recipe['train.epochs']} epochs{start}{aware}" + _number(recipe, "train.lr_scale", " lr x") + extras
         if recipe.changes("curriculum.schedule"):
             order = f"{recipe['curriculum.schedule']} {recipe.get('curriculum.order', '')}".strip()
             yield f"curriculum {order}" + _number(recipe, "curriculum.start", " from ")
         if recipe.changes("distill.loss"):
             strength = _number(recipe, "distill.temperature", " T=") + _number(recipe, "distill.alpha", " alpha=")
+            strength += " to 0" if DECAY in recipe else ""
             yield f"distill {recipe['distill.loss']}{strength}"
     if recipe.changes("quantize.dtype"):
         yield f"{recipe['quantize.dtype']}" + (f" but {recipe[KEEP_FLOAT]} layers" if KEEP_FLOAT in recipe else "")

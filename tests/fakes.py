@@ -13,9 +13,10 @@ from autocut.recipe import Recipe
 
 KNOWN = {
     "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor", "heads_and_neurons", "low_rank", "depth"),
-    "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step"),
-    "curriculum.order": ("easy_first", "random"),
-    "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse"),
+    "train.quantization_aware": ("none", "int8", "int4"),
+    "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step", "hold"),
+    "curriculum.order": ("easy_first", "random", "self_paced", "infobatch"),
+    "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse", "dkd"),
     "quantize.dtype": ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"),
     "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime", "openvino"),
 }

@@ -122,7 +122,10 @@ def test_two_recipes_that_differ_in_a_number_do_not_look_alike():
             "distill.alpha": 0.9,
         }
     )
-    assert recipe.describe() == "8 epochs lr x0.3 + curriculum linear easy_first from 0.25 + distill kl T=4 alpha=0.9"
+    words = "8 epochs lr x0.3 + curriculum linear easy_first from 0.25 + distill kl T=4 alpha=0.9"
+    assert recipe.describe() == words
+    assert Recipe({**recipe, "distill.decay": "none"}) == recipe
+    assert Recipe({**recipe, "distill.decay": "linear"}).describe() == f"{words} to 0"
 
 
 def test_layers_in_float_are_part_of_the_lowering():
@@ -143,6 +146,21 @@ def test_no_layer_in_float_makes_the_recipe_that_it_was_before_there_was_a_choic
     assert Recipe({**old, "quantize.keep_float": 0}).canonical_json() == old.canonical_json()
     assert old.fingerprint == "8db2439d8ef7"
     assert Recipe({"quantize.keep_float": 4}) == UNTOUCHED
+
+
+def test_a_training_that_is_aware_of_a_dtype_is_of_use_for_this_dtype_alone():
+    """It is a setting of the training, and a recipe without it is the one that it was before there was a choice."""
+    plain = Recipe({"train.epochs": 2})
+    aware = Recipe({**plain, "train.quantization_aware": "int8"})
+
+    assert aware.describe() == "2 epochs aware of int8"
+    assert aware.with_lowering("int8_static", "onnxruntime").prefix == aware
+    assert [aware.suits_dtype(dtype) for dtype in ("int8_static:4", "int8_dynamic", "fp32", "int4_weight_only")] == [1, 1, 0, 0]
+    assert plain.suits_dtype("fp32")
+    assert Recipe({**plain, "train.quantization_aware": "none"}).canonical_json() == plain.canonical_json()
+    assert Recipe({"train.quantization_aware": "int8"}) == UNTOUCHED
+    assert not aware.only_trains_on
+    assert aware.untouched_trained_alike == plain
 
 
 def test_a_recipe_cannot_be_changed():

@@ -61,7 +61,8 @@ def longer_trained(recipe: Recipe) -> Recipe | None:
 
 def _by_itself(recipe: Recipe, stage: str) -> dict[str, Value]:
     """Return the settings of one stage as they are without pruning: there is no parent, so one training has all epochs."""
-    return recipe.untouched_trained_alike.settings(stage) if stage == _TRAINING else _own_settings(recipe, stage)
+    own = _own_settings(recipe, stage)
+    return {**own, **recipe.untouched_trained_alike.settings(stage)} if stage == _TRAINING else own
 
 
 def _own_settings(recipe: Recipe, stage: str) -> dict[str, Value]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from autocut.recipe import KEEP_FLOAT
+from autocut.recipe import LEFT_OUT, STUDENT
 from autocut.space import Space, fit_space
 
 
@@ -32,8 +32,10 @@ def space_of_study(space: Space, stored: str) -> Space:
         for axis in space
         if axis.name in known
     }
-    if (kept := space.axis(KEEP_FLOAT)) is not None and KEEP_FLOAT not in known and 0 in kept.choices:
-        gained[KEEP_FLOAT] = kept.choices  # recipes of before kept no layer in float
+    for name, value in LEFT_OUT.items():
+        axis = space.axis(name)
+        if name != STUDENT and name not in known and axis is not None and value in axis.choices:
+            gained[name] = axis.choices  # recipes of before did not have it
     reduced = fit_space(space, gained)
     return reduced if space_document(reduced) == stored else space
 

@@ -16,11 +16,11 @@ from autocut.pipeline.scoring import score
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Facts, Stage, StageRunner, charged_s
 from autocut.pipeline.teacher_outputs import TeacherOutputs, TeacherStages, order_of
-from autocut.recipe import STUDENT, Recipe, Value
+from autocut.recipe import QUANTIZATION_AWARE, STUDENT, Recipe, Value
 from autocut.search.jobs import TrainingPaced
 from autocut.stages.model_files import Prefix, restore_model, save_model, structure_of
 from autocut.stages.prune import PruneData, pruners
-from autocut.stages.train import Epoch, Speed, curricula, distillations, train_model
+from autocut.stages.train import Epoch, Speed, curricula, distillations, fake_quantizers, train_model
 from autocut.stages.train.plan import TRAINER_VERSION
 from autocut.task.batches import take
 
@@ -118,6 +118,8 @@ def train_stage(runner: StageRunner, teacher: TeacherStages, parent: Prefix, rec
     schedule = curricula.method(str(recipe["curriculum.schedule"]))
     loss = distillations.method(str(recipe["distill.loss"]))
     versions = [TRAINER_VERSION, schedule.version, order_of(recipe).version, loss.version]
+    if QUANTIZATION_AWARE in recipe:
+        versions.append(fake_quantizers.method(str(recipe[QUANTIZATION_AWARE])).version)
     own_teacher = teacher.own_teacher_of(recipe)
     key = runner.key(parent.key, "train", settings, method=versions, teacher=own_teacher, **runner.trained_on)
 

@@ -134,7 +134,8 @@ class LoweringChoice:
         if prefix.cut not in self._ranked:
             self._ranked[prefix.cut] = self._rank(prefix)
         infeasible = self._state.infeasible
-        return [lowering for lowering in self._ranked[prefix.cut] if prefix.with_lowering(*lowering) not in infeasible]
+        suitable = [lowering for lowering in self._ranked[prefix.cut] if prefix.suits_dtype(lowering[0])]
+        return [lowering for lowering in suitable if prefix.with_lowering(*lowering) not in infeasible]
 
     def with_siblings(self, recipe: Recipe) -> tuple[Recipe, ...]:
         """Return `recipe`, then its prefix with every other lowering that is promising, cheap and not beaten.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import moocore
@@ -21,7 +20,7 @@ from optuna.trial import TrialState, create_trial
 
 from autocut.errors import unknown_name
 from autocut.front import objective_signs
-from autocut.recipe import KEEP_FLOAT, NO_STUDENT, PARENT_RATIO, STUDENT, Recipe, Value
+from autocut.recipe import LEFT_OUT, PARENT_RATIO, Recipe, Value
 from autocut.space import Axis, Space
 
 _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -32,8 +31,6 @@ _SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
 }
 
-_LEFT_OUT: Mapping[str, Value] = MappingProxyType({KEEP_FLOAT: 0, STUDENT: NO_STUDENT})
-"""Values that a recipe leaves out; the sampler learns from them as from others."""
 _REMEMBERED = 60
 """Trials besides the front that the sampler looks at; as many again before the rest is forgotten."""
 
@@ -168,8 +165,8 @@ class Proposer:
         if not self._space.contains(recipe):
             return {}
         params: dict[str, Value] = {}
-        for axis in self._space.axes:
-            if self._space.is_active(axis, params) and (value := recipe.get(axis.name, _LEFT_OUT.get(axis.name))) is not None:
+        for axis in self._space.axes:  # a sampler learns from what a recipe leaves out as from other values
+            if self._space.is_active(axis, params) and (value := recipe.get(axis.name, LEFT_OUT.get(axis.name))) is not None:
                 params[axis.name] = value
         return params
 

@@ -26,7 +26,19 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from autocut.errors import SpaceError
-from autocut.recipe import IDENTITY, KEEP_FLOAT, STUDENT, SWITCHES, Recipe, Value, with_kept
+from autocut.recipe import (
+    AVERAGING,
+    DECAY,
+    IDENTITY,
+    KEEP_FLOAT,
+    LABEL_SMOOTHING,
+    QUANTIZATION_AWARE,
+    STUDENT,
+    SWITCHES,
+    Recipe,
+    Value,
+    with_kept,
+)
 
 GRID_TOLERANCE = 1e-9
 
@@ -76,12 +88,16 @@ RULES: Mapping[str, AxisRule] = MappingProxyType(
         "train.epochs": AxisRule("integer", 0),
         "train.start": AxisRule("word", switch=SWITCHES["train"], words=("trained", "scratch")),
         "train.lr_scale": AxisRule("number", 0, low_open=True, switch=SWITCHES["train"]),
+        QUANTIZATION_AWARE: AxisRule("method", switch=SWITCHES["train"]),
+        AVERAGING: AxisRule("number", 0, 1, high_open=True, switch=SWITCHES["train"]),
+        LABEL_SMOOTHING: AxisRule("number", 0, 1, high_open=True, switch=SWITCHES["train"]),
         "curriculum.schedule": AxisRule("method", switch=SWITCHES["train"]),
         "curriculum.order": AxisRule("method", switch=SWITCHES["curriculum"]),
         "curriculum.start": AxisRule("number", 0, 1, low_open=True, switch=SWITCHES["curriculum"]),
         "distill.loss": AxisRule("method", switch=SWITCHES["train"]),
         "distill.temperature": AxisRule("number", 0, low_open=True, switch=SWITCHES["distill"]),
         "distill.alpha": AxisRule("number", 0, 1, switch=SWITCHES["distill"]),
+        DECAY: AxisRule("word", switch=SWITCHES["distill"], words=("none", "linear")),
         "quantize.dtype": AxisRule("method"),
         "quantize.keep_float": AxisRule("integer", 0, switch=SWITCHES["quantize"]),
         "compile.mode": AxisRule("method"),

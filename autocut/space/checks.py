@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from autocut.errors import name_hint, nearest_hint
-from autocut.recipe import IDENTITY, STUDENT, SWITCHES, Value
+from autocut.recipe import IDENTITY, LEFT_OUT, QUANTIZATION_AWARE, STUDENT, SWITCHES, Value
 from autocut.space.axes import RULES, Axis, AxisRule
 from autocut.toml_lines import FaultList, Place
 
@@ -88,6 +88,17 @@ def check_student(axes: Sequence[Axis], faults: FaultList) -> None:
     if student is not None and methods is not None and set(student.when.get(switch, methods.choices)) - {off}:
         hint = f'write when."{switch}" = {_toml_list([off])}'
         faults.add(("axes", STUDENT), f"{STUDENT} must be conditional on {switch} {off!r}: a student is not pruned", hint)
+
+
+def check_awareness(axes: Sequence[Axis], faults: FaultList) -> None:
+    """Check that the space has a dtype for each quantization-aware training."""
+    by_name = {axis.name: axis for axis in axes}
+    aware, dtypes = (by_name[name].choices if name in by_name else () for name in (QUANTIZATION_AWARE, "quantize.dtype"))
+    for choice in aware:
+        if choice != LEFT_OUT[QUANTIZATION_AWARE] and not any(str(dtype).startswith(str(choice)) for dtype in dtypes):
+            wanted = f"a dtype in quantize.dtype that begins with {choice}"
+            message = f"{QUANTIZATION_AWARE} {choice} must have {wanted}, got {', '.join(map(str, dtypes)) or 'none'}"
+            faults.add(("axes", QUANTIZATION_AWARE, "choices"), message, f"add {wanted}, or leave {choice} out", choice)
 
 
 def in_order(axes: Sequence[Axis]) -> tuple[Axis, ...]:

@@ -18,7 +18,16 @@ from autocut.errors import SpaceError, name_hint, nearest_hint, unknown_name
 from autocut.recipe import Recipe
 from autocut.score import METRICS
 from autocut.space.axes import RULES, Axis, Space
-from autocut.space.checks import Known, check_axis, check_conditions, check_ratio, check_student, check_value, in_order
+from autocut.space.checks import (
+    Known,
+    check_awareness,
+    check_axis,
+    check_conditions,
+    check_ratio,
+    check_student,
+    check_value,
+    in_order,
+)
 from autocut.space.outside import why_no_setting
 from autocut.toml_lines import FaultList, LineMap, Place
 
@@ -229,6 +238,7 @@ def _axes(tables: dict[str, Any], known: Known, faults: FaultList) -> list[Axis]
     check_conditions(axes, tables, faults)
     check_ratio(axes, tables, known, faults)
     check_student(axes, faults)
+    check_awareness(axes, faults)
     return axes
 
 

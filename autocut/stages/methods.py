@@ -18,6 +18,7 @@ from autocut.task.kinds import Kind, kinds
 REGISTRIES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "prune.method": ("autocut.stages.prune", "pruners"),
+        "train.quantization_aware": ("autocut.stages.train", "fake_quantizers"),
         "curriculum.schedule": ("autocut.stages.train", "curricula"),
         "curriculum.order": ("autocut.stages.train", "orders"),
         "distill.loss": ("autocut.stages.train", "distillations"),

@@ -3,6 +3,7 @@
 prune ........ each pruner, and nothing after it
 recover ...... each pruner, then a training of the family's epochs
 train ........ that training alone: what every change that trains is compared with
+aware ........ that training aware of a dtype, and without that, both run in the dtype
 curriculum ... that training with each schedule in each order
 distill ...... that training with each distillation loss
 lowering ..... each dtype with each compile mode
@@ -15,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from autocut.recipe import UNTOUCHED, Recipe
+from autocut.recipe import LEFT_OUT, QUANTIZATION_AWARE, UNTOUCHED, Recipe
+from autocut.stages.lowering import infeasible_reason
 from autocut.stages.methods import registry
 
-AXES = ("train", "prune", "recover", "curriculum", "distill", "lowering")
+AXES = ("train", "prune", "recover", "aware", "curriculum", "distill", "lowering")
 PRUNE_RATIO = 0.5
 CURRICULUM_START = 0.3
 TEMPERATURE, ALPHA = 4.0, 0.5
@@ -44,6 +46,7 @@ def changes_of(axes: Iterable[str], epochs: int) -> list[Change]:
         "train": lambda: [Change("train", "training alone", training)],
         "prune": _prunings,
         "recover": lambda: _recoveries(training),
+        "aware": lambda: _aware(training),
         "curriculum": lambda: _curricula(training),
         "distill": lambda: _distillations(training),
         "lowering": _lowerings,
@@ -59,6 +62,16 @@ def _prunings() -> Iterator[Change]:
 def _recoveries(training: Recipe) -> Iterator[Change]:
     for change in _prunings():
         yield Change("recover", change.method, _joined(training, change.recipe), training)
+
+
+def _aware(training: Recipe) -> Iterator[Change]:
+    """List the quantization-aware trainings, each with the first dtype that it suits, in the quickest mode that runs it here."""
+    modes = sorted(registry("compile.mode"), key=lambda mode: mode.options.seconds)
+    for method in _changing(QUANTIZATION_AWARE):
+        recipe = Recipe({**training, QUANTIZATION_AWARE: method})
+        pairs = [(dtype, mode.name) for dtype in registry("quantize.dtype").names() for mode in modes]
+        suited = next(pair for pair in pairs if recipe.suits_dtype(pair[0]) and infeasible_reason(*pair) is None)
+        yield Change("aware", method, recipe.with_lowering(*suited), training.with_lowering(*suited))
 
 
 def _curricula(training: Recipe) -> Iterator[Change]:
@@ -86,7 +99,7 @@ def _lowerings() -> Iterator[Change]:
 
 def _changing(axis: str) -> list[str]:
     """List the methods of `axis` without the one that changes nothing."""
-    return [name for name in registry(axis).names() if name != UNTOUCHED[axis]]
+    return [name for name in registry(axis).names() if name != UNTOUCHED.get(axis, LEFT_OUT.get(axis))]
 
 
 def _joined(training: Recipe, settings: Mapping[str, object]) -> Recipe:

@@ -35,7 +35,7 @@ def test_every_setting_of_a_recipe_belongs_to_a_knob(settings):
     """The last rung is the recipe, iterative pruning and orders of a curriculum included."""
     schedule = next(name for name in curricula if name != "none")
     more = {"prune.parent_ratio": 0.25, "curriculum.schedule": schedule, "curriculum.start": 0.5, "train.lr_scale": 1.5}
-    recipe = Recipe(settings.prune | settings.train | settings.mode | more)
+    recipe = Recipe(settings.prune | settings.train | settings.mode | more | {"train.quantization_aware": "int8"})
 
     assert knobs_of(recipe)[-1].rung == recipe
     assert knobs_of(recipe)[0].rung == Recipe(settings.prune)

@@ -1,6 +1,7 @@
 """Keys and events of every stage: the cache and the tables of an older study must stay readable."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -9,12 +10,14 @@ from autocut.errors import InfeasibleRecipeError
 from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
 from autocut.pipeline import measuring_stages, stage_runner
+from autocut.pipeline.model_stages import train_stage
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.recipe import Recipe
 from autocut.search.jobs import ModelLoaded, StageBroke, StageRan, StageStarted
 from autocut.stages import lowering
+from autocut.stages.train import fake_quantizers
 from autocut.task.loading import load_task
 
 PRUNED = {"prune.method": "structured", "prune.ratio": 0.5}
@@ -131,3 +134,22 @@ def test_a_stage_that_breaks_is_reported_with_its_category(pipeline, reported):
         pipeline.prefix(TOO_LITTLE)
 
     assert reported == ["broke training"]
+
+
+def test_a_new_setting_of_a_training_makes_another_key_and_leaves_the_others_alone(pipeline, monkeypatch):
+    """A version of a fake quantizer counts only where it is used."""
+
+    def key(**settings):
+        recipe = Recipe({"train.epochs": 1, **{f"train.{name}": value for name, value in settings.items()}})
+        return train_stage(pipeline.runner, pipeline.teacher, pipeline.baseline, recipe).key
+
+    def keys():
+        return [key(), key(quantization_aware="int8"), key(ema=0.9), key(label_smoothing=0.1)]
+
+    before = keys()
+    method = fake_quantizers.method("int8")
+    monkeypatch.setitem(fake_quantizers._methods, "int8", replace(method, version=method.version + 1))
+
+    assert len(set(before)) == 4
+    assert key(quantization_aware="none", ema=0, label_smoothing=0) == before[0]
+    assert [one == other for one, other in zip(before, keys(), strict=True)] == [True, False, True, True]

@@ -182,3 +182,16 @@ def test_finalizing_a_slow_model_is_the_sum_of_its_parts():
 def test_a_reserve_for_one_slow_point_leaves_time_to_find_it():
     """Within six minutes: less than a third is kept."""
     assert bert(scored=64).reserve_s(1, 2, 360.0) < 120.0
+
+
+def test_a_training_that_is_aware_of_a_dtype_is_tried_with_no_other(start):
+    """It was trained for it; a plain training gets all the lowerings that promise something."""
+    simulation = start(budget_s=600.0)
+    simulation.run()
+    choice, plain = simulation.searcher.choice, {"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 2}
+    of_plain, of_aware = (
+        choice.promising(Recipe({**plain, "train.quantization_aware": aware}).prefix) for aware in ("none", "int8")
+    )
+
+    assert {dtype for dtype, _ in of_plain} > {dtype for dtype, _ in of_aware} >= {"int8_static"}
+    assert of_aware == [lowering for lowering in of_plain if lowering[0].startswith("int8")]

@@ -15,6 +15,7 @@ from autocut.space.outside import checked_recipe
 
 KNOWN = {
     "prune.method": ("none", "l1_unstructured", "structured"),
+    "train.quantization_aware": ("none", "int8", "int4"),
     "curriculum.schedule": ("none", "linear", "sqrt"),
     "curriculum.order": ("easy_first", "random"),
     "distill.loss": ("none", "kl"),
@@ -304,3 +305,12 @@ def test_numbers_names_and_booleans_are_never_mixed_up():
     axis = Axis("train.epochs", (0, 1))
     assert (axis.takes(1), axis.takes(1.0), axis.takes("1"), axis.takes(True)) == (True, True, False, False)
     assert Space("s", {}, (axis,)).why_not(Recipe({"train.epochs": 3})) == "train.epochs must be one of 0, 1, got 3"
+
+
+def test_a_training_that_is_aware_of_a_dtype_needs_that_dtype():
+    """Otherwise it is trained for nothing."""
+    aware = '[axes."train.epochs"]\nchoices = [2]\n[axes."train.quantization_aware"]\nchoices = ["none", "int8", "int4"]\n'
+    found = faults(HEAD + aware + '[axes."quantize.dtype"]\nchoices = ["fp32", "int8_static"]\n')
+
+    message = "train.quantization_aware int4 must have a dtype in quantize.dtype that begins with int4, got fp32, int8_static"
+    assert [fault.message for fault in found] == [message]

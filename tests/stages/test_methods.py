@@ -46,7 +46,7 @@ def test_a_method_that_names_its_kinds_is_unfit_for_others(monkeypatch: pytest.M
     assert unfit["distill.loss"].keys() == {"kl_sigmoid", "mse"}
     unfit = unfit_methods("regression", is_pretrained=False)
     assert unfit.keys() == {"distill.loss"}
-    assert unfit["distill.loss"].keys() == {"kl", "kl_zscore", "mse_logits", "kl_sigmoid"}
+    assert unfit["distill.loss"].keys() == {"kl", "kl_zscore", "mse_logits", "dkd", "kl_sigmoid"}
     assert unfit["distill.loss"]["kl_sigmoid"] == "fits multilabel, not regression"
 
 
@@ -55,7 +55,7 @@ def test_what_outputs_mean_decides_more_than_the_name_of_the_kind():
     used = replace(kinds["classification"](), meaning=Meaning.LABELS)
     unfit = unfit_methods("classification", is_pretrained=False, kind=used)["distill.loss"]
 
-    assert unfit.keys() == {"kl", "kl_zscore", "mse_logits", "mse"}
+    assert unfit.keys() == {"kl", "kl_zscore", "mse_logits", "dkd", "mse"}
     assert unfit["mse"].endswith("not outputs that are logits of labels, each true or false by itself")
 
 

@@ -1,7 +1,7 @@
 """Train: recover the accuracy that pruning cost, with a curriculum that saves samples and a teacher that adds to the labels.
 
-`train_model` trains. The methods that it can use are in `curricula`, `orders` and `distillations`; `registries` says how to write
-one.
+`train_model` trains. Its methods are in `curricula`, `orders`, `distillations` and `fake_quantizers`; `registries` says how to
+write one.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import sys
 
 from autocut.registry import import_all
+from autocut.stages.train.checkpoint import epochs_in
 from autocut.stages.train.device import CPU, Device
 from autocut.stages.train.distillation import check_distillation, kind_as_used, sample_answers
 from autocut.stages.train.ordering import score_difficulty
 from autocut.stages.train.plan import planned_sizes
-from autocut.stages.train.registries import curricula, distillations, orders
+from autocut.stages.train.registries import curricula, distillations, fake_quantizers, orders
 from autocut.stages.train.speed import Speed
 from autocut.stages.train.teacher import Teacher, teacher_logits
-from autocut.stages.train.trainer import Epoch, EpochRecord, Trained, epochs_in, sample_seconds, train_model
+from autocut.stages.train.trainer import Epoch, EpochRecord, Trained, sample_seconds, train_model
 
 __all__ = [
     "CPU",
@@ -30,6 +31,7 @@ __all__ = [
     "curricula",
     "distillations",
     "epochs_in",
+    "fake_quantizers",
     "kind_as_used",
     "orders",
     "planned_sizes",

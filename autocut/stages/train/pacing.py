@@ -64,6 +64,16 @@ def pace_step(progress: float, start: float) -> float:
     return start if progress < FULL_DATA_AT / 2 else 1.0
 
 
+@curricula.register("hold")
+def pace_hold(progress: float, start: float) -> float:
+    """Use the first share of the data, then all of it from the moment at which other schedules use all.
+
+    References:
+        Qin et al. 2024 (there to 0.875 of the training), https://arxiv.org/abs/2303.04947
+    """
+    return start if progress < FULL_DATA_AT else 1.0
+
+
 @curricula.register("quadratic")
 def pace_quadratic(progress: float, start: float) -> float:
     """Add data slowly at first, then fast: easy examples are seen for longer.

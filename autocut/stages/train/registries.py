@@ -1,4 +1,4 @@
-"""The three registries of training methods. A method is one file of this folder.
+"""The registries of training methods. A method is one file of this folder.
 
 A curriculum (``curriculum.schedule``) says which share of the training data is in use, and takes no options::
 
@@ -17,12 +17,21 @@ An order (``curriculum.order``) says in which order examples come into use, as i
         return np.argsort(-difficulty, kind="stable")
 
 A distillation loss (``distill.loss``) compares the outputs of student and teacher, of shape (n, ...), in a scalar. Classes are the
-last dimension, and outputs that do not count (padding) are left out::
+last dimension, and outputs that do not count (padding) are left out. With ``needs_targets=True`` it gets the targets, too::
 
     @distillations.register("l1", meaning=Meaning.NUMBERS)
     def distill_l1(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         "Mean absolute difference of the outputs."
         return functional.l1_loss(student, teacher)
+
+A fake quantizer (``train.quantization_aware``) rounds the operands of a product, as integers would give them back, and lets
+gradients pass. The weight has shape (outputs, ...). The name begins the names of the dtypes that it prepares for::
+
+    @fake_quantizers.register("int3")
+    def fake_quantize_int3(inputs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        "Weights as 8 steps of one scale."
+        step = weight.detach().abs().max() / 4
+        return inputs, weight + ((weight / step).round().clamp(-4, 3) * step - weight).detach()
 
 The first line of a docstring is what `autocut methods` shows. Raise `version` when the results change.
 """
@@ -41,14 +50,24 @@ from autocut.task.kinds import Kind, Meaning
 
 Pacing = Callable[[float, float], float]
 Order = Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.int64]]
-Distillation = Callable[[Tensor, Tensor, float], Tensor]
+Distillation = Callable[..., Tensor]
+"""(student, teacher, temperature) -> the loss; with the targets after them where the loss `needs_targets`."""
+Weighing = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
+FakeQuantizer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrderOptions(MethodOptions):
-    """Whether an order looks at the difficulty of each example; else only the number of examples matters."""
+    """What an order asks of the training.
+
+    `needs_difficulty`: it looks at the teacher's loss on each example; else only the number of examples matters.
+    `follows_training`: it is asked before each epoch, with the model's own losses on the examples that it has seen. `weigh` may
+    then give the examples of an epoch weights: it gets the losses, shape (n,), and the indices of these examples.
+    """
 
     needs_difficulty: bool = False
+    follows_training: bool = False
+    weigh: Weighing | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +75,11 @@ class DistillationOptions(MethodOptions):
     """What a distillation loss asks of the outputs.
 
     `meaning`: what the outputs must mean. None: it takes any outputs. `classes`: the loss takes logits of at least so many classes
-    that exclude each other, which is its `meaning` then.
+    that exclude each other, which is its `meaning` then. `needs_targets`: it takes the targets, too, as a fourth argument.
     """
 
     classes: int | None = None
+    needs_targets: bool = False
     meaning: Meaning | None = None
 
     def __post_init__(self) -> None:
@@ -75,3 +95,4 @@ class DistillationOptions(MethodOptions):
 curricula: Registry[Pacing, MethodOptions] = Registry("curriculum.schedule", MethodOptions)
 orders: Registry[Order, OrderOptions] = Registry("curriculum.order", OrderOptions)
 distillations: Registry[Distillation, DistillationOptions] = Registry("distill.loss", DistillationOptions)
+fake_quantizers: Registry[FakeQuantizer, MethodOptions] = Registry("train.quantization_aware", MethodOptions)

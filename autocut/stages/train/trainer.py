@@ -9,31 +9,32 @@ import contextlib
 import copy
 import json
 import math
-import os
-import pickle
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autocut.errors import DeadlineError, DivergedError, StudyError
+from autocut.errors import DeadlineError, DivergedError
 from autocut.recipe import Value
 from autocut.stages.cpu_time import cpu_seconds
+from autocut.stages.train.averaging import averaged_weights
+from autocut.stages.train.checkpoint import read_checkpoint, write_checkpoint
+from autocut.stages.train.checks import check_training
+from autocut.stages.train.current_losses import CurrentLosses, current_losses
 from autocut.stages.train.device import CPU, Device, on_cpu
-from autocut.stages.train.distillation import check_distillation, sample_answers
+from autocut.stages.train.fake_quantization import fake_quantization
+from autocut.stages.train.loss import TrainingLoss, weighted
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
-from autocut.stages.train.registries import distillations, orders
+from autocut.stages.train.registries import orders
 from autocut.stages.train.speed import LONG_S, CoreLoan, Speed
 from autocut.stages.train.teacher import Gate, Teacher
 from autocut.task.batches import Batch, call
-from autocut.task.kinds import Kind
 from autocut.task.splits import length
 from autocut.task.task import Task, seeded
 
@@ -103,8 +104,7 @@ def train_model(
 ) -> Trained:
     """Train a copy of `model` on the task's training split.
 
-    The optimizer is the task's, its learning rates times ``train.lr_scale``, warmed up over the first 5% of the samples and brought
-    down to 0 by a cosine. The loss is ``(1 - alpha) * task loss + alpha * distillation loss``.
+    The optimizer is the task's. Its learning rates, times ``train.lr_scale``, rise over 5% of the samples and fall along a cosine.
 
     Args:
         model: Not modified.
@@ -122,20 +122,21 @@ def train_model(
         device: Where the training computes; all else is given and returned on the CPU.
 
     Returns:
-        The trained copy; `samples_seen` counts each example each time, over resumes too.
+        The trained copy, or the average of its weights; `samples_seen` counts each example each time, over resumes too.
 
     Raises:
-        InfeasibleRecipeError: The distillation loss does not fit the task, or the task leaves tensors on the CPU.
+        InfeasibleRecipeError: `check_training` refuses it, or the task leaves tensors on the CPU.
         DivergedError: A loss is not finite.
         DeadlineError: `stop()` was true; the checkpoint of the last whole epoch stays.
         OutOfMemoryError: Memory ran out.
         StudyError: The checkpoint was written for other settings.
     """
     merged = {**DEFAULTS, **settings}
-    _check_distillation(merged, model, task, teacher, gate)
+    check_training(merged, model, task, teacher, gate)
     sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
     order = _order(merged, length(task.train_data), difficulty, seed)
-    run = _Run(_placed(model, masks or {}, teacher, device), task, merged, seed, sizes, speed or Speed())
+    losses = current_losses(merged, length(task.train_data), difficulty, task.metric_kind)
+    run = _Run(_placed(model, masks or {}, teacher, device), task, merged, seed, sizes, speed or Speed(), losses)
     if checkpoint is not None and run.restore(checkpoint):
         on_epoch(run.epoch_for_callback())
     with run.speed.watching(sum(sizes) - run.resumed_samples):
@@ -178,14 +179,6 @@ def sample_seconds(
     return seconds
 
 
-def epochs_in(checkpoint: Path) -> int:
-    """Return how many epochs `checkpoint` holds: 0 where there is none, or where it cannot be read."""
-    try:
-        return len(torch.load(checkpoint, map_location="cpu", weights_only=True)["history"])
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
-        return 0
-
-
 @dataclass(frozen=True)
 class _Placed:
     """What a training computes with, all of it on `device`: a copy of the model, and the masks of its parameters."""
@@ -207,10 +200,12 @@ class _Run:
     """The state of one training, which a checkpoint holds."""
 
     def __init__(
-        self, placed: _Placed, task: Task, settings: Mapping[str, Value], seed: int, sizes: tuple[int, ...], speed: Speed
-    ) -> None:
+        self, placed: _Placed, task: Task, settings: Mapping[str, Value], seed: int, sizes: tuple[int, ...], speed: Speed,
+        losses: CurrentLosses | None = None,
+    ) -> None:  # fmt: skip
         self.model = model = placed.model
         self.masked = placed.masked
+        self.fake_quantization = fake_quantization(settings)
         self.teacher = placed.teacher
         self.device = placed.device
         self.task = task
@@ -219,16 +214,18 @@ class _Run:
         self.sizes = sizes
         self.optimizer = task.build_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
         self.base_rates = [float(group["lr"]) * float(settings["train.lr_scale"]) for group in self.optimizer.param_groups]
-        self.distill = distillations[str(settings["distill.loss"])] if is_changed(settings, "distill.loss") else None
+        self.loss = TrainingLoss(task.metric_kind, settings)
         self.history: list[EpochRecord] = []
         self.samples_seen = self.resumed_samples = 0
         self.seconds = self.cpu_seconds = 0.0
         self.speed = speed
+        self.losses = losses
+        self.average = averaged_weights(settings, model)
 
     def train_epoch(self, number: int, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> None:
         """Train on the examples that the plan draws from `order` for this epoch."""
-        size, generator = self.sizes[number - 1], np.random.default_rng([self.seed, number])
-        indices = torch.from_numpy(draw_epoch(number, self.settings, order, self.sizes, self.task.batch_size, generator))
+        size = self.sizes[number - 1]
+        indices, weights = self._draw_epoch(number, order)
         batches = iter(self.task.loader(self.task.train_data, self.task.batch_size, indices=indices))
         self.model.train()
         summed, done = 0.0, 0
@@ -242,7 +239,8 @@ class _Run:
                 started, cpu_started = time.perf_counter(), cpu_seconds()
                 batch = next(batches)
                 count = len(batch[1])
-                summed += count * self._step(batch, indices[done : done + count])
+                part = slice(done, done + count)
+                summed += count * self._step(batch, indices[part], None if weights is None else weights[part])
                 done += count
                 self.samples_seen += count
                 seconds = time.perf_counter() - started
@@ -251,6 +249,14 @@ class _Run:
             self.speed.after_batch(count, seconds)
         self._wait()
         self.history.append(EpochRecord(number, len(self.sizes), summed / done, self.samples_seen, self.seconds, self.cpu_seconds))
+
+    def _draw_epoch(self, number: int, order: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        """Return the examples of an epoch and, where they differ, their weights."""
+        generator = np.random.default_rng([self.seed, number])
+        if self.losses is None:
+            return torch.from_numpy(draw_epoch(number, self.settings, order, self.sizes, self.task.batch_size, generator)), None
+        drawn, weights = self.losses.draw_epoch(self.sizes[number - 1], generator)
+        return torch.from_numpy(drawn), None if weights is None else torch.from_numpy(weights)
 
     def time_batches(self, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> float:
         """Return the median seconds a sample of a few batches; the first batch, which is slow, counts only where it is alone."""
@@ -275,10 +281,13 @@ class _Run:
 
     def epoch_for_callback(self) -> Epoch:
         """Return the last finished epoch with the model in eval mode."""
-        return Epoch(**asdict(self.history[-1]), model=self.model.eval())
+        return Epoch(**asdict(self.history[-1]), model=self._result())
+
+    def _result(self) -> nn.Module:
+        return self.model.eval() if self.average is None else self.average.model
 
     def save(self, path: Path | None) -> None:
-        """Write the state, if `path` is given. The file is always either the old or the new one, even if the process dies."""
+        """Write the state, if `path` is given."""
         if path is None:
             return
         state = {
@@ -287,12 +296,11 @@ class _Run:
             "optimizer": on_cpu(self.optimizer.state_dict()),
             "history": [asdict(record) for record in self.history],
         }
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        if self.average is not None:
+            state["average"] = self.average.state()
+        if self.losses is not None:
+            state["losses"] = self.losses.state()
+        write_checkpoint(path, state)
 
     def restore(self, path: Path) -> bool:
         """Go on from `path`, if it is there. Returns whether an epoch was finished.
@@ -300,17 +308,15 @@ class _Run:
         Raises:
             StudyError: it cannot be read, or was written for other settings, data or seed.
         """
-        if not path.exists():
+        state = read_checkpoint(path, self._identity())
+        if state is None:
             return False
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            identity = state["identity"]
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise StudyError(f"the checkpoint {path.name} cannot be read: {error}", f"delete {path}") from error
-        if identity != self._identity():
-            raise StudyError(f"the checkpoint {path.name} was written for other settings: {identity}", f"delete {path}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.restore(state["average"])
+        if self.losses is not None:
+            self.losses.restore(state["losses"])
         # A checkpoint of an earlier autocut has no CPU seconds.
         self.history = [EpochRecord(**{"cpu_seconds": record["seconds"], **record}) for record in state["history"]]
         last = self.history[-1]
@@ -321,7 +327,7 @@ class _Run:
     def trained(self) -> Trained:
         """Return what has been trained."""
         history, speed = tuple(self.history), self.speed
-        model = CPU.place(self.model.eval())
+        model = CPU.place(self._result())
         return Trained(
             model, self.samples_seen, self.seconds, self.cpu_seconds, history, self.resumed_samples, speed.borrowed_s, speed.saved_s
         )
@@ -338,19 +344,18 @@ class _Run:
             {"settings": dict(self.settings), "seed": self.seed, "sizes": self.sizes, "masked": masked}, sort_keys=True
         )
 
-    def _step(self, batch: Batch, indices: Tensor) -> float:
+    def _step(self, batch: Batch, indices: Tensor, weights: Tensor | None = None) -> float:
         inputs, targets = self.device.move_inputs(batch[0]), self.device.move(batch[1])
         factor = learning_rate_factor(self.samples_seen + len(targets) // 2, sum(self.sizes))
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        outputs = call(self.model, inputs)
-        loss = self.task.metric_kind.loss(outputs, targets)
-        if self.distill is not None and self.teacher is not None:
-            alpha, temperature = float(self.settings["distill.alpha"]), float(self.settings["distill.temperature"])
-            logits = self.device.move(self.teacher.logits_for(inputs, indices))
-            loss = (1 - alpha) * loss + alpha * self.distill(
-                *_counted(outputs, logits, targets, self.task.metric_kind), temperature
-            )
+        with self.fake_quantization:
+            outputs = call(self.model, inputs)
+        is_taught = self.loss.needs_teacher and self.teacher is not None
+        logits = self.device.move(self.teacher.logits_for(inputs, indices)) if is_taught else None
+        loss = weighted(self.loss, outputs, targets, logits, self.samples_seen / sum(self.sizes), weights)
+        if self.losses is not None:
+            self.losses.record(indices, outputs, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DivergedError(f"the training loss must be finite, got {value} after {self.samples_seen} samples")
@@ -360,27 +365,9 @@ class _Run:
         with torch.no_grad():
             for parameter, mask in self.masked:
                 parameter.mul_(mask)
+        if self.average is not None:
+            self.average.update(self.model)
         return value
-
-
-def _counted(student: Tensor, teacher: Tensor, targets: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
-    """Make classes the last dimension, and leave out the positions that the task's loss ignores, such as padding."""
-    student, teacher = student.movedim(kind.class_dim, -1), teacher.movedim(kind.class_dim, -1)
-    if kind.counted is None:
-        return student, teacher
-    counted = kind.counted(targets)
-    return student[counted], teacher[counted]
-
-
-def _check_distillation(settings: Mapping[str, Value], model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
-    """Look at a few outputs of the student before training costs anything."""
-    if not is_changed(settings, "distill.loss"):
-        return
-    loss = str(settings["distill.loss"])
-    if teacher is None:
-        raise ValueError(f"distill.loss {loss!r} needs a teacher")
-    with gate():
-        check_distillation(loss, task.kind, *sample_answers(model, task))
 
 
 def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.float64] | None, seed: int) -> NDArray[np.int64]:

@@ -17,6 +17,8 @@ from tests import second_device
 
 SECOND = Device(second_device.KIND)
 DISTILLED = {"train.epochs": 2, "distill.loss": "kl", "distill.alpha": 0.5}
+AWARE = {**DISTILLED, "train.quantization_aware": "int8"}
+WEIGHTED = {**DISTILLED, "curriculum.schedule": "hold", "curriculum.order": "infobatch"}
 
 
 @pytest.fixture
@@ -42,7 +44,9 @@ def test_the_second_device_refuses_tensors_of_the_cpu(model):
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["stored logits", "running teacher"])
-@pytest.mark.parametrize("settings", [{"train.epochs": 2}, DISTILLED], ids=["plain", "distilled"])
+@pytest.mark.parametrize(
+    "settings", [{"train.epochs": 2}, DISTILLED, AWARE, WEIGHTED], ids=["plain", "distilled", "aware", "weighted"]
+)
 def test_a_training_elsewhere_gives_the_weights_of_a_training_here(task, model, settings, stored):
     """Inputs, targets, masks, logits and the teacher are moved; model and teacher are left alone."""
     pruned = pruners["l1_unstructured"](model, 0.5, PruneData(torch.randn(2, 8), [], task.metric_kind.loss, model))

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import random
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from torch import nn
 from autocut.errors import DeadlineError, DivergedError, InfeasibleRecipeError, StudyError
 from autocut.stages.prune import PruneData, pruners
 from autocut.stages.train import Teacher, curricula, distillations, orders, teacher_logits, train_model, trainer
+from autocut.stages.train.loss import TrainingLoss, counted
+from autocut.stages.train.plan import DEFAULTS
 from autocut.task.kinds import Meaning
 
 
@@ -151,6 +154,41 @@ def test_distillation_brings_the_student_to_the_teacher(task, model, name):
     assert (student(inputs).argmax(1) == teacher(inputs).argmax(1)).float().mean() > 0.8
 
 
+@pytest.mark.parametrize("name", [loss.name for loss in distillations if loss.options.meaning is Meaning.CLASSES])
+def test_a_teacher_without_weight_teaches_nothing(task, model, name):
+    """At alpha 0 the weights are those of the plain training, to the last bit."""
+    taught, plain = (
+        train_model(model, task, {"train.epochs": 2, "distill.loss": loss, "distill.alpha": 0}, teacher=Teacher(model)).model
+        for loss in (name, "none")
+    )
+
+    assert_same_weights(taught, plain)
+
+
+def test_alpha_that_decays_is_half_in_the_middle_and_ends_at_zero(task):
+    """The oracle mixes the losses by hand."""
+    settings = {**DEFAULTS, "distill.loss": "kl", "distill.alpha": 0.8, "distill.decay": "linear"}
+    outputs, logits, targets = torch.randn(6, 3), torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    label, teacher = (
+        TrainingLoss(task.metric_kind, {**DEFAULTS, "distill.loss": "kl", "distill.alpha": alpha})(outputs, targets, logits)
+        for alpha in (0.0, 1.0)
+    )
+    mixed = [TrainingLoss(task.metric_kind, settings)(outputs, targets, logits, progress) for progress in (0.0, 0.5, 1.0)]
+
+    torch.testing.assert_close(mixed, [0.2 * label + 0.8 * teacher, 0.6 * label + 0.4 * teacher, label])
+
+
+def test_alpha_that_decays_changes_a_training(task, model):
+    """From the first batch, but not before it."""
+    settings = {"train.epochs": 2, "distill.loss": "kl"}
+    steady, decaying = (
+        train_model(model, task, settings | {"distill.decay": decay}, teacher=Teacher(task.build_model(seed=5))).model
+        for decay in ("none", "linear")
+    )
+
+    assert not torch.equal(steady[0].weight, decaying[0].weight)
+
+
 def test_stored_and_running_teachers_teach_alike(task, model):
     """The table is an optimization, found by position in the training set."""
     teacher = task.build_model(seed=5)
@@ -185,7 +223,7 @@ def test_looking_at_the_outputs_first_changes_no_weights(task, model, monkeypatc
     """Neither random state nor batch statistics move."""
     settings = {"train.epochs": 1, "distill.loss": "kl"}
     looked = train_model(model, task, settings, teacher=Teacher(model)).model
-    monkeypatch.setattr(trainer, "_check_distillation", lambda *_: None)
+    monkeypatch.setattr(trainer, "check_training", lambda *_: None)
 
     assert_same_weights(looked, train_model(model, task, settings, teacher=Teacher(model)).model)
 
@@ -234,16 +272,18 @@ def test_pixels_are_distilled_over_their_classes_and_ignored_ones_are_not(make_t
     targets[:, 2] = -100
     task = make_task(kind="segmentation", model=lambda: nn.Conv2d(1, 4, 1), train=(pictures, targets), batch_size=16)
     student, teacher = task.build_model(seed=1), task.build_model(seed=2)
-    outputs, logits = trainer._counted(student(pictures), teacher(pictures), targets, task.metric_kind)
+    outputs, logits, _ = counted(student(pictures), teacher(pictures), targets, task.metric_kind)
 
     assert outputs.shape == logits.shape == (16 * 2 * 5, 4)
     torch.testing.assert_close(outputs[7], student(pictures)[0, :, 1, 2])
     train_model(student, task, {"train.epochs": 1, "distill.loss": "kl"}, teacher=Teacher(teacher))
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(task, model, tmp_path):
+@pytest.mark.parametrize("order", orders.names())
+def test_a_killed_training_goes_on_to_the_same_weights(task, model, tmp_path, order):
     """The checkpoint holds all that matters; the time and the samples of before are kept."""
-    settings = {"train.epochs": 4, "curriculum.schedule": "linear", "curriculum.order": "random"}
+    settings = {"train.epochs": 4, "curriculum.schedule": "linear", "curriculum.order": order}
+    train_model = partial(trainer.train_model, difficulty=np.linspace(1, 0, 97))
     through = train_model(model, task, settings, seed=2)
     told: list[int] = []
 

@@ -1,0 +1,39 @@
+"""What is looked at before the first step: a training that cannot mean anything must not cost anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from autocut.errors import InfeasibleRecipeError
+from autocut.recipe import LABEL_SMOOTHING, Value
+from autocut.stages.train.distillation import check_distillation, meaning_of, sample_answers
+from autocut.stages.train.fake_quantization import check_fake_quantization
+from autocut.stages.train.plan import is_changed
+from autocut.stages.train.teacher import Gate, Teacher
+from autocut.task.kinds import Meaning, kinds
+from autocut.task.task import Task
+
+
+def check_training(settings: Mapping[str, Value], model: nn.Module, task: Task, teacher: Teacher | None, gate: Gate) -> None:
+    """Look at what `model` answers to a few training examples, where `settings` ask something of it.
+
+    Raises:
+        InfeasibleRecipeError: the distillation loss or label smoothing does not fit the task, or there is no weight to round.
+        ValueError: a distillation loss has no teacher.
+    """
+    if is_changed(settings, "distill.loss"):
+        loss = str(settings["distill.loss"])
+        if teacher is None:
+            raise ValueError(f"distill.loss {loss!r} needs a teacher")
+        with gate():
+            check_distillation(loss, task.kind, *sample_answers(model, task))
+    if settings.get(LABEL_SMOOTHING):
+        with gate():
+            meaning = meaning_of(kinds[task.kind](), *sample_answers(model, task))
+        if meaning is not Meaning.CLASSES:
+            raise InfeasibleRecipeError(
+                f"{LABEL_SMOOTHING} needs outputs that are {Meaning.CLASSES.value}, got outputs that are {meaning.value}"
+            )
+    check_fake_quantization(settings, model, task, gate)

@@ -1,0 +1,43 @@
+"""The study of the training axes: its ways are recipes, and each has a row."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from autocut.recipe import Recipe
+
+FILE = Path(__file__).parents[2] / "studies" / "training_axes" / "measure.py"
+
+
+@pytest.fixture(scope="module")
+def measure():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("training_axes_measure", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_way_is_a_training_of_its_own(measure):
+    """No setting is without effect, and no two ways are one."""
+    for _, ways in measure.COMPARISONS.values():
+        recipes = [Recipe({"train.epochs": 2, **settings}) for settings in ways.values()]
+
+        assert len(set(recipes)) == len(recipes)
+        assert all(settings.items() <= recipe.items() for settings, recipe in zip(ways.values(), recipes, strict=True))
+
+
+def test_each_way_has_a_row(measure, small_task_file, monkeypatch, capsys):
+    """With the untouched model first; a training that spares examples says so."""
+    monkeypatch.setattr(sys, "argv", ["measure", str(small_task_file.parent), "curriculum", "--epochs", "1", "--seeds", "2"])
+    measure.main()
+    rows = [line for line in capsys.readouterr().out.splitlines()[2:] if line]
+
+    words = ["untouched", *measure.COMPARISONS["curriculum"][1]]
+    assert [row[:28].strip() for row in rows] == words
+    samples = {word: int(row.split()[-2]) for word, row in zip(words, rows, strict=True)}
+    assert samples["plain"] > samples["linear random"] == samples["linear self_paced"] > samples["untouched"] == 0
