@@ -213,6 +213,12 @@ def fit(price: Price, host: Host) -> str | None:
     return f"ratios hold, dollars may not: prices are of {price.instance} ({described}), this machine is {sheet.described(host)}"
 
 
+def has_gpu(instance: str, price_per_hour: float | None) -> bool:
+    """Whether the price may be that of a machine with a GPU: `instance` has one, or the user gave the price of a machine."""
+    found = load_prices().instances.get(instance)
+    return price_per_hour is not None or (found is not None and found.accelerator is not None)
+
+
 def fit_hint(host: Host) -> str:
     """Say what to type for dollars that fit `host`."""
     fitting = load_prices().fitting(host)

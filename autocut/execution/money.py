@@ -31,7 +31,7 @@ def price_fit(config: SearchConfig) -> str | None:
     if price.instance == OWN_PRICE:
         return fit(price, this_host())
     why = fit(price, this_host()) if config.ray_address is None else _ELSEWHERE.format(instance=price.instance)
-    of_gpu = None if config.train_on == "cpu" else _GPU.format(instance=price.instance)
+    of_gpu = None if config.train_on == "cpu" or config.serve_on != "cpu" else _GPU.format(instance=price.instance)
     return "; ".join(filter(None, (why, of_gpu))) or None
 
 

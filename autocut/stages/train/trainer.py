@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from autocut.errors import DeadlineError, DivergedError, StudyError
 from autocut.recipe import Value
 from autocut.stages.cpu_time import cpu_seconds
-from autocut.stages.train.device import CPU, Device, on_cpu
+from autocut.stages.device import CPU, Device, on_cpu
 from autocut.stages.train.distillation import check_distillation, sample_answers
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import distillations, orders
