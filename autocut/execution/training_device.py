@@ -77,7 +77,7 @@ def placed(config: SearchConfig) -> tuple[SearchConfig, list[str]]:
 def _serving(config: SearchConfig, found: FoundGpu) -> list[str]:
     """Say what serves, and what may disturb it; see `placed` for what is refused."""
     from autocut.measure.processor import this_host
-    from autocut.price import fit_hint, has_gpu
+    from autocut.price import fit_hint, gpus_of
 
     if found.name is None:
         raise InputError(f"--serve-on cuda must find a GPU that torch can use, got none: {found.reason}", _SERVING_HINT)
@@ -86,9 +86,14 @@ def _serving(config: SearchConfig, found: FoundGpu) -> list[str]:
             f"--workers must be 1 with --serve-on cuda, got {config.workers}: models are compiled, scored and timed on one GPU",
             "leave --workers out",
         )
-    if not has_gpu(config.instance, config.price_per_hour):
+    priced = 1 if config.price_per_hour is not None else gpus_of(config.instance)
+    if not priced:
         raise InputError(f"--instance must have a GPU with --serve-on cuda, got {config.instance}", fit_hint(this_host()))
     lines = [f"serving: on {found.name} (cuda): models are scored and timed there, and their bundles are for it"]
+    if priced > 1:
+        lines.append(
+            f"{config.instance} has {priced} GPUs, and a model here has one: --price-per-hour takes the price of its share"
+        )
     if found.used_bytes > _IN_USE_BYTES:
         held = f"{found.used_bytes / 1e9:.1f} GB of the GPU's memory are in use"
         lines.append(f"{held}: what other programs do there disturbs the timings")
