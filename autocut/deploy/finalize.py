@@ -36,7 +36,7 @@ from autocut.deploy.synthetic import synthetic_examples
 from autocut.deploy.verify import TIMEOUT_S, Verification, verify_bundle
 from autocut.errors import DeadlineError
 from autocut.measure.accuracy import Scores, score_model, to_accuracy
-from autocut.measure.energy import Energy, counts_gpu, find_meters, measure_energy
+from autocut.measure.energy import counts_gpu, find_meters, measure_energy
 from autocut.measure.gpu_state import gpu_state
 from autocut.measure.machine import describe_machine
 from autocut.measure.processor import this_host
@@ -144,15 +144,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
         served = lowering.load(artifact.folder, mode, runner.context.threads, device) if runner.context.scoring else predict
     energy = _energy(runner, served, cost)
     served_by_all = measure_capacity(pipeline, artifact, mode, fresh, request.reference, request.search_seconds, request.deadline)
-    measurement = Measurement(
-        accuracy,
-        cost,
-        None,
-        energy and energy.energy_j_per_prediction,
-        energy and energy.energy_source,
-        served_by_all.capacity,
-        served_by_all.note,
-    )
+    measurement = Measurement(accuracy, cost, None, *energy, served_by_all.capacity, served_by_all.note)
     with runner.working():
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed search: written, but never verified
         shares = task.share_examples and request.share_examples
@@ -181,12 +173,12 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     return Finalized(request.to, manifest.digest, found, "; ".join(check.message for check in verification.failed))
 
 
-def _energy(runner: StageRunner, served: Predict, cost: Cost) -> Energy | None:
-    """Read the meters while `served` runs; without one estimate. None for a GPU that has no meter: nobody knows what it draws."""
+def _energy(runner: StageRunner, served: Predict, cost: Cost) -> tuple[float | None, str | None]:
+    """Return joules of a prediction by `served`, and their source: meters, else an estimate. A GPU without a meter has neither."""
     device, batch_size = runner.context.served_on, cost.latencies[-1].batch_size
     meters = find_meters()
     if not device.is_cpu and not counts_gpu(meters):
-        return None
+        return None, None
     inputs = device.move_inputs(runner.context.samples.serving_inputs(batch_size))
 
     def call_and_wait() -> None:
@@ -194,7 +186,8 @@ def _energy(runner: StageRunner, served: Predict, cost: Cost) -> Energy | None:
         device.wait()
 
     with runner.alone() if meters else runner.working():  # an estimate runs nothing
-        return measure_energy(call_and_wait, batch_size, cost, meters=meters)
+        energy = measure_energy(call_and_wait, batch_size, cost, meters=meters)
+    return energy.energy_j_per_prediction, energy.energy_source
 
 
 @dataclass(frozen=True)

@@ -108,10 +108,7 @@ def measure_latency(
         seed: Seed of the order in each round and of the bootstrap.
     """
     models = {"candidate": candidate} | ({} if baseline is None else {"baseline": baseline})
-    device = _device_of(inputs)
-    calls = {name: _finishing(model, inputs, device) for name, model in models.items()} | {"reference": reference_workload(device)}
-    if not device.is_cpu:
-        settle(calls["candidate"])
+    calls = _calls(models, inputs)
     rng = np.random.default_rng(seed)
     load, began = LoadMeter(), time.perf_counter_ns()
     warm = _warm_up(calls, warmup, rng, _WARMUP_SHARE * max_seconds)
@@ -200,6 +197,15 @@ def _rounds(samples: int, round_s: float, min_seconds: float, left_s: float) -> 
 def _warm_s() -> float:
     """Return how long a model is called before the call that counts: until the threads of the one before it sleep."""
     return _SPINNING_S if torch.get_num_threads() > 1 else 0.0
+
+
+def _calls(models: Mapping[str, Predict], inputs: Inputs) -> dict[str, Callable[[], object]]:
+    """Return what is timed: the models, each called once, and the reference workload, all where the inputs lie."""
+    device = _device_of(inputs)
+    calls = {name: _finishing(model, inputs, device) for name, model in models.items()}
+    if not device.is_cpu:
+        settle(calls["candidate"])
+    return {**calls, "reference": reference_workload(device)}
 
 
 def _device_of(inputs: Inputs) -> Device:
