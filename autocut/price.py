@@ -58,7 +58,8 @@ class Host:
     """A machine, as far as a price depends on it.
 
     `processor` is how /proc/cpuinfo names its kind: vendor and family/model, on Arm implementer/part. `cores` are what the system
-    counts as processors, as a cloud counts vCPUs. `gpu` is None where there is none.
+    counts as processors, as a cloud counts vCPUs. `gpu` is None where there is none, `gpus` where nobody has
+    counted them.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Host:
     architecture: str
     cores: int
     gpu: str | None = None
+    gpus: int | None = None
 
 
 def host_of(machine: Mapping[str, Any]) -> Host:
@@ -93,18 +95,20 @@ class Processor(_Sheet):
 
 
 class Instance(_Sheet):
-    """A machine for rent. It has one of `processors`."""
+    """A machine for rent. It has one of `processors`, and as many `accelerators` of the kind `accelerator`."""
 
     usd_per_hour: Usd
     vcpus: int = Field(ge=1)
     memory_gib: float = Field(gt=0)
     processors: tuple[str, ...] = Field(min_length=1)
     accelerator: str | None = None
+    accelerators: int = Field(default=1, ge=1)
 
     @property
     def described(self) -> str:
-        """Processor, vCPUs and accelerator, for a person."""
-        accelerator = f", {self.accelerator}" if self.accelerator else ""
+        """Processor, vCPUs and accelerators, for a person."""
+        several = f"{self.accelerators} x " if self.accelerators > 1 else ""
+        accelerator = f", {several}{self.accelerator}" if self.accelerator else ""
         return f"{' or '.join(self.processors)}, {self.vcpus} vCPU{accelerator}"
 
 
@@ -156,7 +160,7 @@ class PriceSheet(_Sheet):
         """Whether `host` has a processor of the same kind as `instance`, as many of them, and its accelerator."""
         kinds = [self.processors[name] for name in instance.processors]
         same_kind = any(host.architecture == kind.architecture and host.processor in kind.ids for kind in kinds)
-        return same_kind and host.cores == instance.vcpus and _has_accelerator(host, instance.accelerator)
+        return same_kind and host.cores == instance.vcpus and _has_accelerator(host, instance)
 
     def fitting(self, host: Host) -> Sequence[str]:
         """Return the instances that fit `host`, the cheapest first."""
@@ -213,6 +217,12 @@ def fit(price: Price, host: Host) -> str | None:
     return f"ratios hold, dollars may not: prices are of {price.instance} ({described}), this machine is {sheet.described(host)}"
 
 
+def gpus_of(instance: str) -> int:
+    """Return how many NVIDIA GPUs `instance` has; 0 where it has none, or where the sheet does not know it."""
+    found = load_prices().instances.get(instance)
+    return found.accelerators if found is not None and (found.accelerator or "").startswith("NVIDIA") else 0
+
+
 def fit_hint(host: Host) -> str:
     """Say what to type for dollars that fit `host`."""
     fitting = load_prices().fitting(host)
@@ -220,11 +230,13 @@ def fit_hint(host: Host) -> str:
     return f"--instance {fitting[0]} fits it, and {own}" if fitting else own
 
 
-def _has_accelerator(host: Host, accelerator: str | None) -> bool:
-    """Whether the GPU of `host` is of the model of `accelerator`. Drivers write more around it: "NVIDIA A100-SXM4-40GB"."""
-    if accelerator is None:
+def _has_accelerator(host: Host, instance: Instance) -> bool:
+    """Whether `host` has the GPUs of `instance`, as far as is known. Drivers write more around a model: "NVIDIA A100-SXM4-40GB"."""
+    if instance.accelerator is None:
         return True
-    model = accelerator.split()[-1]
+    if host.gpus not in (None, instance.accelerators):
+        return False
+    model = instance.accelerator.split()[-1]
     return re.search(rf"\b{re.escape(model)}\b", host.gpu or "") is not None
 
 

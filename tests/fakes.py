@@ -18,7 +18,15 @@ KNOWN = {
     "curriculum.order": ("easy_first", "random", "self_paced", "infobatch"),
     "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse", "dkd"),
     "quantize.dtype": ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"),
-    "compile.mode": ("eager", "torch_compile", "torch_compile_max_autotune", "aot_inductor", "onnxruntime", "openvino"),
+    "compile.mode": (
+        "eager",
+        "torch_compile",
+        "torch_compile_max_autotune",
+        "aot_inductor",
+        "onnxruntime",
+        "openvino",
+        "torch_compile_reduce_overhead",
+    ),
 }
 SAME = Interval(1.0, 1.0, 1.0)
 COST = Cost((Latency(1, 64, SAME, None, None, 1.0, SAME, 1.0),), 1000, 900, 1, 12.0, "m")

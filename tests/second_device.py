@@ -6,16 +6,27 @@ What is computed there is the same to the last bit as on the CPU, random numbers
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from autocut.registry import Registry
+from autocut.stages import compile as compile_modes
+from autocut.stages.compile import ModeOptions
+from autocut.stages.compile.eager import load_eager
+from autocut.stages.compile.eager_cuda import compile_eager_cuda, cuda_graph_lines
+from autocut.stages.device import Device
+from autocut.stages.graph import GRAPH_FILE
+
 KIND = "madeup"
 _aten = torch.ops.aten
 _MAY_MIX = (_aten.copy_.default, _aten._to_copy.default, _aten.index.Tensor)
 """Operators that take tensors of both devices, on a GPU too."""
+_MOVES = (_aten._to_copy, _aten.to)
+"""What brings a tensor elsewhere; the second one is what arrives under `torch.inference_mode`."""
 
 
 class _Module:
@@ -99,7 +110,7 @@ def _run(operator: Any, *args: Any, **kwargs: Any) -> Any:
     out = operator(*plain_args, **plain_kwargs)
     if operator is _aten.copy_.default:
         return args[0]
-    if operator is _aten._to_copy.default and asked is not None and torch.device(asked).type == "cpu":
+    if operator.overloadpacket in _MOVES and asked is not None and torch.device(asked).type == "cpu":
         return out
 
     def there(made: Any) -> Any:
@@ -125,3 +136,11 @@ module = _Module()
 _setup_privateuseone_for_python_backend(rename=KIND, backend_module=module, hook=_Hook())
 _library = torch.library.Library("_", "IMPL")
 _library.fallback(_run, "PrivateUse1")  # for operators without a tensor there, such as torch.zeros(device=KIND)
+
+
+def serve(monkeypatch: Any) -> None:
+    """Let models be served there: eager is the one mode that it has."""
+    modes: Registry[Any, ModeOptions] = Registry(f"compile.mode on {KIND}", ModeOptions)
+    load = partial(load_eager, device=Device(KIND))
+    modes.register("eager", load=load, files=GRAPH_FILE, run_lines=cuda_graph_lines, seconds=1)(compile_eager_cuda)
+    monkeypatch.setitem(compile_modes.BY_DEVICE, KIND, modes)

@@ -84,7 +84,7 @@ def test_one_place_places_models_and_data_on_a_gpu():
     """One room decides where a training computes; one looks for a GPU, one waits for a model that answers from one."""
     files = {named(file) for file in FILES if re.search(r"torch\.cuda|\.cuda\(|device=.cuda", file.read_text())}
 
-    assert files == {"stages/train/device.py", "execution/training_device.py", "measure/latency.py"}
+    assert files == {"stages/device.py", "execution/training_device.py"}
 
 
 @pytest.mark.parametrize(

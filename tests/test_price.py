@@ -13,6 +13,7 @@ from autocut.price import (
     break_even_predictions,
     fit,
     fit_hint,
+    gpus_of,
     host_of,
     load_prices,
     price_for,
@@ -82,6 +83,20 @@ def test_an_accelerator_must_be_the_same_model(gpu, fits):
     host = Host("AMD EPYC 7R13 Processor", "AuthenticAMD 25/1", "x86_64", 4, gpu)
 
     assert (fit(price_for("g6.xlarge"), host) is None) == fits
+
+
+@pytest.mark.parametrize(("gpus", "fits"), [(8, True), (1, False), (None, True)])
+def test_a_machine_must_have_as_many_accelerators(gpus, fits):
+    """A part of such a machine has another price; facts of an earlier study count none."""
+    host = Host("AMD EPYC", "AuthenticAMD 25/1", "x86_64", 192, "NVIDIA H100 80GB HBM3", gpus)
+
+    assert (fit(price_for("p5.48xlarge"), host) is None) == fits
+
+
+def test_the_gpus_of_an_instance_are_counted():
+    """Inferentia is none, and a name that nobody knows has none."""
+    assert [gpus_of(name) for name in ("c7i.large", "g6.xlarge", "p5.48xlarge", "inf2.xlarge", "c7i.larg")] == [0, 1, 8, 0, 0]
+    assert "192 vCPU, 8 x NVIDIA H100" in fit(price_for("p5.48xlarge"), GENOA)
 
 
 def test_a_name_around_the_gpus_model_does_not_matter():

@@ -170,8 +170,10 @@ def print_front(
         console.remark(_looks_note(study))
     if untested := study.untested():
         console.remark(_tie_note(untested))
-    if (device := _trained_on(study)) != "cpu":
-        console.remark(f"models were trained on {device}; the CPU scored and timed them")
+    trained, served = _trained_on(study), _served_on(study)
+    if (trained, served) != ("cpu", "cpu"):
+        serving = "the CPU" if served == "cpu" else served
+        console.remark(f"models were trained on {'the CPU' if trained == 'cpu' else trained}; {serving} scored and timed them")
     if note := price_note(study.facts):
         console.remark(note)
 
@@ -190,6 +192,7 @@ def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]
         "baseline": _point_document(baseline) if baseline is not None else None,
         "price_note": price_note(study.facts),
         "trained_on": _trained_on(study),
+        "served_on": _served_on(study),
         "picks": [{"name": pick.name, "trial": pick.point.trial, "reason": pick.reason} for pick in picks_of_study(study)],
         "untested": list(study.untested()),
         "looks": len(study.looks()),
@@ -199,6 +202,11 @@ def front_document(study: Study, points: Sequence[FrontPoint]) -> dict[str, Any]
 def _trained_on(study: Study) -> str:
     """Return the kind of device that trains the models of `study`; an earlier autocut had no choice, and wrote none down."""
     return str(study.facts.get("train_on", "cpu"))
+
+
+def _served_on(study: Study) -> str:
+    """Return the kind of device that scores and times the models of `study`; an earlier autocut had no other than the CPU."""
+    return str(study.facts.get("serve_on", "cpu"))
 
 
 def _looks_note(study: Study) -> str:

@@ -55,17 +55,19 @@ def methods(console: Console, as_json: bool) -> int:
     """List every method of every axis, its packages, and the methods that this machine can run."""
     from autocut.stages.methods import method_rows, pair_rows
 
-    rows, pairs = method_rows(), pair_rows()
+    rows, pairs, on_gpu = method_rows(), pair_rows(), pair_rows("cuda")
     if as_json:
         listed = [{**asdict(row), "available": not row.missing} for row in rows]
-        feasible = [{**asdict(pair), "feasible": pair.reason is None} for pair in pairs]
+        feasible = [{**asdict(pair), "feasible": pair.reason is None} for pair in (*pairs, *on_gpu)]
         console.document({"schema_version": 1, "methods": listed, "pairs": feasible})
         return ExitCode.DONE
     for axis in dict.fromkeys(row.axis for row in rows):
         console.table([axis, "what it does"], [(row.name, _summary(row)) for row in rows if row.axis == axis])
         console.data("")
-    console.data("A dtype is real only together with a compile mode. On this machine:\n")
+    console.data("A dtype is real only together with a compile mode. On this machine's CPU:\n")
     _print_pairs(pairs, console)
+    console.data("\nOn its GPU, with --serve-on cuda:\n")
+    _print_pairs(on_gpu, console)
     return ExitCode.DONE
 
 

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from autocut import __version__
 from autocut.budget import format_duration, format_size
 from autocut.commands.verb import DURATION, JSON, LIMIT_NAMES, PERCENT, SIZE, flag, source, verb
 from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
 from autocut.errors import AutocutError, ExitCode, Fault, FaultsError, InputError, unknown_name
-from autocut.execution.training_device import CHOICES, placed
+from autocut.execution.training_device import CHOICES, SERVING_CHOICES, placed
 from autocut.recipe import STUDENT
 
 if TYPE_CHECKING:
@@ -65,7 +64,9 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
               help="Trials at a time.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=_DEFAULTS.threads, show_default=True, help="Threads of a served model.")
 @click.option("--train-on", type=click.Choice(CHOICES), default=_DEFAULTS.train_on, show_default=True,
-              help="Where models are trained; the CPU scores and times them in any case. auto: a GPU where one is.")  # fmt: skip
+              help="Where models are trained. auto: a GPU where one is.")  # fmt: skip
+@click.option("--serve-on", type=click.Choice(SERVING_CHOICES), default=_DEFAULTS.serve_on, show_default=True,
+              help="Where models are scored and timed, and their bundles run. cuda: --space gpu unless you name one.")  # fmt: skip
 @click.option("--sampler", default=_DEFAULTS.sampler, show_default=True, help="Optuna sampler that proposes recipes.")
 @click.option("--seed", type=click.IntRange(0), default=_DEFAULTS.seed, show_default=True, help="Seed of everything random.")
 @click.option("--instance", default=_DEFAULTS.instance, show_default=True,
@@ -110,7 +111,10 @@ def search(ctx: click.Context, /, task: str | None, budget: float, dry_run: bool
     console: Console = ctx.obj
     if ctx.get_parameter_source("workers") is ParameterSource.DEFAULT:
         on_cluster = options["ray_address"] is not None
-        options["workers"] = ctx.params["workers"] = 0 if on_cluster else _fitting_workers(options["threads"])
+        alone = 1 if options["serve_on"] == "cuda" else None
+        options["workers"] = ctx.params["workers"] = 0 if on_cluster else alone or _fitting_workers(options["threads"])
+    if options["serve_on"] == "cuda" and ctx.get_parameter_source("space") is ParameterSource.DEFAULT:
+        options["space"] = ctx.params["space"] = "gpu"
     config = SearchConfig(task=task, budget_s=budget, **options)
     if dry_run:
         return _dry_run(ctx, config, console, as_json=as_json)
@@ -177,6 +181,7 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
                 lambda: _make_ready(config, pool, now_doing),
                 trains=trains,
                 train_on=config.train_on,
+                serve_on=config.serve_on,
                 begun=begun,
             )
         if asked_device == "cuda" and not trains and found.task.is_pretrained:
@@ -295,11 +300,10 @@ def _check_options(config: SearchConfig) -> None:
             )
         require_processors(config.threads, config.workers, audit_machine().processors)
     space = read_space_file(config.space)
-    if space.document.get("device") == "cuda":
+    if space.document.get("device") == "cuda" and config.serve_on == "cpu":
         raise InputError(
-            f"--space must be for CPUs, on which autocut {__version__} serves: it has no lowering for a GPU and times none, "
-            f"got {space.name} for cuda",
-            "choose default, quick, deploy-only or training-only; a GPU can train what the CPU serves: --train-on cuda",
+            f"--space must be for the CPU, which serves, got {space.name} for cuda",
+            "--serve-on cuda where there is a GPU, or choose default, quick, deploy-only or training-only",
         )
     price_for(config.instance, config.price_per_hour, config.utilization)
     Serving().told(config.requests_per_month, config.grid_intensity)

@@ -28,6 +28,7 @@ from typing import Literal
 from torch import Tensor
 
 from autocut import __version__
+from autocut.deploy.devices import device_of, served_on
 from autocut.deploy.examples import ExampleBatch, claimed_metric, number_of_examples, write_examples
 from autocut.deploy.manifest import (
     EXAMPLES,
@@ -53,6 +54,7 @@ from autocut.errors import AutocutError, BundleError
 from autocut.measurement import Accuracy, Measurement
 from autocut.recipe import Recipe
 from autocut.stages import lowering
+from autocut.stages.device import CPU, Device
 from autocut.stages.graph import Signature
 from autocut.stages.libraries import runtime_versions
 from autocut.task.batches import Inputs, tensors
@@ -67,7 +69,8 @@ class Claims:
     replays only the first `test_examples` of the claimed split, `test_accuracy` is the metric on those. The
     inputs of `synthetic` examples are made up, and have no accuracy. `split_examples` is the size of the split where the claimed
     accuracy is that of a sample of it. `timed_sizes` are the sizes of free dimensions by batch size. `validation` is the accuracy
-    that the search chose by. `trained_on` is the kind of device that trained the model, None for the CPU.
+    that the search chose by. `trained_on` is the kind of device that trained the model, None for the CPU; `served_on` is the one
+    that measured it.
     """
 
     task: str
@@ -89,19 +92,21 @@ class Claims:
     split_examples: int | None = None
     timed_sizes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     trained_on: str | None = None
+    served_on: Device = CPU
 
 
 class Deployed:
     """A loaded bundle. Call it with the inputs of its model: a tensor, a tuple or a dict of tensors with the batch first.
 
-    It runs in inference mode on the CPU and returns the output tensor. It cannot be trained. `predict` is the same call without the
-    check of the inputs, for loops where microseconds count.
+    It runs in inference mode on its `device`, the CPU or a GPU, and returns the output tensor where the inputs lie. It cannot be
+    trained. `predict` is the same call without the check of the inputs, for loops where microseconds count.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, predict: Callable[[Inputs], Tensor]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, predict: Callable[[Inputs], Tensor], device: Device = CPU) -> None:
         self.folder = folder
         self.manifest = manifest
         self.predict = predict
+        self.device = device
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Return the model's output for a batch.
@@ -141,7 +146,7 @@ def load(path: str | Path, threads: int = 1, *, trusted: str | Path | None = Non
         trusted: File of the public key of who must have signed the bundle (`signing`). None: anybody may have made it.
 
     Raises:
-        BundleError: `path` is no readable bundle, or holds a pickle.
+        BundleError: `path` is no readable bundle, holds a pickle, or is for another device than this machine has.
         InputError: `trusted` is no public key.
         VerificationError: a file is missing, extra or not the one that the manifest names, or the signature does not fit.
     """
@@ -150,7 +155,8 @@ def load(path: str | Path, threads: int = 1, *, trusted: str | Path | None = Non
         require_signature(folder, read_public_key(Path(trusted)))
     manifest = read_manifest(folder)
     check_bundle(folder, manifest)
-    return Deployed(folder, manifest, lowering.load(folder / MODEL_FOLDER, manifest.mode, threads))
+    device = device_of(manifest)
+    return Deployed(folder, manifest, lowering.load(folder / MODEL_FOLDER, manifest.mode, threads, device), device)
 
 
 def check_bundle(folder: Path, manifest: Manifest) -> None:
@@ -312,6 +318,7 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         copies=None if best is None else best.copies,
         threads=None if best is None else best.threads,
         trained_on=claims.trained_on,
+        served_on=served_on(claims.served_on),
     )
 
 

@@ -58,6 +58,8 @@ def reason_to_leave_out(pipeline: Pipeline, reference: Cost, search_seconds: flo
         search_seconds: Seconds of the search.
     """
     context, call_ms = pipeline.runner.context, reference.busiest.p50_ms.value
+    if not context.served_on.is_cpu:
+        return "one process has the GPU: several on one GPU are not tried"
     if context.scoring is not None:
         return "a model of this task takes long to measure, too long to try layouts"
     if call_ms > _SLOW_CALL_MS:
@@ -85,7 +87,7 @@ def measure_capacity(
         DeadlineError: the time of the search was up.
     """
     runner, threads = pipeline.runner, pipeline.runner.context.threads
-    shapes = shapes_for(processors_here(), None if lowering.takes_any_threads(mode) else threads)
+    shapes = shapes_for(processors_here(), None if lowering.takes_any_threads(mode, runner.context.served_on) else threads)
     untouched = untouched_capacity(pipeline, reference, search_seconds)
     if untouched.capacity is None:
         return untouched

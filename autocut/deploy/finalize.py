@@ -36,7 +36,8 @@ from autocut.deploy.synthetic import synthetic_examples
 from autocut.deploy.verify import TIMEOUT_S, Verification, verify_bundle
 from autocut.errors import DeadlineError
 from autocut.measure.accuracy import Scores, score_model, to_accuracy
-from autocut.measure.energy import find_meters, measure_energy
+from autocut.measure.energy import counts_gpu, find_meters, measure_energy
+from autocut.measure.gpu_state import gpu_state
 from autocut.measure.machine import describe_machine
 from autocut.measure.processor import this_host
 from autocut.measurement import Accuracy, Cost, Measurement
@@ -126,7 +127,8 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     with runner.working():
         fresh.start()  # it imports now, while others may work, and later verifies alone on this machine
     batch_size = pipeline.scored_batch_size(model, dtype, mode)
-    with pipeline.lending(may_borrow=lowering.takes_any_threads(mode)) as lend:
+    device = runner.context.served_on
+    with pipeline.lending(may_borrow=lowering.takes_any_threads(mode, device)) as lend:
         predict = pipeline.open(artifact, model, dtype, mode, lend)
         collector = ExampleCollector(predict, _registered_kind(task), replay_bytes=_MAX_TEST_BYTES)
         scores = sampling.score(runner, collector.predict, test, lend, collector.watch, batch_size)
@@ -138,16 +140,11 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     runner.report(StageStarted("timing", ""))
     cost = pipeline.final_cost(model, dtype, mode, artifact, _samples(request.reference))
     largest = cost.latencies[-1]
-    inputs = runner.context.samples.serving_inputs(largest.batch_size)
     with runner.working():
-        served = lowering.load(artifact.folder, mode, runner.context.threads) if runner.context.scoring else predict
-    meters = find_meters()
-    with runner.alone() if meters else runner.working():  # an estimate runs nothing
-        energy = measure_energy(lambda: served(inputs), largest.batch_size, cost, meters=meters)
+        served = lowering.load(artifact.folder, mode, runner.context.threads, device) if runner.context.scoring else predict
+    energy = _energy(runner, served, cost)
     served_by_all = measure_capacity(pipeline, artifact, mode, fresh, request.reference, request.search_seconds, request.deadline)
-    measurement = Measurement(
-        accuracy, cost, None, energy.energy_j_per_prediction, energy.energy_source, served_by_all.capacity, served_by_all.note
-    )
+    measurement = Measurement(accuracy, cost, None, *energy, served_by_all.capacity, served_by_all.note)
     with runner.working():
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed search: written, but never verified
         shares = task.share_examples and request.share_examples
@@ -174,6 +171,23 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
         return Finalized(request.to, manifest.digest, found, None)
     shutil.rmtree(draft, ignore_errors=True)
     return Finalized(request.to, manifest.digest, found, "; ".join(check.message for check in verification.failed))
+
+
+def _energy(runner: StageRunner, served: Predict, cost: Cost) -> tuple[float | None, str | None]:
+    """Return joules of a prediction by `served`, and their source: meters, else an estimate. A GPU without a meter has neither."""
+    device, batch_size = runner.context.served_on, cost.latencies[-1].batch_size
+    meters = find_meters()
+    if not device.is_cpu and not counts_gpu(meters):
+        return None, None
+    inputs = device.move_inputs(runner.context.samples.serving_inputs(batch_size))
+
+    def call_and_wait() -> None:
+        served(inputs)
+        device.wait()
+
+    with runner.alone() if meters else runner.working():  # an estimate runs nothing
+        energy = measure_energy(call_and_wait, batch_size, cost, meters=meters)
+    return energy.energy_j_per_prediction, energy.energy_source
 
 
 @dataclass(frozen=True)
@@ -276,7 +290,7 @@ def _untouched_scores(pipeline: Pipeline, scoring_s: float) -> Scores:
     test = split.open(issue_finalization_key("finalization of the untouched model"))
     sampling = _TestSample.of_split(pipeline, length(test), scoring_s)
     with runner.working():
-        settings: dict[str, Any] = {"numerics": "untouched", "split": "test", "examples": split.fingerprint}
+        settings: dict[str, Any] = {"numerics": "untouched", "split": "test", "examples": split.fingerprint, **runner.served_on}
     if sampling.positions is not None:
         settings["sample"] = len(sampling.positions)
 
@@ -336,5 +350,6 @@ def _claims(
         economics=economics_of(bill, request.serving, measurement.energy_j_per_prediction, fit(price, this_host())),
         validation=request.validation,
         trained_on=None if context.device.is_cpu or not is_trained else context.device.kind,
-        machine_details=asdict(describe_machine()),
+        served_on=context.served_on,
+        machine_details=asdict(describe_machine()) | gpu_state(context.served_on),
     )

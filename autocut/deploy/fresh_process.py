@@ -43,6 +43,10 @@ _KEPT_VARIABLES = (
     "VIRTUAL_ENV",
     "CXX",
     "CC",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
 )
 
 

@@ -41,7 +41,7 @@ README = "README.md"
 MODEL_FOLDER = "model"
 
 _MAX_MANIFEST_BYTES = 4 * 2**20
-_RECENT = ("timed_sizes", "validation", "trained_on", "copies", "threads")
+_RECENT = ("timed_sizes", "validation", "trained_on", "served_on", "copies", "threads")
 _RECENTLY_MEASURED = ("capacity", "capacity_note")
 """Fields of the manifest and of its measurement that are written only where they say something."""
 
@@ -181,6 +181,14 @@ class Environment(_Record):
     machine_details: dict[str, str | int | float | bool | None] = {}
 
 
+class ServedOn(_Record):
+    """A GPU that serves a bundle: its kind, as torch calls it, its model, and its compute capability, such as "9.0"."""
+
+    kind: str
+    name: str
+    capability: str | None
+
+
 class Created(_Record):
     """When, and by which command."""
 
@@ -195,7 +203,8 @@ class Manifest(_Record):
     `timed_sizes` holds, by batch size, the sizes of the free dimensions at which the latency was measured. A model without free
     dimensions has none, and its manifest does not name the field, so that older versions read it. `validation` is the accuracy by
     which the search chose this model; `measurement` has the one of the split that nothing was chosen by. Bundles of older versions
-    do not name it. `trained_on` is the kind of device that trained the model where that was not the CPU, which measured it.
+    do not name it. `trained_on` is the kind of device that trained the model where that was not the CPU; `served_on` is the GPU
+    that measured it and that it is for, where that was not the CPU.
     """
 
     schema_version: Literal[1]
@@ -222,6 +231,7 @@ class Manifest(_Record):
     copies: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
     trained_on: str | None = None
+    served_on: ServedOn | None = None
 
     @model_serializer(mode="wrap")
     def _only_what_is_known(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

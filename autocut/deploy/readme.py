@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from autocut.deploy.devices import device_named
 from autocut.deploy.manifest import Manifest, TensorSignature
 from autocut.deploy.serving import PORT, SERVE, runtime_lines, serving_code
 from autocut.measurement import Accuracy, Latency, per_second
@@ -55,13 +56,14 @@ def _how_to_serve(model: Path, manifest: Manifest) -> str:
         return f"## Serve it\n\nThis bundle has no server: the code of {manifest.mode} above cannot be called again and again."
     one = len(manifest.inputs) == 1
     body = json.dumps({"inputs": "..." if one else {signature.name: "..." for signature in manifest.inputs}})
+    gpus = "" if device_named(manifest).is_cpu else "--gpus all "
     tag = re.sub(r"[^a-z0-9]+", "-", manifest.task.lower()).strip("-") or "model"
     return (
         f"## Serve it\n\n`serve.py` answers HTTP with JSON, {_as_served(manifest)}, by the runtime alone. It checks neither hashes "
         "nor callers: put a server in front of it that does.\n\n"
         f"```bash\npip install {' '.join(code.requirements)}\npython {SERVE} --port {PORT}\n```\n\n"
         "Or in a container:\n\n"
-        f"```bash\ndocker build -t {tag} .\ndocker run -p {PORT}:{PORT} {tag}\n```\n\n"
+        f"```bash\ndocker build -t {tag} .\ndocker run {gpus}-p {PORT}:{PORT} {tag}\n```\n\n"
         f'`GET /health` answers `{{"status": "ok"}}`; `POST /predict` takes `{body}` with nested lists, the batch first, and '
         'gives `{"output": ...}`.'
     )
@@ -95,17 +97,27 @@ def _numbers(manifest: Manifest) -> str:
         f"| cold start (load and first call; compiled code may come from a cache) | {measurement.cost.cold_start_ms:.0f} ms | |"
     )
     if measurement.peak_memory_bytes is not None:
-        rows.append(f"| peak memory | {measurement.peak_memory_bytes / 2**20:.1f} MiB | |")
+        of_what = "peak memory" if device_named(manifest).is_cpu else "peak memory of the GPU"
+        rows.append(f"| {of_what} | {measurement.peak_memory_bytes / 2**20:.1f} MiB | |")
     rows += _energy_rows(manifest)
     trained = "" if manifest.trained_on is None else f"Trained on {manifest.trained_on}. "
     return (
         "## Its numbers\n\n| what | value | 95% interval |\n|---|---|---|\n"
         + "\n".join(rows)
         + f"\n\n{trained}Latencies are those of one process with {_counted(measurement.cost.threads)} "
-        f"on `{manifest.environment.machine}`, seed {manifest.seed}. "
+        f"on `{manifest.environment.machine}`{_on_gpu(manifest)}, seed {manifest.seed}. "
         "Another machine gives other latencies: `autocut remeasure .` measures them there."
         + "".join(f"\n\n**Note:** {caveat.sentence}" for caveat in measurement.caveats)
     )
+
+
+def _on_gpu(manifest: Manifest) -> str:
+    """Say which GPU was timed, and what a call is there."""
+    gpu = manifest.served_on
+    if gpu is None:
+        return ""
+    capability = "" if gpu.capability is None else f", compute capability {gpu.capability}"
+    return f", on its GPU (`{gpu.name}`{capability}), with inputs that lie there and outputs that stay there"
 
 
 def _accuracy_rows(metric: str, accuracy: Accuracy, examples: str, note: str = "") -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from autocut.deploy.devices import device_named
 from autocut.deploy.fresh_process import Turn
 from autocut.deploy.layouts import processors_here
 from autocut.deploy.manifest import Manifest, check_files, read_manifest
@@ -178,7 +179,7 @@ def _shapes(manifest: Manifest, threads: int) -> tuple[tuple[int, int], ...]:
     """Return the layouts that fill this machine; none where the bundle does not claim what a machine serves."""
     if manifest.measurement.capacity is None:
         return ()
-    return shapes_for(processors_here(), None if lowering.takes_any_threads(manifest.mode) else threads)
+    return shapes_for(processors_here(), None if lowering.takes_any_threads(manifest.mode, device_named(manifest)) else threads)
 
 
 def _price(manifest: Manifest, conditions: Conditions) -> tuple[Price | None, str | None]:
@@ -206,7 +207,7 @@ def _price(manifest: Manifest, conditions: Conditions) -> tuple[Price | None, st
 def compiled_note(manifest: Manifest, threads: int) -> str | None:
     """Say that a bundle's machine code was made for another machine or number of threads; None where it was made for these."""
     cost, machine = manifest.measurement.cost, machine_fingerprint()
-    if not lowering.is_compiled_ahead(manifest.mode) or (machine, threads) == (cost.machine, cost.threads):
+    if not lowering.is_compiled_ahead(manifest.mode, device_named(manifest)) or (machine, threads) == (cost.machine, cost.threads):
         return None
     return (
         f"{manifest.mode} compiled the code of this bundle for {_counted(cost.threads)} of {cost.machine}: "

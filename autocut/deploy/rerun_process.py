@@ -33,6 +33,7 @@ from autocut.measure.machine import machine_fingerprint
 from autocut.measurement import Accuracy, Latency
 from autocut.recipe import UNTOUCHED
 from autocut.stages import lowering
+from autocut.stages.device import Device
 from autocut.stages.lowering import Predict
 from autocut.stages.quantize import output_tolerance
 from autocut.task.batches import take, to_numpy
@@ -69,7 +70,7 @@ def run(
     """
     first = _load(bundle, threads)
     second = None if other is None else _load(other, threads)
-    against = None if untouched is None else _load_untouched(untouched, threads)
+    against = None if untouched is None else _load_untouched(untouched, threads, first.deployed.device)
     sizes = _batch_sizes(first, second)
     of_first = _time(first, second.deployed.predict if second else against, first, sizes)
     of_second = () if second is None else _time(second, first.deployed.predict, first, sizes)
@@ -104,9 +105,9 @@ def _load(folder: Path, threads: int) -> _Loaded:
     return _Loaded(deployed, examples, (time.perf_counter() - started) * 1e3)
 
 
-def _load_untouched(artifact: Path, threads: int) -> Predict:
+def _load_untouched(artifact: Path, threads: int, device: Device) -> Predict:
     refuse_pickles(artifact)
-    return lowering.load(artifact, UNTOUCHED.lowering[1], threads)
+    return lowering.load(artifact, UNTOUCHED.lowering[1], threads, device)
 
 
 def _batch_sizes(first: _Loaded, second: _Loaded | None) -> list[int]:
@@ -116,10 +117,11 @@ def _batch_sizes(first: _Loaded, second: _Loaded | None) -> list[int]:
 
 
 def _time(candidate: _Loaded, baseline: Predict | None, source: _Loaded, sizes: Sequence[int]) -> tuple[Latency, ...]:
-    """Time `candidate` by turns with `baseline`, on inputs of the bundle `source`."""
+    """Time `candidate` by turns with `baseline`, on inputs of the bundle `source`, which lie on the candidate's device."""
+    manifest, move = source.deployed.manifest, candidate.deployed.device.move_inputs
     return tuple(
         measure_latency(
-            candidate.deployed.predict, baseline, timing_inputs(source.deployed.manifest, source.examples, size), samples=_SAMPLES
+            candidate.deployed.predict, baseline, move(timing_inputs(manifest, source.examples, size)), samples=_SAMPLES
         )
         for size in sizes
     )

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autocut.deploy import http_server
+from autocut.deploy.devices import device_named
 from autocut.deploy.manifest import MODEL_FOLDER, Manifest
-from autocut.stages.compile import ExampleCall, modes
+from autocut.stages.compile import ExampleCall, modes_on
 from autocut.stages.graph import Signature
 from autocut.stages.libraries import versions_of
 
@@ -18,6 +19,9 @@ DOCKERFILE = "Dockerfile"
 PORT = 8080
 
 _GIVEN = "given["
+_GPU_NOTE = (
+    "# torch brings the libraries of CUDA. The driver is the host's: docker run --gpus all, with the NVIDIA Container Toolkit.\n"
+)
 
 
 def runtime_lines(
@@ -27,7 +31,7 @@ def runtime_lines(
 
     Of compiled forms for several batch sizes, the one for the smallest comes first. `threads` None: as many as it was timed with.
     """
-    mode = modes.method(manifest.mode).options
+    mode = modes_on(device_named(manifest).kind).method(manifest.mode).options
     paths = sorted(model.glob(mode.files))
     if _fixed_batch_size(model) is not None:
         paths.sort(key=lambda path: (len(path.name), path.name))  # model_2.pt2 before model_16.pt2
@@ -100,6 +104,7 @@ def _dockerfile(manifest: Manifest, code: ServingCode) -> str:
         f"FROM python:{version}-slim\nWORKDIR /bundle\n"
         "# Where pip finds the packages, such as a mirror: docker build --build-arg PIP_ARGS='--index-url URL' .\n"
         'ARG PIP_ARGS=""\n'
+        f"{'' if device_named(manifest).is_cpu else _GPU_NOTE}"
         f"RUN pip install --no-cache-dir $PIP_ARGS {' '.join(code.requirements)}\n"
         f"COPY {SERVE} .\nCOPY {MODEL_FOLDER} {MODEL_FOLDER}\nUSER nobody\nEXPOSE {PORT}\n"
         f'CMD ["python", "{SERVE}", "--host", "0.0.0.0", "--port", "{PORT}"]\n'

@@ -26,6 +26,7 @@ import autocut
 from autocut.deploy.answering import HandBack, answer
 from autocut.deploy.bundle import Deployed, load
 from autocut.deploy.claims import Findings, FoundLatency, latency_agrees
+from autocut.deploy.devices import device_of
 from autocut.deploy.examples import ExampleBatch, number_of_examples, read_examples
 from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER, read_manifest
 from autocut.deploy.replay import replay, timing_inputs
@@ -82,10 +83,13 @@ def _find(folder: Path, examples: Path | None, latency_tolerance: float, *, alon
     forget_peak()
     before_bytes = resident_bytes()
     started = time.perf_counter()
+    device = device_of(read_manifest(folder))
+    before_there = device.used_bytes()
     deployed = load(folder, threads)
     deployed.predict(take(stored[0].inputs, 1))
     cold_start_ms = (time.perf_counter() - started) * 1e3
-    peak_bytes = max(peak_resident_bytes() - before_bytes, 0)
+    # A GPU's memory is what there is too little of there. torch gives none of it back by itself, so what is in use is the peak.
+    peak_bytes = max(peak_resident_bytes() - before_bytes if device.is_cpu else device.used_bytes() - before_there, 0)
     findings = Findings(machine=machine_fingerprint())
     if alone:
         findings = replace(findings, cold_start_ms=cold_start_ms, peak_memory_bytes=peak_bytes)
@@ -145,7 +149,9 @@ def _find_latencies(deployed: Deployed, stored: Sequence[ExampleBatch], toleranc
     if machine != cost.machine:
         return ()
     return tuple(
-        _find_latency(deployed, timing_inputs(deployed.manifest, stored, claim.batch_size), claim, tolerance)
+        _find_latency(
+            deployed, deployed.device.move_inputs(timing_inputs(deployed.manifest, stored, claim.batch_size)), claim, tolerance
+        )
         for claim in cost.latencies
     )
 

@@ -38,7 +38,7 @@ def price_fit(config: SearchConfig, training_kinds: Collection[str] = ()) -> str
     if price.instance == OWN_PRICE:
         return "; ".join(filter(None, (fit(price, this_host()), elsewhere))) or None
     why = fit(price, this_host()) if config.ray_address is None else _ELSEWHERE.format(instance=price.instance)
-    of_gpu = None if config.train_on == "cpu" else _GPU.format(instance=price.instance)
+    of_gpu = None if config.train_on == "cpu" or config.serve_on != "cpu" else _GPU.format(instance=price.instance)
     return "; ".join(filter(None, (why, of_gpu, elsewhere))) or None
 
 

@@ -21,6 +21,7 @@ from autocut.search.first_guesses import KEPT_GAIN, ModelTraits
 from autocut.space import Space
 
 if TYPE_CHECKING:
+    from autocut.stages.device import Device
     from autocut.task.task import Task
 
 _TIMEOUT_S = 300.0
@@ -102,14 +103,15 @@ def preflight(
     *,
     trains: bool = True,
     train_on: str = "cpu",
+    serve_on: str = "cpu",
     begun: Begun = _not_begun,
 ) -> Preflight:
     """List the methods, check the task in the file `task` (None: the embedded digits task) and return the facts about it.
 
     The caller must hold the quiet lock, because another search may be timing. `ask` loads the task in a worker process (see
     `task.check`). `meanwhile` is called here while the other process works. `trains` is false where the space has no training: a
-    pretrained model is then not tried in a training step. What is to be trained on a GPU, by `train_on`, is tried there. `begun` is
-    called in the other process: where a study was begun, it decides how the data are hashed.
+    pretrained model is then not tried in a training step. What `train_on` or `serve_on` bring to a GPU is tried
+    there. `begun` is called in the other process: where a study was begun, it decides how the data are hashed.
 
     Raises:
         TaskError: the task cannot be loaded, its process dies, or it cannot be trained on the GPU.
@@ -119,7 +121,7 @@ def preflight(
     # Spawned, not forked: the other process gets nothing that this one has open.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
-        looked = pool.submit(_look, task, ask, trains=trains, train_on=train_on, begun=begun)
+        looked = pool.submit(_look, task, ask, trains=trains, train_on=train_on, serve_on=serve_on, begun=begun)
         try:
             meanwhile()
             return looked.result(timeout=_TIMEOUT_S)
@@ -160,15 +162,22 @@ def _begin(driver: int) -> None:
 
 
 def _look(
-    task_path: str | None, ask: Callable[..., Mapping[str, str]] | None, *, trains: bool, train_on: str, begun: Begun
+    task_path: str | None,
+    ask: Callable[..., Mapping[str, str]] | None,
+    *,
+    trains: bool,
+    train_on: str,
+    serve_on: str,
+    begun: Begun,
 ) -> Preflight:
     import torch
 
     from autocut.execution.model_traits import traits_of
     from autocut.execution.worker import keep_libraries_quiet
     from autocut.stages import lowering
-    from autocut.stages.compile import modes
+    from autocut.stages.compile import mode_names
     from autocut.stages.compilers import missing_compiler
+    from autocut.stages.device import Device
     from autocut.stages.libraries import library_versions, mode_libraries, required_libraries
     from autocut.stages.methods import known_methods, unfit_methods
     from autocut.stages.train import kind_as_used
@@ -184,16 +193,21 @@ def _look(
         raise FaultsError(f"task {task.name}", faults)
     if trains or not task.is_pretrained:
         require_training_on(train_on, task)
+    device = Device(serve_on)
+    require_serving_on(device, task)
     traits, lowerings = traits_of(task), {}
-    for dtype, mode in lowering.pairs():
-        reason = lowering.infeasible_reason(dtype, mode) or lowering.fixed_shape_reason(mode, task.dynamic)
-        graph = "" if reason else lowering.numerics(dtype, mode)
-        speedup = lowering.guessed_speedup(dtype, mode, has_convolutions=traits.convolutions > 0)
-        keeps_float = lowering.keeps_float(dtype, mode)
-        seconds, of_large = modes.method(mode).options.seconds, lowering.seconds_per_100mb(dtype, mode)
+    for dtype, mode in lowering.pairs(device):
+        reason = lowering.infeasible_reason(dtype, mode, device) or lowering.fixed_shape_reason(mode, task.dynamic, device)
+        graph = "" if reason else lowering.numerics(dtype, mode, device)
+        speedup = lowering.guessed_speedup(dtype, mode, device, has_convolutions=traits.convolutions > 0)
+        keeps_float = lowering.keeps_float(dtype, mode, device)
+        seconds, of_large = lowering.seconds_until_run(mode, device), lowering.seconds_per_100mb(dtype, mode, device)
         lowerings[dtype, mode] = LoweringProbe(reason, graph, seconds, speedup, keeps_float, of_large)
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
-    facts = replace(_describe(task, begun), traits=traits, is_share=task.metric_kind.is_binary)
+    if elsewhere := {mode: reason for mode in mode_names() if (reason := lowering.elsewhere_reason(mode, device))}:
+        unfit["compile.mode"] = elsewhere | unfit.get("compile.mode", {})
+    # What similar models brought was measured on CPUs.
+    facts = replace(_describe(task, begun), traits=traits if device.is_cpu else None, is_share=task.metric_kind.is_binary)
     return Preflight(
         known_methods(task.student_names), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries(),
         missing_compiler(python_headers=True) or "",
@@ -218,6 +232,27 @@ def require_training_on(kind: str, task: Task) -> None:
             sample_seconds(task.build_model(), task, device=device)
     except TrialError as error:
         raise TaskError(error.message, "--train-on cpu") from error
+
+
+def require_serving_on(device: Device, task: Task) -> None:
+    """Run the model on a few inputs on a GPU that is to serve it; nothing is done for the CPU, where `check_task` has tried it.
+
+    Raises:
+        InputError: the device cannot be opened.
+        TaskError: the task's code leaves tensors on the CPU, or the model does not fit there.
+    """
+    from autocut.pipeline.measuring_stages import run_eagerly
+    from autocut.pipeline.samples import Samples
+
+    if device.is_cpu:
+        return
+    device.open()
+    inputs = Samples(task, 0).serving_inputs(min(task.serving_batch_sizes))
+    try:
+        with device.errors_translated("serving"):
+            run_eagerly(task.build_model().eval(), device)(inputs)
+    except TrialError as error:
+        raise TaskError(error.message, "--serve-on cpu") from error
 
 
 def _describe(task: Task, begun: Begun) -> TaskFacts:

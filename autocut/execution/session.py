@@ -191,6 +191,7 @@ class _Search:
             seed=config.seed,
             threads=config.threads,
             train_on=config.train_on,
+            serve_on=config.serve_on,
             cache_bytes=config.cache_bytes,
             worker_bytes=config.worker_bytes,
             price=settings.price,
@@ -332,17 +333,18 @@ def _all_warnings(study: Study, audit: Audit | None) -> list[str]:
 
 
 def _check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[str, object], config: SearchConfig) -> None:
-    """Refuse to mix numbers: a study has one price, one number of threads, one seed, one set of limits and one device that trains.
+    """Refuse to mix numbers: a study has one price, one number of threads, one seed, one set of limits.
 
-    `known` are its facts. A study without a result has none that count: a start has failed.
+    It has one device that trains and one that serves too. `known` are its facts. A study without a result has none that count: a
+    start has failed.
 
     Raises:
         StudyError: it was begun with others.
     """
     asked = {"price": price, "threads": config.threads, "seed": config.seed, "limits": list(config.limits)}
     if "threads" in known:
-        known = {"train_on": "cpu", **known}  # an earlier autocut trained on nothing else, and said nothing
-    asked["train_on"] = config.train_on
+        known = {"train_on": "cpu", "serve_on": "cpu", **known}  # an earlier autocut used nothing else, and said nothing
+    asked |= {"train_on": config.train_on, "serve_on": config.serve_on}
     for name, value in asked.items():
         if name in known and known[name] != value:
             raise StudyError(

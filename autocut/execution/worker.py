@@ -162,6 +162,7 @@ class _Worker:
 
     def _measure_baseline(self, recipe: Recipe) -> None:
         from autocut.measure.footprint import weight_bytes
+        from autocut.measure.gpu_state import gpu_state
         from autocut.measure.machine import describe_machine
 
         self._plan_training()
@@ -175,9 +176,8 @@ class _Worker:
         train_seconds, samples_seen = facts.get("train_seconds", 0.0), facts.get("samples_seen", 0)
         context = self.pipeline.runner.context
         epochs = None if context.task.is_pretrained else context.untouched_epochs or context.task.epochs
-        self.report(
-            BaselineReady(cost, accuracy, asdict(describe_machine()), train_seconds, samples_seen, epochs=epochs, scoring=scoring)
-        )
+        machine = asdict(describe_machine()) | gpu_state(context.served_on)
+        self.report(BaselineReady(cost, accuracy, machine, train_seconds, samples_seen, epochs=epochs, scoring=scoring))
         self.report(RecipeMeasured(recipe, measured))
 
     def _plan_training(self) -> None:
@@ -321,7 +321,7 @@ def _open_pipeline(
     from autocut.task.loading import load_task
 
     torch.set_num_threads(1)  # as everywhere a task is loaded: the last bits of what it computes may depend on it
-    quiet = QuietLock(waiting=watchdog.paused)
+    quiet, served_on = QuietLock(waiting=watchdog.paused), Device(setting.serve_on)
     task = load_task(setting.task_path)
     # Before this process asks for the machine: until now the driver has held it for us, and another may wait to be alone.
     report(WorkerUp())
@@ -332,6 +332,7 @@ def _open_pipeline(
     with quiet.shared():
         # Reads and hashes data, unless the process that this one was forked from has read it: not while another process times.
         _ = task.fingerprint, task.train_data, task.validation_data
+        served_on.open()
     torch.set_num_threads(setting.threads)  # whatever number the task has set: every claim names this one
     _require_same_machine(job)
     cache = StageCache(folder / "stages", setting.cache_bytes, waiting=watchdog.paused, secret=secret)
@@ -346,6 +347,7 @@ def _open_pipeline(
         scoring=job.scoring,
         max_drop=job.max_drop,
         device=Device(setting.train_on),
+        served_on=served_on,
     )
     return Pipeline(context, on_event)
 

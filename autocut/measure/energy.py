@@ -7,7 +7,7 @@ the measured time. It ranks models exactly as their throughput does, so energy n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from autocut.measurement import Cost
 
 POWERCAP = Path("/sys/class/powercap")
 
+_GPU = "NVML GPU"
 _WATTS_PER_THREAD = 5.0
 _ESTIMATE = f"estimate (+-40%): {_WATTS_PER_THREAD:g} W for each busy thread, no meter"
 """Server CPUs of 2021 to 2024 have 4 to 5 W of thermal design power for each hardware thread. Such estimates differed from meters
@@ -81,6 +82,11 @@ def find_meters(powercap: Path = POWERCAP) -> list[Meter]:
     return [*_rapl_meters(powercap), *_nvml_meters()]
 
 
+def counts_gpu(meters: Iterable[Meter]) -> bool:
+    """Whether one of `meters` counts what a GPU draws."""
+    return any(meter.source.startswith(_GPU) for meter in meters)
+
+
 def _rapl_meters(powercap: Path) -> list[Meter]:
     meters = []
     for zone in sorted(powercap.glob("intel-rapl:*")):
@@ -109,7 +115,7 @@ def _nvml_meters() -> list[Meter]:
             pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError:
         return []  # no driver, or a GPU older than Volta, which does not count
-    return [Meter(f"NVML GPU {index}", partial(_read_nvml_j, handle)) for index, handle in enumerate(handles)]
+    return [Meter(f"{_GPU} {index}", partial(_read_nvml_j, handle)) for index, handle in enumerate(handles)]
 
 
 def _read_rapl_j(counter: Path) -> float:

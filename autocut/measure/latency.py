@@ -17,7 +17,6 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +26,12 @@ from scipy.special import (
 from torch import Tensor
 
 from autocut.measure.load import LoadMeter
+from autocut.measure.settling import settle
 from autocut.measure.turns import Times, reference_workload, time_interleaved
 from autocut.measurement import Interval, Latency
+from autocut.stages.device import CPU, Device
 from autocut.stages.lowering import Predict
-from autocut.task.batches import Inputs, batch_length
+from autocut.task.batches import Inputs, batch_length, tensors
 
 NARROW = 0.02
 """Calls are sampled until the 95% interval of the result is at most this wide, relative to the result."""
@@ -90,11 +91,14 @@ def measure_latency(
     no more than fit into `max_seconds`; rounds of more than 0.2 s get no more than fit into 4 s. Preparing inputs, loading and
     compiling are not timed.
 
+    A GPU is first kept busy until its clocks have settled. Inputs lie there already, answers stay there, and a call lasts until its
+    work is done.
+
     Args:
-        candidate: A loaded model that answers with a tensor. On a GPU, a call lasts until its work is done.
+        candidate: A loaded model that answers with a tensor.
         baseline: The untouched model. If None, the candidate takes turns with the reference workload alone; its speed-up is then 1,
             and the interval that must get narrow is that of its median.
-        inputs: Real inputs, already in memory.
+        inputs: Real inputs, already in the memory of the device that serves.
         samples: Number of rounds. A round calls each model twice, a slow one once, and times the last call.
         warmup: Rounds before the first one that counts. The first of them calls everything once.
         min_seconds: Shortest measurement of fast calls.
@@ -104,7 +108,7 @@ def measure_latency(
         seed: Seed of the order in each round and of the bootstrap.
     """
     models = {"candidate": candidate} | ({} if baseline is None else {"baseline": baseline})
-    calls = {name: _finishing(model, inputs) for name, model in models.items()} | {"reference": reference_workload()}
+    calls = _calls(models, inputs)
     rng = np.random.default_rng(seed)
     load, began = LoadMeter(), time.perf_counter_ns()
     warm = _warm_up(calls, warmup, rng, _WARMUP_SHARE * max_seconds)
@@ -195,23 +199,34 @@ def _warm_s() -> float:
     return _SPINNING_S if torch.get_num_threads() > 1 else 0.0
 
 
-def _finishing(predict: Predict, inputs: Inputs) -> Callable[[], object]:
-    """Bind the inputs. A GPU only queues the work, so wait for an answer that lies on one."""
+def _calls(models: Mapping[str, Predict], inputs: Inputs) -> dict[str, Callable[[], object]]:
+    """Return what is timed: the models, each called once, and the reference workload, all where the inputs lie."""
+    device = _device_of(inputs)
+    calls = {name: _finishing(model, inputs, device) for name, model in models.items()}
+    if not device.is_cpu:
+        settle(calls["candidate"])
+    return {**calls, "reference": reference_workload(device)}
+
+
+def _device_of(inputs: Inputs) -> Device:
+    kinds = {tensor.device.type for tensor in tensors(inputs).values()}
+    return Device(kinds.pop()) if len(kinds) == 1 else CPU
+
+
+def _finishing(predict: Predict, inputs: Inputs, device: Device) -> Callable[[], object]:
+    """Bind the inputs, and call once. A GPU only queues the work, so wait for it."""
 
     def call() -> Tensor:
         return predict(inputs)
 
-    output: Any = call()
-    if not isinstance(output, Tensor) or not output.is_cuda:
-        return call
-    device = output.device
-
     def call_and_wait() -> Tensor:
         answer = predict(inputs)
-        torch.cuda.synchronize(device)
+        device.wait()
         return answer
 
-    return call_and_wait
+    bound = call if device.is_cpu else call_and_wait
+    bound()
+    return bound
 
 
 def _summarized(times: Mapping[str, Times], batch_size: int, rng: np.random.Generator) -> Latency:

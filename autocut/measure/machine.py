@@ -84,6 +84,11 @@ def _gpu_model() -> str | None:
     return None
 
 
+def gpu_count() -> int:
+    """Return how many NVIDIA GPUs the driver shows here."""
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*/information")))
+
+
 def _version(library: str) -> str | None:
     try:
         return importlib.metadata.version(library)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from autocut.measure.machine import describe_machine
+from autocut.measure.machine import describe_machine, gpu_count
 from autocut.price import Host
 
 _ARCHITECTURES = {"arm64": "aarch64", "AMD64": "x86_64"}
@@ -17,7 +17,7 @@ def this_host() -> Host:
     machine, cpuinfo = describe_machine(), _read(_CPUINFO)
     name = _field(cpuinfo, "model name") or machine.cpu
     architecture = _ARCHITECTURES.get(machine.architecture, machine.architecture)
-    return Host(name, processor_kind(cpuinfo), architecture, machine.cores, machine.gpu)
+    return Host(name, processor_kind(cpuinfo), architecture, machine.cores, machine.gpu, gpu_count())
 
 
 def processor_kind(cpuinfo: str) -> str:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from autocut.stages.device import CPU, Device
+
 Times = NDArray[np.float64]
 
 
@@ -65,8 +67,8 @@ def time_interleaved(
 
 
 @cache
-def reference_workload() -> Callable[[], object]:
-    """Return a fixed workload of a fraction of a millisecond: a convolution and a matrix product, eager and float32.
+def reference_workload(device: Device = CPU) -> Callable[[], object]:
+    """Return a fixed workload of a fraction of a millisecond on `device`: a convolution and a matrix product, eager and float32.
 
     Its time depends on the machine and on other work there, never on the task. So times of different hours are compared in units
     of it. Records store its median as `yardstick_ms`.
@@ -74,10 +76,13 @@ def reference_workload() -> Callable[[], object]:
     generator = torch.Generator().manual_seed(0)
     image, kernel = torch.randn(1, 32, 32, 32, generator=generator), torch.randn(32, 32, 3, 3, generator=generator)
     matrix = torch.randn(128, 128, generator=generator)
+    image, kernel, matrix = map(device.move, (image, kernel, matrix))
 
     @torch.inference_mode()
     def run() -> Tensor:
-        return functional.conv2d(image, kernel, padding=1).sum() + (matrix @ matrix).sum()
+        total = functional.conv2d(image, kernel, padding=1).sum() + (matrix @ matrix).sum()
+        device.wait()
+        return total
 
     return run
 

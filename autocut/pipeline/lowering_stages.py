@@ -19,8 +19,8 @@ from autocut.stages.model_files import Prefix
 
 def graph_stage(runner: StageRunner, model: Prefix, dtype: str, mode: str) -> Stage[None]:
     """Return the stage that exports the graph of `model` from which `mode` runs `dtype`."""
-    graph_dtype = lowering.graph_dtype(dtype, mode)
-    # The graph belongs to no mode. Its key names the untouched model's mode, as in every older study.
+    graph_dtype = lowering.graph_dtype(dtype, mode, runner.context.served_on)
+    # The graph belongs to no mode, and to no device. Its key names the untouched model's mode, as in every older study.
     version = lowering.method_versions(graph_dtype, UNTOUCHED.lowering[1])
     key = runner.key(model.key, "quantize", {"dtype": graph_dtype}, method=version)
 
@@ -35,11 +35,11 @@ def graph_stage(runner: StageRunner, model: Prefix, dtype: str, mode: str) -> St
 def convert_stage(runner: StageRunner, model: Prefix, dtype: str, mode: str) -> Stage[Entry]:
     """Return the stage that makes of a graph what `mode`, one that converts, starts from."""
     graph = graph_stage(runner, model, dtype, mode)
-    key = runner.key(graph.key, "convert", {"mode": mode}, method=lowering.conversion_version(mode))
+    key = runner.key(graph.key, "convert", {"mode": mode}, method=lowering.conversion_version(mode, runner.context.served_on))
 
     def make(folder: Path, exported: Entry) -> None:
         with runner.working():
-            lowering.convert_graph(exported.folder, mode, folder)
+            lowering.convert_graph(exported.folder, mode, folder, runner.context.served_on)
 
     return Stage("convert", f"{graph.method}/{mode}", "compiling", key, lambda: runner.run(graph), make)
 
@@ -50,16 +50,17 @@ def compile_stage(runner: StageRunner, model: Prefix, dtype: str, mode: str) -> 
     Raises:
         InfeasibleRecipeError: this machine cannot run the pair.
     """
-    lowering.require_feasible(dtype, mode)
+    device = runner.context.served_on
+    lowering.require_feasible(dtype, mode, device)
     batch_sizes = list(runner.context.task.serving_batch_sizes)
     settings = {"dtype": dtype, "mode": mode, "batch_sizes": batch_sizes}
-    key = runner.key(model.key, "compile", settings, method=lowering.method_versions(dtype, mode))
-    begin = convert_stage if lowering.converts(mode) else graph_stage
+    key = runner.key(model.key, "compile", settings, method=lowering.method_versions(dtype, mode, device))
+    begin = convert_stage if lowering.converts(mode, device) else graph_stage
     start: Stage[Any] = begin(runner, model, dtype, mode)
 
     def make(folder: Path, source: Entry) -> None:
         with runner.working():
             calibration = runner.context.samples.calibration
-            lowering.compile_graph(source.folder, dtype, mode, calibration, folder, batch_sizes=batch_sizes)
+            lowering.compile_graph(source.folder, dtype, mode, calibration, folder, batch_sizes=batch_sizes, device=device)
 
     return Stage("compile", f"{dtype}/{mode}", "compiling", key, lambda: runner.run(start), make)

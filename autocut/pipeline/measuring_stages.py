@@ -23,8 +23,9 @@ from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
 from autocut.recipe import Lowering
 from autocut.stages import lowering
+from autocut.stages.device import CPU, Device
 from autocut.stages.lowering import Predict
-from autocut.task.batches import Inputs, call
+from autocut.task.batches import Inputs, call, tensors
 
 SAMPLES = 64
 """Timed calls of a model at each batch size. Slow models get fewer (see `measure_latency`)."""
@@ -65,14 +66,26 @@ def scored_batch_size(entry: Entry) -> int | None:
     return entry.facts.get(_BATCH_SIZE)
 
 
-def run_eagerly(model: nn.Module) -> Predict:
-    """Return the function that runs `model` operator by operator."""
+def run_eagerly(model: nn.Module, device: Device = CPU) -> Predict:
+    """Return the function that runs `model` operator by operator, a copy of it where it has to be moved to `device`.
 
-    def predict(inputs: Inputs) -> Tensor:
+    It answers where its inputs lie, as a loaded artifact does.
+    """
+    if device.is_cpu:
+
+        def predict(inputs: Inputs) -> Tensor:
+            with torch.inference_mode():
+                return call(model, inputs)
+
+        return predict
+    device.open()
+    placed = device.placed_copy(model)
+
+    def predict_there(inputs: Inputs) -> Tensor:
         with torch.inference_mode():
-            return call(model, inputs)
+            return device.answer(call(placed, device.move_inputs(inputs)), tensors(inputs).values())
 
-    return predict
+    return predict_there
 
 
 def cost_stage(
@@ -92,7 +105,7 @@ def cost_stage(
     settings: dict[str, Any] = {"structure": structure, "dtype": dtype, "mode": mode, "batches": batches, "threads": threads}
     if again:
         settings["again"] = again
-    method = lowering.method_versions(dtype, mode)
+    method = lowering.method_versions(dtype, mode, runner.context.served_on)
     key = runner.key("", "cost", settings, method=method, machine=machine_fingerprint())
 
     def make(folder: Path, artifact: Entry) -> Facts:  # noqa: ARG001 -- the cost is small enough to be a fact of the entry
@@ -137,7 +150,7 @@ class Timing:
         first = context.samples.serving_inputs(references[0].batch_size)
         with self.runner.working():  # some modes compile while loading: others may work meanwhile, so the cold start is rough
             started = time.perf_counter()
-            candidate = lowering.load(folder, mode, context.threads)
+            candidate = lowering.load(folder, mode, context.threads, context.served_on)
             candidate(first)
             cold_start_ms = (time.perf_counter() - started) * 1e3
             check(candidate)
@@ -152,7 +165,8 @@ class Timing:
         return self._cost(latencies, sizes, cold_start_ms)
 
     def _latency(self, model: Predict, baseline: Predict | None, batch_size: int, samples: int | None) -> Latency:
-        inputs = self.runner.context.samples.serving_inputs(batch_size)
+        context = self.runner.context
+        inputs = context.served_on.move_inputs(context.samples.serving_inputs(batch_size))
         return measure_latency(model, baseline, inputs, samples=samples or SAMPLES, with_p90=samples is not None)
 
     def _cost(self, latencies: tuple[Latency, ...], sizes: tuple[int, int], cold_start_ms: float) -> Cost:

@@ -37,6 +37,7 @@ def open_pipeline(
     `Pipeline` and `StageContext`.
 
     Raises:
+        InputError: this machine has no such device as served the models.
         StudyError: the study has no measured baseline, other library versions made its stages, or the task has changed.
     """
     facts = study.facts
@@ -69,7 +70,9 @@ def open_pipeline(
         scoring=ScoringPlan(**facts["scoring"]) if "scoring" in facts else None,
         max_drop=_max_drop(facts),
         device=Device(facts.get("train_on", CPU.kind)),
+        served_on=Device(facts.get("serve_on", CPU.kind)),
     )
+    context.served_on.open()
     return Pipeline(context, report)
 
 

@@ -40,7 +40,7 @@ class Parity:
         if artifact in self._agreed:
             return
         if model.key not in self._answered:
-            self._answered = {model.key: self._answers(run_eagerly(model.model))}
+            self._answered = {model.key: self._answers(run_eagerly(model.model, self._context.served_on))}
         inputs, wanted = self._answered[model.key]
         require_agreement(predict(inputs), wanted, dtype)
         self._agreed.add(artifact)

@@ -135,8 +135,8 @@ class Pipeline:
 
         `lend` takes free cores and returns the number of threads to load with. Default: as many as a served model has.
         """
-        if runs_as_it_is(dtype, mode):
-            return run_eagerly(model.model)
+        if self.runs_as_it_is(dtype, mode):
+            return run_eagerly(model.model, self.runner.context.served_on)
         return self.open(self.artifact(model, dtype, mode), model, dtype, mode, lend)
 
     def open(self, artifact: Entry, model: Prefix, dtype: str, mode: str, lend: Callable[[], int] | None = None) -> Predict:
@@ -148,7 +148,7 @@ class Pipeline:
         with self.runner.working():  # some modes compile while loading
             started = time.perf_counter()
             threads = self.runner.context.threads if lend is None else lend()
-            predict = lowering.load(artifact.folder, mode, threads)
+            predict = lowering.load(artifact.folder, mode, threads, self.runner.context.served_on)
             self.runner.report(ModelLoaded(f"{dtype}/{mode}", time.perf_counter() - started))
             self._parity.require(predict, artifact.key, model, dtype)
         return predict
@@ -179,7 +179,7 @@ class Pipeline:
 
     def scored_batch_size(self, model: Prefix, dtype: str, mode: str) -> int | None:
         """Return the batch size of serving that the model must be scored at; None where its answers do not depend on the batch."""
-        return None if runs_as_it_is(dtype, mode) else scored_batch_size(self._scored(model, dtype, mode))
+        return None if self.runs_as_it_is(dtype, mode) else scored_batch_size(self._scored(model, dtype, mode))
 
     def plan_scoring(self, budget_s: float) -> ScoringPlan | None:
         """Decide, once for a study, how its models are scored; from now on this pipeline does so."""
@@ -242,7 +242,7 @@ class Pipeline:
     @cached_property
     def untouched_predict(self) -> Predict:
         """Runs the untouched model as the user does: eagerly."""
-        return run_eagerly(self.baseline.model)
+        return run_eagerly(self.baseline.model, self.runner.context.served_on)
 
     @cached_property
     def _timing(self) -> Timing:
@@ -256,22 +256,24 @@ class Pipeline:
         return read_scores(self._scored(model, dtype, mode))
 
     def _scored(self, model: Prefix, dtype: str, mode: str) -> Entry:
-        task, plan, numerics = self.runner.context.task, self.runner.context.scoring, lowering.numerics(dtype, mode)
+        context = self.runner.context
+        task, plan, numerics = context.task, context.scoring, lowering.numerics(dtype, mode, context.served_on)
         settings: dict[str, Any] = {"numerics": numerics, "split": "validation"}
         if plan is None:
             load = partial(self.load, model, dtype, mode)
             make = self._at_serving_sizes(dtype, mode, partial(score, self.runner, examples=task.validation_data))
             return self.runner.run(scores_stage(self.runner, model.key, settings, numerics, load, make))
         settings["examples"] = plan.examples
-        is_untouched = model.key == self.baseline.key and runs_as_it_is(dtype, mode)
-        max_drop = None if is_untouched else self.runner.context.max_drop
+        is_untouched = model.key == self.baseline.key and self.runs_as_it_is(dtype, mode)
+        max_drop = None if is_untouched else context.max_drop
         is_decided = None
         if max_drop is not None:
             settings["max_drop"] = max_drop
             untouched = self._scores(self.baseline, *UNTOUCHED.lowering)
             is_decided = partial(is_far_below, untouched=untouched, kind=task.metric_kind, max_drop=max_drop)
-        with self.lending(may_borrow=runs_as_it_is(dtype, mode) or lowering.takes_any_threads(mode)) as lend:
-            positions = sampled(plan.of, plan.examples, self.runner.context.seed)
+        may_borrow = self.runs_as_it_is(dtype, mode) or lowering.takes_any_threads(mode, context.served_on)
+        with self.lending(may_borrow=may_borrow) as lend:
+            positions = sampled(plan.of, plan.examples, context.seed)
             scoring = SlowScoring(self.runner, positions, plan.seconds_each, lend, is_decided)
             load = partial(self.load, model, dtype, mode, lend)
             make = self._at_serving_sizes(dtype, mode, partial(scoring.score, examples=task.validation_data))
@@ -285,7 +287,7 @@ class Pipeline:
         sizes = tuple(context.task.serving_batch_sizes)
 
         def scored(predict: Predict) -> tuple[Scores, int | None]:
-            if runs_as_it_is(dtype, mode):
+            if self.runs_as_it_is(dtype, mode):
                 return score(predict), None
             with self.runner.working():
                 depends = depends_on_batch(
@@ -310,7 +312,8 @@ class Pipeline:
         finally:
             loan.close()
 
-
-def runs_as_it_is(dtype: str, mode: str) -> bool:
-    """Whether the numbers of the pair are those of the model run eagerly, so that nothing is compiled to score it."""
-    return dtype == UNTOUCHED.lowering[0] and lowering.numerics(dtype, mode) == lowering.numerics(*UNTOUCHED.lowering)
+    def runs_as_it_is(self, dtype: str, mode: str) -> bool:
+        """Whether the numbers of the pair are those of the model run eagerly, so that nothing is compiled to score it."""
+        device = self.runner.context.served_on
+        eager = lowering.numerics(*UNTOUCHED.lowering, device)
+        return dtype == UNTOUCHED.lowering[0] and lowering.numerics(dtype, mode, device) == eager

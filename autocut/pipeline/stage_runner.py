@@ -63,7 +63,7 @@ class StageContext:
     `seed` decides all training, `threads` is the number that models are timed with. When `stop()` turns true, work ends at the next
     batch boundary with `DeadlineError`. `untouched_epochs` are those of the untouched model; None: as many as the task says.
     `scoring` says how models are scored where that is slow; a model that is surely more than `max_drop` below the untouched one is
-    then not scored to the end. `device` is where models are trained; all else is done on the CPU.
+    then not scored to the end. `device` is where models are trained, and `served_on` where they are scored and timed.
     """
 
     task: Task
@@ -76,6 +76,7 @@ class StageContext:
     scoring: ScoringPlan | None = None
     max_drop: float | None = None
     device: Device = CPU
+    served_on: Device = CPU
 
     @cached_property
     def samples(self) -> Samples:
@@ -111,6 +112,12 @@ class StageRunner:
         """What keys of stages that train name beside all else: the kind of device, but for the CPU, which no key has ever named."""
         device = self.context.device
         return {} if device.is_cpu else {"device": device.kind}
+
+    @property
+    def served_on(self) -> dict[str, str]:
+        """What keys of measurements name that name no lowering: the device that serves, but for the CPU, which no key has named."""
+        device = self.context.served_on
+        return {} if device.is_cpu else {"served_on": device.described}
 
     @contextlib.contextmanager
     def training(self) -> Iterator[Device]:

@@ -64,7 +64,7 @@ class FrontDocument(Document):
     measured. `price_note` says why the prices may not be those of this machine; null where they are. `picks` are three choices with
     names. `untested` are trials whose ties go by intervals, because their scores are not stored any more.
     `looks` counts how often a model was scored on the locked test split. `trained_on` is the kind of device that trains the models,
-    cpu or cuda; the CPU measures them in any case.
+    cpu or cuda; `served_on` is the one that scores and times them.
     """
 
     study: str
@@ -76,6 +76,7 @@ class FrontDocument(Document):
     untested: tuple[int, ...] = ()
     looks: int = 0
     trained_on: str = "cpu"
+    served_on: str = "cpu"
 
 
 class SearchDocument(FrontDocument):

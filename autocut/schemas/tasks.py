@@ -43,11 +43,12 @@ class MethodPart(Part):
 
 
 class PairPart(Part):
-    """A dtype with a compile mode; `reason` says why this machine cannot run the pair, null where it can."""
+    """A dtype with a compile mode; `reason` says why the `device` of this machine cannot run the pair, null where it can."""
 
     dtype: str
     mode: str
     reason: str | None
+    device: str
     feasible: bool
 
 

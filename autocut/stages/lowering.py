@@ -14,6 +14,8 @@ kernel for it.
 
 A dtype such as ``int8_static:4`` keeps the 4 layers in float whose quantization deviates the output the most.
 
+All of this is for models that the processor serves, unless `device` names a GPU. Graphs and conversions are the same for both.
+
 A mode that compiles for fixed batch sizes gets each batch in pieces of the largest size, and the rest padded to the next size.
 """
 
@@ -28,7 +30,9 @@ from torch import Tensor
 
 from autocut.errors import InfeasibleRecipeError
 from autocut.recipe import UNTOUCHED, without_kept
-from autocut.stages.compile import CompileJob, Run, modes
+from autocut.registry import Method
+from autocut.stages.compile import BY_DEVICE, CompileJob, Compiler, ModeOptions, Run, mode_names, modes_on
+from autocut.stages.device import CPU, Device
 from autocut.stages.graph import GRAPH_VERSION, Signature, export_model, save_graph, with_limits
 from autocut.stages.libraries import versions_of
 from autocut.stages.quantize import quantizers
@@ -41,41 +45,50 @@ Predict = Callable[[Inputs], Tensor]
 SERVING_BATCH_SIZES = (1, 32)
 
 
-def pairs() -> tuple[tuple[str, str], ...]:
-    """Every dtype with every mode, feasible or not."""
-    return tuple((dtype, mode) for dtype in quantizers.names() for mode in modes.names())
+def pairs(device: Device = CPU) -> tuple[tuple[str, str], ...]:
+    """Every dtype with every mode of `device`, feasible or not."""
+    return tuple((dtype, mode) for dtype in quantizers.names() for mode in modes_on(device.kind).names())
 
 
-def infeasible_reason(dtype: str, mode: str) -> str | None:
-    """Say why this pair cannot run any model on this machine, or return None. Compiles nothing.
+def elsewhere_reason(mode: str, device: Device) -> str | None:
+    """Say that `mode` runs on other devices alone, or return None."""
+    if mode in modes_on(device.kind) or mode not in mode_names():
+        return None
+    return f"{mode} runs on {' and '.join(kind for kind in BY_DEVICE if mode in modes_on(kind))}, not on {device.kind}"
+
+
+def infeasible_reason(dtype: str, mode: str, device: Device = CPU) -> str | None:
+    """Say why this pair cannot run any model on the `device` of this machine, or return None. Compiles nothing.
 
     Raises:
         UnknownNameError: `dtype` or `mode` is not registered.
     """
     dtype, kept = without_kept(dtype)
-    quantizer, compiler = quantizers.method(dtype), modes.method(mode)
+    if reason := elsewhere_reason(mode, device) or device.missing():
+        return reason
+    quantizer, compiler = quantizers.method(dtype), _mode(mode, device)
     for method in (quantizer, compiler):
         if missing := method.missing():
             return f"{method.axis} {method.name} needs {', '.join(missing)}: {method.install_command()}"
     reason = quantizer.options.no_kernel.get(mode) or compiler.options.infeasible(dtype)
-    if reason is None and graph_dtype(dtype, mode) == dtype:
-        reason = quantizer.options.machine()
-    if reason is None and kept and not keeps_float(dtype, mode):
+    if reason is None and graph_dtype(dtype, mode, device) == dtype:
+        reason = quantizer.options.machine() if device.is_cpu else quantizer.options.gpu(device)
+    if reason is None and kept and not keeps_float(dtype, mode, device):
         reason = f"{mode} cannot keep {kept} layers of {dtype} in float"
     return reason
 
 
-def keeps_float(dtype: str, mode: str) -> bool:
+def keeps_float(dtype: str, mode: str, device: Device = CPU) -> bool:
     """Whether the pair can keep its most sensitive layers in float."""
-    own = modes.method(mode).options.quantizers
+    own = _mode(mode, device).options.quantizers
     if own is None:
         return quantizers.method(dtype).options.keeps_float
     return dtype in own and own.method(dtype).options.keeps_float
 
 
-def fixed_shape_reason(mode: str, dynamic: Dynamic | None) -> str | None:
+def fixed_shape_reason(mode: str, dynamic: Dynamic | None, device: Device = CPU) -> str | None:
     """Say why `mode` cannot run a model with the free dimensions of `dynamic`, or return None."""
-    if not dynamic or modes.method(mode).options.free_dimensions:
+    if not dynamic or _mode(mode, device).options.free_dimensions:
         return None
     return f"{mode} compiles for known sizes, but the task's dynamic= leaves {_names(dynamic)} free"
 
@@ -84,87 +97,93 @@ def _names(dynamic: Dynamic) -> str:
     return ", ".join(sorted({free for axes in dynamic.values() for free in axes.values()}))
 
 
-def guessed_speedup(dtype: str, mode: str, *, has_convolutions: bool) -> float | None:
+def guessed_speedup(dtype: str, mode: str, device: Device = CPU, *, has_convolutions: bool) -> float | None:
     """First guess of the speed-up over the untouched model's lowering, as dtype and mode registered it; None where neither did.
 
     A dtype of linear layers alone brings nothing to a model with convolutions.
     """
-    options, compiler = quantizers.method(without_kept(dtype)[0]).options, modes.method(mode).options
+    options, compiler = quantizers.method(without_kept(dtype)[0]).options, _mode(mode, device).options
     if options.speedup is None and compiler.speedup is None:
         return None
     own = 1.0 if has_convolutions and not options.convolutions else options.speedup or 1.0
     return own * (compiler.speedup or 1.0)
 
 
-def seconds_per_100mb(dtype: str, mode: str) -> float | None:
+def seconds_until_run(mode: str, device: Device = CPU) -> float:
+    """First guess of what a mode takes until it runs, as it registered it."""
+    return _mode(mode, device).options.seconds
+
+
+def seconds_per_100mb(dtype: str, mode: str, device: Device = CPU) -> float | None:
     """Seconds of one core to lower each 100 MB of float32 weights, as mode and dtype registered them; None: one of them has not.
 
     Measured with BERT-base (438 MB) on one thread of an AMD EPYC, 2026-11-29.
     """
     dtype, kept = without_kept(dtype)
-    compiler, own = modes.method(mode).options, modes.method(mode).options.quantizers
+    compiler, own = _mode(mode, device).options, _mode(mode, device).options.quantizers
     quantizer = quantizers.method(dtype).options if own is None else dtype in own and own.method(dtype).options
     if kept or not quantizer or compiler.seconds_per_100mb is None or quantizer.seconds_per_100mb is None:
         return None
     return compiler.seconds_per_100mb + quantizer.seconds_per_100mb
 
 
-def require_feasible(dtype: str, mode: str) -> None:
-    """Raise unless the pair can run on this machine.
+def require_feasible(dtype: str, mode: str, device: Device = CPU) -> None:
+    """Raise unless the pair can run on the `device` of this machine.
 
     Raises:
         InfeasibleRecipeError: with the reason.
         UnknownNameError: `dtype` or `mode` is not registered.
     """
-    if reason := infeasible_reason(dtype, mode):
+    if reason := infeasible_reason(dtype, mode, device):
         raise InfeasibleRecipeError(f"{dtype} with {mode} cannot run: {reason}")
 
 
-def numerics(dtype: str, mode: str) -> str:
+def numerics(dtype: str, mode: str, device: Device = CPU) -> str:
     """Name and version of the arithmetic of a pair: pairs of one name compute the same, so they share one accuracy.
 
     The name also holds what of the machine decides the numbers. An infeasible pair has the name of its dtype's quantizer.
     """
     plain, kept = without_kept(dtype)
-    own = modes.method(mode).options.numerics(plain) if infeasible_reason(dtype, mode) is None else None
-    return (own or _quantizer_version(plain)) + _kept_words(kept)
+    own = _mode(mode, device).options.numerics(plain) if infeasible_reason(dtype, mode, device) is None else None
+    return (own or _quantizer_version(plain)) + _kept_words(kept) + _on(device)
 
 
-def graph_dtype(dtype: str, mode: str) -> str:
+def graph_dtype(dtype: str, mode: str, device: Device = CPU) -> str:
     """The dtype whose graph `mode` starts from: the untouched model's for a mode with quantizers of its own, otherwise `dtype`."""
     untouched, _ = UNTOUCHED.lowering
-    return dtype if modes.method(mode).options.quantizers is None else untouched
+    return dtype if _mode(mode, device).options.quantizers is None else untouched
 
 
-def converts(mode: str) -> bool:
+def converts(mode: str, device: Device = CPU) -> bool:
     """Whether `mode` first makes something of a graph, for all dtypes that start from this graph."""
-    return modes.method(mode).options.convert is not None
+    return _mode(mode, device).options.convert is not None
 
 
-def takes_any_threads(mode: str) -> bool:
+def takes_any_threads(mode: str, device: Device = CPU) -> bool:
     """Whether an artifact of `mode` may be loaded with more threads than it is served with."""
-    return modes.method(mode).options.takes_any_threads
+    return _mode(mode, device).options.takes_any_threads
 
 
-def is_compiled_ahead(mode: str) -> bool:
-    """Whether an artifact of `mode` is machine code for the processor and the number of threads that it was made with."""
-    options = modes.method(mode).options
-    return not options.takes_any_threads and options.context(UNTOUCHED.lowering[0]) is not None
+def is_compiled_ahead(mode: str, device: Device = CPU) -> bool:
+    """Whether an artifact of `mode` is machine code for the device, and the number of threads, that it was made with."""
+    options = _mode(mode, device).options
+    return options.is_machine_code or (not options.takes_any_threads and options.context(UNTOUCHED.lowering[0]) is not None)
 
 
-def conversion_version(mode: str) -> str:
+def conversion_version(mode: str, device: Device = CPU) -> str:
     """Version of `convert_graph` for `mode`, and of the libraries that no other part of the stage key names."""
-    method = modes.method(mode)
+    method = _mode(mode, device)
     libraries = versions_of(method.requires) if method.options.names_its_libraries else {}
     return ", ".join([f"{mode} v{method.version}", *(f"{name} {version}" for name, version in libraries.items())])
 
 
-def method_versions(dtype: str, mode: str) -> str:
+def method_versions(dtype: str, mode: str, device: Device = CPU) -> str:
     """Versions of a pair's methods, and what of the machine decides the result, such as threads: part of the stage key."""
-    compiler, (plain, kept) = modes.method(mode), without_kept(dtype)
-    extra = compiler.options.context(plain) if infeasible_reason(dtype, mode) is None else None
-    own = _quantizer_version(plain) if graph_dtype(dtype, mode) == dtype else f"{plain} v{quantizers.method(plain).version}"
-    return f"{own}{_kept_words(kept)}, {mode} v{compiler.version}, graph v{GRAPH_VERSION}" + (f", {extra}" if extra else "")
+    compiler, (plain, kept) = _mode(mode, device), without_kept(dtype)
+    extra = compiler.options.context(plain) if infeasible_reason(dtype, mode, device) is None else None
+    own = _quantizer_version(plain) if graph_dtype(dtype, mode, device) == dtype else f"{plain} v{quantizers.method(plain).version}"
+    words = f"{own}{_kept_words(kept)}, {mode} v{compiler.version}, graph v{GRAPH_VERSION}" + (f", {extra}" if extra else "")
+    return words + _on(device)
 
 
 def lower_graph(
@@ -188,14 +207,14 @@ def lower_graph(
     save_graph(program, with_limits(signature, program), folder)
 
 
-def convert_graph(graph: Path, mode: str, folder: Path) -> None:
+def convert_graph(graph: Path, mode: str, folder: Path, device: Device = CPU) -> None:
     """Convert the graph in folder `graph` to the format of `mode`, and write it to `folder`.
 
     Raises:
         CompilerError: the mode's format cannot hold the graph.
         ValueError: the mode converts nothing.
     """
-    convert = modes.method(mode).options.convert
+    convert = _mode(mode, device).options.convert
     if convert is None:
         raise ValueError(f"compile.mode {mode!r} converts no graph")
     convert(graph, folder)
@@ -210,18 +229,20 @@ def compile_graph(
     folder: Path,
     *,
     batch_sizes: Sequence[int] = SERVING_BATCH_SIZES,
+    device: Device = CPU,
 ) -> None:
     """Write the artifact of the model in folder `start` to `folder`; see `lower`.
 
     `lower_graph` wrote `start` for `graph_dtype(dtype, mode)`, or `convert_graph` if the mode converts. It is not changed.
     """
-    require_feasible(dtype, mode)
+    require_feasible(dtype, mode, device)
     signature = Signature.read(start)
-    if reason := fixed_shape_reason(mode, signature.dynamic):
+    if reason := fixed_shape_reason(mode, signature.dynamic, device):
         raise InfeasibleRecipeError(f"{dtype} with {mode} cannot run: {reason}")
+    device.open()
     plain, kept = without_kept(dtype)
     job = CompileJob(start, signature, plain, calibration, tuple(sorted(set(batch_sizes))), kept)
-    modes[mode](job, folder).write(folder)
+    modes_on(device.kind)[mode](job, folder).write(folder)
 
 
 def lower(
@@ -234,6 +255,7 @@ def lower(
     batch_sizes: Sequence[int] = SERVING_BATCH_SIZES,
     graph: Path | None = None,
     dynamic: Dynamic | None = None,
+    device: Device = CPU,
 ) -> None:
     """Write the artifact of `model` in `dtype` under `mode` to `folder`.
 
@@ -246,34 +268,40 @@ def lower(
         batch_sizes: Sizes that modes with fixed sizes compile for.
         graph: Folder that `lower_graph` wrote for `graph_dtype(dtype, mode)`; None makes a temporary one.
         dynamic: Dimensions that may differ between batches; see `lower_graph`.
+        device: What serves the model.
 
     Raises:
         InfeasibleRecipeError: the pair cannot be real on this machine or with this model.
         CompilerError: a compiler, exporter or quantizer refused the model.
     """
-    require_feasible(dtype, mode)
+    require_feasible(dtype, mode, device)
     with tempfile.TemporaryDirectory() as scratch:
         start = graph or Path(tempfile.mkdtemp(dir=scratch))
         if graph is None:
-            lower_graph(model, graph_dtype(dtype, mode), calibration, start, dynamic=dynamic)
-        if converts(mode):
+            lower_graph(model, graph_dtype(dtype, mode, device), calibration, start, dynamic=dynamic)
+        if converts(mode, device):
             exported, start = start, Path(tempfile.mkdtemp(dir=scratch))
-            convert_graph(exported, mode, start)
-        compile_graph(start, dtype, mode, calibration, folder, batch_sizes=batch_sizes)
+            convert_graph(exported, mode, start, device)
+        compile_graph(start, dtype, mode, calibration, folder, batch_sizes=batch_sizes, device=device)
 
 
-def load(folder: Path, mode: str, threads: int = 1) -> Predict:
+def load(folder: Path, mode: str, threads: int = 1, device: Device = CPU) -> Predict:
     """Load an artifact for prediction, without the user's code and without unpickling.
 
     `threads` is for runtimes with threads of their own. Torch's modes use torch's threads: call `torch.set_num_threads` before
     `load`, and before `lower` too, because ahead-of-time code has the number compiled in.
 
+    A model on a GPU takes inputs of either device, and answers where they lie. An answer on the GPU may be read at once by other
+    work there; a clock must wait for it (`Device.wait`).
+
     Raises:
         BundleError: a file is missing or damaged.
         CompilerError: a mode that compiles at load time failed.
+        InputError: this process cannot open `device`.
     """
+    device.open()
     signature = Signature.read(folder)
-    run = modes.method(mode).options.load(folder, signature, threads)
+    run = _mode(mode, device).options.load(folder, signature, threads)
     whole = run if signature.batch_sizes is None else _in_pieces(run, signature.batch_sizes)
 
     def predict(inputs: Inputs) -> Tensor:
@@ -281,7 +309,12 @@ def load(folder: Path, mode: str, threads: int = 1) -> Predict:
         with torch.no_grad():
             return whole(*signature.positional(inputs))
 
-    return predict
+    def predict_there(inputs: Inputs) -> Tensor:
+        with torch.no_grad():
+            given = signature.positional(inputs)
+            return device.answer(whole(*map(device.move, given)), given)
+
+    return predict if device.is_cpu else predict_there
 
 
 def _in_pieces(run: Run, sizes: tuple[int, ...]) -> Run:
@@ -302,6 +335,15 @@ def _in_pieces(run: Run, sizes: tuple[int, ...]) -> Run:
         return run(*padded)[:length]
 
     return serve
+
+
+def _mode(mode: str, device: Device) -> Method[Compiler, ModeOptions]:
+    return modes_on(device.kind).method(mode)
+
+
+def _on(device: Device) -> str:
+    """What a key says of the device: nothing of the processor, which no key has ever named."""
+    return "" if device.is_cpu else f", on {device.described}"
 
 
 def _kept_words(kept: int) -> str:

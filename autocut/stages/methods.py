@@ -44,11 +44,12 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """One pair of dtype and compile mode; `reason` says why this machine cannot run it, None where it can."""
+    """One pair of dtype and compile mode; `reason` says why it cannot run on the `device` of this machine, None where it can."""
 
     dtype: str
     mode: str
     reason: str | None
+    device: str = "cpu"
 
 
 def registry(axis: str) -> Registry[Any, Any]:
@@ -60,9 +61,10 @@ def registry(axis: str) -> Registry[Any, Any]:
 
 def every_method() -> Iterator[AnyMethod]:
     """Every registered method: of each axis, the kinds of task, and the quantizers that compile modes bring."""
-    modes = registry("compile.mode")
-    own = [mode.options.quantizers for mode in modes if mode.options.quantizers is not None]
-    for known in (*map(registry, REGISTRIES), kinds, *own):
+    from autocut.stages.compile import cuda_modes, every_mode
+
+    own = [mode.options.quantizers for mode in every_mode() if mode.options.quantizers is not None]
+    for known in (*map(registry, REGISTRIES), cuda_modes, kinds, *own):
         yield from known
 
 
@@ -73,12 +75,17 @@ def late_imports() -> tuple[str, ...]:
 
 def known_methods(students: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
     """Names registered for each method axis, and the `students` of a task. Imports every method, and with them torch."""
-    return {STUDENT: (NO_STUDENT, *students), **{axis: registry(axis).names() for axis in REGISTRIES}}
+    from autocut.stages.compile import mode_names
+
+    named = {axis: registry(axis).names() for axis in REGISTRIES}
+    return {STUDENT: (NO_STUDENT, *students), **named, "compile.mode": mode_names()}
 
 
 def method_rows() -> list[MethodRow]:
     """Every registered method of every axis, and the kinds of task."""
-    registries = (*map(registry, REGISTRIES), kinds)
+    from autocut.stages.compile import cuda_modes
+
+    registries = (*map(registry, REGISTRIES), cuda_modes, kinds)
     return [
         MethodRow(method.axis, method.name, method.summary, method.requires, method.missing())
         for known in registries
@@ -86,11 +93,13 @@ def method_rows() -> list[MethodRow]:
     ]
 
 
-def pair_rows() -> list[PairRow]:
-    """Every pair of dtype and compile mode, and whether it can be real here. Compiles nothing."""
+def pair_rows(device: str = "cpu") -> list[PairRow]:
+    """Every pair of dtype and compile mode of `device`, and whether it can be real here. Compiles nothing."""
     from autocut.stages import lowering
+    from autocut.stages.device import Device
 
-    return [PairRow(dtype, mode, lowering.infeasible_reason(dtype, mode)) for dtype, mode in lowering.pairs()]
+    place = Device(device)
+    return [PairRow(dtype, mode, lowering.infeasible_reason(dtype, mode, place), device) for dtype, mode in lowering.pairs(place)]
 
 
 def fitting_kinds(method: AnyMethod) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class _Facts(BaseModel):
     stage_key: str | None = None
     threads: _Count | None = None
     train_on: Literal["cpu", "cuda"] = "cpu"
+    serve_on: Literal["cpu", "cuda"] = "cpu"
     seed: int | None = None
     limits: list[str] = []
     price: Price | None = None

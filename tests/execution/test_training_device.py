@@ -207,7 +207,7 @@ def test_a_worker_that_cannot_open_the_gpu_ends_the_search(setting):
     """It would end every training: the driver tells the user, with what to look at."""
     fault = next(event for event in events_of_a_worker(replace(setting, train_on="cuda")) if isinstance(event, WorkerFault))
 
-    assert fault.message.startswith("--train-on must name what a worker can open, got cuda: ")
+    assert fault.message.startswith("device must be one that this process can open, got cuda: ")
     assert "CUDA_VISIBLE_DEVICES" in fault.hint
 
 

@@ -33,6 +33,7 @@ _FACTS: Mapping[str, str] = {
     "seed": "seed",
     "threads": "threads of a model",
     "train_on": "device that trained the models",
+    "serve_on": "device that scored and timed the models",
     "limits": "limits",
     "max_accuracy_drop": "largest accuracy drop of the search",
     "space": "space",

@@ -18,6 +18,9 @@ loaded, which files it consists of and how a person runs them::
         runtime.convert(load_graph(job.graph), folder / "model.bin")
         return job.signature
 
+A mode that runs on a GPU registers in `cuda_modes` in the same way. One name may be in both registries: "eager" runs operator by
+operator wherever a model is served. What a mode of a GPU loads takes tensors of the GPU, and gives one.
+
 A mode that quantizes by itself has a registry of its own quantizers, and names it as its `quantizers` (`onnxruntime`).
 
 The function translates what its library raises (`stages.compilers.translated`). A model that the mode cannot take raises
@@ -27,14 +30,14 @@ The function translates what its library raises (`stages.compilers.translated`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from autocut.registry import MethodOptions, Registry, import_all
+from autocut.registry import Method, MethodOptions, Registry, import_all
 from autocut.stages.graph import Signature
 from autocut.task.batches import Inputs
 
@@ -88,6 +91,12 @@ class ExampleCall:
         call = (f"inputs = ({', '.join(self.tensors)},)", "with torch.inference_mode():", "    output = model(*inputs)")
         return "\n".join(("import torch", *load, *call))
 
+    def on_cuda(self, *load: str) -> str:
+        """Return code as `in_torch` does, for a `model` on a GPU: inputs are moved there, and the output back to the CPU."""
+        inputs = ", ".join(f"{tensor}.to('cuda')" for tensor in self.tensors)
+        call = (f"inputs = ({inputs},)", "with torch.inference_mode():", "    output = model(*inputs).cpu()")
+        return "\n".join(("import torch", *load, *call))
+
 
 def _nothing(dtype: str) -> None:  # noqa: ARG001  (the signature of these options)
     return None
@@ -118,6 +127,8 @@ class ModeOptions(MethodOptions):
         quantizers: Registry of the mode's own quantizers. The mode starts from the graph of the untouched dtype.
         names_its_libraries: The versions of what the mode requires are in its `context`, and decide its own artifacts alone. So
             they are left out of the keys of all other stages: a new version of them costs no training.
+        is_machine_code: Whether the artifact runs only on the kind of device that it was compiled on, such as a GPU of one compute
+            capability. A mode of the processor says so with its `context`.
         free_dimensions: Whether the mode takes models with free dimensions besides the batch (`Signature.free`).
     """
 
@@ -136,10 +147,32 @@ class ModeOptions(MethodOptions):
     takes_any_threads: bool = False
     names_its_libraries: bool = False
     free_dimensions: bool = True
+    is_machine_code: bool = False
 
 
 Compiler = Callable[[CompileJob, Path], Signature]
 
 modes: Registry[Compiler, ModeOptions] = Registry("compile.mode", ModeOptions)
+"""Modes that run on the processor."""
+cuda_modes: Registry[Compiler, ModeOptions] = Registry("compile.mode on cuda", ModeOptions)
+"""Modes that run on an NVIDIA GPU."""
+BY_DEVICE = {"cpu": modes, "cuda": cuda_modes}
+
+
+def modes_on(device: str) -> Registry[Compiler, ModeOptions]:
+    """Return the modes that run on devices of this kind."""
+    return BY_DEVICE[device]
+
+
+def mode_names() -> tuple[str, ...]:
+    """Names of all modes, whatever device they run on: those of the processor first."""
+    return tuple(dict.fromkeys(name for registry in BY_DEVICE.values() for name in registry.names()))
+
+
+def every_mode() -> Iterator[Method[Compiler, ModeOptions]]:
+    """Every mode of every device."""
+    for registry in BY_DEVICE.values():
+        yield from registry
+
 
 import_all(sys.modules[__name__])

@@ -17,6 +17,7 @@ from autocut.stages import processor
 from autocut.stages.archive import refuse_graphs
 from autocut.stages.compile import CompileJob, ExampleCall, Run, modes
 from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
+from autocut.stages.device import CPU, Device
 from autocut.stages.graph import Signature, export_model, load_graph
 from autocut.stages.quantize import quantizers
 from autocut.task.batches import pad, take
@@ -48,10 +49,15 @@ def _context(dtype: str) -> str:  # noqa: ARG001
     return f"{torch.get_num_threads()} threads, {processor.instruction_sets()}"
 
 
-def _run_lines(call: ExampleCall) -> str:
+def package_line(call: ExampleCall) -> str:
+    """Return the line that loads the first package by torch alone."""
     first, *others = call.files
     also = f"  # one package for each batch size, also {', '.join(Path(name).name for name in others)}" if others else ""
-    return call.in_torch(f"model = torch._inductor.aoti_load_package({first!r}){also}")
+    return f"model = torch._inductor.aoti_load_package({first!r}){also}"
+
+
+def _run_lines(call: ExampleCall) -> str:
+    return call.in_torch(package_line(call))
 
 
 @modes.register(
@@ -72,17 +78,28 @@ def compile_aot_inductor(job: CompileJob, folder: Path) -> Signature:
     1.1x for small networks, 1.1x to 1.3x in int8. Other graphs lose at most 15% (MLP) and get one package for all sizes. So do
     graphs with free dimensions, whatever their layers.
     """
-    use_one_compile_process()
-    options = {"freezing": quantizers.method(job.dtype).options.freezing}
     program = load_graph(job.graph)
+    options = {"freezing": quantizers.method(job.dtype).options.freezing}
+    return compile_packages(program, job, folder, options, each_size=_has_convolution(program))
+
+
+def compile_packages(
+    program: ExportedProgram, job: CompileJob, folder: Path, options: dict[str, bool], *, each_size: bool, device: Device = CPU
+) -> Signature:
+    """Compile `program`, which lies on `device`, by Inductor with `options`: a package for `each_size`, or one for all.
+
+    A program with free dimensions gets one.
+    """
+    use_one_compile_process()
     module = program.module(check_guards=False)
-    if any(job.signature.free) or not _has_convolution(program):
-        free = job.signature.free
-        _compile_package(export_model(module, job.signature.positional(job.calibration[0]), free), options, folder / "model.pt2")
+    if any(job.signature.free) or not each_size:
+        inputs = tuple(map(device.move, job.signature.positional(job.calibration[0])))
+        _compile_package(export_model(module, inputs, job.signature.free), options, folder / "model.pt2")
         return job.signature
     for size in job.batch_sizes:
+        inputs = tuple(map(device.move, job.signature.positional(pad(take(job.calibration[0], size), size))))
         with translated("torch.export"), quietly(), torch.no_grad():
-            static = torch.export.export(module, job.signature.positional(pad(take(job.calibration[0], size), size)))
+            static = torch.export.export(module, inputs)
         _compile_package(static, options, folder / f"model_{size}.pt2")
     return job.signature.compiled_for(job.batch_sizes)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from autocut.stages.compile import CompileJob, ExampleCall, Run, modes
+from autocut.stages.device import CPU, Device
 from autocut.stages.graph import GRAPH_FILE, Signature, load_graph
 
 _INT8_OPERATORS = "import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # makes the int8 operators known"
@@ -23,16 +24,21 @@ def keep_graph(job: CompileJob, folder: Path) -> None:
 def graph_lines(call: ExampleCall, comment: str = "") -> str:
     """Return code that loads the graph by torch alone and calls it; `comment` follows the line that loads it."""
     (file,) = call.files
+    return call.in_torch(*operator_lines(call), f"model = torch.export.load({file!r}).module(){comment}")
+
+
+def operator_lines(call: ExampleCall) -> list[str]:
+    """Return the import that makes the operators of the graph known, if it needs one."""
+    (file,) = call.files
     with zipfile.ZipFile(call.bundle / file) as archive:
         graphs = [archive.read(record) for record in archive.namelist() if record.endswith("models/model.json")]
-    operators = [_INT8_OPERATORS] if any(b"quantized_decomposed" in graph for graph in graphs) else []
-    return call.in_torch(*operators, f"model = torch.export.load({file!r}).module(){comment}")
+    return [_INT8_OPERATORS] if any(b"quantized_decomposed" in graph for graph in graphs) else []
 
 
-def load_eager(folder: Path, signature: Signature, threads: int) -> Run:  # noqa: ARG001 -- torch's threads are the caller's
-    """Load the graph as a module of plain operators."""
+def load_eager(folder: Path, signature: Signature, threads: int, device: Device = CPU) -> Run:  # noqa: ARG001 -- torch's threads
+    """Load the graph as a module of plain operators, on `device`."""
     # `forward` skips torch's hook that checks the inputs: it takes 0.1 ms a call (torch 2.13), and `Signature` has checked them.
-    forward = load_graph(folder).module(check_guards=False).forward
+    forward = device.place_graph(load_graph(folder)).module(check_guards=False).forward
 
     def run(*arguments: Tensor) -> Tensor:
         with torch.inference_mode():

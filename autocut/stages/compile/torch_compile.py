@@ -16,12 +16,21 @@ from torch import Tensor
 from autocut.stages.compile import CompileJob, Compiler, ExampleCall, Run, modes
 from autocut.stages.compile.eager import graph_lines, keep_graph
 from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
+from autocut.stages.device import CPU, Device
 from autocut.stages.graph import GRAPH_FILE, Signature, load_graph
 from autocut.stages.quantize import quantizers
 
 
-def load_compiled(folder: Path, signature: Signature, threads: int, *, mode: str) -> Run:  # noqa: ARG001 -- torch's own
-    """Compile the graph for each batch size of `signature`.
+def load_compiled(
+    folder: Path,
+    signature: Signature,
+    threads: int,  # noqa: ARG001 -- torch's own
+    *,
+    mode: str,
+    device: Device = CPU,
+    calls: int = 1,
+) -> Run:
+    """Compile the graph for each batch size of `signature`, on `device`. Each is called so many times before it counts as loaded.
 
     Raises:
         CompilerError: Inductor refuses the graph.
@@ -29,7 +38,7 @@ def load_compiled(folder: Path, signature: Signature, threads: int, *, mode: str
     use_one_compile_process()
     from torch._inductor import config
 
-    module = load_graph(folder).module(check_guards=False)
+    module = device.place_graph(load_graph(folder)).module(check_guards=False)
     # `forward`, not the module: dynamo's limit on recompilations counts by code object, and `Module.__call__` is one for all
     # models.
     compiled = torch.compile(module.forward, dynamic=False, mode=mode)
@@ -37,7 +46,9 @@ def load_compiled(folder: Path, signature: Signature, threads: int, *, mode: str
     # be set globally while the compiler works. To set it at every call would take time.
     with translated("torch.compile"), quietly(), torch.no_grad(), config.patch(freezing=signature.freezing):
         for batch_size in signature.batch_sizes or ():
-            compiled(*signature.placeholder(batch_size))
+            for _ in range(calls):
+                compiled(*map(device.move, signature.placeholder(batch_size)))
+        device.wait()
 
     strides = [placeholder.stride() for placeholder in signature.placeholder(2)]
 

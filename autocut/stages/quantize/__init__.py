@@ -30,10 +30,19 @@ from torch import nn
 
 from autocut.recipe import without_kept
 from autocut.registry import MethodOptions, Registry, import_all
+from autocut.stages.device import Device
 
 
 def _nothing() -> None:
     return None
+
+
+def _no_kernel(device: Device) -> str:
+    return f"autocut has no kernel of this dtype for {device.kind}"
+
+
+def any_gpu(device: Device) -> None:
+    """Every GPU runs the dtype."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +51,8 @@ class DtypeOptions(MethodOptions):
 
     Attributes:
         no_kernel: Compile modes that cannot run the dtype by a kernel of its own, with the reason.
-        machine: Reason why this machine cannot run the dtype, or None. It is cheap.
+        machine: Reason why this machine's processor cannot run the dtype, or None. It is cheap.
+        gpu: Reason why the GPU that serves cannot run the dtype, or None. It is cheap. A file that says nothing has none.
         context: What of the machine decides the quantized numbers. It is asked even where the dtype cannot run.
         freezing: False where constant folding in a compiler would turn the stored numbers back into floats.
         convolutions: Whether the dtype changes convolutions, not only linear layers.
@@ -57,6 +67,7 @@ class DtypeOptions(MethodOptions):
 
     no_kernel: Mapping[str, str] = field(default_factory=dict)
     machine: Callable[[], str | None] = _nothing
+    gpu: Callable[[Device], str | None] = _no_kernel
     context: Callable[[], str | None] = _nothing
     freezing: bool = True
     convolutions: bool = False

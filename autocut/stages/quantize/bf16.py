@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from autocut.stages.device import Device
 from autocut.stages.quantize import quantizers
 from autocut.stages.quantize.half_precision import convert_to_half
 from autocut.task.batches import Inputs
@@ -20,11 +21,16 @@ def _only_simulated() -> str | None:
     return "this CPU has no bfloat16 instructions and only simulates them"
 
 
+def _before_ampere(device: Device) -> str | None:
+    return device.below((8, 0), "bfloat16")
+
+
 @quantizers.register(
     "bf16",
     version=2,
     no_kernel={"onnxruntime": "ONNX Runtime has no bfloat16 kernels for CPUs"},
     machine=_only_simulated,
+    gpu=_before_ampere,
     output_tolerance=2e-2,
     convolutions=True,
     seconds_per_100mb=2.4,

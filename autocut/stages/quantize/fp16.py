@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from autocut.stages.quantize import quantizers
+from autocut.stages.quantize import any_gpu, quantizers
 from autocut.stages.quantize.half_precision import convert_to_half
 from autocut.task.batches import Inputs
 
@@ -23,6 +23,7 @@ def _only_simulated() -> str | None:
     "fp16",
     no_kernel={"onnxruntime": "ONNX Runtime has no float16 kernels for x86-64 CPUs: it casts back to float32"},
     machine=_only_simulated,
+    gpu=any_gpu,
     output_tolerance=1e-2,
     convolutions=True,
     seconds_per_100mb=2.4,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from autocut.stages.compilers import quietly
-from autocut.stages.quantize import quantizers
+from autocut.stages.quantize import any_gpu, quantizers
 from autocut.stages.quantize.linear_layers import quantize_linear_layers
 from autocut.task.batches import Inputs
 
@@ -16,6 +16,7 @@ from autocut.task.batches import Inputs
     "int8_weight_only",
     version=2,
     no_kernel={"eager": "eager turns int8 weights back into floats on every call, no kernel"},
+    gpu=any_gpu,
     freezing=False,
 )
 def quantize_int8_weight_only(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001

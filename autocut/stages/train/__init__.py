@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 
 from autocut.registry import import_all
+from autocut.stages.device import CPU, Device
 from autocut.stages.train.checkpoint import epochs_in
-from autocut.stages.train.device import CPU, Device
 from autocut.stages.train.distillation import check_distillation, kind_as_used, sample_answers
 from autocut.stages.train.ordering import score_difficulty
 from autocut.stages.train.plan import planned_sizes

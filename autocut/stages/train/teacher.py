@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autocut.errors import DeadlineError
-from autocut.stages.train.device import CPU, Device
+from autocut.stages.device import CPU, Device
 from autocut.task.batches import Inputs, call, move, tensors
 from autocut.task.splits import length, spread
 from autocut.task.task import Task, evaluation_mode, seeded

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from autocut.errors import DeadlineError, DivergedError
 from autocut.recipe import Value
 from autocut.stages.cpu_time import cpu_seconds
+from autocut.stages.device import CPU, Device, on_cpu
 from autocut.stages.train.averaging import averaged_weights
 from autocut.stages.train.checkpoint import read_checkpoint, write_checkpoint
 from autocut.stages.train.checks import check_training
 from autocut.stages.train.current_losses import CurrentLosses, current_losses
-from autocut.stages.train.device import CPU, Device, on_cpu
 from autocut.stages.train.fake_quantization import fake_quantization
 from autocut.stages.train.loss import TrainingLoss, weighted
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes

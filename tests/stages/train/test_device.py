@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from autocut.errors import InfeasibleRecipeError, InputError, OutOfMemoryError
+from autocut.stages.device import on_cpu
 from autocut.stages.prune import PruneData, pruners
 from autocut.stages.train import CPU, Device, Teacher, sample_seconds, teacher_logits, train_model
-from autocut.stages.train.device import on_cpu
 from tests import second_device
 
 SECOND = Device(second_device.KIND)
@@ -205,7 +205,7 @@ def test_on_a_gpu_float32_is_float32_and_sums_have_one_order_within_a_training_a
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_told_by_the_worker_that_wants_it():
     """A finished study may be opened on another machine than the one that trained it."""
-    with pytest.raises(InputError, match="--train-on must name what a worker can open, got cuda: ") as caught:
+    with pytest.raises(InputError, match="device must be one that this process can open, got cuda: ") as caught:
         Device("cuda").open()
 
     assert "--train-on cpu" in caught.value.hint

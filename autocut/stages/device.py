@@ -1,11 +1,12 @@
-"""Where a training computes: the processor, or a GPU. All that is placed, moved or waited for passes through a `Device`.
+"""Where models are trained and served: the processor, or a GPU. All that is placed, moved or waited for passes through a `Device`.
 
 A training begins and ends on the CPU: it gets a model there and returns one there, and its checkpoints hold CPU tensors alone. So
-nothing on a disk knows where it was trained, and models are scored and timed where they are served. Only a GPU's memory, and the
-last bits of what was computed there, are its own.
+nothing on a disk knows where it was trained, and models are scored and timed where they are served. Exported graphs are of the CPU
+too: what serves one on a GPU moves it there (`place_graph`). Only machine code, a GPU's memory, and the last bits of what was
+computed there are its own.
 
 A process that others are forked from must open no GPU: a fork cannot use one that its parent has opened. `Device` opens it when a
-training asks, in the worker's own process.
+training or a model asks, in the worker's own process.
 """
 
 from __future__ import annotations
@@ -13,26 +14,29 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 
 from autocut.errors import InfeasibleRecipeError, InputError, OutOfMemoryError
 from autocut.task.batches import Inputs, transform
 
 _MIXED = "Expected all tensors to be on the same device"
 """How torch begins to tell that an operator got tensors of two devices (2.13)."""
+_DONE = {"training": "trained", "serving": "served"}
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 """What torch keeps in each module: parameters, buffers, hooks."""
-_NO_MEMORY = "training needs more memory than there is: {}"
+_NO_MEMORY = "{} needs more memory than there is: {}"
 
 
 @dataclass(frozen=True)
 class Device:
-    """A place to train, by the name that torch has for its kind: "cpu" or "cuda". Of several GPUs it is the first visible one."""
+    """A place to train or serve, by torch's name for its kind: "cpu" or "cuda". Of several GPUs it is the first visible one."""
 
     kind: str = "cpu"
 
@@ -45,6 +49,19 @@ class Device:
     def identity(self) -> str:
         """Name the GPU, the same in each process whatever CUDA_VISIBLE_DEVICES says there."""
         return str(torch.cuda.get_device_properties(0).uuid) if self.kind == "cuda" else self.kind
+
+    def missing(self) -> str | None:
+        """Say why this process has no such device, or return None. It opens nothing."""
+        if self.kind != "cuda" or torch.cuda.is_available():
+            return None
+        is_built = torch.version.cuda or torch.version.hip
+        return "torch finds no GPU here" if is_built else f"torch {torch.__version__} is a CPU build (install one for CUDA)"
+
+    def below(self, capability: tuple[int, int], what: str) -> str | None:
+        """Say that the GPU cannot run `what`, because its compute capability is below `capability`; None where it can."""
+        if self.kind != "cuda" or torch.cuda.get_device_capability() >= capability:
+            return None
+        return f"{self.name} has compute capability {self.capability}, {what} from {'.'.join(map(str, capability))} on"
 
     def open(self) -> None:
         """Open the GPU in this process; a second call does nothing.
@@ -62,8 +79,8 @@ class Device:
             reason = _first_line(error)
         if reason is not None:
             raise InputError(
-                f"--train-on must name what a worker can open, got {self.kind}: {reason}",
-                "look at nvidia-smi and CUDA_VISIBLE_DEVICES, or search with --train-on cpu",
+                f"device must be one that this process can open, got {self.kind}: {reason}",
+                "look at nvidia-smi and CUDA_VISIBLE_DEVICES, or search with --train-on cpu --serve-on cpu",
             )
 
     def place(self, model: nn.Module) -> nn.Module:
@@ -97,6 +114,17 @@ class Device:
         """Return every tensor of `inputs` here."""
         return transform(inputs, self.move)
 
+    def place_graph(self, program: ExportedProgram) -> ExportedProgram:
+        """Move an exported graph here: its weights, its constants, and the devices that are written into its operators.
+
+        It is changed in place, and returned.
+        """
+        return program if self.is_cpu else move_to_device_pass(program, self.kind)
+
+    def answer(self, output: Tensor, inputs: Iterable[Tensor]) -> Tensor:
+        """Return `output`, computed here, where the `inputs` of its call lie: what comes from the CPU is answered there."""
+        return output if self.is_cpu or all(map(self._is_here, inputs)) else output.cpu()
+
     def wait(self) -> None:
         """Wait until all that was asked of the device is computed. A clock that is read before tells nothing."""
         if not self.is_cpu:
@@ -106,6 +134,28 @@ class Device:
         """Give memory that is not in use back to the device, for other processes."""
         if not self.is_cpu:
             self._module.empty_cache()
+
+    def used_bytes(self) -> int:
+        """Return the memory of a GPU that is in use, by this process and all others; 0 for the CPU, and where nobody counts it."""
+        if self.kind != "cuda":
+            return 0
+        free, total = torch.cuda.mem_get_info()
+        return int(total - free)
+
+    @property
+    def capability(self) -> str | None:
+        """Compute capability of the GPU, such as "9.0": machine code for one does not run on another. None for other kinds."""
+        return ".".join(map(str, torch.cuda.get_device_capability())) if self.kind == "cuda" else None
+
+    @property
+    def name(self) -> str:
+        """The model of the GPU, as its driver calls it; the kind for what is none."""
+        return torch.cuda.get_device_name(0) if self.kind == "cuda" else self.kind
+
+    @property
+    def described(self) -> str:
+        """Kind, model and compute capability, as far as they are known here: what decides which kernels run."""
+        return f"{self.kind} ({self.name}, {self.capability})" if self.kind == "cuda" and not self.missing() else self.kind
 
     @contextlib.contextmanager
     def exact(self) -> Iterator[None]:
@@ -135,8 +185,8 @@ class Device:
                 unit.fp32_precision = precision
 
     @contextlib.contextmanager
-    def errors_translated(self) -> Iterator[None]:
-        """Say within the block what torch's errors mean for a training.
+    def errors_translated(self, work: str = "training") -> Iterator[None]:
+        """Say within the block what torch's errors mean for `work`, which is training or serving.
 
         Raises:
             OutOfMemoryError: memory ran out, here or on the CPU.
@@ -145,15 +195,15 @@ class Device:
         try:
             yield
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemoryError(_NO_MEMORY.format(_first_line(error))) from error
+            raise OutOfMemoryError(_NO_MEMORY.format(work, _first_line(error))) from error
         except RuntimeError as error:
             # torch 2.13 has an error class for neither.
             if "can't allocate memory" in str(error):
-                raise OutOfMemoryError(_NO_MEMORY.format(_first_line(error))) from error
+                raise OutOfMemoryError(_NO_MEMORY.format(work, _first_line(error))) from error
             if self.is_cpu or _MIXED not in str(error):
                 raise
             raise InfeasibleRecipeError(
-                f"task must compute on the device of its inputs to be trained on {self.kind}, got: {_first_line(error)} "
+                f"task must compute on the device of its inputs to be {_DONE[work]} on {self.kind}, got: {_first_line(error)} "
                 "(what forward() or the loss makes needs device=inputs.device; what they take from elsewhere, .to(inputs.device))"
             ) from error
 
