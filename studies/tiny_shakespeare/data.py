@@ -48,7 +48,7 @@ def encode(text: str) -> Tensor:
     numbers = {letter: number for number, letter in enumerate(LETTERS)}
     unknown = set(text) - set(numbers)
     if unknown:
-        raise TaskError(f"the text must consist of the letters of tinyshakespeare, got {sorted(unknown)[0]!r}", "take its input.txt")
+        raise TaskError(f"the text must have the letters of tinyshakespeare alone, got {min(unknown)!r}", "take its input.txt")
     return torch.tensor([numbers[letter] for letter in text])
 
 

@@ -84,7 +84,7 @@ def test_resnet56_is_the_published_one_too(small, tmp_path, study_task):
     ("task.py", "resnet20-12fca82f.th", 9173),
     ("resnet56.py", "resnet56-4bfd9763.th", 9339),
 ])  # fmt: skip
-def test_the_baseline_is_right_on_as_many_of_the_10000_official_test_images_as_published(need_data, study_task, file, weights, right):
+def test_the_baseline_is_right_on_as_many_official_test_images_as_published(need_data, study_task, file, weights, right):
     """91.73% and 93.39%; validation and locked test together are the official test images."""
     need_data(
         "cifar-10-batches-bin/test_batch.bin",

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autocut.recipe import AVERAGING, Value
-from autocut.stages.train.device import on_cpu
+from autocut.stages.device import on_cpu
 
 
 class AveragedWeights:
