@@ -137,7 +137,7 @@ def test_a_node_of_another_kind_only_trains(tmp_path):
     with simulated_cluster(1, tmp_path, environment={"NODES_EPOCH_S": "8"}) as cluster:
         cluster.add(NODES_CPU="Pretended Processor 9000")
         words = "--measure-on", machine_fingerprint(), "--space", str(HERE / "space.toml")  # in which every recipe trains
-        with search(cluster, tmp_path, *words) as process:
+        with search(cluster, tmp_path, *words, budget_s=300) as process:
             told = process.communicate()[1]
     assert process.returncode == 0, told
     assert "only trains, 1 at a time: Pretended 9000" in told
