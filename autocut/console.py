@@ -30,6 +30,8 @@ DEFAULT_WIDTH = 80
 NARROWEST_COLUMN = 16
 SILENCE_S = 29.0
 """After so many seconds without a line, one says what is being done: with the second until the next look, every 30 seconds."""
+_MOST_FAULTS = 25
+"""More of them are a file of another kind, or the same slip again."""
 
 
 class SearchNews(TypedDict, total=False):
@@ -110,16 +112,18 @@ class Console:
     def error(self, error: AutocutError) -> None:
         """Report an error as ``error:`` and ``hint:``. Several faults are numbered, each with its place and its hint.
 
-        Where errors are not told, a document has it alone.
+        Where errors are not told, a document has it alone. Of very many faults the first ones are told.
         """
         if self.is_json and not self._tells_errors:
             return
         self._labelled("error", "31", error.message, error.hint)
         if isinstance(error, FaultsError):
-            for number, fault in enumerate(error.faults, start=1):
+            for number, fault in enumerate(error.faults[:_MOST_FAULTS], start=1):
                 self.info(f"  {number}. {fault}")
                 if fault.hint:
                     self._label_line("hint", "36", fault.hint, indent="     ")
+            if (more := len(error.faults) - _MOST_FAULTS) > 0:
+                self.info(f"  and {more} more")
 
     def bug(self, error: BaseException) -> None:
         """Report an unexpected exception, with its traceback."""

@@ -78,6 +78,15 @@ def test_faults_are_numbered_with_place_and_hint(console, streams):
     ]
 
 
+def test_of_very_many_faults_the_first_are_told(console, streams):
+    """A file with hundreds of unknown names scrolled its first fault away (found by `studies/fuzz`)."""
+    console.error(FaultsError("recipe file", [Fault(f"fault {number}") for number in range(60)]))
+    lines = streams[1].getvalue().splitlines()
+
+    assert lines[0] == "error: recipe file has 60 faults"
+    assert (lines[1], lines[25], lines[26:]) == ("  1. fault 0", "  25. fault 24", ["  and 35 more"])
+
+
 def test_colour_is_for_terminals_and_no_color_switches_it_off(monkeypatch):
     """As https://no-color.org asks."""
     monkeypatch.delenv("NO_COLOR", raising=False)

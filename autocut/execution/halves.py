@@ -35,10 +35,10 @@ class Halves:
 
     Args:
         nodes: Of the cluster.
-        trains: Whether it is worth a process of its own to run the trainings of a job first.
+        trains: Whether to run the trainings of a job first: (the job, whether a node that measures is free) -> bool.
     """
 
-    def __init__(self, nodes: Nodes, trains: Callable[[Job], bool]) -> None:
+    def __init__(self, nodes: Nodes, trains: Callable[[Job, bool], bool]) -> None:
         self._nodes = nodes
         self._trains = trains
         self._training: dict[int, _Half] = {}
@@ -59,7 +59,7 @@ class Halves:
 
     def begin(self, job: Job, name: str) -> tuple[Job, NodePlace] | None:
         """Return the first half of `job` and its place; None if the job has none, or no node has room for it."""
-        if not self._nodes.has_room_to_train or not self._trains(job):
+        if not self._nodes.has_room_to_train or not self._trains(job, self._nodes.is_held):
             return None
         self._training[job.number] = _Half(job, has_trained=True)
         return replace(job, kind=JobKind.TRAIN), self._nodes.take_to_train(name)

@@ -49,12 +49,12 @@ class TuneExecutor:
         pool: Has started its Ray.
         tell: Takes lines for the user.
         home: The study's folder, to which bundles are brought that workers have made elsewhere; None: there are none.
-        trains: Whether nodes that only train may run the trainings of a job first.
+        trains: As in `Halves`.
     """
 
     def __init__(
         self, setting: Setting, pool: WorkerPool, tell: Callable[[str], None], home: Path | None = None,
-        trains: Callable[[Job], bool] = lambda _: False,
+        trains: Callable[[Job, bool], bool] = lambda *_: False,
     ) -> None:  # fmt: skip
         self._pool = pool
         self._home = home

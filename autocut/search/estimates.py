@@ -29,12 +29,16 @@ def training_s(state: SearchState, recipe: Recipe) -> float:
     return train_s
 
 
-def is_worth_training_elsewhere(state: SearchState, job: Job) -> bool:
-    """Whether the trainings of `job` take longer than the start of one more process, so that another node may train for it."""
+def is_worth_training_elsewhere(state: SearchState, job: Job, is_free: bool) -> bool:
+    """Whether another node is to train for `job`. `is_free` says that a node is free which can run all of it.
+
+    Then the trainings must take longer than the start of one more process. Else they only have to be some.
+    """
     if job.kind is not JobKind.MEASURE:
         return False
     prefixes = {recipe.prefix: recipe for recipe in job.recipes}
-    return math.fsum(training_s(state, recipe) for recipe in prefixes.values()) > state.planner.process_s()
+    seconds = math.fsum(training_s(state, recipe) for recipe in prefixes.values())
+    return seconds > (state.planner.process_s() if is_free else 0.0)
 
 
 def seconds_each(state: SearchState, recipes: Sequence[Recipe]) -> list[float]:

@@ -150,6 +150,6 @@ def _environment(folder: Path) -> dict[str, str]:
     (record / "entry_points.txt").write_text("[autocut.methods]\nfaulty = faulty_methods\n", encoding="utf-8")
     paths = [str(record.parent), str(Path(autocut.__file__).parents[1])]
     return {
-        **os.environ, "PYTHONPATH": os.pathsep.join(paths), "CXX": str(folder / "no-compiler"), "FAULTS_HUNG": str(folder / "hung"),
+        **os.environ, "PYTHONPATH": os.pathsep.join(paths), "CXX": str(folder / "no-compiler"), "FAULTS_SCRATCH": str(folder),
         "AUTOCUT_LOCK_DIR": str(folder / "locks"),
     }  # fmt: skip

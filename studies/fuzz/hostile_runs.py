@@ -61,7 +61,8 @@ def _judge(words: Sequence[str], ended: Ended) -> None:
         place = _BUG.findall(ended.told)[-1:]
         last = next((line for line in reversed(ended.told.splitlines()) if line.startswith("error:")), "").split(":")
         raise FaultFound(f"exit {ended.code}:{':'.join(last[2:3])} at {place}", words, ended.told)
-    if ended.code == 2 and not re.match(r"(.*\n)*error: \S", ended.told) and "Usage:" not in ended.told:
+    has_words = re.match(r"(.*\n)*error: \S", ended.told) or "Usage:" in ended.told or '"faults": [\n' in ended.printed
+    if ended.code == 2 and not has_words:
         raise FaultFound("an error without words", words, ended.told)
     if raw := re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", ended.told):
         raise FaultFound(f"raw {raw[0]!r} on the terminal", words, ended.told)

@@ -134,10 +134,10 @@ def test_a_kind_of_node_that_is_not_there_is_told_before_anything_runs(two_nodes
 
 def test_a_node_of_another_kind_only_trains(tmp_path):
     """Its trainings count, nothing is timed there, and all numbers are of the kind that measures."""
-    with simulated_cluster(1, tmp_path, environment={"NODES_EPOCH_S": "4"}) as cluster:
+    with simulated_cluster(1, tmp_path, environment={"NODES_EPOCH_S": "8"}) as cluster:
         cluster.add(NODES_CPU="Pretended Processor 9000")
         words = "--measure-on", machine_fingerprint(), "--space", str(HERE / "space.toml")  # in which every recipe trains
-        with search(cluster, tmp_path, *words) as process:
+        with search(cluster, tmp_path, *words, budget_s=300) as process:
             told = process.communicate()[1]
     assert process.returncode == 0, told
     assert "only trains, 1 at a time: Pretended 9000" in told

@@ -517,7 +517,7 @@ def test_jobs_of_a_lost_node_are_gone_without_blame_and_only_once(pool, nodes):
 def test_a_job_trains_where_nothing_is_timed_and_measures_later_where_it_is(pool, nodes):
     """To the agent it stays one job. While the node that measures is timing, the second half waits, and then goes first."""
     job = Job(1, JobKind.MEASURE, (Recipe(), Recipe({"train.epochs": 1})), 0.0, "test")
-    tune = Tune(pool, trains=lambda job: True)
+    tune = Tune(pool, trains=lambda *_: True)
     nodes.is_timing, nodes.has_room_to_train = True, True
     tune.ask()
     assert tune.executor.reserve()
@@ -556,7 +556,7 @@ def test_a_job_that_trains_nothing_waits_and_no_second_one_does(pool, nodes):
 
 def test_a_training_that_ends_everything_is_the_end_of_its_job(pool, nodes):
     """By its own failures, or because its worker died, or was lost with its node."""
-    tune = Tune(pool, trains=lambda job: True)
+    tune = Tune(pool, trains=lambda *_: True)
     dead, lost = WorkerGone("killed by SIGSEGV"), WorkerGone("the node of the worker is lost", is_blameless=True)
     for number, events, end in [(1, [RecipeFailed(Recipe(), "failed", "x"), GONE], GONE), (2, [dead], dead), (3, [], lost)]:
         job = Job(number, JobKind.MEASURE, (Recipe(),), 0.0, "test")

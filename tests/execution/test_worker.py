@@ -30,6 +30,7 @@ from autocut.search.jobs import (
 )
 from autocut.task.loading import load_task
 from autocut.task.task import Task
+from tests.fakes import COST
 
 ORT = Recipe().with_lowering("fp32", "onnxruntime")
 
@@ -212,3 +213,21 @@ def test_a_fingerprint_of_another_source_is_not_taken_over(setting):
 
     assert found.fingerprint == own
     assert own not in ("of another source", "of no source")
+
+
+def test_a_job_that_trains_for_another_kind_of_machine_times_nothing_and_its_model_is_found(setting):
+    """A node that only trains: the reference time is of another machine, where the second half of the job goes on."""
+    recipe = Recipe({"train.epochs": 1, "train.lr_scale": 1.0})
+    reference = replace(COST, machine="another kind")
+    trained = run(replace(job("train", recipe, recipe.with_lowering("fp32", "onnxruntime")), reference=reference), setting)
+    made = {event.stage for event in trained if isinstance(event, StageRan)}
+
+    assert made == {"baseline", "train"}
+    assert not any(isinstance(event, RecipeMeasured | RecipeFailed) for event in trained)
+    (refused,) = [
+        event for event in run(replace(job("measure", recipe), reference=reference), setting) if type(event) is WorkerFault
+    ]
+    assert "one kind of machine, another kind" in refused.message
+    measured = run(job("measure", recipe), setting)
+    assert [event.cached for event in measured if isinstance(event, StageRan) and event.stage in made] == [True, True]
+    assert [event.recipe for event in measured if isinstance(event, RecipeMeasured)] == [recipe]
