@@ -42,7 +42,7 @@ def headline(values: Mapping[str, float], charged_as: str = "as one process") ->
         values: The values of the model. The speed is that of one process in any case.
         charged_as: Whose dollars these are (`Measurement.charged_as`).
     """
-    cost, speed = f"{format_usd(values['usd_per_million'])} per million", f"{values['speedup']:.2f}x faster"
+    cost, speed = f"{format_usd(values['usd_per_million'])} per million", _speed(values["speedup"])
     if charged_as != "as one process":
         cost, speed = f"{cost} {charged_as}", f"{speed} as one process"
     return f"accuracy {values['accuracy']:.4f}, {cost}, {speed}"
@@ -50,8 +50,13 @@ def headline(values: Mapping[str, float], charged_as: str = "as one process") ->
 
 def cost_line(recipe: Recipe, costs: Mapping[str, float]) -> str:
     """Say what a structure costs that was timed before its model was trained."""
-    cost = f"{format_usd(costs['usd_per_million'])} per million, {costs['speedup']:.2f}x faster"
+    cost = f"{format_usd(costs['usd_per_million'])} per million, {_speed(costs['speedup'])}"
     return f"cost, before any training: {recipe.describe()}: {cost}"
+
+
+def _speed(speedup: float) -> str:
+    """Return such as ``2.31x faster``; "0.43x faster" would say the opposite of what it means."""
+    return f"{speedup:.2f}x faster" if speedup >= 1 or speedup <= 0 else f"{1 / speedup:.2f}x slower"
 
 
 def training_line(plan: TrainingPlanned) -> str:
