@@ -161,7 +161,8 @@ def _latency_rows(latency: Latency) -> list[list[str]]:
 
 
 def _accuracy(accuracy: Accuracy) -> str:
-    return f"{accuracy.metric.value:.4f} ({_interval(accuracy.metric, '.4f')})"
+    metric = accuracy.metric  # a line may break behind a dash
+    return f"{metric.value:.4f} ({metric.low:.4f} to {metric.high:.4f})"
 
 
 def _interval(interval: Interval, digits: str) -> str:

@@ -157,3 +157,5 @@ def test_paper_is_white_even_in_the_dark_theme(browser, address):
 
         assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
         assert not page.locator("#find").is_visible()
+        assert page.locator("#traces").is_visible(), "paper needs the meaning of the marks"
+        assert not page.locator("#cost-axis").is_visible()
