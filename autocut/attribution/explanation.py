@@ -79,4 +79,4 @@ def explain_recipe(study: str, trial: int, recipe: Recipe, evidence: Evidence) -
 
 
 def _nothing_to_explain(trial: int) -> str:
-    return f"Trial {trial} is the untouched model: it turns no knob, so there is nothing to explain."
+    return f"Trial {trial} is the untouched model, so there is nothing to explain."

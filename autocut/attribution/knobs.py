@@ -22,15 +22,15 @@ def knob_sentence(evidence: Evidence, folder: Path, trial: int, recipe: Recipe) 
     """
     knobs = knobs_of(recipe)
     if not knobs:
-        return f"trial {trial} turns no knob: it is the untouched model"
+        return f"trial {trial} is the untouched model"
     if UNTOUCHED not in evidence.known or recipe not in evidence.known:
-        return f"trial {trial} turns {recipe.describe()}"
+        return f"trial {trial} is {recipe.describe()}"
     ladder = build_ladder(recipe, evidence.known, evidence.pairs)
     is_share = 0 <= evidence.known[UNTOUCHED].values["accuracy"] <= 1
     whole = say_briefly(ladder.whole, is_share=is_share, whose_speed=" as one process")
     if len(knobs) == 1:
-        return f"trial {trial} turns {recipe.describe()} only: {whole}"
-    parts = [f"trial {trial} turns {recipe.describe()}: {whole}"]
+        return f"trial {trial} is {recipe.describe()} alone: {whole}"
+    parts = [f"trial {trial} is {recipe.describe()}: {whole}"]
     if len(ladder.steps) > 1:
         parts.append(f"step by step: {', then '.join(_step(step, is_share=is_share) for step in ladder.steps)}")
     if alone := _alone(ladder, evidence, is_share=is_share):

@@ -102,11 +102,11 @@ def ledger(console: Console, study: Path, as_json: bool) -> int:
         console.document({"schema_version": 1, "study": opened.name, **document})
         return ExitCode.DONE
     seconds = {name: spent for name, spent in document["by_category"].items() if spent > 0}
-    total = sum(seconds.values())
+    total, runs = sum(seconds.values()), document["sessions"]
     ordered = sorted(seconds.items(), key=lambda item: -item[1])
     rows = [(f"{spent:.1f}", f"{spent / total:.0%}", _bar(spent / total), name) for name, spent in ordered]
     console.table(["seconds", "share", "", "category"], rows)
-    console.data(f"\nbudget spent: {format_duration(document['spent_s'])} in {len(document['sessions'])} run(s)")
+    console.data(f"\nbudget spent: {format_duration(document['spent_s'])} in {len(runs)} run{'' if len(runs) == 1 else 's'}")
     if document["cores_busy"] is not None:
         console.data(f"cores busy: {document['cores_busy']:.0%}")
     elif total > 0:

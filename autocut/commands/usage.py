@@ -17,6 +17,7 @@ _SYNONYMS = {"gpu": "cuda"}
 """What people call a choice; the nearest name of "gpu" would be "cpu"."""
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 _SHORT = re.compile(r"(\d+(?:\.\d+)?)([kM])")
+_EXPONENTS = {"k": 3, "M": 6}
 
 
 def from_click(error: click.ClickException) -> InputError:
@@ -61,12 +62,15 @@ def _bad_value(message: str, param: click.Parameter, named: str) -> InputError |
             nearest_hint(_SYNONYMS.get(value.lower(), value), choices) or f"write {choices[0]}",
         )
     whole = isinstance(kind, click.types.IntParamType)
-    rule = f"{'an integer' if whole else 'a number'}{_bounds(kind)}"
-    return InputError(f"{named} must be {rule}, got {value!r}", _number_hint(value, kind, whole=whole))
+    least, most = (kind.min, kind.max) if isinstance(kind, click.IntRange | click.FloatRange) else (None, None)
+    rule = f"{'an integer' if whole else 'a number'}{_bounds(param)}"
+    hint = _whole_hint(value, least) if whole else _share_hint(value, most)
+    return InputError(f"{named} must be {rule}, got {value!r}", hint)
 
 
-def _bounds(kind: click.ParamType) -> str:
+def _bounds(param: click.Parameter) -> str:
     """Return the bounds of a range in words: ``above 0 and at most 1``."""
+    kind = param.type
     if not isinstance(kind, click.IntRange | click.FloatRange):
         return ""
     least = None if kind.min is None else f"{'above' if kind.min_open else 'of at least'} {kind.min:g}"
@@ -75,15 +79,18 @@ def _bounds(kind: click.ParamType) -> str:
     return f" {told}" if told else ""
 
 
-def _number_hint(value: str, kind: click.ParamType, *, whole: bool) -> str:
-    """Return what to type: a percentage as a share, thousands and millions in full, else an example."""
-    is_range = isinstance(kind, click.IntRange | click.FloatRange)
+def _whole_hint(value: str, least: float | None) -> str:
+    """Return what to type for an integer: thousands and millions in full, else the least."""
+    if short := _SHORT.fullmatch(value):
+        return f"write {float(short[1]) * 10 ** _EXPONENTS[short[2]]:.0f}"
+    return f"write {1 if least is None else least:g}"
+
+
+def _share_hint(value: str, most: float | None) -> str:
+    """Return what to type for a number: a percentage as a share, thousands and millions with their power of ten."""
     share = value.removesuffix("%")
-    if is_range and kind.max == 1 and _DIGITS.fullmatch(share) and 1 < float(share) <= 100:
+    if most == 1 and _DIGITS.fullmatch(share) and 1 < float(share) <= 100:
         return f"write {float(share) / 100:g}"
     if short := _SHORT.fullmatch(value):
-        exponent = {"k": 3, "M": 6}[short[2]]
-        return f"write {float(short[1]) * 10**exponent:.0f}" if whole else f"write {short[1]}e{exponent}"
-    if whole:
-        return f"write {kind.min if is_range and kind.min is not None else 1:g}"
+        return f"write {short[1]}e{_EXPONENTS[short[2]]}"
     return "write digits alone, such as 0.5"

@@ -64,10 +64,14 @@ class Service:
 
     def _array(self, name: str, values: Any) -> Any:
         dtype, shape = self.inputs[name]
-        array = np.asarray(values).astype(dtype, casting="same_kind")  # a fraction is no whole number
+        try:
+            array = np.asarray(values).astype(dtype, casting="same_kind")  # a fraction is no whole number
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} must be nested lists of {dtype} numbers, those of one depth equally long") from None
         sizes = zip(array.shape[1:], shape[1:], strict=False)
         if array.ndim != len(shape) or not all(_fits(size, wanted) for size, wanted in sizes):
-            raise ValueError(f"{name} must have the shape {list(shape)}, got {list(array.shape)}")
+            wanted = ", ".join(["n", *map(_told, shape[1:])])
+            raise ValueError(f"{name} must have the shape [{wanted}], n the batch, got {list(array.shape)}")
         return array
 
     def _run(self, arrays: Sequence[Any]) -> list[Any]:
@@ -87,6 +91,14 @@ def _fits(size: int, wanted: Any) -> bool:
         return size == wanted
     least, most = wanted
     return (least is None or size >= least) and (most is None or size <= most)
+
+
+def _told(wanted: Any) -> str:
+    """Return a size as a client reads it: a number, or what a free size may be."""
+    if isinstance(wanted, int):
+        return str(wanted)
+    least, most = wanted
+    return f"{1 if least is None else least} or more" if most is None else f"{1 if least is None else least} to {most}"
 
 
 def make_server(service: Service, host: str, port: int) -> ThreadingHTTPServer:

@@ -14,6 +14,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from autocut.errors import InputError
 from autocut.report.best_trials import best_is_front
+from autocut.report.dashboard_style import with_wrapped_values
 from autocut.study import Study, open_study
 
 HOST = "127.0.0.1"
@@ -49,7 +50,7 @@ def dashboard_app(study: Study) -> WSGIApplication:
     from optuna_dashboard import wsgi
 
     app: WSGIApplication = wsgi(study.optuna._storage, artifact_store=FileSystemArtifactStore(study.artifacts_dir))
-    return guard(app)
+    return guard(with_wrapped_values(app))
 
 
 def guard(app: WSGIApplication) -> WSGIApplication:

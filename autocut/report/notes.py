@@ -19,7 +19,7 @@ from autocut.study import Final, Study, TrialRecord
 _KEY = re.compile(r"[0-9a-f]{24,}")
 _TABLE_ROWS = 25
 _TIES_SHOWN = 5
-_WIDE_SPACE = "\u2003"
+_FIXED_SPACE = "\u00a0"
 _HEADERS = {
     "usd_per_million": "$ per million",
     "latency_ms": "latency (p50)",
@@ -31,7 +31,7 @@ _ALSO_SHOWN = ("usd_per_million", "latency_ms", "size_bytes", "speedup")
 
 
 def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
-    """Return the note of the study: its front, the picks, and the commands that take the recommended model away."""
+    """Return the note of the study: the model that most people should take, the other picks, and the front."""
     trials = study.trials()
     done = sum(trial.state == "COMPLETE" for trial in trials)
     lines = [
@@ -43,6 +43,12 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
     ]
     if not front:
         return "\n".join([*lines, "No measured trial yet."])
+    picks = named_picks(with_untouched(front, study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
+    best = next((pick.point for pick in picks if pick.name == RECOMMENDED), None) or knee(front, study.objectives)
+    lines += [f"## Take trial {best.trial}", "", f"**{best.recipe.describe()}**", ""]
+    lines += [f"- **{pick.name}**: trial {pick.point.trial}, {pick.reason}." for pick in picks]
+    lines += ["", f"Most people should take **{RECOMMENDED}**."] if picks else []
+    lines += ["", "```sh", export_command(study.folder, best.trial), "```", ""]
     lines += ["## Front", "", *_front_table(front, study.objectives)]
     if any(point.ties for point in front):
         lines += ["", "Ties are trials that do not differ significantly from this one."]
@@ -52,19 +58,12 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
             "*Best Trials* on the first page is this front, if the page comes from `autocut dashboard`. A plain `optuna-dashboard` "
             "ignores the limits and the refused bundles there.",
         ]
-    picks = named_picks(with_untouched(front, study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
-    best = next((pick.point for pick in picks if pick.name == RECOMMENDED), None) or knee(front, study.objectives)
-    lines += ["", "## Three picks", ""] if picks else []
-    lines += [f"- **{pick.name}**: trial {pick.point.trial}, {pick.reason}." for pick in picks]
-    lines += ["", f"Most people should take **{RECOMMENDED}**."] if picks else []
     lines += [
         "",
-        "## Take one away",
+        "## Take another one",
         "",
         "```sh",
-        f"autocut select {_quoted(study.folder)}",
         f"autocut select {_quoted(study.folder)} --max-accuracy-drop 1% --minimize size",
-        export_command(study.folder, best.trial),
         "```",
     ]
     return "\n".join(lines)
@@ -78,7 +77,8 @@ def trial_note(study: Study, trial: TrialRecord, final: Final | None) -> str:
         ended = "Stopped early" if trial.state == "PRUNED" else "Failed"
         lines += [f"**{ended}:** {trial.reason}", ""]
     if trial.is_baseline and trial.recipe is not None:
-        lines += [f"Run for comparison, {baseline_words(trial.recipe)}.", ""]
+        words = baseline_words(trial.recipe)
+        lines += [f"Run for comparison{' as a' if words == 'baseline' else ','} {words}.", ""]
     lines += [f"- not feasible: **{name}** is exceeded by {value:.3g}" for name, value in trial.constraints.items() if value > 0]
     if final is not None and not final.verified:
         lines += [f"**Its bundle was refused:** {final.refusal or 'no reason given'}. It stays off the front.", ""]
@@ -112,14 +112,15 @@ def _front_table(front: Sequence[FrontPoint], objectives: Mapping[str, str]) -> 
         name = point.recipe.describe() + (" *(baseline)*" if point.is_baseline else "")
         numbers = (show(key, point.values.get(key)) for key in names)
         tested = "–" if point.tested is None else _accuracy(point.tested.measurement.accuracy)
-        rows.append([str(point.trial), name, _accuracy(point.measurement.accuracy), tested, *numbers, _some(point.ties)])
+        cells = [_accuracy(point.measurement.accuracy), tested, *numbers, _some(point.ties)]
+        rows.append([str(point.trial), name, *(cell.replace(" ", _FIXED_SPACE) for cell in cells)])
     more = ["", f"and {len(ranked) - _TABLE_ROWS} more: `autocut front`"] if len(ranked) > _TABLE_ROWS else []
     return [*_table(rows), *more]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a Markdown table; the first row is the header. The dashboard pads no cells, so a wide space stands in each one."""
-    header, *body = [f"| {' | '.join(f'{_WIDE_SPACE}{cell}' for cell in row)} |" for row in rows]
+    """Return a Markdown table; the first row is the header. The dashboard pads no cells, so spaces that stay end each one."""
+    header, *body = [f"| {' | '.join(f'{cell}{3 * _FIXED_SPACE}' for cell in row)} |" for row in rows]
     return [header, "|" + ":---|" * len(rows[0]), *body]
 
 
@@ -160,7 +161,8 @@ def _latency_rows(latency: Latency) -> list[list[str]]:
 
 
 def _accuracy(accuracy: Accuracy) -> str:
-    return f"{accuracy.metric.value:.4f} ({_interval(accuracy.metric, '.4f')})"
+    metric = accuracy.metric  # a line may break behind a dash
+    return f"{metric.value:.4f} ({metric.low:.4f} to {metric.high:.4f})"
 
 
 def _interval(interval: Interval, digits: str) -> str:

@@ -58,6 +58,11 @@ def cost_line(recipe: Recipe, costs: Mapping[str, float]) -> str:
     return f"cost, before any training: {recipe.describe()}: {cost}"
 
 
+def _speed(speedup: float) -> str:
+    """Return such as ``2.31x faster``; "0.43x faster" would say the opposite of what it means."""
+    return f"{speedup:.2f}x faster" if speedup >= 1 or speedup <= 0 else f"{1 / speedup:.2f}x slower"
+
+
 def training_line(plan: TrainingPlanned) -> str:
     """Say how long the untouched model trains; where the budget is too short for all its epochs, also what would help.
 

@@ -14,9 +14,7 @@ from autocut.task.folding import Folded, fold_weights
 from autocut.task.outputs import OneOutput
 
 DEBUG_HINT = "call it in `python -i task.py` to see the traceback"
-CPU_HINT = (
-    "keep the model on the CPU: no .cuda(), no .to('cuda'), torch.load(..., map_location='cpu'); --train-on cuda trains it on a GPU"
-)
+CPU_HINT = "keep the model and its weights on the CPU: torch.load(..., map_location='cpu'); --train-on cuda trains on a GPU"
 
 
 def build(function: Callable[[], nn.Module], subject: str, folder: Path | None, output: str | int | None) -> nn.Module:

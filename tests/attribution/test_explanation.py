@@ -260,4 +260,4 @@ def test_the_verb_prints_one_document(study, capsys, trial, words):
 def test_the_untouched_model_needs_no_explanation(study, capsys):
     """That is an answer, not an error."""
     assert cli.main(["explain", str(study), "0"]) == 0
-    assert capsys.readouterr().out == ("Trial 0 is the untouched model: it turns no knob, so there is nothing to explain.\n")
+    assert capsys.readouterr().out == ("Trial 0 is the untouched model, so there is nothing to explain.\n")

@@ -48,7 +48,7 @@ def test_select_says_why_and_how_to_take_it(searches, capsys):
     assert cli.main(["select", "studies/digits", "--max-accuracy-drop", "1%"]) == 0
     shown = capsys.readouterr()
     assert "cheapest" in shown.out
-    assert "trial 7 turns int8_static + onnxruntime: " in shown.out
+    assert "trial 7 is int8_static + onnxruntime: " in shown.out
     assert "autocut export studies/digits --trial 7 --to out/" in shown.err
 
 

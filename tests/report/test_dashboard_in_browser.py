@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from autocut.recipe import Recipe
 from autocut.report import publish
 from tests.browser import chromium, tab
 
@@ -64,6 +65,17 @@ def test_the_note_of_a_trial_is_readable_on_its_page(page_of, small_study):
     assert f"{point.measurement.accuracy.metric.low:.4f}" in text
     assert f"--trial {point.trial} --to out/" in text
     assert f"trial-{point.trial}-" in text  # the archive of its bundle
+
+
+def test_a_long_curve_does_not_widen_the_page(page_of, small_study):
+    """A reader would look for the numbers three screens to the right."""
+    point = small_study.points()[0]
+    curve = [0.123456789 + epoch for epoch in range(40)]
+    recipe = Recipe({"prune.method": "structured", "prune.ratio": 0.33})
+    trial = small_study.complete(None, recipe, {}, {}, dict(point.values), point.measurement, curve=curve)
+    one = page_of(f"/trials?numbers={trial}", "39.123456789")
+
+    assert one.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_a_refusal_reaches_a_dashboard_that_is_open(page_of, small_study, monkeypatch):

@@ -16,9 +16,9 @@ def test_the_study_note_names_the_front_and_the_next_command(read_study):
     front = read_study.front()
     text = notes.study_note(read_study, front)
 
-    assert all(f"| \u2003{point.trial} |" in text for point in front)
-    assert f"autocut select {read_study.folder}\n" in text
-    assert f"autocut export {read_study.folder} --trial " in text
+    assert all(f"| {point.trial}\u00a0" in text for point in front)
+    assert f"autocut select {read_study.folder} --max-accuracy-drop" in text
+    assert text.index("## Take trial ") < text.index(f"autocut export {read_study.folder} --trial ") < text.index("## Front")
 
 
 def test_a_study_that_has_just_begun_has_a_note(empty_study):

@@ -101,6 +101,7 @@ def test_dollars_of_the_whole_machine_are_no_dollars_of_one_process():
     values = {"accuracy": 0.97, "usd_per_million": 0.003, "speedup": 8.4}
 
     assert headline(values) == "accuracy 0.9700, $0.00300 per million, 8.40x faster"
+    assert headline({**values, "speedup": 0.4}).endswith("2.50x slower")
     assert headline(values, "on the whole machine") == (
         "accuracy 0.9700, $0.00300 per million on the whole machine, 8.40x faster as one process"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 
 import pytest
@@ -10,6 +11,22 @@ import sqlalchemy
 
 from autocut.errors import StudyError
 from autocut.study import open_study, storage_errors
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Folder for the study that the tests here damage a copy of."""
+    return tmp_path_factory.mktemp("original") / "digits"
+
+
+@pytest.fixture
+def file(original, make_study, complete, tmp_path):
+    """The database of a closed study with one trial. The study is made once, and copied to where `make_study` looks for it."""
+    if not original.exists():
+        study = make_study(original)
+        complete(study, 0.5, 0.9, 0.1)
+        study.close()
+    return shutil.copytree(original, tmp_path / "digits") / "study.db"
 
 
 @pytest.mark.parametrize("damage", [b"not a database at all, but long enough to be read as one" * 40, b""])
@@ -52,17 +69,14 @@ def test_a_study_damaged_in_the_middle_is_refused(make_study, complete):
         "UPDATE trial_user_attributes SET value_json = CAST(x'22ff00fe22' AS TEXT)",
     ],
 )
-def test_content_that_autocut_never_wrote_is_reported_as_damage(make_study, complete, change):
+def test_content_that_autocut_never_wrote_is_reported_as_damage(make_study, file, change):
     """After a disk error or a manual edit, readers and the search get an error message with a hint."""
-    study = make_study()
-    complete(study, 0.5, 0.9, 0.1)
-    study.close()
-    with sqlite3.connect(study.folder / "study.db") as database:
+    with sqlite3.connect(file) as database:
         database.execute(change)
     database.close()
 
     with pytest.raises(StudyError, match="damaged database") as refusal:
-        open_study(study.folder)
+        open_study(file.parent)
     assert "restore" in refusal.value.hint
     assert refusal.value.message.isprintable()
     with pytest.raises(StudyError, match="damaged database"):
@@ -73,12 +87,8 @@ _LACKS = ("DROP TABLE studies", "DELETE FROM version_info", "DELETE FROM alembic
 
 
 @pytest.mark.parametrize("change", _LACKS)
-def test_what_optuna_lacks_is_not_written_by_a_reader(make_study, complete, change):
+def test_what_optuna_lacks_is_not_written_by_a_reader(file, change):
     """Optuna writes missing tables and rows at every opening, so a damaged study would look like an empty one."""
-    study = make_study()
-    complete(study, 0.5, 0.9, 0.1)
-    study.close()
-    file = study.folder / "study.db"
     with sqlite3.connect(file) as database:
         database.execute("PRAGMA foreign_keys = OFF")
         database.execute(change)
@@ -86,7 +96,7 @@ def test_what_optuna_lacks_is_not_written_by_a_reader(make_study, complete, chan
     before = file.read_bytes()
 
     with pytest.raises(StudyError, match=r"must have the tables|damaged database"):
-        open_study(study.folder)
+        open_study(file.parent)
     assert file.read_bytes() == before
 
 
@@ -113,18 +123,15 @@ def test_an_empty_database_stays_as_it_is(tmp_path, size):
         ("trial_user_attributes", "value_json", json.dumps('{"prune.ratio": 1' + 400 * "0" + "}")),
     ],
 )
-def test_json_of_a_stranger_is_reported_as_damage(make_study, complete, table, column, content):
+def test_json_of_a_stranger_is_reported_as_damage(file, table, column, content):
     """The columns of JSON take anything; the readers below would stumble over it much later."""
-    study = make_study()
-    complete(study, 0.5, 0.9, 0.1)
-    study.close()
-    with sqlite3.connect(study.folder / "study.db") as database:
+    with sqlite3.connect(file) as database:
         only = " WHERE key = 'recipe'" if table == "trial_user_attributes" else ""
         assert database.execute(f'UPDATE {table} SET "{column}" = ?{only}', [content]).rowcount == 1
     database.close()
 
     with pytest.raises(StudyError, match="damaged database"):
-        open_study(study.folder)
+        open_study(file.parent)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,13 @@ def opened(one, address):
     return one.page
 
 
+def with_table(one, address):
+    """Open the page and wait for its table alone, which works before the plots are drawn."""
+    one.page.goto(address, wait_until="commit")
+    one.page.wait_for_selector("#trials thead button")
+    return one.page
+
+
 def test_the_page_draws_without_errors_and_without_the_network(browser, address):
     """The only request is for the file itself, and the console stays empty."""
     with tab(browser) as one:
@@ -54,7 +61,7 @@ def test_the_page_draws_without_errors_and_without_the_network(browser, address)
 def test_a_click_on_a_heading_sorts_by_number(browser, address):
     """10 comes after 9, and a missing value comes last. The second click turns the order round."""
     with tab(browser) as one:
-        page = opened(one, address)
+        page = with_table(one, address)
         page.select_option("#group", "")
         column = page.locator("#trials thead button", has_text="$ per million").first
         at = page.locator("#trials thead th").all_inner_texts().index("$ per million, one process")
@@ -74,7 +81,7 @@ def test_a_word_filters_the_rows(browser, address, read_study):
     """The count says how many are left."""
     wanted = [trial for trial in read_study.trials() if trial.recipe and "bf16" in trial.recipe.describe()]
     with tab(browser) as one:
-        page = opened(one, address)
+        page = with_table(one, address)
         page.select_option("#group", "")
         page.fill("#find", "BF16")
 
@@ -157,3 +164,5 @@ def test_paper_is_white_even_in_the_dark_theme(browser, address):
 
         assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
         assert not page.locator("#find").is_visible()
+        assert page.locator("#traces").is_visible(), "paper needs the meaning of the marks"
+        assert not page.locator("#cost-axis").is_visible()
