@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 FILE = "first_guesses.json"
 COLUMNS = ("speedup_small", "speedup_large", "size_ratio", "kept", "seconds")
 """What the file has of each method, in this order (`MethodEffect`)."""
-DECIDING = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "amx_tile", "asimd", "i8mm", "bf16", "sve")
+DECIDING = ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "amx_tile", "asimd", "i8mm", "bf16", "sve")
 """Instruction sets that decide which lowering is fast. Two processors that have the same of these count as one kind."""
 _TRUST_ELSEWHERE = 0.5
 """Share of the logarithm of a factor that is believed on another kind of processor."""

@@ -6,6 +6,7 @@ with a training after it, becomes the first guess. Everything is measured again 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ _MOST_PREFIXES = 8
 """Models of the other study's front that are made first. Those that its front would miss the most."""
 _USUAL_RATIO = 0.5
 """Pruners are compared at the ratio that is nearest to this one, as in `first_guesses.json`."""
-_MAKING = ("compile", "convert", "quantize")
+_MAKING = ("compile", "quantize")
 _LEAST_S = 0.05
 
 
@@ -115,14 +116,19 @@ def _without_parent(recipe: Recipe, space: Space) -> Recipe:
 
 
 def _lowerings(study: Study, known: Mapping[Recipe, FrontPoint]) -> dict[str, MethodEffect]:
-    """What each lowering of the untouched model brought."""
+    """What each lowering of the untouched model brought. What its mode made once for all dtypes counts for each of them."""
     own = [recipe for recipe in known if recipe.prefix == UNTOUCHED and recipe != UNTOUCHED]
-    seconds: dict[str, float] = {}
+    seconds, shared = defaultdict[str, float](float), defaultdict[str, float](float)
     for run in study.stage_runs(own):
-        if run.stage in _MAKING and not run.cached:
-            seconds[run.fingerprint] = seconds.get(run.fingerprint, 0.0) + run.seconds
+        if run.stage == "convert":
+            mode = run.method.rpartition("/")[2]
+            shared[mode] = max(shared[mode], run.seconds)
+        elif run.stage in _MAKING and not run.cached:
+            seconds[run.fingerprint] += run.seconds
     return {
-        "/".join(recipe.lowering): _effect(known[recipe], known[UNTOUCHED], seconds.get(recipe.fingerprint, _LEAST_S))
+        "/".join(recipe.lowering): _effect(
+            known[recipe], known[UNTOUCHED], seconds[recipe.fingerprint] + shared[recipe.lowering[1]]
+        )
         for recipe in own
     }
 

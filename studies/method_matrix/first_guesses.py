@@ -47,18 +47,18 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="guess each family from the others, and say how good that is")
     parser.add_argument("--measured", default="2026-11-29", help="day on which the rows were measured")
     parser.add_argument("--processor", default="AMD EPYC Genoa, two shared cores", help="where the rows were measured")
+    parser.add_argument("--instructions", default="avx2 avx512_vnni avx512_bf16", help="its instruction sets")
     options = parser.parse_args()
     if options.check:
         print("\n".join(check_lines()))
         return
-    TARGET.write_text(written(read_rows(ROWS), options.measured, options.processor), encoding="utf-8")
+    TARGET.write_text(written(read_rows(ROWS), options), encoding="utf-8")
     print(f"{TARGET.name}: {TARGET.stat().st_size / 1e3:.0f} kB")
 
 
-def written(rows: Iterable[Row], measured: str, processor: str) -> str:
+def written(rows: Iterable[Row], origin: argparse.Namespace) -> str:
     """Return the file's text: a line a method, so that a new measurement is a readable change."""
     from autocut.execution.model_traits import traits_of
-    from autocut.measure.machine import describe_machine
     from autocut.task.loading import load_task
 
     own: dict[str, list[Row]] = {}
@@ -69,8 +69,8 @@ def written(rows: Iterable[Row], measured: str, processor: str) -> str:
         "schema_version": SCHEMA_VERSION,
         "made_by": "python studies/method_matrix/first_guesses.py",
         "source": {"file": "studies/method_matrix/rows.csv", "sha256": hashlib.sha256(ROWS.read_bytes()).hexdigest()},
-        "measured": measured,
-        "processor": {"name": processor, "instructions": sorted(deciding(describe_machine().instructions))},
+        "measured": origin.measured,
+        "processor": {"name": origin.processor, "instructions": sorted(deciding(origin.instructions))},
         "columns": list(COLUMNS),
     }
     tasks = {name: load_task(STUDIES / FAMILIES[name].study / "task.py") for name in own}

@@ -39,7 +39,7 @@ TRAITS: Mapping[str, ModelTraits] = MappingProxyType(
     )
 )
 """Of the tasks whose family is not among the first guesses, as `execution.model_traits` finds them."""
-_TURIN = "avx2 avx_vnni avx512_vnni avx512_bf16"
+_TURIN = "avx2 avx512_vnni avx512_bf16"
 INSTRUCTIONS: Mapping[str, str] = MappingProxyType({"digits": _TURIN, "digits_training": _TURIN, "fashion_mnist": "avx2"})
 """Instruction sets of the processors that the tables were recorded on: AMD EPYC 26/2 (Turin), and 25/1 (Milan) without AVX-512."""
 _DRY = 500

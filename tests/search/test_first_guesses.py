@@ -13,7 +13,7 @@ from autocut.search.lowerings import by_promise, guessed
 from autocut.space import load_space
 from tests.fakes import KNOWN
 
-GENOA = "fma avx2 avx_vnni avx512_vnni avx512_bf16"
+GENOA = "fma avx2 avx512_vnni avx512_bf16"
 BERT = ModelTraits(0.0, attention=True, embeddings=True, causal=False, parameters=110_000_000)
 TABLE = ModelTraits(0.0, attention=False, embeddings=True, causal=False, parameters=50_000)
 RESNET = ModelTraits(0.98, attention=False, embeddings=False, causal=False, parameters=11_000_000)
