@@ -13,7 +13,7 @@ from autocut.recipe import Recipe
 from autocut.space import load_space, shipped_spaces
 from autocut.stages.methods import known_methods as import_methods
 
-NAMES = ("default", "deploy-only", "gpu", "quick", "training-only")
+NAMES = ("default", "deploy-only", "gpu", "quantization-aware", "quick", "training-only")
 
 
 known_methods = functools.cache(import_methods)

@@ -62,7 +62,7 @@ def weighted(
     if weights is None:
         return loss(outputs, targets, logits, progress)
     parts = []
-    for weight in weights.unique().tolist():
+    for weight in sorted(set(weights.tolist())):
         rows = (weights == weight).nonzero().squeeze(1).to(targets.device)
         taught = None if logits is None else logits[rows]
         parts.append(weight * len(rows) / len(weights) * loss(outputs[rows], targets[rows], taught, progress))

@@ -351,8 +351,8 @@ class _Run:
             group["lr"] = rate * factor
         with self.fake_quantization:
             outputs = call(self.model, inputs)
-        is_taught = self.loss.needs_teacher and self.teacher is not None
-        logits = self.device.move(self.teacher.logits_for(inputs, indices)) if is_taught else None
+        teacher = self.teacher if self.loss.needs_teacher else None
+        logits = None if teacher is None else self.device.move(teacher.logits_for(inputs, indices))
         loss = weighted(self.loss, outputs, targets, logits, self.samples_seen / sum(self.sizes), weights)
         if self.losses is not None:
             self.losses.record(indices, outputs, targets)
