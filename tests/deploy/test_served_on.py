@@ -70,6 +70,16 @@ def test_its_readme_and_its_server_use_the_gpu(bundle):
     assert "--gpus all" in container
 
 
+def test_the_code_of_its_server_answers(bundle, monkeypatch):
+    """As far as it can be run without a GPU: on the CPU in its place."""
+    names = {"__name__": "serve"}
+    exec((bundle / "serve.py").read_text().replace("cuda", "cpu"), names)
+    monkeypatch.chdir(bundle)
+    inputs = make_data()[0][0]
+
+    torch.testing.assert_close(names["load"]()([inputs.numpy()]), load(bundle)(inputs))
+
+
 @without_gpu
 def test_a_bundle_for_a_gpu_is_refused_where_there_is_none(bundle):
     """Before its model is read: the graph would run on the CPU, but not as claimed."""
