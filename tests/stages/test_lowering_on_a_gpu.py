@@ -42,7 +42,7 @@ def images():
     return torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16", "float8_dynamic"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_a_graph_of_the_cpu_answers_on_another_device_as_on_its_own(dtype, network, images, tmp_path, monkeypatch):
     """To the last bit here. The answer lies where the inputs lie, so who has them on the CPU sees no difference."""
     second_device.serve(monkeypatch)
