@@ -17,7 +17,16 @@ KNOWN = {
     "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step", "hold"),
     "curriculum.order": ("easy_first", "random", "self_paced", "infobatch"),
     "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse", "dkd"),
-    "quantize.dtype": ("fp32", "bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only"),
+    "quantize.dtype": (
+        "fp32",
+        "bf16",
+        "fp16",
+        "int8_dynamic",
+        "int8_static",
+        "int8_weight_only",
+        "int4_weight_only",
+        "float8_dynamic",
+    ),
     "compile.mode": (
         "eager",
         "torch_compile",

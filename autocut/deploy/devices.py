@@ -37,7 +37,7 @@ def device_of(manifest: Manifest) -> Device:
     device = Device(claim.kind)
     if reason := device.missing():
         raise BundleError(f"bundle must be loaded on the device that it was made for, {made_for}, got none: {reason}", _HINT)
-    device.open()
+    device.open(serves=True)
     if lowering.is_compiled_ahead(manifest.mode, device) and claim.capability != device.capability:
         found = f"{device.capability} ({device.name})"
         raise BundleError(f"bundle must run on compute capability {claim.capability}, for which it is compiled, got {found}", _HINT)

@@ -25,7 +25,7 @@ from autocut.deploy.manifest import EXAMPLES, MODEL_FOLDER
 from autocut.deploy.pickles import refuse_pickles
 from autocut.deploy.replay import Replay, replay, timing_inputs
 from autocut.deploy.rerun import Rerun, RerunSide
-from autocut.errors import AutocutError
+from autocut.errors import AutocutError, BundleError
 from autocut.measure.accuracy import Scores, to_accuracy
 from autocut.measure.footprint import size_bytes
 from autocut.measure.latency import measure_latency
@@ -70,6 +70,7 @@ def run(
     """
     first = _load(bundle, threads)
     second = None if other is None else _load(other, threads)
+    _require_one_device(first, second)
     against = None if untouched is None else _load_untouched(untouched, threads, first.deployed.device)
     sizes = _batch_sizes(first, second)
     of_first = _time(first, second.deployed.predict if second else against, first, sizes)
@@ -103,6 +104,17 @@ def _load(folder: Path, threads: int) -> _Loaded:
     deployed = load(folder, threads)
     deployed.predict(take(examples[0].inputs, 1))
     return _Loaded(deployed, examples, (time.perf_counter() - started) * 1e3)
+
+
+def _require_one_device(first: _Loaded, second: _Loaded | None) -> None:
+    """Calls on a GPU and on the processor cannot take turns on the same inputs.
+
+    Raises:
+        BundleError: the bundles are for two devices.
+    """
+    kinds_of = [one.deployed.device.kind for one in (first, second) if one is not None]
+    if len(set(kinds_of)) > 1:
+        raise BundleError(f"bundles must be for one device to be compared, got {' and '.join(kinds_of)}")
 
 
 def _load_untouched(artifact: Path, threads: int, device: Device) -> Predict:

@@ -168,7 +168,9 @@ def _find_latency(deployed: Deployed, inputs: Inputs, claim: Latency, tolerance:
 
 def _compiler_caches() -> list[str]:
     named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    return [named] if named else [str(path) for path in Path(tempfile.gettempdir()).glob("torchinductor_*")]
+    # Triton's own: what launches the kernels of a GPU.
+    triton = os.environ.get("TRITON_CACHE_DIR") or str(Path.home() / ".triton")
+    return [triton, *([named] if named else map(str, Path(tempfile.gettempdir()).glob("torchinductor_*")))]
 
 
 if __name__ == "__main__":

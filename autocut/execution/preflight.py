@@ -246,7 +246,7 @@ def require_serving_on(device: Device, task: Task) -> None:
 
     if device.is_cpu:
         return
-    device.open()
+    device.open(serves=True)
     inputs = Samples(task, 0).serving_inputs(min(task.serving_batch_sizes))
     try:
         with device.errors_translated("serving"):

@@ -332,7 +332,7 @@ def _open_pipeline(
     with quiet.shared():
         # Reads and hashes data, unless the process that this one was forked from has read it: not while another process times.
         _ = task.fingerprint, task.train_data, task.validation_data
-        served_on.open()
+        served_on.open(serves=True)
     torch.set_num_threads(setting.threads)  # whatever number the task has set: every claim names this one
     _require_same_machine(job)
     cache = StageCache(folder / "stages", setting.cache_bytes, waiting=watchdog.paused, secret=secret)

@@ -78,7 +78,7 @@ def run_eagerly(model: nn.Module, device: Device = CPU) -> Predict:
                 return call(model, inputs)
 
         return predict
-    device.open()
+    device.open(serves=True)
     placed = device.placed_copy(model)
 
     def predict_there(inputs: Inputs) -> Tensor:

@@ -72,7 +72,7 @@ def open_pipeline(
         device=Device(facts.get("train_on", CPU.kind)),
         served_on=Device(facts.get("serve_on", CPU.kind)),
     )
-    context.served_on.open()
+    context.served_on.open(serves=True)
     return Pipeline(context, report)
 
 

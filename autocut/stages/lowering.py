@@ -239,7 +239,7 @@ def compile_graph(
     signature = Signature.read(start)
     if reason := fixed_shape_reason(mode, signature.dynamic, device):
         raise InfeasibleRecipeError(f"{dtype} with {mode} cannot run: {reason}")
-    device.open()
+    device.open(serves=True)
     plain, kept = without_kept(dtype)
     job = CompileJob(start, signature, plain, calibration, tuple(sorted(set(batch_sizes))), kept)
     modes_on(device.kind)[mode](job, folder).write(folder)
@@ -299,7 +299,7 @@ def load(folder: Path, mode: str, threads: int = 1, device: Device = CPU) -> Pre
         CompilerError: a mode that compiles at load time failed.
         InputError: this process cannot open `device`.
     """
-    device.open()
+    device.open(serves=True)
     signature = Signature.read(folder)
     run = _mode(mode, device).options.load(folder, signature, threads)
     whole = run if signature.batch_sizes is None else _in_pieces(run, signature.batch_sizes)

@@ -159,7 +159,7 @@ def test_code_that_was_compiled_for_other_conditions_is_told(bundle, claim, meas
     """Ahead-of-time code does not follow --threads."""
     if machine:
         claim.cost(bundle, machine=machine)
-    monkeypatch.setattr(lowering, "is_compiled_ahead", lambda mode: mode == "eager")
+    monkeypatch.setattr(lowering, "is_compiled_ahead", lambda mode, device: mode == "eager")
     notes = remeasure_bundle(bundle, Conditions(threads=threads)).notes
 
     assert any("eager compiled the code of this bundle for 1 thread" in note for note in notes) is is_told

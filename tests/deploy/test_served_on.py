@@ -1,5 +1,7 @@
 """A bundle names the GPU that it is for, loads there, and is refused elsewhere with the reason."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -16,18 +18,35 @@ from autocut.recipe import Recipe
 from autocut.stages import lowering
 from autocut.stages.device import CPU, Device
 from tests import second_device
-from tests.deploy.conftest import TinyNet, make_data, rewrite_manifest
+from tests.deploy.conftest import TinyNet, make_bundle, make_data, rewrite_manifest
 
 SECOND = Device(second_device.KIND)
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
-@pytest.fixture
-def bundle(tmp_path, monkeypatch):
-    """A bundle of a model that the second device serves, with true claims."""
+@pytest.fixture(autouse=True)
+def _serving(monkeypatch):
     second_device.serve(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle of a model that the second device serves, with true claims."""
+    with pytest.MonkeyPatch.context() as patch:
+        second_device.serve(patch)
+        return write(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def bundle(made, tmp_path):
+    """A copy of it that a test may change."""
+    return shutil.copytree(made, tmp_path / "bundle")
+
+
+def write(folder):
+    """Lower and time a model there, and write its bundle."""
     torch.manual_seed(0)
-    data, artifact = make_data(), tmp_path / "artifact"
+    data, artifact = make_data(), folder / "artifact"
     artifact.mkdir()
     lowering.lower(TinyNet().eval(), "fp32", "eager", [inputs for inputs, _ in data], artifact, device=SECOND)
     predict = lowering.load(artifact, "eager", device=SECOND)
@@ -40,8 +59,8 @@ def bundle(tmp_path, monkeypatch):
         "tiny", Recipe(), Measurement(accuracy, cost), {"accuracy": right}, "classification", "accuracy", "autocut search", 0,
         trial=3, served_on=SECOND,
     )  # fmt: skip
-    write_bundle(artifact, tmp_path / "bundle", claims, examples)
-    return tmp_path / "bundle"
+    write_bundle(artifact, folder / "bundle", claims, examples)
+    return folder / "bundle"
 
 
 def test_a_bundle_is_loaded_and_verified_on_the_device_that_it_names(bundle):
@@ -70,6 +89,16 @@ def test_its_readme_and_its_server_use_the_gpu(bundle):
     assert "--gpus all" in container
 
 
+def test_the_code_of_its_server_answers(bundle, monkeypatch):
+    """As far as it can be run without a GPU: on the CPU in its place."""
+    names = {"__name__": "serve"}
+    exec((bundle / "serve.py").read_text().replace("cuda", "cpu"), names)
+    monkeypatch.chdir(bundle)
+    inputs = make_data()[0][0]
+
+    torch.testing.assert_close(names["load"]()([inputs.numpy()]), load(bundle)(inputs))
+
+
 @without_gpu
 def test_a_bundle_for_a_gpu_is_refused_where_there_is_none(bundle):
     """Before its model is read: the graph would run on the CPU, but not as claimed."""
@@ -96,11 +125,9 @@ def test_a_device_of_a_later_version_is_refused(bundle):
         load(bundle)
 
 
-def test_a_bundle_of_the_cpu_names_no_device(tmp_path, monkeypatch):
-    """Its manifest is that of every earlier version, to the byte."""
-    from tests.deploy.conftest import make_bundle
+def test_a_bundle_of_the_cpu_names_no_device(tmp_path):
+    """Its manifest has the fields that it had in every earlier version."""
+    on_cpu = make_bundle(tmp_path / "bundle", tmp_path / "artifact")
 
-    made = make_bundle(tmp_path / "bundle", tmp_path / "artifact")
-
-    assert "served_on" not in (made / "manifest.json").read_text()
-    assert load(made).device == CPU
+    assert "served_on" not in (on_cpu / "manifest.json").read_text()
+    assert load(on_cpu).device == CPU

@@ -49,7 +49,7 @@ def clock(monkeypatch):
     """Time that passes in calls alone; the reference workload takes 1 ms."""
     clock = FakeClock()
     monkeypatch.setattr(module.time, "perf_counter_ns", clock)
-    monkeypatch.setattr(module, "reference_workload", lambda: clock.call(1.0))
+    monkeypatch.setattr(module, "reference_workload", lambda device: clock.call(1.0))
     return clock
 
 
@@ -185,7 +185,7 @@ def test_fast_calls_get_exactly_as_many_rounds_as_ever(candidate_us, baseline_us
     clock = FakeClock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.time, "perf_counter_ns", clock)
-        patch.setattr(module, "reference_workload", lambda: clock.call(1.0))
+        patch.setattr(module, "reference_workload", lambda device: clock.call(1.0))
         baseline = None if baseline_ms is None else clock.call(baseline_ms)
         found = measure_latency(clock.call(candidate_ms), baseline, torch.zeros(1), samples=samples, min_seconds=min_seconds)
     assert found.samples == rounds_before(ms_a_round, samples, min_seconds)

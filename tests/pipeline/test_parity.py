@@ -59,8 +59,8 @@ def test_a_wrong_export_is_neither_timed_nor_scored(pipeline, monkeypatch):
     """It ends as infeasible, so it is not tried again and costs no finalization."""
     load = lowering.load
 
-    def wrong(folder, mode, threads=1):
-        predict = load(folder, mode, threads)
+    def wrong(folder, mode, threads, device):
+        predict = load(folder, mode, threads, device)
         return lambda inputs: predict(inputs) * 2
 
     monkeypatch.setattr(lowering, "load", wrong)

@@ -88,9 +88,9 @@ def pipeline(small_task_file, tmp_path, monkeypatch, reported):
     """A pipeline whose task, machine and libraries have identities that never change."""
     monkeypatch.setattr(stage_runner, "library_versions", lambda: {"torch": "1"})
     monkeypatch.setattr(measuring_stages, "machine_fingerprint", lambda: "machine")
-    monkeypatch.setattr(lowering, "method_versions", lambda dtype, mode: f"{dtype} {mode}")
-    monkeypatch.setattr(lowering, "conversion_version", lambda mode: mode)
-    monkeypatch.setattr(lowering, "numerics", lambda dtype, mode: dtype)
+    monkeypatch.setattr(lowering, "method_versions", lambda dtype, mode, *_: f"{dtype} {mode}")
+    monkeypatch.setattr(lowering, "conversion_version", lambda mode, *_: mode)
+    monkeypatch.setattr(lowering, "numerics", lambda dtype, mode, *_: dtype)
     task = load_task(small_task_file)
     vars(task)["fingerprint"] = "task"
     context = StageContext(task, StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))

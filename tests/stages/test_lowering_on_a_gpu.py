@@ -6,8 +6,9 @@ from torch import nn
 
 from autocut.errors import InfeasibleRecipeError, InputError
 from autocut.stages import lowering
-from autocut.stages.compile import cuda_modes, mode_names, modes
+from autocut.stages.compile import CompileJob, aot_inductor_cuda, cuda_modes, mode_names, modes, torch_compile_cuda
 from autocut.stages.device import CPU, Device
+from autocut.stages.graph import Signature
 from autocut.stages.methods import known_methods, pair_rows
 from tests import second_device
 
@@ -102,3 +103,24 @@ def test_a_dtype_without_a_kernel_for_gpus_says_so(monkeypatch):
 def test_machine_code_is_for_one_kind_of_gpu_and_a_graph_for_all():
     """A bundle of the first is refused elsewhere."""
     assert [mode for mode in cuda_modes.names() if lowering.is_compiled_ahead(mode, CUDA)] == ["aot_inductor"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [name for name in cuda_modes.names() if name != "eager"])
+def test_what_compiles_for_a_gpu_would_compile_for_the_cpu_too(mode, network, images, tmp_path, monkeypatch):
+    """All of a mode but its kernels: the files, the sizes, the calls until a graph is recorded, answers that nobody overwrites."""
+    for module in (aot_inductor_cuda, torch_compile_cuda):
+        monkeypatch.setattr(module, "_CUDA", CPU)
+    graph, folder = tmp_path / "graph", tmp_path / "artifact"
+    for made in (graph, folder):
+        made.mkdir()
+    lowering.lower_graph(network, "fp32", [images], graph)
+    method = cuda_modes.method(mode)
+    signature = method.function(CompileJob(graph, Signature.read(graph), "fp32", [images], (2, 4)), folder)
+    run = method.options.load(folder, signature, 1)
+
+    assert signature.batch_sizes == (2, 4)
+    for size in (2, 4):
+        torch.testing.assert_close(run(images[:size]), network(images[:size]), rtol=1e-4, atol=1e-4)
+    first, _ = run(images[:4]), run(images[4:])
+    torch.testing.assert_close(first, network(images[:4]), rtol=1e-4, atol=1e-4)
