@@ -22,6 +22,7 @@ _MOST_BYTES_OF_SCAN = 2**30
 _ROWS_AT_ONCE = 4
 """Examples in a call that shows the inputs of all layers: those of BERT-base are 33 MB an example."""
 _WEIGHTED = ("MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
+_FORMS = ("Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract", "Transpose", "Unsqueeze")
 
 
 class OpenVinoComparison:
@@ -85,9 +86,9 @@ def _loaded(model: Model, properties: Mapping[str, str | int]) -> Any:
 
 
 def _is_stored(node: Any) -> bool:
-    """Whether `node` computes nothing but another form of a constant, such as a filter by groups."""
-    while node.get_type_name() in ("Reshape", "Convert", "Transpose", "Unsqueeze"):
-        node = node.input_value(0).get_node()
+    """Whether `node` is a constant, or nothing but another form of one: integers that are turned back, a filter by groups."""
+    if node.get_type_name() in _FORMS:
+        return all(_is_stored(value.get_node()) for value in node.input_values())
     return bool(node.get_type_name() == "Constant")
 
 
