@@ -166,7 +166,7 @@ def _packed_again(path: Path, rounded: Mapping[str, _Rounded], int8: Sequence[st
     return _packed(model, 8) if int8 else model
 
 
-def _two_in_a_byte(numbers: Tensor) -> NDArray[np.uint8]:
+def _two_in_a_byte(numbers: Tensor) -> NDArray[Any]:
     """Pack the last dimension: the first number of two in the lower bits."""
     array = numbers.numpy().astype(np.uint8)
     if array.shape[-1] % 2:

@@ -19,7 +19,7 @@ from autocut.stages.quantize.moments import moments_by_name
 from autocut.stages.sensitivity import TOLERATED
 
 _DYNAMIC = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
-_WEIGHTS_ALONE = {**FLOAT, _DYNAMIC: 0}
+_WEIGHTS_ALONE: Mapping[str, str | int] = {**FLOAT, _DYNAMIC: 0}
 _GROUP = 32
 _SHARE_OF_INT4 = 0.8
 _MIDDLE, _HIGHEST = 8, 7

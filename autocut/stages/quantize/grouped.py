@@ -74,7 +74,7 @@ def _compensation(moments: Tensor) -> Tensor:
     The upper triangular factor of the inverse of `moments`, by a factorization of `moments` from the last column to the first one.
     """
     factor = torch.linalg.cholesky(moments.flip(0, 1)).flip(0, 1)
-    inverse = torch.linalg.solve_triangular(factor, torch.eye(len(factor), dtype=factor.dtype), upper=True)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, torch.eye(len(factor), dtype=factor.dtype), upper=True)
     return inverse / inverse.diagonal().unsqueeze(1)
 
 

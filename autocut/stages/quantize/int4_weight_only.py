@@ -86,7 +86,9 @@ def _by_weight(layers: Mapping[fx.Node, Tensor], moments: Mapping[fx.Node, Tenso
     weights = {id(weight): weight for weight in layers.values()}
     sums = dict.fromkeys(weights, torch.zeros(()))
     for node, weight in layers.items():
-        sums[id(weight)] = sums[id(weight)] + moments[node.args[0]]
+        source = node.args[0]
+        if isinstance(source, fx.Node):
+            sums[id(weight)] = sums[id(weight)] + moments[source]
     return [(weight, sums[key]) for key, weight in weights.items()]
 
 
