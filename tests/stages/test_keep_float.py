@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import openvino
 import pytest
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,22 @@ def test_as_many_layers_stay_float_as_were_asked_for(tiny_mlp: nn.Module, mlp_in
     assert deviations[2] < deviations[0]
 
 
+def test_openvino_keeps_as_many_layers_as_were_asked_for(tiny_mlp: nn.Module, mlp_inputs: Tensor, tmp_path: Path):
+    """Those that deviate the outputs the most alone, as in ONNX Runtime."""
+    if reason := lowering.infeasible_reason("int8_static:1", "openvino"):
+        pytest.skip(reason)
+    deviations = []
+    for kept in (0, 1, 2):
+        (folder := tmp_path / str(kept)).mkdir()
+        lowering.lower(tiny_mlp, f"int8_static:{kept}" if kept else "int8_static", "openvino", [mlp_inputs], folder)
+        nodes = openvino.Core().read_model(folder / "model.xml").get_ops()
+        stored = [node for node in nodes if node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "i8"]
+        assert len(stored) == 3 - kept
+        deviations.append(float((lowering.load(folder, "openvino")(mlp_inputs) - tiny_mlp(mlp_inputs)).detach().norm()))
+
+    assert deviations[2] < deviations[0]
+
+
 def test_a_model_whose_every_layer_is_kept_is_infeasible(tiny_mlp: nn.Module, mlp_inputs: Tensor, tmp_path: Path):
     """It would be the float model under another name."""
     with pytest.raises(InfeasibleRecipeError, match="must change at least one layer"):
@@ -110,13 +127,15 @@ def test_layers_in_float_are_another_arithmetic_and_another_artifact():
 
 def test_a_large_model_is_not_scanned(monkeypatch, tmp_path):
     """A scan of BERT-base would write and load 74 times 440 MB: layers that are asked for are refused."""
-    monkeypatch.setattr("autocut.stages.compile.onnx_sensitivity._MOST_BYTES_OF_SCAN", 1)
+    for runtime in ("onnx", "openvino"):
+        monkeypatch.setattr(f"autocut.stages.compile.{runtime}_comparison._MOST_BYTES_OF_SCAN", 1)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
     calibration = [torch.randn(16, 8)]
 
-    for dtype in ("int8_static", "int8_dynamic"):
-        with pytest.raises(InfeasibleRecipeError, match="needs a scan of 2 layers"):
-            lowering.lower(model, f"{dtype}:1", "onnxruntime", calibration, tmp_path)
+    for dtype, mode in (("int8_static", "onnxruntime"), ("int8_dynamic", "onnxruntime"), ("int8_static", "openvino")):
+        if lowering.infeasible_reason(f"{dtype}:1", mode) is None:
+            with pytest.raises(InfeasibleRecipeError, match="needs a scan of 2 layers"):
+                lowering.lower(model, f"{dtype}:1", mode, calibration, tmp_path)
 
 
 @pytest.mark.parametrize(("most", "looks"), [(10**9, [("MinMax", 64), ("Percentile", 64)]), (39 * 36, [("MinMax", 39)])])

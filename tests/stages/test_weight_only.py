@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages import lowering
+from autocut.stages.compile import onnx_weight_only, openvino_weight_only
 from autocut.stages.graph import load_graph
 
 BITS = {"int8_weight_only": 8, "int4_weight_only": 4}
@@ -72,6 +73,39 @@ def test_onnx_runtime_stores_packed_integers(dtype: str, bits: int, model: nn.Mo
     )
     assert {array.dtype for array in packed} == {np.dtype("uint8")}
     assert not [name for name, array in stored.items() if array.dtype == np.float32 and array.size >= WIDTH * 10]
+
+
+def test_onnx_runtime_stores_a_fifth_in_int8_where_the_outputs_deviate(model: nn.Module, tmp_path: Path, monkeypatch):
+    """The last layer alone is small enough. A model that bears int4 has none."""
+    found = []
+    for tolerated in (1.0, 0.0):
+        monkeypatch.setattr("autocut.stages.compile.onnx_weight_only.TOLERATED", tolerated)
+        (folder := tmp_path / str(tolerated)).mkdir()
+        lowering.lower(model, "int4_weight_only", "onnxruntime", [ROWS], folder)
+        nodes = [node for node in onnx.load(folder / "model.onnx").graph.node if node.op_type == "MatMulNBits"]
+        bits = [onnx.helper.get_node_attr_value(node, "bits") for node in nodes]
+        sizes = [onnx.helper.get_node_attr_value(node, "N") for node in nodes]
+        found.append(sorted(zip(sizes, bits, strict=True)))
+
+    assert found == [[(10, 4), (WIDTH, 4), (HIDDEN, 4)], [(10, 8), (WIDTH, 4), (HIDDEN, 4)]]
+
+
+def test_the_most_sensitive_layers_are_those_that_deviate_the_most_for_their_size():
+    """A layer that takes more than what is left of a fifth is passed over."""
+    alone = {"huge": 9.0, "large": 3.0, "small": 1.0, "quiet": 0.1, "tiny": 0.1}
+    sizes = {"huge": 800, "large": 150, "small": 10, "quiet": 60, "tiny": 1}
+
+    assert onnx_weight_only._most_sensitive(alone, sizes) == ["small", "large", "tiny"]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_openvino_gets_the_largest_weight_of_a_group_as_it_is(sign: float):
+    """It has one more number on one side: the scale is negative where the largest weight is positive."""
+    low, high = torch.tensor([[-4.0]]), torch.tensor([[2.0]])
+    scale, zero = openvino_weight_only._grid(*((low, high) if sign > 0 else (-high, -low)))
+
+    assert scale.item() == sign * 0.5
+    assert zero.item() == sign * -4.0
 
 
 def test_openvino_stores_int4(model: nn.Module, tmp_path: Path):

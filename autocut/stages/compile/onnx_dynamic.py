@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from autocut.stages import processor
-from autocut.stages.compile.onnx_sensitivity import Comparison, keep_sensitive
+from autocut.stages.compile.onnx_comparison import OnnxComparison
 from autocut.stages.compile.onnxruntime import Feed, onnx_quantizers, prepare, require_quantized
+from autocut.stages.sensitivity import keep_sensitive
 
 _PRODUCTS = ("MatMul", "Gemm")
 
@@ -30,7 +31,7 @@ def quantize_dynamic(source: Path, target: Path, feeds: Sequence[Feed], keep_flo
     def make(kept: Sequence[str], only: Sequence[str]) -> Any:
         return _quantized(path, kept, only)
 
-    comparison = Comparison(path, feeds)
+    comparison = OnnxComparison(path, feeds)
     onnx.save(keep_sensitive(comparison.attempt(make([], [])), layers, make, comparison, keep_float), target)
     require_quantized(target, "int8_dynamic")
 

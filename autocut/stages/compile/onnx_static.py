@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from autocut.stages import processor
-from autocut.stages.compile.onnx_sensitivity import TOLERATED, Attempt, Comparison, is_large, keep_sensitive, too_large
+from autocut.stages.compile.onnx_comparison import OnnxComparison, is_large
 from autocut.stages.compile.onnxruntime import Feed, onnx_quantizers, prepare, require_quantized, unchanged
+from autocut.stages.sensitivity import TOLERATED, Attempt, keep_sensitive, too_large
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _METHODS = ("MinMax", "Percentile")
@@ -49,7 +50,7 @@ def quantize_static(source: Path, target: Path, feeds: Sequence[Feed], keep_floa
     import onnx
 
     path = prepare(source)
-    model, comparison = _FloatModel.read(path), Comparison(path, feeds)
+    model, comparison = _FloatModel.read(path), OnnxComparison(path, feeds)
     if not model.layers:
         raise unchanged("int8_static")
     if keep_float and not comparison.allows_scan(len(model.layers)):

@@ -65,10 +65,8 @@ openvino_quantizers: Registry[OpenVinoQuantizer, OpenVinoOptions] = Registry("qu
 _MODEL_FILE = "model.xml"
 _FLOAT_FILE = "float.xml"
 _PROPERTIES_FILE = "model.json"
-_FLOAT = {"INFERENCE_PRECISION_HINT": "f32"}
-_GROUP = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
-_PRODUCTS = ("FullyConnected", "MatMul", "Convolution", "Deconvolution")
-_SOFTMAX = ("Softmax", "ScaledDotProductAttention")
+FLOAT: Mapping[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32"}
+_COMPILED_PRODUCTS = ("FullyConnected", "MatMul", "Convolution", "Deconvolution")
 _PROBE_S = 60.0
 _PROBE = """
 import json, numpy as np, openvino as ov
@@ -91,7 +89,7 @@ def load_openvino(folder: Path, signature: Signature, threads: int) -> Run:  # n
     openvino = importlib.import_module("openvino")
     try:
         properties = json.loads((folder / _PROPERTIES_FILE).read_text())
-        compiled = openvino.Core().compile_model(folder / _MODEL_FILE, "CPU", {**properties, **_serving(threads)})
+        compiled = openvino.Core().compile_model(folder / _MODEL_FILE, "CPU", {**properties, **serving(threads)})
     except (OSError, ValueError, RuntimeError) as error:
         raise BundleError(f"{_MODEL_FILE} must be a model for OpenVINO, got: {first_line(error)}", "export it again") from error
     request = compiled.create_infer_request()
@@ -103,7 +101,7 @@ def load_openvino(folder: Path, signature: Signature, threads: int) -> Run:  # n
     return run
 
 
-def _serving(threads: int) -> dict[str, Any]:
+def serving(threads: int) -> dict[str, Any]:
     """One stream of `threads` threads. They are not pinned: a pinned thread would share its core with the model timed beside it."""
     return {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
 
@@ -132,7 +130,7 @@ def _run_lines(call: ExampleCall) -> str:
     return (
         "import json\nimport numpy as np, openvino\n"
         f"properties = json.load(open({properties!r}))\n"
-        f"properties |= {_serving(call.threads)!r}\n"
+        f"properties |= {serving(call.threads)!r}\n"
         f"model = openvino.Core().compile_model({model!r}, 'CPU', properties)\n"
         f"output = model([{', '.join(call.arrays)}])[0]"
     )
@@ -187,7 +185,7 @@ def compile_openvino(job: CompileJob, folder: Path) -> Signature:
     return job.signature
 
 
-@openvino_quantizers.register("fp32", properties=_FLOAT, seconds_per_100mb=0.1)
+@openvino_quantizers.register("fp32", properties=FLOAT, seconds_per_100mb=0.1)
 def keep_float(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
     """Keep every number as it is, and compute in float32."""
     return model
@@ -205,51 +203,8 @@ def compute_in_fp16(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: AR
     return model
 
 
-@openvino_quantizers.register("int8_static", properties=_FLOAT, capability="INT8", seconds_per_100mb=18.0)
-def quantize_static(model: Model, feeds: Sequence[Arrays]) -> Model:
-    """Int8 weights and activations scaled by calibration data; attention gets nncf's scheme for transformers.
-
-    References:
-        https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/quantizing-models-post-training.html
-    """
-    with _nncf() as nncf:
-        has_attention = any(node.get_type_name() in _SOFTMAX for node in model.get_ops())
-        return nncf.quantize(
-            model, nncf.Dataset(feeds), preset=nncf.QuantizationPreset.MIXED, subset_size=len(feeds),
-            model_type=nncf.ModelType.TRANSFORMER if has_attention else None,
-        )  # fmt: skip
-
-
-@openvino_quantizers.register("int8_dynamic", properties={**_FLOAT, _GROUP: 32}, capability="INT8", seconds_per_100mb=1.8)
-def quantize_dynamic(model: Model, feeds: Sequence[Arrays]) -> Model:
-    """Int8 weights per output channel; activations are quantized while running, in groups of 32."""
-    return quantize_weights(model, feeds)
-
-
-@openvino_quantizers.register("int8_weight_only", properties={**_FLOAT, _GROUP: 0}, seconds_per_100mb=1.8)
-def quantize_weights(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
-    """Int8 weights per output channel; activations stay float32."""
-    with _nncf() as nncf:
-        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
-
-
-@openvino_quantizers.register("int4_weight_only", properties={**_FLOAT, _GROUP: 0})
-def pack_weights(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: ARG001
-    """Int4 weights of matrix products, two in a byte, 32 in a group; those of embeddings and of the last layer are int8.
-
-    Groups are smaller where a row is no multiple of 32. A model that has no other layer gets its last one in int4, a row a group.
-    """
-    with _nncf() as nncf:
-        smaller = nncf.AdvancedCompressionParameters(group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST)
-        for choice in ({"group_size": 32, "advanced_parameters": smaller}, {"group_size": -1, "all_layers": True}):
-            packed = nncf.compress_weights(model.clone(), mode=nncf.CompressWeightsMode.INT4_SYM, ratio=1.0, **choice)
-            if any(node.get_output_element_type(0).get_type_name() == "i4" for node in packed.get_ops()):
-                return packed
-    raise InfeasibleRecipeError("int4_weight_only must change at least one layer, but nncf stores all of them in other bits")
-
-
 @contextlib.contextmanager
-def _nncf() -> Iterator[Any]:
+def load_nncf() -> Iterator[Any]:
     """Import nncf without its reports to a server (read once, when it is imported), and without its progress bars on stdout."""
     os.environ.setdefault("NNCF_CI", "1")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -263,10 +218,10 @@ def _require_arithmetic(folder: Path, dtype: str) -> None:
         InfeasibleRecipeError: every layer computes in float32, from float32 weights.
     """
     compiled = importlib.import_module("openvino").Core().compile_model(
-        folder / _MODEL_FILE, "CPU", {**json.loads((folder / _PROPERTIES_FILE).read_text()), **_serving(1)}
+        folder / _MODEL_FILE, "CPU", {**json.loads((folder / _PROPERTIES_FILE).read_text()), **serving(1)}
     )  # fmt: skip
     infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
-    found = {info["runtimePrecision"].astype(str) for info in infos if info["layerType"].astype(str) in _PRODUCTS}
+    found = {info["runtimePrecision"].astype(str) for info in infos if info["layerType"].astype(str) in _COMPILED_PRODUCTS}
     if not found - {"f32"}:
         raise InfeasibleRecipeError(f"{dtype} must change at least one layer, but OpenVINO computes all of them in float32")
 

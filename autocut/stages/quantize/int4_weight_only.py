@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,16 +13,16 @@ from torch.nn import functional
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.graph import export_model, free_dimensions
 from autocut.stages.quantize import quantizers
+from autocut.stages.quantize.grouped import LEVELS, round_in_groups
 from autocut.stages.quantize.half_precision import drop_unused
+from autocut.stages.quantize.moments import moments_of_graph
 from autocut.task.batches import Inputs
 
 GROUP = 32
-"""So many weights of a row share a scale."""
-_LEVELS = 15
-_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)
-"""Shares of a group's range that are tried: cutting off the largest weights may round all others better."""
+"""So many weights of a row share a scale. The kernel takes no fewer."""
 _MIDDLE = 8  # the kernel counts from here
 _ROWS = 16  # the kernel takes multiples of it
+_LINEAR = torch.ops.aten.linear.default
 
 
 def _other_kernel() -> str | None:
@@ -32,36 +32,33 @@ def _other_kernel() -> str | None:
     return "torch has a kernel for packed int4 weights on CPUs with AVX2 or AVX512 alone"
 
 
-@quantizers.register("int4_weight_only", machine=_other_kernel, freezing=False, output_tolerance=5e-2)
+@quantizers.register("int4_weight_only", version=2, machine=_other_kernel, freezing=False, output_tolerance=5e-2)
 def quantize_int4_weight_only(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
     """Store linear weights as int4, two in a byte, and multiply in bfloat16.
 
-    Each 32 weights of a row, shape (out_features, in_features), share a scale and an offset in bfloat16: another bit a weight. The
-    kernel for float32 is 15 to 100 times slower than a float product (torch 2.13), hence bfloat16. Layers other than linear ones
-    keep their dtype. This cuts the file and the memory that weights need; speed comes only where memory traffic was the limit.
+    Each 32 weights of a row, shape (out_features, in_features), share a scale and an offset in bfloat16: another bit a weight.
+    Weights make up for one another's rounding (`round_in_groups`). The kernel for float32 is 15 to 100 times slower than a float
+    product (torch 2.13), hence bfloat16. Layers other than linear ones, and those that share their weight with an embedding, keep
+    their dtype. This cuts the file and the memory that weights need; speed comes only where memory traffic was the limit.
 
     Raises:
         InfeasibleRecipeError: `model` has no linear layer.
         CompilerError: the model cannot be exported.
     """
     module = export_model(copy.deepcopy(model).eval(), calibration[0], free_dimensions(model)).module(check_guards=False)
-    weights = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
-    stored: dict[int, tuple[str, str]] = {}
-    for node in [node for node in module.graph.nodes if node.target is torch.ops.aten.linear.default]:
-        weight = weights.get(str(node.args[1].target)) if node.args[1].op == "get_attr" else None
-        if weight is None:
-            continue
-        if id(weight) not in stored:
-            stored[id(weight)] = names = f"int4_{len(stored)}", f"scales_{len(stored)}"
-            for name, tensor in zip(names, _pack(weight.detach().float()), strict=True):
-                module.register_buffer(name, tensor)
-        _replace(module, node, weight, *stored[id(weight)])
-    if not stored:
+    layers = _layers(module)
+    if not layers:
         others = " or ".join(method.name for method in quantizers if method.options.convolutions)
         raise InfeasibleRecipeError(
             "int4_weight_only must change at least one nn.Linear, but the model has none that it can",
             f"use {others}, which changes convolutions too",
         )
+    for index, (weight, moments) in enumerate(_by_weight(layers, moments_of_graph(module, list(layers), calibration))):
+        names = f"int4_{index}", f"scales_{index}"
+        for name, tensor in zip(names, _pack(weight.detach().float(), moments), strict=True):
+            module.register_buffer(name, tensor)
+        for node in [node for node, other in layers.items() if other is weight]:
+            _replace(module, node, weight, *names)
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
@@ -69,25 +66,45 @@ def quantize_int4_weight_only(model: nn.Module, calibration: Sequence[Inputs]) -
     return module
 
 
-def _pack(weight: Tensor) -> tuple[Tensor, Tensor]:
+def _layers(module: fx.GraphModule) -> dict[fx.Node, Tensor]:
+    """The linear operators of a graph with the weight of each. Two of them may share one.
+
+    A weight that something else reads too, such as an embedding, is left out: it stays in the file as it is, so that an int4 copy
+    would make the file larger.
+    """
+    tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    reads = [node for node in module.graph.nodes if node.op == "get_attr" and str(node.target) in tensors]
+    found = {
+        user: tensors[str(read.target)] for read in reads for user in read.users if user.target is _LINEAR and user.args[1] is read
+    }
+    others = {id(tensors[str(read.target)]) for read in reads if not read.users.keys() <= found.keys()}
+    return {node: found[node] for node in module.graph.nodes if node in found and id(found[node]) not in others}
+
+
+def _by_weight(layers: Mapping[fx.Node, Tensor], moments: Mapping[fx.Node, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Each weight with the moments of all layers that it belongs to."""
+    weights = {id(weight): weight for weight in layers.values()}
+    sums = dict.fromkeys(weights, torch.zeros(()))
+    for node, weight in layers.items():
+        source = node.args[0]
+        if isinstance(source, fx.Node):
+            sums[id(weight)] = sums[id(weight)] + moments[source]
+    return [(weight, sums[key]) for key, weight in weights.items()]
+
+
+def _pack(weight: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
     """Return four-bit numbers, two in a byte, and scale and offset of each group. Zeros fill up the last group."""
-    weight = functional.pad(weight, (0, -weight.shape[1] % GROUP, 0, -weight.shape[0] % _ROWS))
-    groups = weight.reshape(weight.shape[0], -1, GROUP)
-    low, high = groups.amin(2, keepdim=True).clamp(max=0), groups.amax(2, keepdim=True).clamp(min=0)
-    tried = [_rounded(groups, low * share, high * share) for share in _SHARES]
-    best = torch.stack([error for *_, error in tried]).argmin(0, keepdim=True)
-    numbers, scale, offset = (torch.stack(parts).take_along_dim(best, 0)[0] for parts in list(zip(*tried, strict=True))[:3])
-    scales = torch.stack([scale.squeeze(2).T, offset.squeeze(2).T], dim=2).contiguous().to(torch.bfloat16)
-    numbers = numbers.to(torch.int32).flatten(1)
-    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(numbers, 1), scales
+    weight = functional.pad(weight, (0, 0, 0, -weight.shape[0] % _ROWS))
+    rounded = round_in_groups(weight, moments, _grid, GROUP)
+    scales = torch.stack([rounded.scale.squeeze(2).T, (rounded.zero + _MIDDLE * rounded.scale).squeeze(2).T], dim=2)
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(rounded.numbers.to(torch.int32).flatten(1), 1)
+    return packed, scales.contiguous().to(torch.bfloat16)
 
 
-def _rounded(groups: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return numbers, scale and offset for a range, and the squared error of each group."""
-    scale = ((high - low) / _LEVELS).clamp(min=torch.finfo(torch.float32).tiny)
-    numbers = ((groups - low) / scale).round().clamp(0, _LEVELS)
-    error = (numbers * scale + low - groups).square().sum(2, keepdim=True)
-    return numbers, scale, low + _MIDDLE * scale, error
+def _grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale and the weight in the middle of the range are stored in bfloat16."""
+    scale = ((high - low) / LEVELS).clamp(min=torch.finfo(torch.float32).tiny).to(torch.bfloat16).float()
+    return scale, (low + _MIDDLE * scale).to(torch.bfloat16).float() - _MIDDLE * scale
 
 
 def _replace(module: fx.GraphModule, node: fx.Node, weight: Tensor, packed: str, scales: str) -> None:
