@@ -48,10 +48,6 @@ def headline(values: Mapping[str, float], charged_as: str = "as one process") ->
     return f"accuracy {values['accuracy']:.4f}, {cost}, {speed}"
 
 
-def _speed(speedup: float) -> str:
-    return f"{speedup:.2f}x faster" if speedup >= 1 else f"{1 / speedup:.2f}x slower"
-
-
 def cost_line(recipe: Recipe, costs: Mapping[str, float]) -> str:
     """Say what a structure costs that was timed before its model was trained."""
     cost = f"{format_usd(costs['usd_per_million'])} per million, {_speed(costs['speedup'])}"
