@@ -6,27 +6,24 @@ import contextlib
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
 
 import autocut
-from autocut.attribution.evidence import read_evidence
-from autocut.attribution.knobs import knob_sentence
-from autocut.attribution.weak_axes import weak_axes_sentence
-from autocut.bill import bill_lines, price_note, serving_of
+from autocut.bill import price_note, serving_of
 from autocut.budget import Budget, format_duration
 from autocut.clock import SteadyClock
-from autocut.config import LARGEST_DROP, SearchConfig
+from autocut.config import SearchConfig
 from autocut.console import Console, SearchProgress
-from autocut.deploy.select import select_from_study, untouched
-from autocut.errors import DeadlineError, InputError, StudyError
+from autocut.errors import DeadlineError, InputError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
 from autocut.execution.company import check_shares_stages, others, seed_offset
+from autocut.execution.conclusion import conclude
+from autocut.execution.conditions import check_same_conditions, max_drop
 from autocut.execution.executor import run_jobs
 from autocut.execution.guessing import expected_seconds, guesses_of
 from autocut.execution.leftovers import sweep_study
@@ -39,7 +36,7 @@ from autocut.measure.audit import Audit
 from autocut.measure.memory import MachineMemory
 from autocut.measure.quiet import QuietLock
 from autocut.node import lock_reach
-from autocut.pipeline.signing import key_file, own_secret, sign_task
+from autocut.pipeline.signing import key_file, own_secret
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.report.publish import Publisher
@@ -111,7 +108,7 @@ def run_search(
         settings = replace(settings, max_drop=max_drop(begun, config))
         # Before the limits: a study that has limits and no such fact is of an older version.
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
-        _check_same_conditions(study, begun, asdict(settings.price), config)
+        check_same_conditions(study, begun, asdict(settings.price), config)
         check_shares_stages(study)
         money.describe_money(study, config, pool.nodes.training_kinds if pool.nodes else ())
         if lessons is not None:
@@ -124,7 +121,7 @@ def run_search(
             console.info(f"the budget of {format_duration(config.budget_s)} is spent; a longer --budget goes on from here")
         else:
             _Search(config, settings, study, found, budget).run(console, pool)
-        return _conclude(study, console)
+        return conclude(study, console)
     finally:
         study.close()
 
@@ -305,56 +302,9 @@ def _tell_unsigned(cache: StageCache, console: Console, *, adopt: bool) -> None:
         console.warning(told, "if only you can write to this folder, use them: --adopt-stages")
 
 
-def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:
-    """Return the largest accuracy drop of a study: what it was begun with, for a new one what the user asks for.
-
-    Args:
-        begun: The facts of the study; a study of an older version has none about this, and goes on without a limit.
-        config: What was asked for.
-
-    Raises:
-        StudyError: the study was begun with another one.
-    """
-    asked = config.max_accuracy_drop
-    if "limits" not in begun:
-        return LARGEST_DROP if asked is None else asked
-    known: float | None = begun.get("max_accuracy_drop")
-    if asked not in (None, known):
-        told = "without --max-accuracy-drop" if known is None else f"with --max-accuracy-drop {100 * known:g}%"
-        raise StudyError(
-            f"study was begun {told}, got {100 * asked:g}%", "leave it as it was, or search into another folder: --out"
-        )
-    return known
-
-
 def _all_warnings(study: Study, audit: Audit | None) -> list[str]:
     """Return what the audits of all sessions have found: numbers of every session are in the study."""
     return list(dict.fromkeys([*study.facts.get("machine_audit", ()), *(audit.warnings if audit else ())]))
-
-
-def _check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[str, object], config: SearchConfig) -> None:
-    """Refuse to mix numbers: a study has one price, one number of threads, one seed, one set of limits.
-
-    It has one device that trains and one that serves too. `known` are its facts. A study without a result has none that count: a
-    start has failed.
-
-    Raises:
-        StudyError: it was begun with others.
-    """
-    asked = {"price": price, "threads": config.threads, "seed": config.seed, "limits": list(config.limits)}
-    if "threads" in known:
-        known = {"train_on": "cpu", "serve_on": "cpu", **known}  # an earlier autocut used nothing else, and said nothing
-    asked |= {"train_on": config.train_on, "serve_on": config.serve_on}
-    for name, value in asked.items():
-        if name in known and known[name] != value:
-            raise StudyError(
-                f"study {study.folder} was begun with {name} {known[name]}, got {value}",
-                "leave it as it was, or search into another folder: --out",
-            )
-    # `autocut export` keeps to it too.
-    signature = sign_task(config.task_path, study.task_fingerprint)
-    task = {"task_path": config.task_path, "task_signature": signature}
-    study.describe({**asked, **task, "space": config.space, "share_examples": config.examples})
 
 
 def _space_of_study(space: Space, folder: Path, console: Console) -> Space:
@@ -379,25 +329,3 @@ def versions(modules: Sequence[str]) -> dict[str, str]:
             library = distribution(module)
             found[library.name] = library.version
     return found
-
-
-def _conclude(study: Study, console: Console) -> int:
-    verified = [point for point in study.front() if point.bundle]
-    if not verified:
-        console.info(f"no verified bundle yet: give it more time with a longer --budget, or see: autocut front {study.folder}")
-        return 1
-    console.remark(f"{len(verified)} verified bundle{'' if len(verified) == 1 else 's'} on the front. {_recommended(study)}")
-    console.info(f"next: autocut front {study.folder}   |   autocut select {study.folder}")
-    return 0
-
-
-def _recommended(study: Study) -> str:
-    """The point that most people should take, why, what the test split has against it, which knobs made it, and its bill."""
-    selection = select_from_study(study)
-    chosen = selection.point
-    evidence = read_evidence(study)
-    knobs = knob_sentence(evidence, study.folder, chosen.trial, chosen.recipe)
-    said = [selection.doubt, knobs, weak_axes_sentence(evidence)]
-    lines = [f"Trial {chosen.trial}: {selection.reason}", *filter(None, said)]
-    bill = bill_lines(study.facts, study.paid_s(), untouched(study.points()), chosen)
-    return "\n".join([*lines, *(f"  {line}" for line in bill)])

@@ -6,7 +6,7 @@ import pytest
 
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.errors import StudyError
-from autocut.execution.session import _check_same_conditions, max_drop
+from autocut.execution.conditions import check_same_conditions, max_drop
 from autocut.price import price_for
 from autocut.study import create_study, is_empty
 from autocut.study.versions import keep_to_libraries
@@ -51,11 +51,11 @@ def test_a_study_without_a_result_takes_over_other_conditions(tmp_path):
         SearchConfig(None, 60.0, threads=2, seed=0, limits=("latency_ms<=5",)),
     )
     keep_to_libraries(study, {"torch": "2.12"}, {})
-    _check_same_conditions(study, {}, asdict(price_for("c7i.large")), before)
+    check_same_conditions(study, {}, asdict(price_for("c7i.large")), before)
 
     assert is_empty(study)
     keep_to_libraries(study, {"torch": "2.13"}, {})
-    _check_same_conditions(study, {}, asdict(price_for("c7a.large")), now)
+    check_same_conditions(study, {}, asdict(price_for("c7a.large")), now)
     facts = study.facts
     assert (facts["threads"], facts["price"]["instance"], facts["limits"]) == (2, "c7a.large", ["latency_ms<=5"])
 
@@ -64,5 +64,5 @@ def test_a_study_without_a_result_takes_over_other_conditions(tmp_path):
     with pytest.raises(StudyError, match=r"was made with torch 2\.13, got torch 2\.12"):
         keep_to_libraries(study, {"torch": "2.12"}, {})
     with pytest.raises(StudyError, match="was begun with threads 2, got 1"):
-        _check_same_conditions(study, study.facts, asdict(price_for("c7a.large")), replace(now, threads=1))
+        check_same_conditions(study, study.facts, asdict(price_for("c7a.large")), replace(now, threads=1))
     study.close()

@@ -10,8 +10,8 @@ import torch
 from autocut.config import SearchConfig
 from autocut.errors import InputError, StudyError, TaskError
 from autocut.execution import training_device
+from autocut.execution.conditions import check_same_conditions
 from autocut.execution.preflight import preflight, require_serving_on
-from autocut.execution.session import _check_same_conditions
 from autocut.execution.training_device import FoundGpu, placed
 from autocut.execution.worker import run_job
 from autocut.price import Price
@@ -88,9 +88,9 @@ def test_a_study_keeps_to_the_device_that_serves(study_copy, begun, asked):  # n
     if begun:
         study.describe({"serve_on": begun})
     with pytest.raises(StudyError, match=f"was begun with serve_on {begun or 'cpu'}, got {asked}"):
-        _check_same_conditions(study, study.facts, study.facts["price"], replace(known, serve_on=asked))
+        check_same_conditions(study, study.facts, study.facts["price"], replace(known, serve_on=asked))
 
-    _check_same_conditions(study, study.facts, study.facts["price"], known)
+    check_same_conditions(study, study.facts, study.facts["price"], known)
     assert study.facts["serve_on"] == (begun or "cpu")
 
 

@@ -14,10 +14,10 @@ import torch
 from autocut.config import SearchConfig
 from autocut.errors import InputError, StudyError, TaskError
 from autocut.execution import training_device
+from autocut.execution.conditions import check_same_conditions
 from autocut.execution.money import price_fit
 from autocut.execution.preflight import require_training_on
 from autocut.execution.server_process import _environment
-from autocut.execution.session import _check_same_conditions
 from autocut.execution.training_device import FoundGpu, find_gpu, placed
 from autocut.execution.worker import run_job
 from autocut.price import Price
@@ -128,9 +128,9 @@ def test_a_study_keeps_to_the_device_that_it_was_begun_with(study_copy, begun, a
     if begun:
         study.describe({"train_on": begun})
     with pytest.raises(StudyError, match=f"was begun with train_on {begun or 'cpu'}, got {asked}"):
-        _check_same_conditions(study, study.facts, study.facts["price"], config(asked))
+        check_same_conditions(study, study.facts, study.facts["price"], config(asked))
 
-    _check_same_conditions(study, study.facts, study.facts["price"], config(begun or "cpu"))
+    check_same_conditions(study, study.facts, study.facts["price"], config(begun or "cpu"))
     assert study.facts["train_on"] == (begun or "cpu")
 
 

@@ -7,7 +7,7 @@ import pytest
 from autocut import cli
 from autocut.commands.report import recommend
 from autocut.deploy.select import picks_of_study, select_from_study
-from autocut.execution.session import _conclude
+from autocut.execution.conclusion import conclude
 from autocut.report import notes
 
 
@@ -23,7 +23,7 @@ def test_report_notes_and_the_end_of_a_search_name_the_balanced_pick(read_study,
 
     assert recommend(read_study)[0].point.trial == recommended
     assert f"autocut export {read_study.folder} --trial {recommended} " in notes.study_note(read_study, read_study.front())
-    assert _conclude(read_study, Console()) == 0
+    assert conclude(read_study, Console()) == 0
     assert f"Trial {recommended}: balanced pick, " in capsys.readouterr().err
 
 

@@ -1,0 +1,34 @@
+"""The last lines of a search: which model to take, why, and what it saves."""
+
+from __future__ import annotations
+
+from autocut.attribution.evidence import read_evidence
+from autocut.attribution.knobs import knob_sentence
+from autocut.attribution.weak_axes import weak_axes_sentence
+from autocut.bill import bill_lines
+from autocut.console import Console
+from autocut.deploy.select import select_from_study, untouched
+from autocut.study import Study
+
+
+def conclude(study: Study, console: Console) -> int:
+    """Tell what the search has left, and return the exit code: 0, or 1 where there is no verified bundle."""
+    verified = [point for point in study.front() if point.bundle]
+    if not verified:
+        console.info(f"no verified bundle yet: give it more time with a longer --budget, or see: autocut front {study.folder}")
+        return 1
+    console.remark(f"{len(verified)} verified bundle{'' if len(verified) == 1 else 's'} on the front. {_recommended(study)}")
+    console.info(f"next: autocut front {study.folder}   |   autocut select {study.folder}")
+    return 0
+
+
+def _recommended(study: Study) -> str:
+    """The point that most people should take, why, what the test split has against it, which knobs made it, and its bill."""
+    selection = select_from_study(study)
+    chosen = selection.point
+    evidence = read_evidence(study)
+    knobs = knob_sentence(evidence, study.folder, chosen.trial, chosen.recipe)
+    said = [selection.doubt, knobs, weak_axes_sentence(evidence)]
+    lines = [f"Trial {chosen.trial}: {selection.reason}", *filter(None, said)]
+    bill = bill_lines(study.facts, study.paid_s(), untouched(study.points()), chosen)
+    return "\n".join([*lines, *(f"  {line}" for line in bill)])
