@@ -127,7 +127,7 @@ def compile_for_dead_runtime(job: CompileJob, folder: Path) -> Signature:
 def compile_two_faced(job: CompileJob, folder: Path) -> Signature:
     """Write what answers otherwise in a fresh process, and is so small that it looks best: its weights lie elsewhere. Once."""
     elsewhere = Path(os.environ[SCRATCH], "elsewhere")
-    if elsewhere.exists():
+    if elsewhere.exists() or job.dtype != "fp32":
         raise InfeasibleRecipeError("faulty_bundle takes one model")
     shutil.copytree(job.graph, elsewhere)
     (folder / "model.zlib").write_text(str(elsewhere))
