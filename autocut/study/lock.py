@@ -105,7 +105,12 @@ class SearchLock:
         return self.others() - self._here.alive()
 
     def keep(self) -> None:
-        """Take the locks on the server again where the server has restarted and forgotten them."""
+        """Take the locks on the server again where the server has restarted and forgotten them.
+
+        Raises:
+            StudyError: The folder of the study is gone. SQLite would go on writing to a file that has no name any more.
+        """
+        self._here.require()
         if self._server is not None:
             self._server.keep()
 
@@ -161,6 +166,15 @@ class FolderLocks:
         draft, self._path = self._folder / f"{session}.draft", self._folder / str(session)
         self._own = _locked(draft)
         draft.rename(self._path)
+
+    def require(self) -> None:
+        """Raise a `StudyError` if the lock of this search is gone: somebody has removed the study, or moved it."""
+        if self._own is not None and not self._path.exists():
+            folder = self._folder.parent
+            raise StudyError(
+                f"study {folder} must stay where it is while it is searched, but is gone",
+                "if it was moved, move it back; else what was found is lost: search again",
+            )
 
     def alive(self) -> frozenset[int]:
         """Return the sessions whose locks are held."""

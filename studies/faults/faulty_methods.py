@@ -127,7 +127,7 @@ def compile_for_dead_runtime(job: CompileJob, folder: Path) -> Signature:
 def compile_two_faced(job: CompileJob, folder: Path) -> Signature:
     """Write what answers otherwise in a fresh process, and is so small that it looks best: its weights lie elsewhere. Once."""
     elsewhere = Path(os.environ[SCRATCH], "elsewhere")
-    if elsewhere.exists():
+    if elsewhere.exists() or job.dtype != "fp32":
         raise InfeasibleRecipeError("faulty_bundle takes one model")
     shutil.copytree(job.graph, elsewhere)
     (folder / "model.zlib").write_text(str(elsewhere))
@@ -137,7 +137,7 @@ def compile_two_faced(job: CompileJob, folder: Path) -> Signature:
 @modes.register("faulty_compiler", load=_whole_load, files="model.zlib", run_lines=_no_lines, seconds=1)
 def compile_without_end(job: CompileJob, folder: Path) -> Signature:  # noqa: ARG001
     """Hang inside native code that holds the interpreter's lock; once. Then refuse."""
-    if not (hung := Path(os.environ[SCRATCH], "hung")).exists():
+    if job.dtype == "fp32" and not (hung := Path(os.environ[SCRATCH], "hung")).exists():
         hung.touch()
         ctypes.PyDLL(None).pause()
     raise CompilerError("faulty_compiler has hung before")

@@ -111,7 +111,7 @@ def test_when_one_search_is_killed_the_other_goes_on(small_task_file):
 
 
 def test_when_one_search_is_interrupted_the_other_goes_on(small_task_file):
-    """Ctrl-C: it says how to go on, and leaves no trial and no booking behind. The other one takes no notice."""
+    """Ctrl-C: it says how to go on. The other one frees what it had booked, and tries it."""
     folder = small_task_file.parent
     interrupted, other = begin(folder, "100s", "interrupted.log"), begin(folder, "110s", "other.log")
     deadline = time.monotonic() + 90
@@ -122,8 +122,6 @@ def test_when_one_search_is_interrupted_the_other_goes_on(small_task_file):
     told = (folder / "interrupted.log").read_text()
     assert "Traceback" not in told
     assert "autocut search" in told
-    ((session,),) = rows(folder, f"select id from autocut_session where pid = {interrupted.pid}")
-    assert rows(folder, f"select * from autocut_booking where session = {session}") == []
     assert other.poll() is None
 
     assert other.wait() == 0

@@ -229,5 +229,5 @@ def test_a_job_that_trains_for_another_kind_of_machine_times_nothing_and_its_mod
     ]
     assert "one kind of machine, another kind" in refused.message
     measured = run(job("measure", recipe), setting)
-    assert [event.cached for event in measured if isinstance(event, StageRan) and event.stage in made] == [True, True]
+    assert {event.cached for event in measured if isinstance(event, StageRan) and event.stage in made} == {True}
     assert [event.recipe for event in measured if isinstance(event, RecipeMeasured)] == [recipe]

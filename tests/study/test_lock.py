@@ -79,11 +79,14 @@ def test_a_killed_search_is_seen_no_more(tmp_path, search):
 
 
 def test_a_study_that_someone_removes_is_no_bug_of_the_locks(search):
-    """What tells it to the user is the next write to the database."""
+    """The next beat tells it to the user: SQLite goes on writing to a file that has no name any more."""
     study = search()
+    study.lock.keep()
     shutil.rmtree(study.folder)
 
     assert not study.lock.others()
+    with pytest.raises(StudyError, match="must stay where it is while it is searched, but is gone"):
+        study.lock.keep()
 
 
 def test_one_search_at_a_time_opens_a_study(make_study, search, monkeypatch):
