@@ -114,8 +114,8 @@ def test_every_final_number_says_whose_dollars_it_has(study, capsys):
     opened = open_study(study)
     assert opened.finals()[7].charged_as == "on the whole machine"
     note = trial_note(opened, opened.trials()[7], opened.finals()[7])
-    assert re.search(r"\$ per million, on the whole machine \|\s*\$0\.00300 \|", note)
-    assert re.search(r"\$ per million, as one process \|\s*\$0\.00100 \|", note)
+    assert re.search(r"\$ per million, on the whole machine\s*\|\s*\$0\.00300\s*\|", note)
+    assert re.search(r"\$ per million, as one process\s*\|\s*\$0\.00100\s*\|", note)
 
 
 def test_the_page_has_no_column_and_no_axis_of_two_kinds_of_dollars(study):
