@@ -130,17 +130,17 @@ class FirstGuesses:
 
     def of(self, axis: str, method: str) -> Guess | None:
         """Guess what `method` brings: a weighted mean over the families that have it; None where none has."""
-        known = [(family, effect, distance) for family, effect, distance in self._effects(axis, method)]
+        known = self._effects(axis, method)
         if not known:
             return None
-        weights = [math.exp(-_SHARPNESS * (self._distance(family, distance))) for family, _, distance in known]
-        whole = math.fsum(weights)
+        weights = [math.exp(-_SHARPNESS * self._distance(family, distance)) for family, _, distance in known]
+        whole, trust = math.fsum(weights), 1.0 if known[0][0].name == _OWN else self.trust
 
         def mean(values: Iterable[float]) -> float:
             return math.fsum(weight * value for weight, value in zip(weights, values, strict=True)) / whole
 
         return Guess(
-            math.exp(self.trust * mean(self._log_speedup(family, effect) for family, effect, _ in known)),
+            math.exp(trust * mean(self._log_speedup(family, effect) for family, effect, _ in known)),
             math.exp(mean(math.log(effect.size_ratio) for _, effect, _ in known)),
             mean(effect.kept for _, effect, _ in known),
             math.exp(mean(math.log(effect.seconds) for _, effect, _ in known)),

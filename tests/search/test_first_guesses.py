@@ -115,7 +115,7 @@ def test_anchors_get_the_pruner_that_similar_models_fared_better_with(start):
 def test_what_the_user_has_measured_comes_before_what_others_have():
     """But only for the methods that were tried there."""
     tried, not_tried = ("int8_static", "onnxruntime"), ("int8_static", "openvino")
-    guesses = known_families().guesses(RESNET, GENOA)
+    guesses = known_families().guesses(RESNET, f"{GENOA} amx_int8")
     own = own_family({"/".join(tried): MethodEffect(9.0, 9.0, 0.25, 1.0, 5.0)}, {})
     taught = guesses.with_family(own)
 
