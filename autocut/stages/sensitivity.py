@@ -64,6 +64,18 @@ def too_large(layers: int) -> InfeasibleRecipeError:
     )
 
 
+def by_sensitivity(layers: Sequence[str], make: Make, comparison: Comparison) -> list[str]:
+    """Sort `layers`: first those whose quantization alone makes the outputs deviate the most.
+
+    Raises:
+        InfeasibleRecipeError: the model is too large for the scan.
+    """
+    if not comparison.allows_scan(len(layers)):
+        raise too_large(len(layers))
+    alone = {layer: comparison.attempt(make([], [layer])).deviation for layer in layers}
+    return sorted(alone, key=lambda layer: alone[layer], reverse=True)
+
+
 def keep_sensitive(found: Attempt, layers: Sequence[str], make: Make, comparison: Comparison, keep_float: int) -> Any:
     """Return the model of `found`, or one in which the most sensitive of its `layers` are float.
 
@@ -75,12 +87,9 @@ def keep_sensitive(found: Attempt, layers: Sequence[str], make: Make, comparison
     """
     if not layers or not (keep_float or found.deviation > TOLERATED):
         return found.model
-    if not comparison.allows_scan(len(layers)):
-        if keep_float:
-            raise too_large(len(layers))
+    if not keep_float and not comparison.allows_scan(len(layers)):
         return found.model
-    alone = {layer: comparison.attempt(make([], [layer])).deviation for layer in layers}
-    ranked = sorted(alone, key=lambda layer: alone[layer], reverse=True)
+    ranked = by_sensitivity(layers, make, comparison)
     if keep_float:
         found = comparison.attempt(make(ranked[:keep_float], []))
     kept = max(1, 2 * keep_float)
