@@ -47,8 +47,6 @@ class SearchSettings:
     """The lowerings that this machine can run, each with the name of the quantized graph on which its accuracy depends."""
     budget_s: float
     price: Price
-    impossible: Mapping[Lowering, str] = field(default_factory=dict)
-    """The lowerings that this machine cannot run, each with its reason."""
     limits: tuple[Limit, ...] = ()
     user_recipes: tuple[Recipe, ...] = ()
     """What the user asked for, and what an earlier session left unfinished. They always run."""
@@ -62,6 +60,8 @@ class SearchSettings:
     """Recipes of an earlier study's front, by model (`--learn-from`). They run first, as far as they are possible here."""
     registered_speedups: Mapping[Lowering, float] = field(default_factory=dict)
     """The speed-ups that plug-ins guess of lowerings which `first_guesses` does not know."""
+    impossible: Mapping[Lowering, str] = field(default_factory=dict)
+    """The lowerings that this machine cannot run, each with its reason."""
 
     @property
     def objectives(self) -> Mapping[str, str]:
