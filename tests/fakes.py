@@ -83,6 +83,9 @@ class FakeStudy:
         """An hour."""
         return 3600.0
 
+    paid_s = spent_s
+    """One machine worked."""
+
     def points(self):
         """All."""
         return self._points

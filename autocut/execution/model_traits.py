@@ -11,9 +11,6 @@ from autocut.search.first_guesses import ModelTraits
 if TYPE_CHECKING:
     from autocut.task.task import Task
 
-_CAUSAL = ("language_modeling", "perplexity")
-"""Kinds of task whose models predict the next token."""
-
 
 def traits_of(task: Task) -> ModelTraits:
     """Look at the layers of the model of `task`; nothing is run.
@@ -28,6 +25,6 @@ def traits_of(task: Task) -> ModelTraits:
         convolutions=round(convolutions / products, 3) if products else 0.0,
         attention=any("attention" in type(layer).__name__.lower() for layer in layers),
         embeddings=any(isinstance(layer, nn.Embedding) for layer in layers),
-        causal=task.kind in _CAUSAL,
+        causal=task.metric_kind.shifts_tokens,
         parameters=sum(weights.numel() for weights in model.parameters()),
     )

@@ -154,10 +154,13 @@ def _state(contest: Contest, tactics: Tactics, max_drop: float | None, *, guesse
 
 
 def _guesses(contest: Contest) -> FirstGuesses:
-    """The guesses from all families of models but the task's own: a search must not know what it is asked to find."""
+    """The guesses from all families of models but the task's own: a search must not know what it is asked to find.
+
+    None for a task whose model is not known.
+    """
     known, name = known_families(), contest.table.document["task"]
-    own = next((family.traits for family in known.families if family.name == name), None)
-    return known.guesses(own or TRAITS[name], INSTRUCTIONS[name], without=[name])
+    own = next((family.traits for family in known.families if family.name == name), TRAITS.get(name))
+    return NO_GUESSES if own is None else known.guesses(own, INSTRUCTIONS[name], without=[name])
 
 
 def _agent(

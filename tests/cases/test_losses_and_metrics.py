@@ -106,7 +106,7 @@ def test_labels_with_a_loss_of_their_own_are_never_distilled_by_a_softmax():
     task = Task(name="topics", model=lambda: nn.Linear(12, 6), loss=nn.BCEWithLogitsLoss(), metric=f1, **splits(documents))
     assert faults_of(task) == []
     unfit = unfit_methods(task.kind, is_pretrained=False, kind=kind_as_used(task))["distill.loss"]
-    assert unfit.keys() == {"kl", "kl_zscore", "mse_logits", "mse"}
+    assert unfit.keys() == {"kl", "kl_zscore", "dkd", "mse_logits", "mse"}
 
     teacher = Teacher(task.build_model(seed=1))
     with pytest.raises(InfeasibleRecipeError, match=r"got 'classification' with outputs \(2, 6\) and targets \(64, 6\)"):

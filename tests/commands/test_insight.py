@@ -37,7 +37,8 @@ def test_methods_shows_pairs_as_a_matrix_with_reasons(monkeypatch, capsys):
         PairRow("fp32", "onnxruntime", None),
     ]
     monkeypatch.setattr("autocut.stages.methods.method_rows", lambda: rows)
-    monkeypatch.setattr("autocut.stages.methods.pair_rows", lambda: pairs)
+    of_device = {"cpu": pairs, "cuda": [PairRow("bf16", "eager", "no GPU", "cuda")]}
+    monkeypatch.setattr("autocut.stages.methods.pair_rows", lambda device="cpu": of_device[device])
 
     assert cli.main(["methods"]) == 0
     shown = capsys.readouterr().out
@@ -46,7 +47,9 @@ def test_methods_shows_pairs_as_a_matrix_with_reasons(monkeypatch, capsys):
     assert "no kernel" in shown
     assert cli.main(["methods", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["pairs"][1] == {"dtype": "bf16", "mode": "onnxruntime", "reason": "no kernel", "feasible": False}
+    refused = {"dtype": "bf16", "mode": "onnxruntime", "device": "cpu", "reason": "no kernel", "feasible": False}
+    assert document["pairs"][1] == refused
+    assert document["pairs"][-1]["device"] == "cuda"
     assert document["methods"][1]["available"] is False
 
 

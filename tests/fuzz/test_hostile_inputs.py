@@ -39,4 +39,4 @@ def test_the_fuzzer_sees_a_control_character(finished_study, monkeypatch):
     monkeypatch.setattr("autocut.console.printable", str)
 
     with pytest.raises(FaultFound, match="on the terminal"):
-        run(["front", "studies/none", "\x1b[2J"])
+        run(["check", "\x1b[2J.py"])

@@ -15,7 +15,7 @@ from row_tables import to_markdown, to_words
 from rows import Row, RowFile, read_rows
 
 from autocut.recipe import LEFT_OUT, STUDENT, UNTOUCHED, Recipe
-from autocut.stages.methods import known_methods
+from autocut.stages.methods import known_methods, registry
 
 TASK = """
 import torch
@@ -62,6 +62,7 @@ def test_every_registered_method_has_a_row():
     """No method is listed anywhere else: a new one is measured by being registered."""
     changes = changes_of(AXES, epochs=3)
     methods = {axis: names for axis, names in known_methods().items() if axis != STUDENT}  # those are a task's own
+    methods["compile.mode"] = registry("compile.mode").names()  # the matrix is of processors
     turned = {axis: {str(change.recipe[axis]) for change in changes if axis in change.recipe} for axis in methods}
 
     assert turned == {axis: set(names) - {LEFT_OUT.get(axis)} for axis, names in methods.items()}

@@ -86,7 +86,7 @@ def load_openvino(folder: Path, signature: Signature, threads: int) -> Run:  # n
     Raises:
         BundleError: a file is missing or damaged.
     """
-    openvino = importlib.import_module("openvino")
+    openvino = load_runtime()
     try:
         properties = json.loads((folder / _PROPERTIES_FILE).read_text())
         compiled = openvino.Core().compile_model(folder / _MODEL_FILE, "CPU", {**properties, **serving(threads)})
@@ -142,7 +142,7 @@ def convert_to_openvino(graph: Path, folder: Path) -> None:
     `openvino.convert_model` would do the same, but reports each call to a server of its makers.
     """
     with translated("OpenVINO's converter"), quietly(), torch.no_grad():
-        openvino = importlib.import_module("openvino")
+        openvino = load_runtime()
         decoders = importlib.import_module("openvino.frontend.pytorch.fx_decoder")
         frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
         decoder = decoders.TorchFXPythonDecoder.from_exported_program(load_graph(graph))  # `convert` needs it alive
@@ -172,7 +172,7 @@ def convert_to_openvino(graph: Path, folder: Path) -> None:
 )
 def compile_openvino(job: CompileJob, folder: Path) -> Signature:
     """Quantize the graph with nncf; OpenVINO compiles it for the processor when it loads."""
-    openvino = importlib.import_module("openvino")
+    openvino = load_runtime()
     feeds = [list(map(_array, job.signature.positional(inputs))) for inputs in job.calibration]
     properties = openvino_quantizers.method(job.dtype).options.properties
     with translated("OpenVINO"), quietly():
@@ -203,6 +203,11 @@ def compute_in_fp16(model: Model, feeds: Sequence[Arrays]) -> Model:  # noqa: AR
     return model
 
 
+def load_runtime() -> Any:
+    """Import openvino. It must not be imported in the process that workers are forked from: importing it starts a thread."""
+    return importlib.import_module("openvino")
+
+
 @contextlib.contextmanager
 def load_nncf() -> Iterator[Any]:
     """Import nncf without its reports to a server (read once, when it is imported), and without its progress bars on stdout."""
@@ -217,7 +222,7 @@ def _require_arithmetic(folder: Path, dtype: str) -> None:
     Raises:
         InfeasibleRecipeError: every layer computes in float32, from float32 weights.
     """
-    compiled = importlib.import_module("openvino").Core().compile_model(
+    compiled = load_runtime().Core().compile_model(
         folder / _MODEL_FILE, "CPU", {**json.loads((folder / _PROPERTIES_FILE).read_text()), **serving(1)}
     )  # fmt: skip
     infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]

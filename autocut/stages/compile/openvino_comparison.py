@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autocut.stages.compile.openvino import FLOAT, Arrays, Model, serving
+from autocut.stages.compile.openvino import FLOAT, Arrays, Model, load_runtime, serving
 from autocut.stages.sensitivity import Attempt, deviation, joined
 
 _ROWS = 16
@@ -80,7 +79,7 @@ def source(node: Any) -> str:
 
 
 def _loaded(model: Model, properties: Mapping[str, str | int]) -> Any:
-    openvino = importlib.import_module("openvino")
+    openvino = load_runtime()
     compiled = openvino.Core().compile_model(model, "CPU", {**properties, **serving(torch.get_num_threads())})
     return compiled.create_infer_request()
 

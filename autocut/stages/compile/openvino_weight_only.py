@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autocut.errors import InfeasibleRecipeError
-from autocut.stages.compile.openvino import FLOAT, Arrays, Model, load_nncf, openvino_quantizers
+from autocut.stages.compile.openvino import FLOAT, Arrays, Model, load_nncf, load_runtime, openvino_quantizers
 from autocut.stages.compile.openvino_comparison import OpenVinoComparison, inputs_of_products, source, weighted_layers
 from autocut.stages.quantize.grouped import round_in_groups
 from autocut.stages.quantize.moments import moments_by_name
@@ -116,7 +115,7 @@ def _grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 def _replace(constant: Any, values: NDArray[Any]) -> None:
     """Put `values` in the place of a constant of the same type and size."""
-    openvino = importlib.import_module("openvino")
+    openvino = load_runtime()
     shape = list(constant.get_output_shape(0))
     made = openvino.opset13.constant(values.reshape(shape), dtype=constant.get_element_type())
     made.set_friendly_name(constant.get_friendly_name())
