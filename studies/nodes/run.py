@@ -1,6 +1,7 @@
 """Counts the trials per hour of one, two and four simulated nodes, and looks whether two workers of a node ever timed at once.
 
-python studies/nodes/run.py --nodes 1 2 4 --budget 4m
+python studies/nodes/run.py --nodes 1 2 4 --budget 3m
+python studies/nodes/run.py --nodes 1 2 4 --budget 5m --space space.toml
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from simulated import intervals, overlaps, simulated_cluster
 HERE = Path(__file__).parent
 
 
-def search(address: str, folder: Path, budget: str) -> Path:
+def search(address: str, folder: Path, budget: str, space: str) -> Path:
     """Search, and return the study's folder."""
     study = folder / "study"
     command = [
-        sys.executable, "-m", "autocut", "search", str(HERE / "task.py"), "--budget", budget, "--space", str(HERE / "space.toml"),
+        sys.executable, "-m", "autocut", "search", str(HERE / "task.py"), "--budget", budget, "--space", str(HERE / space),
         "--out", str(study), "--ray-address", address, "--stages", str(folder / "shared"), "--price-per-hour", "0.1",
     ]  # fmt: skip
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
@@ -42,12 +43,12 @@ def trials_per_hour(study: Path) -> tuple[float, int]:
     return (3600 * (len(done) - 1) / (done[-1] - done[0]) if len(done) > 1 else 0.0), len(done)
 
 
-def measure(nodes: int, budget: str, epoch_s: float) -> dict[str, float]:
+def measure(nodes: int, budget: str, epoch_s: float, space: str) -> dict[str, float]:
     """Search on `nodes` nodes, and say what came of it."""
     with tempfile.TemporaryDirectory(prefix="nodes-") as name:
         folder = Path(name)
         with simulated_cluster(nodes, folder, environment={"NODES_EPOCH_S": str(epoch_s)}) as cluster:
-            study = search(cluster.address, folder, budget)
+            study = search(cluster.address, folder, budget, space)
         rate, trials = trials_per_hour(study)
         found = [intervals(folder / f"locks-{number}") for number in range(nodes)]
         alone = sum(map(len, found))
@@ -64,12 +65,13 @@ def main() -> None:
     """Print one line for each number of nodes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--budget", default="4m")
+    parser.add_argument("--budget", default="3m")
+    parser.add_argument("--space", default="rates.toml", help="a file beside this one")
     parser.add_argument("--epoch-s", type=float, default=8.0)
     options = parser.parse_args()
     first = None
     for nodes in options.nodes:
-        row = measure(nodes, options.budget, options.epoch_s)
+        row = measure(nodes, options.budget, options.epoch_s, options.space)
         first = first or row["per_hour"]
         print(json.dumps({**row, "times_the_first": round(row["per_hour"] / first, 2) if first else None}), flush=True)
 
