@@ -13,11 +13,16 @@ from autocut.study import Study
 
 def conclude(study: Study, console: Console) -> int:
     """Tell what the search has left, and return the exit code: 0, or 1 where there is no verified bundle."""
-    verified = [point for point in study.front() if point.bundle]
-    if not verified:
+    bundles = [point for point in study.points() if point.bundle]
+    if not bundles:
         console.info(f"no verified bundle yet: give it more time with a longer --budget, or see: autocut front {study.folder}")
         return 1
-    console.remark(f"{len(verified)} verified bundle{'' if len(verified) == 1 else 's'} on the front. {_recommended(study)}")
+    front = {point.trial for point in study.front()}
+    on_front = sum(point.trial in front for point in bundles)
+    console.remark(f"{on_front} verified bundle{'' if on_front == 1 else 's'} on the front. {_recommended(study)}")
+    if not on_front:
+        best = min(bundles, key=lambda point: point.values["usd_per_million"])
+        console.info(f"the cheapest bundle that there is, behind the front: trial {best.trial}, {best.bundle}")
     console.info(f"next: autocut front {study.folder}   |   autocut select {study.folder}")
     return 0
 

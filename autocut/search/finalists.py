@@ -30,7 +30,9 @@ _RUNNER_UP_PATIENCE = 1.5
 _GOOD_DROP = 0.01
 """Share of the untouched model's metric that a good point of a slow model may lose. Noise does not count against it."""
 _MUCH_CHEAPER = 1.5
-"""A good point of a slow model that is this many times cheaper than every bundle is finalized at once."""
+"""A good point of a slow model that is this many times cheaper than every bundle is finalized at once..."""
+_CHEAPER, _FINALIZING_SHARE = 1.05, 0.2
+"""... and one that is this many times cheaper, once finalizing has taken less than this share of the time so far."""
 _LOOKED_AT = 0.6
 """Users look first at points that lose at most this share of the largest drop that is allowed: 3 of 5 points."""
 _REHEARSAL_PATIENCE = 8.0
@@ -47,10 +49,13 @@ def is_time_to_rehearse(state: SearchState, store: TrialStore, budget: Budget) -
 
     It tells how long a finalization takes here, from which the reserve is planned, and leaves something to deploy at every later
     moment. It holds the machine alone, so the search first runs what it learns most from. A slow model leaves no time for that
-    order: its first good lowering is finalized at once, and later each that is much cheaper than what there is to deploy.
+    order: its first good lowering is finalized at once, and later each that is cheaper than what there is to deploy: at once if
+    it is much cheaper, else as soon as finalizing has not taken too much of the time. At the end too little may be left for it.
     """
     if is_slow(state):
-        is_due = not any(_is_of_bundles(running) for running in state.running.values()) and _leads_clearly(state, store)
+        finalizing_s = len(state.finalized) * state.planner.finalize_s()
+        lead = _CHEAPER if finalizing_s < _FINALIZING_SHARE * budget.spent() else _MUCH_CHEAPER
+        is_due = not any(_is_of_bundles(running) for running in state.running.values()) and _leads(state, store, lead)
         return is_due and budget.left() > _PATIENCE * state.planner.finalize_s()
     least_s = _REHEARSAL_PATIENCE * state.planner.finalize_s()
     may_wait = budget.search_left() > _REHEARSAL_MARGIN * least_s
@@ -191,12 +196,12 @@ def cheapest_exact(store: TrialStore) -> dict[Recipe, int]:
     return {} if cheapest is None else {cheapest.recipe: cheapest.trial}
 
 
-def _leads_clearly(state: SearchState, store: TrialStore) -> bool:
-    """Whether there is no bundle yet, or a good point that waits is much cheaper than every bundle."""
+def _leads(state: SearchState, store: TrialStore, lead: float) -> bool:
+    """Whether there is no bundle yet, or a good point that waits is `lead` times cheaper than every bundle."""
     dollars = {point.recipe: point.values["usd_per_million"] for point in store.candidates()}
     cheapest = min((dollars.get(recipe, math.inf) for recipe in state.verified), default=math.inf)
     return not state.verified or any(
-        dollars[recipe] * _MUCH_CHEAPER <= cheapest for recipe in _waiting(state, good_points(state, store)) if recipe != UNTOUCHED
+        dollars[recipe] * lead <= cheapest for recipe in _waiting(state, good_points(state, store)) if recipe != UNTOUCHED
     )
 
 

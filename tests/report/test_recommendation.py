@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autocut import cli
@@ -25,6 +27,23 @@ def test_report_notes_and_the_end_of_a_search_name_the_balanced_pick(read_study,
     assert f"autocut export {read_study.folder} --trial {recommended} " in notes.study_note(read_study, read_study.front())
     assert conclude(read_study, Console()) == 0
     assert f"Trial {recommended}: balanced pick, " in capsys.readouterr().err
+
+
+def test_a_bundle_behind_the_front_is_something_to_deploy(read_study, recommended, monkeypatch, capsys):
+    """The time may be up before the front's own models are finalized: the search has not ended with nothing."""
+    from autocut.console import Console
+
+    points = read_study.points()
+    monkeypatch.setattr(read_study, "front", lambda: [replace(point, bundle=None) for point in type(read_study).front(read_study)])
+    on_front = {point.trial for point in read_study.front()}
+    (behind, *_) = [point for point in points if point.trial not in on_front]
+    found = [replace(point, bundle="bundles/behind" if point is behind else None) for point in points]
+    monkeypatch.setattr(read_study, "points", lambda: found)
+
+    assert conclude(read_study, Console()) == 0
+    told = capsys.readouterr().err
+    assert "0 verified bundles on the front" in told
+    assert f"behind the front: trial {behind.trial}, bundles/behind" in told
 
 
 def test_select_without_a_wish_names_it_and_a_wish_is_followed(read_study, recommended, capsys):
