@@ -76,7 +76,7 @@ def _watch_memory(process: subprocess.Popen[str], free: list[float]) -> None:
 
 def _best(out: Path) -> str:
     """The largest speed-up at the first serving batch size among the verified points, by the final timing."""
-    verified = [point for point in autocut.open_study(out).front() if point.bundle and point.final]
+    verified = [point for point in autocut.open_study(out).points() if point.bundle and point.final]
     speedups = {point.recipe: point.final.measurement.cost.latencies[0].speedup.value for point in verified}
     best = max(speedups, key=lambda recipe: speedups[recipe], default=None)
     return "none" if best is None else f"{speedups[best]:.1f}x, {best.describe()}"
