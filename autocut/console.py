@@ -112,7 +112,7 @@ class Console:
     def error(self, error: AutocutError) -> None:
         """Report an error as ``error:`` and ``hint:``. Several faults are numbered, each with its place and its hint.
 
-        Where errors are not told, a document has it alone. Of very many faults the first ones are told.
+        A console that does not tell errors leaves it to the document. It tells 25 faults at most, and counts the others.
         """
         if self.is_json and not self._tells_errors:
             return

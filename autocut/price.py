@@ -58,8 +58,8 @@ class Host:
     """A machine, as far as a price depends on it.
 
     `processor` is how /proc/cpuinfo names its kind: vendor and family/model, on Arm implementer/part. `cores` are what the system
-    counts as processors, as a cloud counts vCPUs. `gpu` is None where there is none, `gpus` where nobody has
-    counted them.
+    counts as processors, as a cloud counts vCPUs. `gpu` is None for a machine without one.
+    `gpus` is their number, None if nobody has counted them.
     """
 
     name: str

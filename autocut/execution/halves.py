@@ -75,7 +75,7 @@ class Halves:
         return half.job, replace(half.job, recipes=left), time.monotonic() - half.since
 
     def observe(self, job: Job, event: Event | WorkerGone) -> Event | WorkerGone | None:
-        """Take in what happens to a job. Return what the agent is told of it, or None."""
+        """Take in an event of a job. Return the event that the agent gets, or None."""
         half = self._training.get(job.number)
         if half is None:
             return event

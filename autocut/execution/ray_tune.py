@@ -176,7 +176,7 @@ class TuneExecutor:
             self._channel.messages.put((job, Waited(waited_s)))
 
     def _told(self, job: Job, event: Event | WorkerGone | None) -> tuple[Job, Event | WorkerGone] | None:
-        """Return what the agent is told of `job`, if anything."""
+        """Return the event of `job` that the agent gets, or None."""
         if self._halves is not None and event is not None:
             event = self._halves.observe(job, event)
         if event is None:

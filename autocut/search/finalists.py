@@ -49,8 +49,9 @@ def is_time_to_rehearse(state: SearchState, store: TrialStore, budget: Budget) -
 
     It tells how long a finalization takes here, from which the reserve is planned, and leaves something to deploy at every later
     moment. It holds the machine alone, so the search first runs what it learns most from. A slow model leaves no time for that
-    order: its first good lowering is finalized at once, and later each that is cheaper than what there is to deploy: at once if
-    it is much cheaper, else as soon as finalizing has not taken too much of the time. At the end too little may be left for it.
+    order. The search finalizes its first good lowering at once, and also each later one that is much cheaper than every bundle. One
+    that is a little cheaper waits until finalizing has taken less than a fifth of the time, but not until the end: then too little
+    may be left for it.
     """
     if is_slow(state):
         finalizing_s = len(state.finalized) * state.planner.finalize_s()
