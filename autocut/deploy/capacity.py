@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 
 from autocut.deploy.fresh_process import FreshProcess
 from autocut.deploy.layouts import FoundLayouts, ask_layouts, processors_here
+from autocut.measure import allocator
 from autocut.measure.capacity import shapes_for
 from autocut.measure.machine import machine_fingerprint
 from autocut.measurement import Capacity, Cost
@@ -114,7 +115,8 @@ def untouched_capacity(pipeline: Pipeline, reference: Cost, search_seconds: floa
         return CapacityFound()
     runner, batch_size = pipeline.runner, reference.busiest.batch_size
     settings: dict[str, Any] = {"batch_size": batch_size, "layouts": shapes_for(processors)}
-    key = runner.key(pipeline.baseline.key, "capacity", settings, machine=machine_fingerprint(), processors=processors)
+    machine = {"machine": machine_fingerprint(), "processors": processors, "memory": allocator.KEPT}
+    key = runner.key(pipeline.baseline.key, "capacity", settings, **machine)
     stage = Stage("capacity", "untouched", "measuring", key, lambda: pipeline, _measure_untouched)
     found = TypeAdapter(FoundLayouts).validate_python(runner.run(stage).facts["found"])
     if found.failure is not None:

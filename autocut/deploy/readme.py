@@ -9,8 +9,11 @@ from pathlib import Path
 from autocut.deploy.devices import device_named
 from autocut.deploy.manifest import Manifest, TensorSignature
 from autocut.deploy.serving import PORT, SERVE, runtime_lines, serving_code
+from autocut.measure import allocator
 from autocut.measurement import Accuracy, Latency, per_second
 from autocut.recipe import Recipe
+
+_KEEPING = " ".join(f"{name}={value}" for name, value in allocator.ENVIRONMENT.items())
 
 
 def readme(model: Path, manifest: Manifest) -> str:
@@ -106,7 +109,8 @@ def _numbers(manifest: Manifest) -> str:
         + "\n".join(rows)
         + f"\n\n{trained}Latencies are those of one process with {_counted(measurement.cost.threads)} "
         f"on `{manifest.environment.machine}`{_on_gpu(manifest)}, seed {manifest.seed}. "
-        "Another machine gives other latencies: `autocut remeasure .` measures them there."
+        "Another machine gives other latencies: `autocut remeasure .` measures them there. Processes kept the memory that they "
+        f"freed, as with `autocut.load` and `serve.py`; in other programs, `{_KEEPING}` does that."
         + "".join(f"\n\n**Note:** {caveat.sentence}" for caveat in measurement.caveats)
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from autocut.deploy import http_server
 from autocut.deploy.devices import device_named
 from autocut.deploy.manifest import MODEL_FOLDER, Manifest
+from autocut.measure.allocator import keep_memory
 from autocut.stages.compile import ExampleCall, modes_on
 from autocut.stages.graph import Signature
 from autocut.stages.libraries import versions_of
@@ -89,8 +91,9 @@ def _script(model: Path, manifest: Manifest, code: ServingCode) -> str:
         for signature in manifest.inputs
     }
     return (
-        f"{Path(http_server.__file__).read_text(encoding='utf-8')}\n\n"
+        f"{Path(http_server.__file__).read_text(encoding='utf-8')}\n\n{inspect.getsource(keep_memory)}\n\n"
         'def load():\n    """Load the model of this bundle, and return what calls it."""\n'
+        "    keep_memory()  # as it was timed\n"
         f"{textwrap.indent(code.load, '    ')}\n\n    def predict(given):\n{textwrap.indent(code.call, '        ')}\n"
         "        return output\n\n    return predict\n\n\n"
         'if __name__ == "__main__":\n'

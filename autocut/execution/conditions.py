@@ -7,6 +7,7 @@ from typing import Any
 
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.errors import StudyError
+from autocut.measure import allocator
 from autocut.pipeline.signing import sign_task
 from autocut.study import Study
 
@@ -36,16 +37,17 @@ def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:
 def check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[str, object], config: SearchConfig) -> None:
     """Refuse to mix numbers: a study has one price, one number of threads, one seed, one set of limits.
 
-    It has one device that trains and one that serves too. `known` are its facts. A study without a result has none that count: a
-    start has failed.
+    It has one device that trains and one that serves too, and one way to treat the memory of timed models (`measure/allocator.py`).
+    `known` are its facts. A study without a result has none that count: a start has failed.
 
     Raises:
         StudyError: it was begun with others.
     """
     asked = {"price": price, "threads": config.threads, "seed": config.seed, "limits": list(config.limits)}
     if "threads" in known:
-        known = {"train_on": "cpu", "serve_on": "cpu", **known}  # an earlier autocut used nothing else, and said nothing
-    asked |= {"train_on": config.train_on, "serve_on": config.serve_on}
+        # An earlier autocut used nothing else, and said nothing.
+        known = {"train_on": "cpu", "serve_on": "cpu", "timed_memory": allocator.GIVEN_BACK, **known}
+    asked |= {"train_on": config.train_on, "serve_on": config.serve_on, "timed_memory": allocator.KEPT}
     for name, value in asked.items():
         if name in known and known[name] != value:
             raise StudyError(

@@ -34,6 +34,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from autocut.measure.allocator import keep_memory
 from autocut.measure.footprint import forget_peak, peak_resident_bytes, resident_bytes
 from autocut.measure.memory import MachineMemory
 from autocut.measure.parent_death import die_with
@@ -325,6 +326,7 @@ def _serve(connection: Connection, load: Load, threads: int, parent: int) -> Non
     die_with(parent)
     try:
         torch.set_num_threads(threads)
+        keep_memory()
         forget_peak()
         before = resident_bytes()
         call = load(threads)

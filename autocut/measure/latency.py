@@ -25,6 +25,7 @@ from scipy.special import (
 )  # not scipy.stats: its import takes 0.4 s more, and verification, which holds the machine, imports this
 from torch import Tensor
 
+from autocut.measure.allocator import keep_memory
 from autocut.measure.load import LoadMeter
 from autocut.measure.settling import settle
 from autocut.measure.turns import Times, reference_workload, time_interleaved
@@ -91,6 +92,8 @@ def measure_latency(
     no more than fit into `max_seconds`; rounds of more than 0.2 s get no more than fit into 4 s. Preparing inputs, loading and
     compiling are not timed.
 
+    This process keeps the memory that it frees from now on, as a server does (`allocator`).
+
     A GPU is first kept busy until its clocks have settled. Inputs lie there already, answers stay there, and a call lasts until its
     work is done.
 
@@ -107,6 +110,7 @@ def measure_latency(
         with_p90: Take the 64 rounds that the p90 needs if they fit into `max_seconds`, narrow interval or not.
         seed: Seed of the order in each round and of the bootstrap.
     """
+    keep_memory()
     models = {"candidate": candidate} | ({} if baseline is None else {"baseline": baseline})
     calls = _calls(models, inputs)
     rng = np.random.default_rng(seed)

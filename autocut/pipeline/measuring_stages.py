@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autocut.measure import allocator
 from autocut.measure.accuracy import Scores
 from autocut.measure.disturbance import measure_reference, measure_undisturbed
 from autocut.measure.footprint import compressed_size_bytes, size_bytes
@@ -106,7 +107,7 @@ def cost_stage(
     if again:
         settings["again"] = again
     method = lowering.method_versions(dtype, mode, runner.context.served_on)
-    key = runner.key("", "cost", settings, method=method, machine=machine_fingerprint())
+    key = runner.key("", "cost", settings, method=method, machine=machine_fingerprint(), memory=allocator.KEPT)
 
     def make(folder: Path, artifact: Entry) -> Facts:  # noqa: ARG001 -- the cost is small enough to be a fact of the entry
         return {"cost": asdict(measure(artifact))}

@@ -34,6 +34,7 @@ _FACTS: Mapping[str, str] = {
     "threads": "threads of a model",
     "train_on": "device that trained the models",
     "serve_on": "device that scored and timed the models",
+    "timed_memory": "memory that a timed model frees",
     "limits": "limits",
     "max_accuracy_drop": "largest accuracy drop of the search",
     "space": "space",
