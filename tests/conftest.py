@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import textwrap
+import time
 import types
 from pathlib import Path
 
@@ -12,6 +13,22 @@ import pytest
 os.environ.setdefault("AUTOCUT_KEY_FILE", str(Path(tempfile.gettempdir()) / f"autocut-tests-{os.getuid()}" / "stage.key"))
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+_WHOLE_PROGRAM = ("cases", "api", "fuzz", "studies", "docs")
+"""Folders whose tests run whole searches. They come last, so that a slow machine that has no time for all begins with the others."""
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests of `_WHOLE_PROGRAM` last."""
+    home = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(home).parts[0] in _WHOLE_PROGRAM)
+
+
+def pytest_runtest_setup(item):
+    """Begin no test after AUTOCUT_TESTS_END (seconds since the epoch), which `.ci/run` sets."""
+    if time.time() > float(os.environ.get("AUTOCUT_TESTS_END", "inf")):
+        pytest.skip("this machine is too slow for all tests in the time that CI has: `make test` runs them")
+
 
 SMALL_TASK = """
     import torch
