@@ -38,12 +38,22 @@ QUANTIZATION_AWARE = "train.quantization_aware"
 """What a training rounds its products to, so that the weights bear a dtype whose name begins so. A recipe leaves "none" out."""
 DECAY = "distill.decay"
 """How `distill.alpha` falls to 0 during the training: "none" (it does not) or "linear". A recipe leaves "none" out."""
+FEATURES = "distill.features"
+"""How what goes into the last layers of student and teacher is compared, beside their outputs. A recipe leaves "none" out."""
 AVERAGING = "train.ema"
 """Share of the moving average of the weights that each step keeps, such as 0.99; the average is what is trained. 0: no average."""
 LABEL_SMOOTHING = "train.label_smoothing"
 """Share of the label that is spread over all classes."""
 LEFT_OUT: Mapping[str, Value] = MappingProxyType(
-    {STUDENT: NO_STUDENT, KEEP_FLOAT: 0, QUANTIZATION_AWARE: "none", DECAY: "none", AVERAGING: 0, LABEL_SMOOTHING: 0}
+    {
+        STUDENT: NO_STUDENT,
+        KEEP_FLOAT: 0,
+        QUANTIZATION_AWARE: "none",
+        DECAY: "none",
+        FEATURES: "none",
+        AVERAGING: 0,
+        LABEL_SMOOTHING: 0,
+    }
 )
 """Settings that a recipe leaves out at these values, so that recipes of an earlier autocut, which lacked them, stay the same."""
 SWITCHES: Mapping[str, str] = MappingProxyType(
@@ -279,6 +289,7 @@ def _words(recipe: Recipe) -> Iterable[str]:
         if recipe.changes("distill.loss"):
             strength = _number(recipe, "distill.temperature", " T=") + _number(recipe, "distill.alpha", " alpha=")
             strength += " to 0" if DECAY in recipe else ""
+            strength += f" and {recipe[FEATURES]} of features" if FEATURES in recipe else ""
             yield f"distill {recipe['distill.loss']}{strength}"
     if recipe.changes("quantize.dtype"):
         yield f"{recipe['quantize.dtype']}" + (f" but {recipe[KEEP_FLOAT]} layers" if KEEP_FLOAT in recipe else "")

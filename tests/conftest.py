@@ -15,7 +15,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 _WHOLE_PROGRAM = ("cases", "api", "fuzz", "studies", "docs")
-"""Folders whose tests run whole searches. They come last, so that a slow machine that has no time for all begins with the others."""
+"""Folders whose tests run whole searches. They come last, so that a machine that is too slow for all begins with the others."""
 
 
 def pytest_collection_modifyitems(items):

@@ -126,6 +126,8 @@ def test_two_recipes_that_differ_in_a_number_do_not_look_alike():
     assert recipe.describe() == words
     assert Recipe({**recipe, "distill.decay": "none"}) == recipe
     assert Recipe({**recipe, "distill.decay": "linear"}).describe() == f"{words} to 0"
+    assert Recipe({**recipe, "distill.features": "none"}) == recipe
+    assert Recipe({**recipe, "distill.features": "similarity"}).describe() == f"{words} and similarity of features"
 
 
 def test_layers_in_float_are_part_of_the_lowering():

@@ -32,4 +32,5 @@ def keep_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
         return False
     options = {arena_max: 1, mmap_max: 0, trim_threshold: -1}  # the last one: never
-    return sum(mallopt(option, value) for option, value in options.items()) == len(options)
+    taken = [bool(mallopt(option, value)) for option, value in options.items()]
+    return all(taken)

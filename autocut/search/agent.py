@@ -244,7 +244,7 @@ class Agent:
 
     def _next_finalization(self) -> Job | None:
         left_s = self.budget.left() - _END_S - self.state.planner.process_s()
-        if points := finalists.next_finalists(self.state, self.store, left_s):
+        if points := finalists.next_finalists(self.state, self.store, left_s, self.budget.clock()):
             return self._finalize(points)
         if self.state.running:
             return None

@@ -25,6 +25,8 @@ _FEWEST_MORE = 3
 """... and for which it is kept at least while the search goes on after others. In a slow search both are one point."""
 _PATIENCE = 0.7
 """A finalization begins while this many times its predicted seconds are left; if it is cut off, the next session repeats it."""
+_ALONE = 0.7
+"""Share of a slow model's finalization that holds the machine alone, or waits while another one does."""
 _RUNNER_UP_PATIENCE = 1.5
 """Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
 _GOOD_DROP = 0.01
@@ -109,16 +111,18 @@ def good_points(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
     return {point.recipe: point.trial for point in sorted(good, key=lambda point: point.values["usd_per_million"])}
 
 
-def next_finalists(state: SearchState, store: TrialStore, left_s: float) -> dict[Recipe, int]:
-    """Return what the next job finalizes; empty where nothing waits, or nothing can be done in `left_s` seconds."""
-    each = state.planner.finalize_s()
-    waiting: dict[Recipe, int] = {}
-    if left_s > _PATIENCE * each:
-        waiting = _waiting(state, finalists(state, store))
-    if not waiting and left_s > _RUNNER_UP_PATIENCE * each:
-        waiting = _waiting(state, runners_up(state, store))
+def next_finalists(state: SearchState, store: TrialStore, left_s: float, now: float) -> dict[Recipe, int]:
+    """Return what the next job finalizes; empty where nothing waits, or nothing can be done in `left_s` seconds.
+
+    Two finalizations of a slow model wait for each other. So what the running ones still need at the reading `now` of the clock is
+    not left for another one, which would only be cut off together with them.
+    """
+    left_s -= _running_s(state, now)
+    waiting = _fitting(state, _waiting(state, finalists(state, store)), _PATIENCE, left_s)
+    if not waiting:
+        waiting = _fitting(state, _waiting(state, runners_up(state, store)), _RUNNER_UP_PATIENCE, left_s)
     even_share = math.ceil(len(waiting) / state.settings.workers)
-    share = min(state.planner.packed_finalists(), even_share, max(1, int(left_s / each)))
+    share = min(state.planner.packed_finalists(), even_share, max(1, int(left_s / state.planner.finalize_s())))
     return dict(list(waiting.items())[:share])
 
 
@@ -219,6 +223,24 @@ def _is_good(point: FrontPoint, untouched: float) -> bool:
     gap = measured.accuracy.difference
     at_best = point.values["accuracy"] - untouched if gap is None else gap.high
     return at_best >= -_GOOD_DROP * abs(untouched) and measured.cost.busiest.speedup.low > 1
+
+
+def _fitting(state: SearchState, points: Mapping[Recipe, int], patience: float, left_s: float) -> dict[Recipe, int]:
+    """Leave out the points of which `patience` times the predicted seconds are not left; those come first that surely fit."""
+    needed_s = {recipe: state.planner.finalize_s(recipe.lowering) for recipe in points}
+    fitting = [recipe for recipe in points if left_s > patience * needed_s[recipe]]
+    return {recipe: points[recipe] for recipe in sorted(fitting, key=lambda recipe: needed_s[recipe] > left_s)}
+
+
+def _running_s(state: SearchState, now: float) -> float:
+    """Seconds for which the running finalizations of a slow model will still keep another one waiting."""
+    if not is_slow(state):
+        return 0.0
+    running = [running for running in state.running.values() if _is_of_bundles(running)]
+    needed_s = (
+        sum(state.planner.finalize_s(recipe.lowering) for recipe in one.job.recipes) - (now - one.started) for one in running
+    )
+    return _ALONE * math.fsum(max(0.0, seconds) for seconds in needed_s)
 
 
 def _untouched(store: TrialStore) -> dict[Recipe, int]:

@@ -267,12 +267,15 @@ class Planner:
         """Points for one process: one where a process starts quickly, so that every free worker gets the next point."""
         return _PACKED_FINALISTS if self.process_s() > _SLOW_START_S else 1
 
-    def finalize_s(self) -> float:
+    def finalize_s(self, pair: Lowering | None = None) -> float:
         """Seconds to finalize one point in a running worker; it is verified in another fresh process.
 
         Before the first one they are the sum of its parts: the point's scores and the untouched model's on the test split, the
-        final timing, and the verification, whose process starts meanwhile.
+        final timing, and the verification, whose process starts meanwhile. Some modes compile while they load, and the fresh
+        process has no cache: where a slow model's `pair` of dtype and mode is given, its loading is added.
         """
+        if pair is not None and self.is_slow:
+            return self.finalize_s() + self._by_method["load", "/".join(pair)].median(0.0)
         cost_s = self._by_stage["cost"].median(self._measure_s)
         timings = _VERIFIED_TIMING + self._is_timed_again
         timing_s = timings * cost_s + _REPLAY_S if self.is_slow else _TIMINGS * cost_s

@@ -29,6 +29,7 @@ from autocut.errors import SpaceError
 from autocut.recipe import (
     AVERAGING,
     DECAY,
+    FEATURES,
     IDENTITY,
     KEEP_FLOAT,
     LABEL_SMOOTHING,
@@ -98,6 +99,7 @@ RULES: Mapping[str, AxisRule] = MappingProxyType(
         "distill.temperature": AxisRule("number", 0, low_open=True, switch=SWITCHES["distill"]),
         "distill.alpha": AxisRule("number", 0, 1, switch=SWITCHES["distill"]),
         DECAY: AxisRule("word", switch=SWITCHES["distill"], words=("none", "linear")),
+        FEATURES: AxisRule("method", switch=SWITCHES["distill"]),
         "quantize.dtype": AxisRule("method"),
         "quantize.keep_float": AxisRule("integer", 0, switch=SWITCHES["quantize"]),
         "compile.mode": AxisRule("method"),

@@ -22,6 +22,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "curriculum.schedule": ("autocut.stages.train", "curricula"),
         "curriculum.order": ("autocut.stages.train", "orders"),
         "distill.loss": ("autocut.stages.train", "distillations"),
+        "distill.features": ("autocut.stages.train", "feature_losses"),
         "quantize.dtype": ("autocut.stages.quantize", "quantizers"),
         "compile.mode": ("autocut.stages.compile", "modes"),
     }

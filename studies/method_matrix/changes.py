@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from autocut.recipe import LEFT_OUT, QUANTIZATION_AWARE, UNTOUCHED, Recipe
+from autocut.recipe import FEATURES, LEFT_OUT, QUANTIZATION_AWARE, UNTOUCHED, Recipe
 from autocut.stages.lowering import infeasible_reason
 from autocut.stages.methods import registry
 
@@ -85,6 +85,9 @@ def _distillations(training: Recipe) -> Iterator[Change]:
     for loss in _changing("distill.loss"):
         settings = {"distill.loss": loss, "distill.temperature": TEMPERATURE, "distill.alpha": ALPHA}
         yield Change("distill", loss, _joined(training, settings), training)
+    for features in _changing(FEATURES):
+        settings = {"distill.loss": "kl", "distill.temperature": TEMPERATURE, "distill.alpha": ALPHA, FEATURES: features}
+        yield Change("distill", f"kl and {features} of features", _joined(training, settings), training)
 
 
 def _lowerings() -> Iterator[Change]:

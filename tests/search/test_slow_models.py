@@ -7,8 +7,8 @@ from simulation import Stage
 
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
-from autocut.search.finalists import finalists, good_points, is_time_to_rehearse, reserve_s
-from autocut.search.jobs import JobKind, RecipeFailed, RecipeMeasured, ScoringPlan, ScoringPlanned
+from autocut.search.finalists import finalists, good_points, is_time_to_rehearse, next_finalists, reserve_s
+from autocut.search.jobs import JobKind, ModelLoaded, Purpose, RecipeFailed, RecipeMeasured, ScoringPlan, ScoringPlanned
 from autocut.search.lowerings import affordable_lowerings, is_cheap
 
 from .conftest import MadeUp, cost_of
@@ -237,3 +237,40 @@ def test_a_worker_without_work_finalizes_what_waits(slow):
     last_measured = len(done) - 1 - done[::-1].index("measure")
 
     assert done[:last_measured].count("finalize") > 2  # the first good point and the untouched model are always that early
+
+
+def test_two_finalizations_that_would_keep_each_other_from_ending_are_not_begun(slow):
+    """Most of each holds the machine alone. The second one begins where the rest of the first leaves time for it."""
+    machine = slow(1800.0)
+    machine.run(most_jobs=1)
+    agent, exact = machine.searcher, (0.0, -0.01, 0.01)
+    state, store, now = agent.state, agent.store, agent.budget.clock()
+    one = _measured(machine, ("int8_static", "onnxruntime"), accuracy=0.98, difference=exact, speedup=(4.0, 3.9, 4.1))
+    other = _measured(machine, ("fp32", "onnxruntime"), accuracy=0.99, difference=exact, speedup=(2.5, 2.4, 2.6))
+    each = state.planner.finalize_s()
+    assert list(next_finalists(state, store, 1.2 * each, now)) == [one]
+
+    job = replace(machine.jobs[-1], number=99, kind=JobKind.FINALIZE, recipes=(one,))
+    state.start(job, Purpose.FINALIZATION, now)
+
+    assert next_finalists(state, store, 1.2 * each, now) == {}
+    assert list(next_finalists(state, store, 1.2 * each, now + 0.9 * each)) == [other]
+    assert list(next_finalists(state, store, 2.0 * each, now)) == [other]
+
+
+def test_a_form_that_compiles_while_it_loads_waits_for_one_that_surely_fits(slow):
+    """The process that verifies a bundle has no cache: it compiles again."""
+    machine = slow(1800.0)
+    machine.run(most_jobs=1)
+    agent, exact = machine.searcher, (0.0, -0.01, 0.01)
+    state, store, now = agent.state, agent.store, agent.budget.clock()
+    compiled = _measured(machine, ("fp32", "aot_inductor"), accuracy=0.98, difference=exact, speedup=(4.0, 3.9, 4.1))
+    quick = _measured(machine, ("fp32", "onnxruntime"), accuracy=0.99, difference=exact, speedup=(2.5, 2.4, 2.6))
+    each = state.planner.finalize_s()
+    assert next(iter(next_finalists(state, store, 1.2 * each, now))) == compiled
+
+    state.planner.observe_loading(ModelLoaded("fp32/aot_inductor", 0.5 * each))
+
+    assert state.planner.finalize_s(compiled.lowering) == 1.5 * each
+    assert next(iter(next_finalists(state, store, 1.2 * each, now))) == quick
+    assert next(iter(next_finalists(state, store, 2.0 * each, now))) == compiled

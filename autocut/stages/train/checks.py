@@ -10,6 +10,7 @@ from autocut.errors import InfeasibleRecipeError
 from autocut.recipe import LABEL_SMOOTHING, Value
 from autocut.stages.train.distillation import check_distillation, meaning_of, sample_answers
 from autocut.stages.train.fake_quantization import check_fake_quantization
+from autocut.stages.train.features import check_features
 from autocut.stages.train.plan import is_changed
 from autocut.stages.train.teacher import Gate, Teacher
 from autocut.task.kinds import Meaning, kinds
@@ -20,7 +21,7 @@ def check_training(settings: Mapping[str, Value], model: nn.Module, task: Task, 
     """Look at what `model` answers to a few training examples, where `settings` ask something of it.
 
     Raises:
-        InfeasibleRecipeError: the distillation loss or label smoothing does not fit the task, or there is no weight to round.
+        InfeasibleRecipeError: a distillation or label smoothing does not fit the task, or there is no weight to round.
         ValueError: a distillation loss has no teacher.
     """
     if is_changed(settings, "distill.loss"):
@@ -36,4 +37,5 @@ def check_training(settings: Mapping[str, Value], model: nn.Module, task: Task, 
             raise InfeasibleRecipeError(
                 f"{LABEL_SMOOTHING} needs outputs that are {Meaning.CLASSES.value}, got outputs that are {meaning.value}"
             )
+    check_features(settings, model, task, teacher, gate)
     check_fake_quantization(settings, model, task, gate)

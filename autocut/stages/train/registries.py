@@ -24,6 +24,14 @@ last dimension, and outputs that do not count (padding) are left out. With ``nee
         "Mean absolute difference of the outputs."
         return functional.l1_loss(student, teacher)
 
+A feature loss (``distill.features``) compares what goes into the last layers of student and teacher, of shapes (n, ...) with the
+same n and widths that may differ, in a scalar that is added to the loss::
+
+    @feature_losses.register("norms")
+    def compare_norms(student: Tensor, teacher: Tensor) -> Tensor:
+        "Mean squared difference of the features' lengths."
+        return functional.mse_loss(student.flatten(1).norm(dim=1), teacher.flatten(1).norm(dim=1))
+
 A fake quantizer (``train.quantization_aware``) rounds the operands of a product, as integers would give them back, and lets
 gradients pass. The weight has shape (outputs, ...). The name begins the names of the dtypes that it prepares for::
 
@@ -52,6 +60,7 @@ Pacing = Callable[[float, float], float]
 Order = Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.int64]]
 Distillation = Callable[..., Tensor]
 """(student, teacher, temperature) -> the loss; with the targets after them where the loss `needs_targets`."""
+FeatureLoss = Callable[[Tensor, Tensor], Tensor]
 Weighing = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
 FakeQuantizer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -95,4 +104,5 @@ class DistillationOptions(MethodOptions):
 curricula: Registry[Pacing, MethodOptions] = Registry("curriculum.schedule", MethodOptions)
 orders: Registry[Order, OrderOptions] = Registry("curriculum.order", OrderOptions)
 distillations: Registry[Distillation, DistillationOptions] = Registry("distill.loss", DistillationOptions)
+feature_losses: Registry[FeatureLoss, MethodOptions] = Registry("distill.features", MethodOptions)
 fake_quantizers: Registry[FakeQuantizer, MethodOptions] = Registry("train.quantization_aware", MethodOptions)

@@ -29,6 +29,7 @@ from autocut.stages.train.checkpoint import read_checkpoint, write_checkpoint
 from autocut.stages.train.checks import check_training
 from autocut.stages.train.current_losses import CurrentLosses, current_losses
 from autocut.stages.train.fake_quantization import fake_quantization
+from autocut.stages.train.features import FeatureDistillation
 from autocut.stages.train.loss import TrainingLoss, weighted
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
 from autocut.stages.train.registries import orders
@@ -207,6 +208,7 @@ class _Run:
         self.masked = placed.masked
         self.fake_quantization = fake_quantization(settings)
         self.teacher = placed.teacher
+        self.features = FeatureDistillation(settings, model, placed.teacher, placed.device)
         self.device = placed.device
         self.task = task
         self.settings = settings
@@ -349,11 +351,12 @@ class _Run:
         factor = learning_rate_factor(self.samples_seen + len(targets) // 2, sum(self.sizes))
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        with self.fake_quantization:
+        with self.fake_quantization, self.features.watching(inputs):
             outputs = call(self.model, inputs)
         teacher = self.teacher if self.loss.needs_teacher else None
         logits = None if teacher is None else self.device.move(teacher.logits_for(inputs, indices))
         loss = weighted(self.loss, outputs, targets, logits, self.samples_seen / sum(self.sizes), weights)
+        loss = loss + self.features.loss(inputs)
         if self.losses is not None:
             self.losses.record(indices, outputs, targets)
         value = float(loss.detach())
