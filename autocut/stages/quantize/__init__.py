@@ -3,7 +3,7 @@
 A dtype is one file of this folder. It registers a function in `quantizers`, with what `DtypeOptions` asks for::
 
     def why_not_here() -> str | None:
-        return None if processor.has_vnni() else "this CPU has no VNNI instructions"
+        return None if processor.sums_int8_in_32_bits() else "int8 sums overflow on this CPU"
 
     @quantizers.register("int4", no_kernel={"eager": "eager has no int4 kernel"}, machine=why_not_here)
     def quantize_int4(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
