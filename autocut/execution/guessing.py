@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from autocut.execution.preflight import Preflight
 from autocut.measure.machine import describe_machine
-from autocut.recipe import Lowering
+from autocut.recipe import Lowering, without_kept
 from autocut.search.first_guesses import NO_GUESSES, FirstGuesses, known_families
 from autocut.search.learned import Lessons
 
@@ -12,7 +14,11 @@ from autocut.search.learned import Lessons
 def guesses_of(found: Preflight, lessons: Lessons | None) -> FirstGuesses:
     """Return the guesses for the task that preflight has `found`, with what an earlier study teaches."""
     traits = found.task.traits
-    guesses = NO_GUESSES if traits is None else known_families().guesses(traits, describe_machine().instructions)
+    guesses = NO_GUESSES
+    if traits is not None:
+        guesses = known_families().guesses(traits, describe_machine().instructions)
+        slow = {without_kept(dtype)[0] for (dtype, _), probe in found.lowerings.items() if not probe.is_accelerated}
+        guesses = replace(guesses, not_accelerated=frozenset(slow))
     return guesses if lessons is None else guesses.with_family(lessons.family)
 
 

@@ -59,7 +59,7 @@ class LoweringProbe:
     `reason` says why it cannot run here (None: it can). `graph` names what its accuracy depends on. `seconds` is the expected time
     until it runs, or `seconds_per_100mb` of the untouched model's weights where that is more and known. `speedup` is what its
     methods guess that it brings, for lowerings that no similar model has tried (None: they guess nothing). `keeps_float`: its most
-    sensitive layers may stay float.
+    sensitive layers may stay float. `is_accelerated`: the processor has instructions for its dtype.
     """
 
     reason: str | None
@@ -68,6 +68,7 @@ class LoweringProbe:
     speedup: float | None = None
     keeps_float: bool = False
     seconds_per_100mb: float | None = None
+    is_accelerated: bool = True
 
 
 @dataclass(frozen=True)
@@ -195,14 +196,8 @@ def _look(
         require_training_on(train_on, task)
     device = Device(serve_on)
     require_serving_on(device, task)
-    traits, lowerings = traits_of(task), {}
-    for dtype, mode in lowering.pairs(device):
-        reason = lowering.infeasible_reason(dtype, mode, device) or lowering.fixed_shape_reason(mode, task.dynamic, device)
-        graph = "" if reason else lowering.numerics(dtype, mode, device)
-        speedup = lowering.guessed_speedup(dtype, mode, device, has_convolutions=traits.convolutions > 0)
-        keeps_float = lowering.keeps_float(dtype, mode, device)
-        seconds, of_large = lowering.seconds_until_run(mode, device), lowering.seconds_per_100mb(dtype, mode, device)
-        lowerings[dtype, mode] = LoweringProbe(reason, graph, seconds, speedup, keeps_float, of_large)
+    traits = traits_of(task)
+    lowerings = {pair: _probe(*pair, task, traits, device) for pair in lowering.pairs(device)}
     unfit = unfit_methods(task.kind, is_pretrained=task.is_pretrained, kind=kind_as_used(task))
     if elsewhere := {mode: reason for mode in mode_names() if (reason := lowering.elsewhere_reason(mode, device))}:
         unfit["compile.mode"] = elsewhere | unfit.get("compile.mode", {})
@@ -212,6 +207,21 @@ def _look(
         known_methods(task.student_names), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries(),
         missing_compiler(python_headers=True) or "",
     )  # fmt: skip
+
+
+def _probe(dtype: str, mode: str, task: Task, traits: ModelTraits, device: Device) -> LoweringProbe:
+    from autocut.stages import lowering
+
+    reason = lowering.infeasible_reason(dtype, mode, device) or lowering.fixed_shape_reason(mode, task.dynamic, device)
+    return LoweringProbe(
+        reason,
+        graph="" if reason else lowering.numerics(dtype, mode, device),
+        seconds=lowering.seconds_until_run(mode, device),
+        speedup=lowering.guessed_speedup(dtype, mode, device, has_convolutions=traits.convolutions > 0),
+        keeps_float=lowering.keeps_float(dtype, mode, device),
+        seconds_per_100mb=lowering.seconds_per_100mb(dtype, mode, device),
+        is_accelerated=lowering.is_accelerated(dtype, device),
+    )
 
 
 def require_training_on(kind: str, task: Task) -> None:

@@ -20,7 +20,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from autocut.recipe import Lowering, without_kept
+from autocut.recipe import UNTOUCHED, Lowering, without_kept
 
 SCHEMA_VERSION = 1
 FILE = "first_guesses.json"
@@ -37,6 +37,7 @@ _DECADES = 3.0
 KEPT_GAIN = 0.8
 """What a lowering that keeps layers in float is guessed to gain, as a share of the logarithm of what it would gain without."""
 _OWN = "an earlier study"
+_FLOAT = UNTOUCHED.lowering[0]
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,14 @@ class FirstGuesses:
         families: What is known, each family with its distance from the model.
         trust: Share of each logarithm that is believed.
         call_ms: Milliseconds of a call of the untouched model at the batch size that counts; None: not known yet.
+        not_accelerated: Dtypes for whose products the processor has no instructions, though those of the families had them. They
+            are guessed to be as fast as fp32 in the same mode.
     """
 
     families: tuple[tuple[ModelFamily, float], ...] = ()
     trust: float = 1.0
     call_ms: float | None = None
+    not_accelerated: frozenset[str] = frozenset()
 
     def at(self, call_ms: float) -> FirstGuesses:
         """Return the guesses for a model of which a call takes `call_ms`."""
@@ -124,6 +128,9 @@ class FirstGuesses:
         """Guess what a lowering of the untouched model brings; None where no family has it, as with a plug-in's methods."""
         dtype, kept = without_kept(lowering[0])
         guess = self.of("lowering", f"{dtype}/{lowering[1]}")
+        if guess is not None and dtype in self.not_accelerated and not self._is_own("lowering", f"{dtype}/{lowering[1]}"):
+            in_float = self.of("lowering", f"{_FLOAT}/{lowering[1]}")
+            guess = replace(guess, speedup=1.0 if in_float is None else in_float.speedup)
         if guess is None or not kept:
             return guess
         return replace(guess, speedup=guess.speedup**KEPT_GAIN, size_ratio=guess.size_ratio**KEPT_GAIN)
@@ -134,7 +141,7 @@ class FirstGuesses:
         if not known:
             return None
         weights = [math.exp(-_SHARPNESS * self._distance(family, distance)) for family, _, distance in known]
-        whole, trust = math.fsum(weights), 1.0 if known[0][0].name == _OWN else self.trust
+        whole, trust = math.fsum(weights), 1.0 if self._is_own(axis, method) else self.trust
 
         def mean(values: Iterable[float]) -> float:
             return math.fsum(weight * value for weight, value in zip(weights, values, strict=True)) / whole
@@ -153,6 +160,10 @@ class FirstGuesses:
     def with_family(self, family: ModelFamily) -> FirstGuesses:
         """Return the guesses with one more family, which is as similar as can be."""
         return replace(self, families=((family, 0.0), *self.families))
+
+    def _is_own(self, axis: str, method: str) -> bool:
+        """Whether the user has measured the method on this model."""
+        return any(family.name == _OWN for family, _, _ in self._effects(axis, method))
 
     def _effects(self, axis: str, method: str) -> list[tuple[ModelFamily, MethodEffect, float]]:
         found = ((family, family.effects.get(axis, {}).get(method), distance) for family, distance in self.families)

@@ -109,6 +109,11 @@ def guessed_speedup(dtype: str, mode: str, device: Device = CPU, *, has_convolut
     return own * (compiler.speedup or 1.0)
 
 
+def is_accelerated(dtype: str, device: Device = CPU) -> bool:
+    """Whether the `device` of this machine has instructions for the products of `dtype`: what it runs on a GPU has them."""
+    return not device.is_cpu or quantizers.method(without_kept(dtype)[0]).options.accelerated()
+
+
 def seconds_until_run(mode: str, device: Device = CPU) -> float:
     """First guess of what a mode takes until it runs, as it registered it."""
     return _mode(mode, device).options.seconds

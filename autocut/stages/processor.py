@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import functools
+import platform
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
+_X86 = ("x86_64", "AMD64", "i686")
 
-def has_vnni() -> bool:
-    """Whether int8 products are summed in 32 bits. Without VNNI the 16-bit sums overflow, so numbers must be kept to 7 bits."""
-    return bool(torch.cpu._is_vnni_supported())
+
+def sums_int8_in_32_bits() -> bool:
+    """Whether the products of 8-bit numbers are summed without an overflow.
+
+    On x86 that takes VNNI instructions, those of AVX512 or of AVX. Without them, ONNX Runtime and OpenVINO add two products in 16
+    bits, which full-range numbers overflow: the sum of 255 x 127 and 255 x 127 becomes 32,767. Numbers of 7 bits fit. Other
+    architectures have no such instruction. Where torch (below 2.13) does not tell the VNNI of AVX, it counts as missing.
+
+    References:
+        https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+        https://uxlfoundation.github.io/oneDNN/dev_guide_int8_computations.html
+    """
+    if platform.machine() not in _X86:
+        return True
+    return bool(torch.cpu._is_vnni_supported() or _capabilities().get("avx_vnni"))
 
 
 def int8_range() -> str:
-    """How many bits int8 quantizers use on this machine: ``8 bits`` with VNNI, else ``7 bits``."""
-    return "8 bits" if has_vnni() else "7 bits"
+    """How many bits int8 quantizers use on this machine: ``8 bits``, or ``7 bits`` where 8 could overflow."""
+    return "8 bits" if sums_int8_in_32_bits() else "7 bits"
 
 
 @functools.cache
 def instruction_sets() -> str:
     """Every instruction set that torch finds here. Code compiled for them fails, or gives other numbers, where one is missing."""
     found = {f"{torch.backends.cpu.get_cpu_capability()} kernels"}
-    # torch 2.13 has `get_capabilities`; where it is missing there are only the private tests (torch>=2.11 is allowed).
-    if capabilities := getattr(torch.cpu, "get_capabilities", None):
-        found |= {name for name, value in capabilities().items() if value is True}
+    if capabilities := _capabilities():
+        found |= {name for name, value in capabilities.items() if value is True}
     else:
         tests = [name for name in dir(torch.cpu) if name.startswith("_is_") and name.endswith("_supported")]
         found |= {name.removeprefix("_is_").removesuffix("_supported") for name in tests if getattr(torch.cpu, name)()}
     return " ".join(sorted(found))
+
+
+def _capabilities() -> Mapping[str, Any]:
+    """What torch 2.13 tells of the processor; nothing where there are only the private tests (torch>=2.11 is allowed)."""
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    return {} if ask is None else ask()

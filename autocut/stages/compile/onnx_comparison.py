@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autocut.stages.compile.onnxruntime import Feed
+from autocut.stages.compile.onnxruntime import EXACT_SUMS, Feed
 from autocut.stages.sensitivity import Attempt, deviation, joined
 
 _ROWS = 16
@@ -56,4 +56,5 @@ def open_session(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    options.add_session_config_entry(*EXACT_SUMS)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

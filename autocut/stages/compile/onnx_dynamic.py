@@ -42,7 +42,7 @@ def _quantized(path: Path, kept: Sequence[str], only: Sequence[str]) -> Any:
 
     made = path.with_name("dynamic.onnx")
     quantize_dynamic(
-        path, made, op_types_to_quantize=list(_PRODUCTS), per_channel=True, reduce_range=not processor.has_vnni(),
+        path, made, op_types_to_quantize=list(_PRODUCTS), per_channel=True, reduce_range=not processor.sums_int8_in_32_bits(),
         weight_type=QuantType.QInt8, nodes_to_quantize=list(only), nodes_to_exclude=list(kept),
     )  # fmt: skip
     return onnx.load(made)

@@ -140,8 +140,8 @@ class _FloatModel:
         # Where only products are quantized, what reads them is float: their outputs need not be rounded.
         options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]} if operators is _PRODUCTS else {}
         quantizer = QDQQuantizer(
-            load_model_with_shape_infer(self.path), True, not processor.has_vnni(), QuantType.QInt8, QuantType.QUInt8, ranges,
-            list(only), excluded, list(operators), options,
+            load_model_with_shape_infer(self.path), True, not processor.sums_int8_in_32_bits(), QuantType.QInt8, QuantType.QUInt8,
+            ranges, list(only), excluded, list(operators), options,
         )  # fmt: skip
         quantizer.quantize_model()
         _give_float_inputs(quantizer.model.model.graph, excluded)

@@ -42,6 +42,7 @@ from autocut.node import node_folder
 from autocut.registry import Registry
 from autocut.stages import processor
 from autocut.stages.compile import CompileJob, ExampleCall, OwnQuantizerOptions, Run, modes
+from autocut.stages.compile.openvino_overflow import keep_to_7_bits
 from autocut.stages.compilers import first_line, quietly, translated
 from autocut.stages.graph import Signature, load_graph
 
@@ -89,7 +90,11 @@ def load_openvino(folder: Path, signature: Signature, threads: int) -> Run:  # n
     openvino = load_runtime()
     try:
         properties = json.loads((folder / _PROPERTIES_FILE).read_text())
-        compiled = openvino.Core().compile_model(folder / _MODEL_FILE, "CPU", {**properties, **serving(threads)})
+        core = openvino.Core()
+        model = core.read_model(folder / _MODEL_FILE)
+        if not processor.sums_int8_in_32_bits():
+            keep_to_7_bits(model)
+        compiled = core.compile_model(model, "CPU", {**properties, **serving(threads)})
     except (OSError, ValueError, RuntimeError) as error:
         raise BundleError(f"{_MODEL_FILE} must be a model for OpenVINO, got: {first_line(error)}", "export it again") from error
     request = compiled.create_infer_request()

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autocut.errors import InfeasibleRecipeError
-from autocut.stages.compile.openvino import FLOAT, Arrays, Model, load_nncf, load_runtime, openvino_quantizers
+from autocut.stages.compile.openvino import FLOAT, Arrays, Model, load_nncf, openvino_quantizers
 from autocut.stages.compile.openvino_comparison import OpenVinoComparison, inputs_of_products, source, weighted_layers
+from autocut.stages.compile.openvino_overflow import replace_constant
 from autocut.stages.quantize.grouped import round_in_groups
 from autocut.stages.quantize.moments import moments_by_name
 from autocut.stages.sensitivity import TOLERATED
@@ -101,8 +102,8 @@ def _round_again(packed: Model, model: Model, moments: Mapping[str, Tensor]) -> 
     for name, weight in weights.items():
         numbers, scale = constants[name], constants[f"{name}/scale"]
         rounded = round_in_groups(torch.tensor(weight), sums[name], _grid, numbers.get_output_shape(0)[-1])
-        _replace(numbers, (rounded.numbers - _MIDDLE).numpy().astype(np.int8))
-        _replace(scale, rounded.scale.numpy().astype(np.float16))
+        replace_constant(numbers, (rounded.numbers - _MIDDLE).numpy().astype(np.int8))
+        replace_constant(scale, rounded.scale.numpy().astype(np.float16))
 
 
 def _grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,12 +112,3 @@ def _grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     scale = torch.maximum(torch.where(is_low, -low, high) / _MIDDLE, torch.where(is_low, high, -low) / _HIGHEST)
     scale = scale.clamp(min=_SMALLEST_SCALE).half().float() * torch.where(is_low, 1.0, -1.0)
     return scale, -_MIDDLE * scale
-
-
-def _replace(constant: Any, values: NDArray[Any]) -> None:
-    """Put `values` in the place of a constant of the same type and size."""
-    openvino = load_runtime()
-    shape = list(constant.get_output_shape(0))
-    made = openvino.opset13.constant(values.reshape(shape), dtype=constant.get_element_type())
-    made.set_friendly_name(constant.get_friendly_name())
-    constant.output(0).replace(made.output(0))

@@ -3,7 +3,7 @@
 A dtype is one file of this folder. It registers a function in `quantizers`, with what `DtypeOptions` asks for::
 
     def why_not_here() -> str | None:
-        return None if processor.has_vnni() else "this CPU has no VNNI instructions"
+        return None if processor.sums_int8_in_32_bits() else "int8 sums overflow on this CPU"
 
     @quantizers.register("int4", no_kernel={"eager": "eager has no int4 kernel"}, machine=why_not_here)
     def quantize_int4(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
@@ -37,6 +37,10 @@ def _nothing() -> None:
     return None
 
 
+def _always() -> bool:
+    return True
+
+
 def _no_kernel(device: Device) -> str:
     return f"autocut has no kernel of this dtype for {device.kind}"
 
@@ -62,6 +66,8 @@ class DtypeOptions(MethodOptions):
             stay float (`stages.sensitivity`).
         speedup: First guess of the speed-up over fp32 in the same mode, for a dtype that `search.first_guesses` does not know. It
             orders what a search tries before it has measured. None: no guess.
+        accelerated: Whether this machine's processor has instructions for the products of the dtype. Without them, the dtype is
+            guessed to be no faster than fp32 in the same mode.
         seconds_per_100mb: Seconds of one core for each 100 MB of float32 weights; None: not known. It orders what a search tries.
     """
 
@@ -75,6 +81,7 @@ class DtypeOptions(MethodOptions):
     keeps_float: bool = False
     speedup: float | None = None
     seconds_per_100mb: float | None = None
+    accelerated: Callable[[], bool] = _always
 
 
 Quantizer = Callable[..., nn.Module]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from autocut.stages import processor
 from autocut.stages.compilers import quietly
 from autocut.stages.quantize import quantizers
 from autocut.stages.quantize.linear_layers import quantize_linear_layers
@@ -15,6 +16,7 @@ from autocut.task.batches import Inputs
 @quantizers.register(
     "int8_dynamic",
     version=2,
+    accelerated=processor.sums_int8_in_32_bits,
     no_kernel={"eager": "eager runs a quantized graph by a reference implementation, no kernel"},
 )
 def quantize_int8_dynamic(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:  # noqa: ARG001

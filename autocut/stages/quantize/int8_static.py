@@ -20,6 +20,7 @@ from autocut.task.batches import Inputs, call
     "int8_static",
     no_kernel={"eager": "eager runs a quantized graph by a reference implementation, no kernel"},
     context=processor.int8_range,
+    accelerated=processor.sums_int8_in_32_bits,
     convolutions=True,
 )
 def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.Module:
@@ -43,7 +44,7 @@ def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
         quantizer = x86.X86InductorQuantizer()
-        quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=not processor.has_vnni()))
+        quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=not processor.sums_int8_in_32_bits()))
         observed = prepare_pt2e(exported, quantizer)
         for inputs in calibration:
             call(observed, inputs)

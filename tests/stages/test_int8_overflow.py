@@ -1,0 +1,154 @@
+"""Int8 products are right on processors that sum them in 16 bits: on x86, those without VNNI instructions."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autocut.pipeline.parity import largest_deviation
+from autocut.stages import lowering, processor
+from autocut.stages.compile.onnxruntime import EXACT_SUMS
+
+_DEVIATION = 0.02
+"""Rounding stays below it. An overflow costs 0.43 in these models."""
+
+
+@pytest.fixture(params=["linear", "convolution"])
+def heavy(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
+    """A network whose products are as large as they can be: all weights and inputs are near the upper end of their range."""
+    generator = torch.Generator().manual_seed(0)
+    if request.param == "linear":
+        network, inputs = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16)), torch.rand(16, 64, generator=generator)
+    else:
+        network = nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.Flatten())
+        inputs = torch.rand(16, 16, 6, 6, generator=generator)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            nn.init.uniform_(parameter, 0.8, 1.0, generator=generator) if parameter.dim() > 1 else nn.init.zeros_(parameter)
+            parameter /= parameter[0].numel()
+    return network.eval(), 0.7 + 0.3 * inputs
+
+
+def _as_if(monkeypatch: pytest.MonkeyPatch, *, exact: bool) -> None:
+    monkeypatch.setattr(processor, "sums_int8_in_32_bits", lambda: exact)
+
+
+def _deviation(folder: Path, mode: str, heavy: tuple[nn.Module, Tensor]) -> float:
+    network, inputs = heavy
+    return largest_deviation(lowering.load(folder, mode)(inputs), network(inputs))
+
+
+@pytest.mark.parametrize("mode", ["onnxruntime", "openvino"])
+def test_large_products_do_not_overflow(mode: str, heavy: tuple[nn.Module, Tensor], tmp_path: Path):
+    """On a processor without VNNI, nncf's own choice is wrong by 43% of the largest output."""
+    pytest.importorskip(mode)
+    lowering.lower(heavy[0], "int8_static", mode, [heavy[1]], tmp_path)
+
+    assert _deviation(tmp_path, mode, heavy) < _DEVIATION
+
+
+@pytest.mark.parametrize("mode", ["onnxruntime", "openvino"])
+def test_a_model_of_another_processor_does_not_overflow(
+    mode: str, heavy: tuple[nn.Module, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A bundle that was made where 8 bits are safe is loaded where they are not."""
+    pytest.importorskip(mode)
+    _as_if(monkeypatch, exact=True)
+    lowering.lower(heavy[0], "int8_static", mode, [heavy[1]], tmp_path)
+    _as_if(monkeypatch, exact=False)
+
+    assert _deviation(tmp_path, mode, heavy) < _DEVIATION
+
+
+def _int8_constants(model: Any) -> list[int]:
+    """The largest number in each int8 constant of an OpenVINO model."""
+    return [
+        int(abs(node.data.astype("int16")).max())
+        for node in model.get_ops()
+        if node.get_type_name() == "Constant" and node.get_element_type().get_type_name() == "i8"
+    ]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_openvino_has_7_bits_where_8_overflow(
+    exact: bool, heavy: tuple[nn.Module, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """All layers, not only the first; and no bit is given away on other processors."""
+    openvino = pytest.importorskip("openvino")
+    _as_if(monkeypatch, exact=exact)
+    lowering.lower(heavy[0], "int8_static", "openvino", [heavy[1]], tmp_path)
+
+    largest = _int8_constants(openvino.Core().read_model(tmp_path / "model.xml"))
+    assert len(largest) == 2
+    assert (max(largest) <= 64) is not exact
+
+
+def test_weights_from_elsewhere_are_halved_once(heavy: tuple[nn.Module, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The numbers fit in 7 bits then, the model is still the same, and a model that fits is left alone."""
+    openvino = pytest.importorskip("openvino")
+    from autocut.stages.compile.openvino_overflow import keep_to_7_bits
+
+    _as_if(monkeypatch, exact=True)
+    lowering.lower(heavy[0], "int8_static", "openvino", [heavy[1]], tmp_path)
+    model = openvino.Core().read_model(tmp_path / "model.xml")
+
+    assert keep_to_7_bits(model) >= 1
+    assert max(_int8_constants(model)) <= 64
+    assert keep_to_7_bits(model) == 0
+
+
+def test_weights_of_float_activations_keep_8_bits(heavy: tuple[nn.Module, Tensor]):
+    """Nothing is summed as integers there, so a bit would be given away."""
+    openvino = pytest.importorskip("openvino")
+    import numpy as np
+
+    from autocut.stages.compile.openvino_overflow import keep_to_7_bits
+
+    operators = openvino.opset13
+    inputs = operators.parameter([-1, 4], np.float32)
+    numbers = operators.convert(operators.constant(np.full((4, 4), 127, np.int8)), "f32")
+    weights = operators.multiply(numbers, operators.constant(np.ones((4, 1), np.float32)))
+    model = openvino.Model([operators.matmul(inputs, weights, False, True)], [inputs])
+
+    assert keep_to_7_bits(model) == 0
+    assert _int8_constants(model) == [127]
+
+
+def test_onnx_runtime_is_asked_for_exact_sums(tiny_mlp: nn.Module, mlp_inputs: Tensor, tmp_path: Path):
+    """Where the bundle is loaded, and in the code that its README shows."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from autocut.stages.compile import ExampleCall, modes
+
+    lines = modes.method("onnxruntime").options.run_lines(ExampleCall(tmp_path, ("model.onnx",), ("x",), ("x",), 1))
+
+    assert repr(EXACT_SUMS) in lines
+    assert onnxruntime.SessionOptions().add_session_config_entry(*EXACT_SUMS) is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "vnni", "capabilities", "bits"),
+    [
+        ("x86_64", False, {"avx2": True, "avx_vnni": False}, "7 bits"),
+        ("x86_64", True, {"avx512_vnni": True}, "8 bits"),
+        ("x86_64", False, {"avx_vnni": True}, "8 bits"),
+        ("x86_64", False, None, "7 bits"),
+        ("aarch64", False, {"neon": True}, "8 bits"),
+    ],
+)
+def test_the_processor_decides_the_bits(
+    architecture: str, vnni: bool, capabilities: dict[str, bool] | None, bits: str, monkeypatch: pytest.MonkeyPatch
+):
+    """AVX has VNNI of its own, on processors without AVX512. Arm has no instruction that overflows."""
+    monkeypatch.setattr(platform, "machine", lambda: architecture)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+
+    assert processor.int8_range() == bits
