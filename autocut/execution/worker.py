@@ -72,7 +72,8 @@ def run_job(job: Job, setting: Setting, report: Callable[[Event], None]) -> None
         with limited_memory(setting.worker_bytes):
             _with_own_cores(setting.threads, worker.run)
         grown = max(0, peak_resident_bytes() - resident)
-        report(JobEnded(worker.pipeline.runner.waited_s, time.perf_counter() - started, grown))
+        seconds = time.perf_counter() - started
+        report(JobEnded(worker.pipeline.runner.waited_s, seconds, grown, leaves_rest=worker.leaves_rest))
     except InputError as error:
         report(WorkerFault(error.message, error.hint))
     finally:
@@ -88,6 +89,7 @@ class _Worker:
         self.report = report
         self.watchdog = watchdog
         self.recipe = UNTOUCHED
+        self.is_harmed = self.leaves_rest = False
         self.pipeline = _open_pipeline(job, setting, report, self._on_event, watchdog)
 
     def run(self) -> None:
@@ -137,11 +139,17 @@ class _Worker:
         self._run_recipes(self._measure_one)
 
     def _run_recipes(self, finish: Callable[[Recipe], object]) -> None:
-        """Make each recipe's model and `finish` it. Recipes of one prefix share it: the first pays, and they fail together."""
+        """Make each recipe's model and `finish` it. Recipes of one prefix share it: the first pays, and they fail together.
+
+        Once this process may be harmed, it begins no other recipe: it would fail by the fault of the one before.
+        """
         failures: dict[Recipe, RecipeFailed] = {}
         # If the untouched model or a parent must be trained again, its rungs are its own. Its failure is reported by what needs it.
         self._try(UNTOUCHED, lambda _: self.pipeline.baseline)
         for recipe in self.job.recipes:
+            if self.is_harmed and recipe.prefix not in failures:
+                self.leaves_rest = True
+                continue
             self._begin(recipe)
             if recipe.parent is not None:
                 self._try(recipe.parent, self.pipeline.prefix)
@@ -149,15 +157,17 @@ class _Worker:
                 failures[recipe.prefix] = failed
             failure = failures.get(recipe.prefix) or self._try(recipe, finish)
             if failure:
-                self.report(replace(failure, recipe=recipe))
+                self._report_failed(replace(failure, recipe=recipe))
             gc.collect()
 
     def finalize(self) -> None:
         """Export the recipes, measure them on the locked test split, verify them in a fresh process; one after the other."""
         for recipe, trial in zip(self.job.recipes, self.job.trials, strict=True):
+            if self.is_harmed:
+                return  # the search asks again for what is not finalized
             self._begin(recipe)
             if failure := self._try(recipe, partial(self._finalize_one, trial=trial)):
-                self.report(failure)
+                self._report_failed(failure)
             gc.collect()
 
     def _measure_baseline(self, recipe: Recipe) -> None:
@@ -231,6 +241,11 @@ class _Worker:
         """Run `action(recipe)`; rungs belong to `recipe` meanwhile."""
         self.recipe = recipe
         return _catch_failure(recipe, partial(action, recipe), self.setting.task_path)
+
+    def _report_failed(self, failure: RecipeFailed) -> None:
+        """Nobody knows what a bug leaves behind, and a dataset that has lost its file or its connection raises from then on."""
+        self.report(failure)
+        self.is_harmed |= failure.outcome == "bug" or failure.reason.startswith(TASK_FAILED)
 
     def _on_event(self, event: PipelineEvent) -> None:
         """Report the event; after a rung, end a training that cannot reach the front any more.

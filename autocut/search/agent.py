@@ -328,8 +328,7 @@ class Agent:
         Args:
             job: Its job.
             error: How it died; None: it ended by itself.
-            is_blameless: Whether something else than its job ended it. Then no recipe is blamed, but for one that is lost again and
-                again.
+            is_blameless: Something else than its job ended it. Then no recipe is blamed, unless it is lost again and again.
         """
         ended = self.state.running.pop(job.number, None)
         if ended is None:
@@ -343,11 +342,8 @@ class Agent:
         unfinished = [recipe for recipe in job.recipes if not self.state.is_settled(recipe)]
         if error is not None and now < job.deadline:
             if out_of_memory := self._memory.ran_out(len(self.state.running) + 1):
-                error = out_of_memory
                 is_blameless = is_blameless and bool(self.state.running)  # alone, it needs more than there is
-            elif ended.recipe_started is not None and now - ended.recipe_started >= job.patience_s:
-                worked = format_duration(job.patience_s)  # its worker did not count what it waited for others
-                error = f"it hung: it was stopped after {worked} of work, eight times what was expected and more"
+            error = out_of_memory or deaths.hung(ended, now) or error
             if is_blameless and self._losses.may_run_again(ended):
                 self._on_loss(ended, unfinished, error)
             else:
@@ -355,8 +351,12 @@ class Agent:
             return
         self._failed_starts = 0
         if job.kind == JobKind.MEASURE and unfinished:
-            self._interrupt(unfinished)
-            self._postponed.append(PlannedJob(tuple(unfinished), ended.purpose, job.why, job.may_skip))
+            rest = PlannedJob(tuple(unfinished), ended.purpose, job.why, job.may_skip)
+            if ended.leaves_rest:
+                self._queue.appendleft(rest)
+            else:
+                self._interrupt(unfinished)
+                self._postponed.append(rest)
 
     def close(self) -> None:
         """End the open trials as interrupted: however the search ended, no trial is left running."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+from autocut.budget import format_duration
 from autocut.recipe import Recipe
 from autocut.search.state import RunningJob, SearchState
 
 _MOST_LOSSES = 3
 """A recipe that loses its worker so many times is blamed after all: what kills it from outside may be what it does."""
+_HEARD_LATE_S = 5.0
+"""A worker may have begun a recipe so much earlier than the search has heard of it."""
 
 
 class LostWorkers:
@@ -22,6 +25,15 @@ class LostWorkers:
         recipe = ended.recipe or ended.job.recipes[0]
         self._counts[recipe] += 1
         return self._counts[recipe] < _MOST_LOSSES
+
+
+def hung(ended: RunningJob, now: float) -> str:
+    """Say that the worker of `ended` was stopped because its recipe took too long; nothing if it did not."""
+    patience_s = ended.job.patience_s
+    if ended.recipe_started is None or now - ended.recipe_started < patience_s - _HEARD_LATE_S:
+        return ""
+    worked = format_duration(patience_s)  # the worker did not count what it waited for others
+    return f"it hung: it was stopped after {worked} of work, eight times what was expected and more"
 
 
 def blamed(state: SearchState, ended: RunningJob, unfinished: list[Recipe]) -> list[Recipe]:

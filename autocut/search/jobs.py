@@ -309,12 +309,14 @@ class WorkerFault:
 class JobEnded:
     """Last word of a worker: seconds spent waiting for a quiet machine, and seconds in all.
 
-    `peak_memory_bytes` is what its process grew by at most; 0 where that is not known.
+    `peak_memory_bytes` is what its process grew by at most; 0 where that is not known. `leaves_rest` says that a recipe may have
+    harmed the process when it failed: the recipes that have no result yet need another one.
     """
 
     waited_s: float
     seconds: float
     peak_memory_bytes: int = 0
+    leaves_rest: bool = False
 
 
 Event = (

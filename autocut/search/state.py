@@ -42,7 +42,7 @@ class RunningJob:
     """A job that a worker has, with readings of the budget's clock. `recipe` is the one that the worker works on.
 
     `waited_s` are its seconds without the machine so far. `is_second` says that it is the job's second process: another node has
-    trained for it.
+    trained for it. `leaves_rest`: see `JobEnded`.
     """
 
     job: Job
@@ -53,6 +53,7 @@ class RunningJob:
     recipe: Recipe | None = None
     recipe_started: float | None = None
     waited_s: float = 0.0
+    leaves_rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ class SearchState:
                 self._begin(self.running[job.number], event.recipe, now)
             case jobs.JobEnded():
                 self.planner.observe_memory(event.peak_memory_bytes, has_lowered=job.kind in (JobKind.MEASURE, JobKind.FINALIZE))
+                if job.number in self.running:
+                    self.running[job.number].leaves_rest = event.leaves_rest
             case jobs.RungReached():
                 self._rungs.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
             case jobs.RecipeMeasured():

@@ -67,8 +67,16 @@ def checked_values(values: Any, needed: Iterable[str] = ()) -> dict[str, float]:
     return numbers
 
 
-def checked_bundle(path: str | None) -> str | None:
+def checked_text(text: Any) -> str | None:
+    """Return a text that may be missing. SQLite keeps bytes in a column of texts, too."""
+    if text is None or isinstance(text, str):
+        return text
+    raise ValueError(f"a text must stand in a column of texts, got {type(text).__name__}")
+
+
+def checked_bundle(stored: Any) -> str | None:
     """Return the path of a bundle, which lies in the folder of its study: the dashboard packs what is there."""
+    path = checked_text(stored)
     if path is not None and (PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts):
         raise ValueError(f"bundle must lie in the folder of the study, got {path!r}")
     return path

@@ -115,8 +115,9 @@ def reading_errors(folder: Path) -> Iterator[None]:
     try:
         with storage_errors(folder):
             yield
-    # JSON, Unicode and pydantic raise subclasses of ValueError; SQLAlchemy's enumerations raise LookupError.
-    except (ValueError, LookupError, TypeError, OverflowError) as error:
+    # JSON, Unicode and pydantic raise subclasses of ValueError; SQLAlchemy's enumerations raise LookupError. SQLite
+    # keeps bytes in a column of texts, which have other methods than texts.
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(folder, _short(f"{type(error).__name__}: {error}".partition("\n")[0])) from error
 
 
@@ -144,10 +145,16 @@ def without_passwords(words: Sequence[str]) -> list[str]:
 
 
 def _shown(storage_url: str) -> str:
+    return without_password(storage_url) if _is_clear(storage_url) else public_address(storage_url)
+
+
+def _is_clear(storage_url: str) -> bool:
+    """Whether it is an address, and all of its password stands where one belongs: a bare @ in a password ends it too early."""
     try:
-        return without_password(storage_url)
+        url = sqlalchemy.make_url(storage_url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        return public_address(storage_url)
+        return False
+    return url.password is None or "@" not in f"{url.host}{url.database}"
 
 
 @contextlib.contextmanager
@@ -169,12 +176,11 @@ def _driver_errors(url: str) -> Iterator[None]:
 
 def public_address(storage_url: str) -> str:
     """Return what may be shown of an address, whether it is one or not: no user's password, and nothing after a question mark."""
-    try:
+    if _is_clear(storage_url):
         return without_password(storage_url).partition("?")[0]
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        before, at, rest = storage_url.rpartition("@")  # what stands before the last @ may be a password
-        scheme, colon, _ = before.partition("://")
-        return f"{scheme}{colon}…@{rest.partition('?')[0]}" if colon else f"{'…@' if at else ''}{rest.partition('?')[0]}"
+    before, at, rest = storage_url.rpartition("@")  # what stands before the last @ may be a password
+    scheme, colon, _ = before.partition("://")
+    return f"{scheme}{colon}…@{rest.partition('?')[0]}" if colon else f"{'…@' if at else ''}{rest.partition('?')[0]}"
 
 
 def _address(folder: Path, storage_url: str | None) -> tuple[str, dict[str, Any]]:

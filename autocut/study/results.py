@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 
 import optuna
+from pydantic import TypeAdapter
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Database
 
@@ -13,6 +14,8 @@ from autocut.front import Final
 from autocut.recipe import Recipe
 from autocut.study.records import FinalRow, MeasurementRow, StageRow, StageRun
 from autocut.study.trials import MEASUREMENT_ID, TrialRecord, to_final, to_record, to_result
+
+_STAGE_RUNS = TypeAdapter(list[StageRun])
 
 
 @dataclass
@@ -58,4 +61,5 @@ def read_stage_runs(database: Database, name: str, recipes: Iterable[Recipe] | N
     wanted = select(StageRow).where(StageRow.study == name).order_by(StageRow.id)
     if recipes is not None:
         wanted = wanted.where(StageRow.fingerprint.in_([recipe.fingerprint for recipe in recipes]))
-    return [StageRun(**{field.name: getattr(row, field.name) for field in fields(StageRun)}) for row in database.scalars(wanted)]
+    names = [field.name for field in fields(StageRun)]
+    return _STAGE_RUNS.validate_python([{name: getattr(row, name) for name in names} for row in database.scalars(wanted)])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Database
 
@@ -39,11 +40,14 @@ class ScoresRun:
     fingerprint: str
 
 
+_SCORES_RUNS = TypeAdapter(list[ScoresRun])
+
+
 def read_scores_runs(database: Database, study: str) -> list[ScoresRun]:
     """Return the scores stages that a study has run, oldest first."""
     columns = select(StageRow.key, StageRow.method, StageRow.fingerprint)
     wanted = columns.where(StageRow.study == study, StageRow.stage == SCORES_STAGE).order_by(StageRow.id)
-    return [ScoresRun(*row) for row in database.execute(wanted)]
+    return _SCORES_RUNS.validate_python([row._asdict() for row in database.execute(wanted)])
 
 
 @dataclass(frozen=True)

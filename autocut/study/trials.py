@@ -20,7 +20,7 @@ from autocut.front import Final, FrontPoint
 from autocut.measurement import Measurement
 from autocut.recipe import Recipe
 from autocut.space.outside import checked_recipe
-from autocut.study.checks import checked_bundle, checked_values
+from autocut.study.checks import checked_bundle, checked_text, checked_values
 from autocut.study.records import FinalRow, MeasurementRow, utc_now
 
 RECIPE = "recipe"
@@ -150,9 +150,9 @@ def to_final(row: FinalRow, objectives: Iterable[str] = ()) -> Final:
         values=MappingProxyType(checked_values(row.values, objectives)),
         measurement=measurements.from_json(row.document),
         bundle=checked_bundle(row.bundle),
-        bundle_sha256=row.bundle_sha256,
+        bundle_sha256=checked_text(row.bundle_sha256),
         verified=row.verified,
-        refusal=row.refusal,
+        refusal=checked_text(row.refusal),
     )
 
 

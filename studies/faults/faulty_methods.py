@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import mmap
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -59,6 +61,43 @@ def prune_by_abort(model: nn.Module, ratio: float, data: PruneData) -> Pruned:  
 def prune_by_exit(model: nn.Module, ratio: float, data: PruneData) -> Pruned:  # noqa: ARG001
     """End the process, as some libraries do where they see no way on."""
     os._exit(7)
+
+
+@pruners.register("faulty_bus")
+def prune_by_bus_error(model: nn.Module, ratio: float, data: PruneData) -> Pruned:  # noqa: ARG001
+    """Read a mapped file that was cut short meanwhile. Where shared memory is full, a process dies in the same way."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(mmap.PAGESIZE)
+        with mmap.mmap(file.fileno(), mmap.PAGESIZE) as mapped:
+            file.truncate(0)
+            bytes(mapped[:1])
+    return Pruned(model)
+
+
+@pruners.register("faulty_killed")
+def prune_until_killed(model: nn.Module, ratio: float, data: PruneData) -> Pruned:  # noqa: ARG001
+    """Be killed, as a process is that takes so much memory that a guard of the machine ends it; each time."""
+    signal.raise_signal(signal.SIGKILL)
+    return Pruned(model)
+
+
+@pruners.register("faulty_killed_once")
+def prune_after_kill(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
+    """Be killed, as by somebody who took the process for another one; once. Then prune as `structured` does."""
+    if ratio == 0.5 and not (killed := Path(os.environ[SCRATCH], "killed")).exists():
+        killed.touch()
+        signal.raise_signal(signal.SIGKILL)
+    return pruners["structured"](model, ratio, data)
+
+
+@pruners.register("faulty_numbers")
+def prune_to_nan(model: nn.Module, ratio: float, data: PruneData) -> Pruned:  # noqa: ARG001
+    """Return a model that runs, and whose answers are no numbers."""
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in broken.parameters():
+            parameter.fill_(float("nan"))
+    return Pruned(broken)
 
 
 @pruners.register("faulty_memory")

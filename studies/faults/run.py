@@ -1,4 +1,4 @@
-"""Search among methods that fail in twelve ways, and print what the study says of each.
+"""Search among methods that fail in sixteen ways, and print what the study says of each.
 
 python studies/faults/run.py --budget 6m
 """

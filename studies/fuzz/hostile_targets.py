@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from autocut import cli
 from autocut.commands.verb import Verb
 from autocut.deploy.manifest import hash_file
+from autocut.deploy.rerun import Rerun
 from autocut.deploy.verify_process import find
 from autocut.task import check as task_check
 
@@ -85,8 +86,8 @@ class _InThisProcess:
 
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
-    """Leave out what takes seconds and reads no input: the embedded task's check, fresh processes, serving for ever."""
-    check = task_check.check_task
+    """Leave out what takes seconds and reads no input: the embedded task's check, fresh processes, timing, serving for ever."""
+    check, not_run = task_check.check_task, Rerun(failure="a fuzzer measures nothing")
 
     def checked(task: str | None, **more: Any) -> list[Any]:
         return [] if task is None else check(task, **more)
@@ -95,6 +96,8 @@ def quick() -> Iterator[None]:
         mock.patch.object(task_check, "check_task", checked),
         mock.patch.object(task_check, "notes_of", return_value=[]),
         mock.patch("autocut.deploy.verify.FreshProcess", _InThisProcess),
+        mock.patch("autocut.deploy.remeasure.rerun", return_value=not_run),
+        mock.patch("autocut.deploy.compare.rerun", return_value=not_run),
         mock.patch("socketserver.BaseServer.serve_forever"),
     ):
         yield

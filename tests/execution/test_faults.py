@@ -18,11 +18,12 @@ from injecting import search as search_among_faults
 
 from autocut.deploy import finalize as finalize_module
 from autocut.errors import CompilerError
+from autocut.execution import worker as worker_module
 from autocut.execution.worker import run_job
 from autocut.pipeline.pipeline import Pipeline
 from autocut.price import Price
 from autocut.recipe import Recipe
-from autocut.search.jobs import BaselineReady, Job, RecipeFailed, RecipeMeasured, Setting
+from autocut.search.jobs import BaselineReady, Job, JobEnded, RecipeFailed, RecipeMeasured, RecipeStarted, Setting
 
 ORT = Recipe().with_lowering("fp32", "onnxruntime")
 TRAINED = Recipe({"train.epochs": 1, "train.lr_scale": 1.0})
@@ -84,6 +85,37 @@ def test_a_dataset_that_raises_is_told_as_the_tasks_own_fault(setting, small_tas
     assert failures[longer].reason.rpartition("(")[2].startswith("task.py, line ")
 
 
+@pytest.mark.parametrize("error", [OSError("the connection is gone"), KeyError("nobody expects this")])
+def test_no_other_recipe_runs_in_a_process_that_a_failure_may_have_harmed(setting, monkeypatch, error):
+    """A dataset that has lost its connection raises from then on. What shares the training fails with it, the rest is left."""
+    whole = Pipeline.prefix
+
+    def prefix(self, recipe):
+        if recipe.is_trained:
+            raise error
+        return whole(self, recipe)
+
+    monkeypatch.setattr(Pipeline, "prefix", prefix)
+    monkeypatch.setattr(worker_module, "_line_of_task", lambda error, _: "task.py, line 7" if isinstance(error, OSError) else None)
+    also_trained = TRAINED.with_lowering("fp32", "onnxruntime")
+    events = []
+    run_job(Job(1, "measure", (TRAINED, ORT, also_trained), time.time() + 300, "test"), setting, events.append)
+    started = [event.recipe for event in events if isinstance(event, RecipeStarted)]
+
+    assert started == [event.recipe for event in events if isinstance(event, RecipeFailed)] == [TRAINED, also_trained]
+    assert [event.leaves_rest for event in events if isinstance(event, JobEnded)] == [True]
+
+
+def test_a_failure_of_a_method_leaves_the_process_whole(setting):
+    """A training that diverges ends one trial, and no process: the next recipe is measured here."""
+    wild = Recipe({"train.epochs": 1, "train.lr_scale": 1e12})
+    events = []
+    run_job(Job(1, "measure", (wild, ORT), time.time() + 300, "test"), setting, events.append)
+
+    assert [event.recipe for event in events if isinstance(event, RecipeMeasured)] == [ORT]
+    assert not events[-1].leaves_rest
+
+
 def test_an_export_that_fails_ends_its_trial(setting, monkeypatch):
     """Another recipe of the same job is measured."""
     whole = Pipeline.artifact
@@ -132,7 +164,7 @@ def test_a_finalization_that_raises_ends_its_point_alone(setting, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_search_among_methods_that_fail_records_each_and_blames_no_other(tmp_path):
-    """Twelve kinds; a method that dies three times is switched off; the budget is kept and the front verifies."""
+    """Sixteen kinds; a method that dies three times is switched off; the budget is kept and the front verifies."""
     outcome = search_among_faults(tmp_path, budget_s=360)
 
     assert outcome.wrong == []

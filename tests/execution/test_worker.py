@@ -71,7 +71,7 @@ def test_the_baseline_job_reports_the_reference_and_the_first_trial(setting):
     ],
 )
 def test_an_error_ends_its_recipe_and_the_next_one_runs(setting, monkeypatch, error, outcome):
-    """NaN, out of memory, an unexpected exception."""
+    """NaN, out of memory, an unexpected exception. What that one may have harmed is this process: another one goes on."""
     whole = Pipeline.measure
 
     def measure(self, recipe):
@@ -85,7 +85,8 @@ def test_an_error_ends_its_recipe_and_the_next_one_runs(setting, monkeypatch, er
 
     assert [failure.outcome for failure in failures] == [outcome]
     assert failures[0].reason
-    assert [event.recipe for event in events if isinstance(event, RecipeMeasured)] == [ORT]
+    assert [event.recipe for event in events if isinstance(event, RecipeMeasured)] == ([] if outcome == "bug" else [ORT])
+    assert events[-1].leaves_rest is (outcome == "bug")
 
 
 def test_recipes_of_a_prefix_that_cannot_be_fail_together(setting):

@@ -8,7 +8,7 @@ from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import Limit
 from autocut.search.estimates import ExpectedCost
 from autocut.search.finalists import finalists
-from autocut.search.jobs import JobKind, RecipeFinalized, RecipeStarted, StageRan, WorkerUp
+from autocut.search.jobs import JobEnded, JobKind, RecipeFailed, RecipeFinalized, RecipeStarted, StageRan, WorkerUp
 from autocut.search.lowerings import affordable_lowerings
 from autocut.search.proposals import Proposer
 from autocut.search.recall import EarlierTrial, recall_trial
@@ -300,17 +300,35 @@ def test_an_asked_for_recipe_that_cannot_run_is_told(start):
     ]
 
 
-def test_a_recipe_that_hangs_is_called_hanging(start):
-    """Killed by the clock, not by memory."""
+@pytest.mark.parametrize(("too_long_s", "hangs"), [(1.0, True), (-2.0, True), (-30.0, False)])
+def test_a_recipe_that_hangs_is_called_hanging(start, too_long_s, hangs):
+    """Killed by the clock, not by memory. The worker's clock may be some seconds ahead: its start is heard of late."""
     machine = start()
     machine.run(most_jobs=2)
     job = machine.searcher.next_job()
     machine.searcher.on_event(job, RecipeStarted(job.recipes[0]))
-    machine.clock.now += job.patience_s + 1
+    machine.clock.now += job.patience_s + too_long_s
     machine.searcher.budget = replace(machine.searcher.budget, total_s=1e6)
     machine.searcher.on_job_end(replace(job, deadline=1e9), "the worker process died")
 
-    assert machine.searcher.store.failures[-1].reason.startswith("it hung")
+    assert machine.searcher.store.failures[-1].reason.startswith("it hung" if hangs else "the worker process died")
+
+
+def test_what_a_harmed_process_leaves_runs_in_another_one(start):
+    """Nobody is blamed or interrupted: the rest of the job is the next one, whatever was proposed or asked for meanwhile."""
+    machine = start()
+    machine.run(most_jobs=1)
+    agent = machine.searcher
+    job = agent.next_job()
+    first, *rest = job.recipes
+    agent.on_event(job, WorkerUp())
+    agent.on_event(job, RecipeFailed(first, "failed", "the task's own code failed: OSError: its file is gone (task.py, line 7)"))
+    agent.on_event(job, JobEnded(0.0, 1.0, leaves_rest=True))
+    agent.on_job_end(job, None)
+
+    assert rest
+    assert agent.next_job().recipes == tuple(rest)
+    assert [failure.recipe for failure in agent.store.failures] == [first]
 
 
 def test_a_budget_too_short_for_a_user_recipe_is_no_failure(start):

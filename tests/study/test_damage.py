@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import json
 import shutil
 import sqlite3
@@ -10,7 +12,8 @@ import pytest
 import sqlalchemy
 
 from autocut.errors import StudyError
-from autocut.study import open_study, storage_errors
+from autocut.recipe import Recipe
+from autocut.study import StageRun, open_study, storage_errors
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +135,33 @@ def test_json_of_a_stranger_is_reported_as_damage(file, table, column, content):
 
     with pytest.raises(StudyError, match="damaged database"):
         open_study(file.parent)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trial_system_attributes SET key = CAST(key AS BLOB)",
+        "autocut_stage_run SET key = x'ff00'",
+        "autocut_final SET refusal = x'ff00'",
+        "autocut_final SET bundle = x'ff00'",
+    ],
+)
+def test_bytes_in_a_column_of_texts_are_reported_as_damage(make_study, complete, make_measurement, change):
+    """SQLite takes a value of any type in any column."""
+    study = make_study()
+    number = complete(study, 0.5, 0.9, 0.1, constraints={"latency_ms": -1.0})
+    complete(study, 0.6, 0.8, 0.05)
+    fingerprint = Recipe({"prune.method": "structured", "prune.ratio": 0.5}).fingerprint
+    study.record_stage(StageRun("scores", "accuracy", "fp32 v1", 0.1, "done", False, fingerprint, dt.datetime.now(dt.UTC)))
+    values = {"accuracy": 0.9, "usd_per_million": 0.1}
+    study.record_final(number, make_measurement(0.9, 1.0, "test"), values, bundle=None, bundle_sha256=None, verified=False)
+    study.close()
+    with sqlite3.connect(study.folder / "study.db") as database:
+        assert database.execute(f"UPDATE {change}").rowcount > 0
+    database.close()
+
+    with pytest.raises(StudyError, match="damaged database"), contextlib.closing(open_study(study.folder)) as reader:
+        reader.front()
 
 
 @pytest.mark.parametrize(

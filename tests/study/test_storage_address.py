@@ -33,6 +33,20 @@ def test_an_address_that_is_none_shows_no_password():
         assert "heim" not in public_address(address)
 
 
+@pytest.mark.parametrize(
+    "address", ["postgresql://me:ge@heim@h/d", "postgresql://me:ge@/heim@h/d", "sqlite+x://:geheim@/geheim@/d"]
+)
+def test_a_password_with_a_bare_at_sign_is_not_shown(address):
+    """The address ends it at the first @, and takes the rest of it for a host or a database."""
+    assert "heim" not in public_address(address)
+    assert "heim" not in without_passwords([f"--storage={address}"])[0]
+
+
+def test_a_path_with_an_at_sign_is_shown():
+    """Where there is no password, none can be cut in two."""
+    assert public_address("sqlite:////home/me@work/study.db") == "sqlite:////home/me@work/study.db"
+
+
 def test_a_bad_storage_address_is_refused(tmp_path, make_study):
     """The address is checked first, and the message does not show its password."""
     with pytest.raises(StudyError, match="storage must be a database address"):
