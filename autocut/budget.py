@@ -86,10 +86,12 @@ def parse_size(text: str, subject: str = "size") -> int:
     match = _QUANTITY.fullmatch(cleaned)
     if match is None or match[2] not in _BYTES:
         raise InputError(f"{subject} must be a size, got {text!r}", "write it as 500KB, 5MB, 10GB or 10GiB")
-    size = round(float(match[1]) * _BYTES[match[2]])
-    if size < 1:
+    size = float(match[1]) * _BYTES[match[2]]
+    if not math.isfinite(size):
+        raise InputError(f"{subject} must be a size, got {text!r}", "write it as 500KB, 5MB, 10GB or 10GiB")
+    if round(size) < 1:
         raise InputError(f"{subject} must be at least one byte, got {text!r}", "write it as 500KB, 5MB, 10GB or 10GiB")
-    return size
+    return round(size)
 
 
 def format_size(size_bytes: float) -> str:

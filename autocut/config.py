@@ -97,7 +97,7 @@ class SearchConfig:
 
 
 def read_config_file(
-    path: Path, options: Mapping[str, Mapping[str, str]], repeatable: Collection[str] = ()
+    path: Path, options: Mapping[str, Mapping[str, str]], repeatable: Collection[str] = (), switches: Collection[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Read a configuration file in the form of click's `default_map`.
 
@@ -105,9 +105,10 @@ def read_config_file(
         path: The TOML file.
         options: For each verb: key as a person writes it (``price-per-hour``) -> name of the parameter that it sets.
         repeatable: Names of the parameters that take several values, as a list or one alone.
+        switches: Names of the parameters that are true or false. For any other one, true is a text that its parser refuses.
 
     Returns:
-        For each verb: parameter name -> value. Values stay strings for the parsers of the flags, except true and false.
+        For each verb: parameter name -> value. Values stay strings for the parsers of the flags, except those of switches.
 
     Raises:
         InputError: The file cannot be read or is not TOML.
@@ -128,13 +129,18 @@ def read_config_file(
         elif verb not in options:
             faults.add((verb,), f"table must be one of {', '.join(options)}, got {verb!r}", name_hint(verb, options))
         else:
-            merged[verb] = _values(verb, table, options[verb], repeatable, faults)
+            merged[verb] = _values(verb, table, options[verb], repeatable, switches, faults)
     faults.raise_any("configuration file")
     return merged
 
 
 def _values(
-    verb: str, table: Mapping[str, Any], names: Mapping[str, str], repeatable: Collection[str], faults: FaultList
+    verb: str,
+    table: Mapping[str, Any],
+    names: Mapping[str, str],
+    repeatable: Collection[str],
+    switches: Collection[str],
+    faults: FaultList,
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in table.items():
@@ -147,9 +153,10 @@ def _values(
         elif isinstance(value, list):
             faults.add((verb, key), f"{verb}.{key} must be one value, got a list of {len(value)}")
         else:
-            values[names[key]] = _text(value)
+            values[names[key]] = value if isinstance(value, bool) and names[key] in switches else _text(value)
     return values
 
 
-def _text(value: Any) -> Any:
-    return value if isinstance(value, bool) else str(value)
+def _text(value: Any) -> str:
+    """Write a value as TOML does."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -31,6 +31,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from autocut.counting import format_count
+
 
 class ExitCode(IntEnum):
     """How a command ended. Programs rely on the numbers: they never change their meaning."""
@@ -87,8 +89,7 @@ class FaultsError(InputError):
     """All faults of one input, so that the user can correct them together."""
 
     def __init__(self, subject: str, faults: Sequence[Fault]) -> None:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__(f"{subject} has {count}")
+        super().__init__(f"{subject} has {format_count(len(faults), 'fault')}")
         self.subject = subject
         self.faults = tuple(faults)
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from autocut.counting import format_count
+
 UNDISTURBED = 1.2
 """Differences up to this factor are usual on a shared machine. A busy neighbour causes larger ones."""
 
@@ -152,7 +154,7 @@ def per_second(value: float) -> str:
 
 def words_of(copies: int, threads: int) -> str:
     """Return a layout in words."""
-    return f"{copies} {'copy' if copies == 1 else 'copies'} x {threads} thread{'s' if threads > 1 else ''}"
+    return f"{format_count(copies, 'copy', 'copies')} x {format_count(threads, 'thread')}"
 
 
 def fills(copies: int, threads: int, processors: int) -> bool:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from autocut.counting import format_count
 from autocut.errors import Fault, FaultsError, InputError, unknown_name
 
 SHIPPED_SHEET = Path(__file__).with_name("prices.toml")
@@ -171,7 +172,7 @@ class PriceSheet(_Sheet):
         """Name the processor, cores and GPU of `host` for a person."""
         known = [name for name, kind in self.processors.items() if host.processor in kind.ids]
         gpu = f", {host.gpu}" if host.gpu else ""
-        return f"{known[0] if known else host.name}, {host.cores} {'core' if host.cores == 1 else 'cores'}{gpu}"
+        return f"{known[0] if known else host.name}, {format_count(host.cores, 'core')}{gpu}"
 
 
 @cache

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
 
+from autocut.counting import format_count
+
 Value = str | int | float | bool
 Cut = tuple[str, float]
 """(pruning method or student, fraction removed): recipes of one cut have the same structure."""
@@ -282,7 +284,9 @@ def _words(recipe: Recipe) -> Iterable[str]:
         start = " from scratch" if recipe.get("train.start") == "scratch" else ""
         extras = _number(recipe, AVERAGING, " ema ") + _number(recipe, LABEL_SMOOTHING, " smoothing ")
         aware = f" aware of {recipe[QUANTIZATION_AWARE]}" if QUANTIZATION_AWARE in recipe else ""
-        yield f"{recipe['train.epochs']} epochs{start}{aware}" + _number(recipe, "train.lr_scale", " lr x") + extras
+        yield (
+            format_count(int(recipe["train.epochs"]), "epoch") + start + aware + _number(recipe, "train.lr_scale", " lr x") + extras
+        )
         if recipe.changes("curriculum.schedule"):
             order = f"{recipe['curriculum.schedule']} {recipe.get('curriculum.order', '')}".strip()
             yield f"curriculum {order}" + _number(recipe, "curriculum.start", " from ")
@@ -292,7 +296,9 @@ def _words(recipe: Recipe) -> Iterable[str]:
             strength += f" and {recipe[FEATURES]} of features" if FEATURES in recipe else ""
             yield f"distill {recipe['distill.loss']}{strength}"
     if recipe.changes("quantize.dtype"):
-        yield f"{recipe['quantize.dtype']}" + (f" but {recipe[KEEP_FLOAT]} layers" if KEEP_FLOAT in recipe else "")
+        yield f"{recipe['quantize.dtype']}" + (
+            f" but {format_count(int(recipe[KEEP_FLOAT]), 'layer')}" if KEEP_FLOAT in recipe else ""
+        )
     if recipe.changes("compile.mode"):
         yield str(recipe["compile.mode"])
 

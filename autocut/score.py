@@ -51,6 +51,9 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 _FLOOR = 0.5
 """A model that keeps less than this share of the untouched model's metric is no alternative to it, whatever the user allows."""
 
+_MAY_BE_0 = "train_usd"
+"""A model that was not trained costs no training. All other values but the metric are above 0."""
+
 _LIMIT = re.compile(r"\s*(?P<name>[A-Za-z_][\w.]*)\s*(?P<operator><=|>=)\s*(?P<bound>[-+.\w]+)\s*")
 
 
@@ -212,7 +215,8 @@ def parse_limit(text: str) -> Limit:
     """Read a limit: a value's name or alias, ``<=`` or ``>=``, and a number.
 
     Raises:
-        InputError: The text has another form, or it forbids the better values, such as accuracy<=0.9.
+        InputError: The text has another form, it forbids the better values, such as accuracy<=0.9, or it holds for every model or
+            for none, such as latency_ms<=-5.
         UnknownNameError: No value has this name; the hint gives the nearest one.
     """
     found = _LIMIT.fullmatch(text)
@@ -228,20 +232,50 @@ def parse_limit(text: str) -> Limit:
             f"limit on {name} must use {wanted}, {better} is better, got {text!r}",
             f"did you mean '{name}{wanted}{found['bound']}'?",
         )
+    _check_bound(name, bound, text)
     return Limit(name, operator, bound)
 
 
-def check_shares(limits: Iterable[Limit]) -> None:
-    """Refuse a percentage where the metric is a share.
+def _check_bound(name: str, bound: float, text: str) -> None:
+    """Refuse a bound that every model keeps, or none. Only the range of a metric depends on the task (`check_shares`)."""
+    if name == "accuracy" or bound > 0 or (name == _MAY_BE_0 and bound == 0):
+        return
+    rule = "of at least 0" if name == _MAY_BE_0 else "above 0"
+    why = "every model keeps this one" if METRICS[name].is_maximized else "no model keeps this one"
+    example = Limit(name, ">=" if METRICS[name].is_maximized else "<=", abs(bound) or 1.0)
+    raise InputError(f"limit on {name} must have a bound {rule}, got {text!r}: {why}", f"did you mean {example.text!r}?")
+
+
+def check_shares(limits: Iterable[Limit], *, from_0: bool = False) -> None:
+    """Refuse a percentage where the metric is a share; where it is never below 0, also a bound that every model keeps.
 
     Raises:
-        InputError: A limit asks more than 1 of such a metric.
+        InputError: A limit asks more than 1 of such a metric, or nothing.
     """
     for limit in limits:
+        if limit.name == "accuracy" and from_0 and limit.bound <= 0:
+            raise InputError(
+                f"limit on accuracy must be above 0, got {limit.text!r}: every model keeps this one",
+                "write it like 'accuracy>=0.95'",
+            )
         if limit.name == "accuracy" and limit.bound > 1:
             share = limit.bound / 100 if limit.bound <= 100 else 1.0
             raise InputError(
                 f"limit on accuracy must be at most 1, as a share is, got {limit.text!r}", f"did you mean 'accuracy>={share:g}'?"
+            )
+
+
+def check_errors(limits: Iterable[Limit]) -> None:
+    """Refuse a limit without its minus where the metric is minus an error, and so never above 0.
+
+    Raises:
+        InputError: A limit asks more than 0 of such a metric.
+    """
+    for limit in limits:
+        if limit.name == "accuracy" and limit.bound > 0:
+            raise InputError(
+                f"limit on accuracy must be at most 0 where the metric is minus an error, got {limit.text!r}: no model keeps this",
+                f"did you mean '{Limit('accuracy', '>=', -limit.bound).text}'?",
             )
 
 

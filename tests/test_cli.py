@@ -74,6 +74,12 @@ def test_help_examples_are_accepted_by_the_parser(verb, searches, monkeypatch, c
         ("search --budget 8h --utilization 40", "--utilization must be a number above 0 and at most 1, got '40.0'", "write 0.4"),
         ("search --budget 8h --requests-per-month 3M", "--requests-per-month must be a number above 0, got '3M'", "write 3e6"),
         ("search --budget 8h --price-per-hour cheap", "--price-per-hour must be a number above 0, got 'cheap'", "such as 0.5"),
+        ("search --budget 8h --price-per-hour nan", "--price-per-hour must be a number above 0, got 'nan'", "such as 0.5"),
+        ("search --budget 8h --grid-intensity inf", "--grid-intensity must be a number of at least 0, got 'inf'", "such as 0.5"),
+        ("select studies/x --max-latency-ms nan", "--max-latency-ms must be a number above 0, got 'nan'", "such as 0.5"),
+        ("search --budget 8h --seed 4294967296", "--seed must be an integer of at least 0 and at most 2147483647", "write 0"),
+        ("search --budget 8h --limit latency_ms<=-5", "limit on latency_ms must have a bound above 0", "'latency_ms<=5'"),
+        ("search --budget 8h --limit speedup>=0", "got 'speedup>=0': every model keeps this one", "'speedup>=1'"),
         ("search --budget 8h --train-on gpu", "--train-on must be one of cpu, cuda, auto, got 'gpu'", "did you mean 'cuda'?"),
         ("search --budget 8h --train-on tpuv4", "--train-on must be one of cpu, cuda, auto, got 'tpuv4'", "write cpu"),
         ("search --budget 8h --train-on cud", "--train-on must be one of cpu, cuda, auto, got 'cud'", "did you mean 'cuda'?"),
@@ -106,6 +112,37 @@ def test_wrong_use_exits_with_two_and_says_what_to_type(searches, capsys, words,
     assert hint in shown.err
     assert "Traceback" not in shown.err
     assert (shown.out == "") is ("--json" not in words)
+    assert searches == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("limit = 'latency_ms<=-5'", "limit on latency_ms must have a bound above 0"),
+        ("price-per-hour = nan", "price-per-hour in autocut.toml must be a number above 0, got 'nan'"),
+        ("price-per-hour = true", "price-per-hour in autocut.toml must be a number above 0, got 'true'"),
+        ("threads = true", "threads in autocut.toml must be an integer of at least 1, got 'true'"),
+        ("budget = true", "budget in autocut.toml must be a duration, got 'true'"),
+    ],
+)
+def test_what_no_flag_takes_no_file_takes(tmp_path, monkeypatch, searches, capsys, line, message):
+    """A file has numbers and truth values of its own; the same rules hold for them."""
+    (tmp_path / "autocut.toml").write_text(f"[search]\n{line}\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["search"] if line.startswith("budget") else ["search", "--budget", "8h"]
+
+    assert cli.main(words) == 2
+    assert message in capsys.readouterr().err
+    assert searches == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("LIMIT", "speedup>=-1"), ("PRICE_PER_HOUR", "inf"), ("SEED", "-1")])
+def test_what_no_flag_takes_no_variable_takes(monkeypatch, searches, capsys, name, value):
+    """The third way to the same numbers."""
+    monkeypatch.setenv(f"AUTOCUT_SEARCH_{name}", value)
+
+    assert cli.main(["search", "--budget", "8h"]) == 2
+    assert value in capsys.readouterr().err
     assert searches == []
 
 

@@ -19,7 +19,7 @@ def read(tmp_path, text):
     """Read a configuration file with `text`."""
     path = tmp_path / "autocut.toml"
     path.write_text(text)
-    return read_config_file(path, OPTIONS, repeatable={"limits"})
+    return read_config_file(path, OPTIONS, repeatable={"limits"}, switches={"dry_run", "as_json"})
 
 
 def test_keys_are_the_names_of_the_flags(tmp_path):
@@ -28,6 +28,13 @@ def test_keys_are_the_names_of_the_flags(tmp_path):
     assert read(tmp_path, text) == {
         "search": {"budget": "8", "price_per_hour": "0.1", "limits": ["latency_ms<=5"], "dry_run": True}
     }
+
+
+def test_true_is_a_value_of_switches_alone(tmp_path):
+    """Python counts it as 1: a price of `true` would be a dollar an hour."""
+    text = "[search]\nbudget = true\nprice-per-hour = false\nlimit = [true]\ndry-run = false\n"
+
+    assert read(tmp_path, text) == {"search": {"budget": "true", "price_per_hour": "false", "limits": ["true"], "dry_run": False}}
 
 
 @pytest.mark.parametrize("text", ["dry-run = [true]", 'budget = ["8h"]', "budget = []"])

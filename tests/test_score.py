@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from autocut.errors import InputError, StudyError, UnknownNameError
 from autocut.measurement import Accuracy, Capacity, Cost, Interval, Latency, Layout, Measurement
 from autocut.price import Price
-from autocut.score import ALIASES, METRICS, Limit, accuracy_limit, allowed_drop, dollars_of, parse_limit, values_of
+from autocut.score import (
+    ALIASES,
+    METRICS,
+    Limit,
+    accuracy_limit,
+    allowed_drop,
+    check_errors,
+    check_shares,
+    dollars_of,
+    parse_limit,
+    values_of,
+)  # fmt: skip
 
 PRICE = Price("test", 0.36, "2026-01-01", 0.5)
 
@@ -126,6 +137,38 @@ def test_a_bound_on_the_good_side_is_a_slip(text, meant):
     with pytest.raises(InputError) as caught:
         parse_limit(text)
     assert caught.value.hint == f"did you mean '{meant}'?"
+
+
+@pytest.mark.parametrize("name", sorted(set(METRICS) - {"accuracy"}))
+@pytest.mark.parametrize("bound", ["-5", "-0.001", "0", "-0.0"])
+def test_a_limit_that_no_model_or_every_model_keeps_is_refused(name, bound):
+    """A latency is above 0. Only training may cost nothing."""
+    text = f"{name}{'>=' if METRICS[name].is_maximized else '<='}{bound}"
+    if name == "train_usd" and float(bound) == 0:
+        assert parse_limit(text).bound == 0
+        return
+    with pytest.raises(InputError, match=f"limit on {name} must have a bound") as caught:
+        parse_limit(text)
+    assert ("every model" if name == "speedup" else "no model") in caught.value.message
+    meant = caught.value.hint.removeprefix("did you mean '").removesuffix("'?")
+    assert parse_limit(meant).name == name
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0])
+def test_a_limit_that_every_share_keeps_is_refused(bound):
+    """An R2 may be below 0; a share of right answers is not."""
+    limit = Limit("accuracy", ">=", bound)
+    check_shares([limit])
+    with pytest.raises(InputError, match="every model keeps this one"):
+        check_shares([limit], from_0=True)
+
+
+def test_a_limit_on_an_error_needs_its_minus():
+    """A perplexity of 20 is a metric of -20: a search for 20 would find nothing for hours."""
+    check_errors([Limit("accuracy", ">=", -20.0), Limit("latency_ms", "<=", 5.0)])
+    with pytest.raises(InputError, match="minus an error") as caught:
+        check_errors([Limit("accuracy", ">=", 20.0)])
+    assert caught.value.hint == "did you mean 'accuracy>=-20'?"
 
 
 def test_no_number_keeps_no_limit():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from autocut.attribution.effects import LadderRung
 from autocut.attribution.ladder import Ladder, LadderStep
 from autocut.attribution.words import say_accuracy, say_briefly, say_effect, say_factor, say_smaller, say_speed
+from autocut.counting import format_count
 from autocut.gains import decimals
 from autocut.study.importance import ValueImportance
 
@@ -84,7 +85,7 @@ def _about_training(ladder: Ladder, *, is_share: bool) -> Iterator[str]:
     trained = say_effect(ladder.longer_training, is_share=is_share)
     beyond = say_effect(ladder.beyond_training, is_share=is_share)
     epochs = ladder.recipe.all_epochs
-    long = f"{epochs} epoch{'' if epochs == 1 else 's'}"
+    long = format_count(epochs, "epoch")
     yield f"The untouched model trained as long ({long}), compared with the untouched one: {trained}."
     yield f"The recipe, compared with that longer training: {beyond}."
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from autocut.attribution.effects import Effect, effect_between
 from autocut.attribution.evidence import Evidence
+from autocut.counting import format_count
 from autocut.measurement import Interval
 from autocut.recipe import IDENTITY, NO_STUDENT, STUDENT, Recipe
 
@@ -66,7 +67,7 @@ def weak_axes_sentence(evidence: Evidence) -> str:
     weak = [verdict for verdict in axis_verdicts(evidence) if verdict.brought_nothing]
     if not weak:
         return ""
-    told = ", ".join(f"{_AXES[verdict.stage]} ({verdict.pairs} comparisons)" for verdict in weak)
+    told = ", ".join(f"{_AXES[verdict.stage]} ({format_count(verdict.pairs, 'comparison')})" for verdict in weak)
     return f"brought nothing for sure in this study: {told}"
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autocut.commands.verb import JSON, verb
+from autocut.commands.verb import JSON, FiniteNumber, verb
 from autocut.console import Console
+from autocut.counting import format_count
 from autocut.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _MANIFEST = "manifest.json"
 @click.argument("target", metavar="STUDY|BUNDLE", type=click.Path(path_type=Path))
 @_THREADS
 @click.option("--instance", help="Instance of the price sheet whose price this machine has.")
-@click.option("--price-per-hour", type=click.FloatRange(0, min_open=True), help="US dollars per hour of this machine.")
+@click.option("--price-per-hour", type=FiniteNumber(0, min_open=True), help="US dollars per hour of this machine.")
 @JSON
 @click.pass_obj
 def remeasure(
@@ -165,7 +166,9 @@ def _check_threads(threads: int | None) -> None:
 
     processors = audit_machine().processors
     if threads is not None and threads > processors:
-        raise InputError(f"--threads must be at most the {processors} processors here, got {threads}", f"--threads {processors}")
+        raise InputError(
+            f"--threads must be at most the {format_count(processors, 'processor')} here, got {threads}", f"--threads {processors}"
+        )
 
 
 def _study_around(bundle: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autocut.budget import format_size, format_usd
+from autocut.counting import format_count
 from autocut.deploy.compare import BundleComparison, is_tie
 from autocut.deploy.compare_studies import ComparedStudy, StudyComparison, measurement_on, values_on
 from autocut.measurement import Accuracy, Interval
@@ -56,7 +57,7 @@ def _size(compared: BundleComparison) -> str:
 
 
 def _front(name: str, side: ComparedStudy) -> str:
-    models = f"{len(side.front)} model{'s' if len(side.front) != 1 else ''} on the front"
+    models = f"{format_count(len(side.front), 'model')} on the front"
     if side.share is None:
         return f"{name}: {models}"
     return f"{name}: {models}, covering {side.share:.1%} of what both fronts cover together"

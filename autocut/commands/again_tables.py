@@ -8,6 +8,7 @@ from autocut.budget import format_size, format_usd
 from autocut.commands.again_sentences import bundle_sentences, shown, study_sentences
 from autocut.commands.terminal_plot import table_in
 from autocut.console import Console
+from autocut.counting import format_count
 from autocut.deploy.compare import BundleComparison
 from autocut.deploy.compare_studies import StudyComparison, values_on
 from autocut.deploy.remeasure import Remeasured
@@ -38,7 +39,7 @@ def print_remeasured(found: Sequence[Remeasured], console: Console) -> None:
 def print_bundles(names: tuple[str, str], compared: BundleComparison, console: Console) -> None:
     """Print two bundles side by side, then what it means."""
     a, b = compared.a, compared.b
-    threads = "1 thread" if compared.threads == 1 else f"{compared.threads} threads"
+    threads = format_count(compared.threads, "thread")
     rows = [("recipe", *(Recipe(manifest.recipe).describe() for manifest in compared.manifests))]
     rows += [
         (f"p50 latency, batch {one.batch_size}", _ms(one.p50_ms), _ms(other.p50_ms))
@@ -97,7 +98,7 @@ def _rows(one: Remeasured) -> list[Row]:
         (f"speed-up, batch {claim.batch_size}", _times(claim.speedup), _speedup(one, claim.batch_size)) for claim in cost.latencies
     ]
     accuracy = manifest.verification.accuracy
-    examples = f"accuracy of its {manifest.verification.examples} examples"
+    examples = f"accuracy of its {format_count(manifest.verification.examples, 'example')}"
     rows.append((examples, _plain(accuracy), _accuracy(one)))
     rows.append(("outputs against the stored ones", f"within {side.output_tolerance:g}" if side else "-", _deviation(one)))
     rows.append(("size", format_size(cost.size_bytes), format_size(side.size_bytes) if side else "-"))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autocut.budget import format_size, format_usd
-from autocut.commands.verb import JSON, LIMIT_NAMES, PERCENT, SIZE, verb
+from autocut.commands.verb import JSON, LIMIT_NAMES, PERCENT, SIZE, FiniteNumber, verb
 from autocut.console import DEFAULT_WIDTH, Console, cell_text
+from autocut.counting import format_count
 from autocut.errors import InputError, NoResultError
 from autocut.recipe import UNTOUCHED, baseline_words
 
@@ -69,7 +70,7 @@ def front(console: Console, study: Path, as_json: bool, as_csv: bool, everything
 @STUDY
 @click.option("--max-accuracy-drop", type=PERCENT, help="Points of the metric that may be lost, or a share of an error: 1%.")
 @click.option("--confident", is_flag=True, help="The drop must be kept by the worse end of its 95% interval, not by its middle.")
-@click.option("--max-latency-ms", type=click.FloatRange(0, min_open=True), help="Median latency at the first serving batch size.")
+@click.option("--max-latency-ms", type=FiniteNumber(0, min_open=True), help="Median latency at the first serving batch size.")
 @click.option("--max-size", type=SIZE, help="Size of the exported model: 5MB.")
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT",
               help=f"Any other bound: 'usd_per_million<=0.1'. {LIMIT_NAMES} Repeatable.")  # fmt: skip
@@ -122,7 +123,8 @@ def select(
         return 0
     _print_points([selection.point], console)
     notes = [note for note in (selection.doubt, price_note(opened.facts)) if note]
-    console.prose("\n".join(["", selection.reason, knobs, *bill_lines(*money), *notes]))
+    about = [selection.reason] if selection.point.recipe == UNTOUCHED else [selection.reason, knobs]
+    console.prose("\n".join(["", *about, *bill_lines(*money), *notes]))
     if selection.point.tested:
         console.remark(_looks_note(opened))
     console.info(f"take it: autocut export {study} --trial {selection.point.trial} --to out/")
@@ -210,8 +212,7 @@ def _served_on(study: Study) -> str:
 
 
 def _looks_note(study: Study) -> str:
-    count = len(study.looks())
-    return f"{count} look{'' if count == 1 else 's'} at the locked test split so far; it chose nothing"
+    return f"{format_count(len(study.looks()), 'look')} at the locked test split so far; it chose nothing"
 
 
 def _tie_note(untested: Sequence[int]) -> str:
@@ -256,10 +257,20 @@ def _print_points(points: Sequence[FrontPoint], console: Console, beaten: Sequen
     from autocut.commands.terminal_plot import table_in
 
     ordered = sorted(points, key=lambda point: (-point.values["accuracy"], point.trial))
-    columns = ["trial", "accuracy (validation)", "accuracy (test)", "shrinkage", "per million", "ms", "size", "training", "recipe"]
+    columns = [
+        "trial",
+        "accuracy (validation)",
+        "accuracy (test)",
+        "shrinkage",
+        "per million",
+        "latency ms",
+        "size",
+        "training",
+        "recipe",
+    ]
     rows = [_row(point, point.trial in beaten) for point in ordered]
     if any(_capacity(point) for point in points):  # beside what one process serves and costs
-        at = columns.index("ms")
+        at = columns.index("latency ms")
         columns.insert(at, "whole machine")
         for row, point in zip(rows, ordered, strict=True):
             row.insert(at, _whole_machine(point))
@@ -277,8 +288,8 @@ def _row(point: FrontPoint, beaten: bool) -> list[object]:
     recipe = point.recipe.describe() + (f" ({'; '.join(marks)})" if marks else "")
     return [
         point.trial,
-        values["accuracy"],
-        None if point.tested is None else point.tested.values["accuracy"],
+        _accuracy(values["accuracy"]),
+        None if point.tested is None else _accuracy(point.tested.values["accuracy"]),
         _formatted(point.shrinkage, lambda shrinkage: f"{shrinkage:+.4f}"),
         _formatted(values.get("usd_per_million"), format_usd),
         values.get("latency_ms"),
@@ -286,6 +297,11 @@ def _row(point: FrontPoint, beaten: bool) -> list[object]:
         _formatted(values.get("train_usd"), format_usd),
         recipe,
     ]
+
+
+def _accuracy(metric: float) -> str:
+    """Write a share with four places, so that they stand below each other; another metric with four digits."""
+    return f"{metric:.4f}" if 0 <= metric <= 1 else f"{metric:.4g}"
 
 
 def _capacity(point: FrontPoint) -> Capacity | None:

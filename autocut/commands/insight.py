@@ -13,12 +13,25 @@ from autocut.budget import format_duration
 from autocut.commands.front import STUDY
 from autocut.commands.verb import JSON, verb
 from autocut.console import Console
+from autocut.counting import format_count
 from autocut.errors import ExitCode, FaultsError
 
 if TYPE_CHECKING:
     from autocut.stages.methods import MethodRow, PairRow
 
 _BAR_WIDTH = 40
+_WORK = {
+    "starting": "checking the task, starting Ray, until the first job",
+    "training": "training models, the untouched one too",
+    "compiling": "quantizing, exporting, compiling, loading",
+    "measuring": "scoring and timing",
+    "finalizing": "a finalization from its process's start to its end, but for its waiting",
+    "waiting": "until the machine is quiet, or until another worker has made the same stage",
+    "idle": "no job for the worker",
+    "overhead": "starting processes, between two jobs, the end of the search",
+    "killed": "work that was lost because its process was killed",
+}
+"""What each category of the ledger is; the help of `ledger` has the same words."""
 
 
 @verb("check", "Find every fault of a task at once.", "autocut check task.py", "autocut check", "autocut check task.py --json")
@@ -104,9 +117,9 @@ def ledger(console: Console, study: Path, as_json: bool) -> int:
     seconds = {name: spent for name, spent in document["by_category"].items() if spent > 0}
     total, runs = sum(seconds.values()), document["sessions"]
     ordered = sorted(seconds.items(), key=lambda item: -item[1])
-    rows = [(f"{spent:.1f}", f"{spent / total:.0%}", _bar(spent / total), name) for name, spent in ordered]
-    console.table(["seconds", "share", "", "category"], rows)
-    console.data(f"\nbudget spent: {format_duration(document['spent_s'])} in {len(runs)} run{'' if len(runs) == 1 else 's'}")
+    rows = [(f"{spent:.1f}", f"{spent / total:.0%}", _bar(spent / total), name, _WORK.get(name, "")) for name, spent in ordered]
+    console.table(["seconds", "share", "", "category", "what it is"], rows)
+    console.data(f"\nbudget spent: {format_duration(document['spent_s'])} in {format_count(len(runs), 'run')}")
     if document["cores_busy"] is not None:
         console.data(f"cores busy: {document['cores_busy']:.0%}")
     elif total > 0:

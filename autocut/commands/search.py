@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from autocut.budget import format_duration, format_size
-from autocut.commands.verb import DURATION, JSON, LIMIT_NAMES, PERCENT, SIZE, flag, source, verb
+from autocut.commands.verb import DURATION, JSON, LIMIT_NAMES, PERCENT, SIZE, FiniteNumber, flag, source, verb
 from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
 from autocut.errors import AutocutError, ExitCode, Fault, FaultsError, InputError, unknown_name
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _LEAST_WORKER_BYTES = 100 * 10**6
 """With less, not even a small model can be read."""
+_LARGEST_SEED = 2**31 - 1
+"""Every library takes it, and what is derived from it: numpy refuses 2**32."""
 _DEFAULTS = SearchConfig(task=None, budget_s=0)
 _LOOK_S = 0.2
 """The work of other programs is watched for so long, while autocut imports what it needs."""
@@ -68,16 +70,17 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 @click.option("--serve-on", type=click.Choice(SERVING_CHOICES), default=_DEFAULTS.serve_on, show_default=True,
               help="Where models are scored and timed, and their bundles run. cuda: --space gpu unless you name one.")  # fmt: skip
 @click.option("--sampler", default=_DEFAULTS.sampler, show_default=True, help="Optuna sampler that proposes recipes.")
-@click.option("--seed", type=click.IntRange(0), default=_DEFAULTS.seed, show_default=True, help="Seed of everything random.")
+@click.option("--seed", type=click.IntRange(0, _LARGEST_SEED), default=_DEFAULTS.seed, show_default=True,
+              help="Seed of everything random.")  # fmt: skip
 @click.option("--instance", default=_DEFAULTS.instance, show_default=True,
               help="Instance of the price sheet that the money is counted for.")  # fmt: skip
-@click.option("--price-per-hour", type=click.FloatRange(0, min_open=True), metavar="USD",
+@click.option("--price-per-hour", type=FiniteNumber(0, min_open=True), metavar="USD",
               help="Price of this machine, instead of --instance.")  # fmt: skip
-@click.option("--utilization", type=click.FloatRange(0, 1, min_open=True), default=_DEFAULTS.utilization, show_default=True,
+@click.option("--utilization", type=FiniteNumber(0, 1, min_open=True), default=_DEFAULTS.utilization, show_default=True,
               help="Share of the paid hour that serves predictions.")  # fmt: skip
-@click.option("--requests-per-month", type=click.FloatRange(0, min_open=True), metavar="N", show_default="as told last",
+@click.option("--requests-per-month", type=FiniteNumber(0, min_open=True), metavar="N", show_default="as told last",
               help="Predictions of a month, for the monthly bill. May change later.")  # fmt: skip
-@click.option("--grid-intensity", type=click.FloatRange(0), metavar="G_PER_KWH", show_default="as told last, else of the world",
+@click.option("--grid-intensity", type=FiniteNumber(0), metavar="G_PER_KWH", show_default="as told last, else of the world",
               help="Grams of CO2 for each kWh of electricity. May change later.")  # fmt: skip
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT",
               help=f"A bound that a point must keep: 'latency_ms<=5'. {LIMIT_NAMES} Repeatable.")  # fmt: skip

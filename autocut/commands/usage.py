@@ -73,8 +73,8 @@ def _bounds(param: click.Parameter) -> str:
     kind = param.type
     if not isinstance(kind, click.IntRange | click.FloatRange):
         return ""
-    least = None if kind.min is None else f"{'above' if kind.min_open else 'of at least'} {kind.min:g}"
-    most = None if kind.max is None else f"{'below' if kind.max_open else 'at most'} {kind.max:g}"
+    least = None if kind.min is None else f"{'above' if kind.min_open else 'of at least'} {kind.min}"
+    most = None if kind.max is None else f"{'below' if kind.max_open else 'at most'} {kind.max}"
     told = " and ".join(bound for bound in (least, most) if bound)
     return f" {told}" if told else ""
 

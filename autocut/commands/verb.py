@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,17 @@ class Quantity(click.ParamType):  # type: ignore[type-arg]  # generic since clic
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse a string. A number comes from a default and stays."""
         return self._parse(value, subject(param, ctx)) if isinstance(value, str) else value
+
+
+class FiniteNumber(click.FloatRange):
+    """A number of a range. "nan" and "inf" are none: they would pass every comparison, or keep every limit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a finite number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not in the range of finite numbers.", param, ctx)
+        return number
 
 
 def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
@@ -131,9 +143,11 @@ def _read_configuration(ctx: click.Context, _param: click.Parameter, value: Path
     verbs = root.commands if isinstance(root, click.Group) else {}
     options = {name: known.keys() for name, known in verbs.items() if isinstance(known, Verb)}
     params = [param for known in verbs.values() for param in known.params]
-    repeatable = {str(option.name) for option in params if isinstance(option, click.Option) and option.multiple}
+    flags = [param for param in params if isinstance(param, click.Option)]
+    repeatable = {str(option.name) for option in flags if option.multiple}
+    switches = {str(option.name) for option in flags if option.is_flag}
     ctx.meta["autocut.config_file"] = str(path)
-    ctx.default_map = read_config_file(path, options, repeatable).get(str(command.name), {})
+    ctx.default_map = read_config_file(path, options, repeatable, switches).get(str(command.name), {})
 
 
 def _check_variables(command: Verb) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from autocut.counting import format_count
 from autocut.deploy.manifest import Manifest
 from autocut.measurement import Interval, Latency, Layout, per_second
 
@@ -142,7 +143,7 @@ def _examples_accuracy(manifest: Manifest, findings: Findings) -> Check:
             why = "is the task's own code, which is not run here"
         message = f"metric {manifest.metric!r} {why}: only the outputs were compared"
         return Check("accuracy on examples", "not claimed", "not measured", True, message)
-    counted = f"{claim.examples} examples"
+    counted = format_count(claim.examples, "example")
     if claim.test_examples is not None:
         accuracy = manifest.measurement.accuracy
         counted += f"; at export {claim.test_examples} of {accuracy.examples} {accuracy.split} examples were replayed"
@@ -154,10 +155,11 @@ def _test_accuracy(manifest: Manifest, findings: Findings) -> Check:
     name = f"accuracy on {claim.split}"
     wanted = claim.examples if sample.test_examples is None else sample.test_examples
     if findings.test_examples != wanted:
-        message = f"{name} is claimed for {wanted} examples, got {findings.test_examples}"
-        return Check(name, f"{wanted} examples", f"{findings.test_examples} examples", False, message)
+        found = "none" if findings.test_examples is None else format_count(findings.test_examples, "example")
+        message = f"{name} is claimed for {format_count(wanted, 'example')}, got {found}"
+        return Check(name, format_count(wanted, "example"), found, False, message)
     if sample.test_examples is None:
-        return _accuracy(name, claim.metric.value, findings.test_accuracy, wanted, f"{wanted} examples")
+        return _accuracy(name, claim.metric.value, findings.test_accuracy, wanted, format_count(wanted, "example"))
     return _accuracy(name, sample.test_accuracy, findings.test_accuracy, wanted, f"{wanted} of {claim.examples} examples")
 
 
@@ -237,7 +239,8 @@ def _reported(manifest: Manifest, findings: Findings) -> list[Check]:
 def _report(name: str, how: str, claim: float | None, found: float | None, show: Callable[[float], str]) -> Check:
     claimed = "not claimed" if claim is None else show(claim)
     measured = "not measured" if found is None else show(found)
-    message = f"{name}{how} is {measured}, at export, caches included, it was {claimed} (reported, not judged)"
+    before = "it was not measured at export" if claim is None else f"at export it was {claimed}, caches included"
+    message = f"{name}{how} is {measured}; {before} (reported, not judged)"
     return Check(name, claimed, measured, True, message, claim, found)
 
 

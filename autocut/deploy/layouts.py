@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from autocut.counting import format_count
 from autocut.deploy.claims import FoundCapacity, capacity_agrees
 from autocut.deploy.fresh_process import FreshProcess, Turn
 from autocut.deploy.manifest import Manifest
@@ -74,7 +75,9 @@ def find_capacity(
         return None
     here, there = (processors_here(), machine_fingerprint()), (capacity.processors, manifest.measurement.cost.machine)
     if here != there:
-        return FoundCapacity(reason=f"it was measured on {there[0]} processors of {there[1]}, these are {here[0]} of {here[1]}")
+        return FoundCapacity(
+            reason=f"it was measured on {format_count(there[0], 'processor')} of {there[1]}, these are {here[0]} of {here[1]}"
+        )
     claim, attempts = capacity.best, 0
     while True:
         attempts += 1

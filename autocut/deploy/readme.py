@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from autocut.counting import format_count
 from autocut.deploy.devices import device_named
 from autocut.deploy.manifest import Manifest, TensorSignature
 from autocut.deploy.serving import PORT, SERVE, runtime_lines, serving_code
@@ -75,10 +76,12 @@ def _how_to_serve(model: Path, manifest: Manifest) -> str:
 def _as_served(manifest: Manifest) -> str:
     copies, threads = manifest.served_as
     if manifest.copies is None or copies == 1:
-        return "one call at a time" + ("" if manifest.threads is None else f" with {_counted(threads)}, which served most")
+        return "one call at a time" + (
+            "" if manifest.threads is None else f" with {format_count(threads, 'thread')}, which served most"
+        )
     return (
-        f"one call at a time in each of {copies} processes with {_counted(threads)} (`--copies {copies}`), which served most "
-        "on the machine below"
+        f"one call at a time in each of {copies} processes with {format_count(threads, 'thread')} (`--copies {copies}`), "
+        "which served most on the machine below"
     )
 
 
@@ -86,10 +89,10 @@ def _numbers(manifest: Manifest) -> str:
     measurement = manifest.measurement
     accuracy, chosen_by = measurement.accuracy, manifest.validation
     whole = manifest.verification.split_examples
-    examples = f"{accuracy.examples} of {whole}" if whole else f"{accuracy.examples}"
+    examples = f"{accuracy.examples} of {format_count(whole, 'example')}" if whole else format_count(accuracy.examples, "example")
     rows = _accuracy_rows(manifest.metric, accuracy, examples)
     if chosen_by is not None:
-        rows += _accuracy_rows(manifest.metric, chosen_by, str(chosen_by.examples), "; the search chose by it")
+        rows += _accuracy_rows(manifest.metric, chosen_by, format_count(chosen_by.examples, "example"), "; the search chose by it")
     for latency in measurement.cost.latencies:
         rows += _latency_rows(latency)
     rows += _capacity_rows(manifest)
@@ -107,7 +110,7 @@ def _numbers(manifest: Manifest) -> str:
     return (
         "## Its numbers\n\n| what | value | 95% interval |\n|---|---|---|\n"
         + "\n".join(rows)
-        + f"\n\n{trained}Latencies are those of one process with {_counted(measurement.cost.threads)} "
+        + f"\n\n{trained}Latencies are those of one process with {format_count(measurement.cost.threads, 'thread')} "
         f"on `{manifest.environment.machine}`{_on_gpu(manifest)}, seed {manifest.seed}. "
         "Another machine gives other latencies: `autocut remeasure .` measures them there. Processes kept the memory that they "
         f"freed, as with `autocut.load` and `serve.py`; in other programs, `{_KEEPING}` does that."
@@ -126,7 +129,7 @@ def _on_gpu(manifest: Manifest) -> str:
 
 def _accuracy_rows(metric: str, accuracy: Accuracy, examples: str, note: str = "") -> list[str]:
     value = accuracy.metric
-    split = f"{accuracy.split}, {examples} examples{note}"
+    split = f"{accuracy.split}, {examples}{note}"
     rows = [f"| {metric} ({split}) | {value.value:.4f} | {value.low:.4f} to {value.high:.4f} |"]
     if (gap := accuracy.difference) is not None:
         rows.append(
@@ -181,24 +184,18 @@ def _price(manifest: Manifest) -> str:
     )
 
 
-def _counted(threads: int) -> str:
-    return "1 thread" if threads == 1 else f"{threads} threads"
-
-
 def _files(manifest: Manifest) -> str:
     claim, split = manifest.verification, manifest.measurement.accuracy.split
+    examples = format_count(claim.examples, "example")
     step = claim.outputs_step
     large = (
         "" if step is None else f" The outputs are large, so it keeps one value in {step}: `output.reshape(n, -1)[:, ::{step}]`."
     )
     data = (
-        f"**`examples.npz` holds real data**: {claim.examples} examples of the {split} split with their targets. "
-        "Who gets this folder gets them."
+        f"**`examples.npz` holds real data**: {examples} of the {split} split with their targets. Who gets this folder gets them."
     )
     if claim.synthetic:
-        data = (
-            f"`examples.npz` holds no real data: the inputs of its {claim.examples} examples are synthetic, their targets are zero."
-        )
+        data = f"`examples.npz` holds no real data: the inputs of its {examples} are synthetic, their targets are zero."
     return (
         "## Its files\n\n`manifest.json` holds the recipe, the measurement, the machine, the command and the SHA-256 of every "
         "file; `examples.npz` inputs, targets and this model's outputs; `model/` what the runtime loads; "

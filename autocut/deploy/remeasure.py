@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from autocut.counting import format_count
 from autocut.deploy.devices import device_named
 from autocut.deploy.fresh_process import Turn
 from autocut.deploy.layouts import processors_here
@@ -210,7 +211,7 @@ def compiled_note(manifest: Manifest, threads: int) -> str | None:
     if not lowering.is_compiled_ahead(manifest.mode, device_named(manifest)) or (machine, threads) == (cost.machine, cost.threads):
         return None
     return (
-        f"{manifest.mode} compiled the code of this bundle for {_counted(cost.threads)} of {cost.machine}: "
+        f"{manifest.mode} compiled the code of this bundle for {format_count(cost.threads, 'thread')} of {cost.machine}: "
         "a search here, with these threads, would compile it again"
     )
 
@@ -221,10 +222,6 @@ def _notes(manifest: Manifest, threads: int) -> list[str]:
     versions = {name: (made, _version(name)) for name, made in manifest.environment.libraries.items()}
     changed = [f"{name} {made}, here {here or 'none'}" for name, (made, here) in versions.items() if made != here]
     return [*notes, *([f"made with other versions: {'; '.join(changed)}"] if changed else [])]
-
-
-def _counted(threads: int) -> str:
-    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def _version(distribution: str) -> str | None:

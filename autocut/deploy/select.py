@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autocut.budget import checked_share
+from autocut.counting import format_count
 from autocut.deploy.remarks import doubt, training_alone
 from autocut.errors import InputError, NoResultError, unknown_name
 from autocut.front import FrontPoint
@@ -232,7 +233,7 @@ def _nothing_meets(
     asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
     named = f"trial {closest.trial} ({closest.recipe.describe()})"
     return NoResultError(
-        f"none of {len(points)} points is {asked}: the closest is {named} with {', '.join(found)}",
+        f"none of {format_count(len(points), 'model')} is {asked}: the closest is {named} with {', '.join(found)}",
         f"relax to {' and '.join(relaxed)}; or search longer",
     )
 
@@ -252,7 +253,7 @@ def _asked(
     asked = [f"at {limit.text}" for limit in limits]
     if max_accuracy_drop is not None and baseline is not None:
         allowed = allowed_drop(max_accuracy_drop, baseline.values["accuracy"])
-        within = f"within {metric_points(allowed, baseline)} of the baseline's {baseline.values['accuracy']:.4g}"
+        within = f"within {metric_points(allowed, baseline)} of the untouched model's {baseline.values['accuracy']:.4g}"
         asked.insert(0, f"surely {within}" if confident else within)
     return " and ".join(asked)
 
@@ -261,7 +262,7 @@ def _reason(
     chosen: FrontPoint, eligible: Sequence[FrontPoint], baseline: FrontPoint | None, objective: str, asked: str, *, knee: bool
 ) -> str:
     rank = "knee" if knee else cost_words(objective)[0]
-    count = "the only point" if len(eligible) == 1 else f"{rank} of {len(eligible)} points"
+    count = "the only model" if len(eligible) == 1 else f"{rank} of {len(eligible)} models"
     parts = [f"{count} {asked}".rstrip()]
     if baseline is not None:
         parts.append("the untouched model itself" if chosen.trial == baseline.trial else effect(chosen, baseline, objective))
@@ -270,7 +271,7 @@ def _reason(
     if others and not knee:
         following = cheapest(others, objective)
         difference = _difference(following.values[objective], chosen.values[objective], objective)
-        parts.append(f"next best trial {following.trial} is {difference}")
+        parts.append(f"the next best, trial {following.trial}, is {difference}")
     if same:
         trials = ", ".join(str(point.trial) for point in sorted(same, key=lambda point: point.trial))
         parts.append(f"tied with trial {trials}, preferred for its accuracy, then its size")

@@ -7,7 +7,9 @@ from autocut.attribution.knobs import knob_sentence
 from autocut.attribution.weak_axes import weak_axes_sentence
 from autocut.bill import bill_lines
 from autocut.console import Console
+from autocut.counting import format_count
 from autocut.deploy.select import select_from_study, untouched
+from autocut.recipe import UNTOUCHED
 from autocut.study import Study
 
 
@@ -19,7 +21,7 @@ def conclude(study: Study, console: Console) -> int:
         return 1
     front = {point.trial for point in study.front()}
     on_front = sum(point.trial in front for point in bundles)
-    console.remark(f"{on_front} verified bundle{'' if on_front == 1 else 's'} on the front. {_recommended(study)}")
+    console.remark(f"{format_count(on_front, 'verified bundle')} on the front. {_recommended(study)}")
     if not on_front:
         best = min(bundles, key=lambda point: point.values["usd_per_million"])
         console.info(f"the cheapest bundle that there is, behind the front: trial {best.trial}, {best.bundle}")
@@ -32,7 +34,8 @@ def _recommended(study: Study) -> str:
     selection = select_from_study(study)
     chosen = selection.point
     evidence = read_evidence(study)
-    knobs = knob_sentence(evidence, study.folder, chosen.trial, chosen.recipe)
+    is_untouched = chosen.recipe == UNTOUCHED  # the reason has said so
+    knobs = "" if is_untouched else knob_sentence(evidence, study.folder, chosen.trial, chosen.recipe)
     said = [selection.doubt, knobs, weak_axes_sentence(evidence)]
     lines = [f"Trial {chosen.trial}: {selection.reason}", *filter(None, said)]
     bill = bill_lines(study.facts, study.paid_s(), untouched(study.points()), chosen)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from autocut.counting import format_count
 from autocut.errors import Fault, FaultsError, InputError
 from autocut.execution.node_host import NodeFindings, NodeHost, NodeNeeds, NodePlace
 from autocut.execution.node_kinds import choose_kind, node_faults
@@ -111,7 +112,7 @@ class Nodes:
             old.unlink(missing_ok=True)
         self.join()
         if not self._nodes:
-            message = f"a Ray cluster must have a node with {self._threads} processors for a job, got none"
+            message = f"a Ray cluster must have a node with {format_count(self._threads, 'processor')} for a job, got none"
             raise InputError(message, "start one with: ray start --address HOST:PORT --num-cpus N")
         looking = [node.looking for node in self._nodes.values()]
         ray.wait(looking, num_returns=len(looking), timeout=_FIRST_LOOK_S)

@@ -34,7 +34,7 @@ class TaskFacts:
     `data_hash` is what workers make a part of the fingerprint, `data_facts` what the study keeps about the data. A study of an
     earlier version has neither. `source_sha256` is the hash of the source that the fingerprint was found for.
     `students` are the names of the task's students. `traits` of its model say which models it is like. `is_share`: its
-    metric is surely between 0 and 1.
+    metric is surely between 0 and 1. `is_error`: it is minus an error, so surely not above 0.
     """
 
     name: str
@@ -50,6 +50,7 @@ class TaskFacts:
     students: tuple[str, ...] = ()
     traits: ModelTraits | None = None
     is_share: bool = False
+    is_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,12 @@ def _look(
     if elsewhere := {mode: reason for mode in mode_names() if (reason := lowering.elsewhere_reason(mode, device))}:
         unfit["compile.mode"] = elsewhere | unfit.get("compile.mode", {})
     # What similar models brought was measured on CPUs.
-    facts = replace(_describe(task, begun), traits=traits if device.is_cpu else None, is_share=task.metric_kind.is_binary)
+    facts = replace(
+        _describe(task, begun),
+        traits=traits if device.is_cpu else None,
+        is_share=task.metric_kind.is_binary,
+        is_error=task.metric_kind.is_error,
+    )
     return Preflight(
         known_methods(task.student_names), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries(),
         missing_compiler(python_headers=True) or "",
@@ -276,7 +282,7 @@ def _describe(task: Task, begun: Begun) -> TaskFacts:
     else:
         data = identify_as_begun(task, folder, known, rehash=rehash)
     task.know_data("" if data is None else data.digest)
-    notes = (*task.folded.notes(), *(() if data is None else reading_notes(task, data.readings)))
+    notes = (*task.notes, *(() if data is None else reading_notes(task, data.readings)))
     samples = len(task.train_data)  # type: ignore[arg-type]
     facts = {} if data is None else data.facts
     return TaskFacts(

@@ -18,6 +18,7 @@ from autocut.budget import Budget, format_duration
 from autocut.clock import SteadyClock
 from autocut.config import SearchConfig
 from autocut.console import Console, SearchProgress
+from autocut.counting import format_count
 from autocut.errors import DeadlineError, InputError
 from autocut.execution import money
 from autocut.execution.accounting import AccountedExecutor
@@ -40,7 +41,7 @@ from autocut.pipeline.signing import key_file, own_secret
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.report.publish import Publisher
-from autocut.score import check_shares, parse_limit
+from autocut.score import check_errors, check_shares, parse_limit
 from autocut.search.activity import doing
 from autocut.search.agent import Agent
 from autocut.search.companions import StudyCompanions
@@ -95,7 +96,9 @@ def run_search(
     lessons = None if config.learn_from is None else learn_from(config.learn_from, space)
     settings = _settings(config, space, found, lessons)
     if found.task.is_share:
-        check_shares(settings.limits)
+        check_shares(settings.limits, from_0=True)
+    if found.task.is_error:
+        check_errors(settings.limits)
     study = _open(folder, config, space, found)
     try:
         if config.ray_address is not None:
@@ -225,7 +228,7 @@ class _Search:
         sweep_study(self.study, self.config.cache_bytes)  # of workers that were killed, for whatever reason
         if bugs := self.agent.progress.bugs:
             console.warning(
-                f"{bugs} trials ended by an exception that autocut did not expect",
+                f"{format_count(bugs, 'trial')} ended by an exception that autocut did not expect",
                 "please report it: their pages on the dashboard have the tracebacks",
             )
         if self.agent.fault is not None:
@@ -296,9 +299,11 @@ def _tell_unsigned(cache: StageCache, console: Console, *, adopt: bool) -> None:
     """Sign the stages that another key or an older version has left, if the user wants it; else say that they do not count."""
     if adopt:
         if adopted := cache.adopt():
-            console.info(f"{adopted} stages of another key or version adopted: they are signed with {key_file()} now")
+            console.info(f"adopted, and signed with {key_file()} now: {format_count(adopted, 'stage')} of another key or version")
     elif unsigned := cache.unsigned():
-        told = f"{len(unsigned)} stages in {cache.folder} were not signed with {key_file()}: they are made again where needed"
+        told = (
+            f"not signed with {key_file()}, and made again where needed: {format_count(len(unsigned), 'stage')} in {cache.folder}"
+        )
         console.warning(told, "if only you can write to this folder, use them: --adopt-stages")
 
 

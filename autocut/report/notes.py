@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autocut.budget import format_duration
+from autocut.counting import format_count
 from autocut.front import FrontPoint, knee
 from autocut.gains import with_untouched
 from autocut.measurement import Accuracy, Interval, Latency, Measurement
@@ -37,7 +38,7 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
     lines = [
         f"# {study.name}",
         "",
-        f"{done} trials measured, {len(trials) - done} ended early, {len(front)} on the front, "
+        f"{format_count(done, 'trial')} measured, {len(trials) - done} ended early, {len(front)} on the front, "
         f"{format_duration(study.spent_s())} worked. Objectives: {_objectives(study.objectives)}.",
         "",
     ]
@@ -134,7 +135,7 @@ def _measurement_table(title: str, measurement: Measurement, values: Mapping[str
     accuracy, cost = measurement.accuracy, measurement.cost
     metric = accuracy.metric
     rows = [["", "value", "95% interval"]]
-    rows.append([f"accuracy ({accuracy.examples} examples)", f"{metric.value:.4f}", _interval(metric, ".4f")])
+    rows.append([f"accuracy ({format_count(accuracy.examples, 'example')})", f"{metric.value:.4f}", _interval(metric, ".4f")])
     if accuracy.difference is not None:
         gain, certain = accuracy.difference, "" if accuracy.p_value is None else f", p = {accuracy.p_value:.3g}"
         rows.append([f"difference to untouched{certain}", f"{gain.value:+.4f}", _interval(gain, "+.4f")])
@@ -144,7 +145,7 @@ def _measurement_table(title: str, measurement: Measurement, values: Mapping[str
     headers = {**_HEADERS, "usd_per_million": f"$ per million, {measurement.charged_as}"}
     rows += [[headers.get(name, label(name)), show(name, value), ""] for name, value in shown.items()]
     rows += [["cold start", show("cold_start_ms", cost.cold_start_ms), ""]]
-    threads = f"{cost.threads} thread{'s' if cost.threads > 1 else ''}"
+    threads = format_count(cost.threads, "thread")
     charged = [f"Dollars: {measurement.charged_by}.", ""] if accuracy.split == "test" else []
     caveats = [line for caveat in measurement.caveats for line in (caveat.sentence, "")]
     return [f"## {title}", "", *_table(rows), "", f"Machine: {cost.machine}, {threads}.", "", *charged, *caveats]
@@ -155,7 +156,7 @@ def _latency_rows(latency: Latency) -> list[list[str]]:
     percentiles = (("p90", latency.p90_ms), ("p99", latency.p99_ms))
     more = "".join(f", {name} {value:.3g}" for name, value in percentiles if value is not None)
     return [
-        [f"latency {at}, ms ({latency.samples} calls)", f"p50 {p50.value:.3g}{more}", _interval(p50, ".3g")],
+        [f"latency {at}, ms ({format_count(latency.samples, 'call')})", f"p50 {p50.value:.3g}{more}", _interval(p50, ".3g")],
         [f"speed-up {at}", f"{latency.speedup.value:.2f}x", _interval(latency.speedup, ".2f")],
     ]
 

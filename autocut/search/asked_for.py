@@ -21,12 +21,14 @@ class AskedFor:
     def __init__(self, state: SearchState, progress: Progress) -> None:
         self._state = state
         self._progress = progress
-        self._told_too_long: set[Recipe] = set()
+        self._told: set[Recipe] = set()
 
     def impossible(self, recipes: Sequence[Recipe]) -> Iterator[RecipeFailed]:
         """Yield how those fail that cannot run; tell of one that is only too slow for this budget: it may be asked for again."""
         state = self._state
         for recipe in recipes:
+            if recipe in state.settings.user_recipes and not state.has_result(recipe) and (off := state.switched_off.why(recipe)):
+                self._tell_once(recipe, f"{off} is switched off, because it never worked in this study")
             is_affordable = recipe.lowering in affordable_lowerings(state)
             if recipe not in state.settings.user_recipes or state.is_settled(recipe) or is_affordable:
                 continue
@@ -51,7 +53,11 @@ class AskedFor:
     def tell_too_long(self, recipes: Sequence[Recipe], left_s: float) -> None:
         """Tell of those that take longer than the `left_s` seconds that are left for the search."""
         for recipe in recipes:
-            if recipe in self._state.settings.user_recipes and recipe not in self._told_too_long:
-                self._told_too_long.add(recipe)
+            if recipe in self._state.settings.user_recipes:
                 takes, left = format_duration(recipe_s(self._state, recipe)), format_duration(max(0.0, left_s))
-                self._progress.lines.append(f"not run: {recipe.describe()}: it takes about {takes}, and {left} is left")
+                self._tell_once(recipe, f"it takes about {takes}, and {left} is left")
+
+    def _tell_once(self, recipe: Recipe, why: str) -> None:
+        if recipe not in self._told:
+            self._told.add(recipe)
+            self._progress.lines.append(f"not run: {recipe.describe()}: {why}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autocut.counting import format_count
 from autocut.errors import InputError
 from autocut.front import FrontPoint
 from autocut.recipe import UNTOUCHED, Recipe
@@ -45,7 +46,10 @@ class Lessons:
         """What the user should know of it."""
         recipes = sum(map(len, self.jobs))
         methods = sum(map(len, self.family.effects.values()))
-        told = f"learned from {self.source}: {recipes} recipes of its front come first, and what {methods} methods brought there"
+        told = (
+            f"learned from {self.source}: {format_count(recipes, 'recipe')} of its front to try first, "
+            f"and what {format_count(methods, 'method')} brought there"
+        )
         return told + (f"; not in this space: {'; '.join(self.left_out)}" if self.left_out else "")
 
 

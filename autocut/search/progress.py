@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from autocut.budget import TRAINING_SHARE, Budget, budget_for_training, format_duration, format_usd
+from autocut.counting import format_count
 from autocut.front import FrontPoint
 from autocut.picks import USUAL_DROP
 from autocut.recipe import STUDENT, UNTOUCHED, Recipe
@@ -55,7 +56,9 @@ def cost_line(recipe: Recipe, costs: Mapping[str, float]) -> str:
 
 
 def _speed(speedup: float) -> str:
-    """Return such as ``2.31x faster``; "0.43x faster" would say the opposite of what it means."""
+    """Return such as ``2.31x faster``; "0.43x faster" and "1.00x faster" would not say what they mean."""
+    if f"{speedup:.2f}" == "1.00":
+        return "no faster"
     return f"{speedup:.2f}x faster" if speedup >= 1 or speedup <= 0 else f"{1 / speedup:.2f}x slower"
 
 
@@ -69,7 +72,7 @@ def training_line(plan: TrainingPlanned) -> str:
         return "" if is_short else f"plan: training the untouched model takes about {format_duration(plan.seconds)}"
     taken, all_of_them = format_duration(plan.seconds), format_duration(plan.asked_s)
     return (
-        f"plan: the untouched model is trained for {plan.epochs} of its {plan.asked} epochs, about {taken}: "
+        f"plan: the untouched model is trained for {plan.epochs} of its {format_count(plan.asked, 'epoch')}, about {taken}: "
         f"all of them would take {all_of_them}, more than {TRAINING_SHARE:.0%} of the time left; for all of them: "
         f"--budget {budget_for_training(plan.asked_s)} and a new folder (--out), or trained weights (pretrained=True)"
     )
@@ -98,7 +101,7 @@ def plan_lines(state: SearchState, budget: Budget) -> list[str]:
     kept = f"about {format_duration(budget.reserve_s)} of it kept for finalization"
     lines = [
         f"budget {format_duration(budget.total_s)}, {format_duration(budget.left())} left, {kept}"
-        f"{'' if is_known else ' (known once the untouched model is measured)'}; {state.settings.workers} workers",
+        f"{'' if is_known else ' (known once the untouched model is measured)'}; {format_count(state.settings.workers, 'worker')}",
         *(f"{number}. {phase}" for number, phase in enumerate(_phases(state, forms), 1)),
     ]
     if epochs := ladder_line(state):
@@ -113,12 +116,12 @@ def _phases(state: SearchState, forms: Iterable[str]) -> Iterator[str]:
     """Say what is done, in its order; only what there is in the space."""
     space = state.settings.space
     prunes = space.axis("prune.method") is not None
-    yield f"baselines: the untouched model, then {', '.join(forms)}"
+    yield ", then ".join(["baselines: the untouched model", *filter(None, [", ".join(forms)])])
     if prunes:
         beside = "" if space.axis(STUDENT) is None else ", and what each student costs"
         yield f"cost first: each pruning method without training, whether it saves anything here{beside}"
     ratios = "more ratios of what saves something, " if prunes else ""
-    yield f"learn: {len(space.anchors)} anchors, {ratios}then proposals; each with its promising lowerings"
+    yield f"learn: {format_count(len(space.anchors), 'anchor')}, {ratios}then proposals; each with its promising lowerings"
     yield "finalize: export, test split, verify in fresh processes"
 
 
@@ -157,11 +160,11 @@ def fits_line(state: SearchState, budget: Budget) -> str:
 
 
 def nothing_tried_line(left_s: float, reserve_s: float) -> str:
-    """Say why a search has ended without a new trial: of the `left_s` seconds of its budget, `reserve_s` were kept."""
+    """Say why a search has ended without a new trial: `left_s` seconds were left at its start, `reserve_s` of them kept."""
     left, kept = format_duration(left_s), format_duration(min(left_s, reserve_s))
     return (
-        f"nothing new was tried: {left} of the budget was left, {kept} of it kept for finalization, too short for another trial; "
-        "a longer --budget goes on from here"
+        f"no new trial was finished: when the search could begin, {left} of the budget was left, and {kept} of it is kept for "
+        "finalization; a longer --budget goes on from here"
     )
 
 

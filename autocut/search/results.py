@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autocut.counting import format_count
 from autocut.recipe import UNTOUCHED
 from autocut.score import costs_of
 from autocut.search import jobs
@@ -62,7 +63,7 @@ class Results:
         self._progress.done += 1
         scored = event.measured.measurement.accuracy.examples
         is_cut_short = state.scoring is not None and scored < state.scoring.examples
-        note = f"; too far off after {scored} examples, the rest was not scored" if is_cut_short else ""
+        note = f"; too far off after {format_count(scored, 'example')}, the rest was not scored" if is_cut_short else ""
         self._progress.lines.append(f"trial {number}: {recipe.describe()}: {headline(values)}{note}")
 
     def record_failed(self, event: RecipeFailed) -> None:
@@ -78,7 +79,13 @@ class Results:
         self._progress.bugs += event.outcome == "bug"
         self._progress.stopped += is_stopped
         self._progress.failed += not (is_stopped or is_interrupted)
-        self._progress.lines.append(f"trial {number}: {_ending(event)}")
+        self._progress.lines.append(f"trial {number}: {_ending(event)}{self._late(event)}")
+
+    def _late(self, event: RecipeFailed) -> str:
+        """Say of a recipe that fails after its method was switched off why it ran at all: a worker had it already."""
+        off = self._state.switched_off.why(event.recipe)
+        is_late = bool(off) and event.outcome in ("infeasible", "failed") and self._state.is_running(event.recipe)
+        return f"; a worker had it before {off} was switched off" if is_late else ""
 
     def _record_not_finalized(self, event: RecipeFailed) -> None:
         """A point that cannot be deployed leaves the front; an interrupted one stays, and the next session finalizes it."""

@@ -301,8 +301,11 @@ class SearchState:
 
     def is_settled(self, recipe: Recipe) -> bool:
         """Whether `recipe` has a result, measured, infeasible, or stopped, or can have none: a method of it is switched off."""
-        has_result = recipe in self.finished or recipe in self.infeasible or recipe in self.given_up
-        return has_result or self.switched_off.covers(recipe)
+        return self.has_result(recipe) or self.switched_off.covers(recipe)
+
+    def has_result(self, recipe: Recipe) -> bool:
+        """Whether `recipe` was measured, is infeasible, or its training was stopped."""
+        return recipe in self.finished or recipe in self.infeasible or recipe in self.given_up
 
     def runs(self, purpose: Purpose) -> bool:
         """Whether a job with this purpose runs, here or in another search of the study."""

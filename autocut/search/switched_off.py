@@ -54,6 +54,10 @@ class SwitchedOff:
         """Whether `recipe` needs a method that is switched off."""
         return bool(self.methods) and not self.methods.keys().isdisjoint(_methods(recipe))
 
+    def why(self, recipe: Recipe) -> str:
+        """Name the method of `recipe` that is switched off; empty where none is."""
+        return next((" ".join(method) for method in _methods(recipe) if method in self.methods), "")
+
     def take_news(self) -> list[str]:
         """Return what the user has not been told yet."""
         told, self.news = self.news, []

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from autocut.counting import format_count
 from autocut.errors import Fault
 from autocut.task.batches import Batch, Inputs, changed, tensors
 from autocut.task.splits import Examples, length
@@ -71,14 +72,11 @@ def _fault(subject: str, values: Sequence[Tensor], counts: Sequence[int]) -> str
     """Describe the first of `values` whose first dimension does not have the length of its batch."""
     for value, count in zip(values, counts, strict=True):
         if value.dim() == 0:
-            return f"{subject} must be the batch, got a single number for {_examples(count)}"
+            return f"{subject} must be the batch, got a single number for {format_count(count, 'example')}"
         if len(value) != count:
-            return f"{subject} must be the batch, got {len(value)} rows for {_examples(count)} (shape {tuple(value.shape)})"
+            got, wanted = format_count(len(value), "row"), format_count(count, "example")
+            return f"{subject} must be the batch, got {got} for {wanted} (shape {tuple(value.shape)})"
     return None
-
-
-def _examples(count: int) -> str:
-    return "1 example" if count == 1 else f"{count} examples"
 
 
 def _batch_axis(values: Sequence[Tensor], counts: Sequence[int]) -> int | None:

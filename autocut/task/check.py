@@ -1,8 +1,9 @@
 """`autocut check`: every fault of a task at once, in seconds, each with a hint.
 
-The check takes two training steps on a copy, and trains nothing else. Of the locked test split it uses only the length, and hashes,
-shapes and dtypes of the inputs. Large splits are sampled (`SAMPLE` examples, evenly spread) so that the check stays fast. Only
-overlaps are searched in up to `OVERLAP_EXAMPLES` examples. A slow model is called with fewer examples.
+The check takes two training steps on a copy, and trains nothing else. Of the locked test split it uses only the length, hashes,
+shapes and dtypes of the inputs, and whether all targets are the same. Large splits are sampled (`SAMPLE` examples, evenly spread)
+so that the check stays fast. Only overlaps and targets of one value are searched in up to `MOST_EXAMPLES` examples. A slow model
+is called with fewer examples.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from autocut.errors import AutocutError, Fault, nearest_hint
+from autocut.task.answer_form import Answers, form_faults, form_remarks
 from autocut.task.batch_check import data_batch_faults
 from autocut.task.batches import Batch, cut, tensors
 from autocut.task.dimensions import Dynamic, batch_faults, named_shape, setting_faults
@@ -41,12 +42,13 @@ from autocut.task.model_check import (
     worker_faults,
 )
 from autocut.task.other_models_check import student_faults, student_setting_faults, teacher_faults
-from autocut.task.split_check import locked_shape_fault, repeat_fault, train_eval_faults
-from autocut.task.splits import Examples, input_hashes, length, spread
+from autocut.task.split_check import locked_shape_fault, overlap_faults, repeat_fault, train_eval_faults
+from autocut.task.splits import Examples, Overview, length, look_over, spread
+from autocut.task.target_check import class_remarks, target_faults
 from autocut.task.task import Task
 from autocut.task.training_check import training_faults
 
-OVERLAP_EXAMPLES = 100_000
+MOST_EXAMPLES = 100_000
 SHAPE_EXAMPLES, SHAPE_BATCH = 128, 8
 """Number of examples whose shapes are compared, in small batches: padded batches differ more in length when they are small."""
 
@@ -84,7 +86,7 @@ def check_task(path: str | Path | None, ask: AskWorker | None = None, *, trains:
 def notes_of(path: str | Path | None) -> list[str]:
     """What a user should know about the task file `path`, which `check_task` has found good."""
     with quietly():
-        return load_task(path).folded.notes()
+        return list(load_task(path).notes)
 
 
 def faults_of(task: Task) -> list[Fault]:
@@ -94,8 +96,11 @@ def faults_of(task: Task) -> list[Fault]:
 
 
 def _examined(task: Task, ask: Callable[[WorkerQuestion], None] | None = None, *, trains: bool = True) -> list[Fault]:
-    """All faults that can be found in this process. `ask` gets what a worker must answer, as early as it is known."""
-    faults = list(_setting_faults(task))
+    """All faults that can be found in this process. `ask` gets what a worker must answer, as early as it is known.
+
+    The task gets what its user should know beside them (`Task.notes`).
+    """
+    faults, remarks = list(_setting_faults(task)), list[str]()
     usable = _usable(task)
     is_usable, task = usable is task, usable
     splits = _read_splits(task, faults)
@@ -107,7 +112,12 @@ def _examined(task: Task, ask: Callable[[WorkerQuestion], None] | None = None, *
     shape_faults = list(_shape_faults(task, {name: splits[name] for name in batches}, dynamic))
     faults += [*shape_faults, *train_eval_faults(task)]
     if batches or not splits:
-        faults += _overlap_faults(task, splits, has_test=has_test)
+        views = _look_over(task, splits, faults, has_test=has_test)
+        found = list(target_faults(task, views))
+        faults += [*overlap_faults(views), *found]
+        remarks += class_remarks(task, views)
+        if found:
+            batches.pop("validation", None)  # what its metric gives would only follow from this
     if has_test and batches and not shape_faults:
         faults += _locked_shape_faults(task, batches)
     model = try_build(task, faults)
@@ -121,15 +131,26 @@ def _examined(task: Task, ask: Callable[[WorkerQuestion], None] | None = None, *
         return faults
     if task.kind in kinds:
         faults += _answer_faults(
-            task, model, batches, None if shape_faults else dynamic, fixed_shapes=not shape_faults, trains=trains
+            task, model, batches, None if shape_faults else dynamic, remarks, fixed_shapes=not shape_faults, trains=trains
         )
+    task.remark(remarks)
     return faults
 
 
 def _answer_faults(
-    task: Task, model: nn.Module, batches: Mapping[str, Batch], dynamic: Dynamic | None, *, fixed_shapes: bool, trains: bool
+    task: Task,
+    model: nn.Module,
+    batches: Mapping[str, Batch],
+    dynamic: Dynamic | None,
+    remarks: list[str],
+    *,
+    fixed_shapes: bool,
+    trains: bool,
 ) -> list[Fault]:
-    """The faults of the answers of the model, its teacher and its students; then whether the model can be trained and exported."""
+    """The faults of the answers of the model, its teacher and its students; then whether the model can be trained and exported.
+
+    `remarks` gets what is no fault.
+    """
     if not batches:
         return []
     time = CallTime.of(task, model, next(iter(batches.values()))[0])
@@ -147,6 +168,9 @@ def _answer_faults(
         faults += [fault for fault in metric_faults(task, model, task.batch_size, fewest) if fault not in faults]
     if "train" in batches:
         inputs, _ = batches["train"]
+        answers = Answers.of(task, model, batches["train"])
+        faults += form_faults(task, answers)
+        remarks += form_remarks(task, answers)
         faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs), *student_faults(task, model, inputs)]
         if trains or not task.is_pretrained:
             faults += training_faults(task, model, cut(batches["train"], min(task.batch_size, time.examples(_CALL_S, 2, _BATCH))))
@@ -322,10 +346,26 @@ def _locked_shape_faults(task: Task, batches: Mapping[str, Batch]) -> Iterator[F
     try:
         fault = locked_shape_fault(task, batches["train"]) if "train" in batches else None
     except Exception:
-        # `_overlap_faults` reads the test split too, and reports the same error.
+        # `_look_over` reads the test split too, and reports the same error.
         return
     if fault is not None:
         yield fault
+
+
+def _look_over(task: Task, splits: Mapping[str, Examples], faults: list[Fault], *, has_test: bool) -> dict[str, Overview]:
+    """Read up to `MOST_EXAMPLES` examples of each split. `faults` gets why test cannot be read."""
+    try:
+        views = {name: look_over(dataset, task.loader, MOST_EXAMPLES) for name, dataset in splits.items()}
+    except Exception:
+        # `_first_batch` reports the same error.
+        return {}
+    try:
+        if has_test:
+            views["test"] = task.locked_test.look_over(MOST_EXAMPLES)
+    except Exception as error:
+        # No other check reads all of the test split, and at finalization this error would fail every point.
+        faults.append(to_fault(task.data_error("test", error)))
+    return views
 
 
 def _shape_fault(key: str, first: tuple[int, ...], other: tuple[int, ...]) -> Fault:
@@ -336,31 +376,3 @@ def _shape_fault(key: str, first: tuple[int, ...], other: tuple[int, ...]) -> Fa
         names = ", ".join(f'{axis}: "{"length" if axis == 1 else f"size_{axis}"}"' for axis in differing)
         hint += f', or let it differ: dynamic={{"{key}": {{{names}}}}}'
     return Fault(f"task's {key} must have one shape beyond the batch, got {first} and {other}", hint)
-
-
-def _overlap_faults(task: Task, splits: Mapping[str, Examples], *, has_test: bool) -> Iterator[Fault]:
-    """Examples of one split in another, by hashes of inputs.
-
-    Real data has some duplicates (short texts, tables of few columns). So the limit is 1%, or three times the share of duplicates
-    within train if that is more.
-    """
-    try:
-        hashes = {name: input_hashes(dataset, task.loader, OVERLAP_EXAMPLES) for name, dataset in splits.items()}
-    except Exception:
-        # `_first_batch` reports the same error.
-        return
-    try:
-        if has_test:
-            hashes["test"] = task.locked_test.input_hashes(OVERLAP_EXAMPLES)
-    except Exception as error:
-        # No other check reads the test split, and at finalization this error would fail every point.
-        yield to_fault(task.data_error("test", error))
-    repeated = 1 - len(np.unique(hashes["train"])) / len(hashes["train"]) if "train" in hashes else 0.0
-    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        if first in hashes and second in hashes:
-            shared = int(np.isin(hashes[second], hashes[first]).sum())
-            if shared > max(0.01, 3 * repeated) * len(hashes[second]):
-                yield Fault(
-                    f"task.{first} and task.{second} must not overlap, got {shared} of {len(hashes[second])} examples in both",
-                    "split once, before anything else; leave validation= out to have it split off train",
-                )

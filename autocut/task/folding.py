@@ -17,6 +17,8 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from autocut.counting import format_count
+
 _PRUNING = "pruning mask"
 
 
@@ -104,4 +106,4 @@ def _forget_old_checkpoints(module: nn.Module) -> None:
 def _some(names: tuple[str, ...]) -> str:
     """The first name, and the number of the others."""
     others = len(names) - 1
-    return names[0] + (f" and {others} others" if others > 1 else " and 1 other" if others else "")
+    return names[0] + (f" and {format_count(others, 'other')}" if others else "")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autocut.counting import format_count
 from autocut.errors import Fault, TaskError
 from autocut.task.batches import call
 from autocut.task.file import describe_error
@@ -58,7 +59,7 @@ _SQUEEZE = "end the model with .squeeze(1), or give targets of the outputs' shap
 def _score_faults(task: Task, name: str, scores: Tensor, outputs: Tensor, targets: Tensor) -> Iterator[Fault]:
     count, may_be_several = len(targets), task.metric is None or task.summarize is not None
     if not _is_per_example(scores, count, may_be_several=may_be_several):
-        message = f"task.metric must give one number for each of {count} examples, got shape {tuple(scores.shape)}"
+        message = f"task.metric must give one number for each of {format_count(count, 'example')}, got shape {tuple(scores.shape)}"
         hint = "do not average over the examples in metric=: return shape (n,)"
         if scores.dim() > 1 and len(scores) == count:
             hint = "return shape (n,), or add summarize=f(scores, targets), which makes one number of all (n, k) scores of a split"
@@ -164,7 +165,7 @@ def metric_faults(task: Task, model: nn.Module, batch_size: int, fewest: int | N
     if found:
         subject = "task.summarize" if task.summarize is not None else "task.metric"
         yield Fault(
-            f"{subject} must give a finite number, got {found} on {examples} examples of validation",
+            f"{subject} must give a finite number, got {found} on {format_count(examples, 'example')} of validation",
             "look for a division by zero; a metric that compares classes needs examples of each in task.validation",
         )
 

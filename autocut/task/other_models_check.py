@@ -12,9 +12,11 @@ from torch import nn
 
 from autocut.errors import AutocutError, Fault
 from autocut.recipe import NO_STUDENT
+from autocut.task.answer_form import other_form_fault
 from autocut.task.batch_check import changed_inputs_fault
 from autocut.task.batches import Inputs, call, copied, tensors
 from autocut.task.file import describe_error
+from autocut.task.kinds import Meaning
 from autocut.task.task import Task, seeded
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -78,7 +80,7 @@ def _answer_faults(task: Task, subject: str, other: nn.Module, model: nn.Module,
     kind = "teacher" if subject == "task.teacher" else "student"
     given = copied(inputs)
     try:
-        with torch.no_grad(), seeded(task.seed):
+        with torch.set_grad_enabled(task.metric_kind.meaning is Meaning.LABELS), seeded(task.seed):
             answers, outputs = call(other, given), call(model, inputs)
     except AutocutError as error:
         yield Fault(f"{subject}: {error.message}", f"the {kind} answers in the same form as the model")
@@ -98,6 +100,8 @@ def _answer_faults(task: Task, subject: str, other: nn.Module, model: nn.Module,
             f"{subject} must answer in the shape of the model {tuple(outputs.shape)}, got {tuple(answers.shape)}",
             f"give the {kind} the model's outputs, such as the same classes; distillation compares them one by one",
         )
+    elif fault := other_form_fault(task.metric_kind, subject, answers, outputs):
+        yield fault
 
 
 def _student_faults(subject: str, student: nn.Module, model: nn.Module) -> Iterator[Fault]:

@@ -1,16 +1,18 @@
-"""The part of `autocut check` that compares splits: validation with itself and with train, the locked test split with train."""
+"""The part of `autocut check` that compares splits: validation with itself and with train, the locked test split with both."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from torch.utils.data import Subset
 
+from autocut.counting import format_count
 from autocut.errors import Fault
 from autocut.task.batches import Batch, tensors
 from autocut.task.dimensions import NamedShape, named_shape
-from autocut.task.splits import Examples, length, spread
+from autocut.task.splits import Examples, Overview, length, spread
 from autocut.task.task import Task
 
 _SAMPLE = 128
@@ -95,3 +97,22 @@ def locked_shape_fault(task: Task, batch: Batch) -> Fault | None:
 def _beyond(shape: NamedShape) -> str:
     """Show a shape without the batch, such as (.., 30)."""
     return f"({', '.join(['..', *map(str, shape)])})"
+
+
+def overlap_faults(views: Mapping[str, Overview]) -> Iterator[Fault]:
+    """Examples of one split in another, by hashes of inputs.
+
+    Real data has some duplicates (short texts, tables of few columns). So the limit is 1%, or three times the share of duplicates
+    within train if that is more.
+    """
+    hashes = {name: view.inputs for name, view in views.items()}
+    repeated = 1 - len(np.unique(hashes["train"])) / len(hashes["train"]) if "train" in hashes else 0.0
+    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        if first in hashes and second in hashes:
+            shared = int(np.isin(hashes[second], hashes[first]).sum())
+            if shared > max(0.01, 3 * repeated) * len(hashes[second]):
+                examples = format_count(len(hashes[second]), "example")
+                yield Fault(
+                    f"task.{first} and task.{second} must not overlap, got {shared} of {examples} in both",
+                    "split once, before anything else; leave validation= out to have it split off train",
+                )

@@ -8,6 +8,7 @@ choice. A `LockedSplit` gives out examples only through `open`, and `open` needs
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -49,7 +50,11 @@ class FinalizationKey:
 
 
 class LockedSplit:
-    """The test split. Without a key it gives only its length, its fingerprint, and hashes, shapes and dtypes of its inputs."""
+    """The test split.
+
+    Without a key it gives only its length, its fingerprint, hashes, shapes and dtypes of its inputs, and whether all of its targets
+    are the same.
+    """
 
     def __init__(self, read: Callable[[], Examples] | LockedSplit, loader: Callable[[Examples, int], Loader]) -> None:
         self._read: Callable[[], Examples] = read._read if isinstance(read, LockedSplit) else read
@@ -80,7 +85,11 @@ class LockedSplit:
 
     def input_hashes(self, limit: int | None = None) -> NDArray[np.uint64]:
         """Hash of each example's inputs, to find examples that another split has too. It does not depend on targets."""
-        return input_hashes(self._dataset, self._loader, limit)
+        return look_over(self._dataset, self._loader, limit).inputs
+
+    def look_over(self, limit: int) -> Overview:
+        """Return what `input_hashes` returns, and whether the targets vary; no target itself."""
+        return replace(look_over(self._dataset, self._loader, limit), first_target=None, classes={})
 
     def input_forms(self, limit: int) -> list[dict[str, Form]]:
         """Shape beyond the batch and dtype of each input by name, of small batches of at most `limit` examples, evenly spread."""
@@ -173,13 +182,35 @@ def to_batch(collated: Any, *, shifts_tokens: bool = False) -> Batch:
     raise TaskError(f"a batch must be a pair (inputs, targets), got {type(collated).__name__}", "return pairs, or give collate=")
 
 
-def input_hashes(dataset: Examples, loader: Callable[[Examples, int], Loader], limit: int | None = None) -> NDArray[np.uint64]:
-    """Eight bytes of BLAKE2 over each example's inputs, without targets. At most `limit` examples, evenly spread."""
+@dataclass(frozen=True)
+class Overview:
+    """What one reading of up to `limit` examples of a split tells.
+
+    `inputs` are eight bytes of BLAKE2 over each example's inputs, without targets. `is_constant`: all targets are the same one,
+    `first_target`. `classes` counts the examples by class, where the targets are one integer each, and is empty elsewhere.
+    """
+
+    inputs: NDArray[np.uint64]
+    is_constant: bool
+    first_target: Tensor | None
+    classes: Mapping[int, int]
+
+
+def look_over(dataset: Examples, loader: Callable[[Examples, int], Loader], limit: int | None = None) -> Overview:
+    """Read at most `limit` examples, evenly spread, once."""
     batches = loader(dataset, _HASH_BATCH)
     if limit is not None:
         batches = Loader(dataset, _HASH_BATCH, spread(len(batches.indices), limit), batches.collate, batches.shifts_tokens)
-    hashes = [example_hash for inputs, _ in batches for example_hash in _hashes(inputs)]
-    return np.array(hashes, dtype=np.uint64)
+    hashes: list[int] = []
+    first: Tensor | None = None
+    is_constant, classes = True, Counter[int]()
+    for inputs, targets in batches:
+        hashes += _hashes(inputs)
+        first = targets[0] if first is None else first
+        is_constant = is_constant and targets.shape[1:] == first.shape and bool((targets == first).all())
+        if targets.dim() == 1 and not targets.is_floating_point():
+            classes.update(targets.tolist())
+    return Overview(np.array(hashes, dtype=np.uint64), is_constant, first, classes)
 
 
 def to_dataset(data: Any) -> Examples:

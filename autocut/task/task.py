@@ -33,7 +33,7 @@ import inspect
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import Subset
 
+from autocut.counting import format_count
 from autocut.errors import AutocutError, TaskError
 from autocut.task.batches import tensor_identity, tensors
 from autocut.task.building import DEBUG_HINT, build, fold
@@ -52,7 +53,7 @@ from autocut.task.dimensions import Dynamic
 from autocut.task.file import describe_error
 from autocut.task.folding import Folded
 from autocut.task.identity import code_hash, state_hash
-from autocut.task.kinds import Kind, Summary, kinds, mean_score
+from autocut.task.kinds import Kind, Scalar, Summary, kinds, with_own_functions
 from autocut.task.splits import Collate, Examples, Loader, LockedSplit, length, make_indices, spread, to_dataset
 
 BuildModel = Callable[[], nn.Module]
@@ -70,7 +71,7 @@ class Task:
     ``share_examples=False`` gives it synthetic inputs instead. `output` picks one of several outputs of the model and the teacher
     (`autocut.task.outputs`). `dynamic` names dimensions of inputs that may differ between batches (`autocut.task.dimensions`).
     `load_task` sets `path` and the sources. `build_model` sets `folded`: the weights that the user's model computes in every call,
-    such as weight normalization (`autocut.task.folding`). `know_data` sets `data_hash`.
+    such as weight normalization (`autocut.task.folding`). `know_data` sets `data_hash`, `autocut check` sets `remarks`.
     """
 
     name: str
@@ -79,8 +80,8 @@ class Task:
     test: Any
     validation: Any = None
     kind: str = "classification"
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None
-    metric: Callable[[Tensor, Tensor], Tensor] | None = None
+    loss: Scalar | None = None
+    metric: Scalar | None = None
     batch_size: int = 128
     epochs: int = 10
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
@@ -100,6 +101,7 @@ class Task:
     source_files: frozenset[Path] = field(default=frozenset(), init=False, repr=False)
     folded: Folded = field(default_factory=Folded, init=False, repr=False)
     data_hash: str = field(default="", init=False, repr=False)
+    remarks: tuple[str, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Lock the test split."""
@@ -147,7 +149,7 @@ class Task:
         Raises:
             UnknownNameError: no such kind.
         """
-        return _with_own_functions(kinds[str(self.kind)](), self)
+        return with_own_functions(kinds[str(self.kind)](), self.loss, self.metric, self.summarize)
 
     def build_model(self, seed: int | None = None) -> nn.Module:
         """Build the model in eval mode, with random weights from `seed` (default: the task's). Computed weights are folded.
@@ -250,6 +252,15 @@ class Task:
         if source_sha256 and self.source_sha256 == source_sha256:
             vars(self).update(fingerprint=fingerprint, is_pretrained=is_pretrained)
 
+    def remark(self, remarks: Iterable[str]) -> None:
+        """Take over what the check has found that is no fault."""
+        object.__setattr__(self, "remarks", tuple(remarks))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know, once the model was built and the task was checked."""
+        return (*self.folded.notes(), *self.remarks)
+
     @cached_property
     def teacher_hash(self) -> str | None:
         """Identity of the task's own teacher: its weights and the code of its classes. None if the model is the teacher.
@@ -276,7 +287,7 @@ class Task:
         plain = self._read("train_eval", self.train_eval)
         if length(plain) != count:
             raise TaskError(
-                f"task.train_eval must hold the {count} examples of train, got {length(plain)}",
+                f"task.train_eval must hold the {format_count(count, 'example')} of train, got {length(plain)}",
                 "build both from the same files; they differ in augmentation alone",
             )
         return plain
@@ -367,26 +378,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _with_own_functions(kind: Kind, task: Task) -> Kind:
-    """Replace the kind's loss, metric and summary by the task's own."""
-    loss = task.loss or kind.loss
-    if task.metric is None:
-        if task.summarize is None:
-            return replace(kind, loss=loss)
-        # The task's own summary may read the targets, and what a constant answer gives is not known.
-        return replace(kind, loss=loss, summarize=task.summarize, chance=None, reads_targets=True)
-    return replace(
-        kind,
-        name=getattr(task.metric, "__name__", "metric"),
-        loss=loss,
-        scores=task.metric,
-        summarize=task.summarize or mean_score,
-        is_binary=False,
-        chance=None,
-        reads_targets=task.summarize is not None or kind.reads_targets,
-    )
 
 
 def _source_of(model: BuildModel) -> bytes:

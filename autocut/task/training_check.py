@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from autocut.counting import format_count
 from autocut.errors import Fault
 from autocut.task.batch_check import changed_inputs_fault
 from autocut.task.batches import Batch, call, copied
@@ -103,7 +104,8 @@ def _loss(task: Task, model: nn.Module, batch: Batch) -> Tensor:
     except Exception as error:
         raise _StepError(
             Fault(
-                f"task.model must run in train mode on {len(targets)} examples of train, got {describe_error(error, task.folder)}",
+                f"task.model must run in train mode on {format_count(len(targets), 'example')} of train, "
+                f"got {describe_error(error, task.folder)}",
                 "look at what forward() does only where self.training is true, or call model.train() and run it by hand",
             )
         ) from error

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from autocut.counting import format_count
 from autocut.errors import TaskError, name_hint
 from autocut.task.task import Task
 
@@ -91,7 +92,9 @@ def _check(frame: pd.DataFrame, target: str, test_share: float) -> None:
     if target not in frame.columns:
         raise TaskError(f"target must be a column of the frame ({', '.join(names)}), got {target!r}", name_hint(target, names))
     if len(names) < 2 or len(frame) < 2:
-        raise TaskError(f"frame must have rows, and a column beside {target!r}, got {len(frame)} rows of {', '.join(names)}")
+        raise TaskError(
+            f"frame must have rows, and a column beside {target!r}, got {format_count(len(frame), 'row')} of {', '.join(names)}"
+        )
     if not 0 < test_share < 1:
         raise TaskError(f"test_share must be between 0 and 1, got {test_share!r}", "test_share=0.2")
     if len(set(names)) < len(names):

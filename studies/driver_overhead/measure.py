@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -110,83 +112,119 @@ def told_by_readers(study: Path) -> None:
         print(f"autocut dashboard, {which} look at the study page: {took_s:5.1f} s, {size / 1e6:.1f} MB of JSON")
 
 
-def main() -> None:
-    """Grow a study, telling every 250 trials what the driver takes."""
+STEPS = ("propose", "begin", "record", "front", "publish", "beat")
+_KEYS = ("a" * 64, "b" * 64)
+
+
+class Driver:
+    """The driver of a search over a made-up study in `folder`, and the seconds that each of its steps takes."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        space, self.price = load_space("default", KNOWN), price_for("c7i.large")
+        self.study = create_study(
+            folder, name="made-up", task_fingerprint="t", space_json=space_document(space), objectives=OBJECTIVES, seed=0
+        )
+        self.proposer, self.siblings = Proposer(space, SearchConfig.sampler, seed), Proposer(space, "random", seed)
+        self.session = self.study.begin_session("measure.py", versions(()))
+        describe_money(self.study, SearchConfig(None, 1.0))
+        self.store = StudyTrialStore(self.study, self.proposer)
+        self.publisher = Publisher(self.study)
+        self.reference = made_up(Recipe(), self.rng).cost
+        self.running: deque[tuple[Any, Recipe, Any]] = deque()
+        self.seconds: dict[str, list[float]] = {step: [] for step in STEPS}
+
+    def record_untouched(self) -> None:
+        """Record the reference and the untouched model, as a search begins."""
+        self.study.set_reference(self.reference)
+        self.study.describe({"price": asdict(self.price)})
+        event, values = self._measured(Recipe(), _KEYS[:1])
+        self.store.complete(self.store.begin(Recipe()), event, values, {}, ())
+
+    def record_sibling(self) -> None:
+        """Record a trial that nobody proposed: another lowering of a proposed one."""
+        _, recipe = self.siblings.propose()
+        event, values = self._measured(recipe, _KEYS)
+        with self._timed("record"):
+            self.store.complete(None, event, values, {}, ())
+            self.proposer.learn(recipe, [values[name] for name in OBJECTIVES], {})
+
+    def propose(self, running: int) -> None:
+        """Propose and begin trials until `running` of them run."""
+        while len(self.running) < running:
+            with self._timed("propose"):
+                sampled, recipe = self.proposer.propose()
+            with self._timed("begin"):
+                self.running.append((sampled, recipe, self.store.begin(recipe)))
+
+    def record_oldest(self) -> None:
+        """Record the trial that has run longest."""
+        sampled, recipe, stored = self.running.popleft()
+        event, values = self._measured(recipe, _KEYS)
+        with self._timed("record"):
+            self.store.complete(stored, event, values, {}, [float(x) for x in self.rng.uniform(0.9, 1, EPOCHS)])
+            self.proposer.tell(sampled, [values[name] for name in OBJECTIVES], {})
+
+    def tick(self, number: int) -> None:
+        """Do what a search does beside its trials: look at the front, write the ledger, publish now and then."""
+        with self._timed("front"):
+            self.study.front()
+        with self._timed("beat"):
+            self.session.beat(float(number), {"training": float(number)})
+        started = time.perf_counter()
+        if self.publisher.publish():
+            self.seconds["publish"].append(time.perf_counter() - started)
+
+    def _measured(self, recipe: Recipe, keys: tuple[str, ...]) -> tuple[RecipeMeasured, dict[str, float]]:
+        measurement = made_up(recipe, self.rng)
+        event = RecipeMeasured(recipe, Measured(measurement, 30.0, 10_000, keys, "c" * 16))
+        return event, values_of(measurement, self.reference, self.price, 30.0)
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[step].append(time.perf_counter() - started)
+
+
+def read_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--running", type=int, default=1, help="trials that run while the next one is proposed")
     parser.add_argument("--siblings", type=int, default=0, help="trials that are recorded with a proposed one")
     parser.add_argument("--every", type=int, default=250, help="trials between two lines")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def grow(driver: Driver, trials: int, *, running: int, siblings: int, every: int) -> None:
+    """Record `trials` trials and print a line about the driver after each `every` of them."""
+    print(f"{'trials':>6}  {'resident':>9}  " + "  ".join(f"{step:>10}" for step in STEPS), "  (medians of the last 100)")
+    for number in range(1, trials + 1):
+        if number % (1 + siblings):
+            driver.record_sibling()
+            continue
+        driver.propose(running)
+        driver.record_oldest()
+        driver.tick(number)
+        if number % every == 0 or number == trials:
+            medians = "  ".join(f"{1e3 * statistics.median(times[-100:] or [0.0]):7.0f} ms" for times in driver.seconds.values())
+            print(f"{number:6}  {resident_mb():6.0f} MB  {medians}", flush=True)
+
+
+def main() -> None:
+    """Grow a study, telling every 250 trials what the driver takes; then read it."""
+    arguments = read_arguments()
     if "torch" in sys.modules or not (tune and Agent):
         raise SystemExit("the driver must be as in a search: Ray and the agent imported, torch not")
-    rng = np.random.default_rng(arguments.seed)
-    space, price = load_space("default", KNOWN), price_for("c7i.large")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        study = create_study(
-            folder / "study", name="made-up", task_fingerprint="t", space_json=space_document(space),
-            objectives=OBJECTIVES, seed=0,
-        )  # fmt: skip
-        proposer = Proposer(space, SearchConfig.sampler, arguments.seed)
-        session = study.begin_session("measure.py", versions(()))
-        describe_money(study, SearchConfig(None, 1.0))
-        store = StudyTrialStore(study, proposer)
-        publisher = Publisher(study)
-        reference = made_up(Recipe(), rng).cost
-        study.set_reference(reference)
-        study.describe({"price": asdict(price)})
-        untouched = RecipeMeasured(Recipe(), Measured(made_up(Recipe(), rng), 30.0, 10_000, ("a" * 64,), "c" * 16))
-        store.complete(store.begin(Recipe()), untouched, values_of(untouched.measured.measurement, reference, price, 30.0), {}, ())
-        running: deque[tuple[Any, Recipe, Any]] = deque()
-        seconds: dict[str, list[float]] = {"propose": [], "begin": [], "record": [], "front": [], "publish": [], "beat": []}
-
-        def timed(what: str, started: float) -> None:
-            seconds[what].append(time.perf_counter() - started)
-
-        print(f"{'trials':>6}  {'resident':>9}  " + "  ".join(f"{name:>10}" for name in seconds), "  (medians of the last 100)")
-        siblings = Proposer(space, "random", arguments.seed)
-        for number in range(1, arguments.trials + 1):
-            if number % (1 + arguments.siblings):
-                _, sibling = siblings.propose()
-                measurement = made_up(sibling, rng)
-                values = values_of(measurement, reference, price, 30.0)
-                event = RecipeMeasured(sibling, Measured(measurement, 30.0, 10_000, ("a" * 64, "b" * 64), "c" * 16))
-                started = time.perf_counter()
-                store.complete(None, event, values, {}, ())
-                proposer.learn(sibling, [values[name] for name in OBJECTIVES], {})
-                timed("record", started)
-                continue
-            while len(running) < arguments.running:
-                started = time.perf_counter()
-                sampled, proposed = proposer.propose()
-                timed("propose", started)
-                started = time.perf_counter()
-                running.append((sampled, proposed, store.begin(proposed)))
-                timed("begin", started)
-            trial, recipe, stored = running.popleft()
-            measurement = made_up(recipe, rng)
-            values = values_of(measurement, reference, price, 30.0)
-            event = RecipeMeasured(recipe, Measured(measurement, 30.0, 10_000, ("a" * 64, "b" * 64), "c" * 16))
-            started = time.perf_counter()
-            store.complete(stored, event, values, {}, [float(x) for x in rng.uniform(0.9, 1, EPOCHS)])
-            proposer.tell(trial, [values[name] for name in OBJECTIVES], {})
-            timed("record", started)
-            started = time.perf_counter()
-            study.front()
-            timed("front", started)
-            started = time.perf_counter()
-            session.beat(float(number), {"training": float(number)})
-            timed("beat", started)
-            started = time.perf_counter()
-            if publisher.publish():
-                timed("publish", started)
-            if number % arguments.every == 0 or number == arguments.trials:
-                medians = "  ".join(f"{1e3 * statistics.median(times[-100:] or [0.0]):7.0f} ms" for times in seconds.values())
-                print(f"{number:6}  {resident_mb():6.0f} MB  {medians}", flush=True)
-        study.close()
-        told_by_readers(folder / "study")
+        folder = Path(name, "study")
+        driver = Driver(folder, arguments.seed)
+        driver.record_untouched()
+        grow(driver, arguments.trials, running=arguments.running, siblings=arguments.siblings, every=arguments.every)
+        driver.study.close()
+        told_by_readers(folder)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_a_choice_goes_by_limits(study):
     assert study.select(max_accuracy_drop=0.05).point.trial == 7
     assert study.select(max_accuracy_drop=0.05).reason
     assert study.select(max_size_bytes=30_000, max_latency_ms=0.1, limits=["usd_per_million<=0.002"]).point.trial == 7
-    with pytest.raises(NoResultError, match="none of 2 points"):
+    with pytest.raises(NoResultError, match="none of 2 models"):
         study.select(max_size_bytes=1)
     with pytest.raises(InputError, match="minimize must be one of"):
         study.select(minimize="weight")

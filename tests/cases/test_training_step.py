@@ -100,7 +100,7 @@ FAULTS = {
     },
     "optimizer must return a torch.optim.Optimizer, got NoneType": {"optimizer": lambda parameters: None},
     "got an optimizer of others": {"optimizer": lambda parameters: torch.optim.SGD(OTHERS.parameters(), lr=1)},
-    "must run in train mode on 1 examples of train, got ValueError: Expected more than 1 value": {
+    "must run in train mode on 1 example of train, got ValueError: Expected more than 1 value": {
         "model": lambda: nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3)),
         "batch_size": 1,
     },

@@ -34,9 +34,9 @@ def test_each_split_has_a_column_of_its_own(searches, room, capsys):
     assert "2 looks at the locked test split so far; it chose nothing" in shown.err
     assert lines[0].split()[1:6] == ["accuracy", "(validation)", "accuracy", "(test)", "shrinkage"]
     assert [line.split()[:4] for line in lines[2:]] == [
-        ["0", "0.98", "-", "-"],
-        ["7", "0.975", "0.97", "-0.0050"],
-        ["9", "0.9", "-", "-"],
+        ["0", "0.9800", "-", "-"],
+        ["7", "0.9750", "0.9700", "-0.0050"],
+        ["9", "0.9000", "-", "-"],
     ]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 from autocut import cli
 from autocut.errors import Fault
+from autocut.study.ledger import CATEGORIES
 
 
 def test_check_reports_every_fault_or_none(room, capsys):
@@ -81,3 +83,19 @@ def test_the_help_of_ledger_keeps_its_list(capsys):
     told = capsys.readouterr().out
     assert "\\b" not in told
     assert [line.split()[0] for line in told.splitlines() if line.strip()].count("killed") == 1
+
+
+def test_each_category_of_the_ledger_says_what_it_is(searches, room, capsys):
+    """In the table, in the words of the help: nobody knows what "overhead" is."""
+    seconds = dict.fromkeys(CATEGORIES, 1.0)
+    study = SimpleNamespace(
+        name="digits", ledger=lambda: {"by_category": seconds, "sessions": [1], "spent_s": 9, "cores_busy": None}
+    )
+    room("autocut.study", open_study=lambda folder: study)
+    assert cli.main(["ledger", "studies/digits"]) == 0
+    rows = [line.split(maxsplit=4) for line in capsys.readouterr().out.splitlines() if "#" in line]
+    assert cli.main(["ledger", "--help"]) == 0
+    told = [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+    assert {row[3] for row in rows} == set(CATEGORIES)
+    assert all(f"{name:<10}  {what}" in told for _, _, _, name, what in rows)

@@ -10,7 +10,17 @@ from autocut.measurement import Accuracy, Cost, Interval, Measurement
 from autocut.picks import NamedPick
 from autocut.recipe import Recipe
 
-COLUMNS = ["trial", "accuracy (validation)", "accuracy (test)", "shrinkage", "per million", "ms", "size", "training", "recipe"]
+COLUMNS = [
+    "trial",
+    "accuracy (validation)",
+    "accuracy (test)",
+    "shrinkage",
+    "per million",
+    "latency ms",
+    "size",
+    "training",
+    "recipe",
+]
 RECIPE = "structured 0.7 + 4 epochs lr x1 + curriculum linear easy_first + distill kl T=4 + int8_static + onnxruntime (ties with 3)"
 ROWS = [[str(at), "0.9861", "0.9917", "+0.0056", "$0.000102", "0.03364", "18.9KB", "$0.000112", RECIPE] for at in (7, 1234)]
 

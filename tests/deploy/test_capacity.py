@@ -69,7 +69,7 @@ def test_a_claim_of_another_machine_is_not_compared(bundle, claim):
     check = whole_machine(verify_bundle(bundle, latency_tolerance=0.9))
 
     assert check.ok
-    assert "was not compared: it was measured on 4096 processors" in check.message
+    assert "was not compared: it was measured on 4,096 processors" in check.message
 
 
 def test_a_bundle_of_an_older_version_claims_nothing_and_keeps_its_digest(made):

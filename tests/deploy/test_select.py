@@ -90,8 +90,8 @@ def test_the_reason_says_why_this_one():
 
     assert selection.point.trial == 1
     assert selection.reason == (
-        "cheapest of 3 points within 1.0 point of the baseline's 0.978; 6.1x cheaper as one process in the search, "
-        "accuracy 0.972 (-0.6 points) on validation; next best trial 2 is 8% dearer"
+        "cheapest of 3 models within 1.0 point of the untouched model's 0.978; 6.1x cheaper as one process in the search, "
+        "accuracy 0.972 (-0.6 points) on validation; the next best, trial 2, is 8% dearer"
     )
 
 
@@ -155,7 +155,7 @@ def test_when_no_point_meets_the_limits_the_message_names_the_closest_and_the_hi
         select_point(points, max_accuracy_drop=0.01, limits=[parse_limit("latency_ms<=2")])
 
     assert caught.value.exit_code == 1
-    assert "none of 3 points is within 1.0 point of the baseline's 0.98 and at latency_ms<=2" in caught.value.message
+    assert "none of 3 models is within 1.0 point of the untouched model's 0.98 and at latency_ms<=2" in caught.value.message
     assert "trial 1 (structured 0.001) with an accuracy drop of 1.4 points" in caught.value.message
     assert "--max-accuracy-drop 1.4%" in caught.value.hint
 
@@ -194,7 +194,7 @@ def test_a_metric_that_is_no_share_is_shown_unchanged():
     points = [a_point(0, -12.0, 3.0), a_point(1, -12.5, 1.0)]
 
     chosen = select_point(points, max_accuracy_drop=0.05)
-    assert (chosen.point.trial, "within 0.6 of the baseline's -12" in chosen.reason) == (1, True)
+    assert (chosen.point.trial, "within 0.6 of the untouched model's -12" in chosen.reason) == (1, True)
     assert select_point(points, max_accuracy_drop=0.04).point.trial == 0
     with pytest.raises(NoResultError) as caught:
         select_point(points, max_accuracy_drop=0.04, limits=[parse_limit("latency_ms<=2")])

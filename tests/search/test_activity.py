@@ -108,13 +108,17 @@ def test_dollars_of_the_whole_machine_are_no_dollars_of_one_process():
 
 
 def test_a_slower_model_is_called_slower():
-    """0.5x faster is no English."""
+    """0.5x faster is no English, and 1.00x faster is not faster."""
     assert headline({"accuracy": 0.97, "usd_per_million": 0.003, "speedup": 0.54}).endswith(", 1.85x slower")
+    for speedup in (1.0, 1.004, 0.996):
+        assert headline({"accuracy": 0.97, "usd_per_million": 0.003, "speedup": speedup}).endswith(", no faster")
 
 
 def test_a_search_that_tried_nothing_says_how_much_time_it_had():
     """A resumed one, too short for one more trial."""
     told = nothing_tried_line(12.0, 29.0)
 
-    assert told.startswith("nothing new was tried: 12s of the budget was left, 12s of it kept for finalization, too short")
+    assert told.startswith(
+        "no new trial was finished: when the search could begin, 12s of the budget was left, and 12s of it is kept"
+    )
     assert "a longer --budget goes on from here" in told

@@ -28,7 +28,7 @@ def test_the_front_of_the_other_study_comes_first_and_its_effects_are_guessed(fi
     assert lessons.jobs == ((INT8,),)
     assert (guess.speedup, guess.size_ratio) == (pytest.approx(2.0), pytest.approx(0.25))
     assert guess.kept == pytest.approx(1 - 0.01 / 0.098)
-    assert "1 recipes of its front come first, and what 1 methods brought there" in lessons.line
+    assert "1 recipe of its front to try first, and what 1 method brought there" in lessons.line
 
 
 def test_what_this_space_does_not_have_is_left_out_with_the_reason(finished_study):

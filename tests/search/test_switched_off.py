@@ -1,6 +1,7 @@
 """A method that fails again and again for the same reason is switched off."""
 
 from autocut.recipe import Recipe
+from autocut.search.jobs import Job, JobKind, PlannedJob, Purpose, RecipeFailed
 from autocut.search.switched_off import SwitchedOff
 
 
@@ -84,3 +85,59 @@ def test_what_a_method_needs_and_the_model_lacks_switches_it_off_at_once():
     assert off.covers(pruned(0.9, "depth"))
     assert not off.covers(pruned(0.9))
     assert off.take_news() == ["switched off for this study: prune.method 'depth' needs at least two blocks, got 0"]
+
+
+NO_BLOCKS = "prune.method 'structured_taylor' needs gradients, got none"
+
+
+def fail(agent, *ratios):
+    """Let a worker with one recipe for each ratio report that none of them can run; return what the user is told."""
+    recipes = tuple(pruned(ratio, "structured_taylor") for ratio in ratios)
+    job = Job(99, JobKind.MEASURE, recipes, 1e9, "test")
+    agent.state.start(job, Purpose.COST_FIRST, agent.budget.clock())
+    told = len(agent.progress.lines)
+    for recipe in recipes:
+        agent.on_event(job, RecipeFailed(recipe, "infeasible", NO_BLOCKS))
+    agent.on_job_end(job, None)
+    return list(agent.progress.lines)[told:]
+
+
+def test_what_a_worker_had_before_a_method_was_switched_off_is_told_as_that(start):
+    """A reader would wonder why the search goes on trying what it has just given up."""
+    machine = start()
+    machine.run(most_jobs=2)
+    first, off, *late = fail(machine.searcher, 0.2, 0.4, 0.6)
+
+    assert first.endswith(NO_BLOCKS)
+    assert off.startswith("switched off for this study")
+    assert len(late) == 2
+    assert all(line.endswith("; a worker had it before prune.method structured_taylor was switched off") for line in late)
+
+
+def test_what_waits_in_the_queue_is_dropped_when_its_method_is_switched_off(start):
+    """Nothing is learned from it."""
+    machine = start(budget_s=1200.0)
+    machine.run(most_jobs=2)
+    agent = machine.searcher
+    waiting = [pruned(ratio, "structured_taylor") for ratio in (0.3, 0.5, 0.7)]
+    agent._queue.extend(PlannedJob((recipe,), Purpose.COST_FIRST, "test", may_skip=False) for recipe in waiting)
+    fail(agent, 0.2)
+    machine.run(most_jobs=40)
+
+    assert machine.searcher.state.finished
+    assert not any(recipe["prune.method"] == "structured_taylor" for job in machine.jobs[2:] for recipe in job.recipes)
+
+
+def test_a_recipe_that_the_user_asked_for_is_told_when_its_method_is_switched_off(start):
+    """It would otherwise vanish without a word; with a later version it can be asked for again."""
+    wanted = pruned(0.5, "structured_taylor")
+    machine = start(budget_s=1200.0, tries=(wanted,))
+    machine.run(most_jobs=1)
+    fail(machine.searcher, 0.2)
+    machine.run(most_jobs=40)
+    told = [line for line in machine.searcher.progress.lines if line.startswith("not run")]
+
+    assert told == [
+        f"not run: {wanted.describe()}: prune.method structured_taylor is switched off, because it never worked in this study"
+    ]
+    assert wanted not in machine.searcher.state.infeasible

@@ -136,11 +136,24 @@ def test_a_metric_that_needs_both_classes_is_judged_on_enough_examples(summarize
     assert found(**options, **by_class(rare)) == []
 
 
+@pytest.mark.parametrize("summarize", [auc, strict_auc])
+def test_a_metric_that_is_undefined_because_there_is_one_class_is_told_as_that(summarize):
+    """Once for each split; the metric is not the reason."""
+    options = {"kind": "classification", "model": lambda: nn.Linear(4, 2), "metric": margin, "summarize": summarize}
+
+    assert [fault.message.partition(" must ")[2] for fault in found(**options, **by_class(0))] == [
+        "hold more than one target, got 0 in all 600 examples",
+        "hold more than one target, got 0 in all 600 examples",
+        "hold more than one target, got the same one in all 600 examples",
+    ]
+
+
 @pytest.mark.parametrize(("summarize", "got"), [(auc, "nan"), (strict_auc, "ValueError: only one class in targets")])
 def test_a_metric_that_is_undefined_on_all_of_validation_is_a_fault(summarize, got):
     """No trial could be measured."""
-    options = {"kind": "classification", "model": lambda: nn.Linear(4, 2), "metric": margin, "summarize": summarize}
-    (fault,) = found(**options, **by_class(0))
+    of_one_class = lambda scores, targets: summarize(scores, np.zeros_like(targets))  # noqa: E731
+    options = {"kind": "classification", "model": lambda: nn.Linear(4, 2), "metric": margin, "summarize": of_one_class}
+    (fault,) = found(**options, **by_class(300))
 
     assert f"task.summarize must give a finite number, got {got}" in fault.message
     assert "on 600 examples of validation" in fault.message

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from autocut.errors import TaskError, UnknownNameError
 from autocut.task.batches import batch_length
 from autocut.task.finalization_key import issue_finalization_key
+from autocut.task.kinds import kinds
 from autocut.task.splits import LockedSplitError
 from autocut.task.task import Task, seeded
 
@@ -140,6 +141,17 @@ def test_loss_and_metric_of_ones_own_replace_those_of_the_kind():
         make(metric=margin, summarize=lambda scores, targets: float(scores.max())).metric_kind.summarize(np.array([1, 6]), None)
         == 6.0
     )
+
+
+@pytest.mark.parametrize("kind", kinds.names())
+def test_a_kind_says_whether_its_metric_is_minus_an_error(kind):
+    """The best constant answer shows its sign. Of a metric of one's own nobody knows."""
+    targets = torch.arange(8).view(4, 2)[:, :1] if kind in ("regression", "rmse", "mae") else torch.arange(4).view(2, 2) % 2
+    chance = kinds[kind]().chance(targets[:, 0] if kind == "classification" else targets)
+
+    assert make(kind=kind).metric_kind.is_error == (chance < 0)
+    assert not make(kind=kind, metric=lambda outputs, targets: outputs).metric_kind.is_error
+    assert not make(kind=kind, summarize=lambda scores, targets: 1.0).metric_kind.is_error
 
 
 def test_an_unknown_kind_is_an_error_with_the_nearest_name():

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autocut.bill import Bill
+from autocut.counting import format_count
 from autocut.front import FrontPoint
 from autocut.gains import decimals, times
 from autocut.measurement import Interval
@@ -137,5 +138,5 @@ def _splits(chosen: TrialLine, looks: int) -> str:
     reported = chosen.test["accuracy"].value
     return (
         f"Its validation accuracy of {chose:.4f} chose it; the locked test split, which chose nothing, gives {reported:.4f} "
-        f"({reported - chose:+.4f}). The study has {looks} look{'' if looks == 1 else 's'} at that split."
+        f"({reported - chose:+.4f}). The study has {format_count(looks, 'look')} at that split."
     )

@@ -26,6 +26,7 @@ from plotly.offline import get_plotlyjs
 
 from autocut.bill import bill_lines, point_bill, price_note
 from autocut.budget import format_duration
+from autocut.counting import format_count
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
 from autocut.report.groups import BASELINES, FRONT, GROUPS
@@ -141,7 +142,8 @@ def _summary(study: Study, lines: Sequence[TrialLine]) -> str:
     front = sum(line.group == FRONT for line in lines)
     goals = ", ".join(f"{way} {label(name).partition(',')[0]}" for name, way in study.objectives.items())
     return (
-        f"{measured} models measured, {len(lines) - measured} trials ended early, {front} models on the front, "
+        f"{format_count(measured, 'model')} measured, {format_count(len(lines) - measured, 'trial')} ended early, "
+        f"{format_count(front, 'model')} on the front, "
         f"{format_duration(study.spent_s())} of work. Goals: {goals}."
     )
 

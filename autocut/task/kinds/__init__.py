@@ -26,7 +26,7 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,7 @@ class Kind:
     `name` is that of the metric. `loss` gives a scalar, `scores` the numbers of each example, shape (n,) or (n, k).
     `summarize` turns the scores and the targets of a split into the metric, higher is better. `is_binary`: scores have shape (n,)
     and are 0 or 1. `reads_targets`: `summarize` looks at the targets; else a measurement keeps only a hash of each.
+    `is_error`: the metric is minus an error, and so never above 0.
 
     `autocut check` uses these: `output_fault` looks at one batch's outputs and targets, `target_fault` at one batch's outputs and
     any number of targets, `input_fault` at one batch's inputs and targets. `chance` is the metric of the best constant answer to
@@ -91,6 +92,7 @@ class Kind:
     class_dim: int = -1
     meaning: Meaning = Meaning.UNKNOWN
     reads_targets: bool = True
+    is_error: bool = False
 
     def __post_init__(self) -> None:
         """Fill in what `logits_shape` implies."""
@@ -105,6 +107,27 @@ kinds: Registry[Callable[[], Kind], MethodOptions] = Registry("task.kind", Metho
 def mean_score(scores: NDArray[Any], targets: NDArray[Any]) -> float:  # noqa: ARG001  (the signature of every summary)
     """Mean of the scores."""
     return float(np.mean(scores))
+
+
+def with_own_functions(kind: Kind, loss: Scalar | None, metric: Scalar | None, summarize: Summary | None) -> Kind:
+    """Replace the loss, metric and summary of `kind` by a task's own, where they are given."""
+    loss = loss or kind.loss
+    if metric is None:
+        if summarize is None:
+            return replace(kind, loss=loss)
+        # The task's own summary may read the targets, and what a constant answer gives is not known.
+        return replace(kind, loss=loss, summarize=summarize, chance=None, reads_targets=True, is_error=False)
+    return replace(
+        kind,
+        name=getattr(metric, "__name__", "metric"),
+        loss=loss,
+        scores=metric,
+        summarize=summarize or mean_score,
+        is_binary=False,
+        chance=None,
+        reads_targets=summarize is not None or kind.reads_targets,
+        is_error=False,
+    )
 
 
 def join_targets(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

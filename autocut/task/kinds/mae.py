@@ -25,6 +25,7 @@ def mae() -> Kind:
         chance=_error_of_median,
         meaning=Meaning.NUMBERS,
         reads_targets=False,
+        is_error=True,
     )
 
 

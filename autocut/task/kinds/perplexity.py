@@ -42,6 +42,7 @@ def perplexity() -> Kind:
         counted=counted_tokens,
         shifts_tokens=True,
         reads_targets=False,
+        is_error=True,
     )
 
 

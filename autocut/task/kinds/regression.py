@@ -23,7 +23,7 @@ def regression() -> Kind:
         summarize=r2,
         is_binary=False,
         output_fault=shape_fault,
-        target_fault=_target_fault,
+        target_fault=finite_fault,
         chance=lambda _: 0.0,  # the mean of the targets has R2 = 0 by definition
         meaning=Meaning.NUMBERS,
     )
@@ -72,14 +72,3 @@ def finite_fault(outputs: Tensor, targets: Tensor) -> Fault | None:  # noqa: ARG
     if targets.isfinite().all():
         return None
     return Fault("targets must be finite, got NaN or infinity", "drop or impute these examples")
-
-
-def _target_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
-    if fault := finite_fault(outputs, targets):
-        return fault
-    if len(targets) > 1 and bool((targets == targets[0]).all()):
-        return Fault(
-            f"targets must vary for kind 'regression', got {targets.flatten()[0].item()} everywhere",
-            "R2 is not defined for them; choose another kind of metric",
-        )
-    return None

@@ -27,6 +27,7 @@ def rmse() -> Kind:
         chance=_error_of_mean,
         meaning=Meaning.NUMBERS,
         reads_targets=False,
+        is_error=True,
     )
 
 

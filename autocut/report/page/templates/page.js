@@ -20,7 +20,7 @@
       row.hidden = !(inGroup && words.every((word) => text.includes(word)));
       shown += !row.hidden;
     }
-    byId("count").textContent = `${shown} of ${rows.length} trials`;
+    byId("count").textContent = `${shown} of ${rows.length} ${rows.length === 1 ? "trial" : "trials"}`;
   }
 
   function sort(column, header) {
