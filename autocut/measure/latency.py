@@ -92,7 +92,7 @@ def measure_latency(
     no more than fit into `max_seconds`; rounds of more than 0.2 s get no more than fit into 4 s. Preparing inputs, loading and
     compiling are not timed.
 
-    From now on this process keeps the memory that it frees, as a server does (`allocator`). A GPU is first kept busy until its clocks
+    From now on this process keeps the memory that it frees, as servers do (`allocator`). A GPU is first kept busy until its clocks
     have settled. Inputs lie there already, answers stay there, and a call lasts until its work is done.
 
     Args:
