@@ -61,7 +61,9 @@ def _constant(view: Overview) -> str:
 
 def _new_classes(task: Task, views: Mapping[str, Overview]) -> tuple[dict[int, int], float]:
     """Count the examples of validation by class, those of classes that train lacks, and return their share."""
-    if task.kind != "classification" or not {"train", "validation"} <= views.keys():
+    kind = kinds[task.kind]() if task.kind in kinds else None  # its name is checked elsewhere
+    has_one_class = kind is not None and kind.meaning is Meaning.CLASSES and len(kind.logits_shape or ()) == 2
+    if not has_one_class or not {"train", "validation"} <= views.keys():
         return {}, 0.0
     known, asked = views["train"].classes, views["validation"].classes
     new = {name: count for name, count in sorted(asked.items()) if name not in known} if known else {}

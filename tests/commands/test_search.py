@@ -110,7 +110,7 @@ def test_requests_and_grid_are_checked_before_anything_starts(searches, capsys):
     assert cli.main(["search", "--budget", "5m", "--requests-per-month", "nan"]) == 2
     assert "--requests-per-month" in capsys.readouterr().err
     assert cli.main(["search", "--budget", "5m", "--grid-intensity", "inf"]) == 2
-    assert "--grid-intensity must be 0 or more, got inf" in capsys.readouterr().err
+    assert "--grid-intensity must be a number of at least 0, got 'inf'" in capsys.readouterr().err
     assert searches == []
 
 

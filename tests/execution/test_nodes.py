@@ -254,7 +254,7 @@ def test_a_node_with_another_time_of_day_is_told(cluster, tmp_path, ahead_s, wor
 def test_a_cluster_without_a_processor_for_a_job_is_refused(cluster, tmp_path):
     """A head alone runs none."""
     cluster.add("head", slots=0)
-    with pytest.raises(InputError, match="1 processors for a job"):
+    with pytest.raises(InputError, match="1 processor for a job"):
         opened(tmp_path)
 
 

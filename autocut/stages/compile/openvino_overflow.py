@@ -36,9 +36,9 @@ def keep_to_7_bits(model: Any) -> int:
 
 def replace_constant(constant: Any, values: NDArray[Any]) -> None:
     """Put `values` in the place of a constant of the same type and size."""
-    openvino = importlib.import_module("openvino")
+    opset = importlib.import_module("openvino.opset13")
     shape = list(constant.get_output_shape(0))
-    made = openvino.opset13.constant(values.reshape(shape), dtype=constant.get_element_type())
+    made = opset.constant(values.reshape(shape), dtype=constant.get_element_type())
     made.set_friendly_name(constant.get_friendly_name())
     constant.output(0).replace(made.output(0))
 
