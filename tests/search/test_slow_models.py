@@ -239,14 +239,22 @@ def test_a_worker_without_work_finalizes_what_waits(slow):
     assert done[:last_measured].count("finalize") > 2  # the first good point and the untouched model are always that early
 
 
-def test_two_finalizations_that_would_keep_each_other_from_ending_are_not_begun(slow):
-    """Most of each holds the machine alone. The second one begins where the rest of the first leaves time for it."""
+EXACT = (0.0, -0.01, 0.01)
+
+
+def begun(slow):
+    """A search that has measured the untouched model: its machine, state and store, and the reading of its clock."""
     machine = slow(1800.0)
     machine.run(most_jobs=1)
-    agent, exact = machine.searcher, (0.0, -0.01, 0.01)
-    state, store, now = agent.state, agent.store, agent.budget.clock()
-    one = _measured(machine, ("int8_static", "onnxruntime"), accuracy=0.98, difference=exact, speedup=(4.0, 3.9, 4.1))
-    other = _measured(machine, ("fp32", "onnxruntime"), accuracy=0.99, difference=exact, speedup=(2.5, 2.4, 2.6))
+    agent = machine.searcher
+    return machine, agent.state, agent.store, agent.budget.clock()
+
+
+def test_two_finalizations_that_would_keep_each_other_from_ending_are_not_begun(slow):
+    """Most of each holds the machine alone. The second one begins where the rest of the first leaves time for it."""
+    machine, state, store, now = begun(slow)
+    one = _measured(machine, ("int8_static", "onnxruntime"), accuracy=0.98, difference=EXACT, speedup=(4.0, 3.9, 4.1))
+    other = _measured(machine, ("fp32", "onnxruntime"), accuracy=0.99, difference=EXACT, speedup=(2.5, 2.4, 2.6))
     each = state.planner.finalize_s()
     assert list(next_finalists(state, store, 1.2 * each, now)) == [one]
 
@@ -260,12 +268,9 @@ def test_two_finalizations_that_would_keep_each_other_from_ending_are_not_begun(
 
 def test_a_form_that_compiles_while_it_loads_waits_for_one_that_surely_fits(slow):
     """The process that verifies a bundle has no cache: it compiles again."""
-    machine = slow(1800.0)
-    machine.run(most_jobs=1)
-    agent, exact = machine.searcher, (0.0, -0.01, 0.01)
-    state, store, now = agent.state, agent.store, agent.budget.clock()
-    compiled = _measured(machine, ("fp32", "aot_inductor"), accuracy=0.98, difference=exact, speedup=(4.0, 3.9, 4.1))
-    quick = _measured(machine, ("fp32", "onnxruntime"), accuracy=0.99, difference=exact, speedup=(2.5, 2.4, 2.6))
+    machine, state, store, now = begun(slow)
+    compiled = _measured(machine, ("fp32", "aot_inductor"), accuracy=0.98, difference=EXACT, speedup=(4.0, 3.9, 4.1))
+    quick = _measured(machine, ("fp32", "onnxruntime"), accuracy=0.99, difference=EXACT, speedup=(2.5, 2.4, 2.6))
     each = state.planner.finalize_s()
     assert next(iter(next_finalists(state, store, 1.2 * each, now))) == compiled
 
