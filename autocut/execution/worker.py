@@ -243,7 +243,7 @@ class _Worker:
         return _catch_failure(recipe, partial(action, recipe), self.setting.task_path)
 
     def _report_failed(self, failure: RecipeFailed) -> None:
-        """Nobody knows what a bug leaves behind, and a dataset that has lost its file or its connection raises from then on."""
+        """Report the failure. A bug may harm the process; a dataset that has lost its file or its connection goes on to raise."""
         self.report(failure)
         self.is_harmed |= failure.outcome == "bug" or failure.reason.startswith(TASK_FAILED)
 

@@ -94,7 +94,7 @@ def form_faults(task: Task, answers: Answers) -> Iterator[Fault]:
 
 
 def form_remarks(task: Task, answers: Answers) -> Iterator[str]:
-    """What the user should know about the form of answers; of a task with faults nobody is told."""
+    """Yield what the user should know about the form of answers. `check` shows it for a task without faults."""
     meaning, kind = answers.meaning, task.metric_kind
     if meaning is None or kind.meaning is not meaning:
         return  # nothing is distilled from such answers

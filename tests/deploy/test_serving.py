@@ -92,6 +92,21 @@ def test_the_image_gets_the_packages_of_the_runtime_and_no_data(new_bundle):
     assert not any(word == "COPY" and ("examples" in rest or rest.startswith(". ")) for word, rest in steps_of(bundle))
 
 
+def test_the_server_and_load_keep_memory_as_the_timing_did(made, monkeypatch):
+    """Otherwise each call of large activations gets fresh pages from the kernel. A caller of `load` may decline."""
+    asked = []
+    script = {"__name__": "serve"}
+    exec(compile((made / "serve.py").read_text(), "serve.py", "exec"), script)
+    script["keep_memory"] = lambda: asked.append("server")
+    monkeypatch.chdir(made)
+    script["load"]()
+    monkeypatch.setattr("autocut.measure.allocator.keep_memory", lambda: asked.append("load"))
+    load(made)
+    load(made, keep_memory=False)
+
+    assert asked == ["server", "load"]
+
+
 def test_a_server_of_torch_needs_torch(made):
     """The graph is torch's own format. A local version such as 2.13.0+cpu is known to no index."""
     install = next(rest for word, rest in steps_of(made) if word == "RUN")
