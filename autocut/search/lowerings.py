@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +14,7 @@ from autocut.search.estimates import is_too_long
 from autocut.search.finalists import is_slow
 from autocut.search.first_guesses import Guess
 from autocut.search.jobs import Purpose
-from autocut.search.state import SearchState
+from autocut.search.state import Phase, SearchState
 
 _EXPENSIVE_SHARE = 0.1
 """A lowering that takes more than this share of the budget is not tried: a short budget spends its time on the cheap ones."""
@@ -22,7 +22,8 @@ _MEASURING, _MEASURING_SLOWLY = 2.0, 4.0
 """... unless it takes at most this many times what scoring and timing a model takes: a slow model is slow with every lowering, and
 the cheapest lowering that is faster is the one that its user waits for."""
 _CHEAP_S = 12.0
-"""A lowering of at most this many seconds is tried before its result on the untouched model is known."""
+"""A lowering of at most this many seconds is tried before its result on the untouched model is known. On a slow processor it may take
+longer: there everything does."""
 _NEUTRAL_DTYPE = Guess(speedup=2.0, size_ratio=0.5, kept=1.0, seconds=30.0)
 _NEUTRAL_MODE = Guess(speedup=1.1, size_ratio=1.0, kept=1.0, seconds=30.0)
 """What is guessed of a lowering in another dtype, or in another mode alone, where nothing is known of its methods."""
@@ -53,20 +54,20 @@ def lowerings_by_seconds(state: SearchState) -> list[Lowering]:
 
 def is_cheap(state: SearchState, lowering: Lowering) -> bool:
     """Whether making the lowering takes seconds, not a good part of a minute; or little beside measuring the model."""
-    return state.planner.lowering_s(lowering) <= max(_CHEAP_S, _usual_s(state))
+    return state.planner.lowering_s(lowering) <= max(state.planner.slowdown * _CHEAP_S, _usual_s(state))
 
 
 def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowering]:
     """Order lowerings of the untouched model that were not measured yet: the most expected gain per second first.
 
-    The very first one is the quickest to make that is worth having, so that
-    there is something to deploy early. Behind all others come those that would wait for a conversion which another job is making.
+    The very first one is the quickest to make that is worth having, so that there is something to deploy early. Of a slow model
+    those come last that would wait for a conversion which another job is making.
     """
     guesses, seconds = guessed(state, lowerings), partial(_seconds, state)
 
     def promise(lowering: Lowering) -> tuple[bool, bool, float]:
         mode = lowering[1]
-        waits_for_none = state.planner.is_converted(mode) or mode not in running
+        waits_for_none = not is_slow(state) or state.planner.is_converted(mode) or mode not in running
         return lowering == first, waits_for_none, guesses[lowering].gain / seconds(lowering)
 
     running = {recipe.lowering[1] for job in state.running.values() for recipe in job.job.recipes}
@@ -97,6 +98,15 @@ def _neutral(state: SearchState, lowering: Lowering) -> Guess:
 
 def _seconds(state: SearchState, lowering: Lowering) -> float:
     return state.planner.lowering_s(lowering, is_converted=state.planner.is_converted(lowering[1]))
+
+
+def seconds_in_turn(state: SearchState, lowerings: Sequence[Lowering]) -> list[float]:
+    """Seconds of each lowering of the untouched model, one after the other: the first of a mode pays for its conversion."""
+    modes = [mode for _, mode in lowerings]
+    return [
+        state.planner.lowering_s(lowering, is_converted=mode in modes[:at])
+        for at, (lowering, mode) in enumerate(zip(lowerings, modes, strict=True))
+    ]
 
 
 def _usual_s(state: SearchState) -> float:
@@ -173,10 +183,12 @@ class LoweringChoice:
         return [lowering for lowering in ranked if not self._is_second_best(lowering, cheapest[lowering[0]], costs)]
 
     def _may_be_given(self, lowering: Lowering) -> bool:
+        """Whether it works on the untouched model. Until the baselines end, a quick one is expected to."""
         untouched = UNTOUCHED.with_lowering(*lowering)
         if untouched in self._state.infeasible:
             return False
-        return untouched in self._state.finished or is_cheap(self._state, lowering)
+        is_expected = self._state.phase in (Phase.LEARNED, Phase.BASELINES) and is_cheap(self._state, lowering)
+        return is_expected or untouched in self._state.finished
 
     def _is_second_best(self, lowering: Lowering, best: Lowering, costs: Mapping[Lowering, Mapping[str, float]]) -> bool:
         """Whether another lowering of the same dtype is clearly cheaper, never clearly costlier, and as accurate untouched."""

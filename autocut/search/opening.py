@@ -6,19 +6,33 @@ long as the front's leading point.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from autocut.counting import format_count
 from autocut.recipe import NO_STUDENT, STUDENT, UNTOUCHED, Lowering, Recipe
 from autocut.search.anchor_choice import suited_anchors
 from autocut.search.estimates import on_ladder, recipe_s
 from autocut.search.finalists import is_slow
 from autocut.search.jobs import PlannedJob, Purpose
-from autocut.search.lowerings import LoweringChoice, affordable_lowerings, by_promise, is_cheap, lowerings_by_seconds
+from autocut.search.lowerings import (
+    LoweringChoice,
+    affordable_lowerings,
+    by_promise,
+    is_cheap,
+    lowerings_by_seconds,
+    seconds_in_turn,
+)
 from autocut.search.state import Phase, SearchState
 from autocut.space import Axis
 
 _SKELETON_LOWERINGS = 3
+_BASELINES_SHARE = 0.1
+"""Share of the workers' whole time that quick lowerings of the untouched model may take before anything is pruned or trained."""
+_BASELINES_JOB_S = 10.0
+"""Lowerings for about so many seconds make a job, or for as long as two processes take to start: what they have taken decides
+what is still worth having."""
 _COMPILING_SHARE = 0.05
 """Share of the time so far that slow lowerings without a proposal may have had."""
 _SAVES_LITTLE = 0.9
@@ -56,27 +70,35 @@ def learned(state: SearchState, _: LoweringChoice) -> Steps:
 
 
 def baselines(state: SearchState, _: LoweringChoice) -> Steps:
-    """The untouched model with every quick lowering, a job for each worker.
+    """The untouched model with quick lowerings, the most promising ones first, for a share of the workers' time.
 
-    The most promising ones come first. Where the model is slow each is a job, so that a good one can be finalized at once.
+    What is left then waits among the slow lowerings: in a short search a pruned model is worth more than the tenth form of the
+    untouched one. Each job is chosen when a worker is free for it, because by then more is known. Of a slow model every lowering
+    is a job and gets its turn, so that a good one can be finalized at once.
     """
-    workers = state.settings.workers
-    quick = by_promise(state, [lowering for lowering in lowerings_by_seconds(state) if is_cheap(state, lowering)])
-    shares = [quick[first::workers] for first in range(workers)]
-    for group in _one_by_one(state, quick) if is_slow(state) else shares:
-        if group:
-            recipes = tuple(UNTOUCHED.with_lowering(*lowering) for lowering in group)
-            why = f"baselines: the untouched model in {len(group)} more form{'s' * (len(group) > 1)}"
-            yield PlannedJob(recipes, Purpose.QUICK_LOWERINGS, why, may_skip=False)
+    left = [lowering for lowering in lowerings_by_seconds(state) if lowering != UNTOUCHED.lowering]
+    begun: list[Lowering] = []
+    while left := [lowering for lowering in left if is_cheap(state, lowering) and lowering not in begun]:
+        group = _next_baselines(state, by_promise(state, left), begun)
+        if not group:
+            return
+        begun += group
+        recipes = tuple(UNTOUCHED.with_lowering(*lowering) for lowering in group)
+        why = f"baselines: the untouched model in {format_count(len(group), 'more form')}"
+        yield PlannedJob(recipes, Purpose.QUICK_LOWERINGS, why, may_skip=False)
 
 
-def _one_by_one(state: SearchState, lowerings: list[Lowering]) -> Iterator[list[Lowering]]:
-    """Each of `lowerings` by itself, chosen when a worker is free for it: by then more is known."""
-    left = [lowering for lowering in lowerings if lowering != UNTOUCHED.lowering]
-    while left:
-        first = by_promise(state, left)[0]
-        left.remove(first)
-        yield [first]
+def _next_baselines(state: SearchState, left: Sequence[Lowering], begun: Sequence[Lowering]) -> list[Lowering]:
+    """Return the first of `left` that make one more job; none where those that have `begun` take all of the share."""
+    if is_slow(state):
+        return [left[0]]
+    may_take_s = _BASELINES_SHARE * state.settings.budget_s * state.settings.workers
+    ends = list(itertools.accumulate(seconds_in_turn(state, [*begun, *left])))
+    before_s = ends[len(begun) - 1] if begun else 0.0
+    job_s = max(_BASELINES_JOB_S, 2 * state.planner.process_s())
+    fits = [end for end in ends[len(begun) :] if end <= min(may_take_s, before_s + job_s)]
+    at_least = 1 if before_s < may_take_s else 0
+    return list(left[: max(len(fits), at_least)])
 
 
 def methods(state: SearchState, choice: LoweringChoice) -> Steps:
@@ -121,10 +143,11 @@ def anchors(state: SearchState, choice: LoweringChoice) -> Iterator[PlannedJob]:
 
 
 class SlowLowerings:
-    """What needs a slow compiler: anchors of the space, then the untouched model, each mode once before any with another dtype.
+    """What needs a slow compiler, and what the baselines had no time for.
 
-    They are rationed, because early in a search a worker finds more with the quick lowerings. A slow one gets its turn when all
-    of them together have had less than a share of the time so far.
+    First the anchors of the space. Then the untouched model: its quick lowerings by their promise, then with each slow mode once
+    before any with another dtype. All are rationed, because early in a search a worker finds more with quick lowerings of pruned
+    models. One gets its turn when all of them together have had less than a share of the time so far.
     """
 
     def __init__(self, state: SearchState, choice: LoweringChoice) -> None:
@@ -158,7 +181,8 @@ class SlowLowerings:
         of_anchors = anchors(state, self._choice)
         planned = {one.recipes[0]: one for one in of_anchors if one.recipes[0].lowering in slow}
         of_mode = {mode: [lowering for lowering in slow if lowering[1] == mode] for _, mode in slow}
-        for dtype, mode in sorted(slow, key=lambda lowering: of_mode[lowering[1]].index(lowering)):
+        quick = by_promise(state, [lowering for lowering in lowerings_by_seconds(state) if lowering not in slow])
+        for dtype, mode in [*quick, *sorted(slow, key=lambda lowering: of_mode[lowering[1]].index(lowering))]:
             why = f"compilers: the untouched model, {dtype} by {mode}"
             untouched = UNTOUCHED.with_lowering(dtype, mode)
             planned.setdefault(untouched, PlannedJob((untouched,), Purpose.SLOW_LOWERING, why, may_skip=False))

@@ -58,6 +58,11 @@ _LEAST_PACE = 0.2
 """Share of the untouched model's training time that a student's training takes at least, before one was timed."""
 _SLOW_S = 10.0
 """A model that takes this long to score and to time is slow: one of its lowerings is finalized before others are tried."""
+_GUESSED_S = 10.0
+"""Seconds of lowerings that went as they were guessed, which count beside those that were made here: one says little..."""
+_SLOWEST = 4.0
+"""... and however far the first ones are off, others are expected to take this many times their guess at most. They are never
+expected to take less: that an exporter is quick here says nothing about a compiler."""
 _REMEMBERED = 25
 """Stages of a kind whose median is what the next one will take."""
 
@@ -92,6 +97,8 @@ class Planner:
         self._measure_s = _MEASURE_S
         self._is_timed_again = True
         self._size_factor = 1.0
+        self.slowdown = 1.0
+        """How many times as long as guessed lowerings take here; see `_learn_slowdown`."""
         self._model_bytes = 0.0
         self._peak_bytes, self._has_lowered = 0.0, False
 
@@ -114,6 +121,8 @@ class Planner:
         _, _, mode = stage.method.rpartition("/")
         for recent in (self._by_method[stage.stage, stage.method], self._by_mode[stage.stage, mode], self._by_stage[stage.stage]):
             recent.add(stage.seconds)
+        if stage.stage == "cost":
+            self._learn_slowdown()
         if stage.samples_seen:
             for recent in (self._per_sample[recipe.cut], self._training):
                 recent.add((stage.seconds + stage.saved_s) / stage.samples_seen)  # the next training may find no free core
@@ -189,10 +198,24 @@ class Planner:
         return lower_s + (0.0 if is_converted else convert_s)
 
     def _prior_s(self, pair: tuple[str, str]) -> float:
+        """Seconds of a lowering that was not made here: as guessed, times what the guesses of others were off by."""
+        return self.slowdown * self._guess_s(pair)
+
+    def _guess_s(self, pair: tuple[str, str]) -> float:
         registered = self._priors.get(pair, _LOWER_S)
         if pair in self._per_100mb:
             return max(registered, self._per_100mb[pair] * self._model_bytes / 100e6)
         return self._size_factor * registered
+
+    def _learn_slowdown(self) -> None:
+        """Learn how far guesses are off: this machine may be slower than those on which lowerings were timed, or busier.
+
+        A lowering counts once its model was timed: only then it is known how long it takes to load, and in some modes to compile.
+        """
+        made = [pair for pair in self._priors if self._by_method.get(("cost", "/".join(pair)))]
+        took_s = math.fsum(self.compile_s(pair) + self._by_method["load", "/".join(pair)].median(0.0) for pair in made)
+        guessed_s = math.fsum(self._guess_s(pair) for pair in made)
+        self.slowdown = min(max((_GUESSED_S + took_s) / (_GUESSED_S + guessed_s), 1.0), _SLOWEST)
 
     def lowering_s(self, pair: tuple[str, str], cost_is_known: bool = False, is_converted: bool = False) -> float:
         """Seconds for one more lowering of a prefix: lower it, load and score it, and time it where its structure is new.

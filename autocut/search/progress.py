@@ -116,7 +116,8 @@ def _phases(state: SearchState, forms: Iterable[str]) -> Iterator[str]:
     """Say what is done, in its order; only what there is in the space."""
     space = state.settings.space
     prunes = space.axis("prune.method") is not None
-    yield ", then ".join(["baselines: the untouched model", *filter(None, [", ".join(forms)])])
+    told = ", ".join(forms)
+    yield "baselines: the untouched model" + (f", then the most promising of {told}" if told else "")
     if prunes:
         beside = "" if space.axis(STUDENT) is None else ", and what each student costs"
         yield f"cost first: each pruning method without training, whether it saves anything here{beside}"

@@ -29,7 +29,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 from record import CACHE_BYTES, TASKS
-from replay import TABLES, best_of, load, quartiles
+from replay import TABLES, Setting, best_of, quartiles
 from strategies import PRICE, WORKERS
 
 from autocut.budget import format_duration, parse_duration
@@ -227,7 +227,7 @@ def main() -> None:
     arguments = parser.parse_args()
     name, budget = arguments.task, arguments.budget
     space_path, out = HERE / f"{name}.toml", HERE / "runs" / f"confirm-{name}-{budget}"
-    contest = load(name, parse_duration(budget))
+    contest = Setting(name, budget).contest()
     goal = best_of(contest)
     print(f"{name}, budget {format_duration(contest.budget_s)}; 100 = the recorded table's front", flush=True)
     searches = []

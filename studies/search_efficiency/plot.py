@@ -11,7 +11,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from replay import GRID, TABLES, kept_runs
+from replay import GRID, TABLES, Setting
 
 from autocut.budget import parse_duration
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--budget", default="10m")
     arguments = parser.parse_args()
     by_name: dict[str, list[list[float]]] = {}
-    for run in json.loads(kept_runs(arguments.task, arguments.budget).read_text()):
+    for run in json.loads(Setting(arguments.task, arguments.budget).kept.read_text()):
         by_name.setdefault(run["strategy"], []).append(run["volumes"])
     minutes = np.linspace(0, parse_duration(arguments.budget) / 60, GRID + 1)[1:]
     figure, axes = plt.subplots(figsize=(10, 6))

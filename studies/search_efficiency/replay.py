@@ -3,6 +3,7 @@
 python studies/search_efficiency/replay.py digits --budget 30m --seeds 20
 python studies/search_efficiency/replay.py digits --budget 30m --seeds 20 --only autocut "optuna tpe, nothing reused"
 python studies/search_efficiency/replay.py digits --budget 4h --training-scale 30      as if there were more data
+python studies/search_efficiency/replay.py digits --budget 5m --lowering-scale 4      as if the processor were slower
 python studies/search_efficiency/replay.py digits --budget 10m --within 5%           hypervolume of what loses five points at most
 python studies/search_efficiency/replay.py digits --budget 30m --show        what earlier calls have kept, nothing is run
 """
@@ -50,6 +51,40 @@ TABLES = tuple(sorted(path.name.removesuffix(".table.json.gz") for path in HERE.
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What is replayed: a table within a budget, as if trainings and lowerings took so many times as long as recorded.
+
+    `within`: hypervolume counts from this loss of accuracy on; None: from a tenth of it.
+    """
+
+    task: str
+    budget: str
+    training_scale: float = 1.0
+    lowering_scale: float = 1.0
+    within: float | None = None
+
+    def contest(self) -> Contest:
+        """Read the table."""
+        recorded = table.read(HERE / f"{self.task}.table.json.gz")
+        budget_s = parse_duration(self.budget)
+        return Contest(recorded, _space(recorded), budget_s, self.training_scale, self.lowering_scale, self.within)
+
+    @property
+    def kept(self) -> Path:
+        """Where the runs are kept, for the plot and for the rows of another call."""
+        slower = "" if self.training_scale == 1 else f"-x{self.training_scale:g}"
+        slower += "" if self.lowering_scale == 1 else f"-lowerings-x{self.lowering_scale:g}"
+        within = "" if self.within is None else f"-within{100 * self.within:g}"
+        return HERE / "runs" / f"{self.task}-{self.budget}{slower}{within}.json"
+
+    def describe(self) -> str:
+        """Say what takes longer than recorded."""
+        scales = {"trainings": self.training_scale, "lowerings and measurements": self.lowering_scale}
+        told = [f"{what} take {scale:g} times as long as recorded" for what, scale in scales.items() if scale != 1]
+        return "".join(f"; {each}" for each in told)
+
+
+@dataclass(frozen=True)
 class Run:
     """One seed of one strategy: hypervolume, as a share of the table's own front, at `GRID` moments of the budget."""
 
@@ -67,7 +102,8 @@ class Run:
 def replay(contest: Contest, strategy: Strategy, seed: int, goal: float) -> Run:
     """Run one search in simulated time."""
     clock = Clock(0.0)
-    world = RecordedWorld(contest.table, PROCESS_S if strategy.fresh_processes else 0.0, FINALIZE_S, contest.training_scale)
+    process_s = PROCESS_S if strategy.fresh_processes else 0.0
+    world = RecordedWorld(contest.table, process_s, FINALIZE_S, contest.training_scale, contest.lowering_scale)
     simulation = Simulation(strategy.build(contest, clock, seed), world, clock, WORKERS, strategy.reuse)
     started = time.process_time()
     simulation.run()
@@ -128,12 +164,6 @@ def best_of(contest: Contest, *, children: bool = True) -> float:
     prefixes = [prefix for prefix in contest.table.prefixes if children or prefix.parent is None]
     recipes = [prefix.with_lowering(*lowering) for prefix in prefixes for lowering in contest.table.graphs]
     return volume.of([losses_of(contest, volume, recipe) for recipe in recipes if contest.table.measured(recipe)])
-
-
-def load(name: str, budget_s: float, training_scale: float = 1.0, drop: float | None = None) -> Contest:
-    """Read the table of a task."""
-    recorded = table.read(HERE / f"{name}.table.json.gz")
-    return Contest(recorded, _space(recorded), budget_s, training_scale, drop)
 
 
 def _space(recorded: table.Table) -> Space:
@@ -198,14 +228,14 @@ def _told(run: Run) -> Run:
     return run
 
 
-def _one(arguments: tuple[str, float, float, float | None, str, int, float]) -> Run:
+def _one(arguments: tuple[Setting, str, int, float]) -> Run:
     warnings.filterwarnings("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    name, budget_s, training_scale, drop, strategy, seed, goal = arguments
-    return replay(_cached(name, budget_s, training_scale, drop), STRATEGIES[strategy], seed, goal)
+    setting, strategy, seed, goal = arguments
+    return replay(_cached(setting), STRATEGIES[strategy], seed, goal)
 
 
-_cached = functools.cache(load)
+_cached = functools.cache(Setting.contest)
 
 
 def main() -> None:
@@ -217,46 +247,38 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--training-scale", type=float, default=1.0, help="trainings take this many times as long as recorded")
+    parser.add_argument("--lowering-scale", type=float, default=1.0, help="so do lowerings, scores and timings: a slower processor")
     parser.add_argument(
         "--within", type=parse_percent, help="hypervolume counts from this loss of accuracy on; default: a tenth of it"
     )
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
+    setting = Setting(arguments.task, arguments.budget, arguments.training_scale, arguments.lowering_scale, arguments.within)
     if arguments.show:
-        print("\n".join(rows(_read(kept_runs(arguments.task, arguments.budget, arguments.training_scale, arguments.within)))))
+        print("\n".join(rows(_read(setting.kept))))
         return
-    budget_s, scale = parse_duration(arguments.budget), arguments.training_scale
-    contest = load(arguments.task, budget_s, drop=arguments.within)
+    contest = setting.contest()
     goal = best_of(contest)
     grid = 100 * best_of(contest, children=False) / goal
-    told = f"100 = the whole table's front, {grid:.1f} without inherited weights"
-    told += "" if scale == 1 else f"; trainings take {scale:g} times as long as recorded"
-    print(f"{arguments.task}, budget {format_duration(budget_s)}, {arguments.seeds} seeds; {told}", flush=True)
+    told = f"100 = the whole table's front, {grid:.1f} without inherited weights{setting.describe()}"
+    print(f"{setting.task}, budget {format_duration(contest.budget_s)}, {arguments.seeds} seeds; {told}", flush=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core: the GP sampler's threads would wait for one another
-    setting = (arguments.task, budget_s, scale, arguments.within)
-    work = [(*setting, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
+    work = [(setting, name, seed, goal) for name in arguments.only for seed in range(arguments.seeds)]
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         runs = [_told(run) for run in pool.imap(_one, work)]
-    kept = kept_runs(arguments.task, arguments.budget, scale, arguments.within)
-    ours = [run for run in _read(kept) if run.strategy == OURS]
+    earlier = _read(setting.kept)
+    ours = [run for run in earlier if run.strategy == OURS]
     print("\n".join(rows(runs if OURS in arguments.only else [*ours, *runs])))
     driver = statistics.median(run.driver_s for run in runs if run.strategy == arguments.only[0])
-    print(f"\n{arguments.only[0]}: the driver itself took {driver:.1f} s of CPU, {100 * driver / budget_s:.2f}% of the budget")
+    share = 100 * driver / contest.budget_s
+    print(f"\n{arguments.only[0]}: the driver itself took {driver:.1f} s of CPU, {share:.2f}% of the budget")
     for name in arguments.only:
         close = statistics.fmean(run.close for run in runs if run.strategy == name)
         print(f"{name}: {close:.1f} finalized models lose at most {100 * CLOSE:g} points, in the mean over the seeds")
-    kept.parent.mkdir(exist_ok=True)
-    others = [run for run in _read(kept) if run.strategy not in arguments.only]
-    kept.write_text(
-        json.dumps([asdict(run) for run in sorted(others + runs, key=lambda run: list(STRATEGIES).index(run.strategy))])
-    )
-
-
-def kept_runs(task: str, budget: str, training_scale: float = 1.0, drop: float | None = None) -> Path:
-    """Where the runs of a contest are kept, for the plot and for the rows of another call."""
-    slower = "" if training_scale == 1 else f"-x{training_scale:g}"
-    within = "" if drop is None else f"-within{100 * drop:g}"
-    return HERE / "runs" / f"{task}-{budget}{slower}{within}.json"
+    setting.kept.parent.mkdir(exist_ok=True)
+    others = [run for run in earlier if run.strategy not in arguments.only]
+    kept = sorted(others + runs, key=lambda run: list(STRATEGIES).index(run.strategy))
+    setting.kept.write_text(json.dumps([asdict(run) for run in kept]))
 
 
 def _read(path: Path) -> list[Run]:

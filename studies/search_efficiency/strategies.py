@@ -48,8 +48,9 @@ _DRY = 500
 
 @dataclass(frozen=True)
 class Contest:
-    """One table, one space, one budget; trainings take `training_scale` times as long as recorded.
+    """One table, one space, one budget.
 
+    Trainings take `training_scale` times as long as recorded, lowerings and measurements `lowering_scale` times.
     `drop`: hypervolume counts from this loss of accuracy on; None: from a tenth of it.
     """
 
@@ -57,6 +58,7 @@ class Contest:
     space: Space
     budget_s: float
     training_scale: float = 1.0
+    lowering_scale: float = 1.0
     drop: float | None = None
 
 
@@ -146,11 +148,13 @@ class Strategy:
 def _state(contest: Contest, tactics: Tactics, max_drop: float | None, *, guesses: bool) -> SearchState:
     table = contest.table
     tactics = replace(tactics, inheritance=tactics.inheritance and table.has_children)
+    known = _guesses(contest) if guesses else NO_GUESSES
     settings = SearchSettings(
         contest.space, table.graphs, contest.budget_s, PRICE, tactics=tactics, workers=WORKERS, max_drop=max_drop,
-        first_guesses=_guesses(contest) if guesses else NO_GUESSES,
+        first_guesses=known,
     )  # fmt: skip
-    return SearchState(settings, Planner(int(table.document["train_samples"]), table.priors))
+    expected = {pair: guess.seconds if (guess := known.lowering(pair)) else prior for pair, prior in table.priors.items()}
+    return SearchState(settings, Planner(int(table.document["train_samples"]), expected))
 
 
 def _guesses(contest: Contest) -> FirstGuesses:

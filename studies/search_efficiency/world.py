@@ -22,12 +22,14 @@ class RecordedWorld:
         process_s: Seconds until a fresh worker process works.
         finalize_s: Seconds to export, measure and verify a point.
         training_scale: How many times as long as recorded pruning, training and teaching take: a larger data set.
+        lowering_scale: How many times as long lowering, scoring and timing take: a slower processor.
     """
 
     table: Table
     process_s: float
     finalize_s: float
     training_scale: float = 1.0
+    lowering_scale: float = 1.0
 
     def baseline(self) -> Stage:
         """The untouched model, trained where the task brings no weights, and its reference time."""
@@ -62,21 +64,29 @@ class RecordedWorld:
         """Accuracy of the quantized graph and cost of the structure, each with the artifact that it needs."""
         found, (dtype, mode) = self.table.prefixes[recipe.prefix], recipe.lowering
         graph, method = self.table.graphs[dtype, mode], f"{dtype}/{mode}"
-        compile_s, measure_s = self.table.structure_seconds(recipe)
+        scale = self.lowering_scale
+        compile_s, measure_s = (scale * seconds for seconds in self.table.structure_seconds(recipe))
         quantize = tuple(
-            Stage(f"{what} {recipe.prefix.fingerprint}", "quantize", what.removeprefix("quantize "), seconds, "compiling")
+            Stage(f"{what} {recipe.prefix.fingerprint}", "quantize", what.removeprefix("quantize "), scale * seconds, "compiling")
             for what, seconds in self._quantizing(found, dtype)
         )
         convert = tuple(
-            Stage(f"{what} {recipe.prefix.fingerprint}", "convert", what.removeprefix("convert "), seconds, "compiling", quantize)
+            Stage(
+                f"{what} {recipe.prefix.fingerprint}",
+                "convert",
+                what.removeprefix("convert "),
+                scale * seconds,
+                "compiling",
+                quantize,
+            )
             for what, seconds in found["seconds"].items()
             if what.startswith("convert ") and what.endswith(f"/{mode}")
         )
         artifact = Stage(f"{method} {recipe.prefix.fingerprint}", "compile", method, compile_s, "compiling", convert or quantize)
         needs_artifact = graph != self.table.graphs["fp32", "eager"]
         accuracy = Stage(
-            f"accuracy {graph} {recipe.prefix.fingerprint}", "accuracy", graph, found["seconds"][f"accuracy {graph}"], "measuring",
-            (artifact,) if needs_artifact else (),
+            f"accuracy {graph} {recipe.prefix.fingerprint}", "accuracy", graph, scale * found["seconds"][f"accuracy {graph}"],
+            "measuring", (artifact,) if needs_artifact else (),
         )  # fmt: skip
         cost = Stage(
             f"cost {method} {found['structure']}", "cost", method, measure_s, "measuring", (artifact,), alone=True,

@@ -105,13 +105,13 @@ def start():
 
     def make(
         budget_s=600.0, seed=0, spent_s=0.0, space_name="default", tactics=EVERYTHING, workers=1, limits=(), tries=(),
-        max_drop=None, memory=None, students=(),
+        max_drop=None, memory=None, students=(), graphs=GRAPHS,
     ):  # fmt: skip
         clock = Clock()
         space = with_students(fit_space(load_space(space_name, KNOWN), UNFIT), students, epochs=20)
         budget = Budget(budget_s, spent_s, clock=clock)
-        priors = {lowering: SECONDS[lowering[1]] for lowering in GRAPHS}
-        settings = SearchSettings(space, GRAPHS, budget_s, PRICE, limits, tuple(tries), tactics, workers, max_drop)
+        priors = {lowering: SECONDS[lowering[1]] for lowering in graphs}
+        settings = SearchSettings(space, graphs, budget_s, PRICE, limits, tuple(tries), tactics, workers, max_drop)
         state = SearchState(settings, Planner(1000, priors))
         proposer = Proposer(space, SearchConfig.sampler, seed)
         store = MemoryTrialStore(space.objectives)

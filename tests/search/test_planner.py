@@ -42,6 +42,28 @@ def test_a_mode_that_shares_nothing_is_not_charged_for_another(planner):
     assert planner.compile_s(("fp32", "eager")) == 1.0
 
 
+def test_lowerings_that_take_longer_than_guessed_make_the_other_guesses_longer():
+    """This processor is slower than those on which the guesses were measured. Two say little, so it is not all believed."""
+    planner = Planner(1000, {ORT: 4.0, INT8: 4.0, ("fp32", "torch_compile"): 6.0})
+    guessed_s = planner.compile_s(("fp32", "torch_compile"))
+    for method in ("fp32/onnxruntime", "int8_static/onnxruntime"):
+        observe(planner, "compile", method, 16.0)
+        assert planner.compile_s(("fp32", "torch_compile")) >= guessed_s
+        observe(planner, "cost", method, 1.0)
+
+    assert 2 * guessed_s < planner.compile_s(("fp32", "torch_compile")) < 4 * guessed_s
+    assert planner.compile_s(ORT) == 16.0, "what was measured is no guess"
+
+
+def test_one_lowering_that_was_guessed_badly_does_not_make_the_others_endless():
+    """An exporter that stalls once says little about a compiler."""
+    planner = Planner(1000, {ORT: 4.0, ("fp32", "torch_compile"): 6.0})
+    observe(planner, "compile", "fp32/onnxruntime", 1000.0)
+    observe(planner, "cost", "fp32/onnxruntime", 1.0)
+
+    assert planner.compile_s(("fp32", "torch_compile")) == 4 * 6.0
+
+
 def test_lowerings_of_a_prefix_count_what_they_share_once(start):
     """Five seconds to convert, one to compile: three lowerings of one prefix and one of another."""
     state = start().searcher.state
