@@ -22,8 +22,8 @@ _MEASURING, _MEASURING_SLOWLY = 2.0, 4.0
 """... unless it takes at most this many times what scoring and timing a model takes: a slow model is slow with every lowering, and
 the cheapest lowering that is faster is the one that its user waits for."""
 _CHEAP_S = 12.0
-"""A lowering of at most this many seconds is tried before its result on the untouched model is known. On a slow processor it may take
-longer: there everything does."""
+"""A lowering of at most this many seconds is tried before its result on the untouched model is known. On a slow processor it may
+take longer: there everything does."""
 _NEUTRAL_DTYPE = Guess(speedup=2.0, size_ratio=0.5, kept=1.0, seconds=30.0)
 _NEUTRAL_MODE = Guess(speedup=1.1, size_ratio=1.0, kept=1.0, seconds=30.0)
 """What is guessed of a lowering in another dtype, or in another mode alone, where nothing is known of its methods."""

@@ -18,12 +18,14 @@ class SlowProcessor(MadeUp):
     slower = 4.0
 
     def lowering(self, recipe):
+        """An artifact, then its timing."""
         method = "/".join(recipe.lowering)
         compile_s = self.slower * SECONDS.get(recipe.lowering[1], SECONDS["onnxruntime"])
         artifact = Stage(f"compile {recipe.fingerprint}", "compile", method, compile_s, "compiling")
         return artifact, Stage(f"cost {recipe.fingerprint}", "cost", method, 0.5, "measuring", (artifact,), alone=True)
 
     def measured(self, recipe):
+        """All lowerings cost the same."""
         return super().measured(Recipe({**recipe, "quantize.dtype": "int8_static", "compile.mode": "onnxruntime"}))
 
 
