@@ -108,6 +108,27 @@ def test_baselines_begin_with_what_similar_models_gained_most_from(start):
     assert order == by_promise(state, order)
 
 
+def test_what_a_lowering_brings_here_changes_what_is_expected_of_those_alike(start):
+    """Int8 is twice as fast as guessed in one mode: so it probably is in the others, and so are other dtypes in this mode."""
+    state = start().searcher.state
+    state.settings = replace(state.settings, first_guesses=known_families().guesses(RESNET, "avx2"))
+    measured, same_dtype, same_mode = ("int8_static", "onnxruntime"), ("int8_static:4", "openvino"), ("int8_dynamic", "onnxruntime")
+    unlike, floats = ("bf16", "openvino"), [("fp32", "openvino"), ("fp32", "onnxruntime")]
+    others = [same_dtype, same_mode, unlike, *floats]
+    before, of_measured = guessed(state, others), guessed(state, [measured])[measured]
+    values = {"accuracy": 0.9, "usd_per_million": 1.0, "size_bytes": 1e6}
+    state.finish(UNTOUCHED, {**values, "speedup": 1.0})
+    state.finish(UNTOUCHED.with_lowering("fp32", "onnxruntime"), {**values, "speedup": before["fp32", "onnxruntime"].speedup})
+    assert guessed(state, others) == before, "as guessed is no surprise"
+
+    state.finish(UNTOUCHED.with_lowering(*measured), {**values, "speedup": 2 * of_measured.speedup})
+    after = guessed(state, others)
+    factor = {one: after[one].speedup / before[one].speedup for one in others}
+    assert factor[same_dtype] == pytest.approx(2 ** (1 / 3))
+    assert factor[same_mode] == pytest.approx(2 ** (1 / 4)), "of two lowerings by this mode one was as guessed"
+    assert factor[unlike] == factor["fp32", "openvino"] == pytest.approx(1.0)
+
+
 def test_anchors_get_the_pruner_that_similar_models_fared_better_with(start):
     """Anchors that cut channels of a convolutional network stay. Zeros save nothing, so another pruner takes their place."""
     state = start().searcher.state

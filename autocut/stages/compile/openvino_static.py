@@ -8,7 +8,7 @@ from typing import Any
 from autocut.stages import processor
 from autocut.stages.compile.openvino import FLOAT, Arrays, Model, load_nncf, openvino_quantizers
 from autocut.stages.compile.openvino_comparison import OpenVinoComparison, weighted_layers
-from autocut.stages.sensitivity import TOLERATED, by_sensitivity
+from autocut.stages.sensitivity import TOLERATED, by_sensitivity, too_large
 
 _ATTENTION = ("Softmax", "ScaledDotProductAttention")
 _SHAPES = ("Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -31,6 +31,8 @@ def quantize_static(model: Model, feeds: Sequence[Arrays], keep_float: int = 0) 
         https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/quantizing-models-post-training.html
     """
     comparison, layers = OpenVinoComparison(model, feeds, FLOAT), tuple(weighted_layers(model))
+    if keep_float and not comparison.allows_scan(len(layers)):
+        raise too_large(len(layers))  # before nncf has calibrated a large model for half a minute
     has_attention = any(node.get_type_name() in _ATTENTION for node in model.get_ops())
     tried = []
     for preset in (_ASYMMETRIC,) if has_attention else (_SYMMETRIC, _ASYMMETRIC):
