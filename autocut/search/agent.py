@@ -25,7 +25,7 @@ from dataclasses import replace
 from autocut.budget import Budget, format_duration
 from autocut.measurement import Accuracy
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.search import deaths, early_stopping, finalists
+from autocut.search import deaths, early_bundles, early_stopping, finalists
 from autocut.search.asked_for import AskedFor
 from autocut.search.companions import Companions, NoCompanions
 from autocut.search.early_stopping import StoppingRule, is_beaten
@@ -112,7 +112,7 @@ class Agent:
             self._postponed.clear()
         if not self._finalizing:
             if self.budget.search_left() > self.state.planner.process_s():
-                if job := self._rehearsal() or self._score_untouched() or self._search():
+                if job := self._early_bundle() or self._score_untouched() or self._search():
                     return job
                 if not (self._goes_on and finalists.is_anything_waiting(self.state, self.store)):
                     # What is running may make another recipe worth running, and the sampler may have another idea.
@@ -221,18 +221,18 @@ class Agent:
         self.progress.lines.append("little else promises more: what looked beaten is tried too, and stopped trainings go on")
         return True
 
-    def _rehearsal(self) -> Job | None:
+    def _early_bundle(self) -> Job | None:
         waits = self.state.phase is Phase.BASELINES or self.state.runs(Purpose.QUICK_LOWERINGS)
-        if (waits and not finalists.is_slow(self.state)) or not finalists.is_time_to_rehearse(self.state, self.store, self.budget):
+        if waits and not finalists.is_slow(self.state):
             return None
-        points = finalists.rehearsal(self.state, self.store)
-        self.state.is_rehearsed = bool(points) or not waits
+        points = early_bundles.early_bundle(self.state, self.store, self.budget)
+        self.state.is_rehearsed = self.state.is_rehearsed or points is not None
         return self._finalize(points) if points else None
 
     def _score_untouched(self) -> Job | None:
         """Of a slow model: score the untouched one on the test split while the first lowering is made. Each bundle needs that."""
         first = self.state.phase is Phase.BASELINES and self.state.runs(Purpose.QUICK_LOWERINGS)
-        points = finalists.untouched_alone(self.state, self.store) if first else {}
+        points = early_bundles.untouched_alone(self.state, self.store) if first else {}
         return self._finalize(points) if points else None
 
     def _finalize_meanwhile(self) -> Job | None:
@@ -292,7 +292,7 @@ class Agent:
             patience_s=patience_s,
             may_skip=planned.may_skip,
             floors=self.stopping_rule(self.state, planned.recipes) if may_stop else {},
-            is_urgent=kind is JobKind.FINALIZE and finalists.is_urgent(self.state, planned.recipes),
+            is_urgent=kind is JobKind.FINALIZE and early_bundles.is_urgent(self.state, planned.recipes),
             untouched_epochs=self.state.untouched_epochs,
             scoring=self.state.scoring,
             max_drop=self.state.allowed_drop,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from autocut.budget import Budget
 from autocut.front import FrontPoint, hypervolume_contributions, non_dominated
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import Purpose
@@ -23,7 +22,7 @@ _FEWEST_POINTS = 4
 """Points for which time is kept from the beginning on, found or not..."""
 _FEWEST_MORE = 3
 """... and for which it is kept at least while the search goes on after others. In a slow search both are one point."""
-_PATIENCE = 0.7
+PATIENCE = 0.7
 """A finalization begins while this many times its predicted seconds are left; if it is cut off, the next session repeats it."""
 _ALONE = 0.7
 """Share of a slow model's finalization that holds the machine alone, or waits while another one does."""
@@ -31,71 +30,13 @@ _RUNNER_UP_PATIENCE = 1.5
 """Runners-up are finalized while this many times the predicted seconds are left: nothing must depend on them."""
 _GOOD_DROP = 0.01
 """Share of the untouched model's metric that a good point of a slow model may lose. Noise does not count against it."""
-_MUCH_CHEAPER = 1.5
-"""A good point of a slow model that is this many times cheaper than every bundle is finalized at once..."""
-_CHEAPER, _FINALIZING_SHARE = 1.05, 0.2
-"""... and one that is this many times cheaper, once finalizing has taken less than this share of the time so far."""
 _LOOKED_AT = 0.6
 """Users look first at points that lose at most this share of the largest drop that is allowed: 3 of 5 points."""
-_REHEARSAL_PATIENCE = 8.0
-"""The first finalization is made early where the search has this many times its predicted seconds left..."""
-_REHEARSAL_SHARE = 0.25
-_REHEARSAL_AT_LATEST_S = 600.0
-"""... once it has spent this share of its budget, or these seconds..."""
-_REHEARSAL_MARGIN = 1.2
-"""... or soon, by this factor, would not have enough left."""
-
-
-def is_time_to_rehearse(state: SearchState, store: TrialStore, budget: Budget) -> bool:
-    """Whether one point should be finalized early, once a search.
-
-    It tells how long a finalization takes here, from which the reserve is planned, and leaves something to deploy at every later
-    moment. It holds the machine alone, so the search first runs what it learns most from. A slow model leaves no time for that
-    order. The search finalizes its first good lowering at once, and also each later one that is much cheaper than every bundle. One
-    that is a little cheaper waits until finalizing has taken less than a fifth of the time, but not until the end: then too little
-    may be left for it.
-    """
-    if is_slow(state):
-        finalizing_s = len(state.finalized) * state.planner.finalize_s()
-        lead = _CHEAPER if finalizing_s < _FINALIZING_SHARE * budget.spent() else _MUCH_CHEAPER
-        is_due = not any(_is_of_bundles(running) for running in state.running.values()) and _leads(state, store, lead)
-        return is_due and budget.left() > _PATIENCE * state.planner.finalize_s()
-    least_s = _REHEARSAL_PATIENCE * state.planner.finalize_s()
-    may_wait = budget.search_left() > _REHEARSAL_MARGIN * least_s
-    is_early = budget.spent() < min(_REHEARSAL_SHARE * budget.total_s, _REHEARSAL_AT_LATEST_S)
-    return not (state.is_rehearsed or budget.search_left() < least_s or (is_early and may_wait))
 
 
 def is_slow(state: SearchState) -> bool:
     """Whether measuring a model of this task takes so long that few are measured at all."""
     return state.planner.is_slow
-
-
-def rehearsal(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
-    """Return the point to finalize early; empty before there is one.
-
-    It would probably be finalized at the end anyway, for users who accept no loss of accuracy. Of a slow model it is the cheapest
-    good point. Unless that is done already, the untouched model follows it in the same process, which has its scores by then.
-    """
-    slow = is_slow(state)
-    points = good_points(state, store) if slow else cheapest_exact(store)
-    waiting = _waiting(state, {recipe: trial for recipe, trial in points.items() if recipe != UNTOUCHED})
-    first = dict(list(waiting.items())[:1])
-    return first | _waiting(state, _untouched(store)) if first and slow else first
-
-
-def untouched_alone(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
-    """Return the untouched model's point, if it is a slow one and nothing was finalized yet.
-
-    Its scores on the test split are a part of every finalization. A worker that is free early makes them for the first bundle.
-    """
-    is_first = is_slow(state) and not state.finalized and not state.runs(Purpose.FINALIZATION)
-    return _waiting(state, _untouched(store)) if is_first else {}
-
-
-def is_urgent(state: SearchState, recipes: Collection[Recipe]) -> bool:
-    """Whether finalizing `recipes` gives the first bundle of a slow model. Timings of other workers would double what it takes."""
-    return is_slow(state) and not state.verified and _gives_bundles(recipes)
 
 
 def good_points(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
@@ -118,9 +59,9 @@ def next_finalists(state: SearchState, store: TrialStore, left_s: float, now: fl
     not left for another one, which would only be cut off together with them.
     """
     left_s -= _running_s(state, now)
-    waiting = _fitting(state, _waiting(state, finalists(state, store)), _PATIENCE, left_s)
+    waiting = _fitting(state, not_begun(state, finalists(state, store)), PATIENCE, left_s)
     if not waiting:
-        waiting = _fitting(state, _waiting(state, runners_up(state, store)), _RUNNER_UP_PATIENCE, left_s)
+        waiting = _fitting(state, not_begun(state, runners_up(state, store)), _RUNNER_UP_PATIENCE, left_s)
     even_share = math.ceil(len(waiting) / state.settings.workers)
     share = min(state.planner.packed_finalists(), even_share, max(1, int(left_s / state.planner.finalize_s())))
     return dict(list(waiting.items())[:share])
@@ -132,14 +73,14 @@ def reserve_s(state: SearchState, store: TrialStore, total_s: float) -> float:
     if is_slow(state):  # then time kept for points that are never found would leave no time to find them
         bundles = waiting - {UNTOUCHED}
         kept_s = state.planner.reserve_s(max(len(bundles), 1), state.settings.workers, total_s)
-        return kept_s if bundles or state.verified else _PATIENCE * kept_s
+        return kept_s if bundles or state.verified else PATIENCE * kept_s
     points = max(len(waiting), _FEWEST_MORE, _FEWEST_POINTS - len(state.finalized))
     return state.planner.reserve_s(points, state.settings.workers, total_s)
 
 
 def is_anything_waiting(state: SearchState, store: TrialStore) -> bool:
     """Whether a point that must be finalized is neither done nor being done."""
-    return bool(_waiting(state, finalists(state, store)))
+    return bool(not_begun(state, finalists(state, store)))
 
 
 def is_open_for_more(state: SearchState) -> bool:
@@ -171,7 +112,7 @@ def finalists(state: SearchState, store: TrialStore) -> dict[Recipe, int]:
     finalized at all: its good points come first, and the untouched model, which gives no bundle, last.
     """
     ranked = {point.recipe: point.trial for point in _by_contribution(store.front(), state, store)[:MOST]}
-    untouched = _untouched(store)
+    untouched = untouched_point(store)
     if not is_slow(state):
         return untouched | ranked | cheapest_exact(store)
     good = {recipe: trial for recipe, trial in good_points(state, store).items() if recipe in ranked}
@@ -201,20 +142,13 @@ def cheapest_exact(store: TrialStore) -> dict[Recipe, int]:
     return {} if cheapest is None else {cheapest.recipe: cheapest.trial}
 
 
-def _leads(state: SearchState, store: TrialStore, lead: float) -> bool:
-    """Whether there is no bundle yet, or a good point that waits is `lead` times cheaper than every bundle."""
-    dollars = {point.recipe: point.values["usd_per_million"] for point in store.candidates()}
-    cheapest = min((dollars.get(recipe, math.inf) for recipe in state.verified), default=math.inf)
-    return not state.verified or any(
-        dollars[recipe] * lead <= cheapest for recipe in _waiting(state, good_points(state, store)) if recipe != UNTOUCHED
-    )
+def is_of_bundles(running: RunningJob) -> bool:
+    """Whether a job finalizes more than the untouched model, which gives no bundle."""
+    return running.purpose is Purpose.FINALIZATION and gives_bundles(running.job.recipes)
 
 
-def _is_of_bundles(running: RunningJob) -> bool:
-    return running.purpose is Purpose.FINALIZATION and _gives_bundles(running.job.recipes)
-
-
-def _gives_bundles(recipes: Collection[Recipe]) -> bool:
+def gives_bundles(recipes: Collection[Recipe]) -> bool:
+    """Whether finalizing `recipes` gives a bundle: the untouched model is measured only."""
     return set(recipes) != {UNTOUCHED}
 
 
@@ -236,19 +170,21 @@ def _running_s(state: SearchState, now: float) -> float:
     """Seconds for which the running finalizations of a slow model will still keep another one waiting."""
     if not is_slow(state):
         return 0.0
-    running = [running for running in state.running.values() if _is_of_bundles(running)]
+    running = [running for running in state.running.values() if is_of_bundles(running)]
     needed_s = (
         sum(state.planner.finalize_s(recipe.lowering) for recipe in one.job.recipes) - (now - one.started) for one in running
     )
     return _ALONE * math.fsum(max(0.0, seconds) for seconds in needed_s)
 
 
-def _untouched(store: TrialStore) -> dict[Recipe, int]:
+def untouched_point(store: TrialStore) -> dict[Recipe, int]:
+    """Return the trial number of the untouched model; empty before it was measured."""
     trial = store.trial_number(UNTOUCHED)
     return {} if trial is None else {UNTOUCHED: trial}
 
 
-def _waiting(state: SearchState, points: Mapping[Recipe, int]) -> dict[Recipe, int]:
+def not_begun(state: SearchState, points: Mapping[Recipe, int]) -> dict[Recipe, int]:
+    """Return those of `points` whose finalization is neither done nor being done."""
     return {recipe: trial for recipe, trial in points.items() if recipe not in state.finalized and not state.is_running(recipe)}
 
 

@@ -7,7 +7,8 @@ from simulation import Stage
 
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
-from autocut.search.finalists import finalists, good_points, is_time_to_rehearse, next_finalists, reserve_s
+from autocut.search.early_bundles import early_bundle
+from autocut.search.finalists import finalists, good_points, next_finalists, reserve_s
 from autocut.search.jobs import JobKind, ModelLoaded, Purpose, RecipeFailed, RecipeMeasured, ScoringPlan, ScoringPlanned
 from autocut.search.lowerings import affordable_lowerings, is_cheap
 
@@ -207,14 +208,32 @@ def test_what_there_is_to_deploy_keeps_up_with_what_was_found(slow):
     deployed = _measured(machine, ("fp32", "aot_inductor"), accuracy=0.98, difference=exact, speedup=(2.0, 1.9, 2.1))
     state.finalized.add(deployed)
     state.verified.add(deployed)
-    _measured(machine, ("fp32", "onnxruntime"), accuracy=0.98, difference=exact, speedup=(2.5, 2.4, 2.6))
-    assert not is_time_to_rehearse(state, store, agent.budget)
+    faster = _measured(machine, ("int8_static", "aot_inductor"), accuracy=0.98, difference=exact, speedup=(2.5, 2.4, 2.6))
     long_ago = replace(agent.budget, started=agent.budget.started - 10 * state.planner.finalize_s())
-    assert is_time_to_rehearse(state, store, long_ago)  # little of the time has gone to finalizing
+    assert early_bundle(state, store, agent.budget) is None
+    assert next(iter(early_bundle(state, store, long_ago))) == faster  # little of the time has gone to finalizing
 
     much_faster = _measured(machine, ("int8_static", "onnxruntime"), accuracy=0.97, difference=exact, speedup=(4.7, 4.6, 4.8))
-    assert is_time_to_rehearse(state, store, agent.budget)
+    assert next(iter(early_bundle(state, store, agent.budget))) == much_faster
     assert agent.next_job().recipes[0] == much_faster
+
+
+def test_each_runtime_gets_a_bundle_while_the_search_goes_on_if_it_is_nearly_as_good(slow):
+    """What is deployed is also a choice of the runtime. A second form of the same runtime waits for the end."""
+    machine = slow(1800.0)
+    machine.run(most_jobs=1)
+    agent, exact = machine.searcher, (0.0, -0.01, 0.01)
+    state, store = agent.state, agent.store
+    long_ago = replace(agent.budget, started=agent.budget.started - 10 * state.planner.finalize_s())
+    best = _measured(machine, ("int8_static", "aot_inductor"), accuracy=0.98, difference=exact, speedup=(2.8, 2.7, 2.9))
+    state.finalized.add(best)
+    state.verified.add(best)
+    _measured(machine, ("fp32", "aot_inductor"), accuracy=0.98, difference=exact, speedup=(2.7, 2.6, 2.8))
+    assert early_bundle(state, store, long_ago) is None
+
+    other = _measured(machine, ("int8_static", "onnxruntime"), accuracy=0.97, difference=exact, speedup=(2.6, 2.5, 2.7))
+    assert next(iter(early_bundle(state, store, long_ago))) == other
+    assert early_bundle(state, store, agent.budget) is None, "finalizing has had its share of the time"
 
 
 def test_the_first_lowering_is_the_quickest_that_is_worth_having(slow):
