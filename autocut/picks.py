@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autocut.counting import format_count
 from autocut.front import FrontPoint, Objectives
 from autocut.gains import accuracy_drop, cost_words, effect, metric_points, untouched
 from autocut.recipe import UNTOUCHED
@@ -121,7 +122,7 @@ def _quality(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, balanc
     if len(group) == 1:
         return _named("quality", best, baseline, cost, f"the most accurate {kind}")
     lose = "lose nothing" if least == 0 else f"lose {metric_points(least, baseline)}"
-    cheapest_of = f"the {cost_words(cost)[0]} of {len(group)} cuts{_kept(cuts)}"
+    cheapest_of = f"the {cost_words(cost)[0]} of {format_count(len(group), 'cut')}{_kept(cuts)}"
     why = f"{cheapest_of} that {lose} and are not told apart from the most accurate one"
     return _named("quality", cheapest(group, cost), baseline, cost, why)
 

@@ -28,6 +28,7 @@ from typing import Literal
 from torch import Tensor
 
 from autocut import __version__
+from autocut.counting import format_count
 from autocut.deploy.devices import device_of, served_on
 from autocut.deploy.examples import ExampleBatch, claimed_metric, number_of_examples, write_examples
 from autocut.deploy.manifest import (
@@ -386,4 +387,6 @@ def _sync(path: Path) -> None:
 
 
 def _told(signature: Mapping[str, tuple[str, int]]) -> str:
-    return ", ".join(f"{name}: {dtype} with {dimensions} dimensions" for name, (dtype, dimensions) in signature.items())
+    return ", ".join(
+        f"{name}: {dtype} with {format_count(dimensions, 'dimension')}" for name, (dtype, dimensions) in signature.items()
+    )

@@ -146,7 +146,9 @@ def _examples_accuracy(manifest: Manifest, findings: Findings) -> Check:
     counted = format_count(claim.examples, "example")
     if claim.test_examples is not None:
         accuracy = manifest.measurement.accuracy
-        counted += f"; at export {claim.test_examples} of {accuracy.examples} {accuracy.split} examples were replayed"
+        counted += (
+            f"; at export {claim.test_examples:,} of {format_count(accuracy.examples, f'{accuracy.split} example')} were replayed"
+        )
     return _accuracy("accuracy on examples", claim.accuracy, findings.examples_accuracy, claim.examples, counted)
 
 
@@ -160,7 +162,9 @@ def _test_accuracy(manifest: Manifest, findings: Findings) -> Check:
         return Check(name, format_count(wanted, "example"), found, False, message)
     if sample.test_examples is None:
         return _accuracy(name, claim.metric.value, findings.test_accuracy, wanted, format_count(wanted, "example"))
-    return _accuracy(name, sample.test_accuracy, findings.test_accuracy, wanted, f"{wanted} of {claim.examples} examples")
+    return _accuracy(
+        name, sample.test_accuracy, findings.test_accuracy, wanted, f"{wanted:,} of {format_count(claim.examples, 'example')}"
+    )
 
 
 def _accuracy(name: str, claim: float | None, found: float | None, examples: int, counted: str) -> Check:

@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from autocut.counting import format_count
 from autocut.errors import InfeasibleRecipeError
 from autocut.recipe import UNTOUCHED, without_kept
 from autocut.registry import Method
@@ -74,7 +75,7 @@ def infeasible_reason(dtype: str, mode: str, device: Device = CPU) -> str | None
     if reason is None and graph_dtype(dtype, mode, device) == dtype:
         reason = quantizer.options.machine() if device.is_cpu else quantizer.options.gpu(device)
     if reason is None and kept and not keeps_float(dtype, mode, device):
-        reason = f"{mode} cannot keep {kept} layers of {dtype} in float"
+        reason = f"{mode} cannot keep {format_count(kept, 'layer')} of {dtype} in float"
     return reason
 
 
@@ -352,6 +353,7 @@ def _on(device: Device) -> str:
 
 
 def _kept_words(kept: int) -> str:
+    """What a key says of kept layers; always in the plural: a key keeps its form."""
     return f", {kept} layers in float" if kept else ""
 
 

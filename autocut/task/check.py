@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from autocut.counting import format_count
 from autocut.errors import AutocutError, Fault, nearest_hint
 from autocut.task.answer_form import Answers, form_faults, form_remarks
 from autocut.task.batch_check import data_batch_faults
@@ -273,7 +274,7 @@ def _read_splits(task: Task, faults: list[Fault]) -> dict[str, Examples]:
 def _too_few_fault(count: int) -> Fault:
     """The fault of a train split that is too small for a fifth of it to be one example of validation."""
     return Fault(
-        f"task.train must hold at least {_FEWEST_TO_SPLIT} examples where validation is split off it, got {count}",
+        f"task.train must hold at least {format_count(_FEWEST_TO_SPLIT, 'example')} where validation is split off it, got {count}",
         "add examples, or give validation= examples of their own",
     )
 

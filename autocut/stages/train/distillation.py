@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autocut.counting import format_count
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.methods import fitting_kinds
 from autocut.stages.train.registries import distillations
@@ -45,8 +46,8 @@ def check_distillation(loss_name: str, kind_name: str, outputs: Tensor, targets:
     are_classes = fewest is not None and shape is not None and kind.meaning is Meaning.CLASSES
     if are_classes and (outputs.dim() != len(shape or ()) or outputs.shape[kind.class_dim] < (fewest or 0)):
         raise InfeasibleRecipeError(
-            f"distill.loss {loss_name!r} needs outputs of shape ({', '.join(shape or ())}) with at least {fewest} classes, "
-            f"got {tuple(outputs.shape)}"
+            f"distill.loss {loss_name!r} needs outputs of shape ({', '.join(shape or ())}) with at least "
+            f"{format_count(fewest or 0, 'class', 'classes')}, got {tuple(outputs.shape)}"
         )
     meaning = meaning_of(kind, outputs, targets)
     used = kind if meaning is kind.meaning else with_meaning(kind, meaning)

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autocut.counting import format_count
 from autocut.errors import DeadlineError, DivergedError
 from autocut.recipe import Value
 from autocut.stages.cpu_time import cpu_seconds
@@ -234,7 +235,8 @@ class _Run:
         while done < size:
             if stop():
                 raise DeadlineError(
-                    f"the time granted to the trial is up in epoch {number} of {len(self.sizes)}, after {done} of {size} samples"
+                    f"the time granted to the trial is up in epoch {number} of {len(self.sizes)}, "
+                    f"after {done:,} of {format_count(size, 'sample')}"
                 )
             self.speed.before_batch()
             with gate():
@@ -361,7 +363,7 @@ class _Run:
             self.losses.record(indices, outputs, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise DivergedError(f"the training loss must be finite, got {value} after {self.samples_seen} samples")
+            raise DivergedError(f"the training loss must be finite, got {value} after {format_count(self.samples_seen, 'sample')}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
