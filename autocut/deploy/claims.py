@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from autocut.counting import format_count
 from autocut.deploy.manifest import Manifest
+from autocut.errors import quoted
 from autocut.measurement import Interval, Latency, Layout, per_second
 
 LATENCY_TOLERANCE = 0.25
@@ -141,7 +142,7 @@ def _examples_accuracy(manifest: Manifest, findings: Findings) -> Check:
             why = "is not defined on synthetic examples"
         elif claim.kind is None:
             why = "is the task's own code, which is not run here"
-        message = f"metric {manifest.metric!r} {why}: only the outputs were compared"
+        message = f"metric {quoted(manifest.metric)} {why}: only the outputs were compared"
         return Check("accuracy on examples", "not claimed", "not measured", True, message)
     counted = format_count(claim.examples, "example")
     if claim.test_examples is not None:

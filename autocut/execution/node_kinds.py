@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from autocut.counting import format_count
-from autocut.errors import Fault, InputError
+from autocut.errors import Fault, InputError, quoted
 from autocut.execution.node_host import NodeFindings
 
 
@@ -26,12 +26,11 @@ def choose_kind(kinds: Mapping[str, str], wanted: str | None, known: str | None)
     if wanted is not None:
         found = sorted(kind for kind in counts if wanted.lower() in kind.lower())
         if len(found) != 1:
-            message = (
-                f"--measure-on must name one kind of node, got {wanted!r}, which is a part of {format_count(len(found), 'name')}"
-            )
+            part_of = f"which is a part of {format_count(len(found), 'name')}"
+            message = f"--measure-on must name one kind of node, got {quoted(wanted)}, {part_of}"
             raise InputError(message, f"there are: {listed}")
         if known is not None and found[0] != known:
-            message = f"the numbers of this study come from {known}, got --measure-on {wanted!r}"
+            message = f"the numbers of this study come from {known}, got --measure-on {quoted(wanted)}"
             raise InputError(message, "begin another study: --out FOLDER")
         return found[0]
     if known is not None:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from autocut.counting import format_count
-from autocut.errors import InfeasibleRecipeError
+from autocut.errors import InfeasibleRecipeError, quoted
 from autocut.recipe import UNTOUCHED, without_kept
 from autocut.registry import Method
 from autocut.stages.compile import BY_DEVICE, CompileJob, Compiler, ModeOptions, Run, mode_names, modes_on
@@ -222,7 +222,7 @@ def convert_graph(graph: Path, mode: str, folder: Path, device: Device = CPU) ->
     """
     convert = _mode(mode, device).options.convert
     if convert is None:
-        raise ValueError(f"compile.mode {mode!r} converts no graph")
+        raise ValueError(f"compile.mode {quoted(mode)} converts no graph")
     convert(graph, folder)
     Signature.read(graph).write(folder)
 

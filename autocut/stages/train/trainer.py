@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autocut.counting import format_count
-from autocut.errors import DeadlineError, DivergedError
+from autocut.errors import DeadlineError, DivergedError, quoted
 from autocut.recipe import Value
 from autocut.stages.cpu_time import cpu_seconds
 from autocut.stages.device import CPU, Device, on_cpu
@@ -380,7 +380,7 @@ def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.
         return np.arange(examples)
     method = orders.method(str(settings["curriculum.order"]))
     if difficulty is None and method.options.needs_difficulty:
-        raise ValueError(f"curriculum.order {method.name!r} needs the difficulty of each example")
+        raise ValueError(f"curriculum.order {quoted(method.name)} needs the difficulty of each example")
     if difficulty is not None and len(difficulty) != examples:
         raise ValueError(f"difficulty must have one number an example, {examples}, got {len(difficulty)}")
     return method.function(np.zeros(examples) if difficulty is None else difficulty, np.random.default_rng([seed]))
