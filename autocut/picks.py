@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autocut.counting import format_count
 from autocut.front import FrontPoint, Objectives
@@ -58,7 +58,8 @@ def named_picks(points: Sequence[FrontPoint], objectives: Objectives, max_drop: 
     if baseline is None:
         return ()
     cuts = [point for point in points if point.recipe != UNTOUCHED and point.values[cost] < baseline.values[cost]]
-    cuts = [point for point in cuts if point.bundle] or cuts
+    bundled = [point for point in cuts if point.bundle] or cuts
+    left_out, cuts = [point for point in cuts if point not in bundled], bundled
     if not cuts:
         reason = f"the untouched model itself: no cut is {cost_words(cost)[1]}"
         return tuple(NamedPick(name, baseline, reason) for name in PICKS)
@@ -66,6 +67,10 @@ def named_picks(points: Sequence[FrontPoint], objectives: Objectives, max_drop: 
     usual, bound = allowed_drop(USUAL_DROP, metric), math.inf if max_drop is None else allowed_drop(max_drop, metric)
     balanced = _balanced(cuts, baseline, cost, min(usual, bound))
     quality = _quality(cuts, baseline, cost, balanced.point)
+    if balanced.point is baseline:
+        balanced = replace(balanced, reason=balanced.reason + _only_lacks_bundle(left_out, baseline, cost, min(usual, bound)))
+    if quality.point is baseline:
+        quality = replace(quality, reason=quality.reason + _only_lacks_bundle(left_out, baseline, cost, 0.0))
     return (quality, balanced, _compact(cuts, baseline, cost, bound))
 
 
@@ -145,6 +150,15 @@ def _named(name: str, point: FrontPoint, baseline: FrontPoint, cost: str, why: s
 def _kept(cuts: Sequence[FrontPoint]) -> str:
     """Say which cuts were kept: those with a verified bundle, where there are any."""
     return " with a verified bundle" if any(point.bundle for point in cuts) else ""
+
+
+def _only_lacks_bundle(left_out: Sequence[FrontPoint], baseline: FrontPoint, cost: str, drop: float) -> str:
+    """Name the cheapest cut without a bundle that could stand in the untouched model's place; empty where none could."""
+    could = [point for point in _within(left_out, baseline, drop) if not tied(point, baseline, cost)]
+    if not could:
+        return ""
+    best = cheapest(could, cost)
+    return f"; trial {best.trial} only lacks a verified bundle, which autocut export makes: {effect(best, baseline, cost)}"
 
 
 def _least(cuts: Sequence[FrontPoint], cost: str) -> str:
