@@ -61,9 +61,9 @@ def _full_disk(error: Exception, stages: Path) -> AutocutError | None:
     full = [named] if named else [place for place in (temporary, *([_SHARED_MEMORY] if is_told else [])) if _is_full(place)]
     if not full and not is_told:
         return None
-    place = f"disk under {full[0]}" if full else f"disk for temporary files ({temporary}) or another one"
+    where = f"disk under {full[0]}" if full else f"disk for temporary files ({temporary}) or another one"
     what = shortened(f"{type(error).__name__}: {error}".partition("\n")[0])
-    return DiskFullError(f"{place} must have room for what libraries write, but is full ({what})")
+    return DiskFullError(f"{where} must have room for what libraries write, but is full ({what})")
 
 
 def _with_causes(error: BaseException) -> list[BaseException]:
