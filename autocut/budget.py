@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from autocut.errors import InputError
+from autocut.errors import InputError, quoted, shortened
 
 Clock = Callable[[], float]
 
@@ -45,14 +45,14 @@ def parse_duration(text: str, subject: str = "duration") -> float:
     """
     cleaned = text.strip().lower()
     if _is_number(cleaned):
-        raise InputError(f"{subject} must have a unit, got {text!r}", f"write {cleaned}h, {cleaned}m or {cleaned}s")
+        raise InputError(f"{subject} must have a unit, got {quoted(text)}", _with_units(cleaned, "h", "m", "s"))
     parts = _DURATION_PART.findall(cleaned) if _DURATION.fullmatch(cleaned) else []
     units = [unit for _, unit in parts]
     if not parts or units != [unit for unit in _SECONDS if unit in units]:
-        raise InputError(f"{subject} must be a duration, got {text!r}", "write it as 8h, 30m, 90s or 1h30m")
+        raise InputError(f"{subject} must be a duration, got {quoted(text)}", "write it as 8h, 30m, 90s or 1h30m")
     seconds = math.fsum(float(number) * _SECONDS[unit] for number, unit in parts)
     if not 0 < seconds < math.inf:
-        raise InputError(f"{subject} must be more than zero, got {text!r}", "write it as 8h, 30m, 90s or 1h30m")
+        raise InputError(f"{subject} must be more than zero, got {quoted(text)}", "write it as 8h, 30m, 90s or 1h30m")
     return seconds
 
 
@@ -82,15 +82,15 @@ def parse_size(text: str, subject: str = "size") -> int:
     """
     cleaned = text.strip().lower()
     if _is_number(cleaned):
-        raise InputError(f"{subject} must have a unit, got {text!r}", f"write {cleaned}MB or {cleaned}GB")
+        raise InputError(f"{subject} must have a unit, got {quoted(text)}", _with_units(cleaned, "MB", "GB"))
     match = _QUANTITY.fullmatch(cleaned)
     if match is None or match[2] not in _BYTES:
-        raise InputError(f"{subject} must be a size, got {text!r}", "write it as 500KB, 5MB, 10GB or 10GiB")
+        raise InputError(f"{subject} must be a size, got {quoted(text)}", "write it as 500KB, 5MB, 10GB or 10GiB")
     size = float(match[1]) * _BYTES[match[2]]
     if not math.isfinite(size):
-        raise InputError(f"{subject} must be a size, got {text!r}", "write it as 500KB, 5MB, 10GB or 10GiB")
+        raise InputError(f"{subject} must be a size, got {quoted(text)}", "write it as 500KB, 5MB, 10GB or 10GiB")
     if round(size) < 1:
-        raise InputError(f"{subject} must be at least one byte, got {text!r}", "write it as 500KB, 5MB, 10GB or 10GiB")
+        raise InputError(f"{subject} must be at least one byte, got {quoted(text)}", "write it as 500KB, 5MB, 10GB or 10GiB")
     return round(size)
 
 
@@ -119,10 +119,10 @@ def parse_percent(text: str, subject: str = "percentage") -> float:
     """
     cleaned = text.strip()
     if _is_number(cleaned):
-        raise InputError(f"{subject} must have a percent sign, got {text!r}", f"write {cleaned}%")
+        raise InputError(f"{subject} must have a percent sign, got {quoted(text)}", _with_units(cleaned, "%"))
     match = _QUANTITY.fullmatch(cleaned)
     if match is None or match[2] != "%" or not 0 <= float(match[1]) <= 100:
-        raise InputError(f"{subject} must be a percentage from 0% to 100%, got {text!r}", "write it as 1% or 0.5%")
+        raise InputError(f"{subject} must be a percentage from 0% to 100%, got {quoted(text)}", "write it as 1% or 0.5%")
     return float(match[1]) / 100
 
 
@@ -186,3 +186,8 @@ class Budget:
 
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"\d+(?:\.\d+)?", text) is not None
+
+
+def _with_units(number: str, *units: str) -> str:
+    *others, last = [f"{shortened(number)}{unit}" for unit in units]
+    return f"write {' or '.join([', '.join(others), last] if others else [last])}"

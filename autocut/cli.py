@@ -28,7 +28,7 @@ from autocut.commands.search import search
 from autocut.commands.usage import from_click
 from autocut.commands.verb import PREFIX
 from autocut.console import Console
-from autocut.errors import AutocutError, ExitCode, InputError, nearest_hint
+from autocut.errors import AutocutError, ExitCode, InputError, nearest_hint, quoted
 
 EXAMPLES = ("autocut search --budget 5m --space quick", "autocut search task.py --budget 8h", "autocut front studies/digits")
 _MACHINE_ERRORS = {
@@ -52,7 +52,7 @@ class _Verbs(click.Group):
         """Find the verb that the user typed."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             hint = nearest_hint(args[0], self.commands) or "see autocut --help"
-            raise InputError(f"verb must be one of {', '.join(self.commands)}, got {args[0]!r}", hint)
+            raise InputError(f"verb must be one of {', '.join(self.commands)}, got {quoted(args[0])}", hint)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -113,7 +113,7 @@ def _run(words: Sequence[str], console: Console) -> int:
         return _report(error, console)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
-            place = f" {error.filename!r}" if error.filename else ""
+            place = f" {quoted(error.filename)}" if error.filename else ""
             return _report(InputError(f"file{place} could not be used: {error.strerror}", _MACHINE_ERRORS[error.errno]), console)
         console.bug(error)
         _document_failure(console, "Bug", ExitCode.BUG, f"this is a bug in autocut: {type(error).__name__}: {error}")

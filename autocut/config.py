@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autocut.errors import InputError, name_hint
+from autocut.errors import InputError, name_hint, quoted
 from autocut.toml_lines import FaultList, LineMap
 
 CONFIG_FILE = "autocut.toml"
@@ -119,15 +119,15 @@ def read_config_file(
         document = tomllib.loads(text)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"configuration file must be readable TOML, got {str(path)!r}: {reason}") from error
+        raise InputError(f"configuration file must be readable TOML, got {quoted(str(path))}: {reason}") from error
     faults = FaultList(LineMap(text, str(path)))
     merged: dict[str, dict[str, Any]] = {}
     for verb, table in document.items():
         if not isinstance(table, dict):
-            message = f"keys must stand in a table of their verb, got {verb!r} on its own"
+            message = f"keys must stand in a table of their verb, got {quoted(verb)} on its own"
             faults.add((verb,), message, f"write [search] above it, or one of {', '.join(options)}")
         elif verb not in options:
-            faults.add((verb,), f"table must be one of {', '.join(options)}, got {verb!r}", name_hint(verb, options))
+            faults.add((verb,), f"table must be one of {', '.join(options)}, got {quoted(verb)}", name_hint(verb, options))
         else:
             merged[verb] = _values(verb, table, options[verb], repeatable, switches, faults)
     faults.raise_any("configuration file")
@@ -145,7 +145,7 @@ def _values(
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in names:
-            faults.add((verb, key), f"key of [{verb}] must be one of {', '.join(names)}, got {key!r}", name_hint(key, names))
+            faults.add((verb, key), f"key of [{verb}] must be one of {', '.join(names)}, got {quoted(key)}", name_hint(key, names))
         elif isinstance(value, dict):
             faults.add((verb, key), f"{verb}.{key} must be a value, got a table")
         elif names[key] in repeatable:

@@ -16,6 +16,7 @@
         |-- DivergedError ............... the loss is not finite
         |-- CompilerError ............... a compiler or exporter refused the model
         |-- OutOfMemoryError ............ the trial needed more memory than the machine has
+        |-- DiskFullError ............... another disk than that of the stages has no room
         |-- StoppedEarlyError ........... the training can no longer reach the front
         `-- DeadlineError ............... the time of the trial is up
 
@@ -120,23 +121,39 @@ def in_parts(message: str) -> MessageParts:
 _USUAL_FORM = re.compile(r"(.+?) (must .+?)(?:, (?:but )?(?:got|has|is) (.+))?", re.DOTALL)
 
 
+_WHOLE, _BEGINNING = 160, 80
+"""Characters of a value that is told whole, and of what is told of a longer one."""
+
+
+def shortened(text: str) -> str:
+    """Return `text`; of a long one its beginning, and how much more there is: by mistake a user may hand in a whole file."""
+    if len(text) <= _WHOLE:
+        return text
+    return f"{text[:_BEGINNING]}… ({len(text) - _BEGINNING:,} more characters)"
+
+
+def quoted(value: object) -> str:
+    """Return `value` as an error quotes it: as Python writes it, shortened."""
+    return shortened(repr(value))
+
+
 def unknown_name(subject: str, value: str, known: Iterable[str]) -> UnknownNameError:
     """Build the error for `value`, which is not in `known`. The hint gives the nearest name, or an example."""
     names = sorted(known)
-    return UnknownNameError(f"{subject} must be one of {', '.join(names)}, got {value!r}", name_hint(value, names))
+    return UnknownNameError(f"{subject} must be one of {', '.join(names)}, got {quoted(value)}", name_hint(value, names))
 
 
 def name_hint(value: str, known: Iterable[str]) -> str | None:
     """Return the hint of `nearest_hint`, or an example where no known name is near; None where no name is known."""
     names = list(known)
-    example = f"write one of them, such as {names[0]!r}" if names else None
+    example = f"write one of them, such as {quoted(names[0])}" if names else None
     return nearest_hint(value, names) or example
 
 
 def nearest_hint(value: str, known: Iterable[str]) -> str | None:
     """Return "did you mean 'x'?" for the known name nearest to `value`, or None if no name is near."""
     nearest = difflib.get_close_matches(value, list(known), n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else None
+    return f"did you mean {quoted(nearest[0])}?" if nearest else None
 
 
 class TaskError(InputError):
@@ -187,6 +204,10 @@ class CompilerError(TrialError):
 
 class OutOfMemoryError(TrialError):
     """The trial needed more memory than the machine has."""
+
+
+class DiskFullError(TrialError):
+    """A disk is full that is not the one of the stages, such as that of temporary files. Other recipes may need no room there."""
 
 
 class StoppedEarlyError(TrialError):

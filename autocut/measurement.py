@@ -250,7 +250,9 @@ def told_together(caveats: Iterable[tuple[int, Caveat]]) -> list[str]:
     for found in kinds.values():
         trial, worst = max(found, key=lambda one: one[1].weight)
         count = len({number for number, _ in found})
-        lines.append(f"trial {trial}: {worst}" if count == 1 else f"{count} trials, the worst is trial {trial}: {worst}")
+        lines.append(
+            f"trial {trial}: {worst}" if count == 1 else f"{format_count(count, 'trial')}, the worst is trial {trial}: {worst}"
+        )
     return lines
 
 

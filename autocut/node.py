@@ -7,7 +7,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from autocut.errors import InputError
+from autocut.errors import InputError, quoted
 
 LOCK_DIR = "AUTOCUT_LOCK_DIR"
 _USUAL_PLACE = Path("/tmp")  # a folder of the user's own in it
@@ -28,7 +28,9 @@ def node_folder() -> Path:
     """
     if named := os.environ.get(LOCK_DIR):
         folder = Path(named).absolute()
-        return _made(folder, 0o1777, f"{LOCK_DIR} must be a folder that can be written, got {named!r}", "choose another folder")
+        return _made(
+            folder, 0o1777, f"{LOCK_DIR} must be a folder that can be written, got {quoted(named)}", "choose another folder"
+        )
     place = _USUAL_PLACE if os.access(_USUAL_PLACE, os.W_OK) else Path(tempfile.gettempdir())
     folder = _made(
         place / f"autocut-{os.getuid()}", 0o700, f"locks must have a folder in {place}", f"name another one: {LOCK_DIR}=FOLDER"

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from autocut.counting import format_count
 from autocut.front import FrontPoint, Objectives
 from autocut.gains import accuracy_drop, cost_words, effect, metric_points, untouched
 from autocut.recipe import UNTOUCHED
@@ -57,7 +58,8 @@ def named_picks(points: Sequence[FrontPoint], objectives: Objectives, max_drop: 
     if baseline is None:
         return ()
     cuts = [point for point in points if point.recipe != UNTOUCHED and point.values[cost] < baseline.values[cost]]
-    cuts = [point for point in cuts if point.bundle] or cuts
+    bundled = [point for point in cuts if point.bundle] or cuts
+    left_out, cuts = [point for point in cuts if point not in bundled], bundled
     if not cuts:
         reason = f"the untouched model itself: no cut is {cost_words(cost)[1]}"
         return tuple(NamedPick(name, baseline, reason) for name in PICKS)
@@ -65,6 +67,10 @@ def named_picks(points: Sequence[FrontPoint], objectives: Objectives, max_drop: 
     usual, bound = allowed_drop(USUAL_DROP, metric), math.inf if max_drop is None else allowed_drop(max_drop, metric)
     balanced = _balanced(cuts, baseline, cost, min(usual, bound))
     quality = _quality(cuts, baseline, cost, balanced.point)
+    if balanced.point is baseline:
+        balanced = replace(balanced, reason=balanced.reason + _only_lacks_bundle(left_out, baseline, cost, min(usual, bound)))
+    if quality.point is baseline:
+        quality = replace(quality, reason=quality.reason + _only_lacks_bundle(left_out, baseline, cost, 0.0))
     return (quality, balanced, _compact(cuts, baseline, cost, bound))
 
 
@@ -121,7 +127,7 @@ def _quality(cuts: Sequence[FrontPoint], baseline: FrontPoint, cost: str, balanc
     if len(group) == 1:
         return _named("quality", best, baseline, cost, f"the most accurate {kind}")
     lose = "lose nothing" if least == 0 else f"lose {metric_points(least, baseline)}"
-    cheapest_of = f"the {cost_words(cost)[0]} of {len(group)} cuts{_kept(cuts)}"
+    cheapest_of = f"the {cost_words(cost)[0]} of {format_count(len(group), 'cut')}{_kept(cuts)}"
     why = f"{cheapest_of} that {lose} and are not told apart from the most accurate one"
     return _named("quality", cheapest(group, cost), baseline, cost, why)
 
@@ -144,6 +150,15 @@ def _named(name: str, point: FrontPoint, baseline: FrontPoint, cost: str, why: s
 def _kept(cuts: Sequence[FrontPoint]) -> str:
     """Say which cuts were kept: those with a verified bundle, where there are any."""
     return " with a verified bundle" if any(point.bundle for point in cuts) else ""
+
+
+def _only_lacks_bundle(left_out: Sequence[FrontPoint], baseline: FrontPoint, cost: str, drop: float) -> str:
+    """Name the cheapest cut without a bundle that could stand in the untouched model's place; empty where none could."""
+    could = [point for point in _within(left_out, baseline, drop) if not tied(point, baseline, cost)]
+    if not could:
+        return ""
+    best = cheapest(could, cost)
+    return f"; trial {best.trial} only lacks a verified bundle, which autocut export makes: {effect(best, baseline, cost)}"
 
 
 def _least(cuts: Sequence[FrontPoint], cost: str) -> str:

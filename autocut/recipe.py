@@ -126,7 +126,7 @@ class Recipe(Mapping[str, Value]):
         """Return the same text for equal recipes: sorted keys, no spaces, whole numbers without a point."""
         return _ENCODER.encode(self._settings)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:12]

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from autocut.errors import InputError, MissingDependencyError, unknown_name
+from autocut.errors import InputError, MissingDependencyError, quoted, unknown_name
 
 PLUG_INS = "autocut.methods"
 """Group of the entry points that name plug-ins."""
@@ -119,7 +119,7 @@ class Registry(Generic[F, O]):
 
         def decorate(function: F) -> F:
             if name in self._methods:
-                raise ValueError(f"{self.axis} has a method {name!r} already: {self._methods[name].function.__module__}")
+                raise ValueError(f"{self.axis} has a method {quoted(name)} already: {self._methods[name].function.__module__}")
             self._methods[name] = Method(self.axis, name, function, record, version, requires, install, late_imports)
             return function
 
@@ -135,7 +135,7 @@ class Registry(Generic[F, O]):
         method = self.method(name)
         if missing := method.missing():
             raise MissingDependencyError(
-                f"{self.axis} {name!r} needs {', '.join(missing)}, which is not installed", method.install_command()
+                f"{self.axis} {quoted(name)} needs {', '.join(missing)}, which is not installed", method.install_command()
             )
         return method.function
 
@@ -205,6 +205,6 @@ def _import_plug_ins() -> None:
                 _failures[entry] = error
         if failure := _failures[entry]:
             raise InputError(
-                f"plug-in {entry.name!r} must import without an error, got {type(failure).__name__}: {failure}",
+                f"plug-in {quoted(entry.name)} must import without an error, got {type(failure).__name__}: {failure}",
                 f"python -c 'import {entry.module}' shows the traceback; without the package, autocut runs as before",
             ) from failure

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from autocut.errors import InputError, StudyError, UnknownNameError, name_hint
+from autocut.errors import InputError, StudyError, UnknownNameError, name_hint, quoted
 from autocut.measurement import Cost, Interval, Latency, Measurement
 from autocut.price import Price, usd_for, usd_per_million
 
@@ -159,7 +159,7 @@ def metric_name(name: str, subject: str) -> str:
     canonical = ALIASES.get(name, name)
     if canonical not in METRICS:
         raise UnknownNameError(
-            f"{subject} must be one of {', '.join(METRICS)}, got {name!r}", name_hint(name, [*METRICS, *ALIASES])
+            f"{subject} must be one of {', '.join(METRICS)}, got {quoted(name)}", name_hint(name, [*METRICS, *ALIASES])
         )
     return canonical
 
@@ -221,7 +221,7 @@ def parse_limit(text: str) -> Limit:
     """
     found = _LIMIT.fullmatch(text)
     if found is None:
-        raise InputError(f"limit must be a name, <= or >=, and a number, got {text!r}", "write it like 'latency_ms<=5'")
+        raise InputError(f"limit must be a name, <= or >=, and a number, got {quoted(text)}", "write it like 'latency_ms<=5'")
     name = metric_name(found["name"], "limit")
     operator = found["operator"]
     bound = _number(found["bound"], text)
@@ -229,8 +229,8 @@ def parse_limit(text: str) -> Limit:
     if operator != wanted:
         better = "higher" if METRICS[name].is_maximized else "lower"
         raise InputError(
-            f"limit on {name} must use {wanted}, {better} is better, got {text!r}",
-            f"did you mean '{name}{wanted}{found['bound']}'?",
+            f"limit on {name} must use {wanted}, {better} is better, got {quoted(text)}",
+            f"did you mean {quoted(name + wanted + found['bound'])}?",
         )
     _check_bound(name, bound, text)
     return Limit(name, operator, bound)
@@ -243,7 +243,9 @@ def _check_bound(name: str, bound: float, text: str) -> None:
     rule = "of at least 0" if name == _MAY_BE_0 else "above 0"
     why = "every model keeps this one" if METRICS[name].is_maximized else "no model keeps this one"
     example = Limit(name, ">=" if METRICS[name].is_maximized else "<=", abs(bound) or 1.0)
-    raise InputError(f"limit on {name} must have a bound {rule}, got {text!r}: {why}", f"did you mean {example.text!r}?")
+    raise InputError(
+        f"limit on {name} must have a bound {rule}, got {quoted(text)}: {why}", f"did you mean {quoted(example.text)}?"
+    )
 
 
 def check_shares(limits: Iterable[Limit], *, from_0: bool = False) -> None:
@@ -255,13 +257,14 @@ def check_shares(limits: Iterable[Limit], *, from_0: bool = False) -> None:
     for limit in limits:
         if limit.name == "accuracy" and from_0 and limit.bound <= 0:
             raise InputError(
-                f"limit on accuracy must be above 0, got {limit.text!r}: every model keeps this one",
+                f"limit on accuracy must be above 0, got {quoted(limit.text)}: every model keeps this one",
                 "write it like 'accuracy>=0.95'",
             )
         if limit.name == "accuracy" and limit.bound > 1:
             share = limit.bound / 100 if limit.bound <= 100 else 1.0
             raise InputError(
-                f"limit on accuracy must be at most 1, as a share is, got {limit.text!r}", f"did you mean 'accuracy>={share:g}'?"
+                f"limit on accuracy must be at most 1, as a share is, got {quoted(limit.text)}",
+                f"did you mean 'accuracy>={share:g}'?",
             )
 
 
@@ -274,8 +277,9 @@ def check_errors(limits: Iterable[Limit]) -> None:
     for limit in limits:
         if limit.name == "accuracy" and limit.bound > 0:
             raise InputError(
-                f"limit on accuracy must be at most 0 where the metric is minus an error, got {limit.text!r}: no model keeps this",
-                f"did you mean '{Limit('accuracy', '>=', -limit.bound).text}'?",
+                f"limit on accuracy must be at most 0 where the metric is minus an error, got {quoted(limit.text)}: "
+                "no model keeps this",
+                f"did you mean {quoted(Limit('accuracy', '>=', -limit.bound).text)}?",
             )
 
 
@@ -285,5 +289,7 @@ def _number(written: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise InputError(f"limit must end in a number, got {text!r}", "write it like 'latency_ms<=5', in the unit of the name")
+        raise InputError(
+            f"limit must end in a number, got {quoted(text)}", "write it like 'latency_ms<=5', in the unit of the name"
+        )
     return number

@@ -7,7 +7,7 @@ import re
 import tomllib
 from typing import Any
 
-from autocut.errors import Fault, FaultsError
+from autocut.errors import Fault, FaultsError, quoted
 
 Place = tuple[str | int, ...]
 
@@ -92,7 +92,7 @@ class FaultList:
         """
         if self._faults:
             ordered = sorted(self._faults, key=lambda numbered: numbered[0])
-            raise FaultsError(f"{subject} {self._lines.source!r}", [fault for _, fault in ordered])
+            raise FaultsError(f"{subject} {quoted(self._lines.source)}", [fault for _, fault in ordered])
 
 
 def _before_equals(row: str) -> str:

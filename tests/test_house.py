@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -96,3 +97,28 @@ def test_the_check_of_names_sees_classes_and_types_alone(tmp_path, source, names
     file.write_text(source)
 
     assert list(names_of(file)) == names
+
+
+COUNTED = "blocks classes cores dimensions epochs examples files GPUs inputs jobs layers models nodes outputs points processors"
+COUNTED += " samples threads trials workers"
+IN_KEYS = (" threads, ", " layers in float")
+"""Words in the keys of stages, which keep their form: another key would make every stage again."""
+
+
+def counts_by_hand(source):
+    """Lines with an f-string that writes a number before one of the nouns `COUNTED`, always in the plural."""
+    noun = re.compile(rf" ({'|'.join(COUNTED.split())})\b")
+    for node in ast.walk(ast.parse(source)):
+        for value, after in itertools.pairwise(node.values if isinstance(node, ast.JoinedStr) else ()):
+            if not isinstance(value, ast.FormattedValue) or not isinstance(after, ast.Constant):
+                continue
+            has_decimals = value.format_spec is not None and bool({".", "{"} & set(ast.unparse(value.format_spec).strip("f'")))
+            if noun.match(str(after.value)) and not has_decimals and not str(after.value).startswith(IN_KEYS):
+                yield value.lineno
+
+
+def test_a_count_and_its_noun_are_written_by_one_function():
+    """By hand, one thing is called things: "1 points"."""
+    by_hand = {named(file): list(counts_by_hand(file.read_text())) for file in FILES}
+
+    assert {name: lines for name, lines in by_hand.items() if lines} == {}

@@ -86,6 +86,18 @@ def test_a_reason_says_that_only_cuts_with_a_verified_bundle_were_compared():
     assert "no cut with a verified bundle is within 1.0 point of it" in named_picks(far, OBJECTIVES, 0.05)[1].reason
 
 
+def test_the_untouched_model_is_not_recommended_without_the_cheaper_model_that_only_lacks_a_bundle():
+    """Trial 4 loses half a point and could be exported: "keep the untouched model" alone would hide it."""
+    points = [FRONT[0], a_point(4, 0.975, 1.0), replace(FRONT[5], bundle="bundles/5")]
+    quality, balanced, compact = named_picks(points, OBJECTIVES)
+
+    assert [pick.point.trial for pick in (quality, balanced, compact)] == [0, 0, 5]
+    assert "; trial 4 only lacks a verified bundle, which autocut export makes: 8x cheaper" in balanced.reason
+    assert "lacks" not in quality.reason + compact.reason
+    tied = [replace(FRONT[0], ties=(4,)), *points[1:]]
+    assert "lacks" not in named_picks(tied, OBJECTIVES)[1].reason
+
+
 def test_where_no_cut_costs_less_every_pick_is_the_untouched_model():
     """Nothing was won."""
     picks = named_picks([a_point(0, 0.9, 1.0), a_point(1, 0.95, 2.0)], OBJECTIVES)

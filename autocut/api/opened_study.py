@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autocut.api.command import Amount, duration, flags, run
 from autocut.budget import parse_percent
-from autocut.errors import InputError
+from autocut.errors import InputError, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,7 +166,9 @@ class OpenedStudy:
 def _number(trial: int | FrontPoint) -> int:
     number = getattr(trial, "trial", trial)
     if not isinstance(number, int):
-        raise InputError(f"trial must be the number of a trial or a point of the front, got {trial!r}", "see: study.to_frame()")
+        raise InputError(
+            f"trial must be the number of a trial or a point of the front, got {quoted(trial)}", "see: study.to_frame()"
+        )
     return number
 
 

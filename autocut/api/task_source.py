@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from autocut.api.command import noted
-from autocut.errors import InputError, TaskError
+from autocut.errors import InputError, TaskError, quoted
 
 if TYPE_CHECKING:
     from autocut.task.task import Task
@@ -50,7 +50,7 @@ def _find(task: Task | str | Path | None) -> Path | None:
         names = [name for name, value in list(vars(module).items()) if value is task] if module is not None else []
         if names:
             return _file_of(module, names)
-    raise TaskError(f"a task must be defined in a file, got task {task.name!r} that is in no module", _HINT)
+    raise TaskError(f"a task must be defined in a file, got task {quoted(task.name)} that is in no module", _HINT)
 
 
 def _file_of(module: Any, names: list[str]) -> Path:
@@ -58,7 +58,7 @@ def _file_of(module: Any, names: list[str]) -> Path:
     if file.suffix != ".py" or not file.is_file() or _is_notebook(module):
         raise TaskError("a task must be defined in a file, got a task of a notebook or of an interactive session", _HINT)
     if _NAME not in names:
-        raise TaskError(f"a file must name its task `{_NAME}`, got {names[0]!r} ({file.name})", f"{_NAME} = {names[0]}")
+        raise TaskError(f"a file must name its task `{_NAME}`, got {quoted(names[0])} ({file.name})", f"{_NAME} = {names[0]}")
     return file
 
 

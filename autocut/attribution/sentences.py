@@ -31,9 +31,8 @@ def sentences_of(ladder: Ladder, trial: int, untouched: LadderRung) -> tuple[str
 def importance_sentence(importance: ValueImportance) -> str:
     """Return such as ``accuracy: the best 5 of 46 trials differ from the others in prune.ratio (35%), train.epochs (11%)``."""
     told = [f"{name} ({share:.0%})" for name, share in importance.shares.items() if share >= _TOLD_SHARE]
-    return (
-        f"{importance.value}: the best {importance.best} of {importance.trials} trials differ from the others in {', '.join(told)}"
-    )
+    of_all = f"{importance.best} of {format_count(importance.trials, 'trial')}"
+    return f"{importance.value}: the best {of_all} differ from the others in {', '.join(told)}"
 
 
 def _about_steps(steps: Sequence[LadderStep], *, is_share: bool) -> Iterator[str]:

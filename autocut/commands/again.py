@@ -12,7 +12,7 @@ import click
 from autocut.commands.verb import JSON, FiniteNumber, verb
 from autocut.console import Console
 from autocut.counting import format_count
-from autocut.errors import ExitCode, InputError
+from autocut.errors import ExitCode, InputError, quoted
 
 if TYPE_CHECKING:
     from autocut.deploy.remeasure import Conditions, Remeasured
@@ -189,5 +189,7 @@ def _kind(subject: str, path: Path) -> str:
 
     if is_study(path):
         return "study"
-    found = f"the {'folder' if path.is_dir() else 'file'} {str(path)!r}" if path.exists() else f"no folder {str(path)!r}"
+    found = (
+        f"the {'folder' if path.is_dir() else 'file'} {quoted(str(path))}" if path.exists() else f"no folder {quoted(str(path))}"
+    )
     raise InputError(f"{subject} must be a bundle or a study, got {found}", where_studies_are(path))

@@ -33,7 +33,7 @@ def _accuracy(compared: BundleComparison) -> str:
     if compared.shared is None:
         return "accuracy: not compared, because the two bundles share no examples on which a metric is defined"
     a, b = compared.shared
-    counted = f"{a.examples} shared example{'s' if a.examples > 1 else ''}"
+    counted = format_count(a.examples, "shared example")
     told = f"A {a.metric.value:.4g}, B {b.metric.value:.4g} on {counted}"
     difference = b.difference
     if compared.is_accuracy_tie is None or difference is None:

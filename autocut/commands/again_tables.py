@@ -179,7 +179,7 @@ def _dollars(before: Price, now: Price | None) -> list[str]:
 
 
 def _places(places: set[tuple[str, int]]) -> str:
-    return "; ".join(f"{threads} thread{'s' if threads > 1 else ''} of {machine}" for machine, threads in sorted(places)) or "-"
+    return "; ".join(f"{format_count(threads, 'thread')} of {machine}" for machine, threads in sorted(places)) or "-"
 
 
 def _speedup(one: Remeasured, batch_size: int) -> str:

@@ -12,7 +12,7 @@ import click
 from autocut.budget import format_size, format_usd
 from autocut.commands.verb import JSON, LIMIT_NAMES, PERCENT, SIZE, FiniteNumber, verb
 from autocut.console import DEFAULT_WIDTH, Console, cell_text
-from autocut.counting import format_count
+from autocut.counting import format_count, inflected
 from autocut.errors import InputError, NoResultError
 from autocut.recipe import UNTOUCHED, baseline_words
 
@@ -216,7 +216,7 @@ def _looks_note(study: Study) -> str:
 
 
 def _tie_note(untested: Sequence[int]) -> str:
-    trials = f"trial{'s' if len(untested) > 1 else ''} {', '.join(map(str, untested))}"
+    trials = f"{inflected(len(untested), 'trial')} {', '.join(map(str, untested))}"
     return f"ties in accuracy with {trials} are judged by intervals: their scores are no longer stored, or the metric is your own"
 
 

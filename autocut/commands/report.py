@@ -14,7 +14,7 @@ from autocut import __version__
 from autocut.commands.front import STUDY
 from autocut.commands.verb import JSON, verb
 from autocut.console import Console
-from autocut.errors import InputError, NoResultError
+from autocut.errors import InputError, NoResultError, quoted, shortened
 from autocut.recipe import UNTOUCHED
 
 if TYPE_CHECKING:
@@ -102,9 +102,11 @@ def _knobs(study: Study, recommended: Recommendation | None) -> Section:
 
 def _target(file: Path) -> Path:
     if file.suffix.lower() not in _ENDINGS:
-        raise InputError(f"--to must name an HTML file, got {str(file)!r}", f"--to {file.with_suffix('.html')}")
+        raise InputError(
+            f"--to must name an HTML file, got {quoted(str(file))}", f"--to {shortened(str(file.with_suffix('.html')))}"
+        )
     if file.is_dir():
-        raise InputError(f"--to must be a file, got the folder {str(file)!r}", f"--to {file / FILE_NAME}")
+        raise InputError(f"--to must be a file, got the folder {quoted(str(file))}", f"--to {shortened(str(file / FILE_NAME))}")
     return file
 
 
@@ -117,7 +119,7 @@ def _write(target: Path, html: str) -> None:
         draft.replace(target)
     except OSError as error:
         raise InputError(
-            f"report {str(target)!r} could not be written: {error.strerror}", "choose another file with --to"
+            f"report {quoted(str(target))} could not be written: {error.strerror}", "choose another file with --to"
         ) from None
     finally:
         with contextlib.suppress(OSError):  # its folder may be no folder

@@ -17,7 +17,7 @@ from autocut.budget import format_duration, format_size
 from autocut.commands.verb import DURATION, JSON, LIMIT_NAMES, PERCENT, SIZE, FiniteNumber, flag, source, verb
 from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
-from autocut.errors import AutocutError, ExitCode, Fault, FaultsError, InputError, unknown_name
+from autocut.errors import AutocutError, ExitCode, Fault, FaultsError, InputError, quoted, unknown_name
 from autocut.execution.training_device import CHOICES, SERVING_CHOICES, placed
 from autocut.recipe import STUDENT
 
@@ -293,13 +293,14 @@ def _check_options(config: SearchConfig) -> None:
         raise InputError(f"--worker-memory must be at least {least}, got {got}", "leave it out for what the machine has")
     if config.stages is not None and _ADDRESS.match(str(config.stages)):
         raise InputError(
-            f"--stages must be a folder with locks and renaming, got the address {str(config.stages)!r}: a bucket has neither",
+            f"--stages must be a folder with locks and renaming, got the address {quoted(str(config.stages))}: "
+            "a bucket has neither",
             "mount a file system that all nodes share, such as NFS 4, EFS, Filestore or CephFS, and name its folder",
         )
     if config.ray_address is None:
         if config.measure_on is not None:
             raise InputError(
-                f"--measure-on is for the nodes of a cluster, got {config.measure_on!r}", "name it: --ray-address HOST:PORT"
+                f"--measure-on is for the nodes of a cluster, got {quoted(config.measure_on)}", "name it: --ray-address HOST:PORT"
             )
         require_processors(config.threads, config.workers, audit_machine().processors)
     space = read_space_file(config.space)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from autocut.commands.verb import Verb, subject
-from autocut.errors import InputError, nearest_hint
+from autocut.errors import InputError, nearest_hint, quoted, shortened
 
 _REFUSED = re.compile(r"'?(?P<value>[^']*?)'? is not (?:a valid|one of|in the range) ")
 _PATH = re.compile(r"\w+ '(?P<value>.*)' (?P<reason>does not exist|is a file|is a directory)", re.DOTALL)
@@ -16,7 +16,7 @@ _EXTRA = re.compile(r"Got unexpected extra arguments? \((?P<value>.*)\)", re.DOT
 _SYNONYMS = {"gpu": "cuda"}
 """What people call a choice; the nearest name of "gpu" would be "cpu"."""
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
-_SHORT = re.compile(r"(\d+(?:\.\d+)?)([kM])")
+_SHORT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([kM])")
 _EXPONENTS = {"k": 3, "M": 6}
 
 
@@ -27,16 +27,16 @@ def from_click(error: click.ClickException) -> InputError:
     see = f"see {path} --help"
     if isinstance(error, click.NoSuchOption):
         options = [name for param in ctx.command.params for name in param.opts] if ctx else []
-        return InputError(f"{path} has no flag {error.option_name!r}", nearest_hint(error.option_name, options) or see)
+        return InputError(f"{path} has no flag {quoted(error.option_name)}", nearest_hint(error.option_name, options) or see)
     if isinstance(error, click.MissingParameter) and error.param:
         return InputError(f"{subject(error.param, ctx)} is missing", _example(ctx) or see)
     if isinstance(error, click.BadParameter) and error.param:
         return _bad_value(error.message.rstrip("."), error.param, subject(error.param, ctx)) or InputError(
-            f"{subject(error.param, ctx)} is wrong: {error.message.rstrip('.')}", see
+            f"{subject(error.param, ctx)} is wrong: {shortened(error.message.rstrip('.'))}", see
         )
     if extra := _EXTRA.match(error.format_message()):
-        return InputError(f"{path} must get no further word, got {extra['value']!r}", _example(ctx) or see)
-    return InputError(error.format_message().rstrip("."), see)
+        return InputError(f"{path} must get no further word, got {quoted(extra['value'])}", _example(ctx) or see)
+    return InputError(shortened(error.format_message().rstrip(".")), see)
 
 
 def _example(ctx: click.Context | None) -> str | None:
@@ -50,7 +50,10 @@ def _bad_value(message: str, param: click.Parameter, named: str) -> InputError |
     if found := _PATH.fullmatch(message):
         wanted = "a folder" if isinstance(kind, click.Path) and not kind.file_okay else "a file"
         got = {"does not exist": "none at ", "is a file": "the file ", "is a directory": "the folder "}[found["reason"]]
-        return InputError(f"{named} must be {wanted}, got {got}{found['value']!r}", f"look at it: ls {Path(found['value']).parent}")
+        return InputError(
+            f"{named} must be {wanted}, got {got}{quoted(found['value'])}",
+            f"look at it: ls {shortened(str(Path(found['value']).parent))}",
+        )
     found = _REFUSED.match(message)
     if found is None:
         return None
@@ -58,14 +61,14 @@ def _bad_value(message: str, param: click.Parameter, named: str) -> InputError |
     if isinstance(kind, click.Choice):
         choices = [str(choice) for choice in kind.choices]
         return InputError(
-            f"{named} must be one of {', '.join(choices)}, got {value!r}",
+            f"{named} must be one of {', '.join(choices)}, got {quoted(value)}",
             nearest_hint(_SYNONYMS.get(value.lower(), value), choices) or f"write {choices[0]}",
         )
     whole = isinstance(kind, click.types.IntParamType)
     least, most = (kind.min, kind.max) if isinstance(kind, click.IntRange | click.FloatRange) else (None, None)
     rule = f"{'an integer' if whole else 'a number'}{_bounds(param)}"
     hint = _whole_hint(value, least) if whole else _share_hint(value, most)
-    return InputError(f"{named} must be {rule}, got {value!r}", hint)
+    return InputError(f"{named} must be {rule}, got {quoted(value)}", hint)
 
 
 def _bounds(param: click.Parameter) -> str:

@@ -28,6 +28,7 @@ from typing import Literal
 from torch import Tensor
 
 from autocut import __version__
+from autocut.counting import format_count
 from autocut.deploy.devices import device_of, served_on
 from autocut.deploy.examples import ExampleBatch, claimed_metric, number_of_examples, write_examples
 from autocut.deploy.manifest import (
@@ -50,7 +51,7 @@ from autocut.deploy.pickles import refuse_pickles
 from autocut.deploy.readme import readme
 from autocut.deploy.serving import serving_files
 from autocut.deploy.signing import read_public_key, require_signature
-from autocut.errors import AutocutError, BundleError
+from autocut.errors import AutocutError, BundleError, quoted
 from autocut.measure import allocator
 from autocut.measurement import Accuracy, Measurement
 from autocut.recipe import Recipe
@@ -221,9 +222,9 @@ def hand_out(to: Path, write: Callable[[Path], None]) -> None:
 def _refuse_occupied(to: Path) -> None:
     file = next((path for path in (to, *to.parents) if path.exists() and not path.is_dir()), None)
     if file is not None or (to.is_dir() and any(to.iterdir())):
-        reason = f", where {str(file)!r} is a file" if file not in (None, to) else ""
+        reason = f", where {quoted(str(file))} is a file" if file not in (None, to) else ""
         raise BundleError(
-            f"--to must be a missing or empty folder, got {str(to)!r}{reason}", "choose another folder, or remove this one"
+            f"--to must be a missing or empty folder, got {quoted(str(to))}{reason}", "choose another folder, or remove this one"
         )
 
 
@@ -337,9 +338,11 @@ def _existing(to: Path, manifest: Manifest) -> Manifest:
         existing = read_manifest(to)
         check_files(to, existing)
     except AutocutError:
-        raise BundleError(f"bundle must go to a missing or empty folder, got {str(to)!r} with other things in it", hint) from None
+        raise BundleError(
+            f"bundle must go to a missing or empty folder, got {quoted(str(to))} with other things in it", hint
+        ) from None
     if not existing.same_model_as(manifest):
-        raise BundleError(f"bundle must go to a missing or empty folder, got {str(to)!r} with another bundle in it", hint)
+        raise BundleError(f"bundle must go to a missing or empty folder, got {quoted(str(to))} with another bundle in it", hint)
     return existing
 
 
@@ -386,4 +389,6 @@ def _sync(path: Path) -> None:
 
 
 def _told(signature: Mapping[str, tuple[str, int]]) -> str:
-    return ", ".join(f"{name}: {dtype} with {dimensions} dimensions" for name, (dtype, dimensions) in signature.items())
+    return ", ".join(
+        f"{name}: {dtype} with {format_count(dimensions, 'dimension')}" for name, (dtype, dimensions) in signature.items()
+    )

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from autocut.counting import format_count
 from autocut.deploy.manifest import Manifest
+from autocut.errors import quoted
 from autocut.measurement import Interval, Latency, Layout, per_second
 
 LATENCY_TOLERANCE = 0.25
@@ -141,12 +142,14 @@ def _examples_accuracy(manifest: Manifest, findings: Findings) -> Check:
             why = "is not defined on synthetic examples"
         elif claim.kind is None:
             why = "is the task's own code, which is not run here"
-        message = f"metric {manifest.metric!r} {why}: only the outputs were compared"
+        message = f"metric {quoted(manifest.metric)} {why}: only the outputs were compared"
         return Check("accuracy on examples", "not claimed", "not measured", True, message)
     counted = format_count(claim.examples, "example")
     if claim.test_examples is not None:
         accuracy = manifest.measurement.accuracy
-        counted += f"; at export {claim.test_examples} of {accuracy.examples} {accuracy.split} examples were replayed"
+        counted += (
+            f"; at export {claim.test_examples:,} of {format_count(accuracy.examples, f'{accuracy.split} example')} were replayed"
+        )
     return _accuracy("accuracy on examples", claim.accuracy, findings.examples_accuracy, claim.examples, counted)
 
 
@@ -160,7 +163,9 @@ def _test_accuracy(manifest: Manifest, findings: Findings) -> Check:
         return Check(name, format_count(wanted, "example"), found, False, message)
     if sample.test_examples is None:
         return _accuracy(name, claim.metric.value, findings.test_accuracy, wanted, format_count(wanted, "example"))
-    return _accuracy(name, sample.test_accuracy, findings.test_accuracy, wanted, f"{wanted} of {claim.examples} examples")
+    return _accuracy(
+        name, sample.test_accuracy, findings.test_accuracy, wanted, f"{wanted:,} of {format_count(claim.examples, 'example')}"
+    )
 
 
 def _accuracy(name: str, claim: float | None, found: float | None, examples: int, counted: str) -> Check:

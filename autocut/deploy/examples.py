@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autocut.errors import BundleError
+from autocut.errors import BundleError, quoted
 from autocut.task.batches import Batch, Inputs, batch_length, from_numpy, take, to_numpy
 from autocut.task.kinds import join_targets, kinds
 
@@ -227,7 +227,8 @@ def scores_of(kind_name: str | None, output: StoredArray, targets: StoredArray) 
         return None
     if kind_name not in kinds:
         raise BundleError(
-            f"metric kind must be one of {', '.join(kinds.names())}, got {kind_name!r}", "use the autocut that wrote the bundle"
+            f"metric kind must be one of {', '.join(kinds.names())}, got {quoted(kind_name)}",
+            "use the autocut that wrote the bundle",
         )
     return kinds[kind_name]().scores(torch.from_numpy(output), torch.from_numpy(targets)).double().numpy()
 

@@ -12,7 +12,7 @@ from autocut.budget import format_duration
 from autocut.deploy.bundle import copy_bundle, hand_out, told_as_bundle_error
 from autocut.deploy.finalize import FinalizationRequest, finalize
 from autocut.deploy.manifest import read_manifest
-from autocut.errors import InputError, NoResultError, TrialError, VerificationError
+from autocut.errors import InputError, NoResultError, TrialError, VerificationError, quoted
 from autocut.pipeline.opened_pipeline import open_pipeline
 from autocut.pipeline.signing import key_file
 from autocut.pipeline.stage_cache import StageCache
@@ -72,7 +72,7 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
         raise ValueError(f"trial {record.trial} was found without a recipe, or the study without a reference")
     if examples and not task.share_examples:
         raise InputError(
-            f"--examples must not be given for task {task.name!r}, which has share_examples=False", "leave --examples out"
+            f"--examples must not be given for task {quoted(task.name)}, which has share_examples=False", "leave --examples out"
         )
     shares = bool(facts.get("share_examples", True)) if examples is None else examples
     price = Price(**facts["price"])

@@ -55,7 +55,7 @@ class Service:
         if not isinstance(given, dict):
             given = dict.fromkeys(self.inputs, given) if len(self.inputs) == 1 else {}
         if set(given) != set(self.inputs):
-            raise ValueError(f"inputs must be {', '.join(self.inputs)}, got {', '.join(given) or 'no names'}")
+            raise ValueError(f"inputs must be {', '.join(self.inputs)}, got {', '.join(given)[:200] or 'no names'}")
         arrays = [self._array(name, given[name]) for name in self.inputs]
         if len({len(array) for array in arrays}) != 1 or not len(arrays[0]):
             raise ValueError("all inputs must have as many examples, at least one")
@@ -120,7 +120,7 @@ def make_handler(service: Service) -> type[BaseHTTPRequestHandler]:
             if self.path != "/predict":
                 self._send(404, {"error": "POST must be /predict"})
             elif not length.isdigit() or int(length) > MOST_BYTES:
-                self._send(413, {"error": f"Content-Length must be a number up to {MOST_BYTES}, got {length!r}"})
+                self._send(413, {"error": f"Content-Length must be a number up to {MOST_BYTES}, got {length[:80]!r}"})
             else:
                 self._answer(self.rfile.read(int(length)))
 

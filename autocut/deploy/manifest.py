@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from autocut.bill import Bill, Serving
-from autocut.errors import BundleError, VerificationError
+from autocut.errors import BundleError, VerificationError, quoted
 from autocut.measurement import Accuracy, Measurement
 from autocut.price import Price
 from autocut.recipe import Value
@@ -56,7 +56,7 @@ def _plain_path(path: str) -> str:
         or "/".join(parts) != path
         or any(part in ("..", ".", "/") or set(part) & set('\\:*?"<>|') for part in parts)
     ):
-        raise ValueError(f"path must be relative, inside the bundle and without '..', got {path!r}")
+        raise ValueError(f"path must be relative, inside the bundle and without '..', got {quoted(path)}")
     return path
 
 
@@ -295,7 +295,9 @@ def read_manifest(folder: Path) -> Manifest:
         VerificationError: it is well-formed, but its content does not match its own hash.
     """
     if not folder.is_dir():
-        raise BundleError(f"bundle must be a folder, got {str(folder)!r}", "autocut export STUDY --trial N --to FOLDER writes one")
+        raise BundleError(
+            f"bundle must be a folder, got {quoted(str(folder))}", "autocut export STUDY --trial N --to FOLDER writes one"
+        )
     path = folder / MANIFEST
     if path.is_symlink() or not path.is_file():
         raise BundleError(
@@ -305,7 +307,7 @@ def read_manifest(folder: Path) -> Manifest:
     version = document.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise BundleError(
-            f"{path}: schema_version must be {SCHEMA_VERSION}, got {version!r}",
+            f"{path}: schema_version must be {SCHEMA_VERSION}, got {quoted(version)}",
             "use the autocut that wrote the bundle, or export it again",
         )
     claimed = document.pop("content_sha256", None)
@@ -321,7 +323,7 @@ def read_manifest(folder: Path) -> Manifest:
         where = ".".join(str(part) for part in first["loc"]) or "content"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise BundleError(
-            f"{path}: {where}: {first['msg']}, got {_short(first['input'])}{more}", "export the bundle again"
+            f"{path}: {where}: {first['msg']}, got {quoted(first['input'])}{more}", "export the bundle again"
         ) from None
 
 
@@ -335,9 +337,9 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     found = {path.relative_to(folder).as_posix() for path in _walk(folder)} - {MANIFEST, SIGNATURE}
     named = {file.path for file in manifest.files}
     if extra := sorted(found - named):
-        raise VerificationError(f"bundle {folder} must hold only the files of its manifest, got {extra[0]!r}", hint)
+        raise VerificationError(f"bundle {folder} must hold only the files of its manifest, got {quoted(extra[0])}", hint)
     if missing := sorted(named - found):
-        raise VerificationError(f"bundle {folder} must hold {missing[0]!r}, got none", hint)
+        raise VerificationError(f"bundle {folder} must hold {quoted(missing[0])}, got none", hint)
     for file in manifest.files:
         entry = hash_file(folder, folder / file.path)
         if entry != file:
@@ -361,7 +363,8 @@ def _walk(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise VerificationError(
-                f"bundle {folder} must hold plain files only, got {path.relative_to(folder).as_posix()!r}", "copy it with cp -rL"
+                f"bundle {folder} must hold plain files only, got {quoted(path.relative_to(folder).as_posix())}",
+                "copy it with cp -rL",
             )
         if path.is_file():
             yield path
@@ -392,8 +395,3 @@ def _text(document: dict[str, Any]) -> str:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from autocut.errors import BundleError
+from autocut.errors import BundleError, quoted
 
 _SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".dill", ".ckpt"})
 _PROTOCOLS = tuple(bytes([0x80, protocol]) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -31,7 +31,7 @@ def refuse_pickles(folder: Path) -> None:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as stream:
             if _is_pickle(path.name, path.stat().st_size, stream):
-                raise BundleError(f"bundle must hold no pickle, got {path.name!r}", _HINT)
+                raise BundleError(f"bundle must hold no pickle, got {quoted(path.name)}", _HINT)
         if zipfile.is_zipfile(path):
             try:
                 _refuse_in_archive(path)
@@ -48,14 +48,14 @@ def _refuse_in_archive(path: Path) -> None:
                 nested = stream.read(2) == _ARCHIVE
                 stream.seek(0)
                 if nested or _is_pickle(record.filename, record.file_size, stream):
-                    raise BundleError(f"{path.name} must hold no pickle, got one in {record.filename!r}", _HINT)
+                    raise BundleError(f"{path.name} must hold no pickle, got one in {quoted(record.filename)}", _HINT)
 
 
 def _refuse_escape(path: Path, name: str) -> None:
     """Refuse a record that leads out of a folder: a loader may unpack the archive. `zipfile` itself hides such names."""
     parts = name.removesuffix("/").replace("\\", "/").split("/")
     if {"", ".", ".."} & set(parts) or ":" in parts[0]:
-        raise BundleError(f"{path.name} must unpack into its own folder, got the record {name!r}", _HINT)
+        raise BundleError(f"{path.name} must unpack into its own folder, got the record {quoted(name)}", _HINT)
 
 
 def _is_pickle(name: str, size_bytes: int, stream: IO[bytes]) -> bool:

@@ -262,7 +262,7 @@ def _reason(
     chosen: FrontPoint, eligible: Sequence[FrontPoint], baseline: FrontPoint | None, objective: str, asked: str, *, knee: bool
 ) -> str:
     rank = "knee" if knee else cost_words(objective)[0]
-    count = "the only model" if len(eligible) == 1 else f"{rank} of {len(eligible)} models"
+    count = "the only model" if len(eligible) == 1 else f"{rank} of {format_count(len(eligible), 'model')}"
     parts = [f"{count} {asked}".rstrip()]
     if baseline is not None:
         parts.append("the untouched model itself" if chosen.trial == baseline.trial else effect(chosen, baseline, objective))

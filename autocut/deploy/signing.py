@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from autocut.deploy.manifest import MANIFEST, SIGNATURE
-from autocut.errors import BundleError, InputError, MissingDependencyError, VerificationError
+from autocut.errors import BundleError, InputError, MissingDependencyError, VerificationError, quoted
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -102,11 +102,11 @@ def _library() -> tuple[Any, Any]:
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"key must be a small file, got {str(path)!r}", _MAKE_A_KEY)
+            raise InputError(f"key must be a small file, got {quoted(str(path))}", _MAKE_A_KEY)
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"key must be a readable file, got {str(path)!r}: {error.strerror}", _MAKE_A_KEY) from error
+        raise InputError(f"key must be a readable file, got {quoted(str(path))}: {error.strerror}", _MAKE_A_KEY) from error
 
 
 def _no_key(rule: str, path: Path) -> InputError:
-    return InputError(f"key must be {rule}, got {str(path)!r}", _MAKE_A_KEY)
+    return InputError(f"key must be {rule}, got {quoted(str(path))}", _MAKE_A_KEY)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from autocut.counting import format_count
 from autocut.deploy.claims import LATENCY_TOLERANCE, Check, Findings, judge
 from autocut.deploy.fresh_process import FreshProcess, Turn
 from autocut.deploy.layouts import find_capacity
@@ -103,7 +104,7 @@ def verify_bundle(
         from autocut.deploy.verify_process import find
 
         findings = find(folder, examples, latency_tolerance)
-    files = f"{len(manifest.files)} files"
+    files = format_count(len(manifest.files), "file")
     hashes = Check("hashes", files, "the same", True, f"all {files} are the ones of the manifest")
     return Verification(folder, manifest, (hashes, *judge(manifest, findings, latency_tolerance=latency_tolerance)), findings)
 

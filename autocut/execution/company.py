@@ -6,7 +6,7 @@ limits, threads, seed, versions of libraries) each search checks by itself. The 
 
 from __future__ import annotations
 
-from autocut.errors import StudyError
+from autocut.errors import StudyError, quoted
 from autocut.pipeline.signing import KEY_FILE, Signer, key_file, own_secret
 from autocut.study import Study
 
@@ -32,13 +32,13 @@ def check_shares_stages(study: Study) -> None:
         named = _named(study, beside)
         if study.stages_root == study.folder and study.lock is not None and study.lock.others_elsewhere():
             raise StudyError(
-                f"study {study.name!r} must keep its stages where all of its searches find them, but {named} searches it from "
-                f"another folder than {study.folder}",
+                f"study {quoted(study.name)} must keep its stages where all of its searches find them, but {named} searches it "
+                f"from another folder than {study.folder}",
                 "search from that folder, or begin a study in a shared folder: --stages FOLDER --out FOLDER",
             )
         if study.facts.get(_KEY_FACT, mark) != mark:
             raise StudyError(
-                f"study {study.name!r} must have one key that signs its stages while several searches work on it, "
+                f"study {quoted(study.name)} must have one key that signs its stages while several searches work on it, "
                 f"got another one in {key_file()} than that of {named}",
                 f"copy the key file of the other search to this machine, and name it: {KEY_FILE}=FILE",
             )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autocut.config import LARGEST_DROP, SearchConfig
-from autocut.errors import StudyError
+from autocut.errors import StudyError, shortened
 from autocut.measure import allocator
 from autocut.pipeline.signing import sign_task
 from autocut.study import Study
@@ -51,7 +51,7 @@ def check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[st
     for name, value in asked.items():
         if name in known and known[name] != value:
             raise StudyError(
-                f"study {study.folder} was begun with {name} {known[name]}, got {value}",
+                f"study {study.folder} was begun with {name} {shortened(str(known[name]))}, got {shortened(str(value))}",
                 "leave it as it was, or search into another folder: --out",
             )
     # `autocut export` keeps to it too.

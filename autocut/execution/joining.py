@@ -21,7 +21,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from autocut.errors import InputError
+from autocut.errors import InputError, quoted
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 _TRY = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR'); print('joined')"
@@ -46,7 +46,7 @@ def prepare_to_join(address: str) -> None:
     if said is None:
         return
     if not _REFUSED.search(said):
-        raise InputError(f"--ray-address must be a running Ray cluster, got {address!r}: {_reason(said)}", _HINT)
+        raise InputError(f"--ray-address must be a running Ray cluster, got {quoted(address)}: {_reason(said)}", _HINT)
     if mode is None:
         _require_token(address)
         _use_token()
@@ -54,9 +54,11 @@ def prepare_to_join(address: str) -> None:
         if said is None:
             return
     elif mode.lower() != "token":
-        raise InputError(f"the Ray cluster {address} wants a token, but {MODE} is {mode!r}", f"set it: {MODE}=token, or unset it")
+        raise InputError(
+            f"the Ray cluster {address} wants a token, but {MODE} is {quoted(mode)}", f"set it: {MODE}=token, or unset it"
+        )
     if not _REFUSED.search(said):
-        raise InputError(f"--ray-address must be a running Ray cluster, got {address!r}: {_reason(said)}", _HINT)
+        raise InputError(f"--ray-address must be a running Ray cluster, got {quoted(address)}: {_reason(said)}", _HINT)
     raise InputError(
         f"the Ray cluster {address} must be given its own token, but the one in {token_place()} is another",
         f"on the cluster's head: ray get-auth-token; write what it prints into a file here, and name it: {TOKEN_PATH}=FILE",
@@ -93,7 +95,7 @@ def _require_token(address: str) -> None:
         return
     if named := os.environ.get(TOKEN_PATH):
         raise InputError(
-            f"the Ray cluster {address} wants a token, and {TOKEN_PATH} must name a file that holds it, got {named!r}",
+            f"the Ray cluster {address} wants a token, and {TOKEN_PATH} must name a file that holds it, got {quoted(named)}",
             "on the cluster's head: ray get-auth-token; write what it prints into that file",
         )
     raise InputError(
@@ -114,19 +116,19 @@ def _require_listener(address: str) -> None:
     """Refuse an address where nothing listens: Ray would look for two minutes, and then end the process."""
     if "://" in address:
         raise InputError(
-            f"--ray-address must be HOST:PORT of a cluster that this machine belongs to, got {address!r}",
+            f"--ray-address must be HOST:PORT of a cluster that this machine belongs to, got {quoted(address)}",
             "start Ray here too: ray start --address HOST:6379; then search with --ray-address HOST:6379",
         )
     host, colon, port = address.rpartition(":")
     if not colon:  # such as "auto"
         return
     if not port.isdigit():
-        raise InputError(f"--ray-address must be HOST:PORT, got {address!r}", "for example --ray-address 10.0.0.1:6379")
+        raise InputError(f"--ray-address must be HOST:PORT, got {quoted(address)}", "for example --ray-address 10.0.0.1:6379")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--ray-address must be a running Ray cluster, got {address!r}: {reason}", _HINT) from error
+        raise InputError(f"--ray-address must be a running Ray cluster, got {quoted(address)}: {reason}", _HINT) from error
 
 
 def _try_to_join(address: str) -> str | None:

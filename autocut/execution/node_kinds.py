@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from autocut.errors import Fault, InputError
+from autocut.counting import format_count
+from autocut.errors import Fault, InputError, quoted
 from autocut.execution.node_host import NodeFindings
 
 
@@ -21,14 +22,15 @@ def choose_kind(kinds: Mapping[str, str], wanted: str | None, known: str | None)
         InputError: no kind, or more than one, has that name, or the study is of another kind.
     """
     counts = Counter(kinds.values())
-    listed = "; ".join(f"{kind} ({count} of {len(kinds)} nodes)" for kind, count in sorted(counts.items()))
+    listed = "; ".join(f"{kind} ({count} of {format_count(len(kinds), 'node')})" for kind, count in sorted(counts.items()))
     if wanted is not None:
         found = sorted(kind for kind in counts if wanted.lower() in kind.lower())
         if len(found) != 1:
-            message = f"--measure-on must name one kind of node, got {wanted!r}, which is a part of {len(found)} names"
+            part_of = f"which is a part of {format_count(len(found), 'name')}"
+            message = f"--measure-on must name one kind of node, got {quoted(wanted)}, {part_of}"
             raise InputError(message, f"there are: {listed}")
         if known is not None and found[0] != known:
-            message = f"the numbers of this study come from {known}, got --measure-on {wanted!r}"
+            message = f"the numbers of this study come from {known}, got --measure-on {quoted(wanted)}"
             raise InputError(message, "begin another study: --out FOLDER")
         return found[0]
     if known is not None:

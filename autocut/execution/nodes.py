@@ -217,7 +217,7 @@ class Nodes:
             if key not in alive or (node.place is not None and not _answers(node)):
                 del self._nodes[key]
                 lost += sorted(node.jobs)
-                jobs = f" with {len(node.jobs)} jobs, which run elsewhere" if node.jobs else ""
+                jobs = f" with {format_count(len(node.jobs), 'job')}, to run elsewhere" if node.jobs else ""
                 told += [f"node {node.name} is lost{jobs}"] if node.place else []  # else it never ran a job
             elif node.place is None and self._wanted is not None and _is_done(node.looking):
                 told += self._begin_or_leave_out(key, self._wanted)

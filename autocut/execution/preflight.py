@@ -121,7 +121,7 @@ def preflight(
         FaultsError: the task has faults; it holds all of them.
     """
     # Spawned, not forked: the other process gets nothing that this one has open.
-    spawn = multiprocessing.get_context("spawn")
+    spawn, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
         looked = pool.submit(_look, task, ask, trains=trains, train_on=train_on, serve_on=serve_on, begun=begun)
         try:
@@ -136,9 +136,10 @@ def preflight(
                 f"task {task} must load in a process of its own, but that process died", "run: autocut check"
             ) from error
         finally:
-            # If it has not answered, leaving the pool would wait for it.
-            for process in () if looked.done() else multiprocessing.active_children():
-                process.kill()
+            # Leaving the pool waits for the process. One that has answered takes a second to end by itself where torch is imported.
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.kill()
 
 
 def with_kept_layers(found: Preflight, space: Space) -> Preflight:

@@ -34,6 +34,9 @@ def import_for_start() -> None:
     _import(_WORKER)
     for name in _names_in_source(_WORKER):
         _import(name)
+    from autocut.stages.libraries import library_versions
+
+    library_versions()  # every key of a stage names them; looking them up takes longer than the rest of a job's start
 
 
 def prepare_for_later(task_path: str | None) -> Iterator[str]:
@@ -53,9 +56,6 @@ def prepare_for_later(task_path: str | None) -> Iterator[str]:
             started = ", ".join(threads)
             raise RuntimeError(f"a process that is to be forked must have one thread, but importing {name} started {started}")
         yield name
-    from autocut.stages.libraries import library_versions
-
-    library_versions()  # every key of a stage names them; looking them up takes longer than the rest of a job's start
     wanted = [] if task is None else [name for name in _installed_names(task) if name not in sys.modules]
     if wanted and (yield from leaves_alone(lambda: list(_import_closure(wanted)), foreign_threads)):
         yield from _import_closure(wanted)

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import autocut
 from autocut.config import SearchConfig
-from autocut.errors import StudyError
+from autocut.errors import StudyError, quoted
 from autocut.execution.executor import WorkerGone
 from autocut.execution.node_host import NodeFindings
 from autocut.execution.nodes import NodesWanted, node_needs
@@ -43,7 +43,7 @@ def stages_fact(folder: Path, task_name: str, config: SearchConfig) -> Mapping[s
         try:
             root.mkdir(parents=True)
         except OSError as error:
-            message = f"--stages must be a folder that can be written, got {str(config.stages)!r}: {error.strerror}"
+            message = f"--stages must be a folder that can be written, got {quoted(str(config.stages))}: {error.strerror}"
             raise StudyError(message, "choose another folder") from error
         return {_ROOT: str(root)}
     root = Path(known.get(_ROOT) or folder.resolve())

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from autocut.config import SearchConfig
+from autocut.counting import format_count
 from autocut.errors import InputError
 from autocut.measure.quiet import QuietLock
 
@@ -92,7 +93,8 @@ def _serving(config: SearchConfig, found: FoundGpu) -> list[str]:
     lines = [f"serving: on {found.name} (cuda): models are scored and timed there, and their bundles are for it"]
     if priced > 1:
         lines.append(
-            f"{config.instance} has {priced} GPUs, and a model here has one: --price-per-hour takes the price of its share"
+            f"{config.instance} has {format_count(priced, 'GPU')}, and a model here has one: "
+            "--price-per-hour takes the price of its share"
         )
     if found.used_bytes > _IN_USE_BYTES:
         held = f"{found.used_bytes / 1e9:.1f} GB of the GPU's memory are in use"

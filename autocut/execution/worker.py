@@ -240,7 +240,7 @@ class _Worker:
     def _try(self, recipe: Recipe, action: Callable[[Recipe], object]) -> RecipeFailed | None:
         """Run `action(recipe)`; rungs belong to `recipe` meanwhile."""
         self.recipe = recipe
-        return _catch_failure(recipe, partial(action, recipe), self.setting.task_path)
+        return _catch_failure(recipe, partial(action, recipe), self.setting)
 
     def _report_failed(self, failure: RecipeFailed) -> None:
         """Report the failure. A bug may harm the process; a dataset that has lost its file or its connection goes on to raise."""
@@ -265,14 +265,17 @@ class _Worker:
             )
 
 
-def _catch_failure(recipe: Recipe, action: Callable[[], object], task_path: str | None) -> RecipeFailed | None:
-    """Run `action`. Return how `recipe` failed by it, or None if it did not fail. The task's own code is in `task_path`.
+def _catch_failure(recipe: Recipe, action: Callable[[], object], setting: Setting) -> RecipeFailed | None:
+    """Run `action`. Return how `recipe` failed by it, or None if it did not fail.
 
     Raises:
-        InputError: something that no other recipe would survive either, such as a full disk.
+        InputError: something that no other recipe would survive either, such as a full disk of the stages.
     """
+    from autocut.pipeline.full_disk import told_whose_disk_is_full
+
     try:
-        action()
+        with told_whose_disk_is_full(Path(setting.folder)):
+            action()
     except errors.DeadlineError as error:
         return RecipeFailed(recipe, "interrupted", error.message)
     except StoppedEarlyError as error:
@@ -290,7 +293,7 @@ def _catch_failure(recipe: Recipe, action: Callable[[], object], task_path: str 
     except Exception as error:
         if is_out_of_memory(error):
             return RecipeFailed(recipe, "failed", _out_of_memory(str(error)))
-        if (where := _line_of_task(error, task_path)) is not None:
+        if (where := _line_of_task(error, setting.task_path)) is not None:
             return RecipeFailed(recipe, "failed", f"{TASK_FAILED}: {type(error).__name__}: {error} ({where})")
         # The model is the user's and the libraries are young: an unexpected error is reported as a bug, and ends one trial alone.
         return RecipeFailed(recipe, "bug", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")

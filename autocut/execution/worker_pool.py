@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from autocut.errors import DeadlineError, InputError
+from autocut.errors import DeadlineError, InputError, quoted
 from autocut.execution.fork_client import Report, WorkerDiedError, run_in_fork
 from autocut.execution.joining import prepare_to_join
 from autocut.execution.leftovers import scratch_folder, temporary_files_in
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from autocut.execution.nodes import Nodes, NodesWanted
 
 _ENVIRONMENT = {
+    "PL_DISABLE_FORK": "1",  # what Tune gives each of its processes, see `use_waiting_processes`
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -212,7 +213,7 @@ class WorkerPool:
                 )
                 raise InputError(message, "name large files in .gitignore, or put the task into the folder of --stages") from error
             if self._ray_address:
-                message = f"--ray-address must be a running Ray cluster, got {self._ray_address!r}: {reason}"
+                message = f"--ray-address must be a running Ray cluster, got {quoted(self._ray_address)}: {reason}"
                 raise InputError(message, "see: ray status") from error
             raise InputError(f"Ray must start on this machine, but does not: {reason}", "is memory or disk full?") from error
 
@@ -233,6 +234,7 @@ class WorkerPool:
             configure_logging=False,
             _temp_dir=str(self._sockets / "ray"),
         )
+        use_waiting_processes()
 
     def stop_ray(self) -> None:
         """End Ray, and with its processes every job. A second call does nothing."""
@@ -242,6 +244,20 @@ class WorkerPool:
             self._has_ray = False
             with quiet_ray():
                 ray.shutdown()
+
+
+def use_waiting_processes() -> None:
+    """Let Tune's trials run in the processes that Ray starts ahead and that wait for work.
+
+    Tune gives each of its processes a variable. For other variables than its own Ray starts other processes, which import it twice,
+    and those that wait are never used (2.60). This process's environment, which Ray's processes get, has the variable already.
+    Without these names Tune would work as well, and start later.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        from ray.tune.execution.class_cache import DEFAULT_ENV_VARS
+
+        for name in [name for name, value in DEFAULT_ENV_VARS.items() if os.environ.get(name) == value]:
+            del DEFAULT_ENV_VARS[name]
 
 
 def _ask_fork(address: str, folder: Path, path: str | None) -> dict[str, str]:

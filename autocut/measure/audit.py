@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from autocut.config import cpu_count
+from autocut.counting import format_count
 from autocut.errors import InputError
 
 _BUSY = 0.3
@@ -68,24 +69,22 @@ def audit_machine(load: float | None = None, machine: AuditedMachine | None = No
     seen = machine or AuditedMachine()
     processors, quota, cores = len(seen.processors), seen.quota(), seen.cores()
     usable = processors if quota is None else max(1, min(processors, int(quota)))
-    warnings = []
+    warnings, counted = [], format_count(processors, "processor")
     if load is not None and load > _BUSY:
-        warnings.append(f"other programs use {load:.1f} of {processors} processors: timings spread, and some will be repeated")
+        warnings.append(f"other programs use {load:.1f} of {counted}: timings spread, and some will be repeated")
     if quota is not None and quota < processors:
-        warnings.append(
-            f"this container may use {quota:g} of {processors} processors: above that the kernel stops it for a while, timings too"
-        )
+        warnings.append(f"this container may use {quota:g} of {counted}: above that the kernel stops it for a while, timings too")
     if slow := [name for name in seen.governors() if name != "performance"]:
         warnings.append(f"the frequency governor is {' and '.join(slow)}: a processor may be timed while it speeds up")
     if cores is not None and cores < processors:
         warnings.append(
-            f"{processors} processors are {cores} cores: timings are those of a processor whose sibling rests, "
+            f"{counted} are {format_count(cores, 'core')}: timings are those of a processor whose sibling rests, "
             "and a busy server is slower"
         )
     if seen.swapped_share > _SWAPPED:
         warnings.append(f"{seen.swapped_share:.0%} of the memory was moved to disk: what is read back while it is timed looks slow")
     if seen.gpu_processes:
-        warnings.append(f"{seen.gpu_processes} other processes use a GPU of this machine")
+        warnings.append(f"a GPU of this machine is used by {format_count(seen.gpu_processes, 'other process', 'other processes')}")
     return Audit(usable, tuple(warnings))
 
 
@@ -100,7 +99,8 @@ def require_processors(threads: int, workers: int, processors: int) -> None:
     fitting = processors // threads
     hint = f"--workers {fitting}" if fitting else f"--threads {processors} --workers 1"
     raise InputError(
-        f"--threads times --workers must be at most the {processors} processors here, got {threads} times {workers}",
+        f"--threads times --workers must be at most the {format_count(processors, 'processor')} here, "
+        f"got {threads} times {workers}",
         f"write {hint}",
     )
 

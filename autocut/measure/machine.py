@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from autocut.counting import format_count
+
 _COMPUTE_FLAGS = re.compile(r"sse|avx|amx|fma|f16c|asimd|sve|sme(?!p)|bf16|i8mm|dotprod|fphp")
 """Instruction sets that decide which kernels run. Other flags change with the kernel's version and do not matter for speed."""
 
@@ -59,7 +61,8 @@ def machine_fingerprint() -> str:
     hardware = (machine.cpu, machine.architecture, str(machine.cores), machine.instructions, machine.gpu or "")
     digest = hashlib.sha256("\0".join(hardware).encode()).hexdigest()[:8]
     words = " ".join(re.sub(r"\((R|TM|C)\)|\b(CPU|Processor)\b|@.*", " ", machine.cpu, flags=re.IGNORECASE).split())
-    return f"{words or machine.architecture}, {machine.cores} cores{f', {machine.gpu}' if machine.gpu else ''} ({digest})"
+    parts = [words or machine.architecture, format_count(machine.cores, "core"), *([machine.gpu] if machine.gpu else [])]
+    return f"{', '.join(parts)} ({digest})"
 
 
 def _cpu_model(cpuinfo: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from autocut.errors import StudyError
+from autocut.errors import StudyError, quoted
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.signing import refuse_foreign_task
@@ -54,7 +54,7 @@ def open_pipeline(
     task.know_data("" if data is None else data.digest)
     if task.fingerprint != study.task_fingerprint:
         raise StudyError(
-            f"study {study.folder} was made for another version of task {task.name!r}",
+            f"study {study.folder} was made for another version of task {quoted(task.name)}",
             "restore the task, or search again with --out",
         )
     # The number of threads is part of what ahead-of-time code is compiled for, and of every claim.

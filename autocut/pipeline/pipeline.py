@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from autocut.errors import InfeasibleRecipeError
+from autocut.errors import InfeasibleRecipeError, quoted
 from autocut.measure.accuracy import Scores, to_accuracy
 from autocut.measure.cores import Loan
 from autocut.measure.early_verdict import is_far_below, paired
@@ -90,7 +90,9 @@ class Pipeline:
             InfeasibleRecipeError: the task has no such student.
         """
         if name not in (known := self.runner.context.task.student_names):
-            raise InfeasibleRecipeError(f"model.student must be one of the task's {', '.join(known) or '(none)'}, got {name!r}")
+            raise InfeasibleRecipeError(
+                f"model.student must be one of the task's {', '.join(known) or '(none)'}, got {quoted(name)}"
+            )
         return read_model(self.runner, self.runner.run(student_stage(self.runner, name)))
 
     def prefix(self, recipe: Recipe) -> Prefix:

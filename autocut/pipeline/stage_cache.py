@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -28,11 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from autocut.errors import InputError
+from autocut.pipeline.full_disk import told_whose_disk_is_full
 from autocut.pipeline.signing import Signer, own_secret
 
 _KEY_LENGTH = 64
-_LITTLE_BYTES = 8 * 2**20
-"""A disk with less room than this counts as full: no stage fits."""
 DEFAULT_LIMIT_BYTES = 10 * 2**30
 IN_USE_S = 1800.0
 """An entry that was read within this time may still be in use. It is not evicted, even if the cache is above its limit."""
@@ -144,7 +141,8 @@ class StageCache:
         If `make` raises, nothing is left behind.
 
         Raises:
-            InputError: the disk is full.
+            InputError: the cache's disk is full.
+            DiskFullError: another disk is full.
         """
         if found := self.find(key):
             return found
@@ -156,16 +154,12 @@ class StageCache:
             building = self.folder / "building" / f"{key}-{uuid.uuid4().hex}"
             (building / _OUTPUT).mkdir(parents=True)
             try:
-                started = clock()
-                facts = dict(make(building / _OUTPUT) or {})
-                seconds = clock() - started
-                with self._gate() if _bytes_in(building) > _LITTLE_WORK_BYTES else contextlib.nullcontext():
-                    self._publish(building, key, stage, method, seconds, facts)
-            except Exception as error:
-                # Libraries and compilers turn a full disk into errors of their own, for which the recipe would get the blame.
-                if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or _is_full(self.folder):
-                    raise disk_full(self.folder) from error
-                raise
+                with told_whose_disk_is_full(self.folder):
+                    started = clock()
+                    facts = dict(make(building / _OUTPUT) or {})
+                    seconds = clock() - started
+                    with self._gate() if _bytes_in(building) > _LITTLE_WORK_BYTES else contextlib.nullcontext():
+                        self._publish(building, key, stage, method, seconds, facts)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
         self._evict_now_and_then()
@@ -319,17 +313,6 @@ def _last_use(path: Path) -> float:
 
 def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _is_full(folder: Path) -> bool:
-    return any(shutil.disk_usage(place).free < _LITTLE_BYTES for place in (folder, tempfile.gettempdir()))
-
-
-def disk_full(folder: Path) -> InputError:
-    """Build the error for a disk without room under `folder`."""
-    return InputError(
-        f"disk under {folder} must have room for stage outputs, but is full", "free some space and run the same command again"
-    )
 
 
 def _file_state(path: Path) -> tuple[int, int, int]:

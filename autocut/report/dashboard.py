@@ -12,7 +12,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from autocut.errors import InputError
+from autocut.errors import InputError, quoted
 from autocut.report.best_trials import best_is_front
 from autocut.report.dashboard_style import with_wrapped_values
 from autocut.study import Study, open_study
@@ -64,7 +64,7 @@ def guard(app: WSGIApplication) -> WSGIApplication:
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         host = str(environ.get("HTTP_HOST", "")).rpartition(":")[0] or str(environ.get("HTTP_HOST", ""))
         if host not in _HOST_NAMES:
-            return _refuse(start_response, f"the dashboard is reached as {HOST}, got {host!r}")
+            return _refuse(start_response, f"the dashboard is reached as {HOST}, got {quoted(host)}")
         if _is_of_another_site(environ):
             return _refuse(start_response, "the dashboard answers to its own pages, got a request of another site")
         path, method = str(environ.get("PATH_INFO", "")).rstrip("/"), environ.get("REQUEST_METHOD")

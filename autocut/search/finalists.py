@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
+from autocut.counting import inflected
 from autocut.front import FrontPoint, hypervolume_contributions, non_dominated
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import Purpose
@@ -99,7 +100,7 @@ def drop_line(state: SearchState) -> str:
     percent = f"{100 * drop:g}"
     asked = f"(--max-accuracy-drop {percent}%)"
     if untouched is None:
-        loss = f"{percent} points, or {percent}% of a metric that is not between 0 and 1"
+        loss = f"{percent} {inflected(100 * drop, 'point')}, or {percent}% of a metric that is not between 0 and 1"
         return f"accuracy: a point counts if it loses at most {loss} {asked}"
     return f"accuracy: a point counts from {state.least_accuracy:.4g} on: the untouched model has {untouched:.4g} {asked}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autocut.counting import format_count
-from autocut.errors import InputError
+from autocut.errors import InputError, quoted
 from autocut.front import FrontPoint
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.first_guesses import MethodEffect, ModelFamily, kept_of, own_family
@@ -75,7 +75,7 @@ def require_another_study(folder: Path, out: Path) -> None:
     """
     if folder.expanduser().resolve() == out.expanduser().resolve():
         raise InputError(
-            f"--learn-from must be another study than the one that is searched, got {str(folder)!r}",
+            f"--learn-from must be another study than the one that is searched, got {quoted(str(folder))}",
             "leave it out: the same command goes on from what this study has found",
         )
 
@@ -90,7 +90,7 @@ def lessons_of(study: Study, space: Space) -> Lessons:
     known = {point.recipe: point for point in points}
     if UNTOUCHED not in known or len(known) == 1:
         raise InputError(
-            f"--learn-from must be a study with measured models, got {str(study.folder)!r} with {len(known)}",
+            f"--learn-from must be a study with measured models, got {quoted(str(study.folder))} with {len(known)}",
             "search there first, or leave it out",
         )
     jobs, left_out = _jobs(study, known[UNTOUCHED], space)

@@ -25,7 +25,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from autocut.errors import SpaceError
+from autocut.errors import SpaceError, quoted
 from autocut.recipe import (
     AVERAGING,
     DECAY,
@@ -201,7 +201,7 @@ class Space:
                 return reason
         for name, value in recipe.items():
             if self.axis(name) is None and IDENTITY.get(name) != value:
-                return f"{name} is no axis of this space, got {value!r}"
+                return f"{name} is no axis of this space, got {quoted(value)}"
         return None
 
     def _why_not_axis(self, axis: Axis, recipe: Recipe) -> str | None:
@@ -210,11 +210,11 @@ class Space:
             if value is None or value == IDENTITY.get(axis.name):
                 return None
             needed = " and ".join(f"{parent} {' or '.join(map(str, values))}" for parent, values in axis.when.items())
-            return f"{axis.name} counts only with {needed}, got {value!r}"
+            return f"{axis.name} counts only with {needed}, got {quoted(value)}"
         # The recipe dropped a setting without effect, so any value of it is allowed.
         if axis.takes(value) or Recipe({**recipe, axis.name: axis.example()}) == recipe:
             return None
-        return f"{axis.name} must be {axis.describe()}, got {'nothing' if value is None else repr(value)}"
+        return f"{axis.name} must be {axis.describe()}, got {'nothing' if value is None else quoted(value)}"
 
 
 def fit_space(space: Space, unfit: Mapping[str, Collection[Value]]) -> Space:

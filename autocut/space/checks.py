@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from autocut.errors import name_hint, nearest_hint
+from autocut.errors import name_hint, nearest_hint, quoted
 from autocut.recipe import IDENTITY, LEFT_OUT, QUANTIZATION_AWARE, STUDENT, SWITCHES, Value
 from autocut.space.axes import RULES, Axis, AxisRule
 from autocut.toml_lines import FaultList, Place
@@ -25,9 +25,9 @@ def check_value(name: str, value: Any, known: Known, place: Place, faults: Fault
     if rule.takes_names:
         names = rule.words or tuple(known.get(name, ()))
         if value not in names:
-            faults.add(place, f"{name} must be one of {', '.join(names)}, got {value!r}", name_hint(str(value), names), value)
+            faults.add(place, f"{name} must be one of {', '.join(names)}, got {quoted(value)}", name_hint(str(value), names), value)
     elif not is_number(value, rule) or not rule.allows(value):
-        faults.add(place, f"{name} must be {rule.describe()}, got {value!r}", None, value)
+        faults.add(place, f"{name} must be {rule.describe()}, got {quoted(value)}", None, value)
 
 
 def check_axis(axis: Axis, known: Known, faults: FaultList) -> None:
@@ -42,7 +42,7 @@ def check_axis(axis: Axis, known: Known, faults: FaultList) -> None:
         faults.add(place, f"{axis.name} must have a range to take step or log, got choices", "write range = [low, high]")
     for index, value in enumerate(axis.choices):
         if value in axis.choices[:index]:
-            faults.add(place, f"{axis.name} choices must differ, got {value!r} twice", "leave one out", value)
+            faults.add(place, f"{axis.name} choices must differ, got {quoted(value)} twice", "leave one out", value)
         else:
             check_value(axis.name, value, known, place, faults)
 
@@ -87,7 +87,7 @@ def check_student(axes: Sequence[Axis], faults: FaultList) -> None:
     student, methods = by_name.get(STUDENT), by_name.get(switch)
     if student is not None and methods is not None and set(student.when.get(switch, methods.choices)) - {off}:
         hint = f'write when."{switch}" = {_toml_list([off])}'
-        faults.add(("axes", STUDENT), f"{STUDENT} must be conditional on {switch} {off!r}: a student is not pruned", hint)
+        faults.add(("axes", STUDENT), f"{STUDENT} must be conditional on {switch} {quoted(off)}: a student is not pruned", hint)
 
 
 def check_awareness(axes: Sequence[Axis], faults: FaultList) -> None:
@@ -161,7 +161,7 @@ def _check_condition(
     place = ("axes", axis.name, "when", parent)
     if parent not in named:
         wrong = "an axis of this space" if parent in RULES else "an axis"
-        faults.add(place, f"condition of {axis.name} must name {wrong}, got {parent!r}", nearest_hint(parent, named))
+        faults.add(place, f"condition of {axis.name} must name {wrong}, got {quoted(parent)}", nearest_hint(parent, named))
         return
     if not values:
         faults.add(
@@ -172,7 +172,9 @@ def _check_condition(
     for value in values:
         if not by_name[parent].takes(value):
             near = nearest_hint(str(value), [str(choice) for choice in by_name[parent].choices])
-            message = f"condition of {axis.name} must list values that {parent} takes ({by_name[parent].describe()}), got {value!r}"
+            message = (
+                f"condition of {axis.name} must list values that {parent} takes ({by_name[parent].describe()}), got {quoted(value)}"
+            )
             faults.add(place, message, near, value)
 
 
@@ -190,7 +192,7 @@ def _check_switch(axis: Axis, by_name: Mapping[str, Axis], named: Collection[str
     elif parent in by_name and by_name[parent].takes(off) and off in axis.when.get(parent, (off,)):
         effective = [choice for choice in by_name[parent].choices if choice != off]
         hint = f'write when."{parent}" = {_toml_list(effective)}'
-        faults.add(place, f"{axis.name} has no effect with {parent} {off!r}, so it must be conditional", hint)
+        faults.add(place, f"{axis.name} has no effect with {parent} {quoted(off)}, so it must be conditional", hint)
 
 
 def _toml_list(values: Sequence[Value]) -> str:

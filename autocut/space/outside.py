@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autocut.errors import quoted
 from autocut.recipe import Recipe
 from autocut.space.axes import RULES
 from autocut.space.checks import is_number
@@ -29,7 +30,7 @@ def why_no_setting(name: str, value: object) -> str | None:
     rule = RULES.get(name)
     if rule is None or isinstance(value, bool):
         known = rule is None and isinstance(value, str | int | float | bool)
-        return None if known else f"{name} must be a name or a number, got {value!r}"
+        return None if known else f"{name} must be a name or a number, got {quoted(value)}"
     if rule.takes_names:
-        return None if isinstance(value, str) else f"{name} must be a name, got {value!r}"
-    return None if is_number(value, rule) else f"{name} must be {rule.describe()}, got {value!r}"
+        return None if isinstance(value, str) else f"{name} must be a name, got {quoted(value)}"
+    return None if is_number(value, rule) else f"{name} must be {rule.describe()}, got {quoted(value)}"

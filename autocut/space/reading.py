@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
-from autocut.errors import SpaceError, name_hint, nearest_hint, unknown_name
+from autocut.errors import SpaceError, name_hint, nearest_hint, quoted, unknown_name
 from autocut.recipe import Recipe
 from autocut.score import METRICS
 from autocut.space.axes import RULES, Axis, Space
@@ -109,7 +109,7 @@ class SpaceFile:
             return tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
             raise SpaceError(
-                f"space file must be TOML, got {self.source!r}: {error}", "strings and axis names need quotes"
+                f"space file must be TOML, got {quoted(self.source)}: {error}", "strings and axis names need quotes"
             ) from error
 
     @property
@@ -138,9 +138,9 @@ def read_space_file(name_or_path: str) -> SpaceFile:
         return SpaceFile(path.stem, path.read_text(encoding="utf-8"), name_or_path)
     except OSError as error:
         hint = f"the shipped spaces are {', '.join(shipped_spaces())}"
-        raise SpaceError(f"space file must be readable, got {name_or_path!r}: {error.strerror}", hint) from error
+        raise SpaceError(f"space file must be readable, got {quoted(name_or_path)}: {error.strerror}", hint) from error
     except UnicodeDecodeError as error:
-        raise SpaceError(f"space file must be UTF-8 text, got {name_or_path!r}: {error.reason}") from error
+        raise SpaceError(f"space file must be UTF-8 text, got {quoted(name_or_path)}: {error.reason}") from error
 
 
 def parse_space(file: SpaceFile, known: Known) -> Space:
@@ -155,7 +155,9 @@ def parse_space(file: SpaceFile, known: Known) -> Space:
     table = _checked(_SpaceTable, document, (), faults)
     version = document.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION and isinstance(version, int):
-        faults.add(("schema_version",), f"schema_version must be {SCHEMA_VERSION}, got {version!r}", "this autocut reads no other")
+        faults.add(
+            ("schema_version",), f"schema_version must be {SCHEMA_VERSION}, got {quoted(version)}", "this autocut reads no other"
+        )
     objectives = _objectives(_table(document, "objectives"), faults)
     axes = _axes(_table(document, "axes"), known, faults)
     anchors = _anchors(document.get("anchors"), known, faults)
@@ -182,15 +184,15 @@ def read_recipe(path: Path, space: Space) -> Recipe:
         text = path.read_text(encoding="utf-8")
         document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except (OSError, ValueError) as error:
-        raise SpaceError(f"recipe file must be readable TOML or JSON, got {str(path)!r}: {error}", _RECIPE_HINT) from error
+        raise SpaceError(f"recipe file must be readable TOML or JSON, got {quoted(str(path))}: {error}", _RECIPE_HINT) from error
     settings = document.get("recipe", document) if isinstance(document, dict) else None
     if not isinstance(settings, dict):
-        raise SpaceError(f"recipe file must hold one table of settings, got {str(path)!r}", _RECIPE_HINT)
+        raise SpaceError(f"recipe file must hold one table of settings, got {quoted(str(path))}", _RECIPE_HINT)
     settings = _flat(settings)
     faults = FaultList(LineMap(text if path.suffix == ".toml" else "", str(path)))
     for name, value in settings.items():
         if name not in RULES:
-            faults.add((name,), f"recipe setting must be one of {', '.join(RULES)}, got {name!r}", name_hint(name, RULES))
+            faults.add((name,), f"recipe setting must be one of {', '.join(RULES)}, got {quoted(name)}", name_hint(name, RULES))
         elif reason := why_no_setting(name, value):
             faults.add((name,), reason)
     faults.raise_any("recipe file")
@@ -219,13 +221,13 @@ def _objectives(table: dict[str, Any], faults: FaultList) -> dict[str, str]:
     for name, direction in table.items():
         place = ("objectives", name)
         if name not in METRICS:
-            faults.add(place, f"objective must be one of {', '.join(METRICS)}, got {name!r}", name_hint(name, METRICS))
+            faults.add(place, f"objective must be one of {', '.join(METRICS)}, got {quoted(name)}", name_hint(name, METRICS))
         elif name == "speedup":
             hint = 'write usd_per_million = "minimize": it is the same order, as an amount'
             faults.add(place, "objectives.speedup must be a cost or the accuracy, got a ratio of costs", hint)
         elif direction != METRICS[name].direction:
             hint = f'write {name} = "{METRICS[name].direction}"'
-            faults.add(place, f"objectives.{name} must be {METRICS[name].direction!r}, got {direction!r}", hint)
+            faults.add(place, f"objectives.{name} must be {quoted(METRICS[name].direction)}, got {quoted(direction)}", hint)
     return table
 
 
@@ -246,7 +248,7 @@ def _axis(name: str, table: object, faults: FaultList) -> Axis | None:
     """Build the axis from its table; return None if the table has a fault."""
     place = ("axes", name)
     if name not in RULES:
-        faults.add(place, f"axis must be one of {', '.join(RULES)}, got {name!r}", name_hint(name, RULES))
+        faults.add(place, f"axis must be one of {', '.join(RULES)}, got {quoted(name)}", name_hint(name, RULES))
         return None
     checked = _checked(_AxisTable, table, place, faults)
     if checked is None:
@@ -256,7 +258,7 @@ def _axis(name: str, table: object, faults: FaultList) -> Axis | None:
         faults.add(place, f"{name} must have either choices or a range, got {got}", "write choices = [...] or range = [low, high]")
         return None
     if checked.range is not None and len(checked.range) != 2:
-        faults.add((*place, "range"), f"{name} range must be [low, high], got {checked.range!r}")
+        faults.add((*place, "range"), f"{name} range must be [low, high], got {quoted(checked.range)}")
         return None
     low, high = checked.range or (None, None)
     when = MappingProxyType({parent: tuple(values) for parent, values in checked.when.items()})
@@ -278,7 +280,7 @@ def _check_settings(settings: dict[str, Any], known: Known, place: Place, faults
         if name in RULES:
             check_value(name, value, known, (*place, name), faults)
         else:
-            message = f"recipe setting must be one of {', '.join(RULES)}, got {name!r}"
+            message = f"recipe setting must be one of {', '.join(RULES)}, got {quoted(name)}"
             faults.add((*place, name), message, name_hint(name, RULES))
     return not faults
 
@@ -306,6 +308,6 @@ def _add_shape_fault(model: type[BaseModel], place: Place, kind: str, words: str
     elif kind == "extra_forbidden":
         fields = tuple(model.model_fields)
         near = nearest_hint(str(place[-1]), fields)
-        faults.add(place, f"key must be one of {', '.join(fields)}, got {str(place[-1])!r}", near)
+        faults.add(place, f"key must be one of {', '.join(fields)}, got {quoted(str(place[-1]))}", near)
     else:
         faults.add(place, f"{subject} has the wrong type: {words[:1].lower()}{words[1:]}")

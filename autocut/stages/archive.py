@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autocut.errors import BundleError
+from autocut.errors import BundleError, quoted
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -60,7 +60,7 @@ def refuse_graphs(path: Path) -> None:
     except RuntimeError as error:
         raise BundleError(f"{path.name} must be a whole package, got: {str(error).splitlines()[0][:200]}", _HINT) from error
     if others:
-        raise BundleError(f"{path.name} must hold compiled code alone, got the record {others[0]!r}", _HINT)
+        raise BundleError(f"{path.name} must hold compiled code alone, got the record {quoted(others[0])}", _HINT)
 
 
 def refuse_pickles(path: Path) -> None:
@@ -78,11 +78,11 @@ def refuse_pickles(path: Path) -> None:
                 if archive.read_bytes(name):
                     raise BundleError(f"{path.name} must hold no pickle, got sample inputs", _HINT)
             elif not _PLAIN.fullmatch(name):
-                raise BundleError(f"{path.name} must hold a graph and raw tensors, got the record {name!r}", _HINT)
+                raise BundleError(f"{path.name} must hold a graph and raw tensors, got the record {quoted(name)}", _HINT)
         for name in _CONFIGS:
             for key, payload in json.loads(archive.read_string(name))["config"].items():
                 if payload["use_pickle"] or not _PAYLOAD.fullmatch(payload["path_name"]):
-                    raise BundleError(f"{path.name} must hold no pickle, got one for {key!r}", _HINT)
+                    raise BundleError(f"{path.name} must hold no pickle, got one for {quoted(key)}", _HINT)
 
 
 def _open(path: Path) -> PT2ArchiveReader:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
-from autocut.errors import BundleError
+from autocut.errors import BundleError, quoted
 from autocut.stages.archive import read_archive
 from autocut.stages.compilers import quietly, translated
 from autocut.task.batches import Inputs, batch_length, pad, take, tensors
@@ -94,7 +94,7 @@ class Signature:
                 tuple(document["output"]) if document.get("output") else None,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise BundleError(f"{path} must be a readable signature, got {error!r}", "export the model again") from None
+            raise BundleError(f"{path} must be a readable signature, got {quoted(error)}", "export the model again") from None
 
     def write(self, folder: Path) -> None:
         """Write `signature.json`. A model without free dimensions gets the file that it always got."""

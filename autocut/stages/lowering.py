@@ -28,7 +28,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autocut.errors import InfeasibleRecipeError
+from autocut.counting import format_count
+from autocut.errors import InfeasibleRecipeError, quoted
 from autocut.recipe import UNTOUCHED, without_kept
 from autocut.registry import Method
 from autocut.stages.compile import BY_DEVICE, CompileJob, Compiler, ModeOptions, Run, mode_names, modes_on
@@ -74,7 +75,7 @@ def infeasible_reason(dtype: str, mode: str, device: Device = CPU) -> str | None
     if reason is None and graph_dtype(dtype, mode, device) == dtype:
         reason = quantizer.options.machine() if device.is_cpu else quantizer.options.gpu(device)
     if reason is None and kept and not keeps_float(dtype, mode, device):
-        reason = f"{mode} cannot keep {kept} layers of {dtype} in float"
+        reason = f"{mode} cannot keep {format_count(kept, 'layer')} of {dtype} in float"
     return reason
 
 
@@ -221,7 +222,7 @@ def convert_graph(graph: Path, mode: str, folder: Path, device: Device = CPU) ->
     """
     convert = _mode(mode, device).options.convert
     if convert is None:
-        raise ValueError(f"compile.mode {mode!r} converts no graph")
+        raise ValueError(f"compile.mode {quoted(mode)} converts no graph")
     convert(graph, folder)
     Signature.read(graph).write(folder)
 
@@ -352,6 +353,7 @@ def _on(device: Device) -> str:
 
 
 def _kept_words(kept: int) -> str:
+    """What a key says of kept layers; always in the plural: a key keeps its form."""
     return f", {kept} layers in float" if kept else ""
 
 

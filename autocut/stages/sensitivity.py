@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from autocut.counting import format_count
 from autocut.errors import InfeasibleRecipeError
 
 TOLERATED = 0.1
@@ -60,7 +61,7 @@ def joined(outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def too_large(layers: int) -> InfeasibleRecipeError:
     """Return the error of a model in which no layers can be ranked."""
     return InfeasibleRecipeError(
-        f"quantize.keep_float needs a scan of {layers} layers, which would take minutes in a model of this size"
+        f"quantize.keep_float needs a scan of {format_count(layers, 'layer')}, which would take minutes in a model of this size"
     )
 
 

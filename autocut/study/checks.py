@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from autocut.bill import Serving
-from autocut.errors import AutocutError
+from autocut.errors import AutocutError, quoted
 from autocut.price import Price
 
 _Count = Annotated[int, Field(ge=1, le=2**31)]
@@ -78,7 +78,7 @@ def checked_bundle(stored: Any) -> str | None:
     """Return the path of a bundle, which lies in the folder of its study: the dashboard packs what is there."""
     path = checked_text(stored)
     if path is not None and (PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts):
-        raise ValueError(f"bundle must lie in the folder of the study, got {path!r}")
+        raise ValueError(f"bundle must lie in the folder of the study, got {quoted(path)}")
     return path
 
 

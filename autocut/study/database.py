@@ -16,7 +16,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
-from autocut.errors import MissingDependencyError, StudyError
+from autocut.errors import MissingDependencyError, StudyError, quoted
 from autocut.node import network_disk
 from autocut.study.patience import PatientStorage, wait_for_server
 
@@ -169,7 +169,7 @@ def _driver_errors(url: str) -> Iterator[None]:
     # SQLAlchemy raises a bare ValueError for a port that is no number, and TypeError for options that a driver does not take (2.1).
     except (*_NO_ADDRESS, ValueError, TypeError) as error:
         raise StudyError(
-            f"storage must be a database address, got {public_address(url)!r}",
+            f"storage must be a database address, got {quoted(public_address(url))}",
             "for example --storage postgresql+psycopg://user@host/database",
         ) from error
 

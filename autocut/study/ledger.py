@@ -23,6 +23,7 @@ import sqlalchemy
 from sqlalchemy.orm import Session as Database
 from sqlalchemy.orm import sessionmaker
 
+from autocut.errors import quoted
 from autocut.study.patience import repeated
 from autocut.study.records import ChargeRow, SessionRow, utc_now
 
@@ -73,7 +74,7 @@ class Session:
             ValueError: a row has another name.
         """
         if unknown := set(seconds) - {*CATEGORIES, BORROWED}:
-            raise ValueError(f"category must be one of {', '.join(CATEGORIES)}, got {', '.join(sorted(unknown))!r}")
+            raise ValueError(f"category must be one of {', '.join(CATEGORIES)}, got {quoted(', '.join(sorted(unknown)))}")
         with self._lock:
             self.worked_s = max(self.worked_s, worked_s)
             changed = {name: total for name, total in seconds.items() if self._written.get(name) != total}

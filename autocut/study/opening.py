@@ -15,7 +15,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from sqlalchemy.orm import Session as Database
 
-from autocut.errors import StudyError, nearest_hint
+from autocut.errors import StudyError, nearest_hint, quoted
 from autocut.study import emptiness
 from autocut.study.database import (
     DATABASE_FILE,
@@ -102,7 +102,9 @@ def open_study(folder: Path) -> Study:
     address = folder / _ADDRESS_FILE
     with storage_errors(folder):
         if not is_study(folder):
-            raise StudyError(f"study must be a folder that autocut search made, got {str(folder)!r}", where_studies_are(folder))
+            raise StudyError(
+                f"study must be a folder that autocut search made, got {quoted(str(folder))}", where_studies_are(folder)
+            )
         storage_url, name = _read_address(address)
         row = None
         if storage_url is not None or (folder / DATABASE_FILE).stat().st_size >= _SMALLEST_PAGE:
@@ -214,7 +216,7 @@ def _make(folder: Path, expected: StudyRow, storage_url: str | None, facts: Mapp
         made = optuna.create_study(storage=storage, study_name=expected.name, directions=directions, load_if_exists=True)
         if made.directions != directions or made.get_trials(deepcopy=False):
             raise StudyError(
-                f"study {expected.name!r} in this database was not made by autocut",
+                f"study {quoted(expected.name)} in this database was not made by autocut",
                 "search into another folder or database: --out, --storage",
             )
         with warnings.catch_warnings():
@@ -247,7 +249,7 @@ def _optuna_study(folder: Path, name: str, storage: optuna.storages.RDBStorage) 
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
         raise StudyError(
-            f"study {folder} has lost its Optuna study {name!r}", "restore study.db from a copy, or move the folder away"
+            f"study {folder} has lost its Optuna study {quoted(name)}", "restore study.db from a copy, or move the folder away"
         ) from None
 
 
@@ -270,7 +272,8 @@ def _check_same(folder: Path, row: StudyRow, expected: StudyRow) -> None:
         raise _other_task(folder, row.name, expected)
     if row.task_fingerprint != expected.task_fingerprint:
         raise StudyError(
-            f"study {folder} was made for another version of task {row.name!r} (its file, data or weights changed)", _ELSEWHERE
+            f"study {folder} was made for another version of task {quoted(row.name)} (its file, data or weights changed)",
+            _ELSEWHERE,
         )
     if row.objectives != expected.objectives:
         made, asked = (", ".join(f"{direction} {name}" for name, direction in one.objectives) for one in (row, expected))
@@ -280,7 +283,7 @@ def _check_same(folder: Path, row: StudyRow, expected: StudyRow) -> None:
 
 
 def _other_task(folder: Path, name: str, expected: StudyRow) -> StudyError:
-    return StudyError(f"study {folder} was made for task {name!r}, got task {expected.name!r}", _ELSEWHERE)
+    return StudyError(f"study {folder} was made for task {quoted(name)}, got task {quoted(expected.name)}", _ELSEWHERE)
 
 
 def _make_folders(folder: Path) -> None:

@@ -25,6 +25,11 @@ class StudyResults:
     trials: dict[int, TrialRecord]
     finals: dict[int, Final]
 
+    @property
+    def measured(self) -> list[int]:
+        """Numbers of the measured trials, sorted."""
+        return sorted(number for number, trial in self.trials.items() if trial.measured is not None)
+
     def take_in(self, found: StudyResults) -> StudyResults:
         """Add what is new in `found`, and return that."""
         self.trials.update(found.trials)

@@ -20,8 +20,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Database
 
-from autocut.front import FrontPoint, Objectives, unbeaten, with_ties
-from autocut.gains import with_untouched
+from autocut.front import FrontPoint
 from autocut.paired import Scored, compare_pair, holm, pairs_of
 from autocut.recipe import UNTOUCHED
 from autocut.study.records import StageRow, StageRun
@@ -61,15 +60,6 @@ class Compared:
     untested: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class ComparedFront:
-    """The front, and `points`: the front and the untouched model. Both have their ties. `untested` as in `Compared`."""
-
-    front: list[FrontPoint]
-    points: list[FrontPoint]
-    untested: tuple[int, ...]
-
-
 class TrialScores:
     """Compares trials by their scores in `stages`. It keeps what it has read and tested, so each pair is tested once.
 
@@ -80,17 +70,24 @@ class TrialScores:
         self._stages = stages
         self._read_runs = read_runs
         self._keys: dict[str, list[str]] | None = None
+        self._own: dict[str, list[str]] = {}
+        self.version = 0
+        """Another number where another comparison of the same points may find something else."""
         self._scored: dict[tuple[str, float], Scored | None] = {}
         self._found: dict[tuple[str, str], float | None] = {}
 
     def forget(self) -> None:
         """Read the stage runs again before the next comparison: the study has changed."""
         self._keys = None
+        self._own.clear()
+        self.version += 1
 
     def add(self, run: StageRun) -> None:
         """Take in a stage that has just run."""
         if self._keys is not None and run.stage == SCORES_STAGE:
             self._add(self._keys, ScoresRun(run.key, run.method, run.fingerprint))
+            self._own.clear() if run.fingerprint == UNTOUCHED.fingerprint else self._own.pop(run.fingerprint, None)
+            self.version += 1
 
     def compare(self, points: Sequence[FrontPoint], tried: Sequence[FrontPoint] = ()) -> Compared:
         """Test every pair of `points`, and take the number of comparisons into account (Holm).
@@ -124,6 +121,11 @@ class TrialScores:
         return None
 
     def _keys_of(self, fingerprint: str) -> list[str]:
+        if (own := self._own.get(fingerprint)) is None:
+            own = self._own[fingerprint] = self._find_keys(fingerprint)
+        return own
+
+    def _find_keys(self, fingerprint: str) -> list[str]:
         if self._keys is None:
             keys: dict[str, list[str]] = {}
             for run in self._read_runs():
@@ -157,14 +159,3 @@ class TrialScores:
             one, other = pair
             self._found[pair] = compare_pair(scored[one], scored[other])
         return self._found[pair]
-
-
-def compare_front(
-    measured: Sequence[FrontPoint], candidates: Sequence[FrontPoint], objectives: Objectives, scores: TrialScores
-) -> ComparedFront:
-    """Return the front of `candidates`, with ties by paired tests. The untouched model from `measured` is compared too."""
-    front = unbeaten(candidates, objectives)
-    points = with_untouched(front, measured)
-    compared = scores.compare(points, candidates)
-    tied = with_ties(points, objectives, compared.p_values)
-    return ComparedFront(tied[: len(front)], tied, compared.untested)

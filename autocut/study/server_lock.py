@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy
 
-from autocut.errors import StudyError
+from autocut.errors import StudyError, quoted
 from autocut.study.patience import wait_for_server
 
 _TURN = 0
@@ -100,7 +100,7 @@ class ServerLocks:
         if not connection.scalar(sqlalchemy.text(_SHARE), {"study": self._whole}):
             connection.close()
             raise StudyError(
-                f"study {self._name!r} is being searched by an earlier autocut on this database",
+                f"study {quoted(self._name)} is being searched by an earlier autocut on this database",
                 "wait until it is done, or use another database: --storage URL",
             )
         connection.commit()

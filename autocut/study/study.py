@@ -32,6 +32,7 @@ from autocut.study.artifacts import TrialFiles
 from autocut.study.bookings import StudyBookings
 from autocut.study.checks import checked_facts, checked_objectives
 from autocut.study.database import reading_errors, storage_errors
+from autocut.study.kept_points import ComparedFront, KeptFront, KeptPoints
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
 from autocut.study.looks import FINALIZATION, TestLook, read_looks, write_look
@@ -39,7 +40,7 @@ from autocut.study.patience import repeated
 from autocut.study.records import StageRow, StageRun, StudyRow
 from autocut.study.results import StudyResults, read_results, read_stage_runs
 from autocut.study.rungs import StudyRungs
-from autocut.study.scores import ComparedFront, ScoresRun, TrialScores, compare_front, read_scores_runs
+from autocut.study.scores import ScoresRun, TrialScores, read_scores_runs
 from autocut.study.telling import Distributions, NewTrial, Outcome
 from autocut.study.trials import (
     MEASUREMENT_ID,
@@ -48,7 +49,6 @@ from autocut.study.trials import (
     finite,
     relative_to,
     to_final_row,
-    to_point,
     to_record,
     trial_attrs,
     write_result,
@@ -81,6 +81,7 @@ class Study:
         self._found = StudyResults({}, {})
         self.stages_root = Path(self.facts.get("stages_root") or folder)  # else one that the nodes of a cluster share
         self._scores = TrialScores(self.stages_dir, self._scores_runs)
+        self._points, self._front = KeptPoints(folder), KeptFront(self.objectives, self._scores)
         self.reload()
 
     @property
@@ -342,19 +343,20 @@ class Study:
     def points(self) -> list[FrontPoint]:
         """Return all completed trials. Those of the front, and the untouched model, have their ties."""
         compared = {point.trial: point for point in self._compared().points}
-        return [compared.get(point.trial, point) for point in self._measured()]
+        with self._memory:
+            return [compared.get(one.point.trial, one.point) for one in self._points.of(self._found)]
 
     def candidates(self) -> list[FrontPoint]:
         """Return the feasible trials whose bundle was not refused, without their ties."""
-        feasible = {trial.trial for trial in self.trials() if trial.is_feasible}
-        return [point for point in self._measured() if point.trial in feasible and (point.final is None or point.final.verified)]
+        with self._memory:
+            return [one.point for one in self._points.of(self._found) if one.is_candidate]
 
     def front(self) -> list[FrontPoint]:
         """Return the front of the candidates by the numbers of the search, with its ties. Finalization works through it.
 
         The locked test split only reports: what a trial has there decides nothing.
         """
-        return self._compared().front
+        return list(self._compared().front)
 
     def untested(self) -> tuple[int, ...]:
         """Return the trials of the front whose accuracies go by intervals, because their scores are not stored any more."""
@@ -364,13 +366,9 @@ class Study:
         """Return one flat row for each finished trial, for CSV."""
         return frames.to_frame(self.trials(), self.finals(), {point.trial for point in self.front()})
 
-    def _measured(self) -> list[FrontPoint]:
-        finals = self.finals()
-        return [to_point(trial, finals.get(trial.trial), self.folder) for trial in self.trials() if trial.measured is not None]
-
     def _compared(self) -> ComparedFront:
         with self._memory:
-            return compare_front(self._measured(), self.candidates(), self.objectives, self._scores)
+            return self._front.compare(self._points.of(self._found))
 
     def _scores_runs(self) -> list[ScoresRun]:
         with self._reading(), self._database() as database:

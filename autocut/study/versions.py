@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
+from autocut.counting import format_count
 from autocut.errors import StudyError
 from autocut.study.emptiness import is_empty
 from autocut.study.study import Study
@@ -62,7 +63,7 @@ def check_libraries(
         _require_same(study, known, _only(known, installed), "", otherwise)
     used = Counter(trial.recipe.lowering[1] for trial in trials if trial.recipe is not None and trial.measured is not None)
     for mode in of_modes.keys() & used.keys():
-        subject = f"for its {used[mode]} trials by {mode} " if used[mode] > 1 else f"for its trial by {mode} "
+        subject = f"for its {format_count(used[mode], 'trial') if used[mode] > 1 else 'trial'} by {mode} "
         if mode in facts.get(_FACT_OF_MODES, {}):
             _require_same(study, facts[_FACT_OF_MODES][mode], of_modes[mode], subject, otherwise)
         else:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autocut.counting import format_count
 from autocut.task.outputs import output_tensor
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -79,7 +80,7 @@ def pad(inputs: Inputs, n: int) -> Inputs:
     """
     length = batch_length(inputs)
     if not 0 < length <= n:
-        raise ValueError(f"a batch that is padded to {n} must hold 1 to {n} examples, got {length}")
+        raise ValueError(f"a batch that is padded to {n} must hold 1 to {format_count(n, 'example')}, got {length}")
     rows = torch.arange(n) % length
     return inputs if length == n else transform(inputs, lambda tensor: tensor[rows.to(tensor.device)])
 

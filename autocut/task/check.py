@@ -17,7 +17,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autocut.errors import AutocutError, Fault, nearest_hint
+from autocut.counting import format_count
+from autocut.errors import AutocutError, Fault, nearest_hint, quoted
 from autocut.task.answer_form import Answers, form_faults, form_remarks
 from autocut.task.batch_check import data_batch_faults
 from autocut.task.batches import Batch, cut, tensors
@@ -207,34 +208,36 @@ def _has_batch_first(task: Task, name: str, dataset: Examples, faults: list[Faul
 def _setting_faults(task: Task) -> Iterator[Fault]:
     if not isinstance(task.name, str) or not _NAME.fullmatch(task.name):
         yield Fault(
-            f"task.name must be letters, digits, '.', '_' or '-', got {task.name!r}",
+            f"task.name must be letters, digits, '.', '_' or '-', got {quoted(task.name)}",
             "it names the study's folder, such as 'fashion-cnn'",
         )
     if task.kind not in kinds:
         hint = nearest_hint(str(task.kind), kinds.names()) or "for something else keep a kind, and give loss= and metric="
-        yield Fault(f"task.kind must be one of {', '.join(kinds.names())}, got {task.kind!r}", hint)
+        yield Fault(f"task.kind must be one of {', '.join(kinds.names())}, got {quoted(task.kind)}", hint)
     yield from _number_faults(task)
     yield from _function_faults(task)
     yield from student_setting_faults(task)
     yield from setting_faults(task.dynamic)
     if task.output is not None and (not isinstance(task.output, (str, int)) or isinstance(task.output, bool)):
-        yield Fault(f"task.output must be a name or a position, got {task.output!r}", "output='logits', or output=0")
+        yield Fault(f"task.output must be a name or a position, got {quoted(task.output)}", "output='logits', or output=0")
     if task.pretrained not in (None, True, False):
-        yield Fault(f"task.pretrained must be True, False or None, got {task.pretrained!r}", "leave it out to let autocut find out")
+        yield Fault(
+            f"task.pretrained must be True, False or None, got {quoted(task.pretrained)}", "leave it out to let autocut find out"
+        )
     if not isinstance(task.share_examples, bool):
-        yield Fault(f"task.share_examples must be True or False, got {task.share_examples!r}", "share_examples=False")
+        yield Fault(f"task.share_examples must be True or False, got {quoted(task.share_examples)}", "share_examples=False")
 
 
 def _number_faults(task: Task) -> Iterator[Fault]:
     for name, least in (("batch_size", 1), ("epochs", 1), ("seed", 0)):
         value = getattr(task, name)
         if not _is_integer(value) or value < least:
-            yield Fault(f"task.{name} must be an integer of at least {least}, got {value!r}", f"{name}={max(least, 1)}")
+            yield Fault(f"task.{name} must be an integer of at least {least}, got {quoted(value)}", f"{name}={max(least, 1)}")
     sizes = task.serving_batch_sizes
     is_list = isinstance(sizes, (tuple, list)) and len(sizes) > 0 and all(_is_integer(size) and size >= 1 for size in sizes)
     if not is_list or list(sizes) != sorted(set(sizes)):
         yield Fault(
-            f"task.serving_batch_sizes must be rising integers of at least 1, got {sizes!r}",
+            f"task.serving_batch_sizes must be rising integers of at least 1, got {quoted(sizes)}",
             "serving_batch_sizes=(1, 32): latency is measured at the first, throughput at the last",
         )
 
@@ -273,7 +276,7 @@ def _read_splits(task: Task, faults: list[Fault]) -> dict[str, Examples]:
 def _too_few_fault(count: int) -> Fault:
     """The fault of a train split that is too small for a fifth of it to be one example of validation."""
     return Fault(
-        f"task.train must hold at least {_FEWEST_TO_SPLIT} examples where validation is split off it, got {count}",
+        f"task.train must hold at least {format_count(_FEWEST_TO_SPLIT, 'example')} where validation is split off it, got {count}",
         "add examples, or give validation= examples of their own",
     )
 

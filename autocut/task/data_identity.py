@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from autocut.counting import format_count
 from autocut.errors import StudyError
 from autocut.task.batches import tensor_identity, tensors
 from autocut.task.splits import Examples, length, spread, unwrap
@@ -146,8 +147,8 @@ def reading_notes(task: Task, readings: Mapping[str, Reading]) -> tuple[str, ...
             hashed = min(max(reading.examples, FINGERPRINT_EXAMPLES), counts[split])
             rest = " and all targets" if reading.labels else ""
             notes.append(
-                f"identity of the data: {hashed:,} of {counts[split]:,} {split} examples{rest} are hashed, because reading takes "
-                "long: other changes are not noticed. A study that is begun with --rehash hashes all"
+                f"identity of the data: {hashed:,} of {format_count(counts[split], f'{split} example')}{rest} are hashed, "
+                "because reading takes long: other changes are not noticed. A study that is begun with --rehash hashes all"
             )
     return tuple(notes)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autocut.errors import Fault, nearest_hint
+from autocut.errors import Fault, nearest_hint, quoted
 from autocut.task.batches import Inputs, tensors, transform
 
 Dynamic = Mapping[str, Mapping[int, str]]
@@ -68,19 +68,23 @@ def setting_faults(dynamic: Any) -> Iterator[Fault]:
     if dynamic is None:
         return
     if not isinstance(dynamic, Mapping) or not dynamic:
-        yield Fault(f"task.dynamic must map inputs to their free dimensions, got {dynamic!r}", _EXAMPLE)
+        yield Fault(f"task.dynamic must map inputs to their free dimensions, got {quoted(dynamic)}", _EXAMPLE)
         return
     for name, axes in dynamic.items():
         if not isinstance(name, str):
-            yield Fault(f"task.dynamic must name inputs, got {name!r}", f"{_EXAMPLE}; the first of a tuple is 'input_0'")
+            yield Fault(f"task.dynamic must name inputs, got {quoted(name)}", f"{_EXAMPLE}; the first of a tuple is 'input_0'")
         if not isinstance(axes, Mapping) or not axes:
-            yield Fault(f"task.dynamic[{name!r}] must map dimensions to names, got {axes!r}", _EXAMPLE)
+            yield Fault(f"task.dynamic[{quoted(name)}] must map dimensions to names, got {quoted(axes)}", _EXAMPLE)
             continue
         for axis, free in axes.items():
             if not isinstance(axis, int) or isinstance(axis, bool) or axis < 1:
-                yield Fault(f"task.dynamic[{name!r}] must name dimensions from 1 on, got {axis!r}", "dimension 0 is the batch")
+                yield Fault(
+                    f"task.dynamic[{quoted(name)}] must name dimensions from 1 on, got {quoted(axis)}", "dimension 0 is the batch"
+                )
             if not isinstance(free, str) or not free.isidentifier():
-                yield Fault(f"task.dynamic[{name!r}][{axis!r}] must be a name such as 'length', got {free!r}", _EXAMPLE)
+                yield Fault(
+                    f"task.dynamic[{quoted(name)}][{quoted(axis)}] must be a name such as 'length', got {quoted(free)}", _EXAMPLE
+                )
 
 
 def batch_faults(dynamic: Dynamic | None, inputs: Inputs) -> Iterator[Fault]:
@@ -88,18 +92,19 @@ def batch_faults(dynamic: Dynamic | None, inputs: Inputs) -> Iterator[Fault]:
     named, sizes = tensors(inputs), dict[str, tuple[int, str]]()
     for name, axis, free in named_dimensions(dynamic):
         if name not in named:
-            hint = nearest_hint(name, named) or f"dynamic={{{next(iter(named))!r}: {{{axis}: {free!r}}}}}"
-            yield Fault(f"task.dynamic must name inputs of the model ({', '.join(named)}), got {name!r}", hint)
+            hint = nearest_hint(name, named) or f"dynamic={{{quoted(next(iter(named)))}: {{{axis}: {quoted(free)}}}}}"
+            yield Fault(f"task.dynamic must name inputs of the model ({', '.join(named)}), got {quoted(name)}", hint)
             continue
         if axis >= named[name].dim():
             yield Fault(
-                f"task.dynamic[{name!r}] must name dimensions below {named[name].dim()}, got {axis}", "count from 0, the batch"
+                f"task.dynamic[{quoted(name)}] must name dimensions below {named[name].dim()}, got {axis}",
+                "count from 0, the batch",
             )
             continue
         size, other = sizes.setdefault(free, (int(named[name].shape[axis]), name))
         if size != named[name].shape[axis]:
             yield Fault(
-                f"task.dynamic's {free!r} must be one size within a batch, got {size} in {other} and "
+                f"task.dynamic's {quoted(free)} must be one size within a batch, got {size} in {other} and "
                 f"{named[name].shape[axis]} in {name}",
                 "pad both to one length in collate=, or give them two names",
             )

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from autocut.errors import AutocutError, TaskError, nearest_hint
+from autocut.errors import AutocutError, TaskError, nearest_hint, quoted
 
 _PREFIX = "autocut_task_"
 _LONGEST_TEXT = 300
@@ -118,17 +118,19 @@ def compile_task_file(path: Path) -> CodeType:
     if path.is_dir():
         inside = path / "task.py"
         raise TaskError(
-            f"a task must be a Python file, got the folder {str(path)!r}",
-            f"did you mean {str(inside)!r}?" if inside.is_file() else "give the path of a file that defines `task`",
+            f"a task must be a Python file, got the folder {quoted(str(path))}",
+            f"did you mean {quoted(str(inside))}?" if inside.is_file() else "give the path of a file that defines `task`",
         )
     if not path.is_file():
         near = nearest_hint(path.name, (file.name for file in path.parent.glob("*.py"))) if path.parent.is_dir() else None
         raise TaskError(
-            f"a task file must exist, got {str(path)!r}",
+            f"a task file must exist, got {quoted(str(path))}",
             near or "give the path of your task.py; without one, autocut runs the digits task",
         )
     if path.suffix != ".py":
-        raise TaskError(f"a task must be a Python file (.py), got {path.name!r}", "define `task = autocut.Task(...)` in a task.py")
+        raise TaskError(
+            f"a task must be a Python file (.py), got {quoted(path.name)}", "define `task = autocut.Task(...)` in a task.py"
+        )
     try:
         return compile(path.read_bytes(), str(path), "exec")
     except SyntaxError as error:
@@ -166,7 +168,7 @@ def take_over_path(path: Path, *, reloading: bool = False) -> None:
         if name not in own:
             file = getattr(sys.modules[name], "__file__", None)
             raise TaskError(
-                f"a module beside the task must not have the name of one that autocut uses, got {name!r} ({file})",
+                f"a module beside the task must not have the name of one that autocut uses, got {quoted(name)} ({file})",
                 f"rename {name}.py",
             )
 

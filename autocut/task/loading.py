@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from autocut.counting import format_count
 from autocut.errors import TaskError
 from autocut.task.file import TaskFile, import_task_file, take_over_path
 from autocut.task.task import Task
@@ -63,5 +64,5 @@ def _find_task(names: Mapping[str, Any], file: Path) -> Task:
     others = [name for name, value in names.items() if isinstance(value, Task)]
     if not others:
         raise TaskError(f"a task file must define `task`, got none ({file.name})", "task = autocut.Task(...)")
-    got = others[0] if len(others) == 1 else f"{len(others)} tasks under other names: {', '.join(others)}"
+    got = others[0] if len(others) == 1 else f"{format_count(len(others), 'task')} under other names: {', '.join(others)}"
     raise TaskError(f"a task file must name its task `task`, got {got} ({file.name})", f"task = {others[0]}")

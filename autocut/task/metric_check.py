@@ -68,8 +68,8 @@ def _score_faults(task: Task, name: str, scores: Tensor, outputs: Tensor, target
         hint = "look for a division by zero in metric="
     elif not _scores_each_by_itself(task.metric_kind, scores, outputs, targets):
         message = (
-            f"task.metric must score each example by itself, got other scores for the first {count // 2} of {count} examples "
-            "when they come alone"
+            f"task.metric must score each example by itself, got other scores for the first {count // 2} of "
+            f"{format_count(count, 'example')} when they come alone"
         )
         hint = "let metric= return what each example contributes, and summarize= the number of a whole split"
     else:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from autocut.errors import AutocutError, Fault
+from autocut.errors import AutocutError, Fault, quoted
 from autocut.recipe import NO_STUDENT
 from autocut.task.answer_form import other_form_fault
 from autocut.task.batch_check import changed_inputs_fault
@@ -41,7 +41,7 @@ def student_faults(task: Task, model: nn.Module, inputs: Inputs) -> Iterator[Fau
     if any(student_setting_faults(task)):
         return  # the check of the settings reports it
     for name in task.student_names:
-        subject = f"task.students[{name!r}]"
+        subject = f"task.students[{quoted(name)}]"
         try:
             student = task.build_student(name)
         except AutocutError as error:
@@ -60,17 +60,17 @@ def student_setting_faults(task: Task) -> Iterator[Fault]:
         return
     for name, build in task.students.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            yield Fault(f"the name of a student must be letters, digits, '.', '_' or '-', got {name!r}", _EXAMPLE)
+            yield Fault(f"the name of a student must be letters, digits, '.', '_' or '-', got {quoted(name)}", _EXAMPLE)
         elif name == NO_STUDENT:
-            yield Fault(f"the name of a student must not be {name!r}, which stands for the model itself", _EXAMPLE)
+            yield Fault(f"the name of a student must not be {quoted(name)}, which stands for the model itself", _EXAMPLE)
         elif isinstance(build, nn.Module):
             yield Fault(
-                f"task.students[{name!r}] must be a function that builds a model, got the model itself",
-                f"students={{{name!r}: build_{name}}}",
+                f"task.students[{quoted(name)}] must be a function that builds a model, got the model itself",
+                f"students={{{quoted(name)}: build_{name}}}",
             )
         elif not callable(build):
             yield Fault(
-                f"task.students[{name!r}] must be a function, got {type(build).__name__}",
+                f"task.students[{quoted(name)}] must be a function, got {type(build).__name__}",
                 "give the function itself, not its result",
             )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autocut.errors import TaskError, nearest_hint
+from autocut.errors import TaskError, nearest_hint, quoted
 
 
 class OneOutput(nn.Module):
@@ -57,10 +57,12 @@ def pick_output(output: Any, choice: str | int) -> Tensor:
     """
     parts = _parts(output)
     if choice not in parts:
-        raise TaskError(f"task.output must be {_told(parts, output)}, got {choice!r}", _hint(choice, parts))
+        raise TaskError(f"task.output must be {_told(parts, output)}, got {quoted(choice)}", _hint(choice, parts))
     picked = parts[choice]
     if not isinstance(picked, Tensor):
-        raise TaskError(f"task.output must name a tensor, got {choice!r}, which is a {type(picked).__name__}", _hint("", parts))
+        raise TaskError(
+            f"task.output must name a tensor, got {quoted(choice)}, which is a {type(picked).__name__}", _hint("", parts)
+        )
     return picked
 
 
@@ -98,4 +100,4 @@ def _hint(choice: str | int, parts: Mapping[str | int, Any]) -> str:
     if names and (nearest := nearest_hint(str(choice), names)):
         return nearest
     first: str | int | None = next(iter([*names, *_tensors(parts)]), None)
-    return "leave output= out" if first is None else f"output={first!r}"
+    return "leave output= out" if first is None else f"output={quoted(first)}"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
-from autocut.errors import TaskError
+from autocut.errors import TaskError, quoted
 from autocut.task.batches import Batch, Inputs, tensor_identity, tensors
 
 Examples = Dataset[Any]
@@ -168,10 +168,10 @@ def to_batch(collated: Any, *, shifts_tokens: bool = False) -> Batch:
         for name in TARGET_NAMES:
             if name in collated:
                 inputs = {key: value for key, value in collated.items() if key != name}
-                return _to_inputs(inputs), _to_tensor(collated[name], f"targets {name!r}")
+                return _to_inputs(inputs), _to_tensor(collated[name], f"targets {quoted(name)}")
         raise TaskError(
             f"a batch must hold targets, got a mapping with the keys {', '.join(map(repr, collated))}",
-            f"name one of them {TARGET_NAMES[0]!r}, or give collate=",
+            f"name one of them {quoted(TARGET_NAMES[0])}, or give collate=",
         )
     if isinstance(collated, (tuple, list)) and len(collated) >= 2:
         return _to_inputs(collated[0] if len(collated) == 2 else collated[:-1]), _to_tensor(collated[-1], "targets")
@@ -307,7 +307,7 @@ def _to_float32(value: Any) -> Any:
 
 def _to_inputs(value: Any) -> Inputs:
     if isinstance(value, Mapping):
-        return {str(name): _to_tensor(item, f"input {name!r}") for name, item in value.items()}
+        return {str(name): _to_tensor(item, f"input {quoted(name)}") for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return tuple(_to_tensor(item, "an input") for item in value)
     return _to_tensor(value, "inputs")

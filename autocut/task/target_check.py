@@ -27,7 +27,7 @@ def target_faults(task: Task, views: Mapping[str, Overview]) -> Iterator[Fault]:
     for name in constant:
         view = views[name]
         yield Fault(
-            f"task.{name} must hold more than one target, got {_constant(view)} in all {len(view.inputs):,} examples",
+            f"task.{name} must hold more than one target, got {_constant(view)} in all {format_count(len(view.inputs), 'example')}",
             "a constant answer is right everywhere there: shuffle before you split; files are often sorted by class",
         )
     new, share = _new_classes(task, views)

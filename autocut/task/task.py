@@ -46,7 +46,7 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import Subset
 
 from autocut.counting import format_count
-from autocut.errors import AutocutError, TaskError
+from autocut.errors import AutocutError, TaskError, quoted
 from autocut.task.batches import tensor_identity, tensors
 from autocut.task.building import DEBUG_HINT, build, fold
 from autocut.task.dimensions import Dynamic
@@ -185,8 +185,8 @@ class Task:
             TaskError: the task has no such student, its function fails, or does not return a model.
         """
         if name not in self.student_names:
-            raise TaskError(f"task.students must have {name!r}, got {', '.join(self.student_names) or 'none'}")
-        subject = f"task.students[{name!r}]"
+            raise TaskError(f"task.students must have {quoted(name)}, got {', '.join(self.student_names) or 'none'}")
+        subject = f"task.students[{quoted(name)}]"
         student = self._build((self.students or {})[name], subject, self.seed)
         self._fold(student, subject)
         return student

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from autocut.errors import TaskError
+from autocut.errors import TaskError, quoted
 
 TIMEOUT_S = 60
 
@@ -56,7 +56,7 @@ class DataFile:
             return path
         if named := os.environ.get("AUTOCUT_DATA"):
             raise TaskError(
-                f"AUTOCUT_DATA must hold {self.folder}/{self.name}, got no such file in {named!r}",
+                f"AUTOCUT_DATA must hold {self.folder}/{self.name}, got no such file in {quoted(named)}",
                 "unset AUTOCUT_DATA to have it downloaded",
             )
         target = cache_folder() / self.folder / self.name

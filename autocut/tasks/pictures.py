@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from autocut.errors import MissingDependencyError, TaskError
+from autocut.errors import MissingDependencyError, TaskError, quoted
 from autocut.task.task import Task
 
 Transform = Callable[[Any], Tensor]
@@ -148,7 +148,7 @@ def _classes(folder: Path) -> dict[str, int]:
 def _read(folder: Path, classes: dict[str, int], transform: Transform) -> Pictures:
     if unknown := sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in classes):
         raise TaskError(
-            f"a split must have the classes of train, got {unknown[0]!r} in {folder}", f"train has {', '.join(classes)}"
+            f"a split must have the classes of train, got {quoted(unknown[0])} in {folder}", f"train has {', '.join(classes)}"
         )
     files = [
         (path, number)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from autocut.counting import format_count
-from autocut.errors import TaskError, name_hint
+from autocut.errors import TaskError, name_hint, quoted
 from autocut.task.task import Task
 
 if TYPE_CHECKING:
@@ -90,25 +90,28 @@ def from_dataframe(
 def _check(frame: pd.DataFrame, target: str, test_share: float) -> None:
     names = [str(column) for column in frame.columns]
     if target not in frame.columns:
-        raise TaskError(f"target must be a column of the frame ({', '.join(names)}), got {target!r}", name_hint(target, names))
+        raise TaskError(
+            f"target must be a column of the frame ({', '.join(names)}), got {quoted(target)}", name_hint(target, names)
+        )
     if len(names) < 2 or len(frame) < 2:
         raise TaskError(
-            f"frame must have rows, and a column beside {target!r}, got {format_count(len(frame), 'row')} of {', '.join(names)}"
+            f"frame must have rows, and a column beside {quoted(target)}, got {format_count(len(frame), 'row')} "
+            f"of {', '.join(names)}"
         )
     if not 0 < test_share < 1:
-        raise TaskError(f"test_share must be between 0 and 1, got {test_share!r}", "test_share=0.2")
+        raise TaskError(f"test_share must be between 0 and 1, got {quoted(test_share)}", "test_share=0.2")
     if len(set(names)) < len(names):
         raise TaskError(f"frame must have columns of different names, got {', '.join(names)}", "rename or drop one of them")
     missing = frame.isna().sum()
     for column, count in missing.items():
         if count:
             raise TaskError(
-                f"frame must have no missing values, got {count} in {column!r}",
-                f"frame.dropna(), or frame.fillna({{{column!r}: value}})",
+                f"frame must have no missing values, got {count} in {quoted(column)}",
+                f"frame.dropna(), or frame.fillna({{{quoted(column)}: value}})",
             )
     for column in frame.columns:
         if _is_number(frame[column]) and not np.isfinite(frame[column].to_numpy(np.float64)).all():
-            raise TaskError(f"frame must have finite numbers, got infinity in {column!r}", "drop or clip these rows")
+            raise TaskError(f"frame must have finite numbers, got infinity in {quoted(column)}", "drop or clip these rows")
 
 
 def _is_number(column: pd.Series[Any]) -> bool:
@@ -138,7 +141,7 @@ def _targets(column: pd.Series[Any], kind: str) -> tuple[Tensor, int]:
         )
         return torch.from_numpy(codes.astype(np.int64)), len(values)
     if not _is_number(column):
-        raise TaskError(f"target must be a number for kind {kind!r}, got a column of {column.dtype}", 'kind="classification"')
+        raise TaskError(f"target must be a number for kind {quoted(kind)}, got a column of {column.dtype}", 'kind="classification"')
     return torch.from_numpy(column.to_numpy(np.float32).copy()), 1
 
 

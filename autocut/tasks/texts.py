@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from autocut.errors import TaskError
+from autocut.errors import TaskError, quoted
 from autocut.task.kinds import IGNORED
 from autocut.task.task import Task
 
@@ -125,7 +125,7 @@ class _RowReader:
         if not isinstance(text, str):
             raise TaskError(
                 f"a row of {split} must have a text, got {type(text).__name__}",
-                f"columns=({self.columns[0]!r}, {self.columns[1]!r}) names the text and the label",
+                f"columns=({quoted(self.columns[0])}, {quoted(self.columns[1])}) names the text and the label",
             )
         return text
 
@@ -136,7 +136,8 @@ class _RowReader:
             torch.as_tensor(label)
         except (TypeError, ValueError, RuntimeError):
             raise TaskError(
-                f"a label of {split} must be a number, got {label!r}", "number the classes from 0, such as by sorting their names"
+                f"a label of {split} must be a number, got {quoted(label)}",
+                "number the classes from 0, such as by sorting their names",
             ) from None
         return label
 
@@ -146,7 +147,7 @@ class _RowReader:
         if isinstance(row, Mapping):
             if self.columns[index] not in row:
                 raise TaskError(
-                    f"a row of {split} must have the column {self.columns[index]!r}, got {', '.join(map(str, row))}",
+                    f"a row of {split} must have the column {quoted(self.columns[index])}, got {', '.join(map(str, row))}",
                     'columns=("text", "label") names both',
                 )
             return row[self.columns[index]]

@@ -14,7 +14,7 @@ from unittest import mock
 
 from autocut import cli
 
-_MOST_CHARACTERS = 20_000
+_MOST_CHARACTERS, _LONGEST_LINE = 20_000, 1_500
 _BUG = re.compile(r'File ".*?([^/"]+/[^/"]+)", line (\d+)')
 
 
@@ -66,7 +66,7 @@ def _judge(words: Sequence[str], ended: Ended) -> None:
         raise FaultFound("an error without words", words, ended.told)
     if raw := re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", ended.told):
         raise FaultFound(f"raw {raw[0]!r} on the terminal", words, ended.told)
-    if len(ended.told) > _MOST_CHARACTERS:
+    if len(ended.told) > _MOST_CHARACTERS or max(map(len, ended.told.splitlines()), default=0) > _LONGEST_LINE:
         raise FaultFound("an endless message", words, ended.told[:2000])
     if "--json" in words and ended.printed:
         _judge_document(words, ended)

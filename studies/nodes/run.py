@@ -1,5 +1,7 @@
 """Counts the trials per hour of one, two and four simulated nodes, and looks whether two workers of a node ever timed at once.
 
+Trials count until the first bundle is finalized.
+
 python studies/nodes/run.py --nodes 1 2 4 --budget 3m
 python studies/nodes/run.py --nodes 1 2 4 --budget 5m --space space.toml
 """
@@ -14,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from simulated import intervals, overlaps, simulated_cluster
+from trial_rate import ends_of, rate
 
 HERE = Path(__file__).parent
 
@@ -29,33 +32,21 @@ def search(address: str, folder: Path, budget: str, space: str) -> Path:
     return study
 
 
-def trials_per_hour(study: Path) -> tuple[float, int]:
-    """Return the rate between the first and the last trial with a training of its own, and their number."""
-    from autocut.study import open_study
-
-    opened = open_study(study)
-    done = sorted(
-        trial.datetime_complete.timestamp()
-        for trial in opened.optuna.get_trials()
-        if trial.state.name == "COMPLETE" and trial.datetime_complete and "train.lr_scale" in trial.params
-    )
-    opened.close()
-    return (3600 * (len(done) - 1) / (done[-1] - done[0]) if len(done) > 1 else 0.0), len(done)
-
-
 def measure(nodes: int, budget: str, epoch_s: float, space: str) -> dict[str, float]:
     """Search on `nodes` nodes, and say what came of it."""
     with tempfile.TemporaryDirectory(prefix="nodes-") as name:
         folder = Path(name)
         with simulated_cluster(nodes, folder, environment={"NODES_EPOCH_S": str(epoch_s)}) as cluster:
             study = search(cluster.address, folder, budget, space)
-        rate, trials = trials_per_hour(study)
+        ends, finalized = ends_of(study)
+        per_hour, trials = rate(ends, finalized)
         found = [intervals(folder / f"locks-{number}") for number in range(nodes)]
         alone = sum(map(len, found))
         return {
             "nodes": nodes,
             "trials": trials,
-            "per_hour": round(rate),
+            "later": len(ends) - trials,
+            "per_hour": round(per_hour),
             "alone": alone,
             "overlaps": sum(map(len, map(overlaps, found))),
         }

@@ -45,7 +45,7 @@ def test_a_loaded_bundle_gives_the_outputs_of_the_model_that_went_in(made):
 
 def test_wrong_inputs_are_told_with_the_signature(made):
     """Dtype and number of dimensions, before the runtime says something stranger."""
-    with pytest.raises(BundleError, match=r"input_0: float32 with 2 dimensions, got input_0: int64 with 1 dimensions"):
+    with pytest.raises(BundleError, match=r"input_0: float32 with 2 dimensions, got input_0: int64 with 1 dimension"):
         load(made)(torch.zeros(3, dtype=torch.int64))
 
 

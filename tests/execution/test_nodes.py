@@ -271,7 +271,7 @@ def test_a_lost_node_takes_its_jobs_with_it_and_a_new_one_is_used(cluster, tmp_p
     told, lost = nodes.look_after()
 
     assert lost == ["second"]
-    assert told == [f"node {lost_node} is lost with 1 jobs, which run elsewhere"]
+    assert told == [f"node {lost_node} is lost with 1 job, to run elsewhere"]
     assert nodes.slots == 2
 
     cluster.add("c")

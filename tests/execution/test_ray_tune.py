@@ -10,6 +10,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from ray.tune.execution import class_cache
 
 from autocut.errors import InputError
 from autocut.execution import ray_tune, worker_pool
@@ -27,6 +28,15 @@ def test_sigterm_is_the_drivers_own_after_ray_has_started():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_tune_asks_for_no_other_processes_than_those_that_wait(monkeypatch):
+    """Ray starts new ones for variables that its own processes lack, which takes seconds."""
+    monkeypatch.setattr(class_cache, "DEFAULT_ENV_VARS", {"PL_DISABLE_FORK": "1", "ANOTHER": "1"})
+    monkeypatch.setattr("os.environ", dict(worker_pool._ENVIRONMENT))
+    worker_pool.use_waiting_processes()
+
+    assert class_cache.DEFAULT_ENV_VARS == {"ANOTHER": "1"}
 
 
 def test_a_worker_that_may_not_start_is_held_up(pool, lock, monkeypatch):

@@ -37,7 +37,8 @@ def test_a_machine_that_tells_nothing_is_no_fault(plant):
     [
         (1.2, {}, "other programs use 1.2 of 4 processors"),
         (None, {"swapped_share": 0.2}, "20% of the memory was moved to disk"),
-        (None, {"gpu_processes": 2}, "2 other processes use a GPU"),
+        (None, {"gpu_processes": 2}, "is used by 2 other processes"),
+        (None, {"gpu_processes": 1}, "is used by 1 other process"),
         (None, {"sys/devices/system/cpu/cpu2/cpufreq/scaling_governor": "powersave"}, "frequency governor is powersave"),
         (None, {f"sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list": f"{n % 2},{n % 2 + 2}" for n in range(4)},
          "4 processors are 2 cores"),

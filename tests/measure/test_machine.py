@@ -55,8 +55,9 @@ def test_what_results_name_beside_it_is_not_in_the_fingerprint(as_if, change):
 
 def test_the_fingerprint_is_readable(as_if):
     """It stands in notes and in the README of a bundle."""
-    shown = as_if(cpu="Intel(R) Xeon(R) Platinum 8488C CPU @ 2.40GHz", cores=2, gpu=None)
-    assert shown.startswith("Intel Xeon Platinum 8488C, 2 cores (")
+    xeon = {"cpu": "Intel(R) Xeon(R) Platinum 8488C CPU @ 2.40GHz", "gpu": None}
+    assert as_if(cores=2, **xeon).startswith("Intel Xeon Platinum 8488C, 2 cores (")
+    assert as_if(cores=1, **xeon).startswith("Intel Xeon Platinum 8488C, 1 core (")
 
 
 def test_processors_are_read_from_every_kind_of_cpuinfo():

@@ -86,7 +86,7 @@ def test_a_full_disk_is_told_as_the_users_matter(tmp_path):
     """Subject, rule, value and hint, exit code 2; not a traceback."""
 
     def fill(folder):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "weights.pt"))
 
     with pytest.raises(InputError, match="must have room") as caught:
         StageCache(tmp_path).get_or_make(KEY, "train", "linear", fill)

@@ -124,6 +124,13 @@ def test_a_training_must_reach_what_counts(strict):
     assert floors(state, [trained])[trained.prefix] == (pytest.approx(0.83),)
 
 
+def test_a_loss_of_one_point_is_told_in_the_singular(start):
+    """A plan that says "1 points" looks as if nobody had read it."""
+    (line,) = [line for line in start(max_drop=0.01).searcher.plan_lines() if "loses at most" in line]
+
+    assert "loses at most 1 point, or 1% of a metric" in line
+
+
 def test_the_plan_tells_which_points_count(strict, start):
     """Before the untouched model is measured as a loss, then as a metric."""
     machine = strict()

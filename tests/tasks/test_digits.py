@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from autocut.task.check import faults_of
 from autocut.task.finalization_key import issue_finalization_key
 from autocut.task.loading import load_task
+from autocut.tasks import digits
 
 
 @pytest.fixture(name="task", scope="module")
@@ -20,6 +23,15 @@ def test_every_digit_is_in_exactly_one_split(task):
     """1,797 of them; validation and test are 20% each."""
     test = task.locked_test.open(issue_finalization_key("a test"))
     assert [len(split) for split in (task.train_data, task.validation_data, test)] == [1077, 360, 360]
+
+
+def test_its_data_are_those_of_scikit_learn():
+    """Read from the same file, without the import."""
+    pixels, found = digits._read()
+    expected = load_digits()
+
+    np.testing.assert_array_equal(pixels, expected.images)
+    np.testing.assert_array_equal(found, expected.target)
 
 
 def test_it_has_no_faults(task):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autocut.budget import format_duration, format_size, format_usd
+from autocut.counting import format_count, inflected
 from autocut.report.page.contents import Section
 from autocut.report.page.trials import one_line
 from autocut.study import Study
@@ -70,7 +71,7 @@ def time_ledger(document: Mapping[str, Any]) -> Section:
     ordered = sorted(seconds.items(), key=lambda item: -item[1])
     busy = document["cores_busy"]
     runs = len(document["sessions"])
-    told = f"{format_duration(document['spent_s'])} worked in {runs} run{'s' if runs > 1 else ''}"
+    told = f"{format_duration(document['spent_s'])} worked in {format_count(runs, 'run')}"
     return Section(
         "Where the time went",
         (f"{told}." if busy is None else f"{told}; the cores were busy for {busy:.0%} of it.",),
@@ -124,7 +125,7 @@ def measured_again(records: Iterable[tuple[dt.datetime, Mapping[str, Any]]]) -> 
         usd = one["usd_per_million"]
         charged = "on the whole machine" if one.get("served") else "as one process"
         dollars = [f"{format_usd(usd['value'])} per million {charged} ({one['instance']})"] if usd else []
-        place = f"{found['machine']}, {found['threads']} thread{'s' if found['threads'] > 1 else ''}" if found else "-"
+        place = f"{found['machine']}, {format_count(found['threads'], 'thread')}" if found else "-"
         told = "; ".join([*calls, *dollars, *([f"cannot be used there: {one['failure']}"] if one["failure"] else [])])
         latest[one["sha256"], *where] = (f"trial {trial}", f"{at:%d %B %Y}", place, told)
     told = "The claims of the bundles stay what they were. This is what autocut remeasure found."
@@ -161,7 +162,7 @@ def _some(trials: Iterable[int]) -> str:
     """Name a few trials: ``trials 2, 3, 4``."""
     numbers = list(trials)
     shown = ", ".join(map(str, numbers[:_TRIALS_NAMED]))
-    return f"trial{'s' if len(numbers) > 1 else ''} {shown}{', …' if len(numbers) > _TRIALS_NAMED else ''}"
+    return f"{inflected(len(numbers), 'trial')} {shown}{', …' if len(numbers) > _TRIALS_NAMED else ''}"
 
 
 def _plain(name: str, value: object) -> str:

@@ -37,6 +37,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autocut.counting import format_count
 from autocut.errors import BundleError, InfeasibleRecipeError
 from autocut.node import node_folder
 from autocut.registry import Registry
@@ -154,7 +155,7 @@ def convert_to_openvino(graph: Path, folder: Path) -> None:
         model = frontend.convert(frontend.load(decoder))
         wanted = len(Signature.read(graph).names)
         if len(model.inputs) != wanted:
-            raise InfeasibleRecipeError(f"OpenVINO must keep the model's {wanted} inputs, got {len(model.inputs)}")
+            raise InfeasibleRecipeError(f"OpenVINO must keep the model's {format_count(wanted, 'input')}, got {len(model.inputs)}")
         openvino.save_model(model, folder / _FLOAT_FILE, compress_to_fp16=False)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autocut.counting import format_count
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.stages.prune.batch_norm import reestimate_batch_norm
@@ -43,7 +44,7 @@ def prune_depth(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
         )
     count = int(ratio * whole + 0.5) - (whole - len(influence))
     if count <= 0:
-        raise InfeasibleRecipeError(f"prune.ratio {ratio} removes none of {whole} blocks after rounding")
+        raise InfeasibleRecipeError(f"prune.ratio {ratio} removes none of {format_count(whole, 'block')} after rounding")
     weakest = sorted(influence, key=lambda name: influence[name])[: min(count, len(influence) - 1)]
     wanted = _answer_shape(pruned, data)
     _remove(pruned, weakest)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autocut.errors import DivergedError, InfeasibleRecipeError
+from autocut.errors import DivergedError, InfeasibleRecipeError, quoted
 from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.stages.prune.attention import open_attention, with_linear_layers
 from autocut.stages.prune.channels import kept_width
@@ -67,7 +67,9 @@ def _pruned(
     whole = _of_linear_layers(model, data)
     hidden_layers = find_hidden_layers(whole, data.inputs)
     if not hidden_layers:
-        raise InfeasibleRecipeError(f"prune.method {method!r} needs attention heads or neurons between linear layers, got none")
+        raise InfeasibleRecipeError(
+            f"prune.method {quoted(method)} needs attention heads or neurons between linear layers, got none"
+        )
     original = whole if data.original is None else _of_linear_layers(data.original, data)
     before = hidden_layers if data.original is None else find_hidden_layers(original, data.inputs)
     kept = _kept(score(whole, hidden_layers, data), whole, ratio, {hidden.reader: hidden for hidden in before}, original)
@@ -78,7 +80,7 @@ def _pruned(
     cut = {hidden: parts for hidden, parts in kept.items() if hidden not in left_whole}
     if not cut:
         reasons = "; ".join(f"{hidden.reader}: {reason}" for hidden, reason in left_whole.items())
-        raise InfeasibleRecipeError(f"prune.method {method!r} needs heads or neurons that can go alone, got none: {reasons}")
+        raise InfeasibleRecipeError(f"prune.method {quoted(method)} needs heads or neurons that can go alone, got none: {reasons}")
     refit(pruned, whole, cut, [inputs for inputs, _ in data.batches])
     return Pruned(pruned)
 

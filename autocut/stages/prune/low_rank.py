@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from autocut.counting import format_count
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages.prune import Pruned, PruneData, pruners
 from autocut.stages.prune.batch_norm import reestimate_batch_norm
@@ -48,7 +49,9 @@ def prune_low_rank(model: nn.Module, ratio: float, data: PruneData) -> Pruned:
     ranks = {name: _rank(original.get_submodule(name), ratio) for name in names}
     smaller = {name: rank for name, rank in ranks.items() if rank is not None and rank < _rank_now(pruned.get_submodule(name))}
     if not smaller:
-        raise InfeasibleRecipeError(f"prune.ratio {ratio} removes no rank of {len(names)} linear layers after rounding")
+        raise InfeasibleRecipeError(
+            f"prune.ratio {ratio} removes no rank of {format_count(len(names), 'linear layer')} after rounding"
+        )
     statistics = _statistics(pruned, list(smaller), data)
     for name, rank in smaller.items():
         replacement = _factored(_dense(pruned.get_submodule(name)), statistics[name], rank)

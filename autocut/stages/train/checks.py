@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from autocut.errors import InfeasibleRecipeError
+from autocut.errors import InfeasibleRecipeError, quoted
 from autocut.recipe import LABEL_SMOOTHING, Value
 from autocut.stages.train.distillation import check_distillation, meaning_of, sample_answers
 from autocut.stages.train.fake_quantization import check_fake_quantization
@@ -27,7 +27,7 @@ def check_training(settings: Mapping[str, Value], model: nn.Module, task: Task, 
     if is_changed(settings, "distill.loss"):
         loss = str(settings["distill.loss"])
         if teacher is None:
-            raise ValueError(f"distill.loss {loss!r} needs a teacher")
+            raise ValueError(f"distill.loss {quoted(loss)} needs a teacher")
         with gate():
             check_distillation(loss, task.kind, *sample_answers(model, task))
     if settings.get(LABEL_SMOOTHING):

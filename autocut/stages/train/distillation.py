@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autocut.errors import InfeasibleRecipeError
+from autocut.counting import format_count
+from autocut.errors import InfeasibleRecipeError, quoted
 from autocut.stages.methods import fitting_kinds
 from autocut.stages.train.registries import distillations
 from autocut.stages.train.teacher import run_teacher
@@ -45,8 +46,8 @@ def check_distillation(loss_name: str, kind_name: str, outputs: Tensor, targets:
     are_classes = fewest is not None and shape is not None and kind.meaning is Meaning.CLASSES
     if are_classes and (outputs.dim() != len(shape or ()) or outputs.shape[kind.class_dim] < (fewest or 0)):
         raise InfeasibleRecipeError(
-            f"distill.loss {loss_name!r} needs outputs of shape ({', '.join(shape or ())}) with at least {fewest} classes, "
-            f"got {tuple(outputs.shape)}"
+            f"distill.loss {quoted(loss_name)} needs outputs of shape ({', '.join(shape or ())}) with at least "
+            f"{format_count(fewest or 0, 'class', 'classes')}, got {tuple(outputs.shape)}"
         )
     meaning = meaning_of(kind, outputs, targets)
     used = kind if meaning is kind.meaning else with_meaning(kind, meaning)
@@ -55,7 +56,7 @@ def check_distillation(loss_name: str, kind_name: str, outputs: Tensor, targets:
         got = repr(kind_name)
         if used is not kind:
             got += f" with outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}, which are {meaning.value}"
-        raise InfeasibleRecipeError(f"distill.loss {loss_name!r} fits {fitting} tasks only, got {got}")
+        raise InfeasibleRecipeError(f"distill.loss {quoted(loss_name)} fits {fitting} tasks only, got {got}")
 
 
 def kind_as_used(task: Task) -> Kind:

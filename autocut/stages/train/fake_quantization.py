@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from autocut.errors import InfeasibleRecipeError
+from autocut.errors import InfeasibleRecipeError, quoted
 from autocut.recipe import LEFT_OUT, QUANTIZATION_AWARE, Value
 from autocut.stages.train.registries import FakeQuantizer, fake_quantizers
 from autocut.stages.train.teacher import Gate, run_teacher
@@ -74,7 +74,7 @@ def check_fake_quantization(settings: Mapping[str, Value], model: nn.Module, tas
             run_teacher(model, inputs)
     if not rounding.rounded:
         raise InfeasibleRecipeError(
-            f"{QUANTIZATION_AWARE} {settings[QUANTIZATION_AWARE]!r} must round the weights of a layer, "
+            f"{QUANTIZATION_AWARE} {quoted(settings[QUANTIZATION_AWARE])} must round the weights of a layer, "
             "but this model has none that it can round"
         )
 

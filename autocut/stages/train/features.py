@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autocut.counting import format_count
 from autocut.errors import InfeasibleRecipeError
 from autocut.recipe import FEATURES, LEFT_OUT, Value
 from autocut.stages.device import Device
@@ -79,8 +80,8 @@ def check_features(settings: Mapping[str, Value], model: nn.Module, task: Task, 
                 run_teacher(asked, inputs)
             if seen[-1].dim() < 2 or len(seen[-1]) != len(targets):
                 raise InfeasibleRecipeError(
-                    f"{FEATURES} needs the {len(targets)} examples first in what goes into the last layer of {name}, "
-                    f"got the shape {tuple(seen[-1].shape)}"
+                    f"{FEATURES} needs the {format_count(len(targets), 'example')} first in what goes into the last layer of "
+                    f"{name}, got the shape {tuple(seen[-1].shape)}"
                 )
 
 

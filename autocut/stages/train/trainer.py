@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autocut.errors import DeadlineError, DivergedError
+from autocut.counting import format_count
+from autocut.errors import DeadlineError, DivergedError, quoted
 from autocut.recipe import Value
 from autocut.stages.cpu_time import cpu_seconds
 from autocut.stages.device import CPU, Device, on_cpu
@@ -234,7 +235,8 @@ class _Run:
         while done < size:
             if stop():
                 raise DeadlineError(
-                    f"the time granted to the trial is up in epoch {number} of {len(self.sizes)}, after {done} of {size} samples"
+                    f"the time granted to the trial is up in epoch {number} of {len(self.sizes)}, "
+                    f"after {done:,} of {format_count(size, 'sample')}"
                 )
             self.speed.before_batch()
             with gate():
@@ -361,7 +363,7 @@ class _Run:
             self.losses.record(indices, outputs, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise DivergedError(f"the training loss must be finite, got {value} after {self.samples_seen} samples")
+            raise DivergedError(f"the training loss must be finite, got {value} after {format_count(self.samples_seen, 'sample')}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -378,7 +380,7 @@ def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.
         return np.arange(examples)
     method = orders.method(str(settings["curriculum.order"]))
     if difficulty is None and method.options.needs_difficulty:
-        raise ValueError(f"curriculum.order {method.name!r} needs the difficulty of each example")
+        raise ValueError(f"curriculum.order {quoted(method.name)} needs the difficulty of each example")
     if difficulty is not None and len(difficulty) != examples:
         raise ValueError(f"difficulty must have one number an example, {examples}, got {len(difficulty)}")
     return method.function(np.zeros(examples) if difficulty is None else difficulty, np.random.default_rng([seed]))

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autocut.counting import format_count
 from autocut.errors import Fault
 from autocut.registry import MethodOptions, Registry, import_all
 from autocut.task.batches import Inputs
@@ -162,7 +163,7 @@ def class_fault(outputs: Tensor, targets: Tensor) -> Fault | None:
     if len(outside) == 0:
         return None
     return Fault(
-        f"targets must be within 0..{classes - 1} for a model with {classes} outputs, got {outside[0].item()}",
+        f"targets must be within 0..{classes - 1} for a model with {format_count(classes, 'output')}, got {outside[0].item()}",
         "count classes from 0, or widen the last layer",
     )
 

@@ -1,0 +1,74 @@
+"""A front that is kept up to date is the one that comparing everything anew finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autocut.front import FrontPoint, unbeaten, with_ties
+from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
+from autocut.recipe import UNTOUCHED, Recipe
+from autocut.study.kept_points import KeptFront, KeptPoint
+from autocut.study.records import StageRun
+from autocut.study.scores import SCORES_STAGE, TrialScores
+
+OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize", "size_bytes": "minimize"}
+NOWHERE = Path("no-stages")
+VALUE = st.sampled_from([0.25, 0.5, 0.75, 1.0, float("nan")])
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["add", "add", "add", "remove", "finalize", "look"]), st.integers(0, 40), VALUE, VALUE, VALUE)
+)
+
+
+def a_point(trial, accuracy, cost, size):
+    """A point; trial 0 is the untouched model."""
+    recipe = Recipe({"prune.method": "structured", "prune.ratio": trial / 100}) if trial else UNTOUCHED
+    latency = Latency(1, 64, Interval(cost, cost, cost), None, None, cost, Interval(1 / cost, 0.9 / cost, 1.1 / cost), 1.0)
+    measured = Accuracy("validation", 100, Interval(accuracy, accuracy - 0.1, accuracy + 0.1))
+    values = {"accuracy": accuracy, "usd_per_million": cost, "size_bytes": size}
+    return FrontPoint(trial, recipe, values, Measurement(measured, Cost((latency,), 1, 1, 1, 1.0, "here")), trial == 0, None)
+
+
+def measured(points, refused=()):
+    """Points as a study keeps them; the `refused` are no candidates."""
+    return [KeptPoint(None, None, point, point.trial not in refused) for point in points]
+
+
+def compared_anew(points):
+    """The front of all points and the untouched model, with ties, and nothing kept from before."""
+    front = unbeaten(points, OBJECTIVES)
+    beaten = [point for point in points if point.recipe == UNTOUCHED and point not in front]
+    return with_ties([*front, *beaten], OBJECTIVES)
+
+
+@settings(deadline=None, max_examples=300)
+@given(CHANGES)
+def test_a_kept_front_is_the_one_of_all_points(changes):
+    """Points come in any order of their numbers, some are refused later, some get other numbers."""
+    kept = KeptFront(OBJECTIVES, TrialScores(NOWHERE, list))
+    points = {}
+    for change, trial, *values in changes:
+        if change == "add" and trial not in points:
+            points[trial] = a_point(trial, *values)
+        elif change == "remove":
+            points.pop(trial, None)
+        elif change == "finalize" and trial in points:
+            points[trial] = replace(points[trial], bundle="bundles/1")
+        now = [points[number] for number in sorted(points)]
+
+        assert repr(kept.compare(measured(now)).points) == repr(compared_anew(now))
+
+
+def test_nothing_is_compared_where_nothing_has_changed(monkeypatch):
+    """A search looks at its front every second; new scores may tell points apart that were tied before."""
+    scores = TrialScores(NOWHERE, list)
+    kept, points = KeptFront(OBJECTIVES, scores), [a_point(1, 0.5, 0.5, 0.5), a_point(2, 0.25, 0.25, 0.25)]
+    first = kept.compare(measured(points))
+
+    assert kept.compare(measured(points)) is first
+    scores.add(StageRun("k" * 64, SCORES_STAGE, "fp32", 1.0, "done", False, points[0].recipe.fingerprint, None))
+    assert kept.compare(measured(points)) is not first
+    assert kept.compare(measured(points, refused=[1])).front == [points[1]]
