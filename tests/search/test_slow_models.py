@@ -224,12 +224,14 @@ def test_each_runtime_gets_a_bundle_while_the_search_goes_on_if_it_is_nearly_as_
     machine.run(most_jobs=1)
     agent, exact = machine.searcher, (0.0, -0.01, 0.01)
     state, store = agent.state, agent.store
-    long_ago = replace(agent.budget, started=agent.budget.started - 10 * state.planner.finalize_s())
+    long_ago = replace(agent.budget, started=agent.budget.started - 6 * state.planner.finalize_s())
     best = _measured(machine, ("int8_static", "aot_inductor"), accuracy=0.98, difference=exact, speedup=(2.8, 2.7, 2.9))
     state.finalized.add(best)
     state.verified.add(best)
     _measured(machine, ("fp32", "aot_inductor"), accuracy=0.98, difference=exact, speedup=(2.7, 2.6, 2.8))
     assert early_bundle(state, store, long_ago) is None
+    late = replace(agent.budget, started=agent.budget.started - 0.6 * agent.budget.total_s)
+    assert early_bundle(state, store, late) is not None, "it would be finalized at the end anyway"
 
     other = _measured(machine, ("int8_static", "onnxruntime"), accuracy=0.97, difference=exact, speedup=(2.6, 2.5, 2.7))
     assert next(iter(early_bundle(state, store, long_ago))) == other
