@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -177,16 +178,10 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
     with pool:
         # What starts slowly starts while the task is looked at.
         with console.busy("starting: checking the task, starting Ray") as now_doing:
-            begun = partial(_begun, config)
             found = preflight(
-                config.task,
-                pool.ask,
-                lambda: _make_ready(config, pool, now_doing),
-                trains=trains,
-                train_on=config.train_on,
-                serve_on=config.serve_on,
-                begun=begun,
-            )
+                config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains, train_on=config.train_on,
+                serve_on=config.serve_on, begun=partial(_begun, config),
+            )  # fmt: skip
         if asked_device == "cuda" and not trains and found.task.is_pretrained:
             nothing = f"none: the task brings its weights, and space {config.space} trains nothing"
             raise InputError(f"--train-on cuda must have a model to train, got {nothing}", "leave --train-on out")
@@ -223,11 +218,14 @@ def _audit(config: SearchConfig, meter: LoadMeter) -> Audit:
 
 
 def _make_ready(config: SearchConfig, pool: WorkerPool, now_doing: Callable[[str], None]) -> None:
-    """Import what the search itself needs, and start Ray, while the task is checked in another process."""
-    import autocut.execution.session  # noqa: F401
+    """Import what the search itself needs while Ray starts, and both while the task is checked in another process."""
+    from concurrent.futures import ThreadPoolExecutor
 
     _check_sampler(config)
-    pool.start_ray()
+    with ThreadPoolExecutor(1) as beside:
+        # Ray takes seconds to start its own processes, for which this one only waits (2.60).
+        beside.submit(importlib.import_module, "autocut.execution.session")  # what fails is told where it is used
+        pool.start_ray()
     now_doing("starting: checking the task")
 
 
@@ -292,9 +290,9 @@ def _check_options(config: SearchConfig) -> None:
         least, got = format_size(_LEAST_WORKER_BYTES), format_size(config.worker_bytes)
         raise InputError(f"--worker-memory must be at least {least}, got {got}", "leave it out for what the machine has")
     if config.stages is not None and _ADDRESS.match(str(config.stages)):
+        address = quoted(str(config.stages))
         raise InputError(
-            f"--stages must be a folder with locks and renaming, got the address {quoted(str(config.stages))}: "
-            "a bucket has neither",
+            f"--stages must be a folder with locks and renaming, got the address {address}: a bucket has neither",
             "mount a file system that all nodes share, such as NFS 4, EFS, Filestore or CephFS, and name its folder",
         )
     if config.ray_address is None:

@@ -108,7 +108,8 @@ class TrialScores:
             if first == second or (first, second) in adjusted:
                 p_values[one, other] = adjusted.get((first, second), 1.0)
         paired = {trial for pair in p_values for trial in pair}
-        return Compared(p_values, tuple(trial for trial in sorted(found) if trial not in paired))
+        alone = len(found) < 2  # there is nothing to compare it with
+        return Compared(p_values, () if alone else tuple(trial for trial in sorted(found) if trial not in paired))
 
     def _find(self, point: FrontPoint) -> tuple[str, Scored] | None:
         """Return the scores of a trial with their key. They must give the metric that was recorded of it."""

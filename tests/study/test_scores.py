@@ -101,6 +101,15 @@ def test_without_scores_intervals_decide_and_the_reader_can_say_so(make_study, p
     assert study.untested() == (0, 1)
 
 
+def test_a_trial_alone_lacks_no_scores(make_study, plant):
+    """Of a short search only the untouched model may be measured: no tie of it is judged by anything."""
+    study = make_study()
+    plant(study, Recipe(), wrong_at(1), "untouched", 2.0)
+
+    assert [point.trial for point in study.front()] == [0]
+    assert study.untested() == ()
+
+
 def test_the_test_splits_scores_are_never_compared(make_study, plant):
     """Finalization leaves a scores stage of the untouched model on the locked split."""
     study = make_study()
