@@ -16,10 +16,9 @@ from autocut.errors import InfeasibleRecipeError
 from autocut.recipe import FEATURES, LEFT_OUT, Value
 from autocut.stages.device import Device
 from autocut.stages.train.registries import feature_losses
-from autocut.stages.train.teacher import Gate, Teacher, run_teacher
+from autocut.stages.train.teacher import Gate, Teacher, run_teacher, sample_examples
 from autocut.task.batches import Inputs, take, tensors
-from autocut.task.splits import length, spread
-from autocut.task.task import Task, seeded
+from autocut.task.task import Task
 
 _WEIGHT = 3.0
 """Of the loss of `similarity`. The paper has 3000 for a mean over all pairs, which is 12 for a batch of 256. Beside `kl`, 10 cost
@@ -71,9 +70,7 @@ def check_features(settings: Mapping[str, Value], model: nn.Module, task: Task, 
     if settings.get(FEATURES, LEFT_OUT[FEATURES]) == LEFT_OUT[FEATURES] or teacher is None:
         return
     with gate():
-        indices = spread(length(task.train_data), 2)
-        with seeded(0):
-            inputs, targets = next(iter(task.loader(task.train_data, len(indices), indices=indices)))
+        inputs, targets = sample_examples(task, 2)
         for name, asked in (("the model", model), ("its teacher", teacher.model)):
             with _inputs_of(asked.get_submodule(last_layer(asked, inputs))) as seen:
                 run_teacher(asked, inputs)
