@@ -18,7 +18,7 @@ KNOWN = {
     "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step", "hold"),
     "curriculum.order": ("easy_first", "random", "self_paced", "infobatch"),
     "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse", "dkd"),
-    "distill.features": ("none", "similarity"),
+    "distill.features": ("none", "similarity", "hint"),
     "quantize.dtype": (
         "fp32",
         "bf16",

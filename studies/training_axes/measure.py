@@ -3,7 +3,7 @@
     AUTOCUT_DATA=/data python studies/training_axes/measure.py cifar10_resnet20 aware
     AUTOCUT_DATA=/data python studies/training_axes/measure.py fashion_mnist curriculum --epochs 2
 
-Half of the channels are removed (`structured`), then the model is trained on; or it is trained from scratch. A row has the mean
+Half of the channels are removed (`structured`), then the model is trained on; or it is trained from scratch, or a student is. A row has the mean
 accuracy on the validation split, of the float model and of each lowering, with its standard deviation between the seeds; the
 samples seen; and the CPU seconds.
 """
@@ -11,6 +11,7 @@ samples seen; and the CPU seconds.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import tempfile
@@ -56,6 +57,7 @@ COMPARISONS: Mapping[str, tuple[tuple[Lowering, ...], Mapping[str, Mapping[str, 
             "kl": KL,
             "kl, alpha to 0": {**KL, "distill.decay": "linear"},
             "kl, similarity": {**KL, "distill.features": "similarity"},
+            "kl, hint": {**KL, "distill.features": "hint"},
             "dkd": {**KL, "distill.loss": "dkd"},
             "dkd, alpha to 0": {**KL, "distill.loss": "dkd", "distill.decay": "linear"},
         },
@@ -91,7 +93,7 @@ def main() -> None:
     print(_row("untouched", [_accuracies(untouched, task, samples, pairs)], []), flush=True)
     for words, changed in ((words, ways[words]) for words in asked.ways or ways):
         settings: dict[str, Value] = {"train.epochs": asked.epochs, "train.lr_scale": asked.lr_scale, **changed}
-        started = [task.build_model(seed=at) if asked.scratch else model for at in range(asked.seeds)]
+        started = [_start(asked, task, model, seed=at) for at in range(asked.seeds)]
         try:
             trained = [
                 train_model(each, task, settings, teacher=teacher, difficulty=difficulty, seed=at)
@@ -103,6 +105,13 @@ def main() -> None:
         print(_row(words, [_accuracies(one.model, task, samples, pairs) for one in trained], trained), flush=True)
 
 
+def _start(asked: argparse.Namespace, task: Task, cut: nn.Module, seed: int) -> nn.Module:
+    """Return the model that the training with `seed` begins with."""
+    if asked.student:
+        return dataclasses.replace(task, seed=seed).build_student(asked.student)
+    return task.build_model(seed=seed) if asked.scratch else cut
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study")
@@ -110,6 +119,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", help="these rows alone, such as: --ways plain kl")
     parser.add_argument("--ratio", type=float, default=RATIO, help="share of the channels that is removed")
     parser.add_argument("--scratch", action="store_true", help="train the task's model, not cut, with new weights of each seed")
+    parser.add_argument("--student", help="train this student of the task, with new weights of each seed")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--lr-scale", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=3)

@@ -72,18 +72,20 @@ class InputGrowth:
         return sum(cost * max(0.0, end - max(seen, begin)) for begin, end, cost in pieces)
 
 
-def input_growth(settings: Mapping[str, Value], model: nn.Module, task: Task, sizes: Sequence[int], gate: Gate) -> InputGrowth:
-    """Return how inputs grow in a training of `model` with `settings`; the model has answered a few of each size.
+def input_growth(
+    settings: Mapping[str, Value], models: Sequence[nn.Module], task: Task, sizes: Sequence[int], gate: Gate
+) -> InputGrowth:
+    """Return how inputs grow in a training with `settings`; its models have answered a few of each size.
 
     Args:
         settings: Of the training.
-        model: What will be trained.
+        models: What will be trained, then those that run beside it on the same inputs.
         task: Its data.
         sizes: Samples of each epoch.
         gate: Makes a context that is entered around the work.
 
     Raises:
-        InfeasibleRecipeError: the inputs cannot be smaller, the model does not take smaller ones, its outputs would have other
+        InfeasibleRecipeError: the inputs cannot be smaller, a model does not take smaller ones, its outputs would have other
             targets, or no batch of the training would be smaller.
     """
     name = str(settings.get(INPUT_GROWTH, LEFT_OUT[INPUT_GROWTH]))
@@ -92,7 +94,7 @@ def input_growth(settings: Mapping[str, Value], model: nn.Module, task: Task, si
     if not sizes or _step(min(task.batch_size, sizes[0]) / sum(sizes)) is None:
         raise InfeasibleRecipeError(f"{INPUT_GROWTH} {name!r} must have a batch before the last third of the training, got none")
     with gate():
-        return _tried(input_growths.method(name), model, task, sample_examples(task, min(_SAMPLED, task.batch_size)))
+        return _tried(input_growths.method(name), models, task, sample_examples(task, min(_SAMPLED, task.batch_size)))
 
 
 def _step(progress: float) -> int | None:
@@ -101,19 +103,20 @@ def _step(progress: float) -> int | None:
     return step if step < len(SHARES) else None
 
 
-def _tried(method: Method[GrowInputs, GrowthOptions], model: nn.Module, task: Task, batch: Batch) -> InputGrowth:
+def _tried(method: Method[GrowInputs, GrowthOptions], models: Sequence[nn.Module], task: Task, batch: Batch) -> InputGrowth:
     needs, (inputs, targets) = f"{INPUT_GROWTH} {method.name!r} needs", batch
-    full = run_teacher(model, take(inputs, 2))
+    full = run_teacher(models[0], take(inputs, 2))
     costs, shapes = list[float](), list[tuple[int, ...]]()
     for share in SHARES:
         smaller = method.function(inputs, share)
         costs.append(_elements(smaller) / _elements(inputs))
         try:
-            shapes.append(tuple(run_teacher(model, take(smaller, 2)).shape))
+            answers = [run_teacher(model, take(smaller, 2)) for model in models]
         except Exception as error:
             # A model may raise anything where a layer has a fixed width.
             got = describe_error(error, task.folder)
             raise InfeasibleRecipeError(f"{needs} a model that takes inputs {_sizes(smaller)}, got {got}") from error
+        shapes.append(tuple(answers[0].shape))
     if costs[0] == 1.0:
         raise InfeasibleRecipeError(f"{needs} inputs that can be smaller, got {_sizes(inputs)}")
     if all(shape == full.shape for shape in shapes):

@@ -24,8 +24,8 @@ last dimension, and outputs that do not count (padding) are left out. With ``nee
         "Mean absolute difference of the outputs."
         return functional.l1_loss(student, teacher)
 
-A feature loss (``distill.features``) compares what goes into the last layers of student and teacher, of shapes (n, ...) with the
-same n and widths that may differ, in a scalar that is added to the loss::
+A feature loss (``distill.features``) compares what a layer of the student and one of the teacher compute, of shapes (n, ...) with
+the same n and widths that may differ, in a scalar that is added to the loss. With ``adapts=True`` the widths agree::
 
     @feature_losses.register("norms")
     def compare_norms(student: Tensor, teacher: Tensor) -> Tensor:
@@ -129,9 +129,19 @@ class GrowthOptions(MethodOptions):
         return super().takes(kind_name, kind) and (self.logits_dimensions is None or dimensions <= self.logits_dimensions)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions(MethodOptions):
+    """What a feature loss asks of the features.
+
+    `adapts`: a linear map, which is trained with the student and thrown away, brings the student's features to the teacher's width.
+    """
+
+    adapts: bool = False
+
+
 curricula: Registry[Pacing, MethodOptions] = Registry("curriculum.schedule", MethodOptions)
 orders: Registry[Order, OrderOptions] = Registry("curriculum.order", OrderOptions)
 distillations: Registry[Distillation, DistillationOptions] = Registry("distill.loss", DistillationOptions)
-feature_losses: Registry[FeatureLoss, MethodOptions] = Registry("distill.features", MethodOptions)
+feature_losses: Registry[FeatureLoss, FeatureOptions] = Registry("distill.features", FeatureOptions)
 fake_quantizers: Registry[FakeQuantizer, MethodOptions] = Registry("train.quantization_aware", MethodOptions)
 input_growths: Registry[GrowInputs, GrowthOptions] = Registry("train.input_growth", GrowthOptions)

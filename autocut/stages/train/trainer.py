@@ -26,11 +26,10 @@ from autocut.stages.cpu_time import cpu_seconds
 from autocut.stages.device import CPU, Device, on_cpu
 from autocut.stages.train.averaging import averaged_weights
 from autocut.stages.train.checkpoint import read_checkpoint, write_checkpoint
-from autocut.stages.train.checks import check_training
+from autocut.stages.train.checks import CheckedTraining, check_training
 from autocut.stages.train.current_losses import CurrentLosses, current_losses
 from autocut.stages.train.fake_quantization import fake_quantization
 from autocut.stages.train.features import FeatureDistillation
-from autocut.stages.train.input_growth import InputGrowth, input_growth
 from autocut.stages.train.loss import TrainingLoss, weighted
 from autocut.stages.train.ordering import planned_order
 from autocut.stages.train.plan import DEFAULTS, draw_epoch, learning_rate_factor, planned_sizes
@@ -134,14 +133,13 @@ def train_model(
         StudyError: The checkpoint was written for other settings.
     """
     merged = {**DEFAULTS, **settings}
-    check_training(merged, model, task, teacher, gate)
     sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
-    growth = input_growth(merged, model, task, sizes, gate)
+    checked = check_training(merged, model, task, teacher, sizes, gate)
     order = planned_order(merged, length(task.train_data), difficulty, seed)
     losses = current_losses(merged, length(task.train_data), difficulty, task.metric_kind)
-    run = _Run(_placed(model, masks or {}, teacher, device), task, merged, seed, sizes, speed or Speed(), losses, growth)
+    run = _Run(_placed(model, masks or {}, teacher, device), task, merged, seed, sizes, speed or Speed(), losses, checked)
     run.restore(checkpoint, on_epoch)
-    with run.speed.watching(growth.cost_left(run.resumed_samples, sum(sizes))):
+    with run.speed.watching(run.growth.cost_left(run.resumed_samples, sum(sizes))):
         for number in range(len(run.history) + 1, len(sizes) + 1):
             with device.errors_translated(), seeded(_epoch_seed(seed, number)):
                 run.train_epoch(number, order, gate, stop)
@@ -203,19 +201,22 @@ class _Run:
 
     def __init__(
         self, placed: _Placed, task: Task, settings: Mapping[str, Value], seed: int, sizes: tuple[int, ...], speed: Speed,
-        losses: CurrentLosses | None = None, growth: InputGrowth | None = None,
+        losses: CurrentLosses | None = None, checked: CheckedTraining | None = None,
     ) -> None:  # fmt: skip
         self.model = model = placed.model
         self.masked = placed.masked
         self.fake_quantization = fake_quantization(settings)
         self.teacher = placed.teacher
-        self.features = FeatureDistillation(settings, model, placed.teacher, placed.device)
+        checked = checked or CheckedTraining()
+        self.growth = checked.growth
+        self.features = FeatureDistillation(checked.features, settings, model, placed.teacher, placed.device, seed)
         self.device = placed.device
         self.task = task
         self.settings = settings
         self.seed = seed
         self.sizes = sizes
-        self.optimizer = task.build_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
+        parameters = [*model.parameters(), *self.features.adapters.parameters()]
+        self.optimizer = task.build_optimizer([parameter for parameter in parameters if parameter.requires_grad])
         self.base_rates = [float(group["lr"]) * float(settings["train.lr_scale"]) for group in self.optimizer.param_groups]
         self.loss = TrainingLoss(task.metric_kind, settings)
         self.history: list[EpochRecord] = []
@@ -223,7 +224,6 @@ class _Run:
         self.seconds = self.cpu_seconds = 0.0
         self.speed = speed
         self.losses = losses
-        self.growth = growth or InputGrowth()
         self.average = averaged_weights(settings, model)
 
     def train_epoch(self, number: int, order: NDArray[np.int64], gate: Gate, stop: Callable[[], bool]) -> None:
@@ -302,6 +302,8 @@ class _Run:
         }
         if self.average is not None:
             state["average"] = self.average.state()
+        if adapters := self.features.state():
+            state["adapters"] = adapters
         if self.losses is not None:
             state["losses"] = self.losses.state()
         write_checkpoint(path, state)
@@ -316,6 +318,7 @@ class _Run:
         if state is None:
             return
         self.model.load_state_dict(state["model"])
+        self.features.adapters.load_state_dict(state.get("adapters", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.restore(state["average"])
@@ -354,14 +357,14 @@ class _Run:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         shown = self.growth.shown(inputs, (self.samples_seen + len(targets)) / sum(self.sizes))
-        with self.fake_quantization, self.features.watching(inputs):
+        with self.fake_quantization, self.features.watching():
             outputs = call(self.model, shown)
         targets = self.growth.answered(targets, outputs)
         teacher = self.teacher if self.loss.needs_teacher else None
         taught = None if teacher is None else self.device.move(teacher.logits_for(inputs, indices))
         logits = None if taught is None else self.growth.answered(taught, outputs)
         loss = weighted(self.loss, outputs, targets, logits, self.samples_seen / sum(self.sizes), weights)
-        loss = loss + self.features.loss(inputs)
+        loss = loss + self.features.loss(shown)
         if self.losses is not None:
             self.losses.record(indices, outputs, targets)
         value = float(loss.detach())
