@@ -3,9 +3,9 @@
     AUTOCUT_DATA=/data python studies/training_axes/measure.py cifar10_resnet20 aware
     AUTOCUT_DATA=/data python studies/training_axes/measure.py fashion_mnist curriculum --epochs 2
 
-Half of the channels are removed (`structured`), then the model is trained on; or it is trained from scratch, or a student is. A row has the mean
-accuracy on the validation split, of the float model and of each lowering, with its standard deviation between the seeds; the
-samples seen; and the CPU seconds.
+Half of the channels are removed (`structured`), then the model is trained on; or it is trained from scratch, or a student is. A row
+has the mean accuracy on the validation split, of the float model and of each lowering, with its standard deviation between the
+seeds; the samples seen; and the CPU seconds.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ class FeatureDistillation:
         self._teacher = device.placed_copy(teacher.model) if pairs.names and teacher is not None else None
         with seeded(seed):
             adapters = [_adapter(*shapes) if method.options.adapts else nn.Identity() for shapes in pairs.shapes]
-        self.adapters = device.place(nn.ModuleList(adapters))
+        self.adapters = nn.ModuleList(adapters)
+        device.place(self.adapters)
         self._seen: dict[str, Tensor | None] = {}
 
     @contextlib.contextmanager

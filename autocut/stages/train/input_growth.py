@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from autocut.errors import InfeasibleRecipeError
-from autocut.recipe import INPUT_GROWTH, LEFT_OUT, Value
+from autocut.recipe import FEATURES, INPUT_GROWTH, LEFT_OUT, Value
 from autocut.registry import Method
 from autocut.stages.train.registries import GrowInputs, GrowthOptions, input_growths
 from autocut.stages.train.teacher import Gate, run_teacher, sample_examples
@@ -110,13 +110,9 @@ def _tried(method: Method[GrowInputs, GrowthOptions], models: Sequence[nn.Module
     for share in SHARES:
         smaller = method.function(inputs, share)
         costs.append(_elements(smaller) / _elements(inputs))
-        try:
-            answers = [run_teacher(model, take(smaller, 2)) for model in models]
-        except Exception as error:
-            # A model may raise anything where a layer has a fixed width.
-            got = describe_error(error, task.folder)
-            raise InfeasibleRecipeError(f"{needs} a model that takes inputs {_sizes(smaller)}, got {got}") from error
-        shapes.append(tuple(answers[0].shape))
+        shapes.append(_answer_shape(models[0], smaller, task, f"{needs} a model"))
+        for beside in models[1:]:  # the method may work without them, so the reason does not begin with it
+            _answer_shape(beside, smaller, task, f"{FEATURES} with {INPUT_GROWTH} {method.name!r} needs a teacher")
     if costs[0] == 1.0:
         raise InfeasibleRecipeError(f"{needs} inputs that can be smaller, got {_sizes(inputs)}")
     if all(shape == full.shape for shape in shapes):
@@ -132,6 +128,15 @@ def _tried(method: Method[GrowInputs, GrowthOptions], models: Sequence[nn.Module
         if (counts.any(1) & ~counts[:, :kept].any(1)).any():
             raise InfeasibleRecipeError(f"{needs} targets that count among the first {kept} positions of each example, got none")
     return InputGrowth(method.function, tuple(costs), cuts_outputs=True)
+
+
+def _answer_shape(model: nn.Module, inputs: Inputs, task: Task, needs: str) -> tuple[int, ...]:
+    try:
+        return tuple(run_teacher(model, take(inputs, 2)).shape)
+    except Exception as error:
+        # A model may raise anything where a layer has a fixed width.
+        got = describe_error(error, task.folder)
+        raise InfeasibleRecipeError(f"{needs} that takes inputs {_sizes(inputs)}, got {got}") from error
 
 
 def _elements(inputs: Inputs) -> int:
