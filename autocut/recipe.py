@@ -42,6 +42,8 @@ DECAY = "distill.decay"
 """How `distill.alpha` falls to 0 during the training: "none" (it does not) or "linear". A recipe leaves "none" out."""
 FEATURES = "distill.features"
 """How what goes into the last layers of student and teacher is compared, beside their outputs. A recipe leaves "none" out."""
+INPUT_GROWTH = "train.input_growth"
+"""How inputs grow from a smaller size to their own over the first part of a training. A recipe leaves "none" out."""
 AVERAGING = "train.ema"
 """Share of the moving average of the weights that each step keeps, such as 0.99; the average is what is trained. 0: no average."""
 LABEL_SMOOTHING = "train.label_smoothing"
@@ -53,6 +55,7 @@ LEFT_OUT: Mapping[str, Value] = MappingProxyType(
         QUANTIZATION_AWARE: "none",
         DECAY: "none",
         FEATURES: "none",
+        INPUT_GROWTH: "none",
         AVERAGING: 0,
         LABEL_SMOOTHING: 0,
     }
@@ -210,7 +213,7 @@ class Recipe(Mapping[str, Value]):
         """
         if self.student is not None:
             return UNTOUCHED
-        settings = {name: value for name, value in self.settings("train").items() if name != QUANTIZATION_AWARE}
+        settings = {name: value for name, value in self.settings("train").items() if name not in (QUANTIZATION_AWARE, INPUT_GROWTH)}
         return Recipe({**settings, "train.epochs": self.all_epochs})
 
     @property
@@ -284,6 +287,7 @@ def _words(recipe: Recipe) -> Iterable[str]:
         start = " from scratch" if recipe.get("train.start") == "scratch" else ""
         extras = _number(recipe, AVERAGING, " ema ") + _number(recipe, LABEL_SMOOTHING, " smoothing ")
         aware = f" aware of {recipe[QUANTIZATION_AWARE]}" if QUANTIZATION_AWARE in recipe else ""
+        aware += f" with {recipe[INPUT_GROWTH]}" if INPUT_GROWTH in recipe else ""
         yield (
             format_count(int(recipe["train.epochs"]), "epoch") + start + aware + _number(recipe, "train.lr_scale", " lr x") + extras
         )

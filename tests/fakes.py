@@ -14,10 +14,11 @@ from autocut.recipe import Recipe
 KNOWN = {
     "prune.method": ("none", "l1_unstructured", "structured", "structured_taylor", "heads_and_neurons", "low_rank", "depth"),
     "train.quantization_aware": ("none", "int8", "int4"),
+    "train.input_growth": ("none", "progressive_resizing", "sequence_length_warmup"),
     "curriculum.schedule": ("none", "linear", "sqrt", "quadratic", "exponential", "logarithmic", "step", "hold"),
     "curriculum.order": ("easy_first", "random", "self_paced", "infobatch"),
     "distill.loss": ("none", "kl", "kl_zscore", "mse_logits", "kl_sigmoid", "mse", "dkd"),
-    "distill.features": ("none", "similarity"),
+    "distill.features": ("none", "similarity", "hint"),
     "quantize.dtype": (
         "fp32",
         "bf16",

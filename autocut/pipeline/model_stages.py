@@ -16,11 +16,20 @@ from autocut.pipeline.scoring import score
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Facts, Stage, StageRunner, charged_s
 from autocut.pipeline.teacher_outputs import TeacherOutputs, TeacherStages, order_of
-from autocut.recipe import FEATURES, QUANTIZATION_AWARE, STUDENT, Recipe, Value
+from autocut.recipe import FEATURES, INPUT_GROWTH, QUANTIZATION_AWARE, STUDENT, Recipe, Value
 from autocut.search.jobs import TrainingPaced
 from autocut.stages.model_files import Prefix, restore_model, save_model, structure_of
 from autocut.stages.prune import PruneData, pruners
-from autocut.stages.train import Epoch, Speed, curricula, distillations, fake_quantizers, feature_losses, train_model
+from autocut.stages.train import (
+    Epoch,
+    Speed,
+    curricula,
+    distillations,
+    fake_quantizers,
+    feature_losses,
+    input_growths,
+    train_model,
+)
 from autocut.stages.train.plan import TRAINER_VERSION
 from autocut.task.batches import take
 
@@ -120,6 +129,8 @@ def train_stage(runner: StageRunner, teacher: TeacherStages, parent: Prefix, rec
     versions = [TRAINER_VERSION, schedule.version, order_of(recipe).version, loss.version]
     if QUANTIZATION_AWARE in recipe:
         versions.append(fake_quantizers.method(str(recipe[QUANTIZATION_AWARE])).version)
+    if INPUT_GROWTH in recipe:
+        versions.append(input_growths.method(str(recipe[INPUT_GROWTH])).version)
     if FEATURES in recipe:
         versions.append(feature_losses.method(str(recipe[FEATURES])).version)
     own_teacher = teacher.own_teacher_of(recipe)

@@ -19,6 +19,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "prune.method": ("autocut.stages.prune", "pruners"),
         "train.quantization_aware": ("autocut.stages.train", "fake_quantizers"),
+        "train.input_growth": ("autocut.stages.train", "input_growths"),
         "curriculum.schedule": ("autocut.stages.train", "curricula"),
         "curriculum.order": ("autocut.stages.train", "orders"),
         "distill.loss": ("autocut.stages.train", "distillations"),

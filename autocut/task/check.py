@@ -25,6 +25,7 @@ from autocut.task.batches import Batch, cut, tensors
 from autocut.task.dimensions import Dynamic, batch_faults, named_shape, setting_faults
 from autocut.task.export_check import export_faults
 from autocut.task.kinds import kinds
+from autocut.task.layer_check import layer_faults, layer_setting_faults
 from autocut.task.library_noise import quietly
 from autocut.task.loading import load_task
 from autocut.task.metric_check import metric_faults, untrained_faults
@@ -173,6 +174,7 @@ def _answer_faults(
         faults += form_faults(task, answers)
         remarks += form_remarks(task, answers)
         faults += [*folding_faults(task, model, inputs), *teacher_faults(task, model, inputs), *student_faults(task, model, inputs)]
+        faults += layer_faults(task, model, inputs)
         if trains or not task.is_pretrained:
             faults += training_faults(task, model, cut(batches["train"], min(task.batch_size, time.examples(_CALL_S, 2, _BATCH))))
         faults += export_faults(task, model, inputs, dynamic)
@@ -217,6 +219,7 @@ def _setting_faults(task: Task) -> Iterator[Fault]:
     yield from _number_faults(task)
     yield from _function_faults(task)
     yield from student_setting_faults(task)
+    yield from layer_setting_faults(task.features)
     yield from setting_faults(task.dynamic)
     if task.output is not None and (not isinstance(task.output, (str, int)) or isinstance(task.output, bool)):
         yield Fault(f"task.output must be a name or a position, got {quoted(task.output)}", "output='logits', or output=0")

@@ -69,7 +69,8 @@ class Task:
     trained model to distil from (default: the model itself). `students` are functions by name that build smaller untrained models:
     a search trains them in the model's place, from the teacher. A bundle carries examples of the test split with their targets;
     ``share_examples=False`` gives it synthetic inputs instead. `output` picks one of several outputs of the model and the teacher
-    (`autocut.task.outputs`). `dynamic` names dimensions of inputs that may differ between batches (`autocut.task.dimensions`).
+    (`autocut.task.outputs`). `features` names the layers that a distillation compares: one of the model or of a student, with
+    one of the teacher. `dynamic` names dimensions of inputs that may differ between batches (`autocut.task.dimensions`).
     `load_task` sets `path` and the sources. `build_model` sets `folded`: the weights that the user's model computes in every call,
     such as weight normalization (`autocut.task.folding`). `know_data` sets `data_hash`, `autocut check` sets `remarks`.
     """
@@ -96,6 +97,7 @@ class Task:
     output: str | int | None = None
     dynamic: Dynamic | None = None
     students: Mapping[str, BuildModel] | None = None
+    features: Mapping[str, str] | None = None
     path: Path | None = field(default=None, init=False)
     source_sha256: str = field(default="", init=False, repr=False)
     source_files: frozenset[Path] = field(default=frozenset(), init=False, repr=False)
@@ -237,6 +239,8 @@ class Task:
         functions = (self.model, self.loss, self.metric, self.summarize, self.optimizer, self.collate, self.teacher)
         students = [(self.students or {})[name] for name in self.student_names]
         digest.update(code_hash((model, *functions, *students), self.source_files))
+        if self.features is not None:
+            digest.update(repr(dict(self.features)).encode())
         if self.data_hash:  # a study of an earlier version goes on without
             digest.update(self.data_hash.encode())
         return digest.hexdigest()

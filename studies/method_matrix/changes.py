@@ -4,6 +4,7 @@ prune ........ each pruner, and nothing after it
 recover ...... each pruner, then a training of the family's epochs
 train ........ that training alone: what every change that trains is compared with
 aware ........ that training aware of a dtype, and without that, both run in the dtype
+growth ....... that training with inputs that grow
 curriculum ... that training with each schedule in each order
 distill ...... that training with each distillation loss
 lowering ..... each dtype with each compile mode
@@ -16,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from autocut.recipe import FEATURES, LEFT_OUT, QUANTIZATION_AWARE, UNTOUCHED, Recipe
+from autocut.recipe import FEATURES, INPUT_GROWTH, LEFT_OUT, QUANTIZATION_AWARE, UNTOUCHED, Recipe
 from autocut.stages.lowering import infeasible_reason
 from autocut.stages.methods import registry
 
-AXES = ("train", "prune", "recover", "aware", "curriculum", "distill", "lowering")
+AXES = ("train", "prune", "recover", "aware", "growth", "curriculum", "distill", "lowering")
 PRUNE_RATIO = 0.5
 CURRICULUM_START = 0.3
 TEMPERATURE, ALPHA = 4.0, 0.5
@@ -47,6 +48,7 @@ def changes_of(axes: Iterable[str], epochs: int) -> list[Change]:
         "prune": _prunings,
         "recover": lambda: _recoveries(training),
         "aware": lambda: _aware(training),
+        "growth": lambda: _growths(training),
         "curriculum": lambda: _curricula(training),
         "distill": lambda: _distillations(training),
         "lowering": _lowerings,
@@ -72,6 +74,11 @@ def _aware(training: Recipe) -> Iterator[Change]:
         pairs = [(dtype, mode.name) for dtype in registry("quantize.dtype").names() for mode in modes]
         suited = next(pair for pair in pairs if recipe.suits_dtype(pair[0]) and infeasible_reason(*pair) is None)
         yield Change("aware", method, recipe.with_lowering(*suited), training.with_lowering(*suited))
+
+
+def _growths(training: Recipe) -> Iterator[Change]:
+    for method in _changing(INPUT_GROWTH):
+        yield Change("growth", method, _joined(training, {INPUT_GROWTH: method}), training)
 
 
 def _curricula(training: Recipe) -> Iterator[Change]:

@@ -3,13 +3,15 @@
     AUTOCUT_DATA=/data python studies/training_axes/measure.py cifar10_resnet20 aware
     AUTOCUT_DATA=/data python studies/training_axes/measure.py fashion_mnist curriculum --epochs 2
 
-Half of the channels are removed (`structured`), then the model is trained on. A row has the mean accuracy on the validation split,
-of the float model and of each lowering, with its standard deviation between the seeds; the samples seen; and the CPU seconds.
+Half of the channels are removed (`structured`), then the model is trained on; or it is trained from scratch, or a student is. A row
+has the mean accuracy on the validation split, of the float model and of each lowering, with its standard deviation between the
+seeds; the samples seen; and the CPU seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import tempfile
@@ -20,12 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autocut.errors import InfeasibleRecipeError
 from autocut.pipeline.samples import Samples
 from autocut.recipe import Lowering, Value
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.stages.prune import PruneData, pruners
-from autocut.stages.train import Teacher, Trained, score_difficulty, teacher_logits, train_model
+from autocut.stages.train import Teacher, Trained, input_growths, score_difficulty, teacher_logits, train_model
 from autocut.task.batches import Inputs, call, take
 from autocut.task.loading import load_task
 from autocut.task.task import Task
@@ -54,11 +57,16 @@ COMPARISONS: Mapping[str, tuple[tuple[Lowering, ...], Mapping[str, Mapping[str, 
             "kl": KL,
             "kl, alpha to 0": {**KL, "distill.decay": "linear"},
             "kl, similarity": {**KL, "distill.features": "similarity"},
+            "kl, hint": {**KL, "distill.features": "hint"},
             "dkd": {**KL, "distill.loss": "dkd"},
             "dkd, alpha to 0": {**KL, "distill.loss": "dkd", "distill.decay": "linear"},
         },
     ),
     "settings": ((), {"plain": {}, "ema 0.99": {"train.ema": 0.99}, "label smoothing 0.1": {"train.label_smoothing": 0.1}}),
+    "growth": (
+        (),
+        {"plain": {}} | {name: {"train.input_growth": name} for name in input_growths.names() if name != "none"},
+    ),
     "curriculum": (
         (),
         {"plain": {}}
@@ -83,17 +91,35 @@ def main() -> None:
     pairs, ways = COMPARISONS[asked.comparison]
     print(f"{asked}\n{'':28} fp32 eager   " + "   ".join(map("/".join, pairs)) + "   samples   seconds", flush=True)
     print(_row("untouched", [_accuracies(untouched, task, samples, pairs)], []), flush=True)
-    for words, changed in ways.items():
+    for words, changed in ((words, ways[words]) for words in asked.ways or ways):
         settings: dict[str, Value] = {"train.epochs": asked.epochs, "train.lr_scale": asked.lr_scale, **changed}
-        trained = [train_model(model, task, settings, teacher=teacher, difficulty=difficulty, seed=at) for at in range(asked.seeds)]
+        started = [_start(asked, task, model, seed=at) for at in range(asked.seeds)]
+        try:
+            trained = [
+                train_model(each, task, settings, teacher=teacher, difficulty=difficulty, seed=at)
+                for at, each in enumerate(started)
+            ]
+        except InfeasibleRecipeError as error:
+            print(f"{words:28} infeasible: {error}", flush=True)
+            continue
         print(_row(words, [_accuracies(one.model, task, samples, pairs) for one in trained], trained), flush=True)
+
+
+def _start(asked: argparse.Namespace, task: Task, cut: nn.Module, seed: int) -> nn.Module:
+    """Return the model that the training with `seed` begins with."""
+    if asked.student:
+        return dataclasses.replace(task, seed=seed).build_student(asked.student)
+    return task.build_model(seed=seed) if asked.scratch else cut
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study")
     parser.add_argument("comparison", choices=COMPARISONS)
+    parser.add_argument("--ways", nargs="+", help="these rows alone, such as: --ways plain kl")
     parser.add_argument("--ratio", type=float, default=RATIO, help="share of the channels that is removed")
+    parser.add_argument("--scratch", action="store_true", help="train the task's model, not cut, with new weights of each seed")
+    parser.add_argument("--student", help="train this student of the task, with new weights of each seed")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--lr-scale", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=3)

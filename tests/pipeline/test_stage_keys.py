@@ -144,12 +144,18 @@ def test_a_new_setting_of_a_training_makes_another_key_and_leaves_the_others_alo
         return train_stage(pipeline.runner, pipeline.teacher, pipeline.baseline, recipe).key
 
     def keys():
-        return [key(), key(quantization_aware="int8"), key(ema=0.9), key(label_smoothing=0.1)]
+        return [
+            key(),
+            key(quantization_aware="int8"),
+            key(ema=0.9),
+            key(label_smoothing=0.1),
+            key(input_growth="progressive_resizing"),
+        ]
 
     before = keys()
     method = fake_quantizers.method("int8")
     monkeypatch.setitem(fake_quantizers._methods, "int8", replace(method, version=method.version + 1))
 
-    assert len(set(before)) == 4
-    assert key(quantization_aware="none", ema=0, label_smoothing=0) == before[0]
-    assert [one == other for one, other in zip(before, keys(), strict=True)] == [True, False, True, True]
+    assert len(set(before)) == 5
+    assert key(quantization_aware="none", ema=0, label_smoothing=0, input_growth="none") == before[0]
+    assert [one == other for one, other in zip(before, keys(), strict=True)] == [True, False, True, True, True]

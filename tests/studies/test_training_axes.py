@@ -41,3 +41,14 @@ def test_each_way_has_a_row(measure, small_task_file, monkeypatch, capsys):
     assert [row[:28].strip() for row in rows] == words
     samples = {word: int(row.split()[-2]) for word, row in zip(words, rows, strict=True)}
     assert samples["plain"] > samples["linear random"] == samples["linear self_paced"] > samples["untouched"] == 0
+
+
+def test_a_way_that_this_task_cannot_go_has_its_reason(measure, small_task_file, monkeypatch, capsys):
+    """Only the ways that were asked for, from new weights of each seed."""
+    asked = ["measure", str(small_task_file.parent), "growth", "--scratch", "--epochs", "1", "--seeds", "2"]
+    monkeypatch.setattr(sys, "argv", [*asked, "--ways", "plain", "progressive_resizing"])
+    measure.main()
+    untouched, plain, resized = [line for line in capsys.readouterr().out.splitlines()[2:] if line]
+
+    assert float(plain.split()[1]) < float(untouched.split()[1])
+    assert resized.split()[:2] == ["progressive_resizing", "infeasible:"]

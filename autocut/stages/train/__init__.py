@@ -1,7 +1,7 @@
 """Train: recover the accuracy that pruning cost, with a curriculum that saves samples and a teacher that adds to the labels.
 
-`train_model` trains. Its methods are in `curricula`, `orders`, `distillations`, `feature_losses` and `fake_quantizers`;
-`registries` says how to write one.
+`train_model` trains. Its methods are in `curricula`, `orders`, `distillations`, `feature_losses`, `fake_quantizers` and
+`input_growths`; `registries` says how to write one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from autocut.stages.train.checkpoint import epochs_in
 from autocut.stages.train.distillation import check_distillation, kind_as_used, sample_answers
 from autocut.stages.train.ordering import score_difficulty
 from autocut.stages.train.plan import planned_sizes
-from autocut.stages.train.registries import curricula, distillations, fake_quantizers, feature_losses, orders
+from autocut.stages.train.registries import (
+    curricula,
+    distillations,
+    fake_quantizers,
+    feature_losses,
+    input_growths,
+    orders,
+)
 from autocut.stages.train.speed import Speed
 from autocut.stages.train.teacher import Teacher, teacher_logits
 from autocut.stages.train.trainer import Epoch, EpochRecord, Trained, sample_seconds, train_model
@@ -33,6 +40,7 @@ __all__ = [
     "epochs_in",
     "fake_quantizers",
     "feature_losses",
+    "input_growths",
     "kind_as_used",
     "orders",
     "planned_sizes",

@@ -17,11 +17,10 @@ from autocut.counting import format_count
 from autocut.errors import InfeasibleRecipeError, quoted
 from autocut.stages.methods import fitting_kinds
 from autocut.stages.train.registries import distillations
-from autocut.stages.train.teacher import run_teacher
+from autocut.stages.train.teacher import run_teacher, sample_examples
 from autocut.task.batches import take
 from autocut.task.kinds import Kind, Meaning, kinds
-from autocut.task.splits import length, spread
-from autocut.task.task import Task, seeded
+from autocut.task.task import Task
 
 _SAMPLED = 64
 """Number of training examples whose targets tell what the outputs of a task of its own loss mean."""
@@ -73,9 +72,7 @@ def kind_as_used(task: Task) -> Kind:
 
 def sample_answers(model: nn.Module, task: Task) -> tuple[Tensor, Tensor]:
     """Return the outputs of two training examples, and the targets of these two and of more, all spread over the split."""
-    indices = spread(length(task.train_data), min(_SAMPLED, task.batch_size))
-    with seeded(0):
-        inputs, targets = next(iter(task.loader(task.train_data, len(indices), indices=indices)))
+    inputs, targets = sample_examples(task, min(_SAMPLED, task.batch_size))
     return run_teacher(model, take(inputs, min(2, len(targets)))).cpu(), targets
 
 

@@ -32,9 +32,8 @@ from torch.overrides import TorchFunctionMode
 from autocut.errors import InfeasibleRecipeError, quoted
 from autocut.recipe import LEFT_OUT, QUANTIZATION_AWARE, Value
 from autocut.stages.train.registries import FakeQuantizer, fake_quantizers
-from autocut.stages.train.teacher import Gate, run_teacher
-from autocut.task.splits import length, spread
-from autocut.task.task import Task, seeded
+from autocut.stages.train.teacher import Gate, run_teacher, sample_examples
+from autocut.task.task import Task
 
 _LAYERS = (functional.linear, functional.conv1d, functional.conv2d, functional.conv3d)
 _PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
@@ -68,8 +67,8 @@ def check_fake_quantization(settings: Mapping[str, Value], model: nn.Module, tas
     if method is None:
         return
     rounding = FakeQuantization(method)
-    with gate(), seeded(0):
-        inputs, _ = next(iter(task.loader(task.train_data, 2, indices=spread(length(task.train_data), 2))))
+    with gate():
+        inputs, _ = sample_examples(task, 2)
         with rounding:
             run_teacher(model, inputs)
     if not rounding.rounded:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autocut.recipe import IDENTITY, Value
 from autocut.stages.train.registries import orders
 from autocut.stages.train.teacher import Teacher
 from autocut.task.batches import batch_length
@@ -44,3 +47,17 @@ def score_difficulty(teacher: Teacher, task: Task) -> NDArray[np.float64]:
     difficulty = np.array(losses, dtype=np.float64)
     difficulty[~np.isfinite(difficulty)] = np.inf
     return difficulty
+
+
+def planned_order(
+    settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.float64] | None, seed: int
+) -> NDArray[np.int64]:
+    """Return the order in which the examples of a training come into use; without a curriculum that of the data set."""
+    if settings["curriculum.schedule"] == IDENTITY["curriculum.schedule"]:
+        return np.arange(examples)
+    method = orders.method(str(settings["curriculum.order"]))
+    if difficulty is None and method.options.needs_difficulty:
+        raise ValueError(f"curriculum.order {method.name!r} needs the difficulty of each example")
+    if difficulty is not None and len(difficulty) != examples:
+        raise ValueError(f"difficulty must have one number an example, {examples}, got {len(difficulty)}")
+    return method.function(np.zeros(examples) if difficulty is None else difficulty, np.random.default_rng([seed]))

@@ -24,8 +24,8 @@ last dimension, and outputs that do not count (padding) are left out. With ``nee
         "Mean absolute difference of the outputs."
         return functional.l1_loss(student, teacher)
 
-A feature loss (``distill.features``) compares what goes into the last layers of student and teacher, of shapes (n, ...) with the
-same n and widths that may differ, in a scalar that is added to the loss::
+A feature loss (``distill.features``) compares what a layer of the student and one of the teacher compute, of shapes (n, ...) with
+the same n and widths that may differ, in a scalar that is added to the loss. With ``adapts=True`` the widths agree::
 
     @feature_losses.register("norms")
     def compare_norms(student: Tensor, teacher: Tensor) -> Tensor:
@@ -41,6 +41,14 @@ gradients pass. The weight has shape (outputs, ...). The name begins the names o
         step = weight.detach().abs().max() / 4
         return inputs, weight + ((weight / step).round().clamp(-4, 3) * step - weight).detach()
 
+A growth of inputs (``train.input_growth``) gives inputs a smaller size, of which `share` says how much of each side or of a length
+is left, 0 < share <= 1. At 1 it returns them as they are. The trainer decides when the share grows (`input_growth.py`)::
+
+    @input_growths.register("center_crop", logits_dimensions=2)
+    def crop_images(inputs: Inputs, share: float) -> Inputs:
+        "Begin with the middle of each image."
+        return transform(inputs, lambda images: middle_of(images, share))
+
 The first line of a docstring is what `autocut methods` shows. Raise `version` when the results change.
 """
 
@@ -54,6 +62,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autocut.registry import MethodOptions, Registry
+from autocut.task.batches import Inputs
 from autocut.task.kinds import Kind, Meaning
 
 Pacing = Callable[[float, float], float]
@@ -63,6 +72,7 @@ Distillation = Callable[..., Tensor]
 FeatureLoss = Callable[[Tensor, Tensor], Tensor]
 Weighing = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
 FakeQuantizer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+GrowInputs = Callable[[Inputs, float], Inputs]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +111,37 @@ class DistillationOptions(MethodOptions):
         return super().takes(kind_name, kind) and self.meaning in (None, kind.meaning)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GrowthOptions(MethodOptions):
+    """What a growth of inputs does.
+
+    `is_prefix`: a smaller input is the first part of the input along dimension 1. So outputs for each position, and their targets,
+    are cut there too. Other methods take no outputs that have the size of the inputs. `logits_dimensions`: the most that logits
+    may have, such as 2 for one row an example.
+    """
+
+    is_prefix: bool = False
+    logits_dimensions: int | None = None
+
+    def takes(self, kind_name: str, kind: Kind) -> bool:
+        """Whether the method fits the kind, whose logits must not have more dimensions than it takes."""
+        dimensions = len(kind.logits_shape or ())
+        return super().takes(kind_name, kind) and (self.logits_dimensions is None or dimensions <= self.logits_dimensions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions(MethodOptions):
+    """What a feature loss asks of the features.
+
+    `adapts`: a linear map, which is trained with the student and thrown away, brings the student's features to the teacher's width.
+    """
+
+    adapts: bool = False
+
+
 curricula: Registry[Pacing, MethodOptions] = Registry("curriculum.schedule", MethodOptions)
 orders: Registry[Order, OrderOptions] = Registry("curriculum.order", OrderOptions)
 distillations: Registry[Distillation, DistillationOptions] = Registry("distill.loss", DistillationOptions)
-feature_losses: Registry[FeatureLoss, MethodOptions] = Registry("distill.features", MethodOptions)
+feature_losses: Registry[FeatureLoss, FeatureOptions] = Registry("distill.features", FeatureOptions)
 fake_quantizers: Registry[FakeQuantizer, MethodOptions] = Registry("train.quantization_aware", MethodOptions)
+input_growths: Registry[GrowInputs, GrowthOptions] = Registry("train.input_growth", GrowthOptions)

@@ -57,14 +57,14 @@ class Speed:
         self._own = self._threads = self._most = torch.get_num_threads()
         self._own_pace = 0.0  # seconds a sample without borrowed cores
         self._slower: float | None = None  # seconds a sample with half as many threads; None: more threads are not tried
-        self._recent: deque[tuple[float, int]] = deque(maxlen=_LAST_BATCHES)
+        self._recent: deque[tuple[float, float]] = deque(maxlen=_LAST_BATCHES)
         self._batches, self._seconds = 0, 0.0
-        self._samples_left = 0
+        self._samples_left = 0.0
         self._renewed = self._told = -math.inf
 
     @contextlib.contextmanager
-    def watching(self, samples: int) -> Iterator[None]:
-        """Watch a training of so many samples; at its end, every core is given back."""
+    def watching(self, samples: float) -> Iterator[None]:
+        """Watch a training of so many samples, each counted by its size; at its end, every core is given back."""
         self._samples_left = samples
         try:
             yield
@@ -77,8 +77,8 @@ class Speed:
             self._renewed = time.monotonic()
             self._use(self._loan.renew(self._most))
 
-    def after_batch(self, samples: int, seconds: float) -> None:
-        """Take in one batch."""
+    def after_batch(self, samples: float, seconds: float) -> None:
+        """Take in one batch of so many samples, each counted by its size."""
         self._samples_left -= samples
         self._batches, self._seconds = self._batches + 1, self._seconds + seconds
         if self._threads > self._own:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autocut.errors import DeadlineError
 from autocut.stages.device import CPU, Device
-from autocut.task.batches import Inputs, call, move, tensors
+from autocut.task.batches import Batch, Inputs, call, move, tensors
 from autocut.task.splits import length, spread
 from autocut.task.task import Task, evaluation_mode, seeded
 
@@ -51,6 +51,13 @@ def run_teacher(model: nn.Module, inputs: Inputs) -> Tensor:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with evaluation_mode(model):
         return call(model, move(inputs, device))
+
+
+def sample_examples(task: Task, count: int) -> Batch:
+    """Read `count` training examples, or all if there are fewer, spread over the split. The global random state stays as it was."""
+    indices = spread(length(task.train_data), count)
+    with seeded(0):
+        return next(iter(task.loader(task.train_data, len(indices), indices=indices)))
 
 
 def teacher_logits(

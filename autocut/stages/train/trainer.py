@@ -21,19 +21,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autocut.counting import format_count
-from autocut.errors import DeadlineError, DivergedError, quoted
+from autocut.errors import DeadlineError, DivergedError
 from autocut.recipe import Value
 from autocut.stages.cpu_time import cpu_seconds
 from autocut.stages.device import CPU, Device, on_cpu
 from autocut.stages.train.averaging import averaged_weights
 from autocut.stages.train.checkpoint import read_checkpoint, write_checkpoint
-from autocut.stages.train.checks import check_training
+from autocut.stages.train.checks import CheckedTraining, check_training
 from autocut.stages.train.current_losses import CurrentLosses, current_losses
 from autocut.stages.train.fake_quantization import fake_quantization
 from autocut.stages.train.features import FeatureDistillation
 from autocut.stages.train.loss import TrainingLoss, weighted
-from autocut.stages.train.plan import DEFAULTS, draw_epoch, is_changed, learning_rate_factor, planned_sizes
-from autocut.stages.train.registries import orders
+from autocut.stages.train.ordering import planned_order
+from autocut.stages.train.plan import DEFAULTS, draw_epoch, learning_rate_factor, planned_sizes
 from autocut.stages.train.speed import LONG_S, CoreLoan, Speed
 from autocut.stages.train.teacher import Gate, Teacher
 from autocut.task.batches import Batch, call
@@ -134,14 +134,13 @@ def train_model(
         StudyError: The checkpoint was written for other settings.
     """
     merged = {**DEFAULTS, **settings}
-    check_training(merged, model, task, teacher, gate)
     sizes = planned_sizes(merged, length(task.train_data), task.batch_size)
-    order = _order(merged, length(task.train_data), difficulty, seed)
+    checked = check_training(merged, model, task, teacher, sizes, gate)
+    order = planned_order(merged, length(task.train_data), difficulty, seed)
     losses = current_losses(merged, length(task.train_data), difficulty, task.metric_kind)
-    run = _Run(_placed(model, masks or {}, teacher, device), task, merged, seed, sizes, speed or Speed(), losses)
-    if checkpoint is not None and run.restore(checkpoint):
-        on_epoch(run.epoch_for_callback())
-    with run.speed.watching(sum(sizes) - run.resumed_samples):
+    run = _Run(_placed(model, masks or {}, teacher, device), task, merged, seed, sizes, speed or Speed(), losses, checked)
+    run.restore(checkpoint, on_epoch)
+    with run.speed.watching(run.growth.cost_left(run.resumed_samples, sum(sizes))):
         for number in range(len(run.history) + 1, len(sizes) + 1):
             with device.errors_translated(), seeded(_epoch_seed(seed, number)):
                 run.train_epoch(number, order, gate, stop)
@@ -203,19 +202,22 @@ class _Run:
 
     def __init__(
         self, placed: _Placed, task: Task, settings: Mapping[str, Value], seed: int, sizes: tuple[int, ...], speed: Speed,
-        losses: CurrentLosses | None = None,
+        losses: CurrentLosses | None = None, checked: CheckedTraining | None = None,
     ) -> None:  # fmt: skip
         self.model = model = placed.model
         self.masked = placed.masked
         self.fake_quantization = fake_quantization(settings)
         self.teacher = placed.teacher
-        self.features = FeatureDistillation(settings, model, placed.teacher, placed.device)
+        checked = checked or CheckedTraining()
+        self.growth = checked.growth
+        self.features = FeatureDistillation(checked.features, settings, model, placed.teacher, placed.device, seed)
         self.device = placed.device
         self.task = task
         self.settings = settings
         self.seed = seed
         self.sizes = sizes
-        self.optimizer = task.build_optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
+        parameters = [*model.parameters(), *self.features.adapters.parameters()]
+        self.optimizer = task.build_optimizer([parameter for parameter in parameters if parameter.requires_grad])
         self.base_rates = [float(group["lr"]) * float(settings["train.lr_scale"]) for group in self.optimizer.param_groups]
         self.loss = TrainingLoss(task.metric_kind, settings)
         self.history: list[EpochRecord] = []
@@ -250,7 +252,7 @@ class _Run:
                 seconds = time.perf_counter() - started
                 self.seconds += seconds
                 self.cpu_seconds += cpu_seconds() - cpu_started
-            self.speed.after_batch(count, seconds)
+            self.speed.after_batch(count * self.growth.cost(self.samples_seen / sum(self.sizes)), seconds)
         self._wait()
         self.history.append(EpochRecord(number, len(self.sizes), summed / done, self.samples_seen, self.seconds, self.cpu_seconds))
 
@@ -302,20 +304,23 @@ class _Run:
         }
         if self.average is not None:
             state["average"] = self.average.state()
+        if adapters := self.features.state():
+            state["adapters"] = adapters
         if self.losses is not None:
             state["losses"] = self.losses.state()
         write_checkpoint(path, state)
 
-    def restore(self, path: Path) -> bool:
-        """Go on from `path`, if it is there. Returns whether an epoch was finished.
+    def restore(self, path: Path | None, on_epoch: Callable[[Epoch], None]) -> None:
+        """Go on from `path`, if it is given and there, and call `on_epoch` for the last epoch in it.
 
         Raises:
             StudyError: it cannot be read, or was written for other settings, data or seed.
         """
-        state = read_checkpoint(path, self._identity())
+        state = None if path is None else read_checkpoint(path, self._identity())
         if state is None:
-            return False
+            return
         self.model.load_state_dict(state["model"])
+        self.features.adapters.load_state_dict(state.get("adapters", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.restore(state["average"])
@@ -326,7 +331,7 @@ class _Run:
         last = self.history[-1]
         self.samples_seen = self.resumed_samples = last.samples_seen
         self.seconds, self.cpu_seconds = last.seconds, last.cpu_seconds
-        return True
+        on_epoch(self.epoch_for_callback())
 
     def trained(self) -> Trained:
         """Return what has been trained."""
@@ -353,12 +358,15 @@ class _Run:
         factor = learning_rate_factor(self.samples_seen + len(targets) // 2, sum(self.sizes))
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        with self.fake_quantization, self.features.watching(inputs):
-            outputs = call(self.model, inputs)
+        shown = self.growth.shown(inputs, (self.samples_seen + len(targets)) / sum(self.sizes))
+        with self.fake_quantization, self.features.watching():
+            outputs = call(self.model, shown)
+        targets = self.growth.answered(targets, outputs)
         teacher = self.teacher if self.loss.needs_teacher else None
-        logits = None if teacher is None else self.device.move(teacher.logits_for(inputs, indices))
+        taught = None if teacher is None else self.device.move(teacher.logits_for(inputs, indices))
+        logits = None if taught is None else self.growth.answered(taught, outputs)
         loss = weighted(self.loss, outputs, targets, logits, self.samples_seen / sum(self.sizes), weights)
-        loss = loss + self.features.loss(inputs)
+        loss = loss + self.features.loss(shown)
         if self.losses is not None:
             self.losses.record(indices, outputs, targets)
         value = float(loss.detach())
@@ -373,17 +381,6 @@ class _Run:
         if self.average is not None:
             self.average.update(self.model)
         return value
-
-
-def _order(settings: Mapping[str, Value], examples: int, difficulty: NDArray[np.float64] | None, seed: int) -> NDArray[np.int64]:
-    if not is_changed(settings, "curriculum.schedule"):
-        return np.arange(examples)
-    method = orders.method(str(settings["curriculum.order"]))
-    if difficulty is None and method.options.needs_difficulty:
-        raise ValueError(f"curriculum.order {quoted(method.name)} needs the difficulty of each example")
-    if difficulty is not None and len(difficulty) != examples:
-        raise ValueError(f"difficulty must have one number an example, {examples}, got {len(difficulty)}")
-    return method.function(np.zeros(examples) if difficulty is None else difficulty, np.random.default_rng([seed]))
 
 
 def _epoch_seed(seed: int, number: int) -> int:
