@@ -66,14 +66,16 @@ def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowe
     """Order lowerings of the untouched model that were not measured yet: the most expected gain per second first.
 
     The very first one is the quickest to make that is worth having, so that there is something to deploy early. Of a slow model
-    those come last that would wait for a conversion which another job is making.
+    those come last that would wait for a conversion which another job is making. That layers stay float is tried after the dtype
+    without that: if it has lost nothing, there is nothing to win.
     """
     guesses, seconds = guessed(state, lowerings), partial(_seconds, state)
 
-    def promise(lowering: Lowering) -> tuple[bool, bool, float]:
-        mode = lowering[1]
+    def promise(lowering: Lowering) -> tuple[bool, bool, bool, float]:
+        (dtype, kept), mode = without_kept(lowering[0]), lowering[1]
+        has_no_simpler = not kept or (dtype, mode) not in lowerings
         waits_for_none = not is_slow(state) or state.planner.is_converted(mode) or mode not in running
-        return lowering == first, waits_for_none, guesses[lowering].gain / seconds(lowering)
+        return lowering == first, waits_for_none, has_no_simpler, guesses[lowering].gain / seconds(lowering)
 
     running = {recipe.lowering[1] for job in state.running.values() for recipe in job.job.recipes}
     is_first = state.finished.keys() == {UNTOUCHED} and not state.runs(Purpose.QUICK_LOWERINGS)
@@ -82,10 +84,22 @@ def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowe
 
 
 def first_lowering(state: SearchState, lowerings: Collection[Lowering]) -> Lowering | None:
-    """Return the quickest of `lowerings` to make that is worth having, of several the most promising; None where none is."""
+    """Return the quickest of `lowerings` to make that is worth having, of several the most promising.
+
+    Where none promises that much, as on a processor of which little is known, it is the fastest by its guess.
+    """
     guesses = guessed(state, lowerings)
     worth_it = [lowering for lowering in lowerings if guesses[lowering].speedup >= _WORTH_IT]
-    return min(worth_it, key=lambda lowering: (_seconds(state, lowering), -guesses[lowering].gain), default=None)
+    if not worth_it:
+        return max(lowerings, key=lambda lowering: (guesses[lowering].speedup, guesses[lowering].gain), default=None)
+    return min(worth_it, key=lambda lowering: (_seconds(state, lowering), -guesses[lowering].gain))
+
+
+def keeps_float_in_vain(state: SearchState, lowering: Lowering) -> bool:
+    """Whether layers stay float though the untouched model loses nothing without that: then they only cost."""
+    dtype, kept = without_kept(lowering[0])
+    plain, untouched = (state.finished.get(UNTOUCHED.with_lowering(*one)) for one in ((dtype, lowering[1]), UNTOUCHED.lowering))
+    return bool(kept) and plain is not None and untouched is not None and plain["accuracy"] >= untouched["accuracy"]
 
 
 def guessed(state: SearchState, lowerings: Collection[Lowering]) -> dict[Lowering, Guess]:

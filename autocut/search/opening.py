@@ -21,6 +21,7 @@ from autocut.search.lowerings import (
     affordable_lowerings,
     by_promise,
     is_cheap,
+    keeps_float_in_vain,
     lowerings_by_seconds,
     seconds_in_turn,
 )
@@ -78,7 +79,7 @@ def baselines(state: SearchState, _: LoweringChoice) -> Steps:
     """
     left = [lowering for lowering in lowerings_by_seconds(state) if lowering != UNTOUCHED.lowering]
     begun: list[Lowering] = []
-    while left := [lowering for lowering in left if is_cheap(state, lowering) and lowering not in begun]:
+    while left := [one for one in left if is_cheap(state, one) and one not in begun and not keeps_float_in_vain(state, one)]:
         group = _next_baselines(state, by_promise(state, left), begun)
         if not group:
             return
@@ -165,7 +166,7 @@ class SlowLowerings:
             self._waiting = deque(self._planned())
         while self._waiting:
             recipe = self._waiting[0].recipes[0]
-            if self._state.is_settled(recipe):
+            if self._state.is_settled(recipe) or keeps_float_in_vain(self._state, recipe.lowering):
                 self._waiting.popleft()
                 continue
             given_s = self._given_s + self._state.planner.lowering_s(recipe.lowering)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autocut.counting import format_count
 from autocut.errors import AutocutError, Fault, nearest_hint
 from autocut.task.batches import Inputs, batch_length, call, copied
 from autocut.task.layers import layer_names, watched_layers
@@ -71,7 +72,8 @@ def _unseen(task: Task, model: nn.Module, names: set[str], subject: str, inputs:
             )
         elif features is None or features.dim() < 2 or len(features) != count:
             got = "no tensor" if features is None else f"the shape {tuple(features.shape)}"
+            examples = format_count(count, "example")
             yield Fault(
-                f"task.features must name layers that give the {count} examples first, got {name!r} of {subject} with {got}",
+                f"task.features must name layers that give the {examples} first, got {name!r} of {subject} with {got}",
                 "name a layer whose output, or whose first output, is a tensor of shape (n, ...)",
             )

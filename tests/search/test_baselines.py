@@ -1,10 +1,13 @@
 """The untouched model's lowerings: how many of them come before anything is pruned."""
 
+from dataclasses import replace
+
 import pytest
 from simulation import Stage
 
 from autocut.recipe import Recipe
-from autocut.search.lowerings import is_cheap
+from autocut.search.first_guesses import FirstGuesses, MethodEffect, own_family
+from autocut.search.lowerings import by_promise, first_lowering, is_cheap, keeps_float_in_vain
 from tests.search.conftest import GRAPHS, SECONDS, MadeUp
 
 DTYPES = ("bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only")
@@ -77,3 +80,35 @@ def test_what_the_baselines_had_no_time_for_is_tried_later(search):
     tried = {recipe.lowering for what, recipe in machine.log if what == "measure" and recipe.prefix == Recipe()}
 
     assert forms_before_pruning(machine) < tried
+
+
+def test_layers_stay_float_only_where_the_dtype_without_that_has_lost_accuracy(search):
+    """Else the lowering costs more and can win nothing. It is tried after the dtype without it in any case."""
+    machine = search(budget_s=3600.0, slower=1.0)
+    machine.run(most_jobs=1)
+    state = machine.searcher.state
+    plain, kept = (("int8_static", "onnxruntime"), ("int8_static:4", "onnxruntime"))
+    state.settings = replace(state.settings, graphs={**state.settings.graphs, kept: "int8 with float"})
+    values = dict(state.finished[Recipe()])
+    assert by_promise(state, [kept, plain]) == [plain, kept]
+    assert not keeps_float_in_vain(state, kept)
+
+    state.finish(Recipe().with_lowering(*plain), {**values, "accuracy": values["accuracy"] - 0.01})
+    assert not keeps_float_in_vain(state, kept)
+    assert not keeps_float_in_vain(state, plain)
+    state.finish(Recipe().with_lowering(*plain), values)
+    assert keeps_float_in_vain(state, kept)
+
+
+def test_where_little_is_promised_the_first_lowering_is_the_one_guessed_to_be_the_fastest(search):
+    """Not the smallest: a first bundle that is no faster is none that anyone waits for."""
+    machine = search(budget_s=3600.0, slower=1.0)
+    machine.run(most_jobs=1)
+    state, fast, small = machine.searcher.state, ("fp32", "onnxruntime"), ("int4_weight_only", "openvino")
+    guesses = {
+        "fp32/onnxruntime": MethodEffect(1.4, 1.4, 1.0, 1.0, 20.0),
+        "int4_weight_only/openvino": MethodEffect(1.1, 1.1, 0.1, 1.0, 4.0),
+    }
+    state.settings = replace(state.settings, first_guesses=FirstGuesses().with_family(own_family(guesses, {})))
+
+    assert first_lowering(state, [small, fast]) == fast

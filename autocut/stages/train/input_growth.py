@@ -104,29 +104,31 @@ def _step(progress: float) -> int | None:
 
 
 def _tried(method: Method[GrowInputs, GrowthOptions], models: Sequence[nn.Module], task: Task, batch: Batch) -> InputGrowth:
-    needs, (inputs, targets) = f"{INPUT_GROWTH} {method.name!r} needs", batch
+    asked, (inputs, targets) = f"{INPUT_GROWTH} {method.name!r}", batch
     full = run_teacher(models[0], take(inputs, 2))
     costs, shapes = list[float](), list[tuple[int, ...]]()
     for share in SHARES:
         smaller = method.function(inputs, share)
         costs.append(_elements(smaller) / _elements(inputs))
-        shapes.append(_answer_shape(models[0], smaller, task, f"{needs} a model"))
+        shapes.append(_answer_shape(models[0], smaller, task, f"{asked} needs a model"))
         for beside in models[1:]:  # the method may work without them, so the reason does not begin with it
             _answer_shape(beside, smaller, task, f"{FEATURES} with {INPUT_GROWTH} {method.name!r} needs a teacher")
     if costs[0] == 1.0:
-        raise InfeasibleRecipeError(f"{needs} inputs that can be smaller, got {_sizes(inputs)}")
+        raise InfeasibleRecipeError(f"{asked} needs inputs that can be smaller, got {_sizes(inputs)}")
     if all(shape == full.shape for shape in shapes):
         return InputGrowth(method.function, tuple(costs))
     are_prefixes = all(len(shape) > 1 and shape[2:] == full.shape[2:] and shape[1] <= full.shape[1] for shape in shapes)
     if not method.options.is_prefix or not are_prefixes or targets.dim() < 2 or targets.shape[1] != full.shape[1]:
         raise InfeasibleRecipeError(
-            f"{needs} outputs that have the same targets at every size of the inputs, "
+            f"{asked} needs outputs that have the same targets at every size of the inputs, "
             f"got outputs {shapes[0]} beside {tuple(full.shape)} at full size, with targets {tuple(targets.shape)}"
         )
     if (counted := task.metric_kind.counted) is not None:
         counts, kept = counted(targets).flatten(2).any(2) if targets.dim() > 2 else counted(targets), shapes[0][1]
         if (counts.any(1) & ~counts[:, :kept].any(1)).any():
-            raise InfeasibleRecipeError(f"{needs} targets that count among the first {kept} positions of each example, got none")
+            raise InfeasibleRecipeError(
+                f"{asked} needs targets that count among the first {kept} positions of each example, got none"
+            )
     return InputGrowth(method.function, tuple(costs), cuts_outputs=True)
 
 
