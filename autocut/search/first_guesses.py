@@ -36,6 +36,9 @@ _DECADES = 3.0
 """So many powers of ten, in weights or in milliseconds, count as much as another kind of layers."""
 KEPT_GAIN = 0.8
 """What a lowering that keeps layers in float is guessed to gain, as a share of the logarithm of what it would gain without."""
+_AS_GUESSED = 2
+"""Lowerings without a surprise that count beside those whose speed-up, as a logarithm, was not what was guessed. It was chosen on
+the families: `python studies/method_matrix/first_guesses.py --check` prints what it brings."""
 _OWN = "an earlier study"
 _FLOAT = UNTOUCHED.lowering[0]
 
@@ -208,6 +211,18 @@ class KnownFamilies:
         near = ((family, distance_between(traits, family.traits)) for family in used if family.traits is not None)
         same = self.instructions == deciding(instructions)
         return FirstGuesses(tuple(near), 1.0 if same else _TRUST_ELSEWHERE)
+
+
+def surprise_expected(lowering: Lowering, surprises: Mapping[Lowering, float]) -> float:
+    """Return the logarithm of how much faster than guessed `lowering` will probably be.
+
+    `surprises` are those of lowerings that were timed on the same model. What the ones with its dtype have in common, and the ones
+    with its mode, is expected of it too: the less, the fewer they are. fp32 has nothing in common from one mode to another.
+    """
+    (dtype, mode), found = (without_kept(lowering[0])[0], lowering[1]), surprises.items()
+    of_dtype = [surprise for (known, _), surprise in found if without_kept(known)[0] == dtype != _FLOAT]
+    of_mode = [surprise for (_, known), surprise in found if known == mode]
+    return math.fsum(math.fsum(alike) / (len(alike) + _AS_GUESSED) for alike in (of_dtype, of_mode))
 
 
 def deciding(instructions: str) -> frozenset[str]:

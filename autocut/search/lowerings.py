@@ -13,7 +13,7 @@ from autocut.search.cost_model import cheapest_modes
 from autocut.search.early_stopping import is_beaten
 from autocut.search.estimates import is_too_long
 from autocut.search.finalists import is_slow
-from autocut.search.first_guesses import Guess
+from autocut.search.first_guesses import Guess, surprise_expected
 from autocut.search.jobs import Purpose
 from autocut.search.state import Phase, SearchState
 
@@ -28,10 +28,6 @@ take longer: there everything does."""
 _NEUTRAL_DTYPE = Guess(speedup=2.0, size_ratio=0.5, kept=1.0, seconds=30.0)
 _NEUTRAL_MODE = Guess(speedup=1.1, size_ratio=1.0, kept=1.0, seconds=30.0)
 """What is guessed of a lowering in another dtype, or in another mode alone, where nothing is known of its methods."""
-_AS_GUESSED = 2
-"""Lowerings without a surprise that count beside those whose speed-up, as a logarithm, was not what was guessed. Tried on the eight
-families of models, each guessed from the others: after the first four lowerings the guesses of the rest are off by 0.26 instead of
-0.31, and their rank correlation is 0.79 instead of 0.76; after ten, 0.22 instead of 0.30, and 0.79 (`studies/method_matrix`)."""
 _WORTH_IT = 1.5
 """A guessed speed-up for which a person would deploy a model."""
 _SECOND_BEST = 1.1
@@ -109,13 +105,11 @@ def guessed(state: SearchState, lowerings: Collection[Lowering]) -> dict[Lowerin
     others; and the other way round. So do dtypes in a mode that is slower or faster than guessed.
     """
     surprises = _surprises(state)
-    found = {lowering: _from_other_models(state, lowering) for lowering in lowerings}
-    for (dtype, mode), guess in found.items():
-        of_dtype = [surprise for known, surprise in surprises.items() if _is_same_dtype(known[0], dtype)]
-        of_mode = [surprise for known, surprise in surprises.items() if known[1] == mode]
-        expected = math.fsum(math.fsum(alike) / (len(alike) + _AS_GUESSED) for alike in (of_dtype, of_mode))
-        found[dtype, mode] = replace(guess, speedup=guess.speedup * math.exp(expected))
-    return found
+    guesses = {lowering: _from_other_models(state, lowering) for lowering in lowerings}
+    return {
+        lowering: replace(guess, speedup=guess.speedup * math.exp(surprise_expected(lowering, surprises)))
+        for lowering, guess in guesses.items()
+    }
 
 
 def _surprises(state: SearchState) -> dict[Lowering, float]:
@@ -127,11 +121,6 @@ def _surprises(state: SearchState) -> dict[Lowering, float]:
     }
     timed.pop(UNTOUCHED.lowering, None)
     return {one: math.log(speedup / _from_other_models(state, one).speedup) for one, speedup in timed.items() if speedup > 0}
-
-
-def _is_same_dtype(one: str, other: str) -> bool:
-    """Whether two dtypes are the same, but for layers that stay float; float itself tells nothing of other modes."""
-    return without_kept(one)[0] == without_kept(other)[0] != UNTOUCHED.lowering[0]
 
 
 def _from_other_models(state: SearchState, lowering: Lowering) -> Guess:

@@ -20,6 +20,7 @@ from families import BATCH_SIZES, FAMILIES, STUDIES
 from rows import Row, read_rows
 from scipy.stats import spearmanr
 
+from autocut.recipe import Lowering
 from autocut.search.first_guesses import (
     COLUMNS,
     FILE,
@@ -30,6 +31,7 @@ from autocut.search.first_guesses import (
     deciding,
     kept_of,
     known_families,
+    surprise_expected,
     to_document,
 )
 
@@ -147,14 +149,19 @@ def check_lines() -> Iterator[str]:
         guesses = known_families().guesses(family.traits, " ".join(known_families().instructions), without=[family.name])
         for batch, call_ms in zip(BATCH_SIZES, family.call_ms, strict=True):
             yield _check_line(family, guesses.at(call_ms), batch)
+    yield ""
+    yield "How far guesses of the rest are off (mean logarithm of the factor), once the most promising lowerings are timed:"
+    yield ""
+    yield "| timed | off | off, with surprises | rank correlation | with surprises |"
+    yield "|---|---|---|---|---|"
+    yield from map(_surprise_line, (1, 2, 4, 6, 10))
 
 
 def _check_line(family: ModelFamily, guesses: FirstGuesses, batch: int) -> str:
     truth, guessed, factors = [], [], []
-    for name, effect in family.effects["lowering"].items():
-        dtype, mode = name.split("/")
-        if (guess := guesses.lowering((dtype, mode))) is not None:
-            truth.append(math.log(effect.speedup_small if batch == BATCH_SIZES[0] else effect.speedup_large))
+    for lowering, effect in _lowerings(family).items():
+        if (guess := guesses.lowering(lowering)) is not None:
+            truth.append(math.log(_speedup(effect, batch)))
             guessed.append(math.log(guess.speedup))
             factors.append(abs(math.log(guess.seconds / effect.seconds)))
     ranked = sorted(range(len(truth)), key=lambda at: -guessed[at])
@@ -163,6 +170,38 @@ def _check_line(family: ModelFamily, guesses: FirstGuesses, batch: int) -> str:
     off = math.exp(statistics.median(factors))
     nearest = guesses.nearest()
     return f"| {family.name} | {nearest.name if nearest else '-'} | {batch} | {rho:.2f} | {first:.0%} | {three:.0%} | {off:.1f} |"
+
+
+def _surprise_line(timed: int) -> str:
+    """Means over both batch sizes of all families, each guessed from the others, without and with what `timed` lowerings tell."""
+    off: dict[bool, list[float]] = {False: [], True: []}
+    ranks: dict[bool, list[float]] = {False: [], True: []}
+    known = known_families()
+    for family in known.families:
+        if family.traits is None:
+            continue
+        of_others = known.guesses(family.traits, " ".join(known.instructions), without=[family.name])
+        for batch, call_ms in zip(BATCH_SIZES, family.call_ms, strict=True):
+            guesses = {lowering: guess for lowering in _lowerings(family) if (guess := of_others.at(call_ms).lowering(lowering))}
+            truth = {one: math.log(_speedup(effect, batch)) for one, effect in _lowerings(family).items()}
+            promising = sorted(guesses, key=lambda one: guesses[one].gain / guesses[one].seconds, reverse=True)
+            surprises = {one: truth[one] - math.log(guesses[one].speedup) for one in promising[:timed]}
+            rest = promising[timed:]
+            for learns in (False, True):
+                guessed = [math.log(guesses[one].speedup) + learns * surprise_expected(one, surprises) for one in rest]
+                off[learns].append(statistics.fmean(abs(found - truth[one]) for found, one in zip(guessed, rest, strict=True)))
+                ranks[learns].append(spearmanr(guessed, [truth[one] for one in rest]).statistic)
+    numbers = [statistics.fmean(values) for values in (off[False], off[True], ranks[False], ranks[True])]
+    return f"| {timed} | {' | '.join(f'{number:.2f}' for number in numbers)} |"
+
+
+def _lowerings(family: ModelFamily) -> dict[Lowering, MethodEffect]:
+    pairs = ((name.split("/"), effect) for name, effect in family.effects["lowering"].items())
+    return {(dtype, mode): effect for (dtype, mode), effect in pairs}
+
+
+def _speedup(effect: MethodEffect, batch: int) -> float:
+    return effect.speedup_small if batch == BATCH_SIZES[0] else effect.speedup_large
 
 
 if __name__ == "__main__":
