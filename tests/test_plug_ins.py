@@ -175,7 +175,7 @@ SPACE = """
 """
 UNEXPLORED = {("prune.method", "structured_random"), ("prune.method", "heads_and_neurons_random")}
 """Registered methods that no shipped space explores, as (axis, name): controls, for studies."""
-WORDS = {"none", "random", "step", "linear"}
+WORDS = {"none", "random", "step", "linear", "hint"}
 """Method names that are words of other things, too."""
 NAMED_ELSEWHERE = {
     "recipe.py": "IDENTITY is the untouched model",

@@ -65,9 +65,8 @@ class KeptFront:
         self._unbeaten: list[FrontPoint] = []
         self._last: tuple[int, list[FrontPoint], ComparedFront] | None = None
 
-    def compare(self, kept: Sequence[KeptPoint]) -> ComparedFront:
-        """Return the front of the candidates among all that is measured, sorted by trial. The untouched model is compared too."""
-        measured, candidates = [one.point for one in kept], [one.point for one in kept if one.is_candidate]
+    def compare(self, measured: Sequence[FrontPoint], candidates: Sequence[FrontPoint]) -> ComparedFront:
+        """Return the front of `candidates`, sorted by trial. The untouched model from `measured` is compared too."""
         is_known = self._take_in(candidates)
         points = with_untouched(self._unbeaten, measured)
         if is_known and self._last is not None:

@@ -368,7 +368,8 @@ class Study:
 
     def _compared(self) -> ComparedFront:
         with self._memory:
-            return self._front.compare(self._points.of(self._found))
+            kept = self._points.of(self._found)
+            return self._front.compare([one.point for one in kept], [one.point for one in kept if one.is_candidate])
 
     def _scores_runs(self) -> list[ScoresRun]:
         with self._reading(), self._database() as database:

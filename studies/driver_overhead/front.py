@@ -24,7 +24,7 @@ from autocut.recipe import Recipe
 from autocut.score import values_of
 from autocut.search.proposals import Proposer
 from autocut.space import load_space
-from autocut.study.kept_points import KeptFront, KeptPoints
+from autocut.study.kept_points import ComparedFront, KeptFront, KeptPoints
 from autocut.study.results import StudyResults
 from autocut.study.scores import TrialScores
 from autocut.study.trials import TrialRecord, ValidationResult, to_point
@@ -54,6 +54,12 @@ def anew(found: StudyResults, scores: TrialScores, folder: Path) -> object:
     return with_ties(front, OBJECTIVES, scores.compare(front, points).p_values)
 
 
+def looked_at(front: KeptFront, points: KeptPoints, found: StudyResults) -> ComparedFront:
+    """Look at the front as a study does."""
+    kept = points.of(found)
+    return front.compare([one.point for one in kept], [one.point for one in kept if one.is_candidate])
+
+
 def main() -> None:
     """Print a line for each size: medians of the looks, in milliseconds."""
     every = records(max(SIZES) + LOOKS)
@@ -64,14 +70,14 @@ def main() -> None:
             scores = TrialScores(folder, list)
             found = StudyResults({record.trial: record for record in every[:size]}, {})
             points, front = KeptPoints(folder), KeptFront(OBJECTIVES, scores)
-            front.compare(points.of(found))
+            looked_at(front, points, found)
             seconds: dict[str, list[float]] = {"anew": [], "kept": []}
             for record in every[size : size + LOOKS]:
                 found.trials[record.trial] = record
                 started = time.perf_counter()
                 expected = anew(found, scores, folder)
                 between = time.perf_counter()
-                kept = front.compare(points.of(found))
+                kept = looked_at(front, points, found)
                 seconds["anew"].append(between - started)
                 seconds["kept"].append(time.perf_counter() - between)
                 if kept.points != expected:

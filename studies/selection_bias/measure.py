@@ -23,7 +23,8 @@ from autocut.measure.accuracy import Scores, to_accuracy
 from autocut.measurement import Cost, Interval, Latency, Measurement
 from autocut.picks import named_picks
 from autocut.recipe import Recipe
-from autocut.study.scores import ScoresRun, TrialScores, compare_front
+from autocut.study.kept_points import KeptFront
+from autocut.study.scores import ScoresRun, TrialScores
 from autocut.task.kinds import kinds
 
 OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize"}
@@ -55,7 +56,7 @@ def repeat(seed: int, folder: Path, candidates: int = CANDIDATES, examples: int 
     runs = []
     for point, answers in zip(points, validation, strict=True):
         runs += _store(folder, point, answers)
-    front = compare_front(points, points, OBJECTIVES, TrialScores(folder, lambda: runs))
+    front = KeptFront(OBJECTIVES, TrialScores(folder, lambda: runs)).compare(points, points)
     tested = [_finalized(point, test[point.trial], test[0]) for point in front.points]
     untouched = next(point for point in tested if point.trial == 0)
     best = max(tested, key=lambda point: (point.values["accuracy"], -point.trial))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from autocut.front import FrontPoint, unbeaten, with_ties
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.study.kept_points import KeptFront, KeptPoint
+from autocut.study.kept_points import KeptFront
 from autocut.study.records import StageRun
 from autocut.study.scores import SCORES_STAGE, TrialScores
 
@@ -30,11 +30,6 @@ def a_point(trial, accuracy, cost, size):
     measured = Accuracy("validation", 100, Interval(accuracy, accuracy - 0.1, accuracy + 0.1))
     values = {"accuracy": accuracy, "usd_per_million": cost, "size_bytes": size}
     return FrontPoint(trial, recipe, values, Measurement(measured, Cost((latency,), 1, 1, 1, 1.0, "here")), trial == 0, None)
-
-
-def measured(points, refused=()):
-    """Points as a study keeps them; the `refused` are no candidates."""
-    return [KeptPoint(None, None, point, point.trial not in refused) for point in points]
 
 
 def compared_anew(points):
@@ -59,16 +54,16 @@ def test_a_kept_front_is_the_one_of_all_points(changes):
             points[trial] = replace(points[trial], bundle="bundles/1")
         now = [points[number] for number in sorted(points)]
 
-        assert repr(kept.compare(measured(now)).points) == repr(compared_anew(now))
+        assert repr(kept.compare(now, now).points) == repr(compared_anew(now))
 
 
 def test_nothing_is_compared_where_nothing_has_changed(monkeypatch):
     """A search looks at its front every second; new scores may tell points apart that were tied before."""
     scores = TrialScores(NOWHERE, list)
     kept, points = KeptFront(OBJECTIVES, scores), [a_point(1, 0.5, 0.5, 0.5), a_point(2, 0.25, 0.25, 0.25)]
-    first = kept.compare(measured(points))
+    first = kept.compare(points, points)
 
-    assert kept.compare(measured(points)) is first
+    assert kept.compare(points, points) is first
     scores.add(StageRun("k" * 64, SCORES_STAGE, "fp32", 1.0, "done", False, points[0].recipe.fingerprint, None))
-    assert kept.compare(measured(points)) is not first
-    assert kept.compare(measured(points, refused=[1])).front == [points[1]]
+    assert kept.compare(points, points) is not first
+    assert kept.compare(points, points[1:]).front == [points[1]]
