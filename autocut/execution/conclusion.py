@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from autocut.attribution.evidence import read_evidence
 from autocut.attribution.knobs import knob_sentence
 from autocut.attribution.weak_axes import weak_axes_sentence
@@ -9,6 +11,7 @@ from autocut.bill import bill_lines
 from autocut.console import Console
 from autocut.counting import format_count
 from autocut.deploy.select import select_from_study, untouched
+from autocut.front import FrontPoint
 from autocut.recipe import UNTOUCHED
 from autocut.study import Study
 
@@ -25,8 +28,25 @@ def conclude(study: Study, console: Console) -> int:
     if not on_front:
         best = min(bundles, key=lambda point: point.values["usd_per_million"])
         console.info(f"the cheapest bundle that there is, behind the front: trial {best.trial}, {best.bundle}")
+    elif others := _in_other_runtimes(bundles, front):
+        console.info(f"verified too, behind the front, in other runtimes: {others} (autocut front {study.folder} --all)")
     console.info(f"next: autocut front {study.folder}   |   autocut select {study.folder}")
     return 0
+
+
+def _in_other_runtimes(bundles: Sequence[FrontPoint], front: Collection[int]) -> str:
+    """Name the cheapest bundle of each compile mode that no bundle on the front has; empty where there is none.
+
+    It is beaten by the numbers, but what runs it may be what a person has: a process with torch, say, and no OpenVINO.
+    """
+    modes = {point.recipe.lowering[1] for point in bundles if point.trial in front}
+    cheapest: dict[str, FrontPoint] = {}
+    for point in sorted(bundles, key=lambda point: point.values["usd_per_million"]):
+        if (mode := point.recipe.lowering[1]) not in modes:
+            cheapest.setdefault(mode, point)
+    return "; ".join(
+        f"trial {point.trial}, {point.recipe.describe()}, {point.values['speedup']:.2f}x as fast" for point in cheapest.values()
+    )
 
 
 def _recommended(study: Study) -> str:

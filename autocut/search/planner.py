@@ -140,6 +140,7 @@ class Planner:
     def observe_loading(self, loaded: ModelLoaded) -> None:
         """Learn how long a lowered model takes to load: seconds in the modes that compile it then."""
         self._by_method["load", loaded.method].add(loaded.seconds)
+        self._by_mode["load", loaded.method.rpartition("/")[2]].add(loaded.seconds)
 
     def observe_process(self, seconds: float) -> None:
         """Learn how long a worker process takes until it begins its first recipe."""
@@ -213,7 +214,7 @@ class Planner:
         A lowering counts once its model was timed: only then it is known how long it takes to load, and in some modes to compile.
         """
         made = [pair for pair in self._priors if self._by_method.get(("cost", "/".join(pair)))]
-        took_s = math.fsum(self.compile_s(pair) + self._by_method["load", "/".join(pair)].median(0.0) for pair in made)
+        took_s = math.fsum(self.compile_s(pair) + self._load_s(pair) for pair in made)
         guessed_s = math.fsum(self._guess_s(pair) for pair in made)
         self.slowdown = min(max((_GUESSED_S + took_s) / (_GUESSED_S + guessed_s), 1.0), _SLOWEST)
 
@@ -224,11 +225,14 @@ class Planner:
         """
         seen = self._by_method["cost", "/".join(pair)]
         measure = 0.0 if cost_is_known else (seen or self._by_stage["cost"]).median(self._measure_s)
-        load = self._by_method["load", "/".join(pair)].median(0.0)
-        lower = self.compile_s(pair, is_converted) + load
+        lower = self.compile_s(pair, is_converted) + self._load_s(pair)
         if not (seen or (is_converted and self._size_factor > 1)):
             lower = max(lower, self._prior_s(pair))
         return lower + self._by_stage["accuracy"].median(_ACCURACY_S) + measure
+
+    def _load_s(self, pair: Lowering) -> float:
+        """Seconds until a lowered model is loaded: of its dtype and mode, else of the mode, else none are known."""
+        return (self._by_method["load", "/".join(pair)] or self._by_mode["load", pair[1]]).median(0.0)
 
     def timing_s(self) -> float:
         """Seconds to time a model, during which no other worker works."""
@@ -298,7 +302,7 @@ class Planner:
         process has no cache: where a slow model's `pair` of dtype and mode is given, its loading is added.
         """
         if pair is not None and self.is_slow:
-            return self.finalize_s() + self._by_method["load", "/".join(pair)].median(0.0)
+            return self.finalize_s() + self._load_s(pair)
         cost_s = self._by_stage["cost"].median(self._measure_s)
         timings = _VERIFIED_TIMING + self._is_timed_again
         timing_s = timings * cost_s + _REPLAY_S if self.is_slow else _TIMINGS * cost_s

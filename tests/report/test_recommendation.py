@@ -46,6 +46,26 @@ def test_a_bundle_behind_the_front_is_something_to_deploy(read_study, recommende
     assert f"behind the front: trial {behind.trial}, bundles/behind" in told
 
 
+def test_beaten_bundles_of_other_runtimes_are_named_at_the_end(read_study, monkeypatch, capsys):
+    """What is deployed is also a choice of the runtime: a slow model's search finalizes one of each that is nearly as cheap."""
+    from autocut.console import Console
+
+    front = read_study.front()
+    modes = {point.recipe.lowering[1] for point in front}
+    beaten, same = (
+        replace(front[0], trial=900 + at, recipe=front[0].recipe.with_lowering("int8_static", mode), bundle=f"bundles/{mode}")
+        for at, mode in enumerate(("openvino", next(iter(modes))))
+    )
+    assert "openvino" not in modes
+    points = [*(replace(point, bundle="bundles/one") for point in front), beaten, same]
+    monkeypatch.setattr(read_study, "points", lambda: points)
+    assert conclude(read_study, Console()) == 0
+    told = " ".join(capsys.readouterr().err.split())
+
+    assert "verified too, behind the front, in other runtimes: trial 900, " in told
+    assert "trial 901" not in told
+
+
 def test_select_without_a_wish_names_it_and_a_wish_is_followed(read_study, recommended, capsys):
     """A limit asks for something else: then the cheapest that keeps it is the choice."""
     assert cli.main(["select", str(read_study.folder)]) == 0

@@ -7,7 +7,7 @@ import pytest
 from autocut.measurement import Cost, Interval, Latency
 from autocut.recipe import Recipe
 from autocut.search.estimates import ladder, on_ladder, recipe_s, total_s
-from autocut.search.jobs import StageRan
+from autocut.search.jobs import ModelLoaded, StageRan
 from autocut.search.planner import Planner
 
 ORT, INT8 = ("fp32", "onnxruntime"), ("int8_static", "onnxruntime")
@@ -53,6 +53,16 @@ def test_lowerings_that_take_longer_than_guessed_make_the_other_guesses_longer()
 
     assert 2 * guessed_s < planner.compile_s(("fp32", "torch_compile")) < 4 * guessed_s
     assert planner.compile_s(ORT) == 16.0, "what was measured is no guess"
+
+
+def test_a_mode_that_compiles_while_it_loads_is_expected_to_do_so_with_every_dtype():
+    """Else a lowering of a minute would be begun when half of one is left."""
+    planner = Planner(1000, {})
+    observe(planner, "compile", "int8_static/torch_compile", 0.1)
+    before = planner.lowering_s(("int8_dynamic", "torch_compile"), cost_is_known=True)
+    planner.observe_loading(ModelLoaded("int8_static/torch_compile", 50.0))
+
+    assert planner.lowering_s(("int8_dynamic", "torch_compile"), cost_is_known=True) == pytest.approx(max(before, 50.1 + 1.0))
 
 
 def test_one_lowering_that_was_guessed_badly_does_not_make_the_others_endless():
