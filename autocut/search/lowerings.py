@@ -61,7 +61,8 @@ def is_cheap(state: SearchState, lowering: Lowering) -> bool:
 def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowering]:
     """Order lowerings of the untouched model that were not measured yet: the most expected gain per second first.
 
-    The very first one is the quickest to make that is worth having, so that there is something to deploy early. Of a slow model
+    The very first one is the quickest to make that is worth having, so that there is something to deploy early; or the one that was
+    made while the untouched model was measured. Of a slow model
     those come last that would wait for a conversion which another job is making. That layers stay float is tried after the dtype
     without that: if it has lost nothing, there is nothing to win.
     """
@@ -71,23 +72,25 @@ def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowe
         (dtype, kept), mode = without_kept(lowering[0]), lowering[1]
         has_no_simpler = not kept or (dtype, mode) not in lowerings
         waits_for_none = not is_slow(state) or state.planner.is_converted(mode) or mode not in running
-        return lowering == first, waits_for_none, has_no_simpler, guesses[lowering].gain / seconds(lowering)
+        return lowering in (prepared, first), waits_for_none, has_no_simpler, guesses[lowering].gain / seconds(lowering)
 
     running = {recipe.lowering[1] for job in state.running.values() for recipe in job.job.recipes}
+    prepared = None if state.runs(Purpose.PREPARATION) else state.prepared
     is_first = state.finished.keys() == {UNTOUCHED} and not state.runs(Purpose.QUICK_LOWERINGS)
-    first = first_lowering(state, lowerings) if is_first else None
+    first = first_lowering(state, lowerings) if is_first and prepared not in lowerings else None
     return sorted(lowerings, key=promise, reverse=True)
 
 
 def first_lowering(state: SearchState, lowerings: Collection[Lowering]) -> Lowering | None:
     """Return the quickest of `lowerings` to make that is worth having, of several the most promising.
 
-    Where none promises that much, as on a processor of which little is known, it is the fastest by its guess.
+    Where none promises that much, as on a processor of which little is known, it is the one with the most speed-up per second: a
+    smaller model that is no faster is not what anyone waits for.
     """
     guesses = guessed(state, lowerings)
     worth_it = [lowering for lowering in lowerings if guesses[lowering].speedup >= _WORTH_IT]
     if not worth_it:
-        return max(lowerings, key=lambda lowering: (guesses[lowering].speedup, guesses[lowering].gain), default=None)
+        return max(lowerings, key=lambda one: math.log(guesses[one].speedup) / _seconds(state, one), default=None)
     return min(worth_it, key=lambda lowering: (_seconds(state, lowering), -guesses[lowering].gain))
 
 

@@ -30,7 +30,7 @@ class Meanwhile:
         if not self._state.is_scored_slowly or self._is_prepared:
             return None
         self._is_prepared = True
-        lowering = first_lowering(self._state, affordable_lowerings(self._state))
+        lowering = self._state.prepared = first_lowering(self._state, affordable_lowerings(self._state))
         if lowering is None:
             return None
         why = "baselines: the first lowering is made while the untouched model is measured"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autocut.measurement import Accuracy, Cost, Measurement
-from autocut.recipe import UNTOUCHED, Recipe, Value
+from autocut.recipe import UNTOUCHED, Lowering, Recipe, Value
 from autocut.score import Limit, accuracy_limit, allowed_drop, costs_of, values_of
 from autocut.search import jobs
 from autocut.search.cost_model import CostModel
@@ -72,6 +72,7 @@ class SearchState:
         self.planner = planner
         self.phase = Phase.LEARNED if settings.learned else Phase.BASELINES
         self.is_relaxed = False  # relaxed: it also runs what it expected nothing of, and lets every training end
+        self.prepared: Lowering | None = None  # made while the untouched model was measured
         self.is_rehearsed = False  # one point was chosen for an early finalization
         self.reference: Cost | None = None  # of the untouched model
         self.untouched_epochs: int | None = None  # that the untouched model was trained for, once it is
