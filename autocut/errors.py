@@ -122,7 +122,7 @@ _USUAL_FORM = re.compile(r"(.+?) (must .+?)(?:, (?:but )?(?:got|has|is) (.+))?",
 
 
 _WHOLE, _BEGINNING = 160, 80
-"""Characters of a value that is told whole, and of what is told of a longer one."""
+"""An error quotes a value of so many characters whole. Of a longer value it quotes the first ones, so many."""
 
 
 def shortened(text: str) -> str:

@@ -224,7 +224,7 @@ def _make_ready(config: SearchConfig, pool: WorkerPool, now_doing: Callable[[str
     _check_sampler(config)
     with ThreadPoolExecutor(1) as beside:
         # Ray takes seconds to start its own processes, for which this one only waits (2.60).
-        beside.submit(importlib.import_module, "autocut.execution.session")  # what fails is told where it is used
+        beside.submit(importlib.import_module, "autocut.execution.session")  # if this fails, the import below fails again
         pool.start_ray()
     now_doing("starting: checking the task")
 

@@ -69,7 +69,7 @@ def test_a_long_value_in_a_file_is_quoted_in_short(flag, content, searches, tmp_
 
 
 def test_the_beginning_of_a_long_value_is_told_and_how_much_more_there_is():
-    """Short values are told whole."""
+    """An error quotes a short value whole."""
     assert quoted("8") == "'8'"
     assert quoted("x" * 160) == f"'{'x' * 79}… (82 more characters)"
     assert shortened("x" * 160) == "x" * 160

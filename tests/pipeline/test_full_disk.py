@@ -18,7 +18,7 @@ FULL, ROOM = Usage(0), Usage(2**40)
 
 @pytest.fixture
 def disks(tmp_path, monkeypatch):
-    """Two folders that are on two disks for whoever asks, `stages` and `temporary`; call it to say which of them are full."""
+    """Make two folders that seem to lie on two disks, `stages` and `temporary`. Call it to fill some of them."""
     folders = {name: tmp_path / name for name in ("stages", "temporary")}
     for folder in folders.values():
         folder.mkdir()

@@ -125,7 +125,7 @@ def test_a_training_must_reach_what_counts(strict):
 
 
 def test_a_loss_of_one_point_is_told_in_the_singular(start):
-    """A plan that says "1 points" looks as if nobody had read it."""
+    """A plan does not say "1 points"."""
     (line,) = [line for line in start(max_drop=0.01).searcher.plan_lines() if "loses at most" in line]
 
     assert "loses at most 1 point, or 1% of a metric" in line
