@@ -62,9 +62,8 @@ def by_promise(state: SearchState, lowerings: Collection[Lowering]) -> list[Lowe
     """Order lowerings of the untouched model that were not measured yet: the most expected gain per second first.
 
     The very first one is the quickest to make that is worth having, so that there is something to deploy early; or the one that was
-    made while the untouched model was measured. Of a slow model
-    those come last that would wait for a conversion which another job is making. That layers stay float is tried after the dtype
-    without that: if it has lost nothing, there is nothing to win.
+    made while the untouched model was measured. Of a slow model those come last that would wait for a conversion which another job
+    is making. That layers stay float is tried after the dtype without that: if it has lost nothing, there is nothing to win.
     """
     guesses, seconds = guessed(state, lowerings), partial(_seconds, state)
 

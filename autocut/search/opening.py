@@ -165,8 +165,9 @@ class SlowLowerings:
         if self._waiting is None:
             self._waiting = deque(self._planned())
         while self._waiting:
-            recipe = self._waiting[0].recipes[0]
-            if self._state.is_settled(recipe) or keeps_float_in_vain(self._state, recipe.lowering):
+            planned, recipe = self._waiting[0], self._waiting[0].recipes[0]
+            is_vain = planned.purpose is Purpose.SLOW_LOWERING and keeps_float_in_vain(self._state, recipe.lowering)
+            if is_vain or self._state.is_settled(recipe):
                 self._waiting.popleft()
                 continue
             given_s = self._given_s + self._state.planner.lowering_s(recipe.lowering)

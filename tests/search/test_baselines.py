@@ -1,13 +1,18 @@
 """The untouched model's lowerings: how many of them come before anything is pruned."""
 
+import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from simulation import Stage
 
 from autocut.recipe import Recipe
+from autocut.search import opening
 from autocut.search.first_guesses import FirstGuesses, MethodEffect, own_family
-from autocut.search.lowerings import by_promise, first_lowering, is_cheap, keeps_float_in_vain
+from autocut.search.jobs import PlannedJob, Purpose
+from autocut.search.lowerings import LoweringChoice, by_promise, first_lowering, is_cheap, keeps_float_in_vain
+from autocut.search.opening import SlowLowerings
 from tests.search.conftest import GRAPHS, SECONDS, MadeUp
 
 DTYPES = ("bf16", "fp16", "int8_dynamic", "int8_static", "int8_weight_only", "int4_weight_only")
@@ -124,3 +129,23 @@ def test_what_was_made_while_the_untouched_model_was_measured_is_measured_next(s
     for prepared in lowerings:
         state.prepared = prepared
         assert by_promise(state, lowerings)[0] == prepared
+
+
+def test_an_anchor_that_keeps_layers_in_float_runs_though_the_untouched_model_needs_none(search, monkeypatch):
+    """A space asks for it, and a pruned model may need what the untouched one does not."""
+    machine = search(budget_s=3600.0, slower=1.0)
+    machine.run(most_jobs=1)
+    state, kept = machine.searcher.state, ("int8_static:4", "onnxruntime")
+    state.settings = replace(state.settings, graphs={**state.settings.graphs, kept: "int8 with float"})
+    state.finish(Recipe().with_lowering("int8_static", "onnxruntime"), dict(state.finished[Recipe()]))
+    anchor = PlannedJob(
+        (Recipe({"prune.method": "structured", "prune.ratio": 0.5}).with_lowering(*kept),), Purpose.ANCHOR, "anchor"
+    )
+    monkeypatch.setattr(opening, "anchors", lambda *_: [anchor])
+    monkeypatch.setattr(opening, "is_cheap", lambda *_: False)
+    waiting = iter(partial(SlowLowerings(state, LoweringChoice(state)).next, math.inf), None)
+    planned = list(waiting)
+
+    assert keeps_float_in_vain(state, kept)
+    assert anchor in planned
+    assert Recipe().with_lowering(*kept) not in [one.recipes[0] for one in planned]
