@@ -7,6 +7,7 @@ long as the front's leading point.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -79,8 +80,8 @@ def baselines(state: SearchState, _: LoweringChoice) -> Steps:
 
     Those are the quick ones, and one that takes longer if it promises more than everything that was measured. What is left waits
     among the slow lowerings: in a short search a pruned model is worth more than the tenth form of the untouched one. Each job is
-    chosen when a worker is free for it, because by then more is known. Of a slow model every lowering is a job and gets its turn,
-    so that a good one can be finalized at once.
+    chosen when a worker is free for it, because by then more is known. Of a slow model every lowering is a job, so that a good one
+    can be finalized at once.
     """
     left = [lowering for lowering in lowerings_by_seconds(state) if lowering != UNTOUCHED.lowering]
     begun: list[Lowering] = []
@@ -97,26 +98,36 @@ def baselines(state: SearchState, _: LoweringChoice) -> Steps:
 def _worth_now(state: SearchState, lowerings: Sequence[Lowering]) -> list[Lowering]:
     """Those of `lowerings` that may be tried before anything is pruned.
 
-    That layers stay float is not, until it is known what the dtype loses without that.
+    That layers stay float is not, until it is known what the dtype loses without that. Every form of a slow model is slow: where
+    it can be pruned too, those alone are worth it that promise the most.
     """
     known = [one for one in lowerings if not waits_for_its_simpler(state, one)]
+    quick = [one for one in known if is_cheap(state, one)]
+    if is_slow(state) and not _prunes_or_trains(state):
+        return quick
+    promising = promising_most(state, known)
     longest_s = _LONGEST_BASELINE * _baselines_s(state)
-    promising = set() if is_slow(state) else promising_most(state, known)
-    return [one for one in known if is_cheap(state, one) or (one in promising and state.planner.lowering_s(one) <= longest_s)]
+    fits = [one for one in known if one in promising and state.planner.lowering_s(one) <= longest_s]
+    return fits if is_slow(state) else list(dict.fromkeys([*quick, *fits]))
+
+
+def _prunes_or_trains(state: SearchState) -> bool:
+    space = state.settings.space
+    return space.axis("prune.method") is not None or space.axis("train.epochs") is not None
 
 
 def _baselines_s(state: SearchState) -> float:
-    """Seconds of the workers that lowerings of the untouched model may take before anything is pruned."""
+    """Seconds of the workers that lowerings of the untouched model may take before anything is pruned or trained."""
     return _BASELINES_SHARE * state.settings.budget_s * state.settings.workers
 
 
 def _next_baselines(state: SearchState, left: Sequence[Lowering], begun: Sequence[Lowering]) -> list[Lowering]:
     """Return the first of `left` that make one more job; none where those that have `begun` take all of the share."""
-    if is_slow(state):
-        return list(left[:1])
-    may_take_s = _baselines_s(state)
+    may_take_s = _baselines_s(state) if _prunes_or_trains(state) else math.inf
     ends = list(itertools.accumulate(seconds_in_turn(state, [*begun, *left])))
     before_s = ends[len(begun) - 1] if begun else 0.0
+    if is_slow(state):
+        return list(left[:1]) if before_s < may_take_s else []
     job_s = max(_BASELINES_JOB_S, 2 * state.planner.process_s())
     fits = [end for end in ends[len(begun) :] if end <= min(may_take_s, before_s + job_s)]
     at_least = 1 if before_s < may_take_s else 0

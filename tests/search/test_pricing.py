@@ -93,7 +93,6 @@ def test_the_most_promising_lowering_is_timed_before_the_quickest(start):
     priced = [recipe.lowering for recipe in price_all_of(agent) if recipe.prefix == UNTOUCHED]
 
     assert priced[:2] == [UNTOUCHED.lowering, ("int8_static", "onnxruntime")]
-    assert priced.index(("bf16", "eager")) > priced.index(("fp32", "onnxruntime"))
     assert kept not in priced[: len(GRAPHS) - 2]
 
 
