@@ -9,7 +9,6 @@ accuracy.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
@@ -147,11 +146,11 @@ class Pipeline:
         Raises:
             InfeasibleRecipeError: it does not answer as `model` does.
         """
-        with self.runner.working():  # some modes compile while loading
-            started = time.perf_counter()
+        with self.runner.working_in_steps():  # some modes compile while loading
+            started = self.runner.work_clock()
             threads = self.runner.context.threads if lend is None else lend()
             predict = lowering.load(artifact.folder, mode, threads, self.runner.context.served_on)
-            self.runner.report(ModelLoaded(f"{dtype}/{mode}", time.perf_counter() - started))
+            self.runner.report(ModelLoaded(f"{dtype}/{mode}", self.runner.work_clock() - started))
             self._parity.require(predict, artifact.key, model, dtype)
         return predict
 
