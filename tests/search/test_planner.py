@@ -211,6 +211,17 @@ def test_finalizing_a_slow_model_is_the_sum_of_its_parts():
     assert bert(scored=64).finalize_s() == pytest.approx(2 * 16 + 0.5 * 35 + 10, rel=0.1)
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_untouched_models_scores_are_made_once(cached):
+    """They take as long as a bundle's own. Whoever finalizes after the first point finds them, in a later session too."""
+    planner = bert(scored=64)
+    assert planner.finalize_s() == pytest.approx(planner.finalize_more_s() + 16.0)
+    assert planner.reserve_s(3, 1, 1e6) - planner.reserve_s(2, 1, 1e6) == pytest.approx(1.15 * planner.finalize_more_s())
+
+    planner.observe(StageRan("key", "accuracy", "untouched/test", 16.0, cached, "measuring"))
+    assert planner.finalize_s() == planner.finalize_more_s()
+
+
 def test_a_reserve_for_one_slow_point_leaves_time_to_find_it():
     """Within six minutes: less than a third is kept."""
     assert bert(scored=64).reserve_s(1, 2, 360.0) < 120.0
