@@ -2,7 +2,8 @@
 
 The lock consists of files under `flock`. The kernel releases it when its holder dies, for any reason. Every process passes the
 turnstile first. One that wants to be alone keeps the turnstile while it waits, so later workers queue up behind it. A tight loop of
-workers cannot starve it.
+workers cannot starve it. A worker whose work is long looks at the turnstile between two steps, and lets who keeps it go first
+(`step_aside`).
 
     turnstile.lock ... held for a moment by each worker; while waiting and timing by the process that wants to be alone
     quiet.lock ....... held shared by workers, exclusively by the process that is alone

@@ -225,7 +225,7 @@ class Pipeline:
         return self._timing.time_artifact(artifact.folder, mode, references, samples, check)
 
     def final_cost(self, model: Prefix, dtype: str, mode: str, artifact: Entry, samples: int) -> Cost:
-        """Time the model in `artifact` once more, with more samples, unless its calls are too slow for more.
+        """Time the model in `artifact` once more, with more samples, unless its calls at some batch size are too slow for more.
 
         The timing of its structure then stands for it. The verifier times the model again in any case.
         """
@@ -233,7 +233,7 @@ class Pipeline:
         if all(reference.p90_ms is not None for reference in references):
             return self.time_artifact(artifact, model, dtype, mode, samples)
         known = self.cost(model, dtype, mode)
-        if not all(is_settled(latency) for latency in known.latencies):
+        if not all(is_settled(latency, samples) for latency in known.latencies):
             return self.time_artifact(artifact, model, dtype, mode, samples)
         with self.runner.working():
             return replace(

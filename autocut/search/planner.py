@@ -41,8 +41,8 @@ _REFERENCE = ("cost", "/".join(UNTOUCHED.lowering))
 _PACKED_FINALISTS = 3
 """Points that one process finalizes at most, one after the other, where starting it takes longer than `_SLOW_START_S`."""
 _SLOW_START_S = 1.0
-_TIMED_ROUNDS = 8
-"""Rounds that timing a slow model takes, with the warm-up. Each one calls the untouched model..."""
+_TIMED_ROUNDS = 6
+"""Rounds that timing a slow model takes, with the first answers. Each one calls the untouched model..."""
 _OF_UNTOUCHED = 0.5
 """... and the model itself, whose call takes about this share of the untouched one's, if it is worth anything."""
 _VERIFIED_TIMING = 0.5
@@ -108,7 +108,7 @@ class Planner:
         """Learn from the untouched model how long lowering and timing another model take, before one was lowered and timed."""
         calls_s = sum(latency.p50_ms.value for latency in reference.latencies) / 1e3
         self._measure_s = max(_MEASURE_S, (1 + _OF_UNTOUCHED) * _TIMED_ROUNDS * calls_s)
-        self._is_timed_again = any(latency.p90_ms is not None for latency in reference.latencies)
+        self._is_timed_again = all(latency.p90_ms is not None for latency in reference.latencies)
         self.observe_size(reference.size_bytes)
 
     def observe_size(self, model_bytes: int) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 import torch
+from openvino import opset13
 from torch import Tensor, nn
 
 from autocut.stages import calibration, lowering
 from autocut.stages.calibration import affordable, asides, in_steps, numbers_of
+from autocut.stages.compile import openvino_static
+from autocut.stages.compile.openvino_comparison import numbers_of_model
 from autocut.stages.graph import export_model
 from autocut.stages.quantize import quantizers
 
@@ -76,6 +80,34 @@ def test_static_int8_looks_at_a_bounded_number_of_activations(monkeypatch, tiny_
         monkeypatch.setattr(calibration, "MOST_NUMBERS", most)
         quantizers["int8_static"](tiny_cnn, [cnn_inputs, cnn_inputs])
     assert seen == [len(cnn_inputs)] * 2 + [1, 1]
+
+
+def test_static_int8_of_openvino_looks_at_a_bounded_number_of_activations(
+    monkeypatch, tiny_cnn: nn.Module, cnn_inputs: Tensor, tmp_path: Path
+):
+    """What it looks at is what ONNX Runtime and torch look at."""
+    if reason := lowering.infeasible_reason("int8_static", "openvino"):
+        pytest.skip(reason)
+    seen: list[int] = []
+    quantized = openvino_static._quantized
+    monkeypatch.setattr(
+        openvino_static, "_quantized",
+        lambda model, feeds, *rest: seen.extend(len(feed[0]) for feed in feeds) or quantized(model, feeds, *rest),
+    )  # fmt: skip
+    monkeypatch.setattr(calibration, "MOST_NUMBERS", 1)
+    lowering.lower(tiny_cnn, "int8_static", "openvino", [cnn_inputs] * 2, tmp_path)
+    assert set(seen) == {1}
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_activations_of_an_openvino_model_are_those_of_one_example(count: int):
+    """Oracle: by hand. The batch is free, and neither weights nor inputs are activations."""
+    if reason := lowering.infeasible_reason("fp32", "openvino"):
+        pytest.skip(reason)
+    inputs = opset13.parameter([-1, 8], np.float32)
+    product = opset13.matmul(inputs, opset13.constant(np.ones((8, 5), np.float32)), False, False)
+    model = openvino.Model([opset13.relu(product)], [inputs])
+    assert numbers_of_model(model, [np.ones((count, 8), np.float32)]) == 5 + 5
 
 
 def test_others_may_time_between_two_batches_of_a_calibration(
