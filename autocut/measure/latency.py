@@ -96,7 +96,6 @@ def measure_latency(
     Fast calls get more rounds than `samples`, until `min_seconds` are filled, but at most 1,000. If `samples` rounds take more than
     two seconds, rounds go on only until the 95% interval of the speed-up is narrow. Slow calls get at least 3 rounds, and 6 where
     it is not narrow by then, but no more than fit into `max_seconds`; rounds of more than 0.2 s get no more than fit into 4 s.
-    Preparing inputs, loading and compiling are not timed.
 
     From now on this process keeps the memory that it frees, as servers do (`allocator`). A GPU is first kept busy until its clocks
     have settled. Inputs lie there already, answers stay there, and a call lasts until its work is done.
@@ -116,8 +115,7 @@ def measure_latency(
         have_answered: Both models have answered these inputs once already, in this process and since it keeps its memory.
     """
     keep_memory()
-    models = {"candidate": candidate} | ({} if baseline is None else {"baseline": baseline})
-    calls = _calls(models, inputs, answer_once=not have_answered)
+    calls = _calls(candidate, baseline, inputs, answer_once=not have_answered)
     rng = np.random.default_rng(seed)
     load, began = LoadMeter(), time.perf_counter_ns()
     warm = _warm_up(calls, warmup, rng, _WARMUP_SHARE * max_seconds)
@@ -209,9 +207,9 @@ def _warm_s() -> float:
     return _SPINNING_S if torch.get_num_threads() > 1 else 0.0
 
 
-def _calls(models: Mapping[str, Predict], inputs: Inputs, *, answer_once: bool) -> dict[str, Callable[[], object]]:
+def _calls(candidate: Predict, baseline: Predict | None, inputs: Inputs, *, answer_once: bool) -> dict[str, Callable[[], object]]:
     """Return what is timed: the models, each called once if it shall `answer_once`, and the reference workload."""
-    device = _device_of(inputs)
+    models, device = {"candidate": candidate} | ({} if baseline is None else {"baseline": baseline}), _device_of(inputs)
     calls = {name: _finishing(model, inputs, device) for name, model in models.items()}
     for call in calls.values() if answer_once else ():
         call()
