@@ -22,6 +22,7 @@ from autocut.search.live_front import LiveFront
 from autocut.search.planner import Planner
 from autocut.search.settings import SearchSettings
 from autocut.search.switched_off import SwitchedOff
+from autocut.study.scores import UNTOUCHED_TEST
 
 Family = tuple[tuple[str, Value], ...]
 
@@ -41,8 +42,8 @@ class Phase(enum.StrEnum):
 class RunningJob:
     """A job that a worker has, with readings of the budget's clock. `recipe` is the one that the worker works on.
 
-    `waited_s` are its seconds without the machine so far. `is_second` says that it is the job's second process: another node has
-    trained for it. `leaves_rest`: see `JobEnded`.
+    `waited_s` are its seconds without the machine so far, `once_s` those for what no other finalization has to make. `is_second`
+    says that it is the job's second process: another node has trained for it. `leaves_rest`: see `JobEnded`.
     """
 
     job: Job
@@ -54,6 +55,7 @@ class RunningJob:
     recipe_started: float | None = None
     waited_s: float = 0.0
     leaves_rest: bool = False
+    once_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class SearchState:
         match event:
             case jobs.StageRan():
                 self.planner.observe(event, self.recipe_of(job))
+                if event.method == UNTOUCHED_TEST and not event.cached and job.number in self.running:
+                    self.running[job.number].once_s = event.seconds
                 if event.stage == "train":
                     self.trained_on_disk.add(self.recipe_of(job).prefix)
             case jobs.ModelLoaded():
@@ -157,7 +161,8 @@ class SearchState:
             case jobs.RecipeFinalized():
                 if event.bundle is not None:
                     running = self.running[job.number]
-                    self.planner.observe_finalization(now - (running.recipe_started or now), running.waited_s)
+                    took_s = now - (running.recipe_started or now) - running.once_s
+                    self.planner.observe_finalization(took_s, running.waited_s)
                 # A limit that breaks on the test split counts nothing here: the next recipe must not depend on the test split.
                 values = self.values(event.measurement, self.train_seconds(event.recipe))
                 broken = self.broken_limits(values, untouched_metric(event.measurement.accuracy))
@@ -180,7 +185,7 @@ class SearchState:
         # of a job has waited for its node.
         if running.recipe is None and running.job.number > self.settings.workers and not running.is_second:
             self.planner.observe_process(now - running.started)
-        running.recipe, running.recipe_started, running.waited_s = recipe, now, 0.0
+        running.recipe, running.recipe_started, running.waited_s, running.once_s = recipe, now, 0.0, 0.0
 
     def set_reference(self, reference: Cost) -> None:
         """Take in what the untouched model costs."""
