@@ -59,6 +59,7 @@ def recall_results(study: Study, found: StudyResults, state: SearchState, propos
             failure=_failure(trial.reason or ""),
             is_disturbed=trial.measured is not None and trial.measured.measurement.cost.is_disturbed,
         )
+        state.same_cuts.learn(trial.recipe, str(trial.extras.get("structure", "")))
         recall_trial(earlier, state, proposer)
         recipes[trial.recipe.fingerprint] = trial.recipe
     known = {trial.trial: trial.recipe for trial in study.trials()} if found.finals else {}

@@ -64,6 +64,9 @@ class Results:
         scored = event.measured.measurement.accuracy.examples
         is_cut_short = state.scoring is not None and scored < state.scoring.examples
         note = f"; too far off after {format_count(scored, 'example')}, the rest was not scored" if is_cut_short else ""
+        twins = state.same_cuts.measured_twins(recipe, event.measured.structure)
+        if same := next((twin for twin in twins if twin in state.finished), None):
+            note += f"; the same model as {same.describe()}"
         self._progress.lines.append(f"trial {number}: {recipe.describe()}: {headline(values)}{note}")
 
     def record_failed(self, event: RecipeFailed) -> None:

@@ -20,6 +20,7 @@ from autocut.search.jobs import Event, Job, JobKind, Purpose, RecipeFailed
 from autocut.search.learning_curves import LearningCurves
 from autocut.search.live_front import LiveFront
 from autocut.search.planner import Planner
+from autocut.search.same_cuts import SameCuts
 from autocut.search.settings import SearchSettings
 from autocut.search.switched_off import SwitchedOff
 from autocut.study.scores import UNTOUCHED_TEST
@@ -102,6 +103,7 @@ class SearchState:
         self.front = LiveFront(settings.objectives, settings.limits)
         self.best_seen: dict[str, float] = {}  # accuracy and speed-up, each over all finished recipes
         self.costs = CostModel()
+        self.same_cuts = SameCuts()
         self.is_scored_slowly = False  # and it has begun: known before the untouched model is measured
         self.curves = LearningCurves()
         self.revision = 0  # grows with every finished and every infeasible recipe
@@ -150,6 +152,7 @@ class SearchState:
                 values = self.values(event.measured.measurement, event.measured.train_seconds)
                 is_disturbed = event.measured.measurement.cost.is_disturbed
                 seconds, curve = event.measured.train_seconds, self.curve(event.recipe)
+                self.same_cuts.learn(event.recipe, event.measured.structure)
                 self.finish(event.recipe, values, seconds, curve, is_disturbed=is_disturbed)
             case jobs.RecipeFailed() if job.kind in (JobKind.PRICE, JobKind.PREPARE):
                 pass
@@ -306,8 +309,11 @@ class SearchState:
     # ---- policies read it ----------------------------------------
 
     def is_settled(self, recipe: Recipe) -> bool:
-        """Whether `recipe` has a result, measured, infeasible, or stopped, or can have none: a method of it is switched off."""
-        return self.has_result(recipe) or self.switched_off.covers(recipe)
+        """Whether `recipe` has a result, or a method of it is switched off, or it is a measured model under another ratio."""
+        if self.has_result(recipe) or self.switched_off.covers(recipe):
+            return True
+        is_asked_for = recipe in self.settings.user_recipes
+        return not is_asked_for and any(twin in self.finished for twin in self.same_cuts.twins(recipe))
 
     def has_result(self, recipe: Recipe) -> bool:
         """Whether `recipe` was measured, is infeasible, or its training was stopped."""

@@ -6,8 +6,8 @@ anew and comparing all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autocut.front import Final, FrontPoint, Objectives, unbeaten, with_ties
@@ -15,6 +15,8 @@ from autocut.gains import with_untouched
 from autocut.study.results import StudyResults
 from autocut.study.scores import TrialScores
 from autocut.study.trials import TrialRecord, to_point
+
+_RATIO = "prune.ratio"
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,17 @@ class ComparedFront:
 
 @dataclass(frozen=True)
 class KeptPoint:
-    """A point, and what it was made of. A candidate is feasible, and its bundle was not refused."""
+    """A point, and what it was made of. A candidate is feasible, and its bundle was not refused.
+
+    `model` is the same for trials of one model: recipes that differ in their prune ratio alone, whose cuts have the same structure
+    and whose models have the same accuracy. None where a recipe has no ratio.
+    """
 
     record: TrialRecord
     final: Final | None
     point: FrontPoint
     is_candidate: bool
+    model: Hashable = None
 
 
 class KeptPoints:
@@ -44,15 +51,34 @@ class KeptPoints:
         self._made: dict[int, KeptPoint] = {}
 
     def of(self, found: StudyResults) -> list[KeptPoint]:
-        """Return every measured trial of `found`, in the order of the numbers."""
-        return [self._make(found.trials[trial], found.finals.get(trial)) for trial in found.measured]
+        """Return every measured trial of `found`, in the order of the numbers.
+
+        Of several trials of one model one is a candidate: the first, or the first that has a bundle.
+        """
+        made = [self._make(found.trials[trial], found.finals.get(trial)) for trial in found.measured]
+        chosen: dict[Hashable, KeptPoint] = {}
+        for one in made:
+            if one.model is not None and one.is_candidate:
+                before = chosen.setdefault(one.model, one)
+                if before.final is None and one.final is not None:
+                    chosen[one.model] = one
+        return [replace(one, is_candidate=False) if chosen.get(one.model, one) is not one else one for one in made]
 
     def _make(self, record: TrialRecord, final: Final | None) -> KeptPoint:
         made = self._made.get(record.trial)
         if made is None or made.record is not record or made.final is not final:
             is_candidate = record.is_feasible and (final is None or final.verified)
-            made = self._made[record.trial] = KeptPoint(record, final, to_point(record, final, self._folder), is_candidate)
+            point = to_point(record, final, self._folder)
+            made = self._made[record.trial] = KeptPoint(record, final, point, is_candidate, _model_of(record, point))
         return made
+
+
+def _model_of(record: TrialRecord, point: FrontPoint) -> Hashable:
+    structure = record.extras.get("structure")
+    if not structure or _RATIO not in point.recipe:
+        return None
+    settings = tuple((name, value) for name, value in point.recipe.items() if name != _RATIO)
+    return structure, point.values["accuracy"], settings
 
 
 class KeptFront:

@@ -86,7 +86,8 @@ class MadeUp:
         return (Stage(f"compile {recipe.fingerprint}", "compile", f"{dtype}/{mode}", SECONDS[mode], "compiling"),)
 
     def measured(self, recipe):
-        return Measured(Measurement(accuracy_of(recipe), cost_of(recipe)), 2.0 * recipe["train.epochs"], 0, ("key",), "structure")
+        measurement, structure = Measurement(accuracy_of(recipe), cost_of(recipe)), " ".join(map(str, recipe.cut))
+        return Measured(measurement, 2.0 * recipe["train.epochs"], 0, ("key",), structure)
 
     def failure(self, kind, recipe):
         if recipe in (self.deadly_to_finalize if kind == "finalize" else self.deadly):

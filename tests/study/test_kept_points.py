@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from autocut.front import FrontPoint, unbeaten, with_ties
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.study.kept_points import KeptFront
+from autocut.study.kept_points import KeptFront, KeptPoints
 from autocut.study.records import StageRun
 from autocut.study.scores import SCORES_STAGE, TrialScores
 
@@ -67,3 +68,37 @@ def test_nothing_is_compared_where_nothing_has_changed(monkeypatch):
     scores.add(StageRun("k" * 64, SCORES_STAGE, "fp32", 1.0, "done", False, points[0].recipe.fingerprint, None))
     assert kept.compare(points, points) is not first
     assert kept.compare(points, points[1:]).front == [points[1]]
+
+
+def a_record(trial, ratio, structure, accuracy, **settings):
+    """A measured trial."""
+    point = a_point(trial, accuracy, 0.5, 0.5)
+    recipe = Recipe({"prune.method": "depth", "prune.ratio": ratio, **settings})
+    made = {"trial": trial, "recipe": recipe, "is_feasible": True, "extras": {"structure": structure}}
+    return SimpleNamespace(**made, point=replace(point, recipe=recipe))
+
+
+def candidates(records, finals=()):
+    """The trials that may be handed over."""
+    found = SimpleNamespace(
+        trials={record.trial: record for record in records},
+        finals={trial: SimpleNamespace(verified=verified) for trial, verified in finals},
+        measured=[record.trial for record in records],
+    )
+    return [one.point.trial for one in KeptPoints(NOWHERE).of(found) if one.is_candidate]
+
+
+def test_of_several_trials_of_one_model_one_is_a_candidate(monkeypatch):
+    """The first, or the one that has a bundle. Another accuracy, structure or setting is another model."""
+    monkeypatch.setattr("autocut.study.kept_points.to_point", lambda record, *_: record.point)
+    one, again, third = (a_record(trial, ratio, "1 block", 0.5) for trial, ratio in ((1, 0.75), (2, 0.95), (3, 0.85)))
+    trained = {"train.epochs": 1}
+    others = [
+        a_record(4, 0.9, "2 blocks", 0.5), a_record(5, 0.8, "1 block", 0.75), a_record(6, 0.7, "1 block", 0.5, **trained),
+        a_record(7, 0.7, "", 0.5), a_record(8, 0.6, "", 0.5),
+    ]  # fmt: skip
+
+    assert candidates([one, again, third]) == [1]
+    assert candidates([one, again, third], finals=[(2, True)]) == [2]
+    assert candidates([one, again, third], finals=[(1, False)]) == [2]
+    assert candidates([one, *others]) == [1, 4, 5, 6, 7, 8]
