@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from autocut.pipeline.parity import largest_deviation
 from autocut.stages import lowering, processor
-from autocut.stages.compile.onnxruntime import EXACT_SUMS
+from autocut.stages.compile import ExampleCall, modes
+from autocut.stages.compile.onnxruntime import EXACT_SUMS, load_onnxruntime
+from autocut.stages.graph import Signature
 
 _DEVIATION = 0.02
 """Rounding stays below it. An overflow costs 0.43 in these models."""
@@ -119,15 +121,52 @@ def test_weights_of_float_activations_keep_8_bits(heavy: tuple[nn.Module, Tensor
     assert _int8_constants(model) == [127]
 
 
-def test_onnx_runtime_is_asked_for_exact_sums(tiny_mlp: nn.Module, mlp_inputs: Tensor, tmp_path: Path):
-    """Where the bundle is loaded, and in the code that its README shows."""
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The options of every session of ONNX Runtime that is opened, none of which is."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    from autocut.stages.compile import ExampleCall, modes
+    seen: list[Any] = []
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path, options, providers: seen.append(options))
+    return seen
 
+
+def _asks_for_exact_sums(options: Any) -> bool:
+    name, value = EXACT_SUMS
+    try:
+        return bool(options.get_session_config_entry(name) == value)
+    except RuntimeError:  # there is no such entry
+        return False
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_onnx_runtime_is_asked_for_exact_sums_only_where_they_overflow(
+    exact: bool, sessions: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Since 1.25 it obeys on processors with VNNI too, which do not need it, and int8 became slower than fp32 there."""
+    from autocut.stages.compile.onnx_comparison import open_session
+
+    _as_if(monkeypatch, exact=exact)
+    load_onnxruntime(tmp_path, Signature.of(torch.zeros(1, 2)), 1)
+    open_session(b"")
+
+    assert [_asks_for_exact_sums(options) for options in sessions] == [not exact, not exact]
+
+
+@pytest.mark.parametrize(
+    ("flags", "asks"),
+    [("avx2 avx512f avx512_vnni", False), ("avx2 avx_vnni", False), ("avx2 avx512f", True), (None, True)],
+    ids=["avx512_vnni", "avx_vnni", "neither", "another system"],
+)
+def test_the_readme_of_a_bundle_finds_out_whether_sums_overflow(
+    flags: str | None, asks: bool, sessions: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its code runs on processors that autocut has not seen; where it cannot tell, being right comes before being fast."""
     lines = modes.method("onnxruntime").options.run_lines(ExampleCall(tmp_path, ("model.onnx",), ("x",), ("x",), 1))
+    monkeypatch.setattr(Path, "exists", lambda _: flags is not None)
+    monkeypatch.setattr(Path, "read_text", lambda _: f"flags : {flags}")
+    exec(lines.partition("\narrays = ")[0], {})
 
-    assert repr(EXACT_SUMS) in lines
-    assert onnxruntime.SessionOptions().add_session_config_entry(*EXACT_SUMS) is None
+    assert [_asks_for_exact_sums(options) for options in sessions] == [asks]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from autocut.stages.calibration import in_steps
-from autocut.stages.compile.onnxruntime import EXACT_SUMS, Feed
+from autocut.stages.compile.onnxruntime import Feed, ask_for_exact_sums
 from autocut.stages.sensitivity import Attempt, deviation, joined
 
 _ROWS = 16
@@ -57,5 +57,5 @@ def open_session(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    options.add_session_config_entry(*EXACT_SUMS)
+    ask_for_exact_sums(options)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

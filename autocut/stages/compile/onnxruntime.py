@@ -44,9 +44,8 @@ _OUTPUT = "output"
 _NO_SPINNING = ("session.force_spinning_stop", "1")
 """Threads spin for work during a call, not after it."""
 EXACT_SUMS = ("session.x64quantprecision", "1")
-"""Weights beyond 7 bits, of a model that was quantized elsewhere, are shifted to unsigned numbers where their sums would overflow
-(`processor.sums_int8_in_32_bits`): 0.002 instead of 0.43 of the largest output in the worst case
-(1.32). Others stay as they are."""
+"""Shifts weights beyond 7 bits, of a model that was quantized elsewhere, to unsigned numbers: 0.002 instead of 0.43 of the largest
+output in the worst case (1.32). Others stay as they are. See `ask_for_exact_sums`."""
 _ERRORS_ONLY = 3
 _FLOAT, _ = UNTOUCHED.lowering
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -67,7 +66,7 @@ def load_onnxruntime(folder: Path, signature: Signature, threads: int) -> Run:
     options.log_severity_level = _ERRORS_ONLY
     # Threads that wait in a loop for the next call would slow down the model that is timed next (1.32: for about 45 ms).
     options.add_session_config_entry(*_NO_SPINNING)
-    options.add_session_config_entry(*EXACT_SUMS)
+    ask_for_exact_sums(options)
     try:
         session = onnxruntime.InferenceSession(str(folder / _MODEL_FILE), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no base but this
@@ -81,6 +80,20 @@ def load_onnxruntime(folder: Path, signature: Signature, threads: int) -> Run:
         return torch.from_numpy(output)
 
     return run
+
+
+def ask_for_exact_sums(options: Any) -> None:
+    """Set `EXACT_SUMS` in session options where int8 sums overflow, and nowhere else.
+
+    Since 1.25, ONNX Runtime obeys it on every x86 processor with AVX2. With VNNI the sums are exact anyway, and its kernels for
+    unsigned weights do not use VNNI: int8 becomes as slow as fp32 (1.32). This can go when `MlasPlatformU8S8Overflow` is false
+    on processors with VNNI again.
+
+    References:
+        https://github.com/microsoft/onnxruntime/pull/27671, which made it true there
+    """
+    if not processor.sums_int8_in_32_bits():
+        options.add_session_config_entry(*EXACT_SUMS)
 
 
 def _infeasible(dtype: str) -> str | None:
@@ -100,10 +113,12 @@ def _run_lines(call: ExampleCall) -> str:
     (file,) = call.files
     no_spinning = f"options.add_session_config_entry{_NO_SPINNING!r}  # as it was timed\n" if call.threads > 1 else ""
     return (
-        "import numpy as np, onnxruntime\noptions = onnxruntime.SessionOptions()\n"
+        "from pathlib import Path\nimport numpy as np, onnxruntime\noptions = onnxruntime.SessionOptions()\n"
         f"options.intra_op_num_threads = {call.threads}\n"
         f"{no_spinning}"
-        f"options.add_session_config_entry{EXACT_SUMS!r}  # int8 on processors without VNNI\n"
+        "processor = Path('/proc/cpuinfo')\n"
+        "if not (processor.exists() and 'vnni' in processor.read_text()):  # with VNNI, it would slow int8 down\n"
+        f"    options.add_session_config_entry{EXACT_SUMS!r}  # int8 sums of other x86 processors overflow\n"
         f"session = onnxruntime.InferenceSession({file!r}, options, providers=['CPUExecutionProvider'])\n"
         f"arrays = [{', '.join(call.arrays)}]\n"
         "feed = {node.name: array for node, array in zip(session.get_inputs(), arrays, strict=True)}\n"
@@ -135,7 +150,7 @@ def convert_to_onnx(graph: Path, folder: Path) -> None:
 
 @modes.register(
     "onnxruntime",
-    version=3,
+    version=4,
     requires=("onnxruntime", "onnxscript"),
     # What torch's exporter to ONNX imports when it first runs (torch 2.13).
     late_imports=("torch.onnx._internal.exporter._compat", "onnxscript.function_libs.torch_lib.ops"),
