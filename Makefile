@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-all test-gpu check audit clean
+.PHONY: run test test-all test-gpu test-versions check audit clean
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,6 +22,9 @@ test-all: $(VENV)/installed
 test-gpu: $(VENV)/installed
 	$(BIN)/python -m pytest -rs -m gpu tests/gpu
 
+test-versions: $(VENV)/installed
+	$(BIN)/python .ci/versions
+
 check: $(VENV)/installed
 	$(BIN)/ruff check autocut tests studies
 	$(BIN)/ruff format --check autocut tests studies
@@ -32,4 +35,4 @@ audit: $(VENV)/installed
 	PYTHON=$(PYTHON) .ci/audit $(BIN)/python
 
 clean:
-	rm -rf $(VENV) .audit .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf $(VENV) .audit .versions .mypy_cache .ruff_cache .pytest_cache dist

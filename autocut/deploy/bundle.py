@@ -51,6 +51,7 @@ from autocut.deploy.pickles import refuse_pickles
 from autocut.deploy.readme import readme
 from autocut.deploy.serving import serving_files
 from autocut.deploy.signing import read_public_key, require_signature
+from autocut.deploy.versions import told_with_versions
 from autocut.errors import AutocutError, BundleError, quoted
 from autocut.measure import allocator
 from autocut.measurement import Accuracy, Measurement
@@ -150,8 +151,10 @@ def load(path: str | Path, threads: int = 1, *, trusted: str | Path | None = Non
             activations of more than 32 MB may take twice as long without.
 
     Raises:
-        BundleError: `path` is no readable bundle, holds a pickle, or is for another device than this machine has.
+        BundleError: `path` is no readable bundle, holds a pickle, or is for another device than this machine has. Where its runtime
+            refuses the model, the message names the libraries that have another version here.
         InputError: `trusted` is no public key.
+        MissingDependencyError: its runtime is not installed.
         VerificationError: a file is missing, extra or not the one that the manifest names, or the signature does not fit.
     """
     folder = Path(path)
@@ -162,7 +165,9 @@ def load(path: str | Path, threads: int = 1, *, trusted: str | Path | None = Non
     device = device_of(manifest)
     if keep_memory:
         allocator.keep_memory()
-    return Deployed(folder, manifest, lowering.load(folder / MODEL_FOLDER, manifest.mode, threads, device), device)
+    with told_with_versions(manifest):
+        predict = lowering.load(folder / MODEL_FOLDER, manifest.mode, threads, device)
+    return Deployed(folder, manifest, predict, device)
 
 
 def check_bundle(folder: Path, manifest: Manifest) -> None:

@@ -7,7 +7,6 @@ it did where it was made.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from autocut.deploy.fresh_process import Turn
 from autocut.deploy.layouts import processors_here
 from autocut.deploy.manifest import Manifest, check_files, read_manifest
 from autocut.deploy.rerun import Rerun, rerun
+from autocut.deploy.versions import versions_note
 from autocut.errors import InputError, NoResultError, VerificationError
 from autocut.measure.capacity import shapes_for
 from autocut.measure.machine import machine_fingerprint
@@ -219,13 +219,4 @@ def compiled_note(manifest: Manifest, threads: int) -> str | None:
 def _notes(manifest: Manifest, threads: int) -> list[str]:
     """Say what differs between the claim and now, besides the numbers."""
     notes = [note] if (note := compiled_note(manifest, threads)) else []
-    versions = {name: (made, _version(name)) for name, made in manifest.environment.libraries.items()}
-    changed = [f"{name} {made}, here {here or 'none'}" for name, (made, here) in versions.items() if made != here]
-    return [*notes, *([f"made with other versions: {'; '.join(changed)}"] if changed else [])]
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return [*notes, *([told] if (told := versions_note(manifest)) else [])]

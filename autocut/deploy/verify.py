@@ -17,6 +17,7 @@ from autocut.deploy.claims import LATENCY_TOLERANCE, Check, Findings, judge
 from autocut.deploy.fresh_process import FreshProcess, Turn
 from autocut.deploy.layouts import find_capacity
 from autocut.deploy.manifest import Manifest, check_files, read_manifest
+from autocut.deploy.versions import versions_note
 from autocut.errors import InputError, VerificationError
 
 TIMEOUT_S = 600.0
@@ -106,7 +107,14 @@ def verify_bundle(
         findings = find(folder, examples, latency_tolerance)
     files = format_count(len(manifest.files), "file")
     hashes = Check("hashes", files, "the same", True, f"all {files} are the ones of the manifest")
-    return Verification(folder, manifest, (hashes, *judge(manifest, findings, latency_tolerance=latency_tolerance)), findings)
+    judged = judge(manifest, findings, latency_tolerance=latency_tolerance)
+    return Verification(folder, manifest, (hashes, *judged, *_versions(manifest)), findings)
+
+
+def _versions(manifest: Manifest) -> list[Check]:
+    """Report which libraries have another version here. By itself that is no failure; where a claim fails, it may be the reason."""
+    note = versions_note(manifest)
+    return [] if note is None else [Check("versions", "the same", "others", True, f"{note} (reported, not judged)")]
 
 
 def _find_in(

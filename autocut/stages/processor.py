@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -17,7 +15,7 @@ def sums_int8_in_32_bits() -> bool:
 
     On x86 that takes VNNI instructions, those of AVX512 or of AVX. Without them, ONNX Runtime and OpenVINO add two products in 16
     bits, which full-range numbers overflow: the sum of 255 x 127 and 255 x 127 becomes 32,767. Numbers of 7 bits fit. Other
-    architectures have no such instruction. Where torch (below 2.13) does not tell the VNNI of AVX, it counts as missing.
+    architectures have no such instruction.
 
     References:
         https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
@@ -25,7 +23,8 @@ def sums_int8_in_32_bits() -> bool:
     """
     if platform.machine() not in _X86:
         return True
-    return bool(torch.cpu._is_vnni_supported() or _capabilities().get("avx_vnni"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
 
 
 def int8_range() -> str:
@@ -36,16 +35,5 @@ def int8_range() -> str:
 @functools.cache
 def instruction_sets() -> str:
     """Every instruction set that torch finds here. Code compiled for them fails, or gives other numbers, where one is missing."""
-    found = {f"{torch.backends.cpu.get_cpu_capability()} kernels"}
-    if capabilities := _capabilities():
-        found |= {name for name, value in capabilities.items() if value is True}
-    else:
-        tests = [name for name in dir(torch.cpu) if name.startswith("_is_") and name.endswith("_supported")]
-        found |= {name.removeprefix("_is_").removesuffix("_supported") for name in tests if getattr(torch.cpu, name)()}
-    return " ".join(sorted(found))
-
-
-def _capabilities() -> Mapping[str, Any]:
-    """What torch 2.13 tells of the processor; nothing where there are only the private tests (torch>=2.11 is allowed)."""
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    return {} if ask is None else ask()
+    found = {name for name, value in torch.cpu.get_capabilities().items() if value is True}
+    return " ".join(sorted({f"{torch.backends.cpu.get_cpu_capability()} kernels", *found}))

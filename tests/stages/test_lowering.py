@@ -107,6 +107,19 @@ def test_ahead_of_time_code_runs(tiny_mlp: nn.Module, mlp_inputs: Tensor, tmp_pa
     torch.testing.assert_close(lowering.load(tmp_path, "aot_inductor")(mlp_inputs), tiny_mlp(mlp_inputs), rtol=1e-4, atol=1e-5)
 
 
+def test_a_package_keeps_the_names_of_its_sources_and_not_what_they_say(tmp_path: Path):
+    """By the name of the source, torch 2.12 finds the metadata, without which it loads no package."""
+    written = {"model/data/aotinductor/model/c.wrapper.cpp": b"code" * 1000, "model/data/aotinductor/model/c.json": b"{}"}
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w") as package:
+        for name, content in written.items():
+            package.writestr(name, content)
+
+    aot_inductor._slim(tmp_path / "model.pt2")
+
+    with zipfile.ZipFile(tmp_path / "model.pt2") as package:
+        assert [(record.filename, record.file_size) for record in package.infolist()] == list(zip(written, (0, 2), strict=True))
+
+
 @pytest.mark.parametrize("mode", ["eager", "onnxruntime"])
 @pytest.mark.parametrize("form", ["tuple", "dict"])
 def test_inputs_keep_their_form(form: str, mode: str, tmp_path: Path):
@@ -219,7 +232,7 @@ def test_static_int8_of_a_machine_without_vnni_counts_as_another(mode: str, monk
     """Its numbers are kept to 7 bits: neither accuracy nor files may be shared with a machine that uses 8."""
     told = []
     for supported in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda supported=supported: supported)
+        monkeypatch.setattr(processor, "sums_int8_in_32_bits", lambda supported=supported: supported)
         told.append((lowering.numerics("int8_static", mode), lowering.method_versions("int8_static", mode)))
 
     (numerics, versions), (others_numerics, others_versions) = told
@@ -229,9 +242,9 @@ def test_static_int8_of_a_machine_without_vnni_counts_as_another(mode: str, monk
 
 def test_the_key_of_a_quantized_graph_tells_vnni(monkeypatch: pytest.MonkeyPatch):
     """The pipeline names a graph by its pair with eager, which is infeasible itself."""
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    monkeypatch.setattr(processor, "sums_int8_in_32_bits", lambda: True)
     with_vnni = lowering.method_versions("int8_static", "eager"), lowering.method_versions("fp32", "eager")
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    monkeypatch.setattr(processor, "sums_int8_in_32_bits", lambda: False)
 
     assert lowering.method_versions("int8_static", "eager") != with_vnni[0]
     assert lowering.method_versions("fp32", "eager") == with_vnni[1]
@@ -241,7 +254,7 @@ def test_machine_code_names_its_instruction_sets(monkeypatch: pytest.MonkeyPatch
     """Two machines of one torch capability (AVX512) may differ in what the compiler used."""
     monkeypatch.setattr(aot_inductor, "missing_compiler", lambda python_headers: None)
     here = lowering.method_versions("fp32", "aot_inductor")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "amx_tile": False}, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "amx_tile": False})
     processor.instruction_sets.cache_clear()
     try:
         there = lowering.method_versions("fp32", "aot_inductor")

@@ -116,7 +116,10 @@ def _compile_package(program: ExportedProgram, options: dict[str, bool], path: P
 
 
 def _slim(path: Path) -> None:
-    """Drop sources and symbol tables. They are two thirds of a small model's package, and nothing reads them at run time."""
+    """Drop symbol tables, and what sources say. They are two thirds of a small model's package, and nothing runs them.
+
+    The name of a source stays, with nothing behind it: torch below 2.13 finds a package's metadata by it.
+    """
     strip = shutil.which("strip")
     draft = path.with_suffix(".draft")
     with (
@@ -125,9 +128,9 @@ def _slim(path: Path) -> None:
         tempfile.TemporaryDirectory() as scratch,
     ):
         for record in package.infolist():
-            if record.filename.endswith(".cpp"):
-                continue
             file = Path(package.extract(record, scratch))
+            if file.suffix == ".cpp":
+                file.write_bytes(b"")
             if file.suffix == ".so" and strip and record.file_size < _MAPPED_BYTES:
                 subprocess.run([strip, "--strip-unneeded", str(file)], check=False, capture_output=True)
             with slim.open(zipfile.ZipInfo(record.filename), "w", force_zip64=True) as target, file.open("rb") as source:
@@ -146,7 +149,8 @@ def _load_package(path: Path) -> Run:
             loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
         except RuntimeError as error:
             raise BundleError(
-                f"{path.name} must be an AOTInductor package for this machine, got: {str(error).splitlines()[0]}"
+                f"{path.name} must be an AOTInductor package for this machine, got: {str(error).splitlines()[0]}",
+                "export the model again",
             ) from error
 
     def run(*arguments: Tensor) -> Tensor:
