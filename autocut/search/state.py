@@ -21,6 +21,7 @@ from autocut.search.learning_curves import LearningCurves
 from autocut.search.live_front import LiveFront
 from autocut.search.planner import Planner
 from autocut.search.settings import SearchSettings
+from autocut.search.stage_trainings import StageTrainings
 from autocut.search.switched_off import SwitchedOff
 
 Family = tuple[tuple[str, Value], ...]
@@ -90,7 +91,8 @@ class SearchState:
         self.running: dict[int, RunningJob] = {}  # by the job's number
         self.elsewhere: dict[Recipe, Purpose] = {}  # what other searches of the study work on
         self.open: dict[Recipe, OpenTrial] = {}  # proposed recipes that are running trials of the study
-        self.trained: set[Recipe] = set()  # prefixes of measured recipes
+        self.trained: set[Recipe] = set()  # prefixes of measured recipes, and what was trained for them
+        self.stage_trainings = StageTrainings()
         self.trained_on_disk: set[Recipe] = set()  # prefixes whose training ended in this session, measured or not
         self.trained_ratios: dict[Family, set[float]] = defaultdict(set)  # of trained prefixes without a parent
         self.stopped: set[Recipe] = set()  # prefixes whose training was stopped
@@ -112,9 +114,10 @@ class SearchState:
         """Take in what a worker reported of `job`; `now` is a reading of the budget's clock."""
         match event:
             case jobs.StageRan():
-                self.planner.observe(event, self.recipe_of(job))
+                training = self.stage_trainings.trained_by(event, self.recipe_of(job))
+                self.planner.observe(event, training)
                 if event.stage == "train":
-                    self.trained_on_disk.add(self.recipe_of(job).prefix)
+                    self.trained_on_disk.add(training)
             case jobs.ModelLoaded():
                 self.planner.observe_loading(event)
             case jobs.TrainingPaced() if job.kind == JobKind.BASELINE:
@@ -141,7 +144,7 @@ class SearchState:
                 if job.number in self.running:
                     self.running[job.number].leaves_rest = event.leaves_rest
             case jobs.RungReached():
-                self._rungs.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
+                self._rungs.setdefault(_last_training(event.recipe), {})[event.rung.epoch] = event.rung.metric
             case jobs.RecipeMeasured():
                 values = self.values(event.measured.measurement, event.measured.train_seconds)
                 is_disturbed = event.measured.measurement.cost.is_disturbed
@@ -236,7 +239,7 @@ class SearchState:
         The values of a disturbed timing are cautious, so they beat nothing that is better. Its costs say nothing of other recipes:
         whoever needs them has the structure timed again.
         """
-        if recipe.is_trained and recipe.prefix not in self.trained:
+        if not self.trained.issuperset(recipe.trainings):
             if recipe.student is None:
                 self.curves.learn(curve)  # what a student gains in an epoch says nothing of a model that has been trained before
             self.stopped_in_a_row = 0
@@ -248,7 +251,7 @@ class SearchState:
             self.best_seen[name] = max(self.best_seen.get(name, values[name]), values[name])
         self.front.add(recipe, self.finished[recipe])
         if recipe.prefix not in self.trained:
-            self.trained.add(recipe.prefix)
+            self.trained.update((*recipe.trainings, recipe.prefix))
             if "prune.ratio" in recipe and recipe.parent is None:
                 self.trained_ratios[family(recipe.prefix)].add(float(recipe["prune.ratio"]))
         if recipe == UNTOUCHED or not is_disturbed:
@@ -319,7 +322,7 @@ class SearchState:
     def is_in_training(self, prefix: Recipe) -> bool:
         """Whether a running job trains `prefix`; a recipe that needs the prefix waits until it is trained."""
         worked_on = itertools.chain(self.elsewhere, *(job.recipes for job in self._running_jobs()))
-        return prefix not in self.trained and any(prefix in (recipe.prefix, recipe.parent) for recipe in worked_on)
+        return prefix not in self.trained and any(prefix in recipe.trainings for recipe in worked_on)
 
     def _running_jobs(self) -> list[Job]:
         """Return the running jobs but those that give no result of a recipe: they only time a structure, or only lower a model."""
@@ -333,7 +336,7 @@ class SearchState:
 
     def curve(self, recipe: Recipe) -> tuple[float, ...]:
         """Metric after each epoch; empty where an earlier session saw the first epochs of a resumed training."""
-        rungs = self._rungs.get(recipe.prefix, {})
+        rungs = self._rungs.get(_last_training(recipe), {})
         return tuple(rungs[epoch] for epoch in sorted(rungs)) if 1 in rungs else ()
 
     def train_seconds(self, recipe: Recipe) -> float:
@@ -381,6 +384,10 @@ class SearchState:
 def untouched_metric(accuracy: Accuracy) -> float | None:
     """Return the untouched model's metric on the examples of `accuracy`; None where the two were not compared."""
     return None if accuracy.difference is None else accuracy.metric.value - accuracy.difference.value
+
+
+def _last_training(recipe: Recipe) -> Recipe:
+    return recipe.trainings[-1] if recipe.trainings else recipe.prefix
 
 
 def family(prefix: Recipe) -> Family:
