@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from autocut.counting import format_count
 from autocut.errors import InfeasibleRecipeError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
@@ -52,7 +53,7 @@ def main() -> None:
                     continue
                 accuracies[recipe].append(pipeline.accuracy(model, *UNTOUCHED.lowering).metric.value)
                 seconds[recipe].append(model.train_seconds - pipeline.baseline.train_seconds)
-        print(f"seed {seed} is done", flush=True)
+                print(f"seed {seed}: {recipe.describe()}: {accuracies[recipe][-1]:.4f}", flush=True)
     print(f"{asked}\n| model | accuracy | CPU seconds |\n|---|---|---|")
     for recipe in recipes:
         cells = f"{_spread(accuracies[recipe])} | {_mean(seconds[recipe]):.1f}" if accuracies[recipe] else f"{reasons[recipe]} |"
@@ -88,7 +89,7 @@ def _totals(recipes: list[Recipe], seconds: dict[Recipe, float]) -> dict[str, fl
     totals = defaultdict[str, float](float)
     for recipe in recipes:
         if recipe.changes("prune.method") and recipe.is_trained:
-            words = f"{'train, prune' if recipe.prunes_last else 'prune, train'}, {recipe['train.epochs']} epochs"
+            words = f"{'train, prune' if recipe.prunes_last else 'prune, train'}, {format_count(recipe.all_epochs, 'epoch')}"
             shared_s = seconds[recipe.parent] if recipe.parent is not None else 0.0
             totals.setdefault(words, shared_s)
             totals[words] += seconds[recipe] - shared_s
