@@ -95,7 +95,7 @@ def check_student(axes: Sequence[Axis], faults: FaultList) -> None:
     by_name = {axis.name: axis for axis in axes}
     switch, off = SWITCHES["prune"], IDENTITY[SWITCHES["prune"]]
     student, methods = by_name.get(STUDENT), by_name.get(switch)
-    if student is not None and methods is not None and set(student.when.get(switch, methods.choices)) - {off}:
+    if student is not None and methods is not None and any(taken != off for taken in student.when.get(switch, methods.choices)):
         hint = f'write when."{switch}" = {_toml_list([off])}'
         faults.add(("axes", STUDENT), f"{STUDENT} must be conditional on {switch} {quoted(off)}: a student is not pruned", hint)
 
@@ -127,7 +127,7 @@ def check_order(axes: Sequence[Axis], faults: FaultList) -> None:
 
 def _check_only(axis: Axis, other: Axis, value: str, why: str, faults: FaultList) -> None:
     """Check that `axis` counts only where `other` has `value`."""
-    if set(axis.when.get(other.name, other.choices)) - {value}:
+    if any(taken != value for taken in axis.when.get(other.name, other.choices)):
         hint = f'write when."{other.name}" = {_toml_list([value])}'
         faults.add(("axes", axis.name), f"{axis.name} must be conditional on {other.name} {quoted(value)}: {why}", hint)
 

@@ -64,6 +64,20 @@ def test_iterative_pruning_and_a_cut_after_the_training_are_refused():
     assert not any(recipe.prunes_last and "prune.parent_ratio" in recipe for recipe in recipes)
 
 
+STUDENT = '[axes."model.student"]\nchoices = ["none"]\nwhen."train.epochs" = [2]\n'
+
+
+@pytest.mark.parametrize(
+    ("axes", "parent"),
+    [(AWARE + INT8 + WHEN + IF_CUT + IF_TRAINED, "train.quantization_aware"), (STUDENT, "prune.method")],
+)
+def test_whatever_stands_in_a_condition_is_a_fault_and_no_crash(axes, parent):
+    """TOML has lists in lists."""
+    found = faults(BOTH + axes + f'when."{parent}" = [["none"]]\n')
+
+    assert any(f"must list values that {parent} takes" in fault.message for fault in found)
+
+
 def test_a_recipe_file_says_the_order(tmp_path):
     """Written out, left out, or refused by its name."""
     space, file = parse(BOTH + WHEN + IF_CUT + IF_TRAINED), tmp_path / "mine.toml"
