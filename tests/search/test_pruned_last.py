@@ -16,6 +16,8 @@ from autocut.search.early_stopping import floors
 from autocut.search.estimates import is_worth_training_elsewhere, recipe_s, seconds_each, training_s
 from autocut.search.jobs import Job, JobKind, Purpose, RungReached, StageRan
 from autocut.search.learning_curves import FEWEST_CURVES
+from autocut.search.proposals import Proposer
+from autocut.search.recall import EarlierTrial, recall_trial
 from autocut.search.stage_trainings import StageTrainings
 from autocut.search.state import RunningJob
 
@@ -122,6 +124,21 @@ def test_only_the_first_cut_of_a_training_pays_for_it(start):
     assert training_s(state, HARSHER) == training_s(state, TRAINING) == 0.0
     assert recipe_s(state, FIRST) == pytest.approx(train_s + known_s)
     assert not is_worth_training_elsewhere(state, Job(1, JobKind.MEASURE, (HARSHER,), 0.0, "test"), is_free=False)
+
+
+def test_a_resumed_search_knows_the_training_of_a_cut(start):
+    """It is done for every other cut and for the whole model, and its curve counts once."""
+    state = start().searcher.state
+    values = {"accuracy": 0.9, "usd_per_million": 0.5, "latency_ms": 1.0, "size_bytes": 1e6, "speedup": 2.0, "train_usd": 0.0}
+    proposer = Proposer(state.settings.space, "random", 0)
+    for _ in range(FEWEST_CURVES - 1):
+        state.curves.learn((0.5, 0.6))
+    recall_trial(EarlierTrial(LAST, values, 5.0, curve=(0.5, 0.6)), state, proposer)
+
+    assert training_s(state, HARSHER) == training_s(state, TRAINING) == 0.0 < training_s(state, FIRST)
+    assert state.curves.optimistic_gain(0.5) == pytest.approx(0.1)
+    recall_trial(EarlierTrial(HARSHER, values, 5.0, curve=(0.5, 0.9)), state, proposer)
+    assert state.curves.optimistic_gain(0.5) == pytest.approx(0.1)
 
 
 def test_another_cut_waits_for_the_training_that_runs(start):
