@@ -178,6 +178,11 @@ class Recipe(Mapping[str, Value]):
         return (*before, self.prefix) if self.is_trained and not self.prunes_last else before
 
     @property
+    def last_trained(self) -> Recipe:
+        """The prefix that the last of its trainings makes; its own where it trains nothing."""
+        return self.trainings[-1] if self.trainings else self.prefix
+
+    @property
     def lowering(self) -> Lowering:
         """(dtype, compile mode): the settings that decide how the weights are run."""
         return with_kept(str(self["quantize.dtype"]), int(self.get(KEEP_FLOAT, 0))), str(self["compile.mode"])

@@ -53,6 +53,7 @@ from autocut.search.jobs import StageStarted
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.stages.model_files import Prefix
+from autocut.study.scores import UNTOUCHED_TEST
 from autocut.task.batches import Batch
 from autocut.task.dimensions import sizes_of
 from autocut.task.finalization_key import issue_finalization_key
@@ -299,7 +300,7 @@ def _untouched_scores(pipeline: Pipeline, scoring_s: float) -> Scores:
             runner,
             pipeline.baseline.key,
             settings,
-            "untouched/test",
+            UNTOUCHED_TEST,
             lambda: pipeline.untouched_predict,
             lambda predict: (sampling.score(runner, predict, test, lend), None),
         )

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from scipy.special import (
     bdtr,
+    stdtrit,
 )  # not scipy.stats: its import takes 0.4 s more, and verification, which holds the machine, imports this
 from torch import Tensor
 
@@ -43,8 +44,12 @@ _NARROW_IF_SLOW, _LONGEST_IF_SLOW_S = 0.05, 4.0
 Beside noisy neighbours 2% is out of reach: 29 rounds of BERT-base at batch 1 (0.3 s a call) came to 4.5%, and took ten seconds of a
 search of six minutes at each timing. Few models are compared where calls are slow, and what differs from run to run
 (`_BETWEEN_RUNS`) is as wide."""
-FEWEST_SAMPLES = 6
+_CONFIDENT_SAMPLES = 6
 """The range of n independent calls holds their true median with a probability of 1 - 2^(1 - n), which is 97% for 6 calls."""
+_FEWEST_SAMPLES = 3
+"""Slow calls that hardly differ end earlier, where Student's interval is narrow. It is narrow by chance too, so it is one of 97%:
+one of 95% would hold the truth in 93% of the measurements (`studies/timing/few_rounds.py`)."""
+_OUTSIDE_STUDENT = 0.03
 MOST_SAMPLES = 1000
 _P90_ROUNDS = 64
 """The fewest calls from which `tail_latency` tells a p90."""
@@ -84,13 +89,13 @@ def measure_latency(
     with_p90: bool = False,
     narrow: float = NARROW,
     seed: int = 0,
+    have_answered: bool = False,
 ) -> Latency:
     """Time `candidate` against `baseline` on `inputs`, whose length is the batch size.
 
     Fast calls get more rounds than `samples`, until `min_seconds` are filled, but at most 1,000. If `samples` rounds take more than
-    two seconds, rounds go on only until the 95% interval of the speed-up is narrow. Slow calls get at least 6 rounds and
-    no more than fit into `max_seconds`; rounds of more than 0.2 s get no more than fit into 4 s. Preparing inputs, loading and
-    compiling are not timed.
+    two seconds, rounds go on only until the 95% interval of the speed-up is narrow. Slow calls get at least 3 rounds, and 6 where
+    it is not narrow by then, but no more than fit into `max_seconds`; rounds of more than 0.2 s get no more than fit into 4 s.
 
     From now on this process keeps the memory that it frees, as servers do (`allocator`). A GPU is first kept busy until its clocks
     have settled. Inputs lie there already, answers stay there, and a call lasts until its work is done.
@@ -107,10 +112,10 @@ def measure_latency(
         narrow: Relative width of the interval that is narrow enough.
         with_p90: Take the 64 rounds that the p90 needs if they fit into `max_seconds`, narrow interval or not.
         seed: Seed of the order in each round and of the bootstrap.
+        have_answered: Both models have answered these inputs once already, in this process and since it keeps its memory.
     """
     keep_memory()
-    models = {"candidate": candidate} | ({} if baseline is None else {"baseline": baseline})
-    calls = _calls(models, inputs)
+    calls = _calls(candidate, baseline, inputs, answer_once=not have_answered)
     rng = np.random.default_rng(seed)
     load, began = LoadMeter(), time.perf_counter_ns()
     warm = _warm_up(calls, warmup, rng, _WARMUP_SHARE * max_seconds)
@@ -127,21 +132,22 @@ def measure_latency(
     def is_narrow(later: Mapping[str, Times]) -> bool:
         return len(later["candidate"]) + before >= settled and relative_width(_result(_joined(counted, later))) <= narrow
 
-    fewest = FEWEST_SAMPLES - before
+    fewest = _CONFIDENT_SAMPLES - before
     later = time_interleaved(
         calls, rounds - before, rng, once=once, warm_s=_warm_s(), seconds=left_s, fewest=fewest, enough=is_narrow
     )
     return replace(_summarized(_joined(counted, later), batch_length(inputs), rng), load=load.read())
 
 
-def is_settled(latency: Latency) -> bool:
-    """Whether a final timing would tell no more: the calls are so slow that it would know no p90 either.
+def is_settled(latency: Latency, samples: int) -> bool:
+    """Whether a final timing of `samples` rounds would tell no more: it would have no more of them, and know no p90 either.
 
-    It would have as few rounds, and so an interval as wide: seven rounds of BERT-base at batch 8 (2 s a call, AMD EPYC) gave 11%
-    twice, and beside noisy neighbours 15% to 28% at both tries.
+    Of slow calls it would have as few, and so an interval as wide: seven rounds of BERT-base at batch 8 (2 s a call, AMD EPYC) gave
+    11% twice, and beside noisy neighbours 15% to 28% at both tries.
     """
     is_slow = latency.samples < _P90_ROUNDS and latency.p90_ms is None
-    return is_slow and not latency.is_disturbed
+    has_as_many = latency.samples >= samples and latency.p90_ms is not None
+    return (is_slow or has_as_many) and not latency.is_disturbed
 
 
 def relative_width(interval: Interval) -> float:
@@ -192,8 +198,8 @@ def _slow(times: Mapping[str, Times]) -> frozenset[str]:
 def _rounds(samples: int, round_s: float, min_seconds: float, left_s: float) -> tuple[int, int]:
     """Return the most rounds, and the number of rounds from which on a narrow interval ends the measurement."""
     wanted = max(samples, min(math.ceil(min_seconds / round_s), MOST_SAMPLES))
-    most = max(min(wanted, int(left_s / round_s)), FEWEST_SAMPLES)
-    return most, max(FEWEST_SAMPLES, int(max(_UNHURRIED_S, min_seconds) / round_s))
+    most = max(min(wanted, int(left_s / round_s)), _CONFIDENT_SAMPLES)
+    return most, max(_FEWEST_SAMPLES, int(max(_UNHURRIED_S, min_seconds) / round_s))
 
 
 def _warm_s() -> float:
@@ -201,10 +207,12 @@ def _warm_s() -> float:
     return _SPINNING_S if torch.get_num_threads() > 1 else 0.0
 
 
-def _calls(models: Mapping[str, Predict], inputs: Inputs) -> dict[str, Callable[[], object]]:
-    """Return what is timed: the models, each called once, and the reference workload, all where the inputs lie."""
-    device = _device_of(inputs)
+def _calls(candidate: Predict, baseline: Predict | None, inputs: Inputs, *, answer_once: bool) -> dict[str, Callable[[], object]]:
+    """Return what is timed: the models, each called once if it shall `answer_once`, and the reference workload."""
+    models, device = {"candidate": candidate} | ({} if baseline is None else {"baseline": baseline}), _device_of(inputs)
     calls = {name: _finishing(model, inputs, device) for name, model in models.items()}
+    for call in calls.values() if answer_once else ():
+        call()
     if not device.is_cpu:
         settle(calls["candidate"])
     return {**calls, "reference": reference_workload(device)}
@@ -216,7 +224,7 @@ def _device_of(inputs: Inputs) -> Device:
 
 
 def _finishing(predict: Predict, inputs: Inputs, device: Device) -> Callable[[], object]:
-    """Bind the inputs, and call once. A GPU only queues the work, so wait for it."""
+    """Bind the inputs. A GPU only queues the work, so wait for it."""
 
     def call() -> Tensor:
         return predict(inputs)
@@ -226,9 +234,7 @@ def _finishing(predict: Predict, inputs: Inputs, device: Device) -> Callable[[],
         device.wait()
         return answer
 
-    bound = call if device.is_cpu else call_and_wait
-    bound()
-    return bound
+    return call if device.is_cpu else call_and_wait
 
 
 def _summarized(times: Mapping[str, Times], batch_size: int, rng: np.random.Generator) -> Latency:
@@ -261,13 +267,13 @@ def widened(ratio: Interval, more: float) -> Interval:
 
 def _result(times: Mapping[str, Times]) -> Interval:
     """Return the interval that the caller needs: of the speed-up, or of the median where there is no baseline."""
-    return _ranked(times["candidate"]) if "baseline" not in times else _ranked_ratio(times["baseline"], times["candidate"])
+    return _ranked(times["candidate"]) if "baseline" not in times else ratio_of_medians(times["baseline"], times["candidate"])
 
 
 def _intervals(candidate: Times, baseline: Times | None, rng: np.random.Generator) -> tuple[Interval, Interval]:
     """Return 95% intervals of the candidate's median and of the ratio of the medians baseline / candidate."""
     if len(candidate) < _FEWEST_TO_RESAMPLE:
-        return _ranked(candidate), _NO_SPEEDUP if baseline is None else _ranked_ratio(baseline, candidate)
+        return _ranked(candidate), _NO_SPEEDUP if baseline is None else ratio_of_medians(baseline, candidate)
     resampled = _resampled_medians(candidate if baseline is None else np.stack([candidate, baseline]), rng)
     p50 = float(np.median(candidate))
     if baseline is None:
@@ -299,16 +305,27 @@ def _ranked(times: Times) -> Interval:
     """Return the median and its 95% interval from order statistics, the sign test turned round.
 
     The k-th smallest and the k-th largest of n independent times hold the true median between them unless fewer than k times lie on
-    one side of it. So k is the largest number for which that is unlikely enough. For fewer than six times, the range is returned.
+    one side of it. So k is the largest number for which that is unlikely enough. Fewer than six times have Student's interval.
     """
     n = len(times)
+    if 1 < n < _CONFIDENT_SAMPLES:
+        return _of_few(times)
     one_side = bdtr(np.arange(n // 2 + 1), n, 0.5)  # the probability of "this many or fewer"
     k = max(int(np.searchsorted(one_side, 0.025, side="right")), 1)
     ranked = np.sort(times)
     return Interval(float(np.median(times)), float(ranked[k - 1]), float(ranked[-k]))
 
 
-def _ranked_ratio(baseline: Times, candidate: Times) -> Interval:
+def _of_few(times: Times) -> Interval:
+    """Return the median, and Student's interval of the mean logarithm: what is left where ranks say too little."""
+    median = float(np.median(times))
+    logs = np.log(times / median)
+    half = float(stdtrit(len(times) - 1, 1 - _OUTSIDE_STUDENT / 2) * logs.std(ddof=1) / math.sqrt(len(times)))
+    low, high = (median * math.exp(float(logs.mean()) + side) for side in (-half, half))
+    return Interval(median, min(low, median), max(high, median))
+
+
+def ratio_of_medians(baseline: Times, candidate: Times) -> Interval:
     """Return the ratio of the medians, and the interval of the median of the ratios of the rounds: what slows a round cancels."""
     value, of_rounds = float(np.median(baseline) / np.median(candidate)), _ranked(baseline / candidate)
     return Interval(value, min(of_rounds.low, value), max(of_rounds.high, value))

@@ -2,7 +2,8 @@
 
 The lock consists of files under `flock`. The kernel releases it when its holder dies, for any reason. Every process passes the
 turnstile first. One that wants to be alone keeps the turnstile while it waits, so later workers queue up behind it. A tight loop of
-workers cannot starve it.
+workers cannot starve it. A worker whose work is long looks at the turnstile between two steps, and lets who keeps it go first
+(`step_aside`).
 
     turnstile.lock ... held for a moment by each worker; while waiting and timing by the process that wants to be alone
     quiet.lock ....... held shared by workers, exclusively by the process that is alone
@@ -63,9 +64,28 @@ class QuietLock:
         limit = _WaitLimit("to work", stop, timeout_s)
         with contextlib.ExitStack() as locks:
             with self._locked("turnstile.lock", fcntl.LOCK_EX, limit):
-                locks.enter_context(self._locked("quiet.lock", fcntl.LOCK_SH, limit))
-            with self._holding("shared"):
+                quiet = locks.enter_context(self._locked("quiet.lock", fcntl.LOCK_SH, limit))
+            with self._holding("shared", quiet):
                 yield
+
+    def step_aside(self) -> None:
+        """In the middle of long work on the shared side: let a process that waits to be alone go first, then work on.
+
+        Nothing happens where none waits, or where this thread does not hold the shared side.
+        """
+        if self._mode != "shared":
+            return
+        turnstile, quiet = open_lock_file(self.folder / "turnstile.lock"), self._here.quiet
+        try:
+            if _take_if_free(turnstile, fcntl.LOCK_EX):
+                return  # who waits to be alone would hold it
+            with self._waiting():
+                fcntl.flock(quiet, fcntl.LOCK_UN)
+                fcntl.flock(turnstile, fcntl.LOCK_EX)
+                fcntl.flock(quiet, fcntl.LOCK_SH)
+        finally:
+            fcntl.flock(turnstile, fcntl.LOCK_UN)
+            os.close(turnstile)
 
     @contextlib.contextmanager
     def exclusive(self, *, stop: Callable[[], bool] | None = None, timeout_s: float | None = None) -> Iterator[None]:
@@ -86,8 +106,8 @@ class QuietLock:
                 pass  # nobody is urgent now
         with (
             self._locked("turnstile.lock", fcntl.LOCK_EX, limit),
-            self._locked("quiet.lock", fcntl.LOCK_EX, limit),
-            self._holding("exclusive"),
+            self._locked("quiet.lock", fcntl.LOCK_EX, limit) as quiet,
+            self._holding("exclusive", quiet),
         ):
             yield
 
@@ -119,15 +139,15 @@ class QuietLock:
         return getattr(self._here, "mode", None)
 
     @contextlib.contextmanager
-    def _holding(self, mode: str) -> Iterator[None]:
-        self._here.mode = mode
+    def _holding(self, mode: str, quiet: int) -> Iterator[None]:
+        self._here.mode, self._here.quiet = mode, quiet
         try:
             yield
         finally:
             self._here.mode = None
 
     @contextlib.contextmanager
-    def _locked(self, name: str, side: int, limit: _WaitLimit) -> Iterator[None]:
+    def _locked(self, name: str, side: int, limit: _WaitLimit) -> Iterator[int]:
         descriptor = open_lock_file(self.folder / name)
         try:
             limit.check_stop()  # not the time: a lock that is free is taken, however slow a busy machine is
@@ -135,7 +155,7 @@ class QuietLock:
                 with self._waiting():
                     _wait_and_take(descriptor, side, limit)
             try:
-                yield
+                yield descriptor
             finally:
                 # Closing is not enough: a forked child has the descriptor too and would keep the lock.
                 fcntl.flock(descriptor, fcntl.LOCK_UN)

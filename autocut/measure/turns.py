@@ -34,8 +34,8 @@ def time_interleaved(
     """Call each of `calls` twice a round, in an order that `rng` draws for each round, and return the times of the second calls.
 
     Those named in `once` are called once a round. The others are called for `warm_s` seconds, and at least once, before the call
-    that counts. Python's garbage collector is off meanwhile: its pauses would be added to some random call. Once there are `fewest`
-    rounds, no new one begins after `seconds`, or when `enough(times so far)` is true.
+    that counts. Python's garbage collector is off meanwhile: its pauses would be added to some random call. No new round begins
+    when `enough(times so far)` is true, or after `seconds` if there are `fewest`.
 
     Returns:
         Up to `rounds` times in ms for each name. Times with the same position come from the same round.
@@ -51,7 +51,7 @@ def time_interleaved(
     with _collector_off():
         began = clock()
         for row in elapsed_ns:
-            if done >= fewest and (clock() - began > seconds * 1e9 or (done and enough(so_far()))):
+            if (done >= fewest and clock() - began > seconds * 1e9) or (done and enough(so_far())):
                 break
             for position in rng.permutation(len(turns)):
                 call, is_twice = turns[position]

@@ -25,7 +25,7 @@ def graph_stage(runner: StageRunner, model: Prefix, dtype: str, mode: str) -> St
     key = runner.key(model.key, "quantize", {"dtype": graph_dtype}, method=version)
 
     def make(folder: Path, _: None) -> None:
-        with runner.working():
+        with runner.working_in_steps():
             calibration, dynamic = runner.context.samples.calibration, runner.context.task.dynamic
             lowering.lower_graph(model.model, graph_dtype, calibration, folder, dynamic=dynamic)
 
@@ -59,7 +59,7 @@ def compile_stage(runner: StageRunner, model: Prefix, dtype: str, mode: str) -> 
     start: Stage[Any] = begin(runner, model, dtype, mode)
 
     def make(folder: Path, source: Entry) -> None:
-        with runner.working():
+        with runner.working_in_steps():
             calibration = runner.context.samples.calibration
             lowering.compile_graph(source.folder, dtype, mode, calibration, folder, batch_sizes=batch_sizes, device=device)
 

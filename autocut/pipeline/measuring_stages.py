@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
 from autocut.recipe import Lowering
 from autocut.stages import lowering
+from autocut.stages.calibration import in_steps
 from autocut.stages.device import CPU, Device
 from autocut.stages.lowering import Predict
 from autocut.task.batches import Inputs, call, tensors
@@ -132,6 +132,7 @@ class Timing:
         context = self.runner.context
         with self.runner.working():
             sizes = _sizes(folder)
+            self._answer_once(self.untouched)
         with self.runner.alone():
             latencies = tuple(
                 measure_reference(partial(self._latency, self.untouched, None, size, SAMPLES), context.stop)
@@ -149,13 +150,14 @@ class Timing:
         """
         context = self.runner.context
         first = context.samples.serving_inputs(references[0].batch_size)
-        with self.runner.working():  # some modes compile while loading: others may work meanwhile, so the cold start is rough
-            started = time.perf_counter()
+        with self.runner.working_in_steps():  # some modes compile while loading: others work meanwhile, so the cold start is rough
+            started = self.runner.work_clock()
             candidate = lowering.load(folder, mode, context.threads, context.served_on)
             candidate(first)
-            cold_start_ms = (time.perf_counter() - started) * 1e3
+            cold_start_ms = (self.runner.work_clock() - started) * 1e3
             check(candidate)
             sizes = _sizes(folder)
+            self._answer_once(candidate, self.untouched)
         with self.runner.alone():
             latencies = tuple(
                 measure_undisturbed(
@@ -165,10 +167,21 @@ class Timing:
             )
         return self._cost(latencies, sizes, cold_start_ms)
 
+    def _answer_once(self, *models: Predict) -> None:
+        """Let `models` answer what they will be timed with: their first calls take long and count for nothing."""
+        context = self.runner.context
+        allocator.keep_memory()
+        for size in in_steps(context.task.serving_batch_sizes):
+            inputs = context.served_on.move_inputs(context.samples.serving_inputs(size))
+            for model in models:
+                model(inputs)
+
     def _latency(self, model: Predict, baseline: Predict | None, batch_size: int, samples: int | None) -> Latency:
         context = self.runner.context
         inputs = context.served_on.move_inputs(context.samples.serving_inputs(batch_size))
-        return measure_latency(model, baseline, inputs, samples=samples or SAMPLES, with_p90=samples is not None)
+        return measure_latency(
+            model, baseline, inputs, samples=samples or SAMPLES, with_p90=samples is not None, have_answered=True
+        )
 
     def _cost(self, latencies: tuple[Latency, ...], sizes: tuple[int, int], cold_start_ms: float) -> Cost:
         return Cost(latencies, *sizes, self.runner.context.threads, cold_start_ms, machine_fingerprint())

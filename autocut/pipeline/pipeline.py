@@ -9,7 +9,6 @@ accuracy.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
@@ -147,11 +146,11 @@ class Pipeline:
         Raises:
             InfeasibleRecipeError: it does not answer as `model` does.
         """
-        with self.runner.working():  # some modes compile while loading
-            started = time.perf_counter()
+        with self.runner.working_in_steps():  # some modes compile while loading
+            started = self.runner.work_clock()
             threads = self.runner.context.threads if lend is None else lend()
             predict = lowering.load(artifact.folder, mode, threads, self.runner.context.served_on)
-            self.runner.report(ModelLoaded(f"{dtype}/{mode}", time.perf_counter() - started))
+            self.runner.report(ModelLoaded(f"{dtype}/{mode}", self.runner.work_clock() - started))
             self._parity.require(predict, artifact.key, model, dtype)
         return predict
 
@@ -226,7 +225,7 @@ class Pipeline:
         return self._timing.time_artifact(artifact.folder, mode, references, samples, check)
 
     def final_cost(self, model: Prefix, dtype: str, mode: str, artifact: Entry, samples: int) -> Cost:
-        """Time the model in `artifact` once more, with more samples, unless its calls are too slow for more.
+        """Time the model in `artifact` once more, with more samples, unless its calls at some batch size are too slow for more.
 
         The timing of its structure then stands for it. The verifier times the model again in any case.
         """
@@ -234,7 +233,7 @@ class Pipeline:
         if all(reference.p90_ms is not None for reference in references):
             return self.time_artifact(artifact, model, dtype, mode, samples)
         known = self.cost(model, dtype, mode)
-        if not all(is_settled(latency) for latency in known.latencies):
+        if not all(is_settled(latency, samples) for latency in known.latencies):
             return self.time_artifact(artifact, model, dtype, mode, samples)
         with self.runner.working():
             return replace(

@@ -21,6 +21,7 @@ from autocut.measurement import Rung
 from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
 from autocut.search.jobs import ModelLoaded, ScoringPlan, StageBroke, StageRan, StageStarted, TrainingPaced, Waited
+from autocut.stages.calibration import asides
 from autocut.stages.cpu_time import cpu_seconds
 from autocut.stages.libraries import library_versions
 from autocut.stages.train import CPU, Device
@@ -171,17 +172,28 @@ class StageRunner:
         """Have the machine alone, to time something. `DeadlineError` if `stop()` turned true while this process waited for it."""
         return self._holding(self.context.quiet.exclusive(stop=self.context.stop))
 
+    @contextlib.contextmanager
+    def working_in_steps(self) -> Iterator[None]:
+        """As `working`, for work that takes long: between two steps of it, whoever waits to be alone goes first."""
+        with self.working(), asides(self._step_aside):
+            yield
+
+    def _step_aside(self) -> None:
+        started = time.perf_counter()
+        self.context.quiet.step_aside()
+        self._waited_s += time.perf_counter() - started
+
     def _make(self, stage: Stage[T], prepared: T) -> Entry:
         self.tell_waiting()
         self.report(StageStarted(stage.name, stage.method, stage.category, stage.key))
-        started = self._work_clock()
+        started = self.work_clock()
         try:
             return self.cache.get_or_make(
-                stage.key, stage.name, stage.method, partial(_make_charged, stage, prepared), clock=self._work_clock
+                stage.key, stage.name, stage.method, partial(_make_charged, stage, prepared), clock=self.work_clock
             )
         except TrialError:
             self.tell_waiting()
-            self.report(StageBroke(self._work_clock() - started, stage.category))
+            self.report(StageBroke(self.work_clock() - started, stage.category))
             raise
 
     @contextlib.contextmanager
@@ -197,7 +209,8 @@ class StageRunner:
             self._told_waited_s += waited_s
             self.report(Waited(waited_s))
 
-    def _work_clock(self) -> float:
+    def work_clock(self) -> float:
+        """Return a clock's reading in seconds. The clock stands still while this process waits."""
         return time.perf_counter() - self.waited_s
 
 

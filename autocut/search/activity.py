@@ -88,7 +88,7 @@ def _left_s(running: RunningJob, step: Step | None, planner: Planner, now: float
         return step.rung_at + each_s * (step.rung.epochs - step.rung.epoch) - now
     if step.ends is not None:
         return step.ends - now
-    if step.what.stage == "train" and planner.knows_training and running.recipe is not None and running.recipe.is_trained:
-        return step.since + planner.train_s(running.recipe.trainings[-1]) - now
+    if step.what.stage == "train" and planner.knows_training and running.recipe is not None:
+        return step.since + planner.train_s(running.recipe.last_trained) - now
     whole_s = planner.stage_s(step.what.stage, step.what.method)
     return None if whole_s is None else step.since + whole_s - now

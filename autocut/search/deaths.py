@@ -44,6 +44,6 @@ def blamed(state: SearchState, ended: RunningJob, unfinished: list[Recipe]) -> l
     current = ended.recipe
     if current is None:
         return []
-    done = state.trained | state.trained_on_disk
+    done = state.trained | state.stage_trainings.on_disk
     new = next((training for training in current.trainings if training not in done), None)
     return [recipe for recipe in unfinished if recipe == current or new in recipe.trainings]

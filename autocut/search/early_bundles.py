@@ -91,7 +91,7 @@ def _is_due(recipe: Recipe, state: SearchState, store: TrialStore, budget: Budge
     cheapest = min((dollars.get(bundle, math.inf) for bundle in state.verified), default=math.inf)
     if not state.verified or dollars[recipe] * _MUCH_CHEAPER <= cheapest:
         return True
-    if len(state.finalized) * state.planner.finalize_s() >= _FINALIZING_SHARE * budget.spent():
+    if len(state.finalized) * state.planner.finalize_more_s() >= _FINALIZING_SHARE * budget.spent():
         return False
     is_new_runtime = recipe.lowering[1] not in {bundle.lowering[1] for bundle in state.verified}
     if dollars[recipe] * _CHEAPER <= cheapest or (is_new_runtime and dollars[recipe] <= _NEARLY_AS_CHEAP * cheapest):

@@ -13,7 +13,7 @@ from autocut.search.cost_model import cheapest_modes
 from autocut.search.early_stopping import is_beaten
 from autocut.search.estimates import is_too_long
 from autocut.search.finalists import is_slow
-from autocut.search.first_guesses import Guess, surprise_expected
+from autocut.search.first_guesses import Guess, kept_of, surprise_expected
 from autocut.search.jobs import Purpose
 from autocut.search.state import Phase, SearchState
 
@@ -98,6 +98,27 @@ def keeps_float_in_vain(state: SearchState, lowering: Lowering) -> bool:
     dtype, kept = without_kept(lowering[0])
     plain, untouched = (state.finished.get(UNTOUCHED.with_lowering(*one)) for one in ((dtype, lowering[1]), UNTOUCHED.lowering))
     return bool(kept) and plain is not None and untouched is not None and plain["accuracy"] >= untouched["accuracy"]
+
+
+def waits_for_its_simpler(state: SearchState, lowering: Lowering) -> bool:
+    """Whether layers stay float, and it is not known yet what the untouched model loses without that."""
+    dtype, kept = without_kept(lowering[0])
+    simpler = UNTOUCHED.with_lowering(dtype, lowering[1])
+    return bool(kept) and simpler.lowering in affordable_lowerings(state) and not state.is_settled(simpler)
+
+
+def promising_most(state: SearchState, lowerings: Collection[Lowering]) -> set[Lowering]:
+    """Those of `lowerings` that promise more gain than every lowering of the untouched model has brought that was measured."""
+    gains = [gain_of(state, recipe) for recipe in state.finished if recipe.prefix == UNTOUCHED]
+    best = max(gains, default=0.0)
+    return {lowering for lowering, guess in guessed(state, lowerings).items() if guess.gain > best}
+
+
+def gain_of(state: SearchState, recipe: Recipe) -> float:
+    """What a measured lowering of the untouched model has brought, as `Guess.gain` counts it."""
+    values, untouched = state.finished[recipe], state.finished[UNTOUCHED]
+    kept = kept_of(values["accuracy"] - untouched["accuracy"], untouched["accuracy"])
+    return Guess(values["speedup"], values["size_bytes"] / untouched["size_bytes"], kept, 0.0).gain
 
 
 def guessed(state: SearchState, lowerings: Collection[Lowering]) -> dict[Lowering, Guess]:

@@ -7,6 +7,7 @@ long as the front's leading point.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -23,7 +24,9 @@ from autocut.search.lowerings import (
     is_cheap,
     keeps_float_in_vain,
     lowerings_by_seconds,
+    promising_most,
     seconds_in_turn,
+    waits_for_its_simpler,
 )
 from autocut.search.state import Phase, SearchState
 from autocut.space import Axis
@@ -34,6 +37,8 @@ _BASELINES_SHARE = 0.1
 _BASELINES_JOB_S = 10.0
 """Lowerings for about so many seconds make a job, or for as long as two processes take to start: what they have taken decides
 what is still worth having."""
+_LONGEST_BASELINE = 0.25
+"""Share of that time which one lowering may take that is not quick."""
 _COMPILING_SHARE = 0.05
 """Share of the time so far that slow lowerings without a proposal may have had."""
 _SAVES_LITTLE = 0.9
@@ -71,16 +76,17 @@ def learned(state: SearchState, _: LoweringChoice) -> Steps:
 
 
 def baselines(state: SearchState, _: LoweringChoice) -> Steps:
-    """The untouched model with quick lowerings, the most promising ones first, for a share of the workers' time.
+    """The untouched model with the lowerings that are worth their seconds, the most promising ones first, for a share of the time.
 
-    What is left then waits among the slow lowerings: in a short search a pruned model is worth more than the tenth form of the
-    untouched one. Each job is chosen when a worker is free for it, because by then more is known. Of a slow model every lowering
-    is a job and gets its turn, so that a good one can be finalized at once.
+    Those are the quick ones, and one that takes longer if it promises more than everything that was measured. What is left waits
+    among the slow lowerings: in a short search a pruned model is worth more than the tenth form of the untouched one. Each job is
+    chosen when a worker is free for it, because by then more is known. Of a slow model every lowering is a job, so that a good one
+    can be finalized at once.
     """
     left = [lowering for lowering in lowerings_by_seconds(state) if lowering != UNTOUCHED.lowering]
     begun: list[Lowering] = []
-    while left := [one for one in left if is_cheap(state, one) and one not in begun and not keeps_float_in_vain(state, one)]:
-        group = _next_baselines(state, by_promise(state, left), begun)
+    while left := [one for one in left if one not in begun and not keeps_float_in_vain(state, one)]:
+        group = _next_baselines(state, by_promise(state, _worth_now(state, left)), begun)
         if not group:
             return
         begun += group
@@ -89,13 +95,39 @@ def baselines(state: SearchState, _: LoweringChoice) -> Steps:
         yield PlannedJob(recipes, Purpose.QUICK_LOWERINGS, why, may_skip=False)
 
 
+def _worth_now(state: SearchState, lowerings: Sequence[Lowering]) -> list[Lowering]:
+    """Those of `lowerings` that may be tried before anything is pruned.
+
+    That layers stay float is not, until it is known what the dtype loses without that. Every form of a slow model is slow: where
+    it can be pruned too, those alone are worth it that promise the most.
+    """
+    known = [one for one in lowerings if not waits_for_its_simpler(state, one)]
+    quick = [one for one in known if is_cheap(state, one)]
+    if is_slow(state) and not _prunes_or_trains(state):
+        return quick
+    promising = promising_most(state, known)
+    longest_s = _LONGEST_BASELINE * _baselines_s(state)
+    fits = [one for one in known if one in promising and state.planner.lowering_s(one) <= longest_s]
+    return fits if is_slow(state) else list(dict.fromkeys([*quick, *fits]))
+
+
+def _prunes_or_trains(state: SearchState) -> bool:
+    space = state.settings.space
+    return space.axis("prune.method") is not None or space.axis("train.epochs") is not None
+
+
+def _baselines_s(state: SearchState) -> float:
+    """Seconds of the workers that lowerings of the untouched model may take before anything is pruned or trained."""
+    return _BASELINES_SHARE * state.settings.budget_s * state.settings.workers
+
+
 def _next_baselines(state: SearchState, left: Sequence[Lowering], begun: Sequence[Lowering]) -> list[Lowering]:
     """Return the first of `left` that make one more job; none where those that have `begun` take all of the share."""
-    if is_slow(state):
-        return [left[0]]
-    may_take_s = _BASELINES_SHARE * state.settings.budget_s * state.settings.workers
+    may_take_s = _baselines_s(state) if _prunes_or_trains(state) else math.inf
     ends = list(itertools.accumulate(seconds_in_turn(state, [*begun, *left])))
     before_s = ends[len(begun) - 1] if begun else 0.0
+    if is_slow(state):
+        return list(left[:1]) if before_s < may_take_s else []
     job_s = max(_BASELINES_JOB_S, 2 * state.planner.process_s())
     fits = [end for end in ends[len(begun) :] if end <= min(may_take_s, before_s + job_s)]
     at_least = 1 if before_s < may_take_s else 0

@@ -20,6 +20,7 @@ import numpy as np
 from autocut.measurement import Cost
 from autocut.recipe import UNTOUCHED, Cut, Lowering, Recipe
 from autocut.search.jobs import ModelLoaded, StageRan
+from autocut.study.scores import UNTOUCHED_TEST
 
 PROCESS_S = 6.0
 """Prior for a fresh process until it works: interpreter, torch, task. A worker that is forked takes a fraction of it."""
@@ -40,8 +41,8 @@ _REFERENCE = ("cost", "/".join(UNTOUCHED.lowering))
 _PACKED_FINALISTS = 3
 """Points that one process finalizes at most, one after the other, where starting it takes longer than `_SLOW_START_S`."""
 _SLOW_START_S = 1.0
-_TIMED_ROUNDS = 8
-"""Rounds that timing a slow model takes, with the warm-up. Each one calls the untouched model..."""
+_TIMED_ROUNDS = 6
+"""Rounds that timing a slow model takes, with the first answers. Each one calls the untouched model..."""
 _OF_UNTOUCHED = 0.5
 """... and the model itself, whose call takes about this share of the untouched one's, if it is worth anything."""
 _VERIFIED_TIMING = 0.5
@@ -93,6 +94,7 @@ class Planner:
         self._relative_pace: dict[str, float] = {}
         self._pace: dict[str, tuple[list[float], list[float]]] = {}
         self._finalize_s = _Recent()
+        self._has_untouched_test = False
         self._process_s = _Recent()
         self._measure_s = _MEASURE_S
         self._is_timed_again = True
@@ -106,7 +108,7 @@ class Planner:
         """Learn from the untouched model how long lowering and timing another model take, before one was lowered and timed."""
         calls_s = sum(latency.p50_ms.value for latency in reference.latencies) / 1e3
         self._measure_s = max(_MEASURE_S, (1 + _OF_UNTOUCHED) * _TIMED_ROUNDS * calls_s)
-        self._is_timed_again = any(latency.p90_ms is not None for latency in reference.latencies)
+        self._is_timed_again = all(latency.p90_ms is not None for latency in reference.latencies)
         self.observe_size(reference.size_bytes)
 
     def observe_size(self, model_bytes: int) -> None:
@@ -115,7 +117,8 @@ class Planner:
         self._model_bytes = float(model_bytes)
 
     def observe(self, stage: StageRan, recipe: Recipe = UNTOUCHED) -> None:
-        """Learn from a stage of `recipe`; a stage from the cache is left out."""
+        """Learn from a stage of `recipe`; a stage from the cache tells no seconds."""
+        self._has_untouched_test |= stage.method == UNTOUCHED_TEST
         if stage.cached or (stage.stage, stage.method) == _REFERENCE:
             return  # the reference is timed several times: it says nothing about the seconds of a lowering
         _, _, mode = stage.method.rpartition("/")
@@ -147,7 +150,7 @@ class Planner:
         self._process_s.add(seconds)
 
     def observe_finalization(self, seconds: float, waited_s: float = 0.0) -> None:
-        """Learn how long one point takes in a running worker to be exported, measured and verified.
+        """Learn how long one point takes in a running worker to be exported, measured and verified, but for what is made once.
 
         In `waited_s` of these seconds it waited for the machine. Points of a fast model wait for one another as a rule: there it
         counts. A slow model's waits for timings of the search, which end before the last points are finalized.
@@ -285,28 +288,40 @@ class Planner:
 
     def reserve_s(self, points: int, workers: int, total_s: float) -> float:
         """Seconds to keep for finalizing `points` points on `workers` workers, within a fixed share of the whole budget."""
-        each = self.finalize_s()
+        each = self.finalize_more_s()
+        once_s = self.finalize_s() - each
         rounds = math.ceil(points / (1 + _SECOND_WORKER * (workers - 1)))
         starting_s = math.ceil(rounds / self.packed_finalists()) * self.process_s()
-        return min(starting_s + rounds * each * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
+        return min(starting_s + (once_s + rounds * each) * 1.15 + _DRIVER_END_S, _FINALIZE_SHARE * total_s)
 
     def packed_finalists(self) -> int:
         """Points for one process: one where a process starts quickly, so that every free worker gets the next point."""
         return _PACKED_FINALISTS if self.process_s() > _SLOW_START_S else 1
 
     def finalize_s(self, pair: Lowering | None = None) -> float:
-        """Seconds to finalize one point in a running worker; it is verified in another fresh process.
+        """Seconds to finalize the next point in a running worker: as `finalize_more_s`, and what it has to make once for all.
 
-        Before the first one they are the sum of its parts: the point's scores and the untouched model's on the test split, the
-        final timing, and the verification, whose process starts meanwhile. Some modes compile while they load, and the fresh
-        process has no cache: where a slow model's `pair` of dtype and mode is given, its loading is added.
+        Some modes compile while they load, and the process that verifies has no cache: where a slow model's `pair` of dtype and
+        mode is given, its loading is added.
         """
-        if pair is not None and self.is_slow:
-            return self.finalize_s() + self._load_s(pair)
+        load_s = self._load_s(pair) if pair is not None and self.is_slow else 0.0
+        is_first = not (self._has_untouched_test or self._finalize_s)
+        return load_s + self._finalize_with_scores_s(2 if is_first else 1)
+
+    def finalize_more_s(self) -> float:
+        """Seconds to finalize one more point, once the untouched model has its scores on the test split."""
+        return self._finalize_with_scores_s(1)
+
+    def _finalize_with_scores_s(self, scores: int) -> float:
+        """Seconds of a finalization that scores `scores` models on the test split; it is verified in another fresh process.
+
+        Before the first one they are the sum of its parts: scores, the final timing, and the verification, whose process starts
+        meanwhile.
+        """
         cost_s = self._by_stage["cost"].median(self._measure_s)
         timings = _VERIFIED_TIMING + self._is_timed_again
         timing_s = timings * cost_s + _REPLAY_S if self.is_slow else _TIMINGS * cost_s
-        scoring_s = 2 * self._by_stage["accuracy"].median(_ACCURACY_S)
+        scoring_s = scores * self._by_stage["accuracy"].median(_ACCURACY_S)
         return self._finalize_s.median(timing_s + max(_FINALIZE_S + PROCESS_S, scoring_s))
 
     def is_converted(self, mode: str) -> bool:

@@ -8,13 +8,12 @@ seconds that the training takes. When nothing is left to be priced, the training
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
-from autocut.recipe import UNTOUCHED
+from autocut.recipe import UNTOUCHED, Lowering, without_kept
 from autocut.search.estimates import recipe_s
 from autocut.search.jobs import PlannedJob, Purpose
-from autocut.search.lowerings import LoweringChoice, is_cheap, lowerings_by_seconds
+from autocut.search.lowerings import LoweringChoice, by_promise, is_cheap, lowerings_by_seconds
 from autocut.search.opening import Steps, nearest_value, pruning_methods, skeleton, student_cost, students
 from autocut.search.state import SearchState
 
@@ -65,18 +64,22 @@ class Pricing:
 
 
 def pricing(state: SearchState, choice: LoweringChoice) -> Steps:
-    """The untouched model, its quick lowerings, each pruning method at several ratios, each student, slow lowerings.
+    """The untouched model, its quick lowerings, each pruning method at several ratios, each student, the other lowerings.
 
-    A pruned model and a student have their cheapest lowering. The weights are random. None while the untouched model, to which
-    every cost refers, is not timed yet.
+    The most promising of the quick ones come first. Whether it is worth it to keep layers in float needs weights to be known. A
+    pruned model and a student have their cheapest lowering. The weights are random. None while the untouched model, to which every
+    cost refers, is not timed yet.
     """
     yield _priced(PlannedJob((UNTOUCHED,), Purpose.PRICING, ""), "the untouched model")
     while UNTOUCHED not in state.priced and state.runs(Purpose.PRICING):
         yield None
     if UNTOUCHED not in state.priced:
         return
-    lowerings = [lowering for lowering in lowerings_by_seconds(state) if lowering != UNTOUCHED.lowering]
-    yield from _untouched(lowering for lowering in lowerings if is_cheap(state, lowering))
+    left = [lowering for lowering in lowerings_by_seconds(state) if lowering != UNTOUCHED.lowering]
+    while quick := [lowering for lowering in left if is_cheap(state, lowering) and not without_kept(lowering[0])[1]]:
+        lowering = by_promise(state, quick)[0]  # chosen when a worker is free: by then more is known
+        left.remove(lowering)
+        yield _untouched(lowering)
     while state.runs(Purpose.PRICING):
         yield None  # the best lowerings are not known yet
     if axis := state.settings.space.axis("prune.ratio"):
@@ -87,13 +90,12 @@ def pricing(state: SearchState, choice: LoweringChoice) -> Steps:
     for student in students(state):
         planned = student_cost(state, choice, student)
         yield _priced(replace(planned, recipes=planned.recipes[:1]), f"student {student}")
-    yield from _untouched(lowering for lowering in lowerings if not is_cheap(state, lowering))
+    yield from map(_untouched, left)
 
 
-def _untouched(lowerings: Iterator[tuple[str, str]]) -> Iterator[PlannedJob]:
-    for dtype, mode in lowerings:
-        recipe = UNTOUCHED.with_lowering(dtype, mode)
-        yield _priced(PlannedJob((recipe,), Purpose.PRICING, ""), f"the untouched model, {dtype} by {mode}")
+def _untouched(lowering: Lowering) -> PlannedJob:
+    what = f"the untouched model, {lowering[0]} by {lowering[1]}"
+    return _priced(PlannedJob((UNTOUCHED.with_lowering(*lowering),), Purpose.PRICING, ""), what)
 
 
 def _priced(planned: PlannedJob, what: str) -> PlannedJob:

@@ -72,6 +72,8 @@ class Results:
         is_stopped, is_interrupted = event.outcome == "stopped", event.outcome == "interrupted"
         if is_stopped and recipe.prefix in state.stopped and recipe not in state.open:
             return  # one trial tells that the training was stopped; the other lowerings of its prefix get none
+        if self._is_told(event):
+            return
         trial = state.open.get(recipe, OpenTrial())
         number = self._store.fail(trial.stored, event, state.curve(recipe))
         if trial.sampled is not None:
@@ -80,6 +82,13 @@ class Results:
         self._progress.stopped += is_stopped
         self._progress.failed += not (is_stopped or is_interrupted)
         self._progress.lines.append(f"trial {number}: {_ending(event)}{self._late(event)}")
+
+    def _is_told(self, event: RecipeFailed) -> bool:
+        """Whether another lowering of the same prefix has told what a method needs, and it is switched off: one trial is enough."""
+        state, recipe = self._state, event.recipe
+        has_own_trial = recipe in state.open or recipe in state.settings.user_recipes
+        told = any(other.prefix == recipe.prefix for other in state.infeasible)
+        return told and not has_own_trial and event.outcome == "infeasible" and event.reason in state.switched_off.methods.values()
 
     def _late(self, event: RecipeFailed) -> str:
         """Say of a recipe that fails after its method was switched off why it ran at all: a worker had it already."""

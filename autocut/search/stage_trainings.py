@@ -14,7 +14,16 @@ class StageTrainings:
     """The trained prefix of each key of a training stage."""
 
     def __init__(self) -> None:
+        self.on_disk: set[Recipe] = set()
+        """Prefixes whose training ended in this session, measured or not."""
         self._by_key: dict[str, Recipe] = {}
+
+    def take_in(self, stage: StageRan, recipe: Recipe) -> Recipe:
+        """Return what `trained_by` does, of a stage that has just ended."""
+        trained = self.trained_by(stage, recipe)
+        if stage.stage == "train":
+            self.on_disk.add(trained)
+        return trained
 
     def trained_by(self, stage: StageRan, recipe: Recipe) -> Recipe:
         """Return the prefix that `stage`, reported of `recipe`, has trained; the prefix of `recipe` where it has trained none.

@@ -23,6 +23,7 @@ from autocut.search.planner import Planner
 from autocut.search.settings import SearchSettings
 from autocut.search.stage_trainings import StageTrainings
 from autocut.search.switched_off import SwitchedOff
+from autocut.study.scores import UNTOUCHED_TEST
 
 Family = tuple[tuple[str, Value], ...]
 
@@ -42,8 +43,8 @@ class Phase(enum.StrEnum):
 class RunningJob:
     """A job that a worker has, with readings of the budget's clock. `recipe` is the one that the worker works on.
 
-    `waited_s` are its seconds without the machine so far. `is_second` says that it is the job's second process: another node has
-    trained for it. `leaves_rest`: see `JobEnded`.
+    `waited_s` are its seconds without the machine so far, `once_s` those for what no other finalization has to make. `is_second`
+    says that it is the job's second process: another node has trained for it. `leaves_rest`: see `JobEnded`.
     """
 
     job: Job
@@ -55,6 +56,7 @@ class RunningJob:
     recipe_started: float | None = None
     waited_s: float = 0.0
     leaves_rest: bool = False
+    once_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,6 @@ class SearchState:
         self.open: dict[Recipe, OpenTrial] = {}  # proposed recipes that are running trials of the study
         self.trained: set[Recipe] = set()  # prefixes of measured recipes, and what was trained for them
         self.stage_trainings = StageTrainings()
-        self.trained_on_disk: set[Recipe] = set()  # prefixes whose training ended in this session, measured or not
         self.trained_ratios: dict[Family, set[float]] = defaultdict(set)  # of trained prefixes without a parent
         self.stopped: set[Recipe] = set()  # prefixes whose training was stopped
         self.stopped_in_a_row = 0
@@ -114,10 +115,9 @@ class SearchState:
         """Take in what a worker reported of `job`; `now` is a reading of the budget's clock."""
         match event:
             case jobs.StageRan():
-                training = self.stage_trainings.trained_by(event, self.recipe_of(job))
-                self.planner.observe(event, training)
-                if event.stage == "train":
-                    self.trained_on_disk.add(training)
+                self.planner.observe(event, self.stage_trainings.take_in(event, self.recipe_of(job)))
+                if event.method == UNTOUCHED_TEST and not event.cached and job.number in self.running:
+                    self.running[job.number].once_s = event.seconds
             case jobs.ModelLoaded():
                 self.planner.observe_loading(event)
             case jobs.TrainingPaced() if job.kind == JobKind.BASELINE:
@@ -144,7 +144,7 @@ class SearchState:
                 if job.number in self.running:
                     self.running[job.number].leaves_rest = event.leaves_rest
             case jobs.RungReached():
-                self._rungs.setdefault(_last_training(event.recipe), {})[event.rung.epoch] = event.rung.metric
+                self._rungs.setdefault(event.recipe.last_trained, {})[event.rung.epoch] = event.rung.metric
             case jobs.RecipeMeasured():
                 values = self.values(event.measured.measurement, event.measured.train_seconds)
                 is_disturbed = event.measured.measurement.cost.is_disturbed
@@ -160,7 +160,8 @@ class SearchState:
             case jobs.RecipeFinalized():
                 if event.bundle is not None:
                     running = self.running[job.number]
-                    self.planner.observe_finalization(now - (running.recipe_started or now), running.waited_s)
+                    took_s = now - (running.recipe_started or now) - running.once_s
+                    self.planner.observe_finalization(took_s, running.waited_s)
                 # A limit that breaks on the test split counts nothing here: the next recipe must not depend on the test split.
                 values = self.values(event.measurement, self.train_seconds(event.recipe))
                 broken = self.broken_limits(values, untouched_metric(event.measurement.accuracy))
@@ -183,7 +184,7 @@ class SearchState:
         # of a job has waited for its node.
         if running.recipe is None and running.job.number > self.settings.workers and not running.is_second:
             self.planner.observe_process(now - running.started)
-        running.recipe, running.recipe_started, running.waited_s = recipe, now, 0.0
+        running.recipe, running.recipe_started, running.waited_s, running.once_s = recipe, now, 0.0, 0.0
 
     def set_reference(self, reference: Cost) -> None:
         """Take in what the untouched model costs."""
@@ -336,7 +337,7 @@ class SearchState:
 
     def curve(self, recipe: Recipe) -> tuple[float, ...]:
         """Metric after each epoch; empty where an earlier session saw the first epochs of a resumed training."""
-        rungs = self._rungs.get(_last_training(recipe), {})
+        rungs = self._rungs.get(recipe.last_trained, {})
         return tuple(rungs[epoch] for epoch in sorted(rungs)) if 1 in rungs else ()
 
     def train_seconds(self, recipe: Recipe) -> float:
@@ -384,10 +385,6 @@ class SearchState:
 def untouched_metric(accuracy: Accuracy) -> float | None:
     """Return the untouched model's metric on the examples of `accuracy`; None where the two were not compared."""
     return None if accuracy.difference is None else accuracy.metric.value - accuracy.difference.value
-
-
-def _last_training(recipe: Recipe) -> Recipe:
-    return recipe.trainings[-1] if recipe.trainings else recipe.prefix
 
 
 def family(prefix: Recipe) -> Family:

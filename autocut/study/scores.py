@@ -26,7 +26,8 @@ from autocut.recipe import UNTOUCHED
 from autocut.study.records import StageRow, StageRun
 
 SCORES_STAGE = "accuracy"
-_TEST_SPLIT = "untouched/test"
+UNTOUCHED_TEST = "untouched/test"
+"""Method of the stage that scores the untouched model on the test split: once a study, within the first finalization."""
 _FILE = Path("output", "scores.npz")
 
 
@@ -139,7 +140,7 @@ class TrialScores:
 
     @staticmethod
     def _add(keys: dict[str, list[str]], run: ScoresRun) -> None:
-        if run.method != _TEST_SPLIT:
+        if run.method != UNTOUCHED_TEST:
             known = keys.setdefault(run.fingerprint, [])
             with contextlib.suppress(ValueError):
                 known.remove(run.key)

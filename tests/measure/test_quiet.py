@@ -1,5 +1,7 @@
 """The quiet lock, with real processes."""
 
+import contextlib
+import fcntl
 import subprocess
 import sys
 import textwrap
@@ -190,3 +192,45 @@ def test_without_a_folder_the_whole_machine_is_one(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert QuietLock().folder == QuietLock().folder == node_folder()
     assert node_folder().is_dir()
+
+
+def test_who_steps_aside_in_long_work_lets_a_waiting_process_be_alone(tmp_path):
+    """A calibration of minutes would keep a timing waiting to its end."""
+    entered = []
+    lock = QuietLock(tmp_path, waiting=lambda: contextlib.nullcontext(entered.append("waited")))
+    with lock.shared():
+        lock.step_aside()
+        assert entered == []  # nobody waits: nothing is given up
+        other = threading.Thread(target=_be_alone, args=(QuietLock(tmp_path), log := []))
+        other.start()
+        while _is_free(tmp_path / "turnstile.lock"):
+            time.sleep(0.001)
+        assert log == []
+        lock.step_aside()
+        assert (log, entered) == (["alone", "done"], ["waited"])
+        with pytest.raises(DeadlineError), QuietLock(tmp_path).exclusive(timeout_s=0.05):
+            pytest.fail("the hold was not taken again")
+    other.join()
+    with lock.exclusive(timeout_s=5):
+        lock.step_aside()  # who is alone gives nothing up
+        with pytest.raises(DeadlineError), QuietLock(tmp_path).shared(timeout_s=0.05):
+            pytest.fail("let in")
+    lock.step_aside()  # who holds nothing takes nothing
+    with QuietLock(tmp_path).exclusive(timeout_s=5):
+        pass
+
+
+def _be_alone(lock, log):
+    with lock.exclusive():
+        log.append("alone")
+        time.sleep(0.05)
+        log.append("done")
+
+
+def _is_free(path):
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

@@ -55,3 +55,24 @@ def test_a_machine_that_is_never_calm_is_given_up_and_the_least_disturbed_timing
     planted += [3.0, 2.0, 2.5, 1.0]
     assert [cost().disturbance for _ in range(4)] == [3.0, 2.0, 2.0, 2.0]
     assert planted == [1.0]
+
+
+@pytest.mark.parametrize(("samples", "timings"), [(64, 0), (65, 1)])
+def test_a_final_timing_that_would_have_no_more_rounds_is_left_out(small_task_file, tmp_path, monkeypatch, samples, timings):
+    """ResNet-50 alone knows its p90, in batches of 32 it never will: to time both once more takes the machine half a minute."""
+    log = []
+
+    def latency(self, model, baseline, batch_size, samples):
+        log.append(batch_size)
+        one, is_quick = Interval(1.0, 1.0, 1.0), batch_size == 1
+        return Latency(batch_size, 64 if is_quick else 6, one, 1.2 if is_quick else None, None, 1.0, one, 1.0)
+
+    monkeypatch.setattr(Timing, "_latency", latency)
+    context = StageContext(load_task(small_task_file), StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))
+    pipeline = Pipeline(context)
+    model, lowering = pipeline.baseline, ("fp32", "onnxruntime")
+    pipeline.cost(model, *lowering)
+    log.clear()
+
+    pipeline.final_cost(model, *lowering, pipeline.artifact(model, *lowering), samples)
+    assert log == [1, 8] * timings

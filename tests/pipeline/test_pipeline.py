@@ -278,3 +278,22 @@ def test_a_child_starts_from_its_parents_weights_and_pays_for_them(make_pipeline
     assert iterative.structure == alone.structure
     assert iterative.lineage[: len(first.lineage)] == first.lineage
     assert iterative.samples_seen == first.samples_seen + alone.samples_seen - pipeline.baseline.samples_seen
+
+
+def test_models_answer_for_the_first_time_while_others_may_work(make_pipeline):
+    """First calls take long and count for nothing: who else works need not wait for them. Only timing is alone."""
+    pipeline, _ = make_pipeline()
+    untouched, quiet, sides = pipeline.untouched_predict, pipeline.runner.context.quiet, {}
+
+    def predict(inputs):
+        sides.setdefault(len(inputs), []).append(quiet._mode)
+        return untouched(inputs)
+
+    vars(pipeline)["untouched_predict"] = predict
+    pipeline.cost(pipeline.baseline, *ORT)
+
+    assert sorted(sides) == [1, 8]
+    for seen in sides.values():
+        assert set(seen) == {"shared", "exclusive"}
+        assert seen[0] == "shared"
+        assert seen.count("shared") == 2  # when it is timed itself, and beside the candidate

@@ -11,6 +11,7 @@ from autocut.measure.quiet import QuietLock
 from autocut.pipeline.stage_cache import Entry, StageCache
 from autocut.pipeline.stage_runner import Stage, StageContext, StageRunner, charged_s
 from autocut.search.jobs import StageBroke, StageRan, StageStarted, Waited
+from autocut.stages.calibration import in_steps
 
 
 @pytest.fixture
@@ -133,4 +134,33 @@ def test_no_stage_is_charged_for_waiting(context):
     timing.join()
 
     assert runner.waited_s > 0.2 > entry.seconds
+    assert sum(event.seconds for event in events if isinstance(event, Waited)) == pytest.approx(runner.waited_s, abs=0.1)
+
+
+def test_long_work_lets_who_waits_time_between_its_steps_and_is_not_charged_for_it(context):
+    """A calibration holds the machine for a minute; a timing need not wait for its end."""
+    events, log = [], []
+    runner = StageRunner(context, events.append)
+
+    def time_something():
+        with StageRunner(context).alone():
+            log.append("alone")
+            time.sleep(0.3)
+
+    def make(folder, start):
+        timing = threading.Thread(target=time_something)
+        with runner.working_in_steps():
+            timing.start()
+            for step in in_steps(range(1000)):
+                log.append(step)
+                if "alone" in log:
+                    break
+                time.sleep(0.001)
+        timing.join()
+
+    entry = runner.run(stage(runner, make=make))
+
+    assert 0 in log
+    assert "alone" in log[1:-1]
+    assert runner.waited_s > 0.25 > entry.seconds
     assert sum(event.seconds for event in events if isinstance(event, Waited)) == pytest.approx(runner.waited_s, abs=0.1)

@@ -9,6 +9,7 @@ from autocut.budget import Budget
 from autocut.config import SearchConfig
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measured, Measurement, Rung
 from autocut.price import Price
+from autocut.recipe import without_kept
 from autocut.search.agent import Agent
 from autocut.search.planner import Planner
 from autocut.search.proposals import Proposer
@@ -36,7 +37,7 @@ PRICE = Price("test", 0.1, "today")
 
 def cost_of(recipe):
     """Cost by (ratio, dtype, mode), as if measured."""
-    dtype, mode = recipe.lowering
+    dtype, mode = without_kept(recipe.lowering[0])[0], recipe.lowering[1]
     pruned = recipe["prune.method"] in ("structured", "structured_taylor")
     speedup = (
         SPEED[mode] * {"fp32": 1.0, "bf16": 0.7, "int8_static": 1.9}[dtype] / (1 - 0.9 * recipe.get("prune.ratio", 0) * pruned)

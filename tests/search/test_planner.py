@@ -155,12 +155,12 @@ BERT_BYTES = 438_000_000
 BERT_PRIORS = {ORT: 4.0, INT8: 4.0, ("fp32", "eager"): 1.0, ("bf16", "eager"): 1.0}
 
 
-def bert(scored=256):
+def bert(scored=256, p90s=(None, None)):
     """A planner that has seen BERT-base: its calls at batch 1 and 8, and the scores of `scored` examples."""
     planner, latencies = Planner(1000, BERT_PRIORS), []
-    for batch_size, seconds in ((1, 0.35), (8, 2.6)):
+    for (batch_size, seconds), p90_ms in zip(((1, 0.35), (8, 2.6)), p90s, strict=True):
         call_ms = Interval(1e3 * seconds, 1e3 * seconds, 1e3 * seconds)
-        latencies.append(Latency(batch_size, 7, call_ms, None, None, 1e3 * seconds, Interval(1.0, 1.0, 1.0), 1.0))
+        latencies.append(Latency(batch_size, 7, call_ms, p90_ms, None, 1e3 * seconds, Interval(1.0, 1.0, 1.0), 1.0))
     planner.observe_reference(Cost(tuple(latencies), BERT_BYTES, BERT_BYTES, 1, 0.0, "a machine"))
     observe(planner, "accuracy", "fp32", 0.25 * scored)
     return planner
@@ -202,13 +202,30 @@ def test_a_graph_that_was_stored_as_it_is_says_little_about_quantizing_it():
 
 
 def test_timing_a_slow_model_takes_its_rounds_of_both_models():
-    """Seven rounds and the warm-up: 24 s of the untouched model's calls, and those of a model that is twice as fast or so."""
-    assert bert().measuring_s() - 64.0 == pytest.approx(35.0, rel=0.1)
+    """Five rounds and the first answers: 18 s of the untouched model's calls, and those of a model that is twice as fast or so."""
+    assert bert().measuring_s() - 64.0 == pytest.approx(27.0, rel=0.1)
 
 
 def test_finalizing_a_slow_model_is_the_sum_of_its_parts():
     """64 examples are scored twice, in 16 s each; when verifying, the model is timed once more, alone, and replays for 10 s."""
-    assert bert(scored=64).finalize_s() == pytest.approx(2 * 16 + 0.5 * 35 + 10, rel=0.1)
+    assert bert(scored=64).finalize_s() == pytest.approx(2 * 16 + 0.5 * 27 + 10, rel=0.1)
+
+
+def test_a_model_that_is_slow_in_large_batches_alone_is_expected_to_be_timed_once():
+    """A final timing is left out where it would have no more rounds at any size."""
+    assert bert(scored=64, p90s=(360.0, None)).finalize_s() == bert(scored=64).finalize_s()
+    assert bert(scored=64, p90s=(360.0, 2700.0)).finalize_s() == pytest.approx(bert(scored=64).finalize_s() + 27.0, rel=0.1)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_untouched_models_scores_are_made_once(cached):
+    """They take as long as a bundle's own. Whoever finalizes after the first point finds them, in a later session too."""
+    planner = bert(scored=64)
+    assert planner.finalize_s() == pytest.approx(planner.finalize_more_s() + 16.0)
+    assert planner.reserve_s(3, 1, 1e6) - planner.reserve_s(2, 1, 1e6) == pytest.approx(1.15 * planner.finalize_more_s())
+
+    planner.observe(StageRan("key", "accuracy", "untouched/test", 16.0, cached, "measuring"))
+    assert planner.finalize_s() == planner.finalize_more_s()
 
 
 def test_a_reserve_for_one_slow_point_leaves_time_to_find_it():

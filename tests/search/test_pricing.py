@@ -1,8 +1,11 @@
 """What runs beside a long training of the untouched model: structures are timed, and "cost first" finds nothing left to do."""
 
+from dataclasses import replace
+
 import pytest
 
 from autocut.recipe import UNTOUCHED, Recipe
+from autocut.search.first_guesses import FirstGuesses, MethodEffect, own_family
 from autocut.search.jobs import (
     BaselineReady,
     JobKind,
@@ -16,7 +19,7 @@ from autocut.search.jobs import (
 )
 from autocut.search.progress import training_line
 
-from .conftest import MadeUp, cost_of
+from .conftest import GRAPHS, MadeUp, cost_of
 
 
 @pytest.fixture
@@ -30,18 +33,19 @@ def agent(start):
 @pytest.fixture
 def price_all(agent):
     """Run every job that the agent plans beside the training; return the recipes in their order."""
+    return lambda: price_all_of(agent)
 
-    def run():
-        priced = []
-        while (job := agent.next_job()) is not None:
-            assert job.kind is JobKind.PRICE
-            for recipe in job.recipes:
-                priced.append(recipe)
-                agent.on_event(job, RecipePriced(recipe, cost_of(recipe)))
-            agent.on_job_end(job, None)
-        return priced
 
-    return run
+def price_all_of(agent):
+    """Run every job that `agent` plans beside the training; return the recipes in their order."""
+    priced = []
+    while (job := agent.next_job()) is not None:
+        assert job.kind is JobKind.PRICE
+        for recipe in job.recipes:
+            priced.append(recipe)
+            agent.on_event(job, RecipePriced(recipe, cost_of(recipe)))
+        agent.on_job_end(job, None)
+    return priced
 
 
 def baseline_of(agent):
@@ -74,6 +78,22 @@ def test_structures_are_timed_beside_a_long_training(agent, price_all):
     assert len(set(priced)) == len(priced)
     assert not agent.store.points
     assert not agent.store.failures
+
+
+def test_the_most_promising_lowering_is_timed_before_the_quickest(start):
+    """While the untouched model trains there is no time for all of them. Layers that stay float wait for accuracies."""
+    kept = ("int8_static:4", "onnxruntime")
+    agent = start(workers=2, graphs={**GRAPHS, kept: "int8 with float"}).searcher
+    agent.next_job()
+    guesses = {"bf16/eager": MethodEffect(0.9, 0.9, 0.5, 1.0, 1.0), "int8_static/onnxruntime": MethodEffect(4, 4, 0.25, 1.0, 4.0)}
+    guesses |= {name: MethodEffect(1.1, 1.1, 1.0, 1.0, 4.0) for name in ("fp32/onnxruntime", "fp32/aot_inductor")}
+    families = FirstGuesses().with_family(own_family(guesses, {}))
+    agent.state.settings = replace(agent.state.settings, first_guesses=families)
+    agent.on_event(baseline_of(agent), TrainingPaced(500.0))
+    priced = [recipe.lowering for recipe in price_all_of(agent) if recipe.prefix == UNTOUCHED]
+
+    assert priced[:2] == [UNTOUCHED.lowering, ("int8_static", "onnxruntime")]
+    assert kept not in priced[: len(GRAPHS) - 2]
 
 
 def test_cost_first_need_not_run_again(agent, price_all):

@@ -158,7 +158,7 @@ def test_seconds_and_rungs_belong_to_the_model_that_was_trained(start):
     state.apply(job, RungReached(TRAINING, Rung(1, 2, 0.8)), 11.0)
     state.apply(job, StageRan("key", "train", "none/none", 10.0, False, "training", samples_seen=1000), 12.0)
 
-    assert state.trained_on_disk == {TRAINING}
+    assert state.stage_trainings.on_disk == {TRAINING}
     assert state.planner.epochs_s(2) == pytest.approx(20.0)
     assert state.curve(LAST) == state.curve(TRAINING) == (0.8,)
     assert state.curve(FIRST) == ()
@@ -191,7 +191,7 @@ def test_a_training_that_kills_its_process_is_to_blame_for_all_of_its_cuts(start
     ended = RunningJob(Job(7, JobKind.MEASURE, (LAST, HARSHER, FIRST), 1e9, "test"), Purpose.PROPOSAL, 0.0, recipe=LAST)
     assert blamed(state, ended, [LAST, HARSHER, FIRST]) == [LAST, HARSHER]
 
-    state.trained_on_disk.add(TRAINING)
+    state.stage_trainings.on_disk.add(TRAINING)
     assert blamed(state, ended, [LAST, HARSHER, FIRST]) == [LAST]
 
 

@@ -9,7 +9,19 @@ from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED
 from autocut.search.early_bundles import early_bundle
 from autocut.search.finalists import finalists, good_points, next_finalists, reserve_s
-from autocut.search.jobs import JobKind, ModelLoaded, Purpose, RecipeFailed, RecipeMeasured, ScoringPlan, ScoringPlanned
+from autocut.search.jobs import (
+    JobKind,
+    ModelLoaded,
+    Purpose,
+    RecipeFailed,
+    RecipeFinalized,
+    RecipeMeasured,
+    RecipeStarted,
+    ScoringPlan,
+    ScoringPlanned,
+    StageRan,
+    Waited,
+)
 from autocut.search.lowerings import affordable_lowerings, is_cheap
 
 from .conftest import MadeUp, cost_of
@@ -300,3 +312,21 @@ def test_a_form_that_compiles_while_it_loads_waits_for_one_that_surely_fits(slow
     assert state.planner.finalize_s(compiled.lowering) == 1.5 * each
     assert next(iter(next_finalists(state, store, 1.2 * each, now))) == quick
     assert next(iter(next_finalists(state, store, 2.0 * each, now))) == compiled
+
+
+def test_what_one_finalization_took_tells_what_the_next_one_takes_without_the_untouched_models_scores(slow):
+    """The first finalization has made them. "A finalization takes 2 minutes: 0 fit" was told where the second one took 36 s."""
+    machine, state, _, now = begun(slow)
+    recipe = _measured(machine, ("int8_static", "onnxruntime"), accuracy=0.98, difference=EXACT, speedup=(4.0, 3.9, 4.1))
+    measurement = machine.world.measured(recipe).measurement
+    job = replace(machine.jobs[-1], number=99, kind=JobKind.FINALIZE, recipes=(recipe,))
+    state.start(job, Purpose.FINALIZATION, now)
+    for event, seconds in (
+        (RecipeStarted(recipe), 0.0),
+        (StageRan("key", "accuracy", "untouched/test", 50.0, cached=False, category="measuring"), 60.0),
+        (Waited(10.0), 61.0),
+        (RecipeFinalized(recipe, measurement, "bundle", "digest", None), 96.0),
+    ):
+        state.apply(job, event, now + seconds)
+
+    assert state.planner.finalize_s() == state.planner.finalize_more_s() == pytest.approx(36.0)

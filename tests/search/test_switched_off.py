@@ -114,6 +114,23 @@ def test_what_a_worker_had_before_a_method_was_switched_off_is_told_as_that(star
     assert all(line.endswith("; a worker had it before prune.method structured_taylor was switched off") for line in late)
 
 
+def test_one_trial_tells_that_a_cut_is_impossible_however_many_lowerings_the_job_has(start):
+    """The study would list the same sentence once for each lowering. What the user asked for has its own trial in any case."""
+    asked = pruned(0.5, "structured_taylor").with_lowering("bf16", "eager")
+    machine = start(tries=(asked,))
+    machine.run(most_jobs=1)
+    agent = machine.searcher
+    recipes = tuple(asked.with_lowering(*lowering) for lowering in [("fp32", "eager"), ("fp32", "onnxruntime"), asked.lowering])
+    job = Job(99, JobKind.MEASURE, recipes, 1e9, "test")
+    agent.state.start(job, Purpose.COST_FIRST, agent.budget.clock())
+    for recipe in recipes:
+        agent.on_event(job, RecipeFailed(recipe, "infeasible", NO_BLOCKS))
+    agent.on_job_end(job, None)
+
+    assert [failure.recipe for failure in agent.store.failures] == [recipes[0], asked]
+    assert agent.state.infeasible >= set(recipes)
+
+
 def test_what_waits_in_the_queue_is_dropped_when_its_method_is_switched_off(start):
     """Nothing is learned from it."""
     machine = start(budget_s=1200.0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autocut.errors import InfeasibleRecipeError
-from autocut.stages import lowering
+from autocut.stages import calibration, lowering
 from autocut.stages.compile import onnx_static
 
 PAIRS = [pair for pair in lowering.pairs() if lowering.infeasible_reason(*pair) is None]
@@ -145,7 +145,7 @@ def test_a_calibration_looks_at_a_bounded_number_of_activations(
     """256 images of 160 pixels in ResNet-50 take minutes. One that is cut short ends with the first range that is good enough."""
     seen: list[tuple[str, int]] = []
     find = onnx_static._FloatModel.ranges
-    monkeypatch.setattr(onnx_static, "_MOST_NUMBERS", most)
+    monkeypatch.setattr(calibration, "MOST_NUMBERS", most)
     monkeypatch.setattr(
         onnx_static._FloatModel, "ranges",
         lambda model, feeds, operators, method: (

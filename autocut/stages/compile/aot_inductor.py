@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from autocut.errors import BundleError
 from autocut.stages import processor
 from autocut.stages.archive import refuse_graphs
+from autocut.stages.calibration import in_steps
 from autocut.stages.compile import CompileJob, ExampleCall, Run, modes
 from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
 from autocut.stages.device import CPU, Device
@@ -96,7 +97,7 @@ def compile_packages(
         inputs = tuple(map(device.move, job.signature.positional(job.calibration[0])))
         _compile_package(export_model(module, inputs, job.signature.free), options, folder / "model.pt2")
         return job.signature
-    for size in job.batch_sizes:
+    for size in in_steps(job.batch_sizes):
         inputs = tuple(map(device.move, job.signature.positional(pad(take(job.calibration[0], size), size))))
         with translated("torch.export"), quietly(), torch.no_grad():
             static = torch.export.export(module, inputs)

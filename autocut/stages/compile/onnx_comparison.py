@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autocut.stages.calibration import in_steps
 from autocut.stages.compile.onnxruntime import EXACT_SUMS, Feed
 from autocut.stages.sensitivity import Attempt, deviation, joined
 
@@ -46,7 +47,7 @@ class OnnxComparison:
 
     def _outputs(self, model: bytes) -> NDArray[Any]:
         session = open_session(model)
-        return joined([np.asarray(session.run(None, feed)[0]) for feed in self._feeds])
+        return joined([np.asarray(session.run(None, feed)[0]) for feed in in_steps(self._feeds)])
 
 
 def open_session(model: bytes) -> Any:

@@ -23,15 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from autocut.stages import processor
+from autocut.stages.calibration import affordable
 from autocut.stages.compile.onnx_comparison import OnnxComparison, is_large
 from autocut.stages.compile.onnxruntime import Feed, onnx_quantizers, prepare, require_quantized, unchanged
 from autocut.stages.sensitivity import TOLERATED, Attempt, keep_sensitive, too_large
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _METHODS = ("MinMax", "Percentile")
-_MOST_NUMBERS = 800_000_000
-"""Activations that a calibration looks at. A percentile of three times as many takes 75 s (256 images of 160 pixels in ResNet-50);
-BERT-base, half a second an example, gets 33 of them."""
 _CLIPS = ("Relu", "Clip")
 """The quantizer drops them where rounding clips as well."""
 
@@ -56,8 +54,8 @@ def quantize_static(source: Path, target: Path, feeds: Sequence[Feed], keep_floa
     if keep_float and not comparison.allows_scan(len(model.layers)):
         raise too_large(len(model.layers))
     tried: list[tuple[Attempt, Any]] = []
-    used = model.affordable(feeds)
-    is_slow = is_large(path) or used is not feeds
+    used = affordable(feeds, model.numbers)
+    is_slow = is_large(path) or used.is_cut
     for operators in model.operators:
         tried = []
         for method in _METHODS:
@@ -108,13 +106,6 @@ class _FloatModel:
             (_PRODUCTS,) if has_attention else (every, _PRODUCTS),
             sum(math.prod(max(size.dim_value, 1) for size in info.type.tensor_type.shape.dim[1:]) for info in graph.value_info),
         )
-
-    def affordable(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
-        """Return `feeds` themselves, or the first examples of each where all have more activations than a calibration looks at."""
-        rows = max(1, _MOST_NUMBERS // (len(feeds) * max(self.numbers, 1)))
-        if all(len(array) <= rows for feed in feeds for array in feed.values()):
-            return feeds
-        return [{name: array[:rows] for name, array in feed.items()} for feed in feeds]
 
     def ranges(self, feeds: Sequence[Feed], operators: Sequence[str], method: str) -> Any:
         """Find the ranges of activations by a calibration method of ONNX Runtime."""

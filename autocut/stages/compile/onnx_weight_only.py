@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autocut.stages.calibration import in_steps
 from autocut.stages.compile.onnx_comparison import OnnxComparison, open_session
 from autocut.stages.compile.onnxruntime import Feed, onnx_quantizers, prepare, require_quantized
 from autocut.stages.quantize.grouped import LEVELS, Grouped, round_in_groups
@@ -101,7 +102,7 @@ def _inputs(path: Path, layers: Mapping[str, tuple[str, str]], feeds: Sequence[F
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = open_session(model.SerializeToString())
     for feed in feeds:
-        for start in range(0, len(next(iter(feed.values()))), _ROWS):
+        for start in in_steps(range(0, len(next(iter(feed.values()))), _ROWS)):
             rows = {name: array[start : start + _ROWS] for name, array in feed.items()}
             yield {name: torch.from_numpy(array) for name, array in zip(names, session.run(names, rows), strict=True)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autocut.stages.calibration import in_steps
 from autocut.stages.compile.openvino import FLOAT, Arrays, Model, load_runtime, serving
 from autocut.stages.sensitivity import Attempt, deviation, joined
 
@@ -21,6 +23,7 @@ _MOST_BYTES_OF_SCAN = 2**30
 _ROWS_AT_ONCE = 4
 """Examples in a call that shows the inputs of all layers: those of BERT-base are 33 MB an example."""
 _WEIGHTED = ("MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
+_NO_ACTIVATIONS = ("Constant", "Parameter", "Result")
 _FORMS = ("Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract", "Transpose", "Unsqueeze")
 
 
@@ -47,7 +50,7 @@ class OpenVinoComparison:
 
     def _outputs(self, model: Model) -> Any:
         request = _loaded(model, self._properties)
-        return joined([np.array(request.infer(feed)[0]) for feed in self.feeds])
+        return joined([np.array(request.infer(feed)[0]) for feed in in_steps(self.feeds)])
 
 
 def weighted_layers(model: Model) -> dict[str, Model]:
@@ -59,6 +62,16 @@ def weighted_layers(model: Model) -> dict[str, Model]:
     }
 
 
+def numbers_of_model(model: Model, feed: Arrays) -> int:
+    """Return how many activations one example of `feed` has in `model`."""
+    shaped = model.clone()
+    shaped.reshape({port: list(array.shape) for port, array in zip(shaped.inputs, feed, strict=True)})
+    nodes = [node for node in shaped.get_ops() if node.get_type_name() not in _NO_ACTIVATIONS]
+    shapes = [output.get_partial_shape() for node in nodes for output in node.outputs()]
+    numbers: int = sum(math.prod(shape.to_shape()) for shape in shapes if shape.is_static)
+    return numbers // len(feed[0])
+
+
 def inputs_of_products(model: Model, feeds: Sequence[Arrays]) -> Iterator[Mapping[str, Tensor]]:
     """Run `model` on some examples after the other, and show what its matrix products with stored weights read, by `source`."""
     shown = model.clone()
@@ -68,7 +81,7 @@ def inputs_of_products(model: Model, feeds: Sequence[Arrays]) -> Iterator[Mappin
     shown.add_outputs(list(sources.values()))
     request = _loaded(shown, FLOAT)
     for feed in feeds:
-        for start in range(0, len(feed[0]), _ROWS_AT_ONCE):
+        for start in in_steps(range(0, len(feed[0]), _ROWS_AT_ONCE)):
             outputs = request.infer([array[start : start + _ROWS_AT_ONCE] for array in feed])
             yield {name: torch.from_numpy(outputs[index]) for index, name in enumerate(sources, first)}
 

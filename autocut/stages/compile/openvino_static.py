@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from autocut.stages import processor
+from autocut.stages.calibration import affordable
 from autocut.stages.compile.openvino import FLOAT, Arrays, Model, load_nncf, openvino_quantizers
-from autocut.stages.compile.openvino_comparison import OpenVinoComparison, weighted_layers
+from autocut.stages.compile.openvino_comparison import OpenVinoComparison, numbers_of_model, weighted_layers
 from autocut.stages.sensitivity import TOLERATED, by_sensitivity, too_large
 
 _ATTENTION = ("Softmax", "ScaledDotProductAttention")
@@ -18,7 +19,7 @@ _SYMMETRIC, _ASYMMETRIC = "PERFORMANCE", "MIXED"
 
 
 @openvino_quantizers.register(
-    "int8_static", version=3, keeps_float=True, properties=FLOAT, capability="INT8", seconds_per_100mb=18.0
+    "int8_static", version=4, keeps_float=True, properties=FLOAT, capability="INT8", seconds_per_100mb=18.0
 )
 def quantize_static(model: Model, feeds: Sequence[Arrays], keep_float: int = 0) -> Model:
     """Int8 weights and activations scaled by calibration data; attention gets nncf's scheme for transformers.
@@ -34,16 +35,17 @@ def quantize_static(model: Model, feeds: Sequence[Arrays], keep_float: int = 0) 
     if keep_float and not comparison.allows_scan(len(layers)):
         raise too_large(len(layers))  # before nncf has calibrated a large model for half a minute
     has_attention = any(node.get_type_name() in _ATTENTION for node in model.get_ops())
+    used = affordable(feeds, numbers_of_model(model, feeds[0]))
     tried = []
     for preset in (_ASYMMETRIC,) if has_attention else (_SYMMETRIC, _ASYMMETRIC):
-        tried.append((comparison.attempt(_quantized(model, feeds, preset, [])), preset))
+        tried.append((comparison.attempt(_quantized(model, used, preset, [])), preset))
         if tried[-1][0].deviation <= TOLERATED:
             break
     found, preset = min(tried, key=lambda one: one[0].deviation)
     if not keep_float:
         return found.model
     ranked = by_sensitivity(layers, lambda _, only: _alone(found.model, only), comparison)
-    return _quantized(model, feeds, preset, ranked[:keep_float])
+    return _quantized(model, used, preset, ranked[:keep_float])
 
 
 def _quantized(model: Model, feeds: Sequence[Arrays], preset: str, kept: Sequence[str]) -> Model:

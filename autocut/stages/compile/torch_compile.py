@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from autocut.stages.calibration import in_steps
 from autocut.stages.compile import CompileJob, Compiler, ExampleCall, Run, modes
 from autocut.stages.compile.eager import graph_lines, keep_graph
 from autocut.stages.compilers import missing_compiler, quietly, translated, use_one_compile_process
@@ -45,7 +46,7 @@ def load_compiled(
     # Compiled here and not at the first call: torch.compile(options={"freezing": True}) is ignored (torch 2.13), so the option must
     # be set globally while the compiler works. To set it at every call would take time.
     with translated("torch.compile"), quietly(), torch.no_grad(), config.patch(freezing=signature.freezing):
-        for batch_size in signature.batch_sizes or ():
+        for batch_size in in_steps(signature.batch_sizes or ()):
             for _ in range(calls):
                 compiled(*map(device.move, signature.placeholder(batch_size)))
         device.wait()

@@ -15,7 +15,9 @@ A dtype is one file of this folder. It registers a function in `quantizers`, wit
 
 The function does not change the trained model that it gets. It returns a new module, float in and float out, called as the model
 is, that `torch.export` takes and that holds plain tensors only. `calibration` has batches of typical inputs; the first is the
-export example. A dtype that changes no layer raises `InfeasibleRecipeError`. Raise `version` when the numbers change.
+export example. A calibration iterates over `stages.calibration.affordable(calibration, numbers)`: of a large model that is fewer
+examples, and others may time between two batches. A dtype that changes no layer raises `InfeasibleRecipeError`. Raise `version`
+when the numbers change.
 
 A runtime may have quantizers of its own (`stages.compile.onnxruntime`). There a dtype has another function, under the same name.
 """

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from autocut.errors import InfeasibleRecipeError
+from autocut.stages.calibration import in_steps
 from autocut.stages.compilers import quietly, translated
 from autocut.stages.graph import export_model, free_dimensions
 from autocut.task.batches import Inputs, take, tensors
@@ -120,7 +121,7 @@ class _Trial(fx.Interpreter):
         before = -1
         while before != len(self._stays_float):
             before = len(self._stays_float)
-            for inputs in calibration:
+            for inputs in in_steps(calibration):
                 self.run(*tensors(inputs).values())
 
     def run_node(self, n: fx.Node) -> Any:

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from autocut.errors import InfeasibleRecipeError
 from autocut.stages import processor
+from autocut.stages.calibration import affordable, numbers_of
 from autocut.stages.compilers import quietly, translated
 from autocut.stages.graph import export_model, free_dimensions
 from autocut.stages.quantize import quantizers
@@ -18,6 +19,7 @@ from autocut.task.batches import Inputs, call
 
 @quantizers.register(
     "int8_static",
+    version=2,
     no_kernel={"eager": "eager runs a quantized graph by a reference implementation, no kernel"},
     context=processor.int8_range,
     accelerated=processor.sums_int8_in_32_bits,
@@ -45,8 +47,9 @@ def quantize_int8_static(model: nn.Module, calibration: Sequence[Inputs]) -> nn.
 
         quantizer = x86.X86InductorQuantizer()
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config(reduce_range=not processor.sums_int8_in_32_bits()))
+        numbers = numbers_of(exported.graph)
         observed = prepare_pt2e(exported, quantizer)
-        for inputs in calibration:
+        for inputs in affordable(calibration, numbers):
             call(observed, inputs)
         converted: fx.GraphModule = convert_pt2e(observed)
     if not any("dequantize" in str(node.target) for node in converted.graph.nodes):

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
+from autocut.stages.calibration import in_steps
 from autocut.task.batches import Inputs, call
 
 _POSITIONS = 16_384
@@ -75,7 +76,7 @@ def moments_of_graph(module: fx.GraphModule, nodes: Sequence[fx.Node], calibrati
                 added[source] = module.graph.call_module(name, (source,))
     module.recompile()
     with torch.no_grad():
-        for inputs in calibration:
+        for inputs in in_steps(calibration):
             call(module, inputs)
             if moments.are_enough():
                 break
