@@ -31,6 +31,9 @@ IDENTITY: Mapping[str, Value] = MappingProxyType(
 
 PARENT_RATIO = "prune.parent_ratio"
 """Iterative pruning: prune to this ratio, train, prune on to `prune.ratio`, train again."""
+PRUNE_WHEN = "prune.when"
+"""Whether a model is cut "before_training", which then recovers from it, or "after_training". A recipe leaves the first one out."""
+AFTER_TRAINING = "after_training"
 STUDENT = "model.student"
 """The student of the task (`students=`) that a recipe starts from. A recipe that starts from the untouched model leaves it out."""
 NO_STUDENT = "none"
@@ -51,6 +54,7 @@ LABEL_SMOOTHING = "train.label_smoothing"
 LEFT_OUT: Mapping[str, Value] = MappingProxyType(
     {
         STUDENT: NO_STUDENT,
+        PRUNE_WHEN: "before_training",
         KEEP_FLOAT: 0,
         QUANTIZATION_AWARE: "none",
         DECAY: "none",
@@ -151,11 +155,32 @@ class Recipe(Mapping[str, Value]):
 
     @cached_property
     def parent(self) -> Recipe | None:
-        """The less pruned prefix whose trained weights this recipe starts from; None without iterative pruning."""
+        """The less pruned prefix whose trained weights this recipe cuts: of iterative pruning, or not cut at all (`prunes_last`).
+
+        None where the cut comes first.
+        """
+        if self.prunes_last:
+            return Recipe({name: value for name, value in self.prefix.items() if name.partition(".")[0] != "prune"})
         if PARENT_RATIO not in self._settings:
             return None
         settings = {name: value for name, value in self.prefix.items() if name != PARENT_RATIO}
         return Recipe({**settings, "prune.ratio": self._settings[PARENT_RATIO]})
+
+    @property
+    def prunes_last(self) -> bool:
+        """Whether the model is trained first, then pruned, and not trained after that."""
+        return self._settings.get(PRUNE_WHEN) == AFTER_TRAINING
+
+    @cached_property
+    def trainings(self) -> tuple[Recipe, ...]:
+        """The prefixes whose trainings make these weights, one after the other; recipes that share one of them train it once."""
+        before = () if self.parent is None else self.parent.trainings
+        return (*before, self.prefix) if self.is_trained and not self.prunes_last else before
+
+    @property
+    def last_trained(self) -> Recipe:
+        """The prefix that the last of its trainings makes; its own where it trains nothing."""
+        return self.trainings[-1] if self.trainings else self.prefix
 
     @property
     def lowering(self) -> Lowering:
@@ -203,7 +228,7 @@ class Recipe(Mapping[str, Value]):
     @property
     def all_epochs(self) -> int:
         """How many epochs the model was trained on, those of the parent of an iteratively pruned child included."""
-        return int(self["train.epochs"]) + (0 if self.parent is None else self.parent.all_epochs)
+        return sum(int(training["train.epochs"]) for training in self.trainings)
 
     @property
     def untouched_trained_alike(self) -> Recipe:
@@ -263,7 +288,11 @@ def _rounded(value: Value) -> Value:
 
 
 def _without_effect(name: str, settings: Mapping[str, Value]) -> bool:
-    if name == PARENT_RATIO and (_is_off("train", settings) or float(settings[name]) >= float(settings.get("prune.ratio", 0))):
+    if name in (PARENT_RATIO, PRUNE_WHEN) and _is_off("train", settings):
+        return True
+    if name == PARENT_RATIO and settings.get(PRUNE_WHEN) == AFTER_TRAINING:
+        return True  # nothing is trained between two cuts
+    if name == PARENT_RATIO and float(settings[name]) >= float(settings.get("prune.ratio", 0)):
         return True
     if name in LEFT_OUT and settings[name] == LEFT_OUT[name]:
         return True
@@ -280,9 +309,9 @@ def _is_off(stage: str, settings: Mapping[str, Value]) -> bool:
 def _words(recipe: Recipe) -> Iterable[str]:
     if recipe.student is not None:
         yield f"student {recipe.student}"
-    if recipe.changes("prune.method"):
-        after = f" after {recipe[PARENT_RATIO]}" if PARENT_RATIO in recipe else ""
-        yield f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip() + after
+    pruned = f"{recipe['prune.method']} {recipe.get('prune.ratio', '')}".strip()
+    if recipe.changes("prune.method") and not recipe.prunes_last:
+        yield pruned + (f" after {recipe[PARENT_RATIO]}" if PARENT_RATIO in recipe else "")
     if recipe.is_trained:
         start = " from scratch" if recipe.get("train.start") == "scratch" else ""
         extras = _number(recipe, AVERAGING, " ema ") + _number(recipe, LABEL_SMOOTHING, " smoothing ")
@@ -299,6 +328,8 @@ def _words(recipe: Recipe) -> Iterable[str]:
             strength += " to 0" if DECAY in recipe else ""
             strength += f" and {recipe[FEATURES]} of features" if FEATURES in recipe else ""
             yield f"distill {recipe['distill.loss']}{strength}"
+    if recipe.prunes_last:
+        yield f"{pruned} after training"
     if recipe.changes("quantize.dtype"):
         yield f"{recipe['quantize.dtype']}" + (
             f" but {format_count(int(recipe[KEEP_FLOAT]), 'layer')}" if KEEP_FLOAT in recipe else ""

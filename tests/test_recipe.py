@@ -15,6 +15,7 @@ SETTINGS = st.fixed_dictionaries(
         "model.student": st.sampled_from(["none", "narrow"]),
         "prune.method": st.sampled_from(["none", "structured", "l1_unstructured"]),
         "prune.ratio": st.sampled_from([0.1, 0.3, 0.5]),
+        "prune.when": st.sampled_from(["before_training", "after_training"]),
         "train.epochs": st.integers(0, 3),
         "train.lr_scale": st.sampled_from([0.1, 1, 1.0]),
         "curriculum.schedule": st.sampled_from(["none", "linear"]),
@@ -198,6 +199,63 @@ def test_without_a_trained_less_pruned_parent_there_is_nothing_to_inherit(change
 
     assert Recipe(settings).parent is None
     assert "prune.parent_ratio" not in Recipe(settings)
+
+
+CUT = {"prune.method": "structured", "prune.ratio": 0.7}
+DISTILLED = {"train.epochs": 2, "distill.loss": "kl", "distill.temperature": 4.0}
+
+
+def test_what_is_pruned_last_starts_from_the_training_of_the_whole_model():
+    """Cuts of every method and ratio share that one training, and it has another place in the words."""
+    last = Recipe({**CUT, **DISTILLED, "prune.when": "after_training"}).with_lowering("int8_static", "onnxruntime")
+    other = Recipe({**last, "prune.method": "l1_unstructured", "prune.ratio": 0.25})
+
+    assert last.parent == other.parent == Recipe(DISTILLED)
+    assert last.trainings == other.trainings == (Recipe(DISTILLED),)
+    assert last.prefix.lowering == UNTOUCHED.lowering
+    assert (last.prunes_last, last.is_trained, last.all_epochs) == (True, True, 2)
+    assert last.untouched_trained_alike == Recipe({"train.epochs": 2})
+    assert last.describe() == "2 epochs + distill kl T=4 + structured 0.7 after training + int8_static + onnxruntime"
+
+
+def test_both_orders_have_one_structure_and_are_two_recipes():
+    """A structure is priced once, whatever order has made it."""
+    first, last = Recipe({**CUT, **DISTILLED}), Recipe({**CUT, **DISTILLED, "prune.when": "after_training"})
+
+    assert first.cut == last.cut
+    assert first != last
+    assert (first.parent, first.trainings) == (None, (first,))
+    assert Recipe({**first, "prune.when": "before_training"}).canonical_json() == first.canonical_json()
+
+
+@pytest.mark.parametrize(
+    ("settings", "plain"),
+    [
+        (CUT, CUT),
+        (DISTILLED, DISTILLED),
+        ({"model.student": "narrow", **DISTILLED}, {"model.student": "narrow", **DISTILLED}),
+        ({"prune.ratio": 0.7, "prune.parent_ratio": 0.5}, {}),
+    ],
+)
+def test_an_order_of_one_step_makes_no_other_recipe(settings, plain):
+    """Without a training, or without a cut, there is nothing to put in order."""
+    assert Recipe({**settings, "prune.when": "after_training"}) == Recipe(plain)
+
+
+def test_there_is_no_parent_of_another_ratio_after_the_training():
+    """Two cuts without a training between them are one."""
+    last = {**CUT, **DISTILLED, "prune.when": "after_training"}
+    assert Recipe({**last, "prune.parent_ratio": 0.5}) == Recipe(last)
+
+
+@given(SETTINGS)
+def test_the_trainings_of_a_recipe_are_prefixes_that_train_by_themselves(settings):
+    """Oracle: as many epochs as its trainings have; each of them needs itself last, and no lowering."""
+    recipe = Recipe(settings)
+    assert bool(recipe.trainings) == recipe.is_trained
+    assert recipe.all_epochs == sum(training["train.epochs"] for training in recipe.trainings)
+    for training in recipe.trainings:
+        assert training.trainings[-1] == training == training.prefix
 
 
 def test_a_student_is_another_start():

@@ -50,8 +50,8 @@ def measure_evidence(study: Study, recipe: Recipe, evidence: Evidence, budget_s:
         return evidence
     limit = _Limit(study, time.monotonic() + budget_s)
     pipeline = open_pipeline(study, study.trials(), limit.on_event, limit.is_over)
-    trained = {known.prefix for known in evidence.known}
-    for rung in sorted(wanted, key=lambda rung: rung.is_trained and rung.prefix not in trained):
+    trained = {training for known in evidence.known for training in known.trainings}
+    for rung in sorted(wanted, key=lambda rung: not trained.issuperset(rung.trainings)):
         evidence = _with_rung(study, pipeline, limit, rung, evidence, tell)
     return _with_pairs(study, pipeline, limit, recipe, evidence, tell)
 

@@ -1,8 +1,8 @@
 """The knobs that a recipe turns, and the recipes that tell what each of them does. No torch.
 
-The knobs come in the order in which a pipeline works: student, prune, train, curriculum, distillation. Then comes the compile mode,
-and the dtype last, because a dtype such as int8 is real only in a mode that has kernels for it. A student and its training are one
-knob: without the training it answers nothing.
+The knobs come in the order in which a pipeline works: student, prune, train, curriculum, distillation; or prune after these three.
+Then comes the compile mode, and the dtype last, because a dtype such as int8 is real only in a mode that has kernels for it. A
+student and its training are one knob: without the training it answers nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from autocut.recipe import UNTOUCHED, Recipe, Value
 
 _STUDENT, _TRAINING, _MODE = "model", "train", "compile"
 _ORDER = (_STUDENT, "prune", _TRAINING, "curriculum", "distill", _MODE, "quantize")
+_PRUNED_LAST = (_STUDENT, _TRAINING, "curriculum", "distill", "prune", _MODE, "quantize")
 _METHODS = {"prune": "prune.method", "curriculum": "curriculum.schedule", "distill": "distill.loss", _MODE: "compile.mode",
             "quantize": "quantize.dtype"}  # fmt: skip
 _NEEDS: Mapping[str, str] = MappingProxyType({"curriculum": _TRAINING, "distill": _TRAINING, "quantize": _MODE})
@@ -39,7 +40,7 @@ class TurnedKnob:
 
 def knobs_of(recipe: Recipe) -> tuple[TurnedKnob, ...]:
     """Return the knobs that `recipe` turns, in the order of the ladder. The last rung is `recipe` itself."""
-    turned = [stage for stage in _ORDER if _is_turned(recipe, stage)]
+    turned = [stage for stage in (_PRUNED_LAST if recipe.prunes_last else _ORDER) if _is_turned(recipe, stage)]
     knobs: list[TurnedKnob] = []
     settings: dict[str, Value] = {}
     for stage in turned:
@@ -49,7 +50,8 @@ def knobs_of(recipe: Recipe) -> tuple[TurnedKnob, ...]:
             need = _STUDENT
         needed = _by_itself(recipe, need) if need in turned else {}
         base, alone = Recipe(needed), Recipe({**needed, **_by_itself(recipe, stage)})
-        knobs.append(TurnedKnob(stage, _new_words(base, alone), Recipe(settings), alone, base))
+        name = _new_words(base, alone) + (" after training" if stage == "prune" and recipe.prunes_last else "")
+        knobs.append(TurnedKnob(stage, name, Recipe(settings), alone, base))
     return tuple(knobs)
 
 

@@ -139,22 +139,22 @@ class _Worker:
         self._run_recipes(self._measure_one)
 
     def _run_recipes(self, finish: Callable[[Recipe], object]) -> None:
-        """Make each recipe's model and `finish` it. Recipes of one prefix share it: the first pays, and they fail together.
+        """Make each recipe's model and `finish` it. Recipes share prefixes and trainings: the first pays, and they fail together.
 
         Once this process may be harmed, it begins no other recipe: it would fail by the fault of the one before.
         """
         failures: dict[Recipe, RecipeFailed] = {}
-        # If the untouched model or a parent must be trained again, its rungs are its own. Its failure is reported by what needs it.
+        # If the untouched model must be trained again, its rungs are its own. Its failure is reported by what needs it.
         self._try(UNTOUCHED, lambda _: self.pipeline.baseline)
         for recipe in self.job.recipes:
             if self.is_harmed and recipe.prefix not in failures:
                 self.leaves_rest = True
                 continue
             self._begin(recipe)
-            if recipe.parent is not None:
-                self._try(recipe.parent, self.pipeline.prefix)
-            if recipe.prefix not in failures and (failed := self._try(recipe, self.pipeline.prefix)):
-                failures[recipe.prefix] = failed
+            for one in dict.fromkeys((*recipe.trainings, recipe.prefix)):  # the rungs of a parent are its own
+                if failed := failures.get(one) or self._try(one, self.pipeline.prefix):
+                    failures[one] = failures[recipe.prefix] = failed
+                    break
             failure = failures.get(recipe.prefix) or self._try(recipe, finish)
             if failure:
                 self._report_failed(replace(failure, recipe=recipe))

@@ -1,4 +1,4 @@
-"""Runs a recipe: prune, train, quantize, compile, measure; every step is a stage that the cache keeps.
+"""Runs a recipe: prune, train, quantize, compile, measure (or train, prune, ...); every step is a stage that the cache keeps.
 
 Two facts make a search cheap, and both live here. A trained prefix has many lowerings: keys of stages form a tree, so a second
 lowering finds the weights made. And cost does not depend on weights: it is stored under the *structure* (shapes and zeros of the
@@ -114,12 +114,12 @@ class Pipeline:
     def _model_stages(self, recipe: Recipe, original: nn.Module) -> list[Callable[[Prefix], Stage[Any]]]:
         """List the stages from `original` to the model of `recipe`, each as a function of the model that it starts from.
 
-        An iteratively pruned child goes on after the stages of its parent.
+        What cuts trained weights goes on after the stages of its parent. This is the one place that knows the order of the stages.
         """
         stages = [] if recipe.parent is None else self._model_stages(recipe.parent, original)
         if recipe.changes("prune.method"):
             stages.append(lambda model: prune_stage(self.runner, model, recipe, original))
-        if recipe.is_trained:
+        if recipe.is_trained and not recipe.prunes_last:
             stages.append(lambda model: train_stage(self.runner, self.teacher, model, recipe))
         return stages
 

@@ -28,15 +28,17 @@ _MOST = 300
 _STALE = 1.02
 """The models are fitted anew when the known measurements are this many times those of the last fit."""
 _FEWEST_OF_A_KIND = 4
-"""Measurements of trained, or of only pruned, models before they get a model of their own."""
+"""Measurements of a kind of models before they get a model of their own."""
+_Kind = tuple[bool, bool]
+"""Whether a model was trained, and whether it was cut after that."""
 
 
 class AccuracySurrogate:
     """Accuracy by recipe: a Bayesian linear model, and `_TREES` trees on what it leaves, each with a draw of its weights.
 
     The linear model knows that settings add up, and that they matter more where more was pruned. A few trainings tell it what a
-    learning rate or a teacher brings at every ratio. The trees learn the rest. Trained models and only pruned models behave
-    differently, so each kind has a model of its own.
+    learning rate or a teacher brings at every ratio. The trees learn the rest. Models that a training ends, only pruned models and
+    those that are pruned after their training behave differently, so each kind has a model of its own.
     """
 
     def __init__(self, space: Space, graph: Callable[[Recipe], str], seed: int) -> None:
@@ -45,8 +47,9 @@ class AccuracySurrogate:
         self._seed = seed
         self._rows: dict[tuple[Recipe, str], tuple[Recipe, float]] = {}
         self._graphs: dict[str, int] = {}
-        self._models: dict[bool, _Model] = {}
-        self._fitted_rows, self._fitted_graphs = 0, 0
+        self._models: dict[_Kind, _Model] = {}
+        self._fitted: list[tuple[Recipe, float]] = []
+        self._of_rows, self._of_graphs = 0, 0
 
     def learn(self, recipe: Recipe, accuracy: float) -> None:
         """Take in a measured accuracy; recipes of one prefix and one quantized graph share it."""
@@ -60,25 +63,29 @@ class AccuracySurrogate:
 
     def guesses(self, recipes: Sequence[Recipe]) -> NDArray[np.float64]:
         """Return accuracies, shape (trees, recipes)."""
-        self._fit()
+        self._forget_stale()
         features = np.array([self._features(recipe) for recipe in recipes])
-        is_trained = np.array([recipe.is_trained for recipe in recipes])
+        kinds = [_kind(recipe) for recipe in recipes]
         guessed = np.empty((_TREES, len(recipes)))
-        for trained in (False, True):
-            if (chosen := is_trained == trained).any():
-                guessed[:, chosen] = self._models[trained].guesses(features[chosen])
+        for kind in dict.fromkeys(kinds):
+            chosen = [at for at, one in enumerate(kinds) if one == kind]
+            guessed[:, chosen] = self._model(kind).guesses(features[chosen])
         return guessed
 
-    def _fit(self) -> None:
-        if len(self._rows) <= self._fitted_rows * _STALE and len(self._graphs) == self._fitted_graphs:
+    def _forget_stale(self) -> None:
+        if len(self._rows) <= self._of_rows * _STALE and len(self._graphs) == self._of_graphs:
             return
-        rows = list(self._rows.values())[-_MOST:]
-        for trained in (False, True):
-            own = [row for row in rows if row[0].is_trained == trained]
-            chosen = own if len(own) >= _FEWEST_OF_A_KIND else rows
+        self._models.clear()
+        self._fitted = list(self._rows.values())[-_MOST:]
+        self._of_rows, self._of_graphs = len(self._rows), len(self._graphs)
+
+    def _model(self, kind: _Kind) -> _Model:
+        if kind not in self._models:
+            own = [row for row in self._fitted if _kind(row[0]) == kind]
+            chosen = own if len(own) >= _FEWEST_OF_A_KIND else self._fitted
             features = np.array([self._features(recipe) for recipe, _ in chosen])
-            self._models[trained] = _Model(features, np.array([accuracy for _, accuracy in chosen]), self._seed)
-        self._fitted_rows, self._fitted_graphs = len(self._rows), len(self._graphs)
+            self._models[kind] = _Model(features, np.array([accuracy for _, accuracy in chosen]), self._seed)
+        return self._models[kind]
 
     def _features(self, recipe: Recipe) -> list[float]:
         """The ratio first, then every setting of the prefix, then the graph; named choices have one column each."""
@@ -94,6 +101,10 @@ class AccuracySurrogate:
                 row.append(math.log(number) if axis.log and number > 0 else number)
         own = self._graph(recipe)
         return row + [float(own == graph) for graph in self._graphs]
+
+
+def _kind(recipe: Recipe) -> _Kind:
+    return recipe.is_trained, recipe.prunes_last
 
 
 class _Model:

@@ -89,6 +89,6 @@ def _left_s(running: RunningJob, step: Step | None, planner: Planner, now: float
     if step.ends is not None:
         return step.ends - now
     if step.what.stage == "train" and planner.knows_training and running.recipe is not None:
-        return step.since + planner.train_s(running.recipe) - now
+        return step.since + planner.train_s(running.recipe.last_trained) - now
     whole_s = planner.stage_s(step.what.stage, step.what.method)
     return None if whole_s is None else step.since + whole_s - now

@@ -44,5 +44,6 @@ def blamed(state: SearchState, ended: RunningJob, unfinished: list[Recipe]) -> l
     current = ended.recipe
     if current is None:
         return []
-    in_training = current.is_trained and current.prefix not in state.trained and current.prefix not in state.trained_on_disk
-    return [recipe for recipe in unfinished if recipe == current or (in_training and recipe.prefix == current.prefix)]
+    done = state.trained | state.stage_trainings.on_disk
+    new = next((training for training in current.trainings if training not in done), None)
+    return [recipe for recipe in unfinished if recipe == current or new in recipe.trainings]

@@ -41,7 +41,8 @@ def is_beaten(state: SearchState, recipe: Recipe) -> bool:
 def floors(state: SearchState, recipes: Sequence[Recipe]) -> dict[Recipe, tuple[float, ...]]:
     """Return the floors of the trainings that `recipes` need; a prefix that is trained already has none.
 
-    Nor has a student: it learns from nothing, and the other trainings do not show how late that may succeed.
+    Nor has a student: it learns from nothing, and the other trainings do not show how late that may succeed. Nor has a training
+    whose model is cut after it: what it is worth shows after the cut, and other cuts will need it too.
     """
     if not state.settings.tactics.early_stopping or state.is_relaxed:
         return {}
@@ -49,9 +50,11 @@ def floors(state: SearchState, recipes: Sequence[Recipe]) -> dict[Recipe, tuple[
     for recipe in recipes:
         if recipe.is_trained and recipe.student is None and recipe.prefix not in state.trained:
             siblings.setdefault(recipe.prefix, []).append(recipe)
+    cut_later = {training for recipe in recipes for training in recipe.trainings if training != recipe.prefix}
     return {
         prefix: state.curves.floors(_needed_accuracy(state, of_prefix), int(prefix["train.epochs"]))
         for prefix, of_prefix in siblings.items()
+        if prefix in of_prefix[0].trainings and prefix not in cut_later
     }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import Job, JobKind
@@ -21,12 +22,10 @@ def recipe_s(state: SearchState, recipe: Recipe) -> float:
     return training_s(state, recipe) + state.planner.lowering_s(recipe.lowering, state.costs.is_known(recipe))
 
 
-def training_s(state: SearchState, recipe: Recipe) -> float:
-    """Seconds until the prefix of `recipe` and its parent are trained; 0 where they are."""
-    train_s = state.planner.train_s(recipe) if recipe.is_trained and recipe.prefix not in state.trained else 0.0
-    if recipe.parent is not None and recipe.parent not in state.trained:
-        train_s += state.planner.train_s(recipe.parent)
-    return train_s
+def training_s(state: SearchState, recipe: Recipe, made: Collection[Recipe] = ()) -> float:
+    """Seconds of the trainings that `recipe` needs; those that are done, or `made` before it, take none."""
+    new = (training for training in recipe.trainings if training not in state.trained and training not in made)
+    return math.fsum(map(state.planner.train_s, new))
 
 
 def is_worth_training_elsewhere(state: SearchState, job: Job, is_free: bool) -> bool:
@@ -36,26 +35,25 @@ def is_worth_training_elsewhere(state: SearchState, job: Job, is_free: bool) -> 
     """
     if job.kind is not JobKind.MEASURE:
         return False
-    prefixes = {recipe.prefix: recipe for recipe in job.recipes}
-    seconds = math.fsum(training_s(state, recipe) for recipe in prefixes.values())
+    new = {training for recipe in job.recipes for training in recipe.trainings} - state.trained
+    seconds = math.fsum(map(state.planner.train_s, new))
     return seconds > (state.planner.process_s() if is_free else 0.0)
 
 
 def seconds_each(state: SearchState, recipes: Sequence[Recipe]) -> list[float]:
     """Seconds of each of `recipes`, run one after the other.
 
-    The first recipe of a prefix pays for its training, the first of a mode for the conversion that the mode's dtypes share.
+    The first recipe of a training pays for it, the first of a prefix and a mode for the conversion that the mode's dtypes share.
     """
-    modes: dict[Recipe, set[str]] = {}
+    modes = defaultdict[Recipe, set[str]](set)
+    made: set[Recipe] = set()
     seconds = []
     for recipe in recipes:
-        mode = recipe.lowering[1]
-        if (seen := modes.get(recipe.prefix)) is None:
-            seconds.append(recipe_s(state, recipe))
-        else:
-            cost_is_known = state.costs.is_known(recipe)
-            seconds.append(state.planner.lowering_s(recipe.lowering, cost_is_known, is_converted=mode in seen))
-        modes.setdefault(recipe.prefix, set()).add(mode)
+        converted, cost_is_known = modes[recipe.prefix], state.costs.is_known(recipe)
+        lowering_s = state.planner.lowering_s(recipe.lowering, cost_is_known, is_converted=recipe.lowering[1] in converted)
+        seconds.append(training_s(state, recipe, made) + lowering_s)
+        converted.add(recipe.lowering[1])
+        made.update(recipe.trainings)
     return seconds
 
 
@@ -123,9 +121,8 @@ class ExpectedCost:
         return self._state.finished.get(UNTOUCHED, {}).get("train_usd", 0.0) if recipe.starts_trained else 0.0
 
     def _lineage_train_s(self, recipe: Recipe) -> float:
-        """Seconds of the trainings of `recipe` and of its parent."""
-        planner = self._state.planner
-        return planner.train_s(recipe) + (0.0 if recipe.parent is None else planner.train_s(recipe.parent))
+        """Seconds of the trainings of `recipe`, whether or not they are done."""
+        return math.fsum(map(self._state.planner.train_s, recipe.trainings))
 
     def _price_of_training(self) -> float:
         """USD per predicted second of training: what is charged are CPU seconds, what the planner predicts is wall time."""

@@ -153,7 +153,8 @@ def _pruned(known: Mapping[Recipe, FrontPoint]) -> dict[str, list[Recipe]]:
     found: dict[str, list[Recipe]] = {}
     for recipe in known:
         has_base = UNTOUCHED.with_lowering(*recipe.lowering) in known
-        if recipe.is_trained and recipe.changes("prune.method") and recipe.student is None and has_base:
+        recovers = recipe.is_trained and recipe.changes("prune.method") and not recipe.prunes_last
+        if recovers and recipe.student is None and has_base:
             found.setdefault(str(recipe["prune.method"]), []).append(recipe)
     return found
 

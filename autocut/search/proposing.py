@@ -245,8 +245,7 @@ class Proposing:
 
     def _new(self, recipe: Recipe, taken: Collection[Recipe]) -> tuple[Recipe, ...]:
         state = self._state
-        needed = [prefix for prefix in (recipe.prefix, recipe.parent) if prefix is not None]
-        if recipe.is_trained and any(state.is_in_training(prefix) for prefix in needed):
+        if any(map(state.is_in_training, recipe.trainings)):
             return ()
         return tuple(
             sibling

@@ -68,7 +68,7 @@ def recall_results(study: Study, found: StudyResults, state: SearchState, propos
             recall_final(recipe, final, state)
     for run in study.stage_runs(recipes.values()) if recipes else []:
         ran = StageRan(run.key, run.stage, run.method, run.seconds, run.cached, "", run.samples_seen)
-        state.planner.observe(ran, recipes[run.fingerprint])
+        state.planner.observe(ran, state.stage_trainings.trained_by(ran, recipes[run.fingerprint]))
 
 
 def _failure(reason: str) -> str:

@@ -22,6 +22,7 @@ from autocut.search.live_front import LiveFront
 from autocut.search.planner import Planner
 from autocut.search.same_cuts import SameCuts
 from autocut.search.settings import SearchSettings
+from autocut.search.stage_trainings import StageTrainings
 from autocut.search.switched_off import SwitchedOff
 from autocut.study.scores import UNTOUCHED_TEST
 
@@ -93,8 +94,8 @@ class SearchState:
         self.running: dict[int, RunningJob] = {}  # by the job's number
         self.elsewhere: dict[Recipe, Purpose] = {}  # what other searches of the study work on
         self.open: dict[Recipe, OpenTrial] = {}  # proposed recipes that are running trials of the study
-        self.trained: set[Recipe] = set()  # prefixes of measured recipes
-        self.trained_on_disk: set[Recipe] = set()  # prefixes whose training ended in this session, measured or not
+        self.trained: set[Recipe] = set()  # prefixes of measured recipes, and what was trained for them
+        self.stage_trainings = StageTrainings()
         self.trained_ratios: dict[Family, set[float]] = defaultdict(set)  # of trained prefixes without a parent
         self.stopped: set[Recipe] = set()  # prefixes whose training was stopped
         self.stopped_in_a_row = 0
@@ -116,11 +117,9 @@ class SearchState:
         """Take in what a worker reported of `job`; `now` is a reading of the budget's clock."""
         match event:
             case jobs.StageRan():
-                self.planner.observe(event, self.recipe_of(job))
+                self.planner.observe(event, self.stage_trainings.take_in(event, self.recipe_of(job)))
                 if event.method == UNTOUCHED_TEST and not event.cached and job.number in self.running:
                     self.running[job.number].once_s = event.seconds
-                if event.stage == "train":
-                    self.trained_on_disk.add(self.recipe_of(job).prefix)
             case jobs.ModelLoaded():
                 self.planner.observe_loading(event)
             case jobs.TrainingPaced() if job.kind == JobKind.BASELINE:
@@ -147,7 +146,7 @@ class SearchState:
                 if job.number in self.running:
                     self.running[job.number].leaves_rest = event.leaves_rest
             case jobs.RungReached():
-                self._rungs.setdefault(event.recipe.prefix, {})[event.rung.epoch] = event.rung.metric
+                self._rungs.setdefault(event.recipe.last_trained, {})[event.rung.epoch] = event.rung.metric
             case jobs.RecipeMeasured():
                 values = self.values(event.measured.measurement, event.measured.train_seconds)
                 is_disturbed = event.measured.measurement.cost.is_disturbed
@@ -244,7 +243,7 @@ class SearchState:
         The values of a disturbed timing are cautious, so they beat nothing that is better. Its costs say nothing of other recipes:
         whoever needs them has the structure timed again.
         """
-        if recipe.is_trained and recipe.prefix not in self.trained:
+        if not self.trained.issuperset(recipe.trainings):
             if recipe.student is None:
                 self.curves.learn(curve)  # what a student gains in an epoch says nothing of a model that has been trained before
             self.stopped_in_a_row = 0
@@ -256,7 +255,7 @@ class SearchState:
             self.best_seen[name] = max(self.best_seen.get(name, values[name]), values[name])
         self.front.add(recipe, self.finished[recipe])
         if recipe.prefix not in self.trained:
-            self.trained.add(recipe.prefix)
+            self.trained.update((*recipe.trainings, recipe.prefix))
             if "prune.ratio" in recipe and recipe.parent is None:
                 self.trained_ratios[family(recipe.prefix)].add(float(recipe["prune.ratio"]))
         if recipe == UNTOUCHED or not is_disturbed:
@@ -330,7 +329,7 @@ class SearchState:
     def is_in_training(self, prefix: Recipe) -> bool:
         """Whether a running job trains `prefix`; a recipe that needs the prefix waits until it is trained."""
         worked_on = itertools.chain(self.elsewhere, *(job.recipes for job in self._running_jobs()))
-        return prefix not in self.trained and any(prefix in (recipe.prefix, recipe.parent) for recipe in worked_on)
+        return prefix not in self.trained and any(prefix in recipe.trainings for recipe in worked_on)
 
     def _running_jobs(self) -> list[Job]:
         """Return the running jobs but those that give no result of a recipe: they only time a structure, or only lower a model."""
@@ -344,7 +343,7 @@ class SearchState:
 
     def curve(self, recipe: Recipe) -> tuple[float, ...]:
         """Metric after each epoch; empty where an earlier session saw the first epochs of a resumed training."""
-        rungs = self._rungs.get(recipe.prefix, {})
+        rungs = self._rungs.get(recipe.last_trained, {})
         return tuple(rungs[epoch] for epoch in sorted(rungs)) if 1 in rungs else ()
 
     def train_seconds(self, recipe: Recipe) -> float:

@@ -27,6 +27,7 @@ from types import MappingProxyType
 
 from autocut.errors import SpaceError, quoted
 from autocut.recipe import (
+    AFTER_TRAINING,
     AVERAGING,
     DECAY,
     FEATURES,
@@ -34,6 +35,9 @@ from autocut.recipe import (
     INPUT_GROWTH,
     KEEP_FLOAT,
     LABEL_SMOOTHING,
+    LEFT_OUT,
+    PARENT_RATIO,
+    PRUNE_WHEN,
     QUANTIZATION_AWARE,
     STUDENT,
     SWITCHES,
@@ -43,6 +47,7 @@ from autocut.recipe import (
 )
 
 GRID_TOLERANCE = 1e-9
+_CUT_AND_TRAINED = (SWITCHES["prune"], SWITCHES["train"])
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class AxisRule:
     """The rule for one axis in every space.
 
     Method axes take registered names, word axes one of `words`. Number axes have a legal interval; each end is open or closed.
-    `switch` is the axis that switches this one off by the untouched model's value. So a space must make this axis conditional on
-    `switch`.
+    Each of `switches` is an axis that switches this one off by the untouched model's value. So a space must make this axis
+    conditional on each of them.
     """
 
     kind: str
@@ -59,7 +64,7 @@ class AxisRule:
     high: float | None = None
     low_open: bool = False
     high_open: bool = False
-    switch: str | None = None
+    switches: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
     @property
@@ -83,27 +88,28 @@ class AxisRule:
 
 RULES: Mapping[str, AxisRule] = MappingProxyType(
     {
-        STUDENT: AxisRule("method", switch=SWITCHES["train"]),
+        STUDENT: AxisRule("method", switches=(SWITCHES["train"],)),
         "prune.method": AxisRule("method"),
-        "prune.ratio": AxisRule("number", 0, 1, high_open=True, switch=SWITCHES["prune"]),
-        "prune.parent_ratio": AxisRule("number", 0, 1, low_open=True, high_open=True, switch=SWITCHES["prune"]),
+        "prune.ratio": AxisRule("number", 0, 1, high_open=True, switches=(SWITCHES["prune"],)),
+        PARENT_RATIO: AxisRule("number", 0, 1, low_open=True, high_open=True, switches=_CUT_AND_TRAINED),
+        PRUNE_WHEN: AxisRule("word", switches=_CUT_AND_TRAINED, words=("before_training", AFTER_TRAINING)),
         "train.epochs": AxisRule("integer", 0),
-        "train.start": AxisRule("word", switch=SWITCHES["train"], words=("trained", "scratch")),
-        "train.lr_scale": AxisRule("number", 0, low_open=True, switch=SWITCHES["train"]),
-        QUANTIZATION_AWARE: AxisRule("method", switch=SWITCHES["train"]),
-        INPUT_GROWTH: AxisRule("method", switch=SWITCHES["train"]),
-        AVERAGING: AxisRule("number", 0, 1, high_open=True, switch=SWITCHES["train"]),
-        LABEL_SMOOTHING: AxisRule("number", 0, 1, high_open=True, switch=SWITCHES["train"]),
-        "curriculum.schedule": AxisRule("method", switch=SWITCHES["train"]),
-        "curriculum.order": AxisRule("method", switch=SWITCHES["curriculum"]),
-        "curriculum.start": AxisRule("number", 0, 1, low_open=True, switch=SWITCHES["curriculum"]),
-        "distill.loss": AxisRule("method", switch=SWITCHES["train"]),
-        "distill.temperature": AxisRule("number", 0, low_open=True, switch=SWITCHES["distill"]),
-        "distill.alpha": AxisRule("number", 0, 1, switch=SWITCHES["distill"]),
-        DECAY: AxisRule("word", switch=SWITCHES["distill"], words=("none", "linear")),
-        FEATURES: AxisRule("method", switch=SWITCHES["distill"]),
+        "train.start": AxisRule("word", switches=(SWITCHES["train"],), words=("trained", "scratch")),
+        "train.lr_scale": AxisRule("number", 0, low_open=True, switches=(SWITCHES["train"],)),
+        QUANTIZATION_AWARE: AxisRule("method", switches=(SWITCHES["train"],)),
+        INPUT_GROWTH: AxisRule("method", switches=(SWITCHES["train"],)),
+        AVERAGING: AxisRule("number", 0, 1, high_open=True, switches=(SWITCHES["train"],)),
+        LABEL_SMOOTHING: AxisRule("number", 0, 1, high_open=True, switches=(SWITCHES["train"],)),
+        "curriculum.schedule": AxisRule("method", switches=(SWITCHES["train"],)),
+        "curriculum.order": AxisRule("method", switches=(SWITCHES["curriculum"],)),
+        "curriculum.start": AxisRule("number", 0, 1, low_open=True, switches=(SWITCHES["curriculum"],)),
+        "distill.loss": AxisRule("method", switches=(SWITCHES["train"],)),
+        "distill.temperature": AxisRule("number", 0, low_open=True, switches=(SWITCHES["distill"],)),
+        "distill.alpha": AxisRule("number", 0, 1, switches=(SWITCHES["distill"],)),
+        DECAY: AxisRule("word", switches=(SWITCHES["distill"],), words=("none", "linear")),
+        FEATURES: AxisRule("method", switches=(SWITCHES["distill"],)),
         "quantize.dtype": AxisRule("method"),
-        "quantize.keep_float": AxisRule("integer", 0, switch=SWITCHES["quantize"]),
+        "quantize.keep_float": AxisRule("integer", 0, switches=(SWITCHES["quantize"],)),
         "compile.mode": AxisRule("method"),
     }
 )
@@ -187,10 +193,9 @@ class Space:
         return (*plain, *(with_kept(dtype, count) for dtype in keeping for count in counts))
 
     def is_active(self, axis: Axis, settings: Mapping[str, Value]) -> bool:
-        """Whether `axis` is active: `settings` has a listed value for every axis in its condition."""
-        return all(
-            parent in settings and any(_same(settings[parent], value) for value in values) for parent, values in axis.when.items()
-        )
+        """Whether `axis` is active: `settings` has a listed value for every axis in its condition, or leaves out what it lists."""
+        given = {parent: settings.get(parent, LEFT_OUT.get(parent)) for parent in axis.when}
+        return all(any(_same(given[parent], value) for value in values) for parent, values in axis.when.items())
 
     def contains(self, recipe: Recipe) -> bool:
         """Whether a search of this space can propose `recipe`."""

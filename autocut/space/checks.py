@@ -8,7 +8,17 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from autocut.errors import name_hint, nearest_hint, quoted
-from autocut.recipe import IDENTITY, LEFT_OUT, QUANTIZATION_AWARE, STUDENT, SWITCHES, Value
+from autocut.recipe import (
+    AFTER_TRAINING,
+    IDENTITY,
+    LEFT_OUT,
+    PARENT_RATIO,
+    PRUNE_WHEN,
+    QUANTIZATION_AWARE,
+    STUDENT,
+    SWITCHES,
+    Value,
+)
 from autocut.space.axes import RULES, Axis, AxisRule
 from autocut.toml_lines import FaultList, Place
 
@@ -59,7 +69,7 @@ def check_conditions(axes: Sequence[Axis], named: Collection[str], faults: Fault
     for axis in axes:
         for parent, values in axis.when.items():
             _check_condition(axis, parent, values, by_name, named, faults)
-        _check_switch(axis, by_name, named, faults)
+        _check_switches(axis, by_name, named, faults)
     try:
         _sorter(axes).prepare()
     except CycleError as error:
@@ -85,7 +95,7 @@ def check_student(axes: Sequence[Axis], faults: FaultList) -> None:
     by_name = {axis.name: axis for axis in axes}
     switch, off = SWITCHES["prune"], IDENTITY[SWITCHES["prune"]]
     student, methods = by_name.get(STUDENT), by_name.get(switch)
-    if student is not None and methods is not None and set(student.when.get(switch, methods.choices)) - {off}:
+    if student is not None and methods is not None and any(taken != off for taken in student.when.get(switch, methods.choices)):
         hint = f'write when."{switch}" = {_toml_list([off])}'
         faults.add(("axes", STUDENT), f"{STUDENT} must be conditional on {switch} {quoted(off)}: a student is not pruned", hint)
 
@@ -99,6 +109,27 @@ def check_awareness(axes: Sequence[Axis], faults: FaultList) -> None:
             wanted = f"a dtype in quantize.dtype that begins with {choice}"
             message = f"{QUANTIZATION_AWARE} {choice} must have {wanted}, got {', '.join(map(str, dtypes)) or 'none'}"
             faults.add(("axes", QUANTIZATION_AWARE, "choices"), message, f"add {wanted}, or leave {choice} out", choice)
+
+
+def check_order(axes: Sequence[Axis], faults: FaultList) -> None:
+    """Check that what is pruned after its training is trained plainly, and pruned once."""
+    by_name = {axis.name: axis for axis in axes}
+    order, aware, parent = (by_name.get(name) for name in (PRUNE_WHEN, QUANTIZATION_AWARE, PARENT_RATIO))
+    if order is None or AFTER_TRAINING not in order.choices:
+        return
+    if aware is not None:
+        why = "a training that is aware of a dtype comes after the cut"
+        _check_only(order, aware, str(LEFT_OUT[QUANTIZATION_AWARE]), why, faults)
+    if parent is not None:
+        why = "nothing is trained between two cuts after the training"
+        _check_only(parent, order, str(LEFT_OUT[PRUNE_WHEN]), why, faults)
+
+
+def _check_only(axis: Axis, other: Axis, value: str, why: str, faults: FaultList) -> None:
+    """Check that `axis` counts only where `other` has `value`."""
+    if any(taken != value for taken in axis.when.get(other.name, other.choices)):
+        hint = f'write when."{other.name}" = {_toml_list([value])}'
+        faults.add(("axes", axis.name), f"{axis.name} must be conditional on {other.name} {quoted(value)}: {why}", hint)
 
 
 def in_order(axes: Sequence[Axis]) -> tuple[Axis, ...]:
@@ -178,21 +209,19 @@ def _check_condition(
             faults.add(place, message, near, value)
 
 
-def _check_switch(axis: Axis, by_name: Mapping[str, Axis], named: Collection[str], faults: FaultList) -> None:
-    """Check that an axis is conditional on its switch: from a setting without effect the sampler would learn nonsense."""
-    parent = RULES[axis.name].switch
-    if parent is None:
-        return
-    off = IDENTITY[parent]
+def _check_switches(axis: Axis, by_name: Mapping[str, Axis], named: Collection[str], faults: FaultList) -> None:
+    """Check that an axis is conditional on its switches: from a setting without effect the sampler would learn nonsense."""
     place = ("axes", axis.name)
-    if parent not in named:
-        faults.add(
-            place, f"{axis.name} has no effect without the axis {parent}", f'add [axes."{parent}"], or leave {axis.name} out'
-        )
-    elif parent in by_name and by_name[parent].takes(off) and off in axis.when.get(parent, (off,)):
-        effective = [choice for choice in by_name[parent].choices if choice != off]
-        hint = f'write when."{parent}" = {_toml_list(effective)}'
-        faults.add(place, f"{axis.name} has no effect with {parent} {quoted(off)}, so it must be conditional", hint)
+    for parent in RULES[axis.name].switches:
+        off = IDENTITY[parent]
+        if parent not in named:
+            faults.add(
+                place, f"{axis.name} has no effect without the axis {parent}", f'add [axes."{parent}"], or leave {axis.name} out'
+            )
+        elif parent in by_name and by_name[parent].takes(off) and off in axis.when.get(parent, (off,)):
+            effective = [choice for choice in by_name[parent].choices if choice != off]
+            hint = f'write when."{parent}" = {_toml_list(effective)}'
+            faults.add(place, f"{axis.name} has no effect with {parent} {quoted(off)}, so it must be conditional", hint)
 
 
 def _toml_list(values: Sequence[Value]) -> str:

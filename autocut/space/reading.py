@@ -23,6 +23,7 @@ from autocut.space.checks import (
     check_awareness,
     check_axis,
     check_conditions,
+    check_order,
     check_ratio,
     check_student,
     check_value,
@@ -241,6 +242,7 @@ def _axes(tables: dict[str, Any], known: Known, faults: FaultList) -> list[Axis]
     check_ratio(axes, tables, known, faults)
     check_student(axes, faults)
     check_awareness(axes, faults)
+    check_order(axes, faults)
     return axes
 
 

@@ -23,7 +23,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from autocut.errors import NoResultError
-from autocut.recipe import LOWERING_STAGES
+from autocut.recipe import LOWERING_STAGES, PARENT_RATIO, PRUNE_WHEN
 from autocut.study.database import storage_errors
 from autocut.study.study import Study
 
@@ -31,6 +31,7 @@ FEWEST_TRIALS = 20
 """Fewer trials say nothing: PED-ANOVA wants at least five among the best."""
 _OF_WEIGHTS = frozenset({"accuracy", "train_usd"})
 _OF_COST = ("model", "prune", *LOWERING_STAGES)
+_OF_WEIGHTS_ALONE = (PARENT_RATIO, PRUNE_WHEN)
 _BEST_SHARE, _FEWEST_BEST = 0.1, 5
 
 
@@ -81,7 +82,9 @@ def _settings_of(value: str, trials: list[FrozenTrial]) -> list[str]:
     """Return the settings that differ between the trials and that `value` can depend on."""
     names = sorted({name for trial in trials for name in trial.params})
     differ = [name for name in names if len({trial.params.get(name) for trial in trials}) > 1]
-    return differ if value in _OF_WEIGHTS else [name for name in differ if name.partition(".")[0] in _OF_COST]
+    if value in _OF_WEIGHTS:
+        return differ
+    return [name for name in differ if name.partition(".")[0] in _OF_COST and name not in _OF_WEIGHTS_ALONE]
 
 
 def _shares(

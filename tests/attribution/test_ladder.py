@@ -25,6 +25,18 @@ def test_knobs_are_turned_one_after_the_other_and_the_last_rung_is_the_recipe(se
     assert (knobs[1].alone, knobs[1].base) == (Recipe(settings.train), UNTOUCHED)
 
 
+def test_what_is_pruned_last_is_turned_last_of_the_weights(settings):
+    """The rungs before it are those of the training that other cuts share. Alone it is the cut without a training."""
+    trained = settings.train | settings.distill
+    recipe = Recipe(settings.prune | trained | settings.mode | {"prune.when": "after_training"})
+    training, distilled, pruned, lowered = knobs_of(recipe)
+
+    assert (training.rung, distilled.rung) == (Recipe(settings.train), Recipe(trained))
+    assert pruned.rung == recipe.prefix
+    assert (pruned.name, pruned.alone) == ("structured 0.5 after training", Recipe(settings.prune))
+    assert lowered.rung == recipe
+
+
 def test_the_untouched_model_has_no_knob():
     """There is nothing to explain."""
     assert knobs_of(UNTOUCHED) == ()

@@ -99,6 +99,24 @@ def test_recipes_of_a_prefix_that_cannot_be_fail_together(setting):
     assert len({failure.reason for failure in failures}) == 1
 
 
+def test_a_training_that_fails_is_tried_once_for_all_of_its_cuts(setting, monkeypatch):
+    """Models that are pruned after it share its weights, and so its end."""
+    tried = []
+
+    def diverge(*_, **__):
+        tried.append(1)
+        raise DivergedError("loss must be finite, got nan")
+
+    run(job("baseline", Recipe()), setting)
+    monkeypatch.setattr("autocut.pipeline.model_stages.train_model", diverge)
+    last = {"prune.method": "structured", "train.epochs": 1, "prune.when": "after_training"}
+    cuts = [Recipe({**last, "prune.ratio": ratio}) for ratio in (0.25, 0.5)]
+    events = run(job("measure", *cuts, cuts[0].with_lowering("fp32", "onnxruntime")), setting)
+
+    assert [event.recipe.prefix for event in events if isinstance(event, RecipeFailed)] == [*cuts, cuts[0]]
+    assert len(tried) == 1
+
+
 def test_a_pricing_job_times_structures_without_training(setting, monkeypatch):
     """What fails is left to its trial, and the costs are found again by a job that has the weights."""
     monkeypatch.setattr(Cost, "is_disturbed", property(lambda _: False))  # a busy machine's timings would be repeated

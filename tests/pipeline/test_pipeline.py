@@ -9,11 +9,7 @@ import pytest
 import torch
 
 from autocut.errors import DeadlineError, InfeasibleRecipeError, StoppedEarlyError
-from autocut.measure.quiet import QuietLock
-from autocut.measurement import Interval, Rung
-from autocut.pipeline.pipeline import Pipeline
-from autocut.pipeline.stage_cache import StageCache
-from autocut.pipeline.stage_runner import StageContext
+from autocut.measurement import Interval
 from autocut.recipe import Recipe
 from autocut.search.jobs import StageRan
 from autocut.stages import lowering
@@ -33,25 +29,6 @@ TRAINED = Recipe(
     }
 )
 ORT = ("fp32", "onnxruntime")
-
-
-@pytest.fixture
-def make_pipeline(small_task_file, tmp_path):
-    """Pipelines that share one cache, as workers do; `made` lists the stages that were not found."""
-
-    def make(on_rung=lambda rung: None, **changes):
-        made = []
-
-        def report(event):
-            if isinstance(event, Rung):
-                on_rung(event)
-            elif isinstance(event, StageRan) and not event.cached:
-                made.append(event.stage)
-
-        context = StageContext(load_task(small_task_file), StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"))
-        return Pipeline(dataclasses.replace(context, **changes), report), made
-
-    return make
 
 
 def test_a_recipe_is_pruned_trained_lowered_and_measured(make_pipeline):

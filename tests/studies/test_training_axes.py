@@ -10,16 +10,21 @@ import pytest
 
 from autocut.recipe import Recipe
 
-FILE = Path(__file__).parents[2] / "studies" / "training_axes" / "measure.py"
+FOLDER = Path(__file__).parents[2] / "studies" / "training_axes"
+
+
+def script(name):
+    """A script of the study as a module."""
+    spec = importlib.util.spec_from_file_location(f"training_axes_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def measure():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("training_axes_measure", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The script that trains one cut in several ways."""
+    return script("measure")
 
 
 def test_every_way_is_a_training_of_its_own(measure):
@@ -52,3 +57,23 @@ def test_a_way_that_this_task_cannot_go_has_its_reason(measure, small_task_file,
 
     assert float(plain.split()[1]) < float(untouched.split()[1])
     assert resized.split()[:2] == ["progressive_resizing", "infeasible:"]
+
+
+def test_each_cut_has_a_row_in_both_orders(small_task_file, monkeypatch, capsys):
+    """And one without a training. What cannot be cut has its reason in each of its rows."""
+    asked = ["order", str(small_task_file.parent), "--ratios", "0.00001", "0.5", "--epochs", "1", "--seeds", "2"]
+    monkeypatch.setattr(sys, "argv", asked)
+    script("order").main()
+    lines = capsys.readouterr().out.splitlines()
+    rows = dict(line.strip("| ").split(" | ", 1) for line in lines if line.startswith("| ") and not line.startswith("| model"))
+
+    training = "1 epoch lr x1 + distill kl T=4 alpha=0.5"
+    for ratio in ("1e-05", "0.5"):
+        cut = f"structured {ratio}"
+        for words in (cut, f"{cut} + {training}", f"{training} + {cut} after training"):
+            assert ("removes no channel" in rows.pop(words)) == (ratio == "1e-05")
+    assert set(rows) == {"untouched", training}
+    assert [line.partition(":")[0] for line in lines[-2:]] == [
+        "all cuts, prune, train, 1 epoch",
+        "all cuts, train, prune, 1 epoch",
+    ]

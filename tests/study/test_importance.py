@@ -14,7 +14,9 @@ ONE = Interval(1.0, 1.0, 1.0)
 COST = Cost((Latency(1, 64, ONE, None, None, 1.0, ONE, 1.0),), 5, 4, 1, 1.0, "here")
 MEASUREMENT = Measurement(Accuracy("validation", 10, ONE), COST)
 MODES = ["eager", "onnxruntime"]
+WHEN = ["before_training", "after_training"]
 SPACE = {
+    "prune.when": CategoricalDistribution(WHEN),
     "prune.ratio": FloatDistribution(0.0, 1.0),
     "train.lr_scale": FloatDistribution(0.0, 1.0),
     "compile.mode": CategoricalDistribution(MODES),
@@ -37,6 +39,7 @@ def add(study, count, values, violation=0.0, seed=0):
     rng = np.random.default_rng(seed)
     for _ in range(count):
         params = {
+            "prune.when": str(rng.choice(WHEN)),
             "prune.ratio": rng.random(),
             "train.lr_scale": rng.random(),
             "compile.mode": str(rng.choice(MODES)),
@@ -69,7 +72,7 @@ def test_cost_is_not_put_down_to_training(study):
     (size,) = importances(study)
 
     assert size.value == "size_bytes", "all accuracies are equal"
-    assert "train.lr_scale" not in size.shares
+    assert not {"train.lr_scale", "prune.when"} & size.shares.keys()
 
 
 def test_trials_that_break_a_limit_do_not_count(study):

@@ -1,4 +1,4 @@
-"""Prune: remove weights before training recovers the accuracy.
+"""Prune: remove weights, before a training that recovers the accuracy or after one.
 
 A method is one file of this folder. It registers a function in `pruners`::
 
