@@ -35,7 +35,7 @@ _REHEARSAL_AT_LATEST_S = 600.0
 _REHEARSAL_MARGIN = 1.2
 """... or soon, by this factor, would not have enough left."""
 
-_FINALIZING_SHARE = 0.2
+_FINALIZING_SHARE = 0.3
 """Share of the time so far that finalizing a slow model's points may take, but for..."""
 _MUCH_CHEAPER = 1.5
 """... the first one, and one that is this many times cheaper than every bundle."""
