@@ -17,6 +17,8 @@ from autocut.counting import format_count
 UNDISTURBED = 1.2
 """Differences up to this factor are usual on a shared machine. A busy neighbour causes larger ones."""
 
+UNTOUCHED_TEST = "untouched/test"
+"""Method of the stage that scores the untouched model on the test split: once a study, within the first finalization."""
 SIGNIFICANT = 0.05
 """Two accuracies differ where the p-value of "no difference" is at most this."""
 

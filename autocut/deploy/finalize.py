@@ -40,7 +40,7 @@ from autocut.measure.energy import counts_gpu, find_meters, measure_energy
 from autocut.measure.gpu_state import gpu_state
 from autocut.measure.machine import describe_machine
 from autocut.measure.processor import this_host
-from autocut.measurement import Accuracy, Cost, Measurement
+from autocut.measurement import UNTOUCHED_TEST, Accuracy, Cost, Measurement
 from autocut.pipeline.measuring_stages import read_scores, scores_stage
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.scoring import SlowScoring, sample_size, sampled
@@ -53,7 +53,6 @@ from autocut.search.jobs import StageStarted
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.stages.model_files import Prefix
-from autocut.study.scores import UNTOUCHED_TEST
 from autocut.task.batches import Batch
 from autocut.task.dimensions import sizes_of
 from autocut.task.finalization_key import issue_finalization_key

@@ -17,10 +17,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from autocut.measurement import Cost
+from autocut.measurement import UNTOUCHED_TEST, Cost
 from autocut.recipe import UNTOUCHED, Cut, Lowering, Recipe
 from autocut.search.jobs import ModelLoaded, StageRan
-from autocut.study.scores import UNTOUCHED_TEST
 
 PROCESS_S = 6.0
 """Prior for a fresh process until it works: interpreter, torch, task. A worker that is forked takes a fraction of it."""

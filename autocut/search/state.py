@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autocut.measurement import Accuracy, Cost, Measurement
+from autocut.measurement import UNTOUCHED_TEST, Accuracy, Cost, Measurement
 from autocut.recipe import UNTOUCHED, Lowering, Recipe, Value
 from autocut.score import Limit, accuracy_limit, allowed_drop, costs_of, values_of
 from autocut.search import jobs
@@ -24,7 +24,6 @@ from autocut.search.same_cuts import SameCuts
 from autocut.search.settings import SearchSettings
 from autocut.search.stage_trainings import StageTrainings
 from autocut.search.switched_off import SwitchedOff
-from autocut.study.scores import UNTOUCHED_TEST
 
 Family = tuple[tuple[str, Value], ...]
 

@@ -21,13 +21,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as Database
 
 from autocut.front import FrontPoint
+from autocut.measurement import UNTOUCHED_TEST
 from autocut.paired import Scored, compare_pair, holm, pairs_of
 from autocut.recipe import UNTOUCHED
 from autocut.study.records import StageRow, StageRun
 
 SCORES_STAGE = "accuracy"
-UNTOUCHED_TEST = "untouched/test"
-"""Method of the stage that scores the untouched model on the test split: once a study, within the first finalization."""
 _FILE = Path("output", "scores.npz")
 
 
