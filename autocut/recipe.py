@@ -29,6 +29,7 @@ IDENTITY: Mapping[str, Value] = MappingProxyType(
 )
 """The settings of the untouched model in eager fp32. A recipe takes what it leaves out from here."""
 
+RATIO = "prune.ratio"
 PARENT_RATIO = "prune.parent_ratio"
 """Iterative pruning: prune to this ratio, train, prune on to `prune.ratio`, train again."""
 PRUNE_WHEN = "prune.when"

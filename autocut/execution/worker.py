@@ -147,7 +147,7 @@ class _Worker:
         # If the untouched model must be trained again, its rungs are its own. Its failure is reported by what needs it.
         self._try(UNTOUCHED, lambda _: self.pipeline.baseline)
         for recipe in self.job.recipes:
-            if self.is_harmed and recipe.prefix not in failures:
+            if self.is_harmed and failures.keys().isdisjoint((*recipe.trainings, recipe.prefix)):
                 self.leaves_rest = True
                 continue
             self._begin(recipe)

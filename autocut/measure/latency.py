@@ -139,13 +139,15 @@ def measure_latency(
     return replace(_summarized(_joined(counted, later), batch_length(inputs), rng), load=load.read())
 
 
-def is_settled(latency: Latency, samples: int) -> bool:
+def is_settled(latency: Latency, samples: int, *, knows_p90: bool = False) -> bool:
     """Whether a final timing of `samples` rounds would tell no more: it would have no more of them, and know no p90 either.
+
+    Where the untouched model `knows_p90` at this batch size, a final timing takes the rounds for it.
 
     Of slow calls it would have as few, and so an interval as wide: seven rounds of BERT-base at batch 8 (2 s a call, AMD EPYC) gave
     11% twice, and beside noisy neighbours 15% to 28% at both tries.
     """
-    is_slow = latency.samples < _P90_ROUNDS and latency.p90_ms is None
+    is_slow = latency.samples < _P90_ROUNDS and latency.p90_ms is None and not knows_p90
     has_as_many = latency.samples >= samples and latency.p90_ms is not None
     return (is_slow or has_as_many) and not latency.is_disturbed
 

@@ -339,7 +339,7 @@ class Agent:
 
     def _take_in_end(self, ended: RunningJob, error: str | None, *, is_blameless: bool) -> None:
         job, now = ended.job, self.budget.clock()
-        unfinished = [recipe for recipe in job.recipes if not self.state.is_settled(recipe)]
+        unfinished = [recipe for recipe in job.recipes if not self.state.is_done(recipe)]
         if error is not None and now < job.deadline:
             if out_of_memory := self._memory.ran_out(len(self.state.running) + 1):
                 is_blameless = is_blameless and bool(self.state.running)  # alone, it needs more than there is

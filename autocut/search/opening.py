@@ -33,7 +33,7 @@ from autocut.space import Axis
 
 _SKELETON_LOWERINGS = 3
 _BASELINES_SHARE = 0.1
-"""Share of the workers' whole time that quick lowerings of the untouched model may take before anything is pruned or trained."""
+"""Share of the workers' whole time that lowerings of the untouched model may take before anything is pruned or trained."""
 _BASELINES_JOB_S = 10.0
 """Lowerings for about so many seconds make a job, or for as long as two processes take to start: what they have taken decides
 what is still worth having."""
@@ -88,7 +88,10 @@ def baselines(state: SearchState, _: LoweringChoice) -> Steps:
     while left := [one for one in left if one not in begun and not keeps_float_in_vain(state, one)]:
         group = _next_baselines(state, by_promise(state, _worth_now(state, left)), begun)
         if not group:
-            return
+            if not (state.runs(Purpose.QUICK_LOWERINGS) and any(waits_for_its_simpler(state, one) for one in left)):
+                return
+            yield None  # it is not known yet whether layers must stay float
+            continue
         begun += group
         recipes = tuple(UNTOUCHED.with_lowering(*lowering) for lowering in group)
         why = f"baselines: the untouched model in {format_count(len(group), 'more form')}"
@@ -99,7 +102,7 @@ def _worth_now(state: SearchState, lowerings: Sequence[Lowering]) -> list[Loweri
     """Those of `lowerings` that may be tried before anything is pruned.
 
     That layers stay float is not, until it is known what the dtype loses without that. Every form of a slow model is slow: where
-    it can be pruned too, those alone are worth it that promise the most.
+    it can be pruned too, those alone are worth it that promise the most, and one in any case: pruned models need a form that runs.
     """
     known = [one for one in lowerings if not waits_for_its_simpler(state, one)]
     quick = [one for one in known if is_cheap(state, one)]
@@ -107,8 +110,16 @@ def _worth_now(state: SearchState, lowerings: Sequence[Lowering]) -> list[Loweri
         return quick
     promising = promising_most(state, known)
     longest_s = _LONGEST_BASELINE * _baselines_s(state)
-    fits = [one for one in known if one in promising and state.planner.lowering_s(one) <= longest_s]
-    return fits if is_slow(state) else list(dict.fromkeys([*quick, *fits]))
+    fits = [one for one in known if one in promising and (one in quick or state.planner.lowering_s(one) <= longest_s)]
+    if is_slow(state):
+        return fits if fits or _has_form(state) else quick
+    return list(dict.fromkeys([*quick, *fits]))
+
+
+def _has_form(state: SearchState) -> bool:
+    """Whether the untouched model was measured in another form than its own, or is just now."""
+    measured = any(recipe.prefix == UNTOUCHED and recipe != UNTOUCHED for recipe in state.finished)
+    return measured or state.runs(Purpose.QUICK_LOWERINGS)
 
 
 def _prunes_or_trains(state: SearchState) -> bool:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 
-from autocut.recipe import PARENT_RATIO, Recipe, Value
+from autocut.recipe import RATIO, Recipe
 
-RATIO = "prune.ratio"
-_Pruner = tuple[str, Value]
-"""A pruning method, and the ratio of the parent that it prunes on (0 without one)."""
+_Pruner = tuple[str, Recipe | None, bool]
+"""A pruning method, and the weights that it cuts: of a trained parent, or of the untouched model, trained or as they are built."""
+_TOLD_APART = 0.01
+"""A structure counts zeros in hundredths, so that two nearer ratios of unstructured zeros may look like one cut."""
 
 
 class SameCuts:
-    """Learns the structures that ratios give. A structure says which shapes the weights have, and how many of them are zero."""
+    """Learns the structures that ratios give: which shapes the weights have, and which hundredths of them are zero."""
 
     def __init__(self) -> None:
         self._structures: defaultdict[_Pruner, dict[float, str]] = defaultdict(dict)
@@ -34,7 +35,9 @@ class SameCuts:
         if RATIO not in recipe:
             return []
         known = self._structures.get(_pruner(recipe), {})
-        return [_with_ratio(recipe, ratio) for ratio, of_ratio in known.items() if of_ratio == structure and ratio != recipe[RATIO]]
+        own = float(recipe[RATIO])
+        alike = (ratio for ratio, of_ratio in known.items() if of_ratio == structure and abs(ratio - own) > _TOLD_APART)
+        return [Recipe({**recipe, RATIO: ratio}) for ratio in alike]
 
     def twins(self, recipe: Recipe) -> list[Recipe]:
         """Return `recipe` with each other ratio that is known to give the same cut.
@@ -55,13 +58,9 @@ class SameCuts:
         at = bisect_left(ratios, ratio)
         if not 0 < at < len(ratios):
             return ""
-        below, above = known[ratios[at - 1]], known[ratios[at]]
-        return below if below == above else ""
+        below, above = ratios[at - 1], ratios[at]
+        return known[below] if known[below] == known[above] and above - below > _TOLD_APART else ""
 
 
 def _pruner(recipe: Recipe) -> _Pruner:
-    return str(recipe["prune.method"]), recipe.get(PARENT_RATIO, 0)
-
-
-def _with_ratio(recipe: Recipe, ratio: float) -> Recipe:
-    return Recipe({**recipe, RATIO: ratio})
+    return str(recipe["prune.method"]), recipe.parent, recipe.starts_trained

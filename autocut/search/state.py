@@ -307,11 +307,13 @@ class SearchState:
     # ---- policies read it ----------------------------------------
 
     def is_settled(self, recipe: Recipe) -> bool:
-        """Whether `recipe` has a result, or a method of it is switched off, or it is a measured model under another ratio."""
-        if self.has_result(recipe) or self.switched_off.covers(recipe):
-            return True
-        is_asked_for = recipe in self.settings.user_recipes
-        return not is_asked_for and any(twin in self.finished for twin in self.same_cuts.twins(recipe))
+        """Whether `recipe` is done, or is a measured model under another ratio that nobody has asked for."""
+        is_wanted = recipe in self.settings.user_recipes
+        return self.is_done(recipe) or (not is_wanted and any(twin in self.finished for twin in self.same_cuts.twins(recipe)))
+
+    def is_done(self, recipe: Recipe) -> bool:
+        """Whether `recipe` has a result, measured, infeasible, or stopped, or can have none: a method of it is switched off."""
+        return self.has_result(recipe) or self.switched_off.covers(recipe)
 
     def has_result(self, recipe: Recipe) -> bool:
         """Whether `recipe` was measured, is infeasible, or its training was stopped."""

@@ -6,17 +6,19 @@ anew and comparing all of them.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autocut.front import Final, FrontPoint, Objectives, unbeaten, with_ties
 from autocut.gains import with_untouched
+from autocut.recipe import RATIO
 from autocut.study.results import StudyResults
 from autocut.study.scores import TrialScores
 from autocut.study.trials import TrialRecord, to_point
 
-_RATIO = "prune.ratio"
+_TOLD_APART = 0.01
+"""Ratios that are nearer than this are another model even so: a structure counts zeros in hundredths."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class KeptPoints:
     def of(self, found: StudyResults) -> list[KeptPoint]:
         """Return every measured trial of `found`, in the order of the numbers.
 
-        Of several trials of one model one is a candidate: the first, or the first that has a bundle.
+        Of several trials of one model one is a candidate: the first, or the first that has a bundle. None is, if one was refused.
         """
         made = [self._make(found.trials[trial], found.finals.get(trial)) for trial in found.measured]
         chosen: dict[Hashable, KeptPoint] = {}
@@ -62,7 +64,8 @@ class KeptPoints:
                 before = chosen.setdefault(one.model, one)
                 if before.final is None and one.final is not None:
                     chosen[one.model] = one
-        return [replace(one, is_candidate=False) if chosen.get(one.model, one) is not one else one for one in made]
+        refused = {one.model: one for one in made if one.final is not None and not one.final.verified}
+        return [_without_copies(one, chosen, refused) for one in made]
 
     def _make(self, record: TrialRecord, final: Final | None) -> KeptPoint:
         made = self._made.get(record.trial)
@@ -73,11 +76,20 @@ class KeptPoints:
         return made
 
 
+def _without_copies(one: KeptPoint, *others: Mapping[Hashable, KeptPoint]) -> KeptPoint:
+    """Return `one`, no candidate if a point of `others` is its model under another ratio."""
+    for points in others if one.model is not None else ():
+        other = points.get(one.model, one)
+        if abs(float(other.point.recipe[RATIO]) - float(one.point.recipe[RATIO])) > _TOLD_APART:
+            return replace(one, is_candidate=False)
+    return one
+
+
 def _model_of(record: TrialRecord, point: FrontPoint) -> Hashable:
     structure = record.extras.get("structure")
-    if not structure or _RATIO not in point.recipe:
+    if not structure or RATIO not in point.recipe:
         return None
-    settings = tuple((name, value) for name, value in point.recipe.items() if name != _RATIO)
+    settings = tuple((name, value) for name, value in point.recipe.items() if name != RATIO)
     return structure, point.values["accuracy"], settings
 
 

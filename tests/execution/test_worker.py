@@ -99,13 +99,14 @@ def test_recipes_of_a_prefix_that_cannot_be_fail_together(setting):
     assert len({failure.reason for failure in failures}) == 1
 
 
-def test_a_training_that_fails_is_tried_once_for_all_of_its_cuts(setting, monkeypatch):
+@pytest.mark.parametrize("error", [DivergedError("loss must be finite, got nan"), KeyError("it may have harmed this process")])
+def test_a_training_that_fails_is_tried_once_for_all_of_its_cuts(setting, monkeypatch, error):
     """Models that are pruned after it share its weights, and so its end."""
     tried = []
 
     def diverge(*_, **__):
         tried.append(1)
-        raise DivergedError("loss must be finite, got nan")
+        raise error
 
     run(job("baseline", Recipe()), setting)
     monkeypatch.setattr("autocut.pipeline.model_stages.train_model", diverge)

@@ -431,3 +431,12 @@ def test_a_final_timing_would_tell_no_more_of_slow_calls(clock, ms, spread, samp
     rng = np.random.default_rng(0)
     found = measure_latency(clock.call(lambda: ms * rng.lognormal(0, spread)), clock.call(ms), torch.zeros(1))
     assert is_settled(found, samples) is settled
+
+
+def test_a_final_timing_takes_the_rounds_for_a_p90_where_the_untouched_model_has_one(clock):
+    """The search ends earlier, once the interval is narrow; the bundle would never get its p90."""
+    found = measure_latency(clock.call(80.0), clock.call(90.0), torch.zeros(1))
+    assert found.samples < 64
+    assert found.p90_ms is None
+    assert is_settled(found, 64)
+    assert not is_settled(found, 64, knows_p90=True)

@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 from simulation import Stage
 
-from autocut.recipe import Recipe
+from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search import opening
 from autocut.search.first_guesses import FirstGuesses, MethodEffect, own_family
-from autocut.search.jobs import PlannedJob, Purpose
+from autocut.search.jobs import Job, JobKind, PlannedJob, Purpose
 from autocut.search.lowerings import (
     LoweringChoice,
     by_promise,
@@ -128,6 +128,24 @@ def test_no_form_keeps_layers_in_float_before_it_is_known_what_the_dtype_loses(s
     assert not any({plain, kept} <= forms for forms in untouched)
     assert plain in forms_before_pruning(machine)
     assert not waits_for_its_simpler(state, kept)
+
+
+def test_the_baselines_wait_until_it_is_known_whether_layers_must_stay_float(start):
+    """With two workers the second one asks while the plain form is still measured; it must not end the phase."""
+    plain, kept = ("int8_static", "onnxruntime"), ("int8_static:4", "onnxruntime")
+    graphs = {UNTOUCHED.lowering: "fp32", plain: "int8", kept: "int8 with float"}
+    state = start(budget_s=3600.0, workers=2, graphs=graphs).searcher.state
+    state.finish(UNTOUCHED, {"accuracy": 0.9, "speedup": 1.0, "size_bytes": 1e6, "usd_per_million": 1.0, "latency_ms": 1.0})
+    steps = opening.baselines(state, LoweringChoice(state))
+    first = next(steps)
+    state.start(Job(1, JobKind.MEASURE, first.recipes, 1e9, "test"), Purpose.QUICK_LOWERINGS, 0.0)
+
+    assert [recipe.lowering for recipe in first.recipes] == [plain]
+    assert next(steps) is None
+    values = {"accuracy": 0.88, "speedup": 3.0, "size_bytes": 3e5, "usd_per_million": 0.3, "latency_ms": 0.3}
+    state.finish(UNTOUCHED.with_lowering(*plain), values)
+    state.running.clear()
+    assert [recipe.lowering for recipe in next(steps).recipes] == [kept]
 
 
 def test_layers_stay_float_only_where_the_dtype_without_that_has_lost_accuracy(search):

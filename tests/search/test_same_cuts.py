@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from autocut.recipe import PARENT_RATIO, Recipe
-from autocut.search.jobs import JobKind
+from autocut.recipe import PARENT_RATIO, UNTOUCHED, Recipe
+from autocut.search.jobs import Job, JobKind, Purpose, RecipeStarted
 from autocut.search.same_cuts import SameCuts
 from tests.search.conftest import MadeUp
 
@@ -49,6 +49,45 @@ def test_a_ratio_between_two_of_one_structure_gives_it_too(four_blocks):
 def test_other_cuts_have_no_twins(four_blocks, recipe):
     """Nothing is guessed: two ratios beside one another must have the same structure."""
     assert four_blocks.twins(recipe) == []
+
+
+def test_the_weights_that_are_cut_are_a_part_of_the_cut():
+    """Some pruners choose widths by the weights, so that another training may lead to another structure."""
+    known, parent = SameCuts(), {PARENT_RATIO: 0.2, "train.epochs": 1}
+    for ratio in (0.75, 0.95):
+        known.learn(cut(ratio, **parent), "1 block")
+        known.learn(cut(ratio, **{"train.epochs": 1, "train.start": "scratch"}), "1 block")
+
+    assert known.twins(cut(0.75, **parent)) == [cut(0.95, **parent)]
+    assert known.twins(cut(0.75, **parent, **{"train.lr_scale": 0.3})) == []
+    assert known.twins(cut(0.75)) == []
+
+
+def test_ratios_within_a_hundredth_are_not_the_same_cut():
+    """So many zeros are all that a structure tells of weights that keep their shapes."""
+    known = SameCuts()
+    for ratio in (0.501, 0.504):
+        known.learn(cut(ratio, "l1_unstructured"), "half are zero")
+
+    assert known.twins(cut(0.501, "l1_unstructured")) == []
+    assert known.twins(cut(0.502, "l1_unstructured")) == []
+
+
+def test_who_dies_is_told_though_its_twin_was_measured_meanwhile(start):
+    """Its trial would stay open, and end with a false reason."""
+    machine = start()
+    machine.run(most_jobs=1)
+    agent, dying = machine.searcher, cut(0.75, "structured")
+    job = Job(99, JobKind.MEASURE, (dying,), 1e9, "test")
+    agent.state.start(job, Purpose.COST_FIRST, agent.budget.clock())
+    agent.on_event(job, RecipeStarted(dying))
+    for ratio in (0.7, 0.9):
+        agent.state.same_cuts.learn(cut(ratio, "structured"), "1 block")
+        agent.state.finish(cut(ratio, "structured"), dict(agent.state.finished[UNTOUCHED]))
+    assert agent.state.is_settled(dying)
+    agent.on_job_end(job, "killed by signal 11")
+
+    assert [failure.recipe for failure in agent.store.failures] == [dying]
 
 
 def test_a_structure_that_is_not_known_tells_nothing(four_blocks):

@@ -24,7 +24,7 @@ from autocut.search.jobs import (
 )
 from autocut.search.lowerings import affordable_lowerings, is_cheap
 
-from .conftest import MadeUp, cost_of
+from .conftest import GRAPHS, MadeUp, cost_of
 
 
 class Slow(MadeUp):
@@ -95,6 +95,21 @@ def test_a_slow_model_is_no_reason_to_leave_its_lowerings_out(slow):
     assert state.planner.measuring_s() > 36.0  # a tenth of the budget, above which a lowering would be left out
     assert ("int8_static", "onnxruntime") in affordable_lowerings(state)
     assert is_cheap(state, ("int8_static", "onnxruntime"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_it_can_be_pruned_too_one_form_comes_before_that(start, workers):
+    """However long measuring takes beside the budget: a cut that is timed in eager mode alone says little."""
+    machine = start(budget_s=900.0, workers=workers)
+    machine.world = Slow()
+    machine.run(most_jobs=16)
+    measured = [recipe for job in machine.jobs if job.kind == JobKind.MEASURE for recipe in job.recipes]
+    forms = [recipe for recipe in measured if recipe.prefix == UNTOUCHED]
+
+    assert machine.searcher.state.planner.is_slow
+    assert measured[0] in forms
+    assert any(recipe.prefix != UNTOUCHED for recipe in measured)
+    assert len(forms) < len(GRAPHS) - 1
 
 
 def test_the_second_worker_scores_the_untouched_model_on_the_test_split(slow):

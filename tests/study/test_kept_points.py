@@ -100,5 +100,6 @@ def test_of_several_trials_of_one_model_one_is_a_candidate(monkeypatch):
 
     assert candidates([one, again, third]) == [1]
     assert candidates([one, again, third], finals=[(2, True)]) == [2]
-    assert candidates([one, again, third], finals=[(1, False)]) == [2]
+    assert candidates([one, again, third], finals=[(1, False)]) == []  # its twins would be refused as well
+    assert candidates([one, a_record(9, 0.755, "1 block", 0.5)]) == [1, 9]
     assert candidates([one, *others]) == [1, 4, 5, 6, 7, 8]

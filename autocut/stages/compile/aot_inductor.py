@@ -118,7 +118,7 @@ def _compile_package(program: ExportedProgram, options: dict[str, bool], path: P
 def _slim(path: Path) -> None:
     """Drop symbol tables, and what sources say. They are two thirds of a small model's package, and nothing runs them.
 
-    The name of a source stays, with nothing behind it: torch below 2.13 finds a package's metadata by it.
+    The name of a source stays, with nothing behind it: a program with torch 2.12 finds a package's metadata by it.
     """
     strip = shutil.which("strip")
     draft = path.with_suffix(".draft")
