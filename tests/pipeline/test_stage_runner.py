@@ -160,7 +160,7 @@ def test_long_work_lets_who_waits_time_between_its_steps_and_is_not_charged_for_
 
     entry = runner.run(stage(runner, make=make))
 
-    assert 0 in log
-    assert "alone" in log[1:-1]
+    assert "alone" in log
+    assert 999 not in log  # else it would have waited for the end of the work
     assert runner.waited_s > 0.25 > entry.seconds
     assert sum(event.seconds for event in events if isinstance(event, Waited)) == pytest.approx(runner.waited_s, abs=0.1)

@@ -21,7 +21,12 @@ from autocut.stages.quantize import quantizers
 CALIBRATED = [(dtype, mode) for dtype, mode in lowering.pairs() if dtype == "int8_static" and mode != "eager"]
 
 
-@pytest.fixture(params=CALIBRATED, ids="/".join)
+def _with_marks(pair: tuple[str, str]) -> object:
+    """A compiler that works while a model is lowered takes half a minute, and calibrates as `torch_compile` does."""
+    return pytest.param(pair, id="/".join(pair), marks=[pytest.mark.slow] if pair[1] == "aot_inductor" else [])
+
+
+@pytest.fixture(params=map(_with_marks, CALIBRATED))
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A dtype that calibrates, with a mode that runs it here."""
     if reason := lowering.infeasible_reason(*request.param):
