@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 OWN_LINE = re.compile(
     r"plan:$|  \S|\[.+ of 1m10s\] |left out: |\d+ verified bundles|[Tt]rial \d+|next: |starting: |no verified bundle"
     r"|brought nothing for sure|ratios hold, dollars may not|\d+ trials, the worst|no new trial was finished"
+    r"|(quality|balanced|compact) +\S|\d+ looks? at the locked test split|$"
 )
 """What a search writes to stderr."""
 
