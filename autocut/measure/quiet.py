@@ -78,7 +78,7 @@ class QuietLock:
         turnstile, quiet = open_lock_file(self.folder / "turnstile.lock"), self._here.quiet
         try:
             if _take_if_free(turnstile, fcntl.LOCK_EX):
-                return  # who waits to be alone would hold it
+                return  # it is free, so no process waits to be alone
             with self._waiting():
                 fcntl.flock(quiet, fcntl.LOCK_UN)
                 fcntl.flock(turnstile, fcntl.LOCK_EX)

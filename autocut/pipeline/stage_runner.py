@@ -174,7 +174,7 @@ class StageRunner:
 
     @contextlib.contextmanager
     def working_in_steps(self) -> Iterator[None]:
-        """As `working`, for work that takes long: between two steps of it, whoever waits to be alone goes first."""
+        """Do work that takes long, as in `working`. Between two steps, a process that waits to be alone goes first."""
         with self.working(), asides(self._step_aside):
             yield
 

@@ -307,7 +307,7 @@ class SearchState:
     # ---- policies read it ----------------------------------------
 
     def is_settled(self, recipe: Recipe) -> bool:
-        """Whether `recipe` is done, or is a measured model under another ratio that nobody has asked for."""
+        """Whether `recipe` is done, or its model was measured under another ratio. A recipe of the user runs even so."""
         is_wanted = recipe in self.settings.user_recipes
         return self.is_done(recipe) or (not is_wanted and any(twin in self.finished for twin in self.same_cuts.twins(recipe)))
 
