@@ -59,7 +59,7 @@ class Acquisition:
         """
         if not self._surrogate.is_ready():
             return Choice(0, tuple(offers[0]), math.inf)
-        every = self._points([recipe for offer in offers for recipe in offer], growth.volume)
+        every = self._points([recipe for offer in offers for recipe in offer], growth)
         points = np.split(every, np.cumsum([len(offer) for offer in offers])[:-1], axis=1)
         most = [growth.at_most(offer) for offer in points]
         ranked = [_by_rate(*offer) for offer in zip(most, seconds, strict=True)]
@@ -78,7 +78,7 @@ class Acquisition:
 
     def most_promising(self, recipes: Sequence[Recipe], seconds: Sequence[float], count: int, growth: Growth) -> list[int]:
         """Return the places of the `count` recipes with the most expected hypervolume per second; fewer where fewer expect any."""
-        points = self._points(recipes, growth.volume)
+        points = self._points(recipes, growth)
         most = growth.at_most(points)
         promised, rates = most.mean(axis=0) / seconds, dict[int, float]()
         for at in np.argsort(-promised).tolist():
@@ -87,16 +87,21 @@ class Acquisition:
             rates[at] = growth.mean(points[:, [at]], most[:, [at]] > 0) / seconds[at]
         return heapq.nlargest(count, (at for at, rate in rates.items() if rate > 0), key=lambda at: rates[at])
 
-    def _points(self, recipes: Sequence[Recipe], volume: Volume) -> NDArray[np.float64]:
+    def _points(self, recipes: Sequence[Recipe], growth: Growth) -> NDArray[np.float64]:
         """Losses by tree and recipe, shape (trees, recipes, objectives)."""
-        return volume.losses_by_accuracy([self._costs(recipe) for recipe in recipes], self._surrogate.guesses(recipes))
+        accuracies = self._surrogate.guesses(recipes) - growth.noise
+        return growth.volume.losses_by_accuracy([self._costs(recipe) for recipe in recipes], accuracies)
 
 
 class Growth:
-    """How much guessed points would enlarge the hypervolume of a front."""
+    """How much guessed points would enlarge the hypervolume of a front.
 
-    def __init__(self, front: Sequence[Mapping[str, float]], volume: Volume) -> None:
+    `noise` is what a guessed accuracy must be ahead by: what is less cannot be told from luck on the examples of the split.
+    """
+
+    def __init__(self, front: Sequence[Mapping[str, float]], volume: Volume, noise: float = 0.0) -> None:
         self.volume = volume
+        self.noise = noise
         self._known = volume.inside(volume.losses_of(front))
         self._before = volume.of_inside(self._known)
 

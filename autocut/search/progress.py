@@ -156,8 +156,12 @@ def fits_line(state: SearchState, budget: Budget) -> str:
         told.append(f"a lowering takes about {span}: {fit} of {len(seconds)} fit the {format_duration(search_s)} of the search")
     kept_s = max(0.0, min(budget.reserve_s, budget.left()))
     points = sum(planner.reserve_s(number, workers, math.inf) <= kept_s for number in range(1, _MOST_COUNTED + 1))
-    each = format_duration(planner.finalize_more_s())
-    return "; ".join([*told, f"a finalization takes about {each}: {points} fit the {format_duration(kept_s)} kept for it"])
+    each, kept = format_duration(planner.finalize_more_s()), format_duration(kept_s)
+    if points:
+        told.append(f"a finalization takes about {each}: {points} fit the {kept} kept for it")
+    else:
+        told.append(f"the first finalization takes about {format_duration(planner.finalize_s())}, others {each}; {kept} are kept for it")
+    return "; ".join(told)
 
 
 def nothing_tried_line(left_s: float, reserve_s: float) -> str:

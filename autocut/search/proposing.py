@@ -171,7 +171,7 @@ class Proposing:
         untouched, front = state.finished.get(UNTOUCHED), list(state.front.values.values())
         if untouched is None:
             return None
-        return Growth(front, Volume(state.settings.objectives, untouched, front, state.allowed_drop))
+        return Growth(front, Volume(state.settings.objectives, untouched, front, state.allowed_drop), state.metric_noise)
 
     def _offers(self, packed: Sequence[Recipe], left_s: float, until: float) -> list[_Offer]:
         """An idea of the sampler and, once they can be weighed, variations of the front; only variations fill up a job."""

@@ -39,7 +39,7 @@ def recall_untouched(study: Study, state: SearchState) -> None:
         state.set_reference(study.reference)
         state.untouched_epochs = study.facts.get("untouched_epochs")
     if baseline := study.facts.get("baseline"):
-        state.set_baseline(float(baseline["value"]))
+        state.set_baseline(Interval(**baseline))
     if scoring := study.facts.get("scoring"):
         state.scoring = ScoringPlan(**scoring)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autocut.measurement import UNTOUCHED_TEST, Accuracy, Cost, Measurement
+from autocut.measurement import UNTOUCHED_TEST, Accuracy, Cost, Interval, Measurement
 from autocut.recipe import UNTOUCHED, Lowering, Recipe, Value
 from autocut.score import Limit, accuracy_limit, allowed_drop, costs_of, values_of
 from autocut.search import jobs
@@ -100,6 +100,7 @@ class SearchState:
         self.stopped_in_a_row = 0
         self.limits = settings.limits  # with the untouched model's metric known, also the lowest one that counts
         self.untouched_metric: float | None = None  # on the validation split
+        self.metric_noise = 0.0  # its standard error there
         self.front = LiveFront(settings.objectives, settings.limits)
         self.best_seen: dict[str, float] = {}  # accuracy and speed-up, each over all finished recipes
         self.costs = CostModel()
@@ -132,7 +133,7 @@ class SearchState:
             case jobs.BaselineReady():
                 self.untouched_epochs = event.epochs
                 self.set_reference(event.reference)
-                self.set_baseline(event.accuracy.metric.value)
+                self.set_baseline(event.accuracy.metric)
                 self.scoring = event.scoring
             case jobs.WorkerUp() if job.number in self.running:
                 self._take_in_start(self.running[job.number])
@@ -209,10 +210,12 @@ class SearchState:
         if recipe.student is not None and own and whole:
             self.planner.observe_structure(recipe.cut, own["usd_per_million"] / whole["usd_per_million"])
 
-    def set_baseline(self, accuracy: float) -> None:
+    def set_baseline(self, metric: Interval) -> None:
         """Take in the untouched model's metric, and with it the limit that keeps useless models off the front."""
-        self.untouched_metric = accuracy
-        self.limits = self._limits_beside(accuracy)
+        self.untouched_metric = metric.value
+        import os
+        self.metric_noise = float(os.environ.get("NOISE", 1)) * (metric.high - metric.low) / 3.92
+        self.limits = self._limits_beside(metric.value)
         self._renew_front()
 
     def _limits_beside(self, untouched: float) -> tuple[Limit, ...]:
