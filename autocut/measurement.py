@@ -34,6 +34,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def standard_error(self) -> float:
+        """Of the value, if its error is normal."""
+        return (self.high - self.low) / (2 * 1.96)
+
 
 @dataclass(frozen=True)
 class Latency:

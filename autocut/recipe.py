@@ -30,6 +30,8 @@ IDENTITY: Mapping[str, Value] = MappingProxyType(
 """The settings of the untouched model in eager fp32. A recipe takes what it leaves out from here."""
 
 RATIO = "prune.ratio"
+RATIO_TOLD_APART = 0.01
+"""Ratios that are nearer than this are two models, though they may look like one: a structure counts zeros in hundredths."""
 PARENT_RATIO = "prune.parent_ratio"
 """Iterative pruning: prune to this ratio, train, prune on to `prune.ratio`, train again."""
 PRUNE_WHEN = "prune.when"

@@ -25,12 +25,13 @@ from dataclasses import replace
 from autocut.budget import Budget, format_duration
 from autocut.measurement import Accuracy
 from autocut.recipe import UNTOUCHED, Recipe
-from autocut.search import deaths, early_bundles, early_stopping, finalists
+from autocut.search import early_bundles, early_stopping, finalists
 from autocut.search.asked_for import AskedFor
 from autocut.search.companions import Companions, NoCompanions
+from autocut.search.deaths import Deaths, Verdict
 from autocut.search.early_stopping import StoppingRule, is_beaten
 from autocut.search.estimates import fitting, recipe_s
-from autocut.search.jobs import BaselineReady, Event, Job, JobKind, PlannedJob, Purpose, RecipeFailed, WorkerFault
+from autocut.search.jobs import BaselineReady, Event, Job, JobKind, Phase, PlannedJob, Purpose, RecipeFailed, WorkerFault
 from autocut.search.lowerings import LoweringChoice, affordable_lowerings
 from autocut.search.meanwhile import Meanwhile
 from autocut.search.memory import EndlessMemory, Memory, MemoryWatch
@@ -39,15 +40,13 @@ from autocut.search.progress import Progress, measured_plan_lines, plan_lines
 from autocut.search.proposals import Proposer
 from autocut.search.proposing import ProposedJob, Proposing
 from autocut.search.results import Results
-from autocut.search.state import OpenTrial, Phase, RunningJob, SearchState
+from autocut.search.state import OpenTrial, RunningJob, SearchState
 from autocut.search.trial_store import TrialStore
 
 _END_S = 3.0
 """Time after the last bundle for the driver's own end: Ray's shutdown, the last notes and plots."""
 _SEARCH_ON_S = 5.0
 """Seconds that must be left, besides a process's start and the reserve, for the search to go on after some finalizing."""
-_FAILED_STARTS = 3
-"""Worker processes in a row that may die before they begin a recipe."""
 _HANG_S = 120.0
 """A recipe hangs when it takes this much longer than eight times what was predicted."""
 
@@ -79,9 +78,9 @@ class Agent:
         self._postponed: list[PlannedJob] = []
         self._asked_for = AskedFor(state, self.progress)
         self._finalizing, self._goes_on = False, False
-        self._too_little_s, self._failed_starts = 0.0, 0
-        self._losses = deaths.LostWorkers()
+        self._too_little_s = 0.0
         self._memory = MemoryWatch(state, memory or EndlessMemory())
+        self._deaths = Deaths(state, self._memory)
         self.companions = companions or NoCompanions()
         self._numbers = itertools.count(1)
 
@@ -341,15 +340,9 @@ class Agent:
         job, now = ended.job, self.budget.clock()
         unfinished = [recipe for recipe in job.recipes if not self.state.is_done(recipe)]
         if error is not None and now < job.deadline:
-            if out_of_memory := self._memory.ran_out(len(self.state.running) + 1):
-                is_blameless = is_blameless and bool(self.state.running)  # alone, it needs more than there is
-            error = out_of_memory or deaths.hung(ended, now) or error
-            if is_blameless and self._losses.may_run_again(ended):
-                self._on_loss(ended, unfinished, error)
-            else:
-                self._on_death(ended, unfinished, error)
+            self._carry_out(job, self._deaths.judge(ended, unfinished, error, now, is_blameless=is_blameless))
             return
-        self._failed_starts = 0
+        self._deaths.forget_failed_starts()
         if job.kind == JobKind.MEASURE and unfinished:
             rest = PlannedJob(tuple(unfinished), ended.purpose, job.why, job.may_skip)
             if ended.leaves_rest:
@@ -358,36 +351,16 @@ class Agent:
                 self._interrupt(unfinished)
                 self._postponed.append(rest)
 
+    def _carry_out(self, job: Job, verdict: Verdict) -> None:
+        self.progress.lines.extend(filter(None, [verdict.line]))
+        self.fault = verdict.fault or self.fault
+        for failure in verdict.failed:
+            self.on_event(job, failure)
+        self._queue.extendleft(filter(None, [verdict.again]))
+
     def close(self) -> None:
         """End the open trials as interrupted: however the search ended, no trial is left running."""
         self._interrupt(list(self.state.open))
-
-    def _on_loss(self, ended: RunningJob, unfinished: list[Recipe], error: str) -> None:
-        """Queue the recipes of a worker that died through no fault of theirs. What else it did is asked for again by itself."""
-        self.progress.lines.append(f"again: {(ended.recipe or ended.job.recipes[0]).describe()}: {error}")
-        if ended.job.kind == JobKind.MEASURE and unfinished:
-            self._queue.appendleft(PlannedJob(tuple(unfinished), ended.purpose, ended.job.why, ended.job.may_skip))
-
-    def _on_death(self, ended: RunningJob, unfinished: list[Recipe], error: str) -> None:
-        """Blame the recipe that the worker worked on, and queue the others again; a worker that never began blames no recipe."""
-        job, current = ended.job, ended.recipe
-        self._failed_starts = 0 if current else self._failed_starts + 1
-        if self._failed_starts >= _FAILED_STARTS:
-            self.fault = WorkerFault(
-                f"a worker process must start, but {self._failed_starts} in a row died at once", "autocut check; is memory free?"
-            )
-        if job.kind == JobKind.BASELINE and ended.is_up:
-            self.fault = WorkerFault(
-                f"the untouched model must run and be measured, but its process died: {error}", "autocut check"
-            )
-        if job.kind == JobKind.FINALIZE and current is not None and current not in self.state.finalized:
-            self.on_event(job, RecipeFailed(current, "failed", error))
-        if job.kind == JobKind.MEASURE:
-            failed = deaths.blamed(self.state, ended, unfinished)
-            for recipe in failed:
-                self._fail(RecipeFailed(recipe, "failed", error))
-            if again := tuple(recipe for recipe in unfinished if recipe not in failed):
-                self._queue.appendleft(PlannedJob(again, ended.purpose, job.why, job.may_skip))
 
     def _interrupt(self, recipes: Sequence[Recipe]) -> None:
         for recipe in recipes:

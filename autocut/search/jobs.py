@@ -29,6 +29,18 @@ class JobKind(enum.StrEnum):
     FINALIZE = "finalize"  # export, measure on the locked test split and verify, one recipe after the other
 
 
+class Phase(enum.StrEnum):
+    """How far a search has come. Finalizing is no phase: it may begin in each of them, and the search may go on after it."""
+
+    LEARNED = "learned recipes"
+    BASELINES = "baselines"
+    COST_FIRST = "cost first"
+    USER_RECIPES = "user recipes"
+    RATIOS = "ratios"
+    RECOVERIES = "recoveries"
+    PROPOSALS = "proposals"
+
+
 class Purpose(enum.Enum):
     """Why the search wants a job."""
 

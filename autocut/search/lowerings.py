@@ -14,8 +14,8 @@ from autocut.search.early_stopping import is_beaten
 from autocut.search.estimates import is_too_long
 from autocut.search.finalists import is_slow
 from autocut.search.first_guesses import Guess, kept_of, surprise_expected
-from autocut.search.jobs import Purpose
-from autocut.search.state import Phase, SearchState
+from autocut.search.jobs import Phase, Purpose
+from autocut.search.state import SearchState
 
 _EXPENSIVE_SHARE = 0.1
 """A lowering that takes more than this share of the budget is not tried: a short budget spends its time on the cheap ones."""
@@ -182,9 +182,11 @@ def _runnable(state: SearchState) -> list[Lowering]:
 
 
 def _is_as_wide_as_its_parent(state: SearchState, recipe: Recipe) -> bool:
-    """Whether an iteratively pruned child has the structure of its parent, because ratios are rounded to whole channels."""
+    """Whether an iteratively pruned child has the structure of its parent, because ratios are rounded to whole channels or blocks."""
     if recipe.parent is None:
         return False
+    if state.same_cuts.is_as_cut_as_its_parent(recipe):
+        return True
     pairs = [(recipe.with_lowering(*lowering), recipe.parent.with_lowering(*lowering)) for lowering in state.settings.graphs]
     return any(state.costs.is_known(own) and state.costs.predict(own) == state.costs.predict(parent) for own, parent in pairs)
 

@@ -1,4 +1,4 @@
-"""What runs without being proposed: an earlier study's recipes, baselines, skeletons, user recipes, anchors, slow compilers.
+"""What runs without being proposed: learned recipes, baselines, skeletons, user recipes, anchors, recoveries, slow compilers.
 
 A skeleton is a pruned model without a training: it tells what a pruning method saves. At last comes the untouched model, trained as
 long as the front's leading point.
@@ -16,7 +16,7 @@ from autocut.recipe import NO_STUDENT, STUDENT, UNTOUCHED, Lowering, Recipe
 from autocut.search.anchor_choice import suited_anchors
 from autocut.search.estimates import on_ladder, recipe_s
 from autocut.search.finalists import is_slow
-from autocut.search.jobs import PlannedJob, Purpose
+from autocut.search.jobs import Phase, PlannedJob, Purpose
 from autocut.search.lowerings import (
     LoweringChoice,
     affordable_lowerings,
@@ -28,7 +28,8 @@ from autocut.search.lowerings import (
     seconds_in_turn,
     waits_for_its_simpler,
 )
-from autocut.search.state import Phase, SearchState
+from autocut.search.recoveries import recoveries
+from autocut.search.state import SearchState
 from autocut.space import Axis
 
 _SKELETON_LOWERINGS = 3
@@ -60,9 +61,10 @@ def opening(state: SearchState, choice: LoweringChoice) -> Iterator[tuple[Phase,
         Phase.COST_FIRST: methods,
         Phase.USER_RECIPES: user_recipes,
         Phase.RATIOS: ratios,
+        Phase.RECOVERIES: recoveries,
     }
     for phase, steps in phases.items():
-        if state.settings.tactics.cost_first or phase not in (Phase.COST_FIRST, Phase.RATIOS):
+        if state.settings.tactics.cost_first or phase not in (Phase.COST_FIRST, Phase.RATIOS, Phase.RECOVERIES):
             yield from ((phase, planned) for planned in steps(state, choice))
 
 

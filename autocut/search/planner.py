@@ -55,7 +55,7 @@ known how that grows with the size."""
 _COPIES = 8
 """Copies of the weights that a job may hold: two models, gradients, two moments of an optimizer, graph, artifact, its session."""
 _LEAST_PACE = 0.2
-"""Share of the untouched model's training time that a student's training takes at least, before one was timed."""
+"""Share of the untouched model's training time that a smaller model's training takes at least, before one was timed."""
 _SLOW_S = 10.0
 """A model that takes this long to score and to time is slow: one of its lowerings is finalized before others are tried."""
 _GUESSED_S = 10.0
@@ -90,7 +90,7 @@ class Planner:
         self._by_stage = defaultdict[str, _Recent](_Recent)
         self._per_sample = defaultdict[tuple[str, float], _Recent](_Recent)
         self._training = _Recent()
-        self._relative_pace: dict[str, float] = {}
+        self._relative_pace = defaultdict[str, dict[float, float]](dict)
         self._pace: dict[str, tuple[list[float], list[float]]] = {}
         self._finalize_s = _Recent()
         self._has_untouched_test = False
@@ -133,11 +133,13 @@ class Planner:
     def observe_structure(self, cut: Cut, relative_s: float) -> None:
         """Learn that a call of the structure `cut` takes `relative_s` times what one of the untouched model takes.
 
-        Before a student was trained, its training is expected to take as much longer or shorter. Small models save less: a part of
-        each step does not depend on their size.
+        Before such a model was trained, its training is expected to take longer or shorter in proportion. Of several lowerings the
+        one counts that saves the least: recorded trainings of digits and Fashion-MNIST saved a little more than that.
         """
-        self._relative_pace[cut[0]] = max(relative_s, _LEAST_PACE)
-        self._pace.clear()
+        before = self._relative_pace[cut[0]].get(cut[1], 0.0)
+        if relative_s > before:
+            self._relative_pace[cut[0]][cut[1]] = relative_s
+            self._pace.clear()
 
     def observe_loading(self, loaded: ModelLoaded) -> None:
         """Learn how long a lowered model takes to load: seconds in the modes that compile it then."""
@@ -274,16 +276,32 @@ class Planner:
     def _sample_s(self, recipe: Recipe) -> float:
         method, ratio = recipe.cut
         if method not in self._pace:
-            is_own = recipe.student is not None and recipe.cut in self._per_sample
-            methods = (method,) if is_own else (method, UNTOUCHED["prune.method"])
-            scale = 1.0 if is_own or recipe.student is None else self._relative_pace.get(method, 1.0)
-            known = {at: scale * seen.median(0.0) for (name, at), seen in self._per_sample.items() if name in methods}
+            known = self._pace_by_ratio(method)
             self._pace[method] = sorted(known), [known[at] for at in sorted(known)]
         ratios, seconds = self._pace[method]
         if ratios:
             return float(np.interp(ratio, ratios, seconds))
-        scale = 1.0 if recipe.student is None else self._relative_pace.get(method, 1.0)
-        return scale * self._training.median(_SECONDS_PER_SAMPLE)
+        return self._share_of_untouched(recipe.cut) * self._training.median(_SECONDS_PER_SAMPLE)
+
+    def _pace_by_ratio(self, method: str) -> dict[float, float]:
+        """Seconds a sample by ratio: of models of `method` that were trained, and of others by how much faster they answer."""
+        trained = {at: seen.median(0.0) for (name, at), seen in self._per_sample.items() if name == method}
+        untouched = self._untouched_pace()
+        if untouched is None:
+            return trained
+        guessed = {at: untouched * self._share_of_untouched((method, at)) for at in self._relative_pace[method]}
+        return {0.0: untouched} | guessed | trained
+
+    def _untouched_pace(self) -> float | None:
+        """Seconds a sample of the untouched model, or what they would be by a model that was trained in its place."""
+        if seen := self._per_sample.get(UNTOUCHED.cut):
+            return seen.median(0.0)
+        others = [seen.median(0.0) / self._share_of_untouched(cut) for cut, seen in self._per_sample.items()]
+        return statistics.median(others) if others else None
+
+    def _share_of_untouched(self, cut: Cut) -> float:
+        """What a training of `cut` takes, as a share of the untouched model's; 1 where it is not known how fast it answers."""
+        return max(self._relative_pace[cut[0]].get(cut[1], 1.0), _LEAST_PACE)
 
     def reserve_s(self, points: int, workers: int, total_s: float) -> float:
         """Seconds to keep for finalizing `points` points on `workers` workers, within a fixed share of the whole budget."""

@@ -122,7 +122,8 @@ def _phases(state: SearchState, forms: Iterable[str]) -> Iterator[str]:
         beside = "" if space.axis(STUDENT) is None else ", and what each student costs"
         yield f"cost first: each pruning method without training, whether it saves anything here{beside}"
     ratios = "more ratios of what saves something, " if prunes else ""
-    yield f"learn: {format_count(len(space.anchors), 'anchor')}, {ratios}then proposals; each with its promising lowerings"
+    trained = "the most promising cuts trained, " if prunes and space.axis("train.epochs") is not None else ""
+    yield f"learn: {format_count(len(space.anchors), 'anchor')}, {ratios}{trained}then proposals; each with its promising lowerings"
     yield "finalize: export, test split, verify in fresh processes"
 
 
@@ -160,7 +161,8 @@ def fits_line(state: SearchState, budget: Budget) -> str:
     if points:
         told.append(f"a finalization takes about {each}: {points} fit the {kept} kept for it")
     else:
-        told.append(f"the first finalization takes about {format_duration(planner.finalize_s())}, others {each}; {kept} are kept for it")
+        first = format_duration(planner.finalize_s())
+        told.append(f"the first finalization takes about {first}, others {each}; {kept} are kept for it")
     return "; ".join(told)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.search.jobs import TASK_FAILED, ScoringPlan, StageRan
 from autocut.search.proposals import Proposer
@@ -39,7 +40,7 @@ def recall_untouched(study: Study, state: SearchState) -> None:
         state.set_reference(study.reference)
         state.untouched_epochs = study.facts.get("untouched_epochs")
     if baseline := study.facts.get("baseline"):
-        state.set_baseline(Interval(**baseline))
+        state.set_baseline(Interval(*(baseline[name] for name in ("value", "low", "high"))))
     if scoring := study.facts.get("scoring"):
         state.scoring = ScoringPlan(**scoring)
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 
-from autocut.recipe import RATIO, Recipe
+from autocut.recipe import PARENT_RATIO, RATIO, RATIO_TOLD_APART, Recipe
 
 _Pruner = tuple[str, Recipe | None, bool]
 """A pruning method, and the weights that it cuts: of a trained parent, or of the untouched model, trained or as they are built."""
-_TOLD_APART = 0.01
-"""A structure counts zeros in hundredths, so that two nearer ratios of unstructured zeros may look like one cut."""
 
 
 class SameCuts:
@@ -36,7 +34,7 @@ class SameCuts:
             return []
         known = self._structures.get(_pruner(recipe), {})
         own = float(recipe[RATIO])
-        alike = (ratio for ratio, of_ratio in known.items() if of_ratio == structure and abs(ratio - own) > _TOLD_APART)
+        alike = (ratio for ratio, of_ratio in known.items() if of_ratio == structure and abs(ratio - own) > RATIO_TOLD_APART)
         return [Recipe({**recipe, RATIO: ratio}) for ratio in alike]
 
     def twins(self, recipe: Recipe) -> list[Recipe]:
@@ -46,20 +44,28 @@ class SameCuts:
         """
         if RATIO not in recipe:
             return []
-        known = self._structures.get(_pruner(recipe), {})
-        structure = known.get(float(recipe[RATIO])) or self._between(recipe)
+        structure = self._structure(_pruner(recipe), float(recipe[RATIO]))
         return self.measured_twins(recipe, structure) if structure else []
 
-    def _between(self, recipe: Recipe) -> str:
-        """The structure of a ratio that was not measured; empty where its neighbours have not the same one."""
-        pruner, ratio = _pruner(recipe), float(recipe[RATIO])
+    def is_as_cut_as_its_parent(self, recipe: Recipe) -> bool:
+        """Whether an iteratively pruned child is known to lose nothing more: at once, both ratios give the same cut."""
+        if PARENT_RATIO not in recipe:
+            return False
+        at_once = (str(recipe["prune.method"]), None, recipe.starts_trained)
+        own, before = (self._structure(at_once, float(recipe[name])) for name in (RATIO, PARENT_RATIO))
+        return bool(own) and own == before
+
+    def _structure(self, pruner: _Pruner, ratio: float) -> str:
+        """The structure of a ratio, measured or between two that have the same one; empty where it is not known."""
         known = self._structures.get(pruner, {})
+        if ratio in known:
+            return known[ratio]
         ratios = self._ratios.setdefault(pruner, sorted(known))
         at = bisect_left(ratios, ratio)
         if not 0 < at < len(ratios):
             return ""
         below, above = ratios[at - 1], ratios[at]
-        return known[below] if known[below] == known[above] and above - below > _TOLD_APART else ""
+        return known[below] if known[below] == known[above] and above - below > RATIO_TOLD_APART else ""
 
 
 def _pruner(recipe: Recipe) -> _Pruner:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import itertools
 import math
 from collections import defaultdict
@@ -16,7 +15,7 @@ from autocut.score import Limit, accuracy_limit, allowed_drop, costs_of, values_
 from autocut.search import jobs
 from autocut.search.cost_model import CostModel
 from autocut.search.first_guesses import FirstGuesses
-from autocut.search.jobs import Event, Job, JobKind, Purpose, RecipeFailed
+from autocut.search.jobs import Event, Job, JobKind, Phase, Purpose, RecipeFailed
 from autocut.search.learning_curves import LearningCurves
 from autocut.search.live_front import LiveFront
 from autocut.search.planner import Planner
@@ -26,17 +25,6 @@ from autocut.search.stage_trainings import StageTrainings
 from autocut.search.switched_off import SwitchedOff
 
 Family = tuple[tuple[str, Value], ...]
-
-
-class Phase(enum.StrEnum):
-    """How far a search has come. Finalizing is no phase: it may begin in each of them, and the search may go on after it."""
-
-    LEARNED = "learned recipes"
-    BASELINES = "baselines"
-    COST_FIRST = "cost first"
-    USER_RECIPES = "user recipes"
-    RATIOS = "ratios"
-    PROPOSALS = "proposals"
 
 
 @dataclass
@@ -100,7 +88,7 @@ class SearchState:
         self.stopped_in_a_row = 0
         self.limits = settings.limits  # with the untouched model's metric known, also the lowest one that counts
         self.untouched_metric: float | None = None  # on the validation split
-        self.metric_noise = 0.0  # its standard error there
+        self.metric_noise = 0.0  # its standard error
         self.front = LiveFront(settings.objectives, settings.limits)
         self.best_seen: dict[str, float] = {}  # accuracy and speed-up, each over all finished recipes
         self.costs = CostModel()
@@ -149,10 +137,9 @@ class SearchState:
                 self._rungs.setdefault(event.recipe.last_trained, {})[event.rung.epoch] = event.rung.metric
             case jobs.RecipeMeasured():
                 values = self.values(event.measured.measurement, event.measured.train_seconds)
-                is_disturbed = event.measured.measurement.cost.is_disturbed
                 seconds, curve = event.measured.train_seconds, self.curve(event.recipe)
                 self.same_cuts.learn(event.recipe, event.measured.structure)
-                self.finish(event.recipe, values, seconds, curve, is_disturbed=is_disturbed)
+                self.finish(event.recipe, values, seconds, curve, is_disturbed=event.measured.measurement.cost.is_disturbed)
             case jobs.RecipeFailed() if job.kind in (JobKind.PRICE, JobKind.PREPARE):
                 pass
             case jobs.RecipeFailed() if job.kind == JobKind.FINALIZE:
@@ -200,21 +187,20 @@ class SearchState:
             self.set_reference(cost)
         self.priced[recipe] = costs_of(cost, self.reference or cost, self.settings.price)
         if recipe == UNTOUCHED or not cost.is_disturbed:
-            self.costs.learn(recipe, self.priced[recipe])
-            self._learn_pace(recipe)
+            self._learn_cost(recipe, self.priced[recipe])
         self.revision += 1
 
-    def _learn_pace(self, recipe: Recipe) -> None:
-        """A student that was timed tells how long its training will take, if the untouched model has the same lowering."""
+    def _learn_cost(self, recipe: Recipe, values: Mapping[str, float]) -> None:
+        """A smaller model that was timed also tells how long its training will take, if the untouched one has the same lowering."""
+        self.costs.learn(recipe, values)
         own, whole = (self.costs.predict(one) for one in (recipe, UNTOUCHED.with_lowering(*recipe.lowering)))
-        if recipe.student is not None and own and whole:
+        if recipe.cut != UNTOUCHED.cut and own and whole:
             self.planner.observe_structure(recipe.cut, own["usd_per_million"] / whole["usd_per_million"])
 
     def set_baseline(self, metric: Interval) -> None:
         """Take in the untouched model's metric, and with it the limit that keeps useless models off the front."""
         self.untouched_metric = metric.value
-        import os
-        self.metric_noise = float(os.environ.get("NOISE", 1)) * (metric.high - metric.low) / 3.92
+        self.metric_noise = metric.standard_error
         self.limits = self._limits_beside(metric.value)
         self._renew_front()
 
@@ -261,7 +247,7 @@ class SearchState:
             if "prune.ratio" in recipe and recipe.parent is None:
                 self.trained_ratios[family(recipe.prefix)].add(float(recipe["prune.ratio"]))
         if recipe == UNTOUCHED or not is_disturbed:
-            self.costs.learn(recipe, values)
+            self._learn_cost(recipe, values)
         self._train_seconds[recipe] = train_seconds
         self.revision += 1
 

@@ -18,6 +18,14 @@ from autocut.price import Price
 _Count = Annotated[int, Field(ge=1, le=2**31)]
 
 
+class _Metric(BaseModel):
+    """The fields of an `Interval`."""
+
+    value: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+
+
 class _Facts(BaseModel):
     """The study attributes that autocut reads again. Everything else is only shown."""
 
@@ -40,7 +48,7 @@ class _Facts(BaseModel):
     libraries: dict[str, str] = {}
     mode_libraries: dict[str, dict[str, str | None]] = {}
     scoring: dict[Literal["examples", "of", "seconds_each"], FiniteFloat] | None = None
-    baseline: dict[str, FiniteFloat] | None = None
+    baseline: _Metric | None = None
     untouched_epochs: _Count | None = None
     max_accuracy_drop: FiniteFloat | None = None
     share_examples: bool = True

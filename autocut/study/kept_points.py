@@ -12,13 +12,10 @@ from pathlib import Path
 
 from autocut.front import Final, FrontPoint, Objectives, unbeaten, with_ties
 from autocut.gains import with_untouched
-from autocut.recipe import RATIO
+from autocut.recipe import RATIO, RATIO_TOLD_APART
 from autocut.study.results import StudyResults
 from autocut.study.scores import TrialScores
 from autocut.study.trials import TrialRecord, to_point
-
-_TOLD_APART = 0.01
-"""Ratios that are nearer than this are another model even so: a structure counts zeros in hundredths."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def _without_copies(one: KeptPoint, *others: Mapping[Hashable, KeptPoint]) -> Ke
     """Return `one`, no candidate if a point of `others` is its model under another ratio."""
     for points in others if one.model is not None else ():
         other = points.get(one.model, one)
-        if abs(float(other.point.recipe[RATIO]) - float(one.point.recipe[RATIO])) > _TOLD_APART:
+        if abs(float(other.point.recipe[RATIO]) - float(one.point.recipe[RATIO])) > RATIO_TOLD_APART:
             return replace(one, is_candidate=False)
     return one
 

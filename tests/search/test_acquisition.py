@@ -118,6 +118,20 @@ def test_of_many_variations_only_those_that_promise_something_are_judged(surroga
     assert acquisition.most_promising(list(costs), [10.0, 10.0, 1.0], 1, growth) == [1]
 
 
+@pytest.mark.parametrize(("noise", "chosen"), [(0.0, 0), (0.02, 1)])
+def test_what_cannot_be_told_from_luck_is_no_gain(space, noise, chosen):
+    """A point a little more accurate than one of the front, in a second, against one that is cheaper than all, in ten."""
+    surrogate = AccuracySurrogate(space, lambda recipe: recipe.lowering[0], seed=0)
+    for at in range(FEWEST):
+        surrogate.learn(pruned(0.5, epochs=1 + at), 0.89)
+    costs = {pruned(0.2): {"usd_per_million": 0.2}, pruned(0.8): {"usd_per_million": 0.17}}
+    known = {"accuracy": 0.885, "usd_per_million": 0.2}
+    growth = Growth([UNTOUCHED, known], Volume(OBJECTIVES, UNTOUCHED), noise)
+    choice = Acquisition(surrogate, costs.__getitem__).best([[recipe] for recipe in costs], [[1.0], [10.0]], [0.0, 0.0], growth)
+
+    assert choice.offer == chosen
+
+
 @given(
     losses=st.lists(st.tuples(*[st.floats(-3, 1)] * 3), min_size=1, max_size=6),
     front=st.lists(st.tuples(*[st.floats(-3, 1)] * 3), max_size=6),

@@ -47,7 +47,7 @@ def test_what_loses_more_is_not_finalized(strict):
 def test_what_is_expected_to_lose_more_is_not_offered(strict, monkeypatch):
     """Not even by the most hopeful guess of its accuracy."""
     proposing = strict().searcher.proposing
-    proposing._state.set_baseline(0.98)
+    proposing._state.set_baseline(Interval(0.98, 0.98, 0.98))
     monkeypatch.setattr(proposing._surrogate, "is_ready", lambda: True)
     guesses = {"poor": [[0.90], [0.92]], "hopeful": [[0.90], [0.94]]}
     for name, expected in (("poor", True), ("hopeful", False)):
@@ -99,7 +99,7 @@ def test_a_resumed_search_knows_what_was_refused_for_the_limit(strict):
     """Its bundle is gone, but it beats others on validation as before."""
     machine, recipe = strict(), UNTOUCHED.with_lowering(*INT8)
     state, found = machine.searcher.state, machine.world.measured(recipe).measurement
-    state.set_baseline(0.98)
+    state.set_baseline(Interval(0.98, 0.98, 0.98))
     gap, on_test = Interval(-0.06, -0.07, -0.05), Interval(0.84, 0.84, 0.84)
     tested = replace(found, accuracy=replace(found.accuracy, split="test", metric=on_test, difference=gap))
     refused = Final(3, {**VALUES, "accuracy": 0.84}, tested, None, None, verified=False, refusal="accuracy>=0.85 does not hold")
@@ -115,7 +115,7 @@ def test_a_training_must_reach_what_counts(strict):
     from autocut.search.early_stopping import floors
 
     state = strict().searcher.state
-    state.set_baseline(0.98)
+    state.set_baseline(Interval(0.98, 0.98, 0.98))
     for _ in range(8):
         state.curves.learn([0.5, 0.6])
     trained = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 2, "train.lr_scale": 1.0})

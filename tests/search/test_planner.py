@@ -1,6 +1,7 @@
 """The planner: what stages took here is what they will take."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from autocut.recipe import Recipe
 from autocut.search.estimates import ladder, on_ladder, recipe_s, total_s
 from autocut.search.jobs import ModelLoaded, StageRan
 from autocut.search.planner import Planner
+from autocut.search.progress import fits_line
 
 ORT, INT8 = ("fp32", "onnxruntime"), ("int8_static", "onnxruntime")
 
@@ -132,6 +134,38 @@ def test_when_the_untouched_model_is_measured_the_plan_says_how_much_fits(start)
     assert re.fullmatch(r"plan: a lowering takes about \S+ to \S+: \d of 5 fit the \S+ of the search", lowerings)
     assert re.fullmatch(r"a finalization takes about \S+: \d+ fit the \S+ kept for it", finalizations)
     assert told[1].startswith("plan: epochs: ")
+
+
+def test_a_cut_model_that_was_timed_is_expected_to_train_faster_before_it_was_trained(planner):
+    """As the form of it that saves the least; a model of it that was trained tells more, and what lies between is between."""
+    trained = {ratio: Recipe({"prune.method": "depth", "prune.ratio": ratio, "train.epochs": 1}) for ratio in (0.5, 0.7, 0.9)}
+    planner.observe(StageRan("k", "train", "sgd", 10.0, False, "training", 1000), Recipe({"train.epochs": 1}))
+    whole = planner.train_s(Recipe({"train.epochs": 1}))
+    for relative in (0.3, 0.4):
+        planner.observe_structure(("depth", 0.9), relative)
+
+    assert planner.train_s(trained[0.9]) == pytest.approx(0.4 * whole)
+    assert planner.train_s(trained[0.5]) == pytest.approx((1 - 0.6 * 5 / 9) * whole)
+    planner.observe(StageRan("l", "train", "sgd", 6.0, False, "training", 1000), trained[0.5])
+    assert planner.train_s(trained[0.5]) == pytest.approx(0.6 * whole)
+    assert planner.train_s(trained[0.7]) == pytest.approx(0.5 * whole)
+
+
+def test_the_pace_of_a_model_that_brings_its_weights_follows_from_the_first_cut_that_was_trained(planner):
+    """The untouched model was never trained: it would take so much longer as it answers more slowly."""
+    half = Recipe({"prune.method": "depth", "prune.ratio": 0.5, "train.epochs": 1})
+    planner.observe_structure(half.cut, 0.5)
+    planner.observe(StageRan("k", "train", "sgd", 3.0, False, "training", 1000), half)
+
+    assert planner.train_s(Recipe({"train.epochs": 1})) == pytest.approx(2 * planner.train_s(half))
+
+
+def test_a_plan_that_keeps_less_than_the_first_finalization_takes_says_both(start):
+    """The first one also scores the untouched model on the test split: "0 fit" beside seconds that are fewer looked wrong."""
+    agent = start(budget_s=600.0).searcher
+    told = fits_line(agent.state, replace(agent.budget, reserve_s=0.5))
+
+    assert re.search(r"the first finalization takes about \S+, others \S+; \S+ are kept for it$", told)
 
 
 def test_what_was_cut_trains_faster():

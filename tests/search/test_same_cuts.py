@@ -51,6 +51,17 @@ def test_other_cuts_have_no_twins(four_blocks, recipe):
     assert four_blocks.twins(recipe) == []
 
 
+@pytest.mark.parametrize(
+    ("ratio", "parent", "expected"), [(0.95, 0.75, True), (0.85, 0.75, True), (0.75, 0.25, False), (0.95, 0.5, False)]
+)
+def test_a_child_that_can_lose_nothing_more_is_known(four_blocks, ratio, parent, expected):
+    """Three of four blocks are gone at 0.75, and at least one stays: every lowering of a child of 0.8 was infeasible."""
+    child = cut(ratio, **{"train.epochs": 1, PARENT_RATIO: parent})
+
+    assert four_blocks.is_as_cut_as_its_parent(child) is expected
+    assert not four_blocks.is_as_cut_as_its_parent(cut(ratio))
+
+
 def test_the_weights_that_are_cut_are_a_part_of_the_cut():
     """Some pruners choose widths by the weights, so that another training may lead to another structure."""
     known, parent = SameCuts(), {PARENT_RATIO: 0.2, "train.epochs": 1}
