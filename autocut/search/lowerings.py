@@ -182,7 +182,7 @@ def _runnable(state: SearchState) -> list[Lowering]:
 
 
 def _is_as_wide_as_its_parent(state: SearchState, recipe: Recipe) -> bool:
-    """Whether an iteratively pruned child has the structure of its parent, because ratios are rounded to whole channels or blocks."""
+    """Whether an iteratively pruned child has the structure of its parent, because ratios are rounded to whole units."""
     if recipe.parent is None:
         return False
     if state.same_cuts.is_as_cut_as_its_parent(recipe):
