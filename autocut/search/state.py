@@ -23,8 +23,11 @@ from autocut.search.same_cuts import SameCuts
 from autocut.search.settings import SearchSettings
 from autocut.search.stage_trainings import StageTrainings
 from autocut.search.switched_off import SwitchedOff
+from autocut.search.volume import ACCURACY_RANGE
 
 Family = tuple[tuple[str, Value], ...]
+_MOST_NOISE = 0.2
+"""Share of the largest drop that the noise of the metric counts as at most: with few examples, everything would be noise."""
 
 
 @dataclass
@@ -88,7 +91,7 @@ class SearchState:
         self.stopped_in_a_row = 0
         self.limits = settings.limits  # with the untouched model's metric known, also the lowest one that counts
         self.untouched_metric: float | None = None  # on the validation split
-        self.metric_noise = 0.0  # its standard error
+        self.metric_noise = 0.0  # its standard error, within reason
         self.front = LiveFront(settings.objectives, settings.limits)
         self.best_seen: dict[str, float] = {}  # accuracy and speed-up, each over all finished recipes
         self.costs = CostModel()
@@ -200,7 +203,7 @@ class SearchState:
     def set_baseline(self, metric: Interval) -> None:
         """Take in the untouched model's metric, and with it the limit that keeps useless models off the front."""
         self.untouched_metric = metric.value
-        self.metric_noise = metric.standard_error
+        self.metric_noise = min(metric.standard_error, _MOST_NOISE * (self.allowed_drop or ACCURACY_RANGE * abs(metric.value)))
         self.limits = self._limits_beside(metric.value)
         self._renew_front()
 

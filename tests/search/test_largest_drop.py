@@ -141,3 +141,13 @@ def test_the_plan_tells_which_points_count(strict, start):
     assert before == f"accuracy: a point counts if it loses at most {loss} (--max-accuracy-drop 5%)"
     assert "a point counts from 0.93 on" in drop_line(machine.searcher.state)
     assert "as this study was begun" in start().searcher.plan_lines()[-1]
+
+
+@pytest.mark.parametrize(("half", "noise"), [(0.0098, 0.005), (0.3, 0.01)])
+def test_the_noise_of_few_examples_does_not_swallow_every_gain(strict, half, noise):
+    """A standard error counts up to a fifth of the drop that is allowed, here of 5 points."""
+    state = strict().searcher.state
+    state.set_baseline(Interval(0.9, 0.9 - half, 0.9 + half))
+
+    assert state.allowed_drop == pytest.approx(0.05)
+    assert state.metric_noise == pytest.approx(noise)
