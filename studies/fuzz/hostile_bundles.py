@@ -34,7 +34,7 @@ _OTHERS = (b"501", b"505")
 
 def bundle_manifest(data: st.DataObject, at: Home) -> None:
     """A manifest with changes, sealed again."""
-    bundle = _bundle(at, data)
+    bundle = bundle_elsewhere(at, data)
     manifest = bundle / "manifest.json"
     document = json.loads(manifest.read_text(encoding="utf-8"))
     if data.draw(st.booleans(), "in its bytes"):
@@ -46,7 +46,7 @@ def bundle_manifest(data: st.DataObject, at: Home) -> None:
 
 def bundle_examples(data: st.DataObject, at: Home) -> None:
     """An examples file of other arrays or bytes, sealed again."""
-    bundle = _bundle(at, data)
+    bundle = bundle_elsewhere(at, data)
     examples = bundle / "examples.npz"
     if data.draw(st.booleans(), "in its bytes"):
         examples.write_bytes(data.draw(changed_bytes(examples.read_bytes()), "file"))
@@ -58,7 +58,7 @@ def bundle_examples(data: st.DataObject, at: Home) -> None:
 
 def bundle_model(data: st.DataObject, at: Home) -> None:
     """What lies beside the weights: how the model is called, and what its runtime is asked for. `load` reads it."""
-    bundle = _bundle(at, data)
+    bundle = bundle_elsewhere(at, data)
     file = data.draw(st.sampled_from(sorted((bundle / "model").glob("*.json"))), "file")
     file.write_bytes(data.draw(json_files(json.loads(file.read_text(encoding="utf-8"))), "content"))
     _seal(bundle, file)
@@ -124,10 +124,11 @@ def _seal(bundle: Path, file: Path) -> None:
     reseal(bundle, {**document, "files": [sealed if known["path"] == sealed["path"] else known for known in document["files"]]})
 
 
-def _bundle(at: Home, data: st.DataObject) -> Path:
-    """Copy a bundle of the study, and let it be measured elsewhere, so that verifying it times nothing."""
-    known = sorted(path.parent for path in at.study.glob("bundles/*/manifest.json"))
-    bundle = Path(shutil.copytree(data.draw(st.sampled_from(known), "bundle"), at.scratch / "bundle"))
+def bundle_elsewhere(at: Home, data: st.DataObject) -> Path:
+    """Copy a bundle of the study, one for each mode, and let it be measured elsewhere, so that verifying it times nothing."""
+    manifests = sorted(at.study.glob("bundles/*/manifest.json"))
+    by_mode = {json.loads(manifest.read_text(encoding="utf-8"))["mode"]: manifest.parent for manifest in manifests}
+    bundle = Path(shutil.copytree(by_mode[data.draw(st.sampled_from(sorted(by_mode)), "mode")], at.scratch / "bundle"))
     document = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     document["measurement"]["cost"]["machine"] = "elsewhere"
     reseal(bundle, document)

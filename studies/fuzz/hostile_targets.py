@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from hostile_bundles import bundle_examples, bundle_manifest, bundle_model, http_request
+from hostile_bundles import bundle_elsewhere, bundle_examples, bundle_manifest, bundle_model, http_request
 from hostile_inputs import changed, changed_bytes, json_files, texts, toml_files, values
 from hostile_runs import FaultFound, run
 from hypothesis import strategies as st
@@ -187,7 +187,8 @@ def environment(data: st.DataObject, at: Home) -> None:
 
 def own_variable(data: st.DataObject, at: Home) -> None:
     """A variable that belongs to no flag: it names a file or a folder. All that is tried lies in the input's own folder."""
-    verb = data.draw(st.sampled_from((["verify", str(at.bundle)], ["front", str(at.study)], [*DRY_RUN])), "words")
+    known = (["verify", str(bundle_elsewhere(at, data))], ["front", str(at.study)], [*DRY_RUN])
+    verb = data.draw(st.sampled_from(known), "words")
     raw = st.binary(max_size=8).map(os.fsdecode)
     text = data.draw(st.one_of(texts(), raw).filter(lambda text: "\0" not in text), "value").lstrip("/")
     value = f"{at.scratch}/{text}" if data.draw(st.booleans(), "from the root") else text
