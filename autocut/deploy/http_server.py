@@ -114,6 +114,10 @@ def make_handler(service: Service) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 30  # a silent client does not keep its thread for ever
 
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # the client has gone: no matter of the log
+                super().handle()
+
         def do_GET(self) -> None:
             self._send(*((200, {"status": "ok"}) if self.path == "/health" else (404, {"error": "GET must be /health"})))
 

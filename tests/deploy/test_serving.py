@@ -23,7 +23,7 @@ from autocut import load
 from autocut.deploy import serving
 from autocut.deploy.bundle import Claims, write_bundle
 from autocut.deploy.examples import collect_examples
-from autocut.deploy.http_server import Service, make_server
+from autocut.deploy.http_server import Service, make_handler, make_server
 from autocut.deploy.manifest import read_manifest
 from autocut.deploy.serving import DOCKERFILE
 from autocut.measurement import Accuracy, Capacity, Cost, Interval, Latency, Layout, Measurement
@@ -214,6 +214,15 @@ def test_a_length_that_is_no_number_is_refused(length):
 
     assert answer.split()[1] == b"413"
     assert b"Content-Length must be a number" in answer
+
+
+def test_a_client_that_has_gone_is_no_error():
+    """One that loses its patience would fill the log with tracebacks."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.sendall(b'POST /predict HTTP/1.1\r\nContent-Length: 19\r\n\r\n{"inputs": [[1.0]]}')
+        ours.close()
+        make_handler(Service(twice, {"x": ("float32", (None, 1))}, None))(theirs, ("127.0.0.1", 1), None)
 
 
 class Convolution(nn.Module):
