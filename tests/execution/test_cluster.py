@@ -138,7 +138,7 @@ def test_a_killed_driver_takes_its_jobs_with_it_and_its_command_goes_on(tmp_path
     trials = look(tmp_path)
     measured = Counter(trial.recipe for trial in trials if trial.is_measured)
     assert [trial for trial in before if trial.is_measured]
-    assert [(trial.number, trial.recipe) for trial in trials[: len(before)]] == [(trial.number, trial.recipe) for trial in before]
+    assert {(trial.number, trial.recipe) for trial in before} <= {(trial.number, trial.recipe) for trial in trials}
     assert set(measured.values()) == {1}
     assert len(trials) > len(before) + 1
     assert {trial.reason for trial in trials if not trial.is_measured and "interrupted" not in trial.reason} == set()
