@@ -123,6 +123,8 @@ _USUAL_FORM = re.compile(r"(.+?) (must .+?)(?:, (?:but )?(?:got|has|is) (.+))?",
 
 _WHOLE, _BEGINNING = 160, 80
 """An error quotes a value of so many characters whole. Of a longer value it quotes the first ones, so many."""
+_LISTED = 20
+"""An error lists so many of the user's own values, and counts the others."""
 
 
 def shortened(text: str) -> str:
@@ -135,6 +137,13 @@ def shortened(text: str) -> str:
 def quoted(value: object) -> str:
     """Return `value` as an error quotes it: as Python writes it, shortened."""
     return shortened(repr(value))
+
+
+def listed(values: Iterable[object], between: str = ", ") -> str:
+    """Return the user's own `values` as an error lists them: each shortened, and not all of very many."""
+    texts = [shortened(str(value)) for value in values]
+    more = [f"{len(texts) - _LISTED:,} more"] if len(texts) > _LISTED else []
+    return between.join([*texts[:_LISTED], *more])
 
 
 def unknown_name(subject: str, value: str, known: Iterable[str]) -> UnknownNameError:

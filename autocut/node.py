@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -24,13 +26,11 @@ def node_folder() -> Path:
     folder of the host into each, and name it by AUTOCUT_LOCK_DIR.
 
     Raises:
-        InputError: the folder cannot be made, or does not belong to this user.
+        InputError: the folder cannot be made, is not named from the root, or does not belong to this user.
     """
-    if named := os.environ.get(LOCK_DIR):
-        folder = Path(named).absolute()
-        return _made(
-            folder, 0o1777, f"{LOCK_DIR} must be a folder that can be written, got {quoted(named)}", "choose another folder"
-        )
+    if folder := named_path(LOCK_DIR):
+        rule = f"{LOCK_DIR} must be a folder that can be written, got {quoted(str(folder))}"
+        return _made(folder, 0o1777, rule, "choose another folder")
     place = _USUAL_PLACE if os.access(_USUAL_PLACE, os.W_OK) else Path(tempfile.gettempdir())
     folder = _made(
         place / f"autocut-{os.getuid()}", 0o700, f"locks must have a folder in {place}", f"name another one: {LOCK_DIR}=FOLDER"
@@ -38,6 +38,23 @@ def node_folder() -> Path:
     if folder.stat().st_uid != os.getuid():
         raise InputError(f"lock folder {folder} must belong to this user", f"name another one: {LOCK_DIR}=FOLDER")
     return folder
+
+
+def named_path(variable: str) -> Path | None:
+    """Return the path that a variable of the environment names; None where it is not set.
+
+    Raises:
+        InputError: it is a relative path. Processes with other working folders would find another file there.
+    """
+    if not (named := os.environ.get(variable)):
+        return None
+    with contextlib.suppress(RuntimeError):  # a user that this machine does not know
+        if (path := Path(named).expanduser()).is_absolute():
+            return path
+    raise InputError(
+        f"{variable} must be a path from the root, which is the same for every process, got {quoted(named)}",
+        f"{variable}=/path/from/the/root",
+    )
 
 
 def _made(folder: Path, mode: int, rule: str, hint: str) -> Path:
@@ -53,8 +70,19 @@ def _made(folder: Path, mode: int, rule: str, hint: str) -> Path:
 
 
 def open_lock_file(path: Path) -> int:
-    """Open a lock file, made where it is missing, and return its descriptor. Whoever may write into its folder may lock it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    """Open a lock file, made where it is missing, and return its descriptor. Whoever may write into its folder may lock it.
+
+    A link is refused: another user of a shared folder could let it lead to a file of this user, and all could then write to that.
+
+    Raises:
+        InputError: it is a link, or cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        message = f"lock file must be a plain file that can be written, got {quoted(str(path))}: {reason}"
+        raise InputError(message, f"remove it, or name another folder: {LOCK_DIR}=FOLDER") from error
     found = os.fstat(descriptor)
     if LOCK_DIR in os.environ and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) != 0o666:  # the umask has its say
         os.fchmod(descriptor, 0o666)

@@ -67,6 +67,36 @@ def test_a_folder_that_cannot_be_is_told(tmp_path, monkeypatch):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("named", ["locks", "./locks", "~nobody-has-this-name/locks"])
+def test_a_folder_that_depends_on_the_working_folder_is_refused(monkeypatch, named):
+    """A worker with another working folder would lock other files, and nobody would notice."""
+    monkeypatch.setenv("AUTOCUT_LOCK_DIR", named)
+
+    with pytest.raises(InputError, match="AUTOCUT_LOCK_DIR must be a path from the root"):
+        node_folder()
+
+
+def test_a_folder_in_the_users_home_is_found(tmp_path, monkeypatch):
+    """A file of variables is read by no shell."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AUTOCUT_LOCK_DIR", "~/locks")
+
+    assert node_folder() == tmp_path / "locks"
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path, monkeypatch):
+    """Another user of a shared folder could make it lead to a file of this user, which every user could then write to."""
+    private = tmp_path / "private"
+    private.write_text("")
+    private.chmod(0o600)
+    (tmp_path / "quiet.lock").symlink_to(private)
+    monkeypatch.setenv("AUTOCUT_LOCK_DIR", str(tmp_path))
+
+    with pytest.raises(InputError, match=r"must be a plain file that can be written, got .*: it is a link"), QuietLock().shared():
+        pass
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+
+
 def test_where_locks_do_not_hold_it_is_said(tmp_path, monkeypatch):
     """A network disk, and a container of which others on the host know nothing."""
     root = tmp_path / "root"

@@ -82,7 +82,7 @@ def measure_capacity(
         fresh: A process that has verified nothing yet.
         reference: Cost of the untouched model.
         search_seconds: Seconds of the search.
-        deadline: Reading of `time.time()` after which nothing is begun.
+        deadline: Reading of `time.monotonic()` after which nothing is begun.
 
     Raises:
         DeadlineError: the time of the search was up.
@@ -92,7 +92,7 @@ def measure_capacity(
     untouched = untouched_capacity(pipeline, reference, search_seconds)
     if untouched.capacity is None:
         return untouched
-    left_s = (deadline - time.time()) * _SHARE
+    left_s = (deadline - time.monotonic()) * _SHARE
     if left_s < _LAYOUT_S * len(shapes):
         return CapacityFound(note="no time was left to try layouts")
     batch_size = reference.busiest.batch_size

@@ -76,9 +76,10 @@ class FinalizationRequest:
     """Where a bundle goes, and what it says beside its model.
 
     `reference` is the untouched model's cost, `search_seconds` the whole time of the search. `spent_s` is what it has worked until
-    now, and its price is what the search cost. `deadline` is a reading of `time.time()`: a verification that still runs then is
-    stopped. `share_examples` is false where the bundle must carry no real examples, whatever the task says. Where scoring is slow,
-    a sample of the test split is scored, in about `scoring_s` seconds. `validation` is the accuracy by which the recipe was chosen.
+    now, and its price is what the search cost. `deadline` is a reading of `time.monotonic()`: a verification that still runs then
+    is stopped. `share_examples` is false where the bundle must carry no real examples, whatever the task says. Where scoring is
+    slow, a sample of the test split is scored, in about `scoring_s` seconds. `validation` is the accuracy by which the recipe was
+    chosen.
     """
 
     to: Path
@@ -133,7 +134,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
         collector = ExampleCollector(predict, _registered_kind(task), replay_bytes=_MAX_TEST_BYTES)
         scores = sampling.score(runner, collector.predict, test, lend, collector.watch, batch_size)
     with runner.working():
-        fresh.wait_until_ready(min(TIMEOUT_S, request.deadline - time.time()))
+        fresh.wait_until_ready(min(TIMEOUT_S, request.deadline - time.monotonic()))
     untouched = _untouched_scores(pipeline, request.scoring_s)
     with runner.working():
         accuracy = replace(to_accuracy("test", scores, task.metric_kind, untouched), batch_size=batch_size)
@@ -314,12 +315,12 @@ def _verify(
         if examples:
             with runner.working():
                 write_examples(examples, replay)
-        timeout_s = max(0.1, min(TIMEOUT_S, deadline - time.time()))
+        timeout_s = max(0.1, min(TIMEOUT_S, deadline - time.monotonic()))
         verification = verify_bundle(
             folder, examples=examples, process=fresh, timeout_s=timeout_s, alone=runner.alone, working=runner.working,
             checks_capacity=False,  # this process has just measured it
         )  # fmt: skip
-    if time.time() >= deadline:
+    if time.monotonic() >= deadline:
         raise DeadlineError("the time of the search was up before the bundle was verified")
     return verification
 

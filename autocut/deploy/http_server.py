@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ import numpy as np
 
 MOST_BYTES = 64 * 2**20
 """A larger request is refused, so that no client fills the memory."""
+_LENGTH = re.compile(r"[0-9]{1,20}")  # `str.isdigit` takes a superscript two, and `int` refuses thousands of digits
 
 
 class Service:
@@ -112,6 +114,10 @@ def make_handler(service: Service) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 30  # a silent client does not keep its thread for ever
 
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # the client has gone: no matter of the log
+                super().handle()
+
         def do_GET(self) -> None:
             self._send(*((200, {"status": "ok"}) if self.path == "/health" else (404, {"error": "GET must be /health"})))
 
@@ -119,7 +125,7 @@ def make_handler(service: Service) -> type[BaseHTTPRequestHandler]:
             length = self.headers.get("Content-Length", "")
             if self.path != "/predict":
                 self._send(404, {"error": "POST must be /predict"})
-            elif not length.isdigit() or int(length) > MOST_BYTES:
+            elif not _LENGTH.fullmatch(length) or int(length) > MOST_BYTES:
                 self._send(413, {"error": f"Content-Length must be a number up to {MOST_BYTES}, got {length[:80]!r}"})
             else:
                 self._answer(self.rfile.read(int(length)))

@@ -18,6 +18,8 @@ from autocut.errors import BundleError, quoted
 _SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".joblib", ".dill", ".ckpt"})
 _PROTOCOLS = tuple(bytes([0x80, protocol]) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1))
 _ARCHIVE = b"PK"
+_LITTLE_BYTES, _MOST_GROWTH = 64 * 2**20, 50
+"""torch compresses nothing in its archives. What unpacks to more than so many times its size would keep a reader busy for hours."""
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError)
 _HINT = "save the model without tensor subclasses, custom objects or sample inputs, then export it again"
 
@@ -26,7 +28,7 @@ def refuse_pickles(folder: Path) -> None:
     """Refuse every file below `folder`, and every record in an archive there, that is a pickle by its name or by its bytes.
 
     Raises:
-        BundleError: there is a pickle; the message names the file or the record.
+        BundleError: there is a pickle, and the message names the file or the record; or an archive cannot be read to its end.
     """
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as stream:
@@ -41,6 +43,10 @@ def refuse_pickles(folder: Path) -> None:
 
 def _refuse_in_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
+        claimed, size = sum(record.file_size for record in archive.infolist()), path.stat().st_size
+        if claimed > max(_LITTLE_BYTES, _MOST_GROWTH * size):
+            message = f"{path.name} must unpack to at most {_MOST_GROWTH} times its size, got {claimed} bytes from {size}"
+            raise BundleError(message, "get the bundle from somebody you trust")
         for record in archive.infolist():
             _refuse_escape(path, record.orig_filename)
             with archive.open(record) as stream:

@@ -221,7 +221,7 @@ class _Worker:
             job.reference,
             job.search_seconds,
             setting.command,
-            time.time() + job.deadline - setting.clock(),
+            time.monotonic() + job.deadline - setting.clock(),
             share_examples=setting.share_examples,
             scoring_s=scoring_s,
             serving=setting.serving,

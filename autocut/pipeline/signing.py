@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from autocut.errors import InputError, StudyError
+from autocut.node import named_path
 
 KEY_FILE = "AUTOCUT_KEY_FILE"
 _BYTES = 32
@@ -47,10 +48,10 @@ def key_file() -> Path:
     """Return the path of this user's key.
 
     Raises:
-        InputError: the user has no home.
+        InputError: the user has no home, or names the file by a relative path.
     """
-    if named := os.environ.get(KEY_FILE):
-        return Path(named)
+    if named := named_path(KEY_FILE):
+        return named
     try:
         home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     except RuntimeError as error:  # a container may run as a user that it does not know

@@ -25,7 +25,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from autocut.errors import SpaceError, quoted
+from autocut.errors import SpaceError, listed, quoted
 from autocut.recipe import (
     AFTER_TRAINING,
     AVERAGING,
@@ -154,7 +154,7 @@ class Axis:
     def describe(self) -> str:
         """Return the domain in words, such as ``one of none, structured`` or ``0.1 to 0.8 in steps of 0.1``."""
         if self.choices:
-            return f"one of {', '.join(map(str, self.choices))}"
+            return f"one of {listed(self.choices)}"
         words = f"{self.low:g} to {self.high:g}"
         return words + (f" in steps of {self.step:g}" if self.step else "") + (", log scale" if self.log else "")
 
@@ -216,7 +216,7 @@ class Space:
         if not self.is_active(axis, recipe):
             if value is None or value == IDENTITY.get(axis.name):
                 return None
-            needed = " and ".join(f"{parent} {' or '.join(map(str, values))}" for parent, values in axis.when.items())
+            needed = " and ".join(f"{parent} {listed(values, ' or ')}" for parent, values in axis.when.items())
             return f"{axis.name} counts only with {needed}, got {quoted(value)}"
         # The recipe dropped a setting without effect, so any value of it is allowed.
         if axis.takes(value) or Recipe({**recipe, axis.name: axis.example()}) == recipe:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from autocut.errors import name_hint, nearest_hint, quoted
+from autocut.errors import listed, name_hint, nearest_hint, quoted, shortened
 from autocut.recipe import (
     AFTER_TRAINING,
     IDENTITY,
@@ -74,9 +74,8 @@ def check_conditions(axes: Sequence[Axis], named: Collection[str], faults: Fault
         _sorter(axes).prepare()
     except CycleError as error:
         circle = [str(name) for name in error.args[1]]
-        faults.add(
-            ("axes", circle[0], "when"), f"conditions must not go round in a circle, got {' -> '.join(circle)}", "drop one of them"
-        )
+        message = f"conditions must not go round in a circle, got {listed(circle, ' -> ')}"
+        faults.add(("axes", circle[0], "when"), message, "drop one of them")
 
 
 def check_ratio(axes: Sequence[Axis], named: Collection[str], known: Known, faults: FaultList) -> None:
@@ -106,9 +105,10 @@ def check_awareness(axes: Sequence[Axis], faults: FaultList) -> None:
     aware, dtypes = (by_name[name].choices if name in by_name else () for name in (QUANTIZATION_AWARE, "quantize.dtype"))
     for choice in aware:
         if choice != LEFT_OUT[QUANTIZATION_AWARE] and not any(str(dtype).startswith(str(choice)) for dtype in dtypes):
-            wanted = f"a dtype in quantize.dtype that begins with {choice}"
-            message = f"{QUANTIZATION_AWARE} {choice} must have {wanted}, got {', '.join(map(str, dtypes)) or 'none'}"
-            faults.add(("axes", QUANTIZATION_AWARE, "choices"), message, f"add {wanted}, or leave {choice} out", choice)
+            named = shortened(str(choice))
+            wanted = f"a dtype in quantize.dtype that begins with {named}"
+            message = f"{QUANTIZATION_AWARE} {named} must have {wanted}, got {listed(dtypes) or 'none'}"
+            faults.add(("axes", QUANTIZATION_AWARE, "choices"), message, f"add {wanted}, or leave {named} out", choice)
 
 
 def check_order(axes: Sequence[Axis], faults: FaultList) -> None:
@@ -225,4 +225,4 @@ def _check_switches(axis: Axis, by_name: Mapping[str, Axis], named: Collection[s
 
 
 def _toml_list(values: Sequence[Value]) -> str:
-    return "[" + ", ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in values) + "]"
+    return "[" + listed(f'"{value}"' if isinstance(value, str) else value for value in values) + "]"

@@ -81,19 +81,8 @@ class Signature:
         """
         path = folder / SIGNATURE_FILE
         try:
-            document = json.loads(path.read_text())
-            sizes = document["batch_sizes"]
-            return Signature(
-                str(document["form"]),
-                tuple(document["names"]),
-                tuple(tuple(shape) for shape in document["shapes"]),
-                tuple(document["dtypes"]),
-                None if sizes is None else tuple(sizes),
-                bool(document["freezing"]),
-                {name: (limits[0], limits[1]) for name, limits in document.get("limits", {}).items()},
-                tuple(document["output"]) if document.get("output") else None,
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            return _signature_of(json.loads(path.read_text()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise BundleError(f"{path} must be a readable signature, got {quoted(error)}", "export the model again") from None
 
     def write(self, folder: Path) -> None:
@@ -156,6 +145,43 @@ class Signature:
             if not least <= sizes[free] <= (sizes[free] if most is None else most):
                 raise ValueError(f"{free} must be {least} or more{'' if most is None else f', up to {most}'}, got {sizes[free]}")
         return tuple(named[name].contiguous() for name in self.names)
+
+
+def _signature_of(document: Any) -> Signature:
+    """Return the signature that a file holds. It may come from a stranger: what it says names files and the memory that is read.
+
+    Raises:
+        ValueError: it does not fit together, or is none. So may `KeyError`, `TypeError`, `AttributeError` and `IndexError`.
+    """
+    names, shapes, dtypes, sizes = (document[name] for name in ("names", "shapes", "dtypes", "batch_sizes"))
+    limits = {name: (least, most) for name, (least, most) in document.get("limits", {}).items()}
+    output = document.get("output")
+    free = {size for shape in shapes for size in shape if isinstance(size, str)}
+    rules = {
+        "form": document["form"] in ("tensor", "tuple", "dict") and (document["form"] != "tensor" or len(names) == 1),
+        "names": isinstance(names, list) and all(isinstance(name, str) for name in names) and len({*names}) == len(names) > 0,
+        "shapes": len(shapes) == len(names) and all(map(_is_shape, shapes)),
+        "dtypes": len(dtypes) == len(names) and all(isinstance(getattr(torch, name, None), torch.dtype) for name in dtypes),
+        "batch_sizes": sizes is None or (all(_is_size(size) for size in sizes) and sorted({*sizes}) == sizes != []),
+        "limits": {*limits} <= free
+        and all(_is_size(least) and (most is None or _is_size(most)) for least, most in limits.values()),
+        "output": not output or _is_shape(output),
+    }
+    if broken := [name for name, holds in rules.items() if not holds]:
+        raise ValueError(f"no such {broken[0]}: {document.get(broken[0])}")
+    return Signature(
+        document["form"], tuple(names), tuple(map(tuple, shapes)), tuple(dtypes), None if sizes is None else tuple(sizes),
+        bool(document["freezing"]), limits, tuple(output) if output else None,
+    )  # fmt: skip
+
+
+def _is_shape(shape: Any) -> bool:
+    """Whether `shape` is a list of the batch, None, and of sizes and names."""
+    return isinstance(shape, list) and shape[0] is None and all(isinstance(size, str) or _is_size(size, 0) for size in shape[1:])
+
+
+def _is_size(size: Any, least: int = 1) -> bool:
+    return isinstance(size, int) and not isinstance(size, bool) and size >= least
 
 
 def _fits(sizes: Sequence[int], shape: NamedShape, free: dict[str, int]) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 NASTY_TEXTS = (
     "", " ", "-", "--", "0", "-1", "nan", "inf", "1e999", "9" * 400, "true", "none", "..", "../../etc/passwd", "/", "~", "*",
     "a/b", "C:\\x", "%s%n", "{0}", "${HOME}", "$(id)", "'; DROP TABLE trials; --", "\x1b[2J", "\x00", "\r\n", "\u202e", "é" * 300,
-    "日本", "\U0001f600", "10GB", "8h", "1%", "latency_ms<=5", "structured", "int8_static", "x" * 5000,
+    "²", "9" * 5000, "日本", "\U0001f600", "10GB", "8h", "1%", "latency_ms<=5", "structured", "int8_static", "x" * 5000,
 )  # fmt: skip
 _NUMBERS = (0, 1, -1, 2, 2**31, 2**63, -(2**63) - 1, 10**30, 10**400, 0.0, -0.0, 0.5, 1.0, 1e308, -1e308, 5e-324)
 _NO_NUMBERS = (float("inf"), float("-inf"), float("nan"))

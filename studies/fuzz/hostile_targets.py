@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import importlib.resources
-import io
 import json
 import os
 import shutil
 import sqlite3
 import tempfile
 import tomllib
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
-from hostile_inputs import changed, changed_bytes, json_files, reseal, texts, toml_files, values
+from hostile_bundles import bundle_elsewhere, bundle_examples, bundle_manifest, bundle_model, http_request
+from hostile_inputs import changed, changed_bytes, json_files, texts, toml_files, values
 from hostile_runs import FaultFound, run
 from hypothesis import strategies as st
 
 from autocut import cli
 from autocut.commands.verb import Verb
-from autocut.deploy.manifest import hash_file
 from autocut.deploy.rerun import Rerun
 from autocut.deploy.verify_process import find
+from autocut.errors import InputError
+from autocut.node import LOCK_DIR, node_folder
+from autocut.pipeline.signing import KEY_FILE, own_secret
 from autocut.task import check as task_check
 
 DRY_RUN = ("search", "--dry-run", "--budget", "1m")
@@ -40,6 +40,14 @@ _RECIPE = {
     "train.lr_scale": 0.5, "curriculum.schedule": "linear", "curriculum.order": "random", "curriculum.start": 0.5,
     "distill.loss": "kl", "distill.temperature": 2.0, "distill.alpha": 0.5, "quantize.dtype": "fp32", "compile.mode": "eager",
 }  # fmt: skip
+_NEWER_RECIPE = {
+    "prune.method": "low_rank", "prune.ratio": 0.5, "train.epochs": 2, "train.lr_scale": 1.0, "train.ema": 0.99,
+    "train.input_growth": "progressive_resizing", "distill.loss": "dkd", "distill.temperature": 2.0, "distill.alpha": 0.5,
+    "distill.features": "hint", "distill.decay": "linear", "quantize.dtype": "int8_static", "quantize.keep_float": 4,
+    "compile.mode": "openvino",
+}  # fmt: skip
+_OWN_VARIABLES = (LOCK_DIR, KEY_FILE, "AUTOCUT_DATA")
+"""Variables that belong to no flag."""
 _URLS = (
     "sqlite:///server.db", "sqlite://", "sqlite:///", "postgresql://me:geheim@127.0.0.1:1/db", "postgresql+psycopg://h/d",
     "mysql://me:geheim@h/d", "nosuchdb://me:geheim@h/d?password=geheim", "://", "postgresql://[::1/d", "sqlite:///server.db?x=1",
@@ -49,6 +57,7 @@ _READERS = (
     ("front",), ("front", "--json"), ("front", "--all", "--json"), ("front", "--csv", "--all"), ("select",), ("select", "--json"),
     ("select", "--knee", "--max-accuracy-drop", "1%"), ("ledger",), ("ledger", "--json"), ("dashboard", "--port", "0"),
     ("report", "--to", "report.html"), ("report", "--to", "report.html", "--json"), ("export", "--trial", "7", "--to", "out"),
+    ("explain", "7", "--no-measure"), ("explain", "7", "--no-measure", "--json"),
 )  # fmt: skip
 
 
@@ -120,8 +129,8 @@ def home(study: Path, bundle: Path) -> Iterator[Home]:
 def space_file(data: st.DataObject, at: Home) -> None:
     """A space file with changes."""
     shipped = importlib.resources.files("autocut").joinpath("../search_spaces")
-    name = data.draw(st.sampled_from(("quick", "default", "training-only")), "space")
-    document = tomllib.loads(shipped.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+    files = sorted(file.name for file in shipped.iterdir() if file.name.endswith(".toml"))
+    document = tomllib.loads(shipped.joinpath(data.draw(st.sampled_from(files), "space")).read_text(encoding="utf-8"))
     (at.scratch / "mine.toml").write_bytes(data.draw(toml_files(document), "file"))
     run([*DRY_RUN, "--space", "mine.toml"])
 
@@ -130,7 +139,8 @@ def recipe_file(data: st.DataObject, at: Home) -> None:
     """A recipe of the user, TOML or JSON."""
     name = data.draw(st.sampled_from(("mine.toml", "mine.json")), "name")
     files = toml_files if name.endswith("toml") else json_files
-    document = data.draw(st.sampled_from((_RECIPE, {"recipe": _RECIPE}, {"prune": {"method": "structured", "ratio": 0.5}})))
+    forms = (_RECIPE, _NEWER_RECIPE, {"recipe": _RECIPE}, {"prune": {"method": "structured", "ratio": 0.5}})
+    document = data.draw(st.sampled_from(forms))
     (at.scratch / name).write_bytes(data.draw(files(document), "file"))
     run([*DRY_RUN, "--try", name])
 
@@ -140,7 +150,23 @@ def config_file(data: st.DataObject, at: Home) -> None:
     known = (DRY_RUN[:2], ("front", str(at.study)), ("select", str(at.study)), ("verify", "none"))
     words = data.draw(st.sampled_from(known), "words")
     document = {
-        "search": {"budget": "8h", "space": "quick", "limit": ["latency_ms<=5"], "price-per-hour": 0.1, "workers": 1},
+        "search": {
+            "budget": "8h",
+            "space": "quick",
+            "limit": ["latency_ms<=5"],
+            "price-per-hour": 0.1,
+            "workers": 1,
+            "threads": 1,
+            "serve-on": "cpu",
+            "train-on": "auto",
+            "requests-per-month": 3e6,
+            "grid-intensity": 400,
+            "worker-memory": "8GB",
+            "measure-on": "EPYC",
+            "stages": "stages",
+            "learn-from": "none",
+            "rehash": True,
+        },
         "select": {"max-accuracy-drop": "1%", "minimize": "cost", "knee": True},
         "front": {"all": True, "json": True},
     }
@@ -157,6 +183,20 @@ def environment(data: st.DataObject, at: Home) -> None:
     raw = st.binary(max_size=8).map(os.fsdecode)
     value = data.draw(st.one_of(texts(), raw, st.sampled_from(_URLS)).filter(lambda text: "\0" not in text), "value")
     run(words, {str(name): value})
+
+
+def own_variable(data: st.DataObject, at: Home) -> None:
+    """A variable that belongs to no flag: it names a file or a folder. All that is tried lies in the input's own folder."""
+    known = (["verify", str(bundle_elsewhere(at, data))], ["front", str(at.study)], [*DRY_RUN])
+    verb = data.draw(st.sampled_from(known), "words")
+    raw = st.binary(max_size=8).map(os.fsdecode)
+    text = data.draw(st.one_of(texts(), raw).filter(lambda text: "\0" not in text), "value").lstrip("/")
+    value = f"{at.scratch}/{text}" if data.draw(st.booleans(), "from the root") else text
+    run(verb, {data.draw(st.sampled_from(_OWN_VARIABLES), "variable"): value, "HOME": str(at.scratch)})
+    with contextlib.suppress(InputError), mock.patch.dict(os.environ, {LOCK_DIR: value, "HOME": str(at.scratch)}):
+        node_folder()
+    with contextlib.suppress(InputError), mock.patch.dict(os.environ, {KEY_FILE: value, "HOME": str(at.scratch)}):
+        own_secret()
 
 
 def command_line(data: st.DataObject, at: Home) -> None:
@@ -206,48 +246,13 @@ def study_database(data: st.DataObject, at: Home) -> None:
         raise FaultFound("a damaged database was overwritten", verb, f"{ended.told}\n{sizes}")
 
 
-def bundle_manifest(data: st.DataObject, at: Home) -> None:
-    """A manifest with changes, sealed again."""
-    bundle = _bundle(at)
-    manifest = bundle / "manifest.json"
-    document = json.loads(manifest.read_text(encoding="utf-8"))
-    if data.draw(st.booleans(), "in its bytes"):
-        manifest.write_bytes(data.draw(changed_bytes(manifest.read_bytes()), "file"))
-    else:
-        reseal(bundle, data.draw(changed(document), "manifest"))
-    run(data.draw(st.sampled_from((["verify", str(bundle)], ["verify", str(bundle), "--json"])), "words"))
-
-
-def bundle_examples(data: st.DataObject, at: Home) -> None:
-    """An examples file of other arrays or bytes, sealed again."""
-    bundle = _bundle(at)
-    examples = bundle / "examples.npz"
-    if data.draw(st.booleans(), "in its bytes"):
-        examples.write_bytes(data.draw(changed_bytes(examples.read_bytes()), "file"))
-    else:
-        _change_arrays(data, examples)
-    document = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    sealed = hash_file(bundle, examples).model_dump()
-    reseal(bundle, {**document, "files": [sealed if file["path"] == sealed["path"] else file for file in document["files"]]})
-    run(["verify", str(bundle)])
-
-
 TARGETS: Mapping[str, Callable[[st.DataObject, Home], None]] = {
     target.__name__: target
     for target in (
-        space_file, recipe_file, config_file, environment, command_line, storage_url, study_database, bundle_manifest,
-        bundle_examples,
+        space_file, recipe_file, config_file, environment, own_variable, command_line, storage_url, study_database,
+        bundle_manifest, bundle_examples, bundle_model, http_request,
     )
 }  # fmt: skip
-
-
-def _bundle(at: Home) -> Path:
-    """Copy the bundle, and let it be measured elsewhere, so that verifying it times nothing."""
-    bundle = Path(shutil.copytree(at.bundle, at.scratch / "bundle"))
-    document = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    document["measurement"]["cost"]["machine"] = "elsewhere"
-    reseal(bundle, document)
-    return bundle
 
 
 def _change_rows(data: st.DataObject, file: Path) -> None:
@@ -282,31 +287,3 @@ def _cells(database: sqlite3.Connection, table: str, column: str) -> st.SearchSt
         if isinstance(document := json.loads(found[0]), dict | list):
             cells += [changed(document).map(json.dumps)] * 3
     return st.one_of(cells)
-
-
-def _change_arrays(data: st.DataObject, file: Path) -> None:
-    with np.load(file) as saved:
-        arrays = {name: saved[name] for name in saved.files}
-    name = data.draw(st.sampled_from(sorted(arrays)), "array")
-    shape = data.draw(st.lists(st.integers(0, 20), max_size=4).map(tuple), "shape")
-    dtype = data.draw(st.sampled_from(("float32", "float64", "float16", "int64", "int8", "bool", "complex64", "U3", "M8[s]")))
-    match data.draw(st.sampled_from(("shape", "dtype", "fill", "remove", "rename", "add"))):
-        case "shape":
-            arrays[name] = np.zeros(shape, arrays[name].dtype)
-        case "dtype":
-            arrays[name] = np.zeros(arrays[name].shape, dtype)
-        case "fill":
-            arrays[name] = np.full_like(arrays[name], data.draw(st.sampled_from((0, 1, -1, 99))))
-        case "remove":
-            del arrays[name]
-        case "rename":
-            arrays[data.draw(st.sampled_from(("00000/inputs/x", "x", "00009/targets", "00000/outputs_step")))] = arrays.pop(name)
-        case _:
-            arrays["00000/outputs_step"], arrays["00000/outputs_shape"] = np.zeros(shape, dtype), np.zeros(shape, "int64")
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
-        for key, array in arrays.items():
-            one = io.BytesIO()
-            np.save(one, array, allow_pickle=False)
-            archive.writestr(f"{key}.npy", one.getvalue())
-    file.write_bytes(written.getvalue())

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +34,8 @@ _ALL_GONE_S = 60.0
 """Processes of a killed search must have ended by then."""
 _TO_THE_END_S = 35
 """What the last session gets: enough for one verified bundle."""
+_LATE_S = 45
+"""What a session gets that is to be killed in a late phase: it finalizes at once what is on the front."""
 _EXTENSIONS = 3
 _GOES_ON_S = 2.5
 """A driver that survives is looked at for so long."""
@@ -70,14 +72,16 @@ PHASES: dict[str, Callable[[Seen], object]] = {
 }
 """What is seen from outside while a search is in a phase. A number counts where it changes."""
 
+LATE = ("export", "verification", "dashboard write")
+"""Phases that come once in minutes where much of the budget is left, and within seconds where little is."""
 TARGETS = ("driver", "worker", "fork server", "relay", "group", "all at once")
 SURVIVABLE = ("worker", "fork server", "relay")
 
 
-def moments(count: int, seed: int) -> list[Moment]:
-    """Return `count` moments that take every phase and every target in turn, in a seeded order."""
+def moments(count: int, seed: int, of_phases: Sequence[str] = tuple(PHASES)) -> list[Moment]:
+    """Return `count` moments that take each of `of_phases` and every target in turn, in a seeded order."""
     order = random.Random(seed)
-    phases = [list(PHASES)[number % len(PHASES)] for number in range(count)]
+    phases = [of_phases[number % len(of_phases)] for number in range(count)]
     targets = [TARGETS[number % len(TARGETS)] for number in range(count)]
     order.shuffle(phases)
     order.shuffle(targets)
@@ -97,8 +101,10 @@ class Victim:
     faults: list[str] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
     process: subprocess.Popen[bytes] | None = None
+    phases: Counter[str] = field(default_factory=Counter)
     wall_s: list[float] = field(default_factory=list)
     _began: float = 0.0
+    _is_late: bool = False
     _trials: dict[int, Any] = field(default_factory=dict)
     _finals: dict[int, Any] = field(default_factory=dict)
     _seen: set[int] = field(default_factory=set)
@@ -111,11 +117,16 @@ class Victim:
 
     def kill(self, moment: Moment) -> None:
         """Kill `moment.target` at the moment, and look at the study if the driver is gone."""
-        process = self._running()
+        is_late = moment.phase in LATE and self._has_trials()
+        if is_late or self._is_late:
+            self._stop()
+        self._is_late = is_late
+        process = self._running(int(self._spent_s()) + _LATE_S if is_late else self.budget_s)
         came, pids = self._wait_for(moment, process)
         victims = targets_of(moment.target, process.pid, pids)
         if not victims and moment.target in SURVIVABLE:  # it does not run now: the driver always does
             victims = [process.pid]
+        self.phases[moment.phase if came else f"no {moment.phase}"] += 1
         told = f"{moment.phase if came else 'no ' + moment.phase} + {moment.delay_s:.3f} s: kill {moment.target} {victims}"
         print(told, file=self.log, flush=True)
         self._seen |= set(pids)
@@ -137,7 +148,7 @@ class Victim:
         self._stop()
         for extension in range(_EXTENSIONS):
             self.budget_s = int(self._spent_s()) + _TO_THE_END_S * 2**extension
-            process = self._running()
+            process = self._running(self.budget_s)
             code = process.wait(self.budget_s + 90)
             self._ended(process)
             if code != 1:
@@ -165,6 +176,10 @@ class Victim:
             self.process.wait()
             self._ended(self.process)
 
+    def _has_trials(self) -> bool:
+        """Whether something was measured, which can be finalized."""
+        return any(trial.measured is not None for trial in self._trials.values())
+
     def _spent_s(self) -> float:
         if not (self.study / "study.db").exists():
             return 0.0
@@ -175,7 +190,7 @@ class Victim:
 
     # ---- one session ----------------------------------------
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self, budget_s: int) -> subprocess.Popen[bytes]:
         if self.process is not None and self.process.poll() is None:
             return self.process
         if self.process is not None:
@@ -183,7 +198,7 @@ class Victim:
             self._ended(self.process)
         scratch = self.folder / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
-        words = [str(HERE / "task.py"), "--space", str(HERE / "space.toml"), "--budget", f"{self.budget_s}s", "--workers", "2"]
+        words = [str(HERE / "task.py"), "--space", str(HERE / "space.toml"), "--budget", f"{budget_s}s", "--workers", "2"]
         environment = os.environ | {"TMPDIR": str(scratch), "AUTOCUT_LOCK_DIR": str(self.folder / "locks")}
         self._began = time.monotonic()
         with (self.folder / "stderr.txt").open("ab") as errors:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from killing import moments, victim
+from killing import PHASES, moments, victim
 
 
 def main() -> int:
@@ -24,14 +24,15 @@ def main() -> int:
     parser.add_argument("--per-study", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no kill later than that; each study still ends")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES), help="kill in these alone")
     parser.add_argument("--budget", type=int, default=600, help="seconds of each study: enough for its kills")
     parser.add_argument("--folder", type=Path, default=None, help="where the studies stay; default: a temporary folder")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the search that runs, too
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="kills-"))
-    todo = moments(asked.kills, asked.seed)
+    todo = moments(asked.kills, asked.seed, asked.phases)
     began = time.monotonic()
-    done: Counter[str] = Counter()
+    done, phases = Counter[str](), Counter[str]()
     broken = 0
     for number, first in enumerate(range(0, len(todo), asked.per_study)):
         with victim(folder / str(number), asked.budget) as study:
@@ -45,9 +46,11 @@ def main() -> int:
             study.finish()
             broken += len(study.faults) > known
         done += study.kills
+        phases += study.phases
         print(f"study {number}: {study.kills.total()} kills, {len(study.faults)} faults", flush=True)
         for fault in study.faults:
             print(f"  {fault}", flush=True)
+    print(", ".join(f"{count} x {phase}" for phase, count in sorted(phases.items())))
     kinds = ", ".join(f"{count} x {target}" for target, count in sorted(done.items()))
     print(f"{done.total() - broken} of {done.total()} kills survived ({kinds}); {folder}")
     return 1 if broken else 0

@@ -6,7 +6,7 @@ import pytest
 from click import Option
 
 from autocut import cli
-from autocut.errors import quoted, shortened
+from autocut.errors import listed, quoted, shortened
 
 LONG = 20_000
 LONGEST_LINE = 1_500
@@ -15,6 +15,8 @@ QUICK = ["ledger", "front", "select", "explain", "export", "verify", "remeasure"
 CONTENTS = [
     "{x}", "{x} = 1", "[search]\n{x} = 1", "[search]\nbudget = '{x}'", "schema_version = '{x}'", "prune.ratio = '{x}'",
     '"prune.method" = "{x}"', '[axes."{x}"]\nchoices = ["{x}"]',
+    '[axes."distill.loss"]\nchoices = ["none", "{x}"]\n[axes."distill.temperature"]\nwhen."distill.loss" = ["kl"]\nrange = [1, 2]',
+    '[axes."train.quantization_aware"]\nchoices = ["none", "{x}"]\n[axes."quantize.dtype"]\nchoices = ["fp32", "{x}y"]',
 ]  # fmt: skip
 VALUES = {"letters": "x" * LONG, "digits": "9" * LONG, "signs": "-<=,:/" * (LONG // 6), "names": "accuracy<=" + "1" * LONG}
 
@@ -74,3 +76,10 @@ def test_the_beginning_of_a_long_value_is_told_and_how_much_more_there_is():
     assert quoted("x" * 160) == f"'{'x' * 79}… (82 more characters)"
     assert shortened("x" * 160) == "x" * 160
     assert shortened("x" * LONG) == f"{'x' * 80}… (19,920 more characters)"
+
+
+def test_a_list_of_the_users_own_values_is_told_in_short():
+    """As many as a person reads, each shortened."""
+    assert listed(["none", 4, 0.5]) == "none, 4, 0.5"
+    assert listed(["x" * LONG, "y"], " or ") == f"{'x' * 80}… (19,920 more characters) or y"
+    assert listed(range(2000)).endswith("18, 19, 1,980 more")

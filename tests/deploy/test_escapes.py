@@ -114,6 +114,16 @@ def test_an_archive_that_cannot_be_read_is_told(tmp_path, damage):
         refuse_pickles(tmp_path)
 
 
+def test_an_archive_that_unpacks_to_hours_of_work_is_refused(tmp_path):
+    """Every record is read to its end, where a pickle has its mark: a file of a megabyte could take a terabyte to read."""
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data", bytes(65 * 2**20))
+
+    with pytest.raises(BundleError, match="must unpack to at most 50 times its size"):
+        refuse_pickles(tmp_path)
+
+
 def test_a_model_may_keep_its_weights_beside_itself(tmp_path, secret):
     """What the next test refuses is the place, not the model."""
     onnx.save(_model_with_weights_in("secret.bin"), tmp_path / "model.onnx")

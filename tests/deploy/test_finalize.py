@@ -1,7 +1,10 @@
 """One pass over the test split gives the scores, the bundle's examples and the verifier's replay. The replay has a bound."""
 
+import contextlib
 import textwrap
+import time
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +161,17 @@ def test_a_replay_is_as_long_as_its_seconds_allow(monkeypatch, replay_s, own, re
     assert sum(map(len, sample.replay)) == (replayed or 0)
     assert sample.test_examples == (replayed or own)
     assert sample.test_accuracy is not None
+
+
+def test_a_time_of_day_that_is_set_moves_no_deadline(monkeypatch, tmp_path):
+    """An hour ahead would refuse a good bundle, an hour back would let its verification run on."""
+    asked = {}
+    monkeypatch.setattr(finalize_module, "verify_bundle", lambda _, **options: asked.update(options))
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    runner = SimpleNamespace(working=contextlib.nullcontext, alone=contextlib.nullcontext)
+    finalize_module._verify(runner, tmp_path, time.monotonic() + 60, (), None)
+
+    assert 30 < asked["timeout_s"] <= 60
 
 
 def test_synthetic_examples_stand_for_no_part_of_the_test_split():

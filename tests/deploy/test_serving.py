@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from autocut import load
 from autocut.deploy import serving
 from autocut.deploy.bundle import Claims, write_bundle
 from autocut.deploy.examples import collect_examples
-from autocut.deploy.http_server import Service, make_server
+from autocut.deploy.http_server import Service, make_handler, make_server
 from autocut.deploy.manifest import read_manifest
 from autocut.deploy.serving import DOCKERFILE
 from autocut.measurement import Accuracy, Capacity, Cost, Interval, Latency, Layout, Measurement
@@ -196,6 +197,32 @@ def test_an_error_ends_one_request_and_not_the_server():
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("length", ["²", "9" * 5000, "-1", "1_0", " ", ""])
+def test_a_length_that_is_no_number_is_refused(length):
+    """Python takes a superscript two for a digit, and refuses to read thousands of them: both ended the answer."""
+    server = make_server(Service(twice, {"x": ("float32", (None, 1))}, None), "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with socket.create_connection(server.server_address, timeout=60) as client:
+            client.sendall(f"POST /predict HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode("latin-1"))
+            answer = client.makefile("rb").read()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    assert answer.split()[1] == b"413"
+    assert b"Content-Length must be a number" in answer
+
+
+def test_a_client_that_has_gone_is_no_error():
+    """One that loses its patience would fill the log with tracebacks."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.sendall(b'POST /predict HTTP/1.1\r\nContent-Length: 19\r\n\r\n{"inputs": [[1.0]]}')
+        ours.close()
+        make_handler(Service(twice, {"x": ("float32", (None, 1))}, None))(theirs, ("127.0.0.1", 1), None)
 
 
 class Convolution(nn.Module):

@@ -5,6 +5,7 @@ PostgreSQL is Debian's package, started by an unprivileged user. The search is a
 
 import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from postgresql import binaries, postgresql
 from simulated import intervals, overlaps, simulated_cluster
@@ -119,6 +121,57 @@ def test_a_database_restarts_and_a_node_dies_and_no_trial_is_lost_or_doubled(two
     for number in (0, 1):
         assert overlaps(intervals(tmp_path / f"locks-{number}")) == []
     assert intervals(tmp_path / "locks-1")
+
+
+def test_a_killed_driver_takes_its_jobs_with_it_and_its_command_goes_on(tmp_path):
+    """Nothing of autocut works on the node any more; then nothing finished is lost, and no recipe is blamed or measured twice."""
+    with simulated_cluster(1, tmp_path, environment={"NODES_EPOCH_S": "2"}) as cluster:
+        with search(cluster, tmp_path) as process:
+            wait_until(lambda: finished(tmp_path) >= 3, "three trials", within_s=150)
+            process.kill()
+        wait_until(lambda: not fork_servers(tmp_path), "the end of the node's fork server", within_s=60)
+        before = look(tmp_path)
+        with search(cluster, tmp_path) as process:
+            told = process.communicate()[1]
+    assert process.returncode == 0, told
+
+    trials = look(tmp_path)
+    measured = Counter(trial.recipe for trial in trials if trial.is_measured)
+    assert [trial for trial in before if trial.is_measured]
+    assert {(trial.number, trial.recipe) for trial in before} <= {(trial.number, trial.recipe) for trial in trials}
+    assert set(measured.values()) == {1}
+    assert len(trials) > len(before) + 1
+    assert {trial.reason for trial in trials if not trial.is_measured and "interrupted" not in trial.reason} == set()
+    assert any(trial.has_bundle for trial in trials)
+    assert overlaps(intervals(tmp_path / "locks-0")) == []
+
+
+def wait_until(holds, what, within_s):
+    """Wait until `holds()` is true."""
+    until = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until, f"no {what} within {within_s} s"
+        time.sleep(0.5)
+
+
+def finished(folder):
+    """How many trials of the study in SQLite have ended; 0 while it is being made."""
+    if not (folder / "study" / "study.db").exists():
+        return 0
+    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(folder / "study" / "study.db")) as rows:
+        return rows.execute("SELECT COUNT(*) FROM trials WHERE state <> 'RUNNING'").fetchone()[0]
+    return 0
+
+
+def fork_servers(folder):
+    """The processes of fork servers, and of their jobs, on the nodes whose lock folders are in `folder`."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_here = process.environ().get("AUTOCUT_LOCK_DIR", "").startswith(f"{folder}/locks-")
+            if is_here and "autocut.execution.fork_server" in process.cmdline():
+                found.append(process.pid)
+    return found
 
 
 def test_a_kind_of_node_that_is_not_there_is_told_before_anything_runs(two_nodes, tmp_path):

@@ -18,8 +18,9 @@ OWN_LINE = re.compile(
     r"plan:$|  \S|\[.+ of 1m10s\] |left out: |\d+ verified bundles|[Tt]rial \d+|next: |starting: |no verified bundle"
     r"|brought nothing for sure|ratios hold, dollars may not|\d+ trials, the worst|no new trial was finished"
     r"|(quality|balanced|compact) +\S|\d+ looks? at the locked test split|$"
+    r"|warning: (other programs use|this container may use|the frequency governor is|\d+ processors? are|\d+% of the memory|a GPU)"
 )
-"""What a search writes to stderr."""
+"""What a search writes to stderr; the warnings are of the machine that the test runs on (`measure.audit`)."""
 
 
 def command(folder, budget, *more):

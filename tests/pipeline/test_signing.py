@@ -130,6 +130,14 @@ def test_a_key_that_cannot_be_is_told(own_key):
     assert "AUTOCUT_KEY_FILE" in caught.value.hint
 
 
+def test_a_key_that_depends_on_the_working_folder_is_refused(monkeypatch):
+    """A worker with another working folder would make another key, and count every stage as a stranger's."""
+    monkeypatch.setenv("AUTOCUT_KEY_FILE", "stage.key")
+
+    with pytest.raises(InputError, match="AUTOCUT_KEY_FILE must be a path from the root"):
+        own_secret()
+
+
 def test_a_user_without_a_home_is_told(monkeypatch):
     """As in a container that runs under any number."""
 

@@ -78,3 +78,22 @@ def test_an_artifact_with_a_missing_file_is_refused(tiny_mlp: nn.Module, mlp_inp
 
     with pytest.raises(BundleError, match=r"model\.xml must be a model for OpenVINO"):
         lowering.load(tmp_path, "openvino")
+
+
+def test_an_artifact_cannot_make_the_runtime_write_elsewhere(tmp_path: Path):
+    """OpenVINO would make the folder that CACHE_DIR names, and write its compiled model there, before the model was used."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    lowering.lower(nn.Linear(8, 4).eval(), "fp32", "openvino", [torch.zeros(2, 8)], folder)
+    for asked in ({"CACHE_DIR": str(tmp_path / "elsewhere")}, {"WEIGHTS_PATH": "/etc/passwd"}, [], {"EXECUTION_MODE_HINT": None}):
+        (folder / "model.json").write_text(json.dumps(asked))
+        with pytest.raises(BundleError, match="propert"):
+            lowering.load(folder, "openvino")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_quantizer_is_told_at_once_which_properties_no_artifact_may_have():
+    """Else the author of a plug-in would learn it from a bundle that does not load."""
+    with pytest.raises(ValueError, match="got 'CACHE_DIR'"):
+        openvino.OpenVinoOptions(properties={"CACHE_DIR": "cache"})

@@ -22,9 +22,9 @@ import importlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autocut.counting import format_count
-from autocut.errors import BundleError, InfeasibleRecipeError
+from autocut.errors import BundleError, InfeasibleRecipeError, quoted
 from autocut.node import node_folder
 from autocut.registry import Registry
 from autocut.stages import processor
@@ -56,10 +56,18 @@ OpenVinoQuantizer = Callable[..., Model]
 
 @dataclass(frozen=True, kw_only=True)
 class OpenVinoOptions(OwnQuantizerOptions):
-    """What the runtime is asked for when it loads a model of this dtype, and what the processor must have for it."""
+    """What the runtime is asked for when it loads a model of this dtype, and what the processor must have for it.
+
+    Raises:
+        ValueError: a property is not one of `ARITHMETIC`.
+    """
 
     properties: Mapping[str, str | int] = field(default_factory=dict)
     capability: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check at once what would be refused in every bundle."""
+        _check_properties(self.properties)
 
 
 openvino_quantizers: Registry[OpenVinoQuantizer, OpenVinoOptions] = Registry("quantize.dtype in openvino", OpenVinoOptions)
@@ -67,6 +75,14 @@ openvino_quantizers: Registry[OpenVinoQuantizer, OpenVinoOptions] = Registry("qu
 _MODEL_FILE = "model.xml"
 _FLOAT_FILE = "float.xml"
 _PROPERTIES_FILE = "model.json"
+ARITHMETIC = frozenset(
+    {
+        "INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT", "DYNAMIC_QUANTIZATION_GROUP_SIZE", "KV_CACHE_PRECISION",
+        "KEY_CACHE_PRECISION", "VALUE_CACHE_PRECISION", "KEY_CACHE_GROUP_SIZE", "VALUE_CACHE_GROUP_SIZE",
+        "CPU_DENORMALS_OPTIMIZATION", "CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE",
+    }
+)  # fmt: skip
+"""Properties that an artifact may ask for. Others name files: with CACHE_DIR, a bundle of a stranger would write where it likes."""
 FLOAT: Mapping[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32"}
 _COMPILED_PRODUCTS = ("FullyConnected", "MatMul", "Convolution", "Deconvolution")
 _PROBE_S = 60.0
@@ -90,7 +106,7 @@ def load_openvino(folder: Path, signature: Signature, threads: int) -> Run:  # n
     """
     openvino = load_runtime()
     try:
-        properties = json.loads((folder / _PROPERTIES_FILE).read_text())
+        properties = _check_properties(json.loads((folder / _PROPERTIES_FILE).read_text()))
         core = openvino.Core()
         model = core.read_model(folder / _MODEL_FILE)
         if not processor.sums_int8_in_32_bits():
@@ -105,6 +121,21 @@ def load_openvino(folder: Path, signature: Signature, threads: int) -> Run:  # n
         return torch.from_numpy(outputs[0])
 
     return run
+
+
+def _check_properties(properties: Any) -> dict[str, str | int]:
+    """Return what an artifact asks the runtime for.
+
+    Raises:
+        ValueError: it is not a table of `ARITHMETIC`.
+    """
+    if not isinstance(properties, Mapping):
+        raise ValueError("properties must be a table")
+    if others := sorted(set(properties) - ARITHMETIC):
+        raise ValueError(f"properties must decide arithmetic alone, got {quoted(others[0])}")
+    if wrong := [name for name, value in properties.items() if not isinstance(value, str | int)]:
+        raise ValueError(f"property {wrong[0]} must be a text or a whole number")
+    return dict(properties)
 
 
 def serving(threads: int) -> dict[str, Any]:
@@ -254,9 +285,12 @@ def _probe() -> tuple[tuple[str, ...], str | None]:
     except subprocess.TimeoutExpired:
         return (), f"OpenVINO does not answer within {_PROBE_S:g} s on this machine"
     memory.parent.mkdir(parents=True, exist_ok=True)
-    draft = memory.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps(found))
-    shutil.move(draft, memory)
+    descriptor, name = tempfile.mkstemp(dir=memory.parent)  # a name that nobody else can have made a link
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(found))
+    draft = Path(name)
+    draft.chmod(0o644)
+    draft.replace(memory)
     return found
 
 
