@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from autocut.front import FrontPoint
 from autocut.gains import accuracy_drop, metric_points, signed_points, untouched
+from autocut.measurement import Interval
 from autocut.score import allowed_drop
 
 _ROUNDING = 1e-9
@@ -49,11 +50,16 @@ def doubt(point: FrontPoint, baseline: FrontPoint | None, max_drop: float | None
     bound = max(0.0, accuracy_drop(point, baseline)) if asked is None else asked
     if difference is None or -difference.low <= bound + _ROUNDING:
         return None
-    low, high = (f"{'-' if drop < 0 else ''}{metric_points(abs(drop), baseline)}" for drop in (-difference.high, -difference.low))
-    limit, interval = metric_points(bound, baseline), f"95% interval {low} to {high}"
+    limit, interval = metric_points(bound, baseline), f"95% interval: {_lost(difference, baseline)}"
     if -difference.high > bound + _ROUNDING:
         return f"the test split contradicts this choice: trial {point.trial} loses more than {limit} there ({interval})"
     if asked is None:
         return None
     stricter = "" if confident else "; --confident is stricter"
     return f"the test split cannot rule out that trial {point.trial} loses more than {limit} ({interval}){stricter}"
+
+
+def _lost(difference: Interval, baseline: FrontPoint) -> str:
+    """Return such as ``from 2.7 points more accurate to 5.5 points less``; without a sign, because a reader may take it either way."""
+    best, worst = (metric_points(abs(end), baseline) for end in (difference.high, difference.low))
+    return f"from {best} more accurate to {worst} less" if difference.high > 0 else f"from {best} to {worst} less accurate"
