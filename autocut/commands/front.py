@@ -302,8 +302,9 @@ def _row(point: FrontPoint, beaten: bool) -> list[object]:
 
 
 def _accuracy(metric: float, interval: Interval) -> str:
-    """Write a share with four places, so that they stand below each other; another metric with four digits. Half its 95% interval
-    follows, where it has one.
+    """Write a share with four places, so that they stand below each other; another metric with four digits.
+
+    Half of its 95% interval follows, where it has one.
     """
     is_share = 0 <= metric <= 1
     half = (interval.high - interval.low) / 2
@@ -312,7 +313,7 @@ def _accuracy(metric: float, interval: Interval) -> str:
 
 
 def _with_spread(point: FrontPoint, name: str, form: Callable[[float], str]) -> str | None:
-    """Write a timed value, followed by half its 95% interval in percent; the untouched model, to which others are compared, has none."""
+    """Write a timed value, and half of its 95% interval in percent. The untouched model, with which others are compared, has none."""
     from autocut.score import interval_of
 
     if name not in point.values:

@@ -60,6 +60,6 @@ def doubt(point: FrontPoint, baseline: FrontPoint | None, max_drop: float | None
 
 
 def _lost(difference: Interval, baseline: FrontPoint) -> str:
-    """Return such as ``from 2.7 points more accurate to 5.5 points less``; without a sign, because a reader may take it either way."""
+    """Return such as ``from 2.7 points more accurate to 5.5 points less``. A sign would be taken for that of a gain."""
     best, worst = (metric_points(abs(end), baseline) for end in (difference.high, difference.low))
     return f"from {best} more accurate to {worst} less" if difference.high > 0 else f"from {best} to {worst} less accurate"

@@ -42,7 +42,7 @@ def test_each_split_has_a_column_of_its_own(searches, room, capsys):
 
 
 def test_a_number_of_the_front_has_its_spread_beside_it(searches, room, capsys):
-    """Half of the 95% interval: of an accuracy in its own unit, of what was timed in percent. A size has none, and the goals are named."""
+    """Half of the 95% interval: of an accuracy in its own unit, of what was timed in percent. A size has none."""
     speedup = Interval(4.0, 3.8, 4.2)
     timed = Cost((replace(COST.latencies[0], speedup=speedup),), 1000, 900, 1, 12.0, "m")
     near = replace(POINTS[1], measurement=replace(POINTS[1].measurement, cost=timed))
