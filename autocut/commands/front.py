@@ -313,7 +313,7 @@ def _accuracy(metric: float, interval: Interval) -> str:
 
 
 def _with_spread(point: FrontPoint, name: str, form: Callable[[float], str]) -> str | None:
-    """Write a timed value, and half of its 95% interval in percent. The untouched model, with which others are compared, has none."""
+    """Write a timed value, and half of its 95% interval in percent. The untouched model, to which others refer, has none."""
     from autocut.score import interval_of
 
     if name not in point.values:

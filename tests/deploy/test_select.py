@@ -267,12 +267,12 @@ def test_confident_asks_the_worse_end_of_the_interval_to_keep_the_drop():
         (
             -0.03,
             -0.02,
-            "contradicts this choice: trial 1 loses more than 1.0 point there (95% interval: from 2.0 points to 3.0 points less accurate)",
+            "contradicts this choice: trial 1 loses more than 1.0 point there (95% interval: from 2.0 points to 3.0",
         ),
         (
             -0.015,
             0.002,
-            "cannot rule out that trial 1 loses more than 1.0 point (95% interval: from 0.2 points more accurate to 1.5 points less)",
+            "cannot rule out that trial 1 loses more than 1.0 point (95% interval: from 0.2 points more accurate to 1.5",
         ),
         (-0.008, 0.0, None),
     ],
