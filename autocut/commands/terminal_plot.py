@@ -22,7 +22,7 @@ _SPAN_OF_LOGARITHM = 8.0
 _RECIPE_WIDTH = 32
 """A table whose recipes would get less than this shows them on lines of their own."""
 _SEVERAL = "#"
-_SPARE = ("training", "shrinkage", "size", "latency ms")
+_SPARE = ("training", "shrinkage", "size", "latency ms", "ms")
 _AXES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "usd_per_million": ("dollars per million predictions", format_usd),
     "latency_ms": ("latency (p50)", "{:.3g} ms".format),
