@@ -147,7 +147,7 @@ def print_front(
     from autocut.commands.terminal_plot import plot_lines
     from autocut.deploy.select import picks_of_study
     from autocut.measurement import told_together
-    from autocut.picks import cost_of
+    from autocut.picks import cost_of, told_once
 
     points = study.points() if everything else study.front()
     if as_json:
@@ -165,7 +165,7 @@ def print_front(
         console.data("\n".join([*drawn, ""])) if drawn else None
     _print_points(shown, console, {point.trial for point in shown} - on_front)
     console.remark(f"\n{_HALF}; goals: {', '.join(f'{way} {name}' for name, way in study.objectives.items())}")
-    told = [f"{pick.name:<9} trial {pick.point.trial}: {pick.reason}" for pick in picks]
+    told = [f"{name:<9} {text}" for name, text in told_once(picks)]
     console.remark("\n".join(["", *told])) if told else None
     measured = [(point.trial, numbers.measurement) for point in shown for numbers in (point, point.tested) if numbers]
     for line in told_together((trial, caveat) for trial, measurement in measured for caveat in measurement.caveats):

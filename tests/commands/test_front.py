@@ -114,7 +114,7 @@ def test_front_names_three_picks_and_select_takes_one(searches, capsys):
     """The same trials in words, in the document, and as a choice."""
     assert cli.main(["front", "studies/digits"]) == 0
     shown = capsys.readouterr().err
-    assert "balanced  trial 7: the cheapest with a verified bundle within 1.0 point of the untouched model" in shown
+    assert "balanced  trial 7 too, the cheapest with a verified bundle within 1.0 point of the untouched model" in shown
     assert "test split" not in shown  # nothing here was tested
     assert cli.main(["front", "studies/digits", "--json"]) == 0
     picks = {pick["name"]: pick["trial"] for pick in json.loads(capsys.readouterr().out)["picks"]}

@@ -11,6 +11,7 @@ from autocut.counting import format_count
 from autocut.front import FrontPoint
 from autocut.gains import decimals, times
 from autocut.measurement import Interval
+from autocut.picks import told_once
 from autocut.recipe import UNTOUCHED
 from autocut.report.page.contents import Answer, Recommendation, Tile, TrialLine
 from autocut.report.page.trials import DIFFERENCE
@@ -61,7 +62,7 @@ def answer_of(
         money=bill_lines,
         remarks=tuple(map(_sentence, remarks)),
         tiles=tiles,
-        picks=recommended.picks,
+        picks=told_once(recommended.picks),
         commands=f"autocut export {shlex.quote(str(folder))} --trial {chosen.trial} --to out/\nautocut verify out/",
         code=_CODE,
     )

@@ -11,6 +11,7 @@ import pytest
 
 from autocut.bill import bill_lines
 from autocut.commands.report import recommend
+from autocut.picks import told_once
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.report.page import Section, render
 from autocut.report.page.sections import what_failed
@@ -83,8 +84,8 @@ def test_the_page_has_the_three_picks_with_their_reasons(read_study, html):
     text = Words(html).text
 
     assert [pick.name for pick in recommended.picks] == ["quality", "balanced", "compact"]
-    for pick in recommended.picks:
-        assert f"{pick.name} : trial {pick.point.trial}, {pick.reason}." in text
+    for name, told in told_once(recommended.picks):
+        assert f"{name} : {told}." in text
 
 
 def test_the_reason_and_the_command_stand_above_the_money(small_study):
