@@ -68,6 +68,8 @@ _UNLIKE = 0.012
 
 One run sees nothing of it: neighbours come and go in seconds, and memory lies elsewhere in each process. Intervals of single runs
 held the median of 20 runs in 10 to 15 of them, with this in 18 to 20 (`studies/repeatability`)."""
+TIME_BETWEEN_RUNS = 0.05
+"""Half the 95% interval by which a model's median differs from process to process, relative to it (`disturbance.claimable`)."""
 _NO_SPEEDUP = Interval(1.0, 1.0, 1.0)
 """The speed-up of the untouched model over itself."""
 _SPINNING_S = 0.001
