@@ -76,7 +76,8 @@ def named_picks(points: Sequence[FrontPoint], objectives: Objectives, max_drop: 
 
 def told_once(picks: Sequence[NamedPick]) -> tuple[tuple[str, str], ...]:
     """Return the name of each pick, and its trial and reason. What a trial brings is told at its first name alone."""
-    told, known = [], set()
+    told: list[tuple[str, str]] = []
+    known: set[int] = set()
     for pick in picks:
         trial = pick.point.trial
         text = f"trial {trial} too, {pick.reason.partition(': ')[0]}" if trial in known else f"trial {trial}, {pick.reason}"
