@@ -60,7 +60,7 @@ def effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
     """
     gain = _gain(baseline.values[objective], point.values[objective], objective)
     change = signed_points(-accuracy_drop(point, baseline), baseline)
-    accuracy = f"accuracy {point.values['accuracy']:.4g} ({change}) on validation"
+    accuracy = f"accuracy {point.values['accuracy']:.4g} ({change}{_floor(baseline)}) on validation"
     if objective not in _TIMED:
         return f"{gain}, {accuracy}"
     searched = f"{gain}{' as one process' if objective == 'usd_per_million' else ''}"
@@ -70,6 +70,12 @@ def effect(point: FrontPoint, baseline: FrontPoint, objective: str) -> str:
     if final == searched:
         return f"{searched} in the search and in the final timing, {accuracy}"
     return f"{searched} in the search, {final} in the final timing, {accuracy}"
+
+
+def _floor(baseline: FrontPoint) -> str:
+    """Say that a drop tells nothing where the untouched model answers everything wrong."""
+    metric = baseline.measurement.accuracy.metric
+    return "; the untouched model's is 0, so nothing can be lost" if metric.value == 0 and metric.low >= 0 else ""
 
 
 def signed_points(change: float, baseline: FrontPoint) -> str:

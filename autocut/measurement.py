@@ -17,6 +17,9 @@ from autocut.counting import format_count
 UNDISTURBED = 1.2
 """Differences up to this factor are usual on a shared machine. A busy neighbour causes larger ones."""
 
+COUNTED_CALL, EARLIER_COUNTED_CALL = "after a millisecond", "the second"
+"""Which call of a fast model's turn counts (`measure.latency`), a condition of a study. Before December 2026 it was the second."""
+
 UNTOUCHED_TEST = "untouched/test"
 """Method of the stage that scores the untouched model on the test split: once a study, within the first finalization."""
 SIGNIFICANT = 0.05

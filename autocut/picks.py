@@ -74,6 +74,18 @@ def named_picks(points: Sequence[FrontPoint], objectives: Objectives, max_drop: 
     return (quality, balanced, _compact(cuts, baseline, cost, bound))
 
 
+def told_once(picks: Sequence[NamedPick]) -> tuple[tuple[str, str], ...]:
+    """Return the name of each pick, and its trial and reason. What a trial brings is told at its first name alone."""
+    told: list[tuple[str, str]] = []
+    known: set[int] = set()
+    for pick in picks:
+        trial = pick.point.trial
+        text = f"trial {trial} too, {pick.reason.partition(': ')[0]}" if trial in known else f"trial {trial}, {pick.reason}"
+        known.add(trial)
+        told.append((pick.name, text))
+    return tuple(told)
+
+
 def cost_of(objectives: Objectives) -> str:
     """Return the value that counts as cost: the first objective to be minimized, else dollars for a million predictions."""
     return next((name for name, direction in objectives.items() if direction == "minimize"), "usd_per_million")

@@ -109,3 +109,11 @@ def test_a_small_drop_is_told_in_enough_digits(drop, told):
 def test_a_large_ratio_has_no_exponent(ratio, told):
     """Of 128 only "1.3e+02x" was left."""
     assert times(ratio) == told
+
+
+def test_nothing_can_be_lost_of_an_accuracy_of_zero_and_that_is_said():
+    """Any cut of a model that answers everything wrong looks as good as it: "+0.0 points" alone would be no news."""
+    told = effect(a_point(7, 0.0, 6.0), a_point(0, 0.0, 1.0), "usd_per_million")
+
+    assert told.endswith("accuracy 0 (+0.0 points; the untouched model's is 0, so nothing can be lost) on validation")
+    assert "nothing can be lost" not in effect(POINT, UNTOUCHED_POINT, "usd_per_million")

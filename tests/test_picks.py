@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from autocut.front import FrontPoint, non_dominated
 from autocut.gains import with_untouched
 from autocut.measurement import Accuracy, Cost, Interval, Latency, Measurement
-from autocut.picks import PICKS, named_picks
+from autocut.picks import PICKS, named_picks, told_once
 from autocut.recipe import Recipe
 
 OBJECTIVES = {"accuracy": "maximize", "usd_per_million": "minimize"}
@@ -171,3 +171,15 @@ def test_on_any_front_the_picks_keep_what_they_promise(rows, allowed):
     assert not within or picks["compact"].values["usd_per_million"] == min(within)
     assert lost[picks["quality"].trial] <= max(0.0, min(lost[cut.trial] for cut in cuts)) + 1e-9
     assert allowed is None or picks["compact"].values["usd_per_million"] <= picks["balanced"].values["usd_per_million"]
+
+
+def test_what_a_trial_brings_is_told_once_however_many_names_it_has():
+    """Three times the same sentence hides that there is one model to read about."""
+    one = named_picks(FRONT[:2], OBJECTIVES, 0.05)
+    told = dict(told_once(one))
+
+    assert {pick.point.trial for pick in one} == {1}
+    assert told["quality"] == f"trial 1, {one[0].reason}"
+    assert told["balanced"] == "trial 1 too, the cheapest within 1.0 point of the untouched model"
+    assert told["compact"] == "trial 1 too, the cheapest within 5.0 points of the untouched model"
+    assert [text.split(",")[0] for _, text in told_once(named_picks(FRONT, OBJECTIVES, 0.05))] == ["trial 1", "trial 3", "trial 4"]

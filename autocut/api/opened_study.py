@@ -66,8 +66,8 @@ class OpenedStudy:
     ) -> Selection:
         """Choose one point of the front, and say why: `Selection.point`, `Selection.reason` and `Selection.doubt`.
 
-        `doubt` says where the locked test split contradicts the choice; None where it does not. Without an argument, the choice is
-        the model that most people should take: the pick "balanced".
+        `doubt` says where the locked test split or the final timing contradicts the choice; else None. Without an argument, the
+        choice is the model that most people should take: the pick "balanced".
 
         Args:
             max_accuracy_drop: Points of the metric that may be lost against the untouched model: 0.01 lets 0.978 become 0.968. Of a

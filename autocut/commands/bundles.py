@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from autocut.commands.front import STUDY
 from autocut.commands.verb import JSON, verb
 from autocut.console import Console
+from autocut.counting import format_count
 from autocut.errors import ExitCode
+
+if TYPE_CHECKING:
+    from autocut.deploy.claims import Check
 
 
 @verb("export", "Write the model of one trial as a bundle.", "autocut export studies/digits --trial 42 --to out/",
@@ -79,4 +85,12 @@ def verify(console: Console, bundle: Path, key: Path | None, as_json: bool) -> i
     else:
         rows = [(check.name, "ok" if check.ok else "FAILED", check.message) for check in verification.checks]
         console.table(["check", "", "what was found"], rows)
+        console.info(_verdict(verification.failed))
     return ExitCode.DONE if verification.ok else ExitCode.NO_RESULT
+
+
+def _verdict(failed: Sequence[Check]) -> str:
+    if not failed:
+        return "the bundle keeps its claims"
+    names = ", ".join(check.name for check in failed)
+    return f"the bundle breaks {format_count(len(failed), 'claim')} ({names}): do not deploy it, export it again"

@@ -18,9 +18,10 @@ from autocut.recipe import UNTOUCHED, baseline_words
 
 if TYPE_CHECKING:
     from autocut.front import Final, FrontPoint
-    from autocut.measurement import Capacity
+    from autocut.measurement import Capacity, Interval
     from autocut.study import Study
 
+_HALF = "± is half of the 95% interval"
 STUDY = click.argument("study", type=click.Path(path_type=Path))
 
 
@@ -146,7 +147,7 @@ def print_front(
     from autocut.commands.terminal_plot import plot_lines
     from autocut.deploy.select import picks_of_study
     from autocut.measurement import told_together
-    from autocut.picks import cost_of
+    from autocut.picks import cost_of, told_once
 
     points = study.points() if everything else study.front()
     if as_json:
@@ -163,7 +164,8 @@ def print_front(
         drawn = plot_lines(shown, cost_of(study.objectives), picks, width or DEFAULT_WIDTH)
         console.data("\n".join([*drawn, ""])) if drawn else None
     _print_points(shown, console, {point.trial for point in shown} - on_front)
-    told = [f"{pick.name:<9} trial {pick.point.trial}: {pick.reason}" for pick in picks]
+    console.remark(f"\n{_HALF}; goals: {', '.join(f'{way} {name}' for name, way in study.objectives.items())}")
+    told = [f"{name:<9} {text}" for name, text in told_once(picks)]
     console.remark("\n".join(["", *told])) if told else None
     measured = [(point.trial, numbers.measurement) for point in shown for numbers in (point, point.tested) if numbers]
     for line in told_together((trial, caveat) for trial, measurement in measured for caveat in measurement.caveats):
@@ -288,20 +290,37 @@ def _row(point: FrontPoint, beaten: bool) -> list[object]:
     recipe = point.recipe.describe() + (f" ({'; '.join(marks)})" if marks else "")
     return [
         point.trial,
-        _accuracy(values["accuracy"]),
-        None if point.tested is None else _accuracy(point.tested.values["accuracy"]),
+        _accuracy(values["accuracy"], point.measurement.accuracy.metric),
+        None if point.tested is None else _accuracy(point.tested.values["accuracy"], point.tested.measurement.accuracy.metric),
         _formatted(point.shrinkage, lambda shrinkage: f"{shrinkage:+.4f}"),
-        _formatted(values.get("usd_per_million"), format_usd),
-        values.get("latency_ms"),
+        _with_spread(point, "usd_per_million", format_usd),
+        _with_spread(point, "latency_ms", cell_text),
         _formatted(values.get("size_bytes"), format_size),
         _formatted(values.get("train_usd"), format_usd),
         recipe,
     ]
 
 
-def _accuracy(metric: float) -> str:
-    """Write a share with four places, so that they stand below each other; another metric with four digits."""
-    return f"{metric:.4f}" if 0 <= metric <= 1 else f"{metric:.4g}"
+def _accuracy(metric: float, interval: Interval) -> str:
+    """Write a share with four places, so that they stand below each other; another metric with four digits.
+
+    Half of its 95% interval follows, where it has one.
+    """
+    is_share = 0 <= metric <= 1
+    half = (interval.high - interval.low) / 2
+    spread = "" if half <= 0 else f" ±{half:.4f}" if is_share else f" ±{half:.2g}"
+    return f"{metric:.4f}{spread}" if is_share else f"{metric:.4g}{spread}"
+
+
+def _with_spread(point: FrontPoint, name: str, form: Callable[[float], str]) -> str | None:
+    """Write a timed value, and half of its 95% interval in percent. The untouched model, to which others refer, has none."""
+    from autocut.score import interval_of
+
+    if name not in point.values:
+        return None
+    found = interval_of(name, point.values, point.measurement)
+    spread = f" ±{(found.high - found.low) / 2 / found.value:.1%}" if found.high > found.low else ""
+    return f"{form(found.value)}{spread}"
 
 
 def _capacity(point: FrontPoint) -> Capacity | None:

@@ -22,7 +22,7 @@ _SPAN_OF_LOGARITHM = 8.0
 _RECIPE_WIDTH = 32
 """A table whose recipes would get less than this shows them on lines of their own."""
 _SEVERAL = "#"
-_SPARE = ("training", "shrinkage", "size", "ms")
+_SPARE = ("training", "shrinkage", "size", "latency ms", "ms")
 _AXES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "usd_per_million": ("dollars per million predictions", format_usd),
     "latency_ms": ("latency (p50)", "{:.3g} ms".format),
@@ -55,11 +55,11 @@ def plot_lines(points: Sequence[FrontPoint], cost: str, picks: Sequence[NamedPic
         there = cells[_HEIGHT - 1 - row]
         is_free = there[column] == " " or _rank(names[trial]) > _rank(there[column])
         there[column] = names[trial] if is_free else _SEVERAL
-    ends = {0: f"{max(accuracies):.4g}", _HEIGHT - 1: f"{min(accuracies):.4g}"}
+    ends = {_HEIGHT - 1 - pick(upward): f"{pick(accuracies):.4g}" for pick in (max, min)}
     rows = [f"{ends.get(at, ''):>{margin}} |{''.join(line)}".rstrip() for at, line in enumerate(cells)]
     name, shown = _AXES.get(cost, (cost.replace("_", " "), "{:.3g}".format))
     low, high = shown(min(costs)), shown(max(costs))
-    axis = f"{low}{high:>{columns - len(low)}}"
+    axis = f"{low}{high:>{columns - len(low)}}" if max(costs) > min(costs) else f"{low:^{columns}}".rstrip()
     title = f"{name}{', logarithmic' if is_logarithmic else ''}"
     below = [f"{'':{margin}} +{'-' * columns}", f"{'':{margin}}  {axis}", f"{'':{margin}}  {title:^{columns}}".rstrip()]
     key = textwrap.wrap(_key(points, picks, cells), max(width, _NARROWEST))
@@ -70,11 +70,11 @@ def table_in(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     """Lay out a table of numbers, whose last column is a recipe, in `width` columns.
 
     Headings take two lines. Where the width does not allow it, the recipe of a row stands on lines below it, and the columns that a
-    reader can best do without are left out.
+    reader can best do without are left out. If that is not enough, spreads (what follows ``±``) are left out too.
     """
     shown = list(range(len(columns) - 1))
     spare = [columns.index(name) for name in _SPARE if name in columns]
-    sizes = [max(_heading_width(name), *(len(row[at]) for row in rows)) if rows else len(name) for at, name in enumerate(columns)]
+    sizes = _sizes(columns, rows)
 
     def used() -> int:
         return sum(sizes[at] + 2 for at in shown)
@@ -82,6 +82,9 @@ def table_in(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     beside = width - used() >= _RECIPE_WIDTH
     while not beside and used() - 2 > width and spare:
         shown.remove(spare.pop(0))
+    if not beside and used() - 2 > width:
+        rows = [[*(cell.partition(" ±")[0] for cell in row[:-1]), row[-1]] for row in rows]
+        sizes = _sizes(columns, rows)
     headings = [_halves(columns[at]) for at in shown]
     last = columns[-1] if beside else ""
     lines = []
@@ -99,9 +102,13 @@ def table_in(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     return lines
 
 
+def _sizes(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(_heading_width(name), *(len(row[at]) for row in rows)) if rows else len(name) for at, name in enumerate(columns)]
+
+
 def _places(values: Sequence[float], cells: int) -> list[int]:
     low, high = min(values), max(values)
-    return [round((value - low) / (high - low) * (cells - 1)) if high > low else 0 for value in values]
+    return [round((value - low) / (high - low) * (cells - 1)) if high > low else cells // 2 for value in values]
 
 
 def _letters(points: Sequence[FrontPoint], picks: Sequence[NamedPick]) -> dict[int, str]:

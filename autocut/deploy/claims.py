@@ -11,7 +11,7 @@ The tolerances and their reasons:
 - *Latency*: the found interval must begin below the end of the claimed one plus 25%. It may do so as measured, or corrected by the
   reference workload, which is timed in the same loop. So a slower machine is no failure, and neither is a neighbour that slows the
   reference workload but not the model (seen twice). A claim of half the real latency fails both ways. A model may be faster than
-  claimed.
+  claimed. The claimed interval holds what other processes and hours of the machine find (`measure.disturbance.claimable`).
 - *Whole machine*: as latency. What the best layout serves may be less than claimed by the same share, as measured or corrected.
 """
 
@@ -101,6 +101,15 @@ def latency_agrees(claim: Latency, found_p50_ms: Interval, found_reference_ms: f
     ceiling = claim.p50_ms.high * (1 + tolerance)
     corrected = _scaled(found_p50_ms, claim.yardstick_ms / found_reference_ms)
     return min(found_p50_ms.low, corrected.low) <= ceiling
+
+
+def latency_word(claim: Latency, found_p50_ms: Interval, found_reference_ms: float) -> str:
+    """Say how the interval of a found median relates to the claimed one: as measured, else corrected by the reference workload."""
+    corrected = _scaled(found_p50_ms, claim.yardstick_ms / found_reference_ms)
+    for found, as_what in ((found_p50_ms, ""), (corrected, ", corrected by the reference workload")):
+        if found.low <= claim.p50_ms.high and claim.p50_ms.low <= found.high:
+            return f"as claimed{as_what}"
+    return "faster than claimed" if found_p50_ms.high < claim.p50_ms.low else "slower than claimed"
 
 
 def judge(manifest: Manifest, findings: Findings, *, latency_tolerance: float = LATENCY_TOLERANCE) -> tuple[Check, ...]:
@@ -206,7 +215,8 @@ def _latency(claim: Latency, found: FoundLatency | None, tolerance: float) -> Ch
         details += f", attempt {found.attempts}"
     ok = latency_agrees(claim, found.p50_ms, found.reference_ms, tolerance)
     shown = _shown(found.p50_ms)
-    message = f"{name} is {shown}, {claimed} was claimed ({details})"
+    word = latency_word(claim, found.p50_ms, found.reference_ms)
+    message = f"{name} is {shown}, {claimed} was claimed: {word} ({details})"
     return Check(name, claimed, shown, ok, message, claim.p50_ms.value, found.p50_ms.value)
 
 

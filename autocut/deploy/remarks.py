@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from autocut.front import FrontPoint
 from autocut.gains import accuracy_drop, metric_points, signed_points, untouched
-from autocut.score import allowed_drop
+from autocut.measurement import Interval
+from autocut.score import Limit, allowed_drop, interval_of
 
 _ROUNDING = 1e-9
 
@@ -49,11 +50,30 @@ def doubt(point: FrontPoint, baseline: FrontPoint | None, max_drop: float | None
     bound = max(0.0, accuracy_drop(point, baseline)) if asked is None else asked
     if difference is None or -difference.low <= bound + _ROUNDING:
         return None
-    low, high = (f"{'-' if drop < 0 else ''}{metric_points(abs(drop), baseline)}" for drop in (-difference.high, -difference.low))
-    limit, interval = metric_points(bound, baseline), f"95% interval {low} to {high}"
+    limit, interval = metric_points(bound, baseline), f"95% interval: {_lost(difference, baseline)}"
     if -difference.high > bound + _ROUNDING:
         return f"the test split contradicts this choice: trial {point.trial} loses more than {limit} there ({interval})"
     if asked is None:
         return None
     stricter = "" if confident else "; --confident is stricter"
     return f"the test split cannot rule out that trial {point.trial} loses more than {limit} ({interval}){stricter}"
+
+
+def limit_doubts(point: FrontPoint, limits: Sequence[Limit]) -> list[str]:
+    """Say which of `limits`, which `point` keeps by the search's numbers, its final numbers break: test split and final timing."""
+    if point.tested is None:
+        return []
+    final, said = point.tested, []
+    for limit in limits:
+        if limit.violation(point.values) <= 0 < limit.violation(final.values):
+            found = interval_of(limit.name, final.values, final.measurement)
+            what = "the test split" if limit.name == "accuracy" else "the final timing"
+            spread = f" (95% interval: {found.low:.4g} to {found.high:.4g})" if found.high > found.low else ""
+            said.append(f"{what} contradicts {limit}: trial {point.trial} has {limit.name} {found.value:.4g} there{spread}")
+    return said
+
+
+def _lost(difference: Interval, baseline: FrontPoint) -> str:
+    """Return such as ``from 2.7 points more accurate to 5.5 points less``. A sign would be taken for that of a gain."""
+    best, worst = (metric_points(abs(end), baseline) for end in (difference.high, difference.low))
+    return f"from {best} more accurate to {worst} less" if difference.high > 0 else f"from {best} to {worst} less accurate"

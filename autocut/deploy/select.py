@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from autocut.budget import checked_share
 from autocut.counting import format_count
-from autocut.deploy.remarks import doubt, training_alone
+from autocut.deploy.remarks import doubt, limit_doubts, training_alone
 from autocut.errors import InputError, NoResultError, unknown_name
 from autocut.front import FrontPoint
 from autocut.front import knee as knee_of
@@ -38,7 +38,7 @@ _DROP = "accuracy drop"
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen point, the reason in one line, and what the locked test split has against it; None where it has nothing."""
+    """The chosen point, the reason in one line, and what the test split and the final timing have against it; None for nothing."""
 
     point: FrontPoint
     reason: str
@@ -97,7 +97,9 @@ def select_point(
         asked = _asked(baseline, max_accuracy_drop, limits, confident=confident)
         reason = _reason(chosen, eligible, baseline, objective, asked, knee=knee)
     told = "; ".join([reason, *training_alone(measured, chosen)])
-    return Selection(chosen, told, doubt(chosen, baseline, bound, confident=confident or max_accuracy_drop is None))
+    of_drop = doubt(chosen, baseline, bound, confident=confident or max_accuracy_drop is None)
+    doubts = [*([of_drop] if of_drop else []), *limit_doubts(chosen, limits)]
+    return Selection(chosen, told, "; ".join(doubts) or None)
 
 
 def select_from_study(study: Study, *, limits: Sequence[str] = (), pick: str | None = None, **choice: Any) -> Selection:

@@ -8,6 +8,7 @@ from typing import Any
 from autocut.config import LARGEST_DROP, SearchConfig
 from autocut.errors import StudyError, shortened
 from autocut.measure import allocator
+from autocut.measurement import COUNTED_CALL, EARLIER_COUNTED_CALL
 from autocut.pipeline.signing import sign_task
 from autocut.study import Study
 
@@ -37,7 +38,8 @@ def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:
 def check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[str, object], config: SearchConfig) -> None:
     """Refuse to mix numbers: a study has one price, one number of threads, one seed, one set of limits.
 
-    It has one device that trains and one that serves too, and one way to treat the memory of timed models (`measure/allocator.py`).
+    It has one device that trains and one that serves too, one way to treat the memory of timed models (`measure/allocator.py`), and
+    one call of a turn that counts (`measure/latency.py`).
     `known` are its facts. A study without a result has none that count: a start has failed.
 
     Raises:
@@ -46,8 +48,10 @@ def check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[st
     asked = {"price": price, "threads": config.threads, "seed": config.seed, "limits": list(config.limits)}
     if "threads" in known:
         # An earlier autocut used nothing else, and said nothing.
-        known = {"train_on": "cpu", "serve_on": "cpu", "timed_memory": allocator.GIVEN_BACK, **known}
-    asked |= {"train_on": config.train_on, "serve_on": config.serve_on, "timed_memory": allocator.KEPT}
+        earlier = {"timed_memory": allocator.GIVEN_BACK, "counted_call": EARLIER_COUNTED_CALL}
+        known = {"train_on": "cpu", "serve_on": "cpu", **earlier, **known}
+    asked |= {"train_on": config.train_on, "serve_on": config.serve_on}
+    asked |= {"timed_memory": allocator.KEPT, "counted_call": COUNTED_CALL}
     for name, value in asked.items():
         if name in known and known[name] != value:
             raise StudyError(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from autocut.measure.latency import relative_width, widened
+from autocut.measure.latency import TIME_BETWEEN_RUNS, relative_width, widened
 from autocut.measure.load import LoadMeter
 from autocut.measurement import LOADED, UNDISTURBED, Interval, Latency
 
@@ -83,6 +83,16 @@ def disturbance(found: Latency, reference: Latency) -> float:
     that is faster than in `reference` was not disturbed here: the reference was, and all speed-ups share it.
     """
     return max(1.0, min(_factors(found, reference)))
+
+
+def claimable(found: Latency, reference: Latency) -> Latency:
+    """Return `found` with an interval of its median that also holds what other processes and other hours of this machine find.
+
+    The interval of one run says how sure the median of its minute is. What differs between runs (`TIME_BETWEEN_RUNS`) comes on top,
+    and how far the untouched model's own time has moved since `reference`: as far as that, this model's time moves too.
+    """
+    in_ms, _ = _factors(found, reference)
+    return replace(found, p50_ms=widened(found.p50_ms, math.hypot(TIME_BETWEEN_RUNS, math.log(in_ms))))
 
 
 def cautious(found: Latency, factor: float) -> Latency:

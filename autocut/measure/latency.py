@@ -1,8 +1,8 @@
 """Latency on a busy machine: candidate, untouched baseline and a reference workload take turns in one loop.
 
 Whatever slows the machine down for a while slows all of them down, so the ratio of the medians stays. Taking turns has a price:
-the others push a model out of the processor's caches, which does not happen to a served model. So each turn calls a model twice,
-and only the second call counts. The order changes from round to round.
+the others push a model out of the processor's caches, which does not happen to a served model. So each turn calls a model for a
+millisecond, at least once, before the call that counts. The order changes from round to round.
 
 Slow calls fill the caches anew by themselves, so a turn calls a slow model once. Measured on one thread of an AMD EPYC, 2026-11-28:
 for calls of 50 ms and more the first call took 0.94 to 1.04 times as long as the second (ResNet-50 at batch 1 and 32, BERT-base at
@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
-import torch
 from scipy.special import (
     bdtr,
     stdtrit,
@@ -68,10 +67,17 @@ _UNLIKE = 0.012
 
 One run sees nothing of it: neighbours come and go in seconds, and memory lies elsewhere in each process. Intervals of single runs
 held the median of 20 runs in 10 to 15 of them, with this in 18 to 20 (`studies/repeatability`)."""
+TIME_BETWEEN_RUNS = 0.05
+"""Half the 95% interval by which a model's median differs from process to process, relative to it (`disturbance.claimable`)."""
 _NO_SPEEDUP = Interval(1.0, 1.0, 1.0)
 """The speed-up of the untouched model over itself."""
-_SPINNING_S = 0.001
-"""With more than one thread, the threads of the model that was timed last may still spin for this long (`measure/spinning.py`)."""
+_WARM_S = 0.001
+"""How long a turn calls a model before the call that counts, at least once.
+
+The second call of a fast model still pays for the one before it: 0.30 ms where a loop of its own takes 0.23 (fp16, OpenVINO), 0.038
+where it takes 0.031 (int8, ONNX Runtime); a runtime with a thread of its own pays most, the untouched model in eager mode nothing
+(`studies/timing/settle_in.py`). With more than one thread, those of the model before it may spin for as long
+(`measure/spinning.py`)."""
 _WARMUP_SHARE = 0.1
 """The warm-up of slow calls ends after this share of `max_seconds`, but not before the first round. Each model has answered once
 before that."""
@@ -105,7 +111,7 @@ def measure_latency(
         baseline: The untouched model. If None, the candidate takes turns with the reference workload alone; its speed-up is then 1,
             and the interval that must get narrow is that of its median.
         inputs: Real inputs, already in the memory of the device that serves.
-        samples: Number of rounds. A round calls each model twice, a slow one once, and times the last call.
+        samples: Number of rounds. A round calls each model for a millisecond and once more, a slow one once. The last call counts.
         warmup: Rounds before the first one that counts. The first of them calls everything once.
         min_seconds: Shortest measurement of fast calls.
         max_seconds: Longest measurement of slow calls, warm-up included.
@@ -121,7 +127,7 @@ def measure_latency(
     warm = _warm_up(calls, warmup, rng, _WARMUP_SHARE * max_seconds)
     left_s = max_seconds - (time.perf_counter_ns() - began) / 1e9
     once = _slow(warm)
-    round_s = sum((1 if name in once else 2) * float(np.median(times)) for name, times in warm.items()) / 1e3
+    round_s = sum(_turn_s(float(np.median(times)) / 1e3, is_once=name in once) for name, times in warm.items())
     rounds, settled = _rounds(samples, round_s, min_seconds, left_s)
     settled = max(settled, _P90_ROUNDS) if with_p90 and rounds >= _P90_ROUNDS else settled
     if round_s >= _SLOW_ROUND_S:
@@ -134,7 +140,7 @@ def measure_latency(
 
     fewest = _CONFIDENT_SAMPLES - before
     later = time_interleaved(
-        calls, rounds - before, rng, once=once, warm_s=_warm_s(), seconds=left_s, fewest=fewest, enough=is_narrow
+        calls, rounds - before, rng, once=once, warm_s=_WARM_S, seconds=left_s, fewest=fewest, enough=is_narrow
     )
     return replace(_summarized(_joined(counted, later), batch_length(inputs), rng), load=load.read())
 
@@ -204,9 +210,9 @@ def _rounds(samples: int, round_s: float, min_seconds: float, left_s: float) -> 
     return most, max(_FEWEST_SAMPLES, int(max(_UNHURRIED_S, min_seconds) / round_s))
 
 
-def _warm_s() -> float:
-    """Return how long a model is called before the call that counts: until the threads of the one before it sleep."""
-    return _SPINNING_S if torch.get_num_threads() > 1 else 0.0
+def _turn_s(call_s: float, *, is_once: bool) -> float:
+    """Return the seconds of a model's turn in a round: the calls before the one that counts, and that one."""
+    return call_s if is_once else max(call_s, _WARM_S) + call_s
 
 
 def _calls(candidate: Predict, baseline: Predict | None, inputs: Inputs, *, answer_once: bool) -> dict[str, Callable[[], object]]:

@@ -18,7 +18,7 @@ from autocut.measure.disturbance import measure_reference, measure_undisturbed
 from autocut.measure.footprint import compressed_size_bytes, size_bytes
 from autocut.measure.latency import measure_latency
 from autocut.measure.machine import machine_fingerprint
-from autocut.measurement import Cost, Latency, cost_from_json
+from autocut.measurement import COUNTED_CALL, Cost, Latency, cost_from_json
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import Facts, Stage, StageRunner
 from autocut.recipe import Lowering
@@ -107,7 +107,9 @@ def cost_stage(
     if again:
         settings["again"] = again
     method = lowering.method_versions(dtype, mode, runner.context.served_on)
-    key = runner.key("", "cost", settings, method=method, machine=machine_fingerprint(), memory=allocator.KEPT)
+    key = runner.key(
+        "", "cost", settings, method=method, machine=machine_fingerprint(), memory=allocator.KEPT, counted=COUNTED_CALL
+    )
 
     def make(folder: Path, artifact: Entry) -> Facts:  # noqa: ARG001 -- the cost is small enough to be a fact of the entry
         return {"cost": asdict(measure(artifact))}

@@ -12,7 +12,7 @@ from autocut.counting import format_count
 from autocut.front import FrontPoint, knee
 from autocut.gains import with_untouched
 from autocut.measurement import Accuracy, Interval, Latency, Measurement
-from autocut.picks import RECOMMENDED, named_picks
+from autocut.picks import RECOMMENDED, named_picks, told_once
 from autocut.recipe import baseline_words, changed_settings
 from autocut.report.words import label, show
 from autocut.study import Final, Study, TrialRecord
@@ -47,7 +47,7 @@ def study_note(study: Study, front: Sequence[FrontPoint]) -> str:
     picks = named_picks(with_untouched(front, study.points()), study.objectives, study.facts.get("max_accuracy_drop"))
     best = next((pick.point for pick in picks if pick.name == RECOMMENDED), None) or knee(front, study.objectives)
     lines += [f"## Take trial {best.trial}", "", f"**{best.recipe.describe()}**", ""]
-    lines += [f"- **{pick.name}**: trial {pick.point.trial}, {pick.reason}." for pick in picks]
+    lines += [f"- **{name}**: {text}." for name, text in told_once(picks)]
     lines += ["", f"Most people should take **{RECOMMENDED}**."] if picks else []
     lines += ["", "```sh", export_command(study.folder, best.trial), "```", ""]
     lines += ["## Front", "", *_front_table(front, study.objectives)]

@@ -88,7 +88,7 @@ class SearchDocument(FrontDocument):
 class SelectDocument(Document):
     """`autocut select --json`: the chosen point, why, and what its knobs bought, each in one sentence.
 
-    `doubt` says where the locked test split contradicts the choice; null where it does not.
+    `doubt` says where the locked test split or the final timing contradicts the choice; null where neither does.
     `bill` has dollars, by month where the study knows the requests of a month, and the predictions and days to break-even.
     """
 

@@ -22,10 +22,13 @@ def test_export_prints_where_the_bundle_is(room, capsys):
 def test_verify_shows_each_check_and_fails_with_one(room, capsys, ok):
     """If a claim does not hold, the exit code is 1, for the table and for the document."""
     check = Check("size", "1000", "1001", ok, "1001 bytes, claimed 1000", 1000, 1001)
-    room("autocut.deploy.verify", verify_bundle=lambda folder, **holds: types.SimpleNamespace(checks=(check,), ok=ok))
+    found = types.SimpleNamespace(checks=(check,), ok=ok, failed=() if ok else (check,))
+    room("autocut.deploy.verify", verify_bundle=lambda folder, **holds: found)
 
     assert cli.main(["verify", "out"]) == (0 if ok else 1)
-    assert ("FAILED" in capsys.readouterr().out) is not ok
+    shown = capsys.readouterr()
+    assert ("FAILED" in shown.out) is not ok
+    assert ("the bundle keeps its claims" if ok else "the bundle breaks 1 claim (size)") in shown.err
     assert cli.main(["verify", "out", "--json"]) == (0 if ok else 1)
     document = json.loads(capsys.readouterr().out)
     assert document["ok"] is ok

@@ -10,7 +10,8 @@ import pytest
 
 from autocut import cli
 from autocut.front import Final
-from tests.fakes import POINTS, TESTED, FakeStudy, Terminal
+from autocut.measurement import Cost, Interval
+from tests.fakes import COST, POINTS, TESTED, FakeStudy, Terminal
 
 
 def test_front_is_a_table_with_the_untouched_model_for_comparison(searches, capsys):
@@ -33,11 +34,30 @@ def test_each_split_has_a_column_of_its_own(searches, room, capsys):
 
     assert "2 looks at the locked test split so far; it chose nothing" in shown.err
     assert lines[0].split()[1:6] == ["accuracy", "(validation)", "accuracy", "(test)", "shrinkage"]
-    assert [line.split()[:4] for line in lines[2:]] == [
-        ["0", "0.9800", "-", "-"],
-        ["7", "0.9750", "0.9700", "-0.0050"],
-        ["9", "0.9000", "-", "-"],
+    assert [line.split()[:6] for line in lines[2:]] == [
+        ["0", "0.9800", "±0.0150", "-", "-", "$1.00"],
+        ["7", "0.9750", "±0.0150", "0.9700", "±0.0150", "-0.0050"],
+        ["9", "0.9000", "±0.0150", "-", "-", "$0.100"],
     ]
+
+
+def test_a_number_of_the_front_has_its_spread_beside_it(searches, room, capsys):
+    """Half of the 95% interval: of an accuracy in its own unit, of what was timed in percent. A size has none."""
+    speedup = Interval(4.0, 3.8, 4.2)
+    timed = Cost((replace(COST.latencies[0], speedup=speedup),), 1000, 900, 1, 12.0, "m")
+    near = replace(POINTS[1], measurement=replace(POINTS[1].measurement, cost=timed))
+    room("autocut.study", open_study=lambda folder: FakeStudy([POINTS[0], near]))
+
+    assert cli.main(["front", "studies/digits"]) == 0
+    shown = capsys.readouterr()
+    untouched, cut = shown.out.splitlines()[2:]
+
+    assert "0.9750 ±0.0150" in cut
+    assert "$0.250 ±5.0%" in cut
+    assert "0.25 ±5.0%" in cut
+    assert cut.count("±") == 3
+    assert untouched.count("±") == 1  # what it is compared with has no spread of its own
+    assert "± is half of the 95% interval; goals: maximize accuracy, minimize usd_per_million" in shown.err
 
 
 def test_front_json_is_one_document_of_the_agreed_shape(searches, capsys):
@@ -94,7 +114,7 @@ def test_front_names_three_picks_and_select_takes_one(searches, capsys):
     """The same trials in words, in the document, and as a choice."""
     assert cli.main(["front", "studies/digits"]) == 0
     shown = capsys.readouterr().err
-    assert "balanced  trial 7: the cheapest with a verified bundle within 1.0 point of the untouched model" in shown
+    assert "balanced  trial 7 too, the cheapest with a verified bundle within 1.0 point of the untouched model" in shown
     assert "test split" not in shown  # nothing here was tested
     assert cli.main(["front", "studies/digits", "--json"]) == 0
     picks = {pick["name"]: pick["trial"] for pick in json.loads(capsys.readouterr().out)["picks"]}

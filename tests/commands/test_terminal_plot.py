@@ -22,7 +22,10 @@ COLUMNS = [
     "recipe",
 ]
 RECIPE = "structured 0.7 + 4 epochs lr x1 + curriculum linear easy_first + distill kl T=4 + int8_static + onnxruntime (ties with 3)"
-ROWS = [[str(at), "0.9861", "0.9917", "+0.0056", "$0.000102", "0.03364", "18.9KB", "$0.000112", RECIPE] for at in (7, 1234)]
+ROWS = [
+    [str(at), "0.9861 ±0.0130", "0.9917 ±0.0107", "+0.0056", "$0.000102 ±4.6%", "0.03364 ±3.8%", "18.9KB", "$0.000112", RECIPE]
+    for at in (7, 1234)
+]
 
 
 def a_point(trial, accuracy, cost):
@@ -68,6 +71,15 @@ def test_the_untouched_model_is_seen_where_another_point_has_its_numbers():
 
     assert sum(line.count("u") for line in lines[1:12]) == 1
     assert "u untouched model" in lines[-1]
+
+
+def test_what_does_not_differ_has_one_number_on_its_axis():
+    """Two ends with the same number would say that there is a range."""
+    level = plot_lines([a_point(0, 0.57, 4.0), a_point(1, 0.57, 1.0)], "usd_per_million", [], 60)
+    upright = plot_lines([a_point(0, 0.9, 4.0), a_point(1, 0.8, 4.0)], "usd_per_million", [], 60)
+
+    assert [line.split("|")[0].strip() for line in level[1:12]] == ["", "", "", "", "", "0.57", "", "", "", "", ""]
+    assert sum(line.count("$4.00") for line in upright) == 1
 
 
 def test_costs_far_apart_are_drawn_on_a_logarithm():

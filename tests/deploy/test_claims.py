@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from autocut.deploy.claims import Findings, FoundLatency, judge, latency_agrees
+from autocut.deploy.claims import Findings, FoundLatency, judge, latency_agrees, latency_word
 from autocut.deploy.examples import ExampleBatch
 from autocut.deploy.manifest import read_manifest
 from autocut.deploy.replay import deviation
@@ -50,6 +50,22 @@ def test_a_neighbour_that_slows_only_the_reference_workload_is_no_failure():
     """The latency is as claimed, so it needs no correction."""
     assert latency_agrees(a_latency(), Interval(10.0, 9.8, 10.2), 2.0)
     assert not latency_agrees(a_latency(), Interval(20.0, 19.6, 20.4), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "reference", "word"),
+    [
+        (10.3, 1.0, "as claimed"),
+        (8.0, 0.8, "as claimed, corrected by the reference workload"),
+        (20.0, 2.0, "as claimed, corrected by the reference workload"),
+        (10.0, 2.0, "as claimed"),
+        (8.0, 1.0, "faster than claimed"),
+        (12.0, 1.0, "slower than claimed"),
+    ],
+)
+def test_a_latency_is_compared_as_measured_or_corrected_by_the_reference_workload(found, reference, word):
+    """The machine may be faster or slower today, and a neighbour may slow the reference workload alone."""
+    assert latency_word(a_latency(), Interval(found, found * 0.98, found * 1.02), reference) == word
 
 
 def test_a_process_that_failed_is_one_failed_check(made):

@@ -264,8 +264,16 @@ def test_confident_asks_the_worse_end_of_the_interval_to_keep_the_drop():
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (-0.03, -0.02, "contradicts this choice: trial 1 loses more than 1.0 point there (95% interval 2.0 points to 3.0 points)"),
-        (-0.015, 0.002, "cannot rule out that trial 1 loses more than 1.0 point (95% interval -0.2 points to 1.5 points)"),
+        (
+            -0.03,
+            -0.02,
+            "contradicts this choice: trial 1 loses more than 1.0 point there (95% interval: from 2.0 points to 3.0",
+        ),
+        (
+            -0.015,
+            0.002,
+            "cannot rule out that trial 1 loses more than 1.0 point (95% interval: from 0.2 points more accurate to 1.5",
+        ),
         (-0.008, 0.0, None),
     ],
 )
@@ -324,3 +332,17 @@ def test_a_pick_goes_by_the_limits_and_names_itself():
         select_point(points, pick="compakt")
     with pytest.raises(InputError, match="got both"):
         select_point(points, pick="compact", knee=True)
+
+
+def test_a_limit_that_only_the_searchs_numbers_keep_is_doubted():
+    """The search chose by its own timing and by validation; the final numbers may be on the other side of the bound."""
+    point = a_point(1, 0.975, 1.0)
+    tested = replace(point, final=on_test(point, 0.969, Interval(-0.005, -0.006, -0.004)))
+    tested = replace(tested, final=replace(tested.final, values={**tested.final.values, "latency_ms": 2.2}))
+    points = [a_point(0, 0.98, 2.0), tested]
+
+    slow = select_point(points, limits=[parse_limit("latency_ms<=2.1")]).doubt
+    assert slow.endswith("the final timing contradicts latency_ms<=2.1: trial 1 has latency_ms 2.2 there")
+    wrong = select_point(points, limits=[parse_limit("accuracy>=0.97"), parse_limit("latency_ms<=2.5")]).doubt
+    assert "the test split contradicts accuracy>=0.97: trial 1 has accuracy 0.969 there" in wrong
+    assert "final timing" not in wrong

@@ -15,6 +15,7 @@ from autocut.execution.preflight import preflight, require_serving_on
 from autocut.execution.training_device import FoundGpu, placed
 from autocut.execution.worker import run_job
 from autocut.measure import allocator
+from autocut.measurement import COUNTED_CALL
 from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.search.jobs import BaselineReady, Job, JobKind, RecipeFailed, RecipeMeasured, Setting, WorkerFault
@@ -86,7 +87,7 @@ def test_a_study_keeps_to_the_device_that_serves(study_copy, begun, asked):  # n
     """Its latencies and its bundles are of one device."""
     study = open_study(study_copy)
     known = SearchConfig(None, 60.0, serve_on=begun or "cpu")
-    study.describe({"timed_memory": allocator.KEPT} | ({"serve_on": begun} if begun else {}))
+    study.describe({"timed_memory": allocator.KEPT, "counted_call": COUNTED_CALL} | ({"serve_on": begun} if begun else {}))
     with pytest.raises(StudyError, match=f"was begun with serve_on {begun or 'cpu'}, got {asked}"):
         check_same_conditions(study, study.facts, study.facts["price"], replace(known, serve_on=asked))
 

@@ -21,6 +21,7 @@ from autocut.execution.server_process import _environment
 from autocut.execution.training_device import FoundGpu, find_gpu, placed
 from autocut.execution.worker import run_job
 from autocut.measure import allocator
+from autocut.measurement import COUNTED_CALL
 from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.search.jobs import Job, JobKind, RecipeFailed, RecipeMeasured, Setting, WorkerFault
@@ -126,7 +127,7 @@ def test_a_process_that_dies_is_no_gpu(monkeypatch, tmp_path, printed, found):
 def test_a_study_keeps_to_the_device_that_it_was_begun_with(study_copy, begun, asked):
     """One of an earlier autocut has trained on the CPU, and says nothing about it."""
     study = open_study(study_copy)
-    study.describe({"timed_memory": allocator.KEPT} | ({"train_on": begun} if begun else {}))
+    study.describe({"timed_memory": allocator.KEPT, "counted_call": COUNTED_CALL} | ({"train_on": begun} if begun else {}))
     with pytest.raises(StudyError, match=f"was begun with train_on {begun or 'cpu'}, got {asked}"):
         check_same_conditions(study, study.facts, study.facts["price"], config(asked))
 

@@ -1,14 +1,22 @@
 """Disturbance: what is measured again, what is kept, and what a disturbed number is worth. No test asserts a time."""
 
 import dataclasses
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autocut.measure import disturbance as module
-from autocut.measure.disturbance import cautious, disturbance, measure_reference, measure_undisturbed, wait_for_calm
-from autocut.measure.latency import is_settled
+from autocut.measure.disturbance import (
+    cautious,
+    claimable,
+    disturbance,
+    measure_reference,
+    measure_undisturbed,
+    wait_for_calm,
+)
+from autocut.measure.latency import TIME_BETWEEN_RUNS, is_settled
 from autocut.measurement import UNDISTURBED, Interval, Latency
 
 
@@ -138,3 +146,15 @@ def test_a_slow_machine_beside_a_busy_neighbour_is_measured_again():
     assert found.baseline_p50_ms == 4.0
     found = measure_undisturbed(lambda: beside, a_latency(4.0), wait=at_once)
     assert not found.is_disturbed  # it slows the reference workload alike
+
+
+@given(
+    st.floats(-1, 1).map(lambda share: share * TIME_BETWEEN_RUNS), st.floats(0.01, 0.5), st.sampled_from([-1, 1]), st.floats(0, 1)
+)
+def test_a_claim_of_milliseconds_holds_what_another_hour_finds(process, drift, way, share):
+    """Oracle: a later process has luck of its own, and the machine may have drifted back, wholly or in part, to where it was."""
+    found = claimable(a_latency(4.0 * math.exp(way * drift)), a_latency(4.0))
+    later = math.exp(-way * drift * share) * math.exp(process * math.sqrt(1 - share**2))
+
+    assert found.p50_ms.low * (1 - 1e-9) <= later <= found.p50_ms.high * (1 + 1e-9)
+    assert found.speedup == a_latency(4.0).speedup

@@ -11,6 +11,7 @@ from autocut.counting import format_count
 from autocut.front import FrontPoint
 from autocut.gains import decimals, times
 from autocut.measurement import Interval
+from autocut.picks import told_once
 from autocut.recipe import UNTOUCHED
 from autocut.report.page.contents import Answer, Recommendation, Tile, TrialLine
 from autocut.report.page.trials import DIFFERENCE
@@ -19,6 +20,7 @@ from autocut.score import interval_of
 
 _LATENCY, _SIZE = ("one call (p50)", "faster", "slower"), ("size", "smaller", "larger")
 _MONEY = ("a million predictions", "cheaper", "dearer")
+_BASELINE = "baseline"
 _CODE = """import autocut
 
 model = autocut.load("out/")
@@ -51,7 +53,8 @@ def answer_of(
     if untouched is not None and not is_untouched:
         tiles = _tiles(recommended.point, (_numbers(untouched, tested), _numbers(chosen, tested)), bill, is_final=tested)
     doubts = [_sentence(recommended.doubt)] if recommended.doubt else []
-    notes = [_sentence(recommended.reason), _splits(chosen, looks), *doubts, *map(_sentence, chosen.notes)]
+    told = [note for note in chosen.notes if note != _BASELINE]  # the mark of a row of the table: here it says nothing
+    notes = [_sentence(recommended.reason), _splits(chosen, looks), *doubts, *map(_sentence, told)]
     bill_lines = () if is_untouched else tuple(map(_sentence, money))
     remarks = [remark for remark in chosen.remarks if not any(remark in line for line in bill_lines)]
     return Answer(
@@ -61,7 +64,7 @@ def answer_of(
         money=bill_lines,
         remarks=tuple(map(_sentence, remarks)),
         tiles=tiles,
-        picks=recommended.picks,
+        picks=told_once(recommended.picks),
         commands=f"autocut export {shlex.quote(str(folder))} --trial {chosen.trial} --to out/\nautocut verify out/",
         code=_CODE,
     )

@@ -56,7 +56,8 @@ class Tile:
 class Answer:
     """The first thing on the page: what to take, what it saves, how to take it away.
 
-    `notes` say why it is the one to take, `money` what it costs, and `remarks` what a reader must know of its numbers.
+    `notes` say why it is the one to take, `money` what it costs, and `remarks` what a reader must know of its numbers. `picks` are
+    the choices with a name, each with its trial and reason in words.
     """
 
     headline: str
@@ -65,7 +66,7 @@ class Answer:
     money: tuple[str, ...]
     remarks: tuple[str, ...]
     tiles: tuple[Tile, ...]
-    picks: tuple[NamedPick, ...]
+    picks: tuple[tuple[str, str], ...]
     commands: str
     code: str
 

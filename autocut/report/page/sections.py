@@ -36,6 +36,7 @@ _FACTS: Mapping[str, str] = {
     "train_on": "device that trained the models",
     "serve_on": "device that scored and timed the models",
     "timed_memory": "memory that a timed model frees",
+    "counted_call": "call of a model's turn that counts",
     "limits": "limits",
     "max_accuracy_drop": "largest accuracy drop of the search",
     "space": "space",

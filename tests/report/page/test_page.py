@@ -11,8 +11,10 @@ import pytest
 
 from autocut.bill import bill_lines
 from autocut.commands.report import recommend
+from autocut.picks import told_once
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.report.page import Section, render
+from autocut.report.page.answer import answer_of
 from autocut.report.page.sections import what_failed
 from autocut.report.page.trials import trial_lines
 from autocut.study import remeasurements
@@ -77,14 +79,24 @@ def test_what_the_test_split_contradicts_stands_beside_the_recommendation(read_s
     assert "cannot rule out" not in Words(render(read_study, replace(recommended, doubt=None), version="0.1.0")).text
 
 
+def test_the_mark_of_a_row_is_no_sentence_of_the_answer(read_study):
+    """A lone "Baseline." tells nobody why the model is the one to take."""
+    recommended, _ = recommend(read_study)
+    lines = {line.trial: replace(line, notes=("baseline", "ties with 3")) for line in trial_lines(read_study)}
+    notes = answer_of(read_study.folder, recommended, lines).notes
+
+    assert "Baseline." not in notes
+    assert "Ties with 3." in notes
+
+
 def test_the_page_has_the_three_picks_with_their_reasons(read_study, html):
     """Under the answer, for readers who want another one."""
     recommended, _ = recommend(read_study)
     text = Words(html).text
 
     assert [pick.name for pick in recommended.picks] == ["quality", "balanced", "compact"]
-    for pick in recommended.picks:
-        assert f"{pick.name} : trial {pick.point.trial}, {pick.reason}." in text
+    for name, told in told_once(recommended.picks):
+        assert f"{name} : {told}." in text
 
 
 def test_the_reason_and_the_command_stand_above_the_money(small_study):

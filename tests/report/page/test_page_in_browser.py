@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autocut.commands.report import recommend
-from autocut.report.page import render
+from autocut.report.page import Section, render
 from tests.browser import PHONE, axe_source, axe_violations, chromium, tab
 
 DRAWN = "html.drawn"
@@ -166,3 +166,36 @@ def test_paper_is_white_even_in_the_dark_theme(browser, address):
         assert not page.locator("#find").is_visible()
         assert page.locator("#traces").is_visible(), "paper needs the meaning of the marks"
         assert not page.locator("#cost-axis").is_visible()
+
+
+def test_paper_shows_what_is_folded_away_on_a_screen(browser, small_study, tmp_path):
+    """Nobody can click on paper. Afterwards the screen is as it was."""
+    with tab(browser) as one:
+        page = opened(one, written(small_study, tmp_path))
+        page.evaluate("document.body.insertAdjacentHTML('beforeend', '<details><summary>1 remark</summary></details>')")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("details:not([open])").count() == 0
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.locator("details[open]").count() == 0
+
+
+def test_a_table_of_numbers_uses_the_width_of_the_page(browser, read_study, tmp_path):
+    """A number and its interval stand in one line: a column of five lines beside an empty half of the page cannot be read."""
+    row = (
+        "structured 0.7 + onnxruntime",
+        "0.98",
+        "-0.8 points (-2.7 to +0.8) tie",
+        "11.7x (10.7 to 12.8)",
+        "$1",
+        "-9%",
+        "1KB",
+        "-9%",
+    )
+    section = Section("Which knob bought what", (), ("step", *("number",) * 7), (row,))
+    file = tmp_path / "wide.html"
+    file.write_text(render(read_study, None, [section], version="0.1.0"), encoding="utf-8")
+    with tab(browser) as one:
+        cells = opened(one, file.as_uri()).locator(".many tbody td")
+
+        height, line = cells.nth(2).evaluate("cell => [cell.clientHeight, parseFloat(getComputedStyle(cell).lineHeight)]")
+        assert height < 2 * line

@@ -147,7 +147,8 @@
 
   function drawFront(plotly) {
     const cost = byId("cost-axis").value;
-    const shape = layout(data.axes[cost], data.metric, innerWidth < 640 ? 360 : 440);
+    const isNarrow = innerWidth < 640;  // there a long title takes two lines
+    const shape = layout(isNarrow ? data.axes[cost].replace(", ", ",<br>") : data.axes[cost], data.metric, isNarrow ? 360 : 440);
     const seen = data.points.filter((point) => point.v);
     scale(shape.xaxis, seen.flatMap((point) => (point.v[cost] ? [point.v[cost][0]] : [])));
     const [low, high] = data.view || [];
@@ -220,6 +221,13 @@
     addEventListener("afterprint", paper(false));
     root.classList.add("drawn");
   }
+
+  // Paper cannot be clicked: what is folded away on a screen is unfolded there, and folded again.
+  const folded = [];
+  addEventListener("beforeprint", () => {
+    for (const one of document.querySelectorAll("details:not([open])")) { one.open = true; folded.push(one); }
+  });
+  addEventListener("afterprint", () => { while (folded.length) folded.pop().open = false; });
 
   // After the first paint: a reader sees the answer and the table before Plotly is unpacked.
   requestAnimationFrame(() => setTimeout(start));
