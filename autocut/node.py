@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autocut.errors import InputError, quoted
 
+_NOT_WRITABLE = (errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)
 LOCK_DIR = "AUTOCUT_LOCK_DIR"
 _USUAL_PLACE = Path("/tmp")  # a folder of the user's own in it
 
@@ -80,9 +81,11 @@ def open_lock_file(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise  # such as too many open files: that says nothing of this one
         reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
         message = f"lock file must be a plain file that can be written, got {quoted(str(path))}: {reason}"
-        raise InputError(message, f"remove it, or name another folder: {LOCK_DIR}=FOLDER") from error
+        raise InputError(message, f"name another folder: {LOCK_DIR}=FOLDER") from error
     found = os.fstat(descriptor)
     if LOCK_DIR in os.environ and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) != 0o666:  # the umask has its say
         os.fchmod(descriptor, 0o666)

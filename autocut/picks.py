@@ -75,13 +75,15 @@ def named_picks(points: Sequence[FrontPoint], objectives: Objectives, max_drop: 
 
 
 def told_once(picks: Sequence[NamedPick]) -> tuple[tuple[str, str], ...]:
-    """Return the name of each pick, and its trial and reason. What a trial brings is told at its first name alone."""
+    """Return the name of each pick, and its trial and reason. What is said of a trial is not said again at its next name."""
     told: list[tuple[str, str]] = []
-    known: set[int] = set()
+    known: dict[int, str] = {}
     for pick in picks:
         trial = pick.point.trial
-        text = f"trial {trial} too, {pick.reason.partition(': ')[0]}" if trial in known else f"trial {trial}, {pick.reason}"
-        known.add(trial)
+        why, _, brings = pick.reason.partition(": ")
+        is_said = trial in known and known[trial] == brings
+        text = f"trial {trial} too, {why}" if is_said else f"trial {trial}, {pick.reason}"
+        known[trial] = brings
         told.append((pick.name, text))
     return tuple(told)
 

@@ -183,3 +183,12 @@ def test_what_a_trial_brings_is_told_once_however_many_names_it_has():
     assert told["balanced"] == "trial 1 too, the cheapest within 1.0 point of the untouched model"
     assert told["compact"] == "trial 1 too, the cheapest within 5.0 points of the untouched model"
     assert [text.split(",")[0] for _, text in told_once(named_picks(FRONT, OBJECTIVES, 0.05))] == ["trial 1", "trial 3", "trial 4"]
+
+
+def test_a_pick_that_says_something_new_of_a_trial_is_told_whole():
+    """Where no cut is close, the untouched model is two picks, for two reasons."""
+    points = [a_point(0, 0.9, 1.0), a_point(4, 0.82, 0.1, bundle="b")]
+    told = dict(told_once(named_picks(points, OBJECTIVES, 0.05)))
+
+    assert "no cut is within 1.0 point of it" in told["balanced"]
+    assert "trial 4" in told["balanced"]

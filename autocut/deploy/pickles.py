@@ -46,7 +46,7 @@ def _refuse_in_archive(path: Path) -> None:
         claimed, size = sum(record.file_size for record in archive.infolist()), path.stat().st_size
         if claimed > max(_LITTLE_BYTES, _MOST_GROWTH * size):
             message = f"{path.name} must unpack to at most {_MOST_GROWTH} times its size, got {claimed} bytes from {size}"
-            raise BundleError(message, "get the bundle from somebody you trust")
+            raise BundleError(message, "get the bundle from somebody you trust; an archive of your own is stored uncompressed")
         for record in archive.infolist():
             _refuse_escape(path, record.orig_filename)
             with archive.open(record) as stream:

@@ -31,7 +31,7 @@ def time_interleaved(
     fewest: int = 0,
     enough: Callable[[Mapping[str, Times]], bool] = lambda _: False,
 ) -> dict[str, Times]:
-    """Call each of `calls` twice a round, in an order that `rng` draws for each round, and return the times of the last calls.
+    """Call each of `calls` a few times a round, in an order that `rng` draws for each round; return the times of the last calls.
 
     Those named in `once` are called once a round. The others are called for `warm_s` seconds, and at least once, before the call
     that counts. Python's garbage collector is off meanwhile: its pauses would be added to some random call. No new round begins

@@ -134,11 +134,11 @@ class Planner:
         """Learn that a call of the structure `cut` takes `relative_s` times what one of the untouched model takes.
 
         Before such a model was trained, its training is expected to take longer or shorter in proportion. Of several lowerings the
-        one counts that saves the least: recorded trainings of digits and Fashion-MNIST saved a little more than that.
+        one counts that saves the least: recorded trainings (the tables of `studies/search_efficiency`) saved more than that.
         """
         before = self._relative_pace[cut[0]].get(cut[1], 0.0)
-        if relative_s > before:
-            self._relative_pace[cut[0]][cut[1]] = relative_s
+        if before < 1 and relative_s > before:
+            self._relative_pace[cut[0]][cut[1]] = min(relative_s, 1.0)
             self._pace.clear()
 
     def observe_loading(self, loaded: ModelLoaded) -> None:

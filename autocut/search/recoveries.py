@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from autocut.recipe import RATIO, UNTOUCHED, Recipe
 from autocut.search.anchor_choice import suited_anchors
-from autocut.search.estimates import on_ladder, recipe_s
+from autocut.search.estimates import ExpectedCost, on_ladder, recipe_s
+from autocut.search.finalists import is_slow
 from autocut.search.jobs import PlannedJob, Purpose
 from autocut.search.lowerings import LoweringChoice
 from autocut.search.state import SearchState
@@ -39,8 +40,8 @@ def recoveries(state: SearchState, choice: LoweringChoice) -> Iterator[PlannedJo
 
     Each is trained as the anchor is whose cut is the most like it. Later ones count what the earlier ones are expected to reach.
     """
-    while state.runs(Purpose.COST_FIRST):
-        yield None
+    while state.runs(Purpose.COST_FIRST) and not is_slow(state):
+        yield None  # a slow model's workers go by what is known
     left_s = _SHARE * state.settings.budget_s * state.settings.workers
     chosen: list[_Recovery] = []
     while len(chosen) < _MOST and (best := _best(state, chosen, left_s)) is not None:
@@ -73,11 +74,13 @@ def _best(state: SearchState, chosen: Sequence[_Recovery], left_s: float) -> _Re
 def _possible(state: SearchState, untouched: float) -> Iterator[_Recovery]:
     """Every cut that was measured as it is and has lost accuracy beyond the noise, trained as the nearest anchor."""
     anchors = [anchor for anchor in suited_anchors(state) if anchor.is_trained and anchor.student is None and RATIO in anchor]
+    cost = ExpectedCost(state)
     for cut, values in state.finished.items():
         kept = values["accuracy"]
         if not anchors or cut.is_trained or RATIO not in cut or kept >= untouched - state.metric_noise:
             continue
         nearest = min(anchors, key=lambda anchor: abs(anchor.cut[1] - cut.cut[1]))
         recipe = on_ladder(state, Recipe({**cut, **nearest.settings("train", "curriculum", "distill")}))
-        if state.settings.space.contains(recipe) and not (state.is_settled(recipe) or state.is_in_training(recipe.prefix)):
-            yield _Recovery(recipe, kept, {**values, "accuracy": kept + _REGAINED * (untouched - kept)})
+        is_possible = state.settings.space.contains(recipe) and recipe.suits_dtype(recipe.lowering[0])
+        if is_possible and not (state.is_settled(recipe) or state.is_in_training(recipe.prefix)):
+            yield _Recovery(recipe, kept, {**values, **cost(recipe), "accuracy": kept + _REGAINED * (untouched - kept)})

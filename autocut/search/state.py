@@ -23,11 +23,11 @@ from autocut.search.same_cuts import SameCuts
 from autocut.search.settings import SearchSettings
 from autocut.search.stage_trainings import StageTrainings
 from autocut.search.switched_off import SwitchedOff
-from autocut.search.volume import ACCURACY_RANGE
+from autocut.search.volume import accuracy_unit
 
 Family = tuple[tuple[str, Value], ...]
 _MOST_NOISE = 0.2
-"""Share of the largest drop that the noise of the metric counts as at most: with few examples, everything would be noise."""
+"""Share of what counts as 1 of the metric that its noise is at most: with few examples, everything would be noise."""
 
 
 @dataclass
@@ -203,7 +203,7 @@ class SearchState:
     def set_baseline(self, metric: Interval) -> None:
         """Take in the untouched model's metric, and with it the limit that keeps useless models off the front."""
         self.untouched_metric = metric.value
-        self.metric_noise = min(metric.standard_error, _MOST_NOISE * (self.allowed_drop or ACCURACY_RANGE * abs(metric.value)))
+        self.metric_noise = min(metric.standard_error, _MOST_NOISE * accuracy_unit(metric.value, self.allowed_drop))
         self.limits = self._limits_beside(metric.value)
         self._renew_front()
 

@@ -26,6 +26,12 @@ _BEYOND = 1.5
 """Where the untouched model costs nothing, the corner is the largest cost seen times this."""
 
 
+def accuracy_unit(untouched: float, drop: float | None) -> float:
+    """Return what counts as 1 of a metric that the untouched model has `untouched` of, where at most `drop` of it may be lost."""
+    usual = ACCURACY_RANGE * abs(untouched) or 1.0
+    return usual if drop is None else min(usual, max(drop, _LEAST_RANGE * abs(untouched) or 1.0))
+
+
 class Volume:
     """Hypervolume relative to the untouched model; in units of (the accuracy from the corner on) x (factors of e in each cost).
 
@@ -97,10 +103,8 @@ class Volume:
     def _corner(self, name: str) -> tuple[float, float]:
         """Where a maximized objective begins to count, and what counts as 1."""
         start = self._untouched[name]
-        scale = ACCURACY_RANGE * abs(start) or 1.0
-        if self._drop is not None:
-            scale = min(scale, max(self._drop, _LEAST_RANGE * abs(start) or 1.0))
-        return start - scale, scale
+        unit = accuracy_unit(start, self._drop)
+        return start - unit, unit
 
     def _loss(self, name: str, value: float) -> float:
         start = self._untouched[name]

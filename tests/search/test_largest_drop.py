@@ -143,11 +143,12 @@ def test_the_plan_tells_which_points_count(strict, start):
     assert "as this study was begun" in start().searcher.plan_lines()[-1]
 
 
-@pytest.mark.parametrize(("half", "noise"), [(0.0098, 0.005), (0.3, 0.01)])
-def test_the_noise_of_few_examples_does_not_swallow_every_gain(strict, half, noise):
-    """A standard error counts up to a fifth of the drop that is allowed, here of 5 points."""
-    state = strict().searcher.state
+@pytest.mark.parametrize(
+    ("drop", "half", "noise"), [(0.05, 0.0098, 0.005), (0.05, 0.3, 0.01), (None, 0.3, 0.018), (0.0, 0.3, 0.00018)]
+)
+def test_the_noise_of_few_examples_does_not_swallow_every_gain(start, drop, half, noise):
+    """A standard error counts up to a fifth of what counts as 1: of the drop that is allowed, else of a tenth of the metric."""
+    state = start(max_drop=drop).searcher.state
     state.set_baseline(Interval(0.9, 0.9 - half, 0.9 + half))
 
-    assert state.allowed_drop == pytest.approx(0.05)
     assert state.metric_noise == pytest.approx(noise)
