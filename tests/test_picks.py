@@ -190,5 +190,5 @@ def test_a_pick_that_says_something_new_of_a_trial_is_told_whole():
     points = [a_point(0, 0.9, 1.0), a_point(4, 0.82, 0.1, bundle="b")]
     told = dict(told_once(named_picks(points, OBJECTIVES, 0.05)))
 
-    assert "no cut is within 1.0 point of it" in told["balanced"]
+    assert "is within 1.0 point of it" in told["balanced"]
     assert "trial 4" in told["balanced"]
