@@ -152,7 +152,7 @@ def test_the_second_search_waits_for_the_untouched_model_and_takes_it_over_from_
 
 def test_what_a_killed_search_worked_on_is_tried_by_the_other(join):
     """Its running trials are closed as interrupted, and the other search goes on with their recipes."""
-    first, second = join(workers=2, budget_s=400.0), join(at=1001.0, budget_s=400.0)
+    first, second = join(workers=2, budget_s=600.0), join(at=1001.0, budget_s=600.0)
     run_together(first, second, until=lambda: len(first.state.open) > 1)
     left = {booking.recipe for booking in first.study.bookings.all() if booking.session == first.study.lock.session}
     open_before = [trial.number for trial in first.study.running()]
