@@ -101,6 +101,11 @@ class Guess:
     seconds: float
 
     @property
+    def speed(self) -> float:
+        """Logarithm of how many times faster the model becomes, times what is kept of its accuracy."""
+        return self.kept * math.log(self.speedup)
+
+    @property
     def gain(self) -> float:
         """Logarithm of how many times faster and smaller the model becomes, times what is kept of its accuracy."""
         return self.kept * (math.log(self.speedup) - math.log(self.size_ratio))
