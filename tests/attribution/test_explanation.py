@@ -195,7 +195,7 @@ def test_slow_scores_of_the_search_are_found_again(study):
     """The drop that the search allowed is part of their key."""
     opened = open_study(study)
     scoring = {"examples": 100, "of": 300, "seconds_each": 1.0}
-    opened.describe({"max_accuracy_drop": 0.05, "baseline": {"value": -20.0}, "scoring": scoring})
+    opened.describe({"max_accuracy_drop": 0.05, "baseline": {"value": -20.0, "low": -21.0, "high": -19.0}, "scoring": scoring})
     context = open_pipeline(opened, []).runner.context
     opened.close()
 
