@@ -54,7 +54,8 @@ def main() -> None:
     for epoch in range(done, asked.epochs):
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(asked.seed * 1000 + epoch)
-        loss = train_epoch(model, teacher, optimizer, _batches(images, generator, epoch, asked.epochs))
+        small = epoch < round(SMALL_SHARE * asked.epochs)
+        loss = train_epoch(model, teacher, optimizer, batches(images, generator, epoch, asked.epochs), small=small)
         _write({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}, part)
         print(f"epoch {epoch + 1} of {asked.epochs}: loss {loss:.4f}, {time.perf_counter() - started:.1f} s", flush=True)
     _write(model.to(memory_format=torch.contiguous_format).state_dict(), asked.file)
@@ -62,12 +63,17 @@ def main() -> None:
 
 
 def train_epoch(
-    model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterator[tuple[Tensor, float, bool]]
+    model: nn.Module,
+    teacher: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[tuple[Tensor, float]],
+    *,
+    small: bool = False,
 ) -> float:
-    """Train on batches of (images, learning rate, whether the network sees them at half the size); return the mean loss."""
+    """Train on batches of images, each with its learning rate; return the mean loss. `small`: at half the height and width."""
     model.train()
     losses = []
-    for images, rate, small in batches:
+    for images, rate in batches:
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16):
@@ -96,15 +102,14 @@ def mixed(images: Tensor, generator: torch.Generator) -> Tensor:
     return share * images + (1 - share) * images[torch.randperm(count, generator=generator)]
 
 
-def _batches(images: Any, generator: torch.Generator, epoch: int, epochs: int) -> Iterator[tuple[Tensor, float, bool]]:
-    """The batches of one epoch. The rate rises over the first tenth of the training, then falls along a cosine."""
+def batches(images: Any, generator: torch.Generator, epoch: int, epochs: int, rate: float = RATE) -> Iterator[tuple[Tensor, float]]:
+    """The batches of one epoch. Their learning rate rises over the first tenth of the training, then falls along a cosine."""
     order = torch.randperm(len(images), generator=generator).split(BATCH)
-    small = epoch < round(SMALL_SHARE * epochs)
     for number, indices in enumerate(order):
         progress = (epoch + number / len(order)) / epochs
         factor = min(10 * progress, 0.5 + 0.5 * math.cos(math.pi * max(progress - 0.1, 0) / 0.9))
         batch = mixed(mirrored_and_shifted(images.fetch_batch(indices)[0], generator), generator)
-        yield batch.contiguous(memory_format=torch.channels_last), RATE * factor, small
+        yield batch.contiguous(memory_format=torch.channels_last), rate * factor
 
 
 def _resume(part: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
