@@ -4,8 +4,7 @@
     AUTOCUT_DATA=/data CIFAR10_RESNET18_WEIGHTS=resnet18.pt python studies/cifar10_resnet18/cuts.py --recover 4
 
 The first form trains nothing. The second form cuts half of the channels, trains the cut network for a few epochs as `train.py` does
-(bfloat16, all cores), and scores it on the validation half. Random weights would not do: quantizers look at the outputs, and int8
-was slower with them.
+(bfloat16, all cores), and scores it on the validation half. Random weights would not do: int8 was slower with them.
 """
 
 from __future__ import annotations
