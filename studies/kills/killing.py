@@ -199,7 +199,7 @@ class Victim:
         scratch = self.folder / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         words = [str(HERE / "task.py"), "--space", str(HERE / "space.toml"), "--budget", f"{budget_s}s", "--workers", "2"]
-        environment = os.environ | {"TMPDIR": str(scratch), "AUTOCUT_LOCK_DIR": str(self.folder / "locks")}
+        environment = os.environ | {"TMPDIR": str(scratch), "AUTOCUT_LOCK_DIR": str((self.folder / "locks").absolute())}
         self._began = time.monotonic()
         with (self.folder / "stderr.txt").open("ab") as errors:
             self.process = subprocess.Popen(
