@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from outside import began_at, changes, command_of, descendants, is_quiet, targets_of
+from outside import began_at, changes, command_of, descendants, is_quiet, sha256_of, targets_of
 
 from autocut.study import open_study
 
@@ -294,7 +294,7 @@ class Victim:
         for entry in (self.study / "stages" / "entries").iterdir():
             try:
                 record = json.loads((entry / "entry.json").read_text())
-                whole = all(digest(entry / "output" / name) == digest for name, digest in record["files"].items())
+                whole = all(sha256_of(entry / "output" / name) == known for name, known in record["files"].items())
             except (OSError, ValueError):
                 whole = False
             if not whole:
