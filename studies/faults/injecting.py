@@ -214,5 +214,5 @@ def _environment(folder: Path) -> dict[str, str]:
     paths = [str(record.parent), str(Path(autocut.__file__).parents[1])]
     return {
         **os.environ, "PYTHONPATH": os.pathsep.join(paths), "CXX": str(folder / "no-compiler"), "FAULTS_SCRATCH": str(folder),
-        "AUTOCUT_LOCK_DIR": str(folder / "locks"),
+        "AUTOCUT_LOCK_DIR": str((folder / "locks").absolute()),
     }  # fmt: skip

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from outside import began_at, changes, command_of, descendants, is_quiet, targets_of
+from outside import began_at, changes, command_of, descendants, is_quiet, sha256_of, targets_of
 
 from autocut.study import open_study
 
@@ -199,7 +199,7 @@ class Victim:
         scratch = self.folder / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         words = [str(HERE / "task.py"), "--space", str(HERE / "space.toml"), "--budget", f"{budget_s}s", "--workers", "2"]
-        environment = os.environ | {"TMPDIR": str(scratch), "AUTOCUT_LOCK_DIR": str(self.folder / "locks")}
+        environment = os.environ | {"TMPDIR": str(scratch), "AUTOCUT_LOCK_DIR": str((self.folder / "locks").absolute())}
         self._began = time.monotonic()
         with (self.folder / "stderr.txt").open("ab") as errors:
             self.process = subprocess.Popen(
@@ -294,7 +294,7 @@ class Victim:
         for entry in (self.study / "stages" / "entries").iterdir():
             try:
                 record = json.loads((entry / "entry.json").read_text())
-                whole = all(digest(entry / "output" / name) == digest for name, digest in record["files"].items())
+                whole = all(sha256_of(entry / "output" / name) == known for name, known in record["files"].items())
             except (OSError, ValueError):
                 whole = False
             if not whole:

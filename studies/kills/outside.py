@@ -85,6 +85,6 @@ def is_quiet(study: Path) -> bool:
     return any("WRITE" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
 
 
-def digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -32,7 +32,7 @@ class Simulated:
 
     def add(self, slots: int = 1, **variables: str) -> None:
         """Start a node that runs `slots` jobs at a time, with these variables of its own."""
-        locks = self.folder / f"locks-{len(self.nodes)}"
+        locks = (self.folder / f"locks-{len(self.nodes)}").absolute()
         own = {"AUTOCUT_LOCK_DIR": str(locks), **self.environment, **variables}
         self.nodes.append(self.cluster.add_node(num_cpus=slots, object_store_memory=80 * 2**20, env_vars=own))
 

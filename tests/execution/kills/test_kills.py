@@ -5,10 +5,12 @@ What must be true is in `studies/kills/killing.py`. `studies/kills/run.py` kills
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 
 import pytest
-from killing import SURVIVABLE, Moment, moments, victim
+from killing import LATE, SURVIVABLE, Moment, moments, victim
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
@@ -71,3 +73,23 @@ def test_moments_take_every_phase_and_every_target():
     assert len({(moment.phase) for moment in fifty}) == 9
     assert {moment.target for moment in fifty} > set(SURVIVABLE)
     assert fifty == moments(50, seed=0) != moments(50, seed=1)
+
+
+def test_moments_of_late_phases_take_no_other():
+    """They come once in minutes: a run of their own has enough of them."""
+    assert {moment.phase for moment in moments(6, seed=0, of_phases=LATE)} == set(LATE)
+
+
+def test_a_stage_that_is_half_written_is_seen(tmp_path):
+    """After each kill every file of every stage is compared with its checksum."""
+    entry = tmp_path / "study" / "stages" / "entries" / ("a" * 64)
+    (entry / "output").mkdir(parents=True)
+    (entry / "output" / "model.pt").write_bytes(b"whole")
+    (entry / "entry.json").write_text(json.dumps({"files": {"model.pt": hashlib.sha256(b"whole").hexdigest()}}))
+    with victim(tmp_path, budget_s=1) as study:
+        study._check_entries()
+        assert study.faults == []
+        (entry / "output" / "model.pt").write_bytes(b"who")
+        study._check_entries()
+
+    assert study.faults == [f"stage entry {'a' * 12} is half-written"]
