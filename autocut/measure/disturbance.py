@@ -89,10 +89,11 @@ def claimable(found: Latency, reference: Latency) -> Latency:
     """Return `found` with an interval of its median that also holds what other processes and other hours of this machine find.
 
     The interval of one run says how sure the median of its minute is. What differs between runs (`TIME_BETWEEN_RUNS`) comes on top,
-    and how far the untouched model's own time has moved since `reference`: as far as that, this model's time moves too.
+    and how far the untouched model's own time has moved since `reference`: as far as that, this model's time may move back.
     """
     in_ms, _ = _factors(found, reference)
-    return replace(found, p50_ms=widened(found.p50_ms, math.hypot(TIME_BETWEEN_RUNS, math.log(in_ms))))
+    usual = widened(found.p50_ms, TIME_BETWEEN_RUNS)
+    return replace(found, p50_ms=replace(usual, low=usual.low / max(in_ms, 1.0), high=usual.high / min(in_ms, 1.0)))
 
 
 def cautious(found: Latency, factor: float) -> Latency:
