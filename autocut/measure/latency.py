@@ -111,8 +111,7 @@ def measure_latency(
         baseline: The untouched model. If None, the candidate takes turns with the reference workload alone; its speed-up is then 1,
             and the interval that must get narrow is that of its median.
         inputs: Real inputs, already in the memory of the device that serves.
-        samples: Number of rounds. A round calls each model for a while (`_WARM_S`) and once more, a slow one once. The last call
-            counts.
+        samples: Number of rounds. A round calls each model for a while (`_WARM_S`), a slow one once, and times the last call.
         warmup: Rounds before the first one that counts. The first of them calls everything once.
         min_seconds: Shortest measurement of fast calls.
         max_seconds: Longest measurement of slow calls, warm-up included.
