@@ -17,7 +17,7 @@ from autocut.budget import format_duration
 from autocut.errors import DeadlineError, TrialError
 from autocut.measure.accuracy import Scores, to_accuracy
 from autocut.measure.early_verdict import paired
-from autocut.measurement import Interval
+from autocut.measurement import COUNTED_CALL, EARLIER_COUNTED_CALL, Interval
 from autocut.pipeline.opened_pipeline import open_pipeline
 from autocut.pipeline.pipeline import Pipeline
 from autocut.price import Price
@@ -27,6 +27,10 @@ from autocut.search.jobs import StageStarted
 from autocut.study import Study
 
 Tell = Callable[[str], None]
+_TIMED_OTHERWISE = (
+    "an earlier autocut timed this study by another rule, so a step that is timed now would not compare with it; a new search with "
+    "--out is timed alike"
+)
 
 
 def measure_evidence(study: Study, recipe: Recipe, evidence: Evidence, budget_s: float, tell: Tell = lambda _: None) -> Evidence:
@@ -48,12 +52,19 @@ def measure_evidence(study: Study, recipe: Recipe, evidence: Evidence, budget_s:
     wanted = [rung for rung in wanted_recipes(recipe) if rung not in evidence.known and rung not in evidence.missing]
     if not wanted and not _unpaired(recipe, evidence):
         return evidence
+    if wanted and not _is_timed_alike(study):
+        return replace(evidence, missing={**evidence.missing, **dict.fromkeys(wanted, _TIMED_OTHERWISE)})
     limit = _Limit(study, time.monotonic() + budget_s)
     pipeline = open_pipeline(study, study.trials(), limit.on_event, limit.is_over)
     trained = {training for known in evidence.known for training in known.trainings}
     for rung in sorted(wanted, key=lambda rung: not trained.issuperset(rung.trainings)):
         evidence = _with_rung(study, pipeline, limit, rung, evidence, tell)
     return _with_pairs(study, pipeline, limit, recipe, evidence, tell)
+
+
+def _is_timed_alike(study: Study) -> bool:
+    """Whether a step that is timed now compares with the timings of `study`: an earlier autocut counted another call of a turn."""
+    return bool(study.facts.get("counted_call", EARLIER_COUNTED_CALL) == COUNTED_CALL)
 
 
 class _Limit:

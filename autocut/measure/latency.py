@@ -2,7 +2,7 @@
 
 Whatever slows the machine down for a while slows all of them down, so the ratio of the medians stays. Taking turns has a price:
 the others push a model out of the processor's caches, which does not happen to a served model. So each turn calls a model for a
-millisecond, at least once, before the call that counts. The order changes from round to round.
+millisecond, at least twice, before the call that counts. The order changes from round to round.
 
 Slow calls fill the caches anew by themselves, so a turn calls a slow model once. Measured on one thread of an AMD EPYC, 2026-11-28:
 for calls of 50 ms and more the first call took 0.94 to 1.04 times as long as the second (ResNet-50 at batch 1 and 32, BERT-base at
@@ -28,7 +28,7 @@ from torch import Tensor
 from autocut.measure.allocator import keep_memory
 from autocut.measure.load import LoadMeter
 from autocut.measure.settling import settle
-from autocut.measure.turns import Times, reference_workload, time_interleaved
+from autocut.measure.turns import Times, reference_workload, time_interleaved, untimed_s
 from autocut.measurement import Interval, Latency
 from autocut.stages.device import CPU, Device
 from autocut.stages.lowering import Predict
@@ -72,10 +72,10 @@ TIME_BETWEEN_RUNS = 0.05
 _NO_SPEEDUP = Interval(1.0, 1.0, 1.0)
 """The speed-up of the untouched model over itself."""
 _WARM_S = 0.001
-"""How long a turn calls a model before the call that counts, at least once.
+"""How long a turn calls a model before the call that counts: at least once, and twice unless that takes five times as long.
 
-The second call of a fast model still pays for the one before it: 0.30 ms where a loop of its own takes 0.23 (fp16, OpenVINO), 0.038
-where it takes 0.031 (int8, ONNX Runtime); a runtime with a thread of its own pays most, the untouched model in eager mode nothing
+After another model, the second call of a fast one takes 1.2 times as long as in a loop of its own (calls of 0.04 to 1.5 ms, ONNX
+Runtime and OpenVINO), that of the untouched model 1.01 to 1.1 times; the third takes 1.03 to 1.1 times as long
 (`studies/timing/settle_in.py`). With more than one thread, those of the model before it may spin for as long
 (`measure/spinning.py`)."""
 _WARMUP_SHARE = 0.1
@@ -111,7 +111,7 @@ def measure_latency(
         baseline: The untouched model. If None, the candidate takes turns with the reference workload alone; its speed-up is then 1,
             and the interval that must get narrow is that of its median.
         inputs: Real inputs, already in the memory of the device that serves.
-        samples: Number of rounds. A round calls each model for a millisecond and once more, a slow one once. The last call counts.
+        samples: Number of rounds. A round calls each model for a while (`_WARM_S`), a slow one once, and times the last call.
         warmup: Rounds before the first one that counts. The first of them calls everything once.
         min_seconds: Shortest measurement of fast calls.
         max_seconds: Longest measurement of slow calls, warm-up included.
@@ -212,7 +212,7 @@ def _rounds(samples: int, round_s: float, min_seconds: float, left_s: float) -> 
 
 def _turn_s(call_s: float, *, is_once: bool) -> float:
     """Return the seconds of a model's turn in a round: the calls before the one that counts, and that one."""
-    return call_s if is_once else max(call_s, _WARM_S) + call_s
+    return call_s if is_once else untimed_s(call_s, _WARM_S) + call_s
 
 
 def _calls(candidate: Predict, baseline: Predict | None, inputs: Inputs, *, answer_once: bool) -> dict[str, Callable[[], object]]:

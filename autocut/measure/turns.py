@@ -18,6 +18,13 @@ from torch.nn import functional
 from autocut.stages.device import CPU, Device
 
 Times = NDArray[np.float64]
+_UNTIMED, _UNTIMED_WITHIN = 2, 5.0
+
+
+def untimed_s(call_s: float, warm_s: float) -> float:
+    """Return the seconds for which a turn of `time_interleaved` calls a model that takes `call_s`, before the call that counts."""
+    calls = _UNTIMED if call_s < _UNTIMED_WITHIN * warm_s else 1
+    return max(calls * call_s, warm_s)
 
 
 def time_interleaved(
@@ -33,9 +40,9 @@ def time_interleaved(
 ) -> dict[str, Times]:
     """Call each of `calls` a few times a round, in an order that `rng` draws for each round; return the times of the last calls.
 
-    Those named in `once` are called once a round. The others are called for `warm_s` seconds, and at least once, before the call
-    that counts. Python's garbage collector is off meanwhile: its pauses would be added to some random call. No new round begins
-    when `enough(times so far)` is true, or after `seconds` if there are `fewest`.
+    Those named in `once` are called once a round. The others are called for `warm_s` seconds before the call that counts: at least
+    once, and twice unless that takes five times as long. Python's garbage collector is off meanwhile: its pauses would be added to
+    some random call. No new round begins when `enough(times so far)` is true, or after `seconds` if there are `fewest`.
 
     Returns:
         Up to `rounds` times in ms for each name. Times with the same position come from the same round.
@@ -55,15 +62,21 @@ def time_interleaved(
                 break
             for position in rng.permutation(len(turns)):
                 call, is_twice = turns[position]
-                turn = started = clock()
-                while is_twice and (started == turn or started - turn < warm_s * 1e9):
-                    call()
-                    started = clock()
+                if is_twice:
+                    _settle_in(call, warm_s)
                 started = clock()
                 call()
                 row[position] = clock() - started
             done += 1
     return so_far()
+
+
+def _settle_in(call: Callable[[], object], seconds: float) -> None:
+    began, calls, passed_s = time.perf_counter_ns(), 0, 0.0
+    while calls == 0 or passed_s < seconds or (calls < _UNTIMED and passed_s < _UNTIMED_WITHIN * seconds):
+        call()
+        calls += 1
+        passed_s = (time.perf_counter_ns() - began) / 1e9
 
 
 @cache

@@ -15,6 +15,7 @@ from autocut.attribution import measuring
 from autocut.attribution.explanation import explain_trial
 from autocut.errors import StudyError
 from autocut.measure.quiet import QuietLock
+from autocut.measurement import COUNTED_CALL, EARLIER_COUNTED_CALL
 from autocut.pipeline.opened_pipeline import open_pipeline
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.signing import sign_task
@@ -69,6 +70,7 @@ def searched(tmp_path_factory):
         "task_path": path,
         "task_signature": sign_task(path, task.fingerprint),
         "threads": 1,
+        "counted_call": COUNTED_CALL,
         "price": asdict(price),
         "libraries": dict(library_versions()),
     }
@@ -131,6 +133,18 @@ def test_a_training_that_does_not_fit_is_missing_with_its_reason(study, monkeypa
     assert (short.ladder.apart, short.ladder.longer_training) == (None, None)
     monkeypatch.undo()
     assert explain_trial(study, 1, budget_s=60).missing == {}
+
+
+def test_a_study_that_was_timed_by_an_earlier_rule_gets_no_steps_of_another(study, monkeypatch):
+    """A small model was a fifth slower by it: the step would look like a gain."""
+    monkeypatch.setattr(measuring, "open_pipeline", lambda *_: pytest.fail("opened"))
+    with contextlib.closing(open_study(study)) as opened:
+        opened.describe({"counted_call": EARLIER_COUNTED_CALL})
+    explanation = explain_trial(study, 1, budget_s=60)
+
+    assert len(explanation.ladder.steps) == 1
+    assert all("would not compare" in reason for reason in explanation.missing.values())
+    assert explanation.missing
 
 
 def test_what_needs_no_training_comes_first(study):

@@ -97,3 +97,16 @@ def test_a_quantizer_is_told_at_once_which_properties_no_artifact_may_have():
     """Else the author of a plug-in would learn it from a bundle that does not load."""
     with pytest.raises(ValueError, match="got 'CACHE_DIR'"):
         openvino.OpenVinoOptions(properties={"CACHE_DIR": "cache"})
+
+
+def test_a_call_fetches_no_tensors_of_its_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """That took longer than a small model itself, and twice as long where ONNX Runtime was imported too: in every search."""
+    from openvino.utils.data_helpers.wrappers import _InferRequestWrapper
+
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    inputs = torch.randn(3, 4)
+    lowering.lower(network, "fp32", "openvino", [inputs], tmp_path)
+    run = lowering.load(tmp_path, "openvino", 1)
+    monkeypatch.setattr(_InferRequestWrapper, "_is_single_input", lambda request: pytest.fail("it fetched them"))
+
+    torch.testing.assert_close(run(inputs), network(inputs).detach(), rtol=1e-4, atol=1e-5)

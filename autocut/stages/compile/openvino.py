@@ -117,7 +117,9 @@ def load_openvino(folder: Path, signature: Signature, threads: int) -> Run:  # n
     request = compiled.create_infer_request()
 
     def run(*arguments: Tensor) -> Tensor:
-        outputs = request.infer([_array(tensor) for tensor in arguments], share_inputs=True)
+        # By position, in a dictionary: for a list, OpenVINO (2026.4) first fetches all tensors of the request, which takes 0.03 ms,
+        # and 0.06 ms once ONNX Runtime is imported too, as in a search's process.
+        outputs = request.infer({at: _array(tensor) for at, tensor in enumerate(arguments)}, share_inputs=True)
         return torch.from_numpy(outputs[0])
 
     return run
@@ -169,7 +171,7 @@ def _run_lines(call: ExampleCall) -> str:
         f"properties = json.load(open({properties!r}))\n"
         f"properties |= {serving(call.threads)!r}\n"
         f"model = openvino.Core().compile_model({model!r}, 'CPU', properties)\n"
-        f"output = model([{', '.join(call.arrays)}])[0]"
+        f"output = model({{{', '.join(f'{at}: {array}' for at, array in enumerate(call.arrays))}}})[0]"
     )
 
 
