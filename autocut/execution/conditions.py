@@ -47,9 +47,8 @@ def check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[st
     """
     asked = {"price": price, "threads": config.threads, "seed": config.seed, "limits": list(config.limits)}
     if "threads" in known:
-        # An earlier autocut used nothing else, and said nothing. With several threads it counted the same call as now.
-        counted = COUNTED_CALL if known["threads"] > 1 else EARLIER_COUNTED_CALL
-        earlier = {"timed_memory": allocator.GIVEN_BACK, "counted_call": counted}
+        # An earlier autocut used nothing else, and said nothing.
+        earlier = {"timed_memory": allocator.GIVEN_BACK, "counted_call": EARLIER_COUNTED_CALL}
         known = {"train_on": "cpu", "serve_on": "cpu", **earlier, **known}
     asked |= {"train_on": config.train_on, "serve_on": config.serve_on}
     asked |= {"timed_memory": allocator.KEPT, "counted_call": COUNTED_CALL}
