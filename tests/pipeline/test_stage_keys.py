@@ -47,20 +47,20 @@ MEASURED = [
     "made quantize fp32 compiling 5ff34e9f",
     "made compile fp32/eager compiling 4eb39343",
     "found compile fp32/eager compiling 4eb39343",
-    "made cost fp32/eager measuring 4e576a56",
-    "found cost fp32/eager measuring 4e576a56",
-    "made cost int8_dynamic/onnxruntime measuring 3b409b54",
+    "made cost fp32/eager measuring d521b0db",
+    "found cost fp32/eager measuring d521b0db",
+    "made cost int8_dynamic/onnxruntime measuring 9cceebc0",
 ]
 MEASURED_AGAIN = [
     "found prune structured training 9514a02e",
     "found train linear/kl training 4d9c113c",
     "found accuracy int8_dynamic measuring 7d262053",
     "found accuracy fp32 measuring 9ac5763b",
-    "found cost int8_dynamic/onnxruntime measuring 3b409b54",
+    "found cost int8_dynamic/onnxruntime measuring 9cceebc0",
 ]
 UNTOUCHED_ON_THE_TEST_SPLIT = [
     "made accuracy untouched/test measuring 4044336a",
-    "found cost fp32/eager measuring 4e576a56",
+    "found cost fp32/eager measuring d521b0db",
 ]
 ITERATIVELY_PRUNED = [
     "found prune structured training 9514a02e",
