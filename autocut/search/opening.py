@@ -183,8 +183,16 @@ def ratios(state: SearchState, choice: LoweringChoice) -> Steps:
 
 
 def anchors(state: SearchState, choice: LoweringChoice) -> Iterator[PlannedJob]:
-    """The space's anchors as they suit models like this one, with as many epochs as fit the budget (`anchor_choice`)."""
-    for recipe in dict.fromkeys(on_ladder(state, anchor) for anchor in suited_anchors(state)):
+    """The space's anchors as they suit models like this one, with as many epochs as fit the budget (`anchor_choice`).
+
+    How many fit is asked when the turn of an anchor has come: the trainings before it have told what an epoch takes.
+    """
+    begun: set[Recipe] = set()
+    for anchor in suited_anchors(state):
+        recipe = on_ladder(state, anchor)
+        if recipe in begun:
+            continue
+        begun.add(recipe)
         yield PlannedJob(choice.with_siblings(recipe), Purpose.ANCHOR, f"anchor: {recipe.prefix.describe()}")
 
 
