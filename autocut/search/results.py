@@ -106,15 +106,21 @@ class Results:
         self._progress.lines.append(f"bundle: {_ending(event)}")
 
     def _record_finalized(self, event: RecipeFinalized) -> None:
-        """Record the numbers of the locked test split; a limit that does not hold on it refuses the bundle."""
+        """Record the numbers of the locked test split. A limit on costs that the final measurement breaks refuses the bundle.
+
+        A limit on accuracy was kept on the validation split, by which models are chosen. Where it breaks on the test split, that is
+        told: refusing the bundle would be a choice by the test split.
+        """
         values = self._state.values(event.measurement, self._state.train_seconds(event.recipe))
-        broken = self._state.broken_limits(values, untouched_metric(event.measurement.accuracy))
+        broken, untouched = self._state.broken_costs(values), untouched_metric(event.measurement.accuracy)
         if broken and event.recipe != UNTOUCHED:
-            event = replace(event, refusal=f"{broken[0]} does not hold on the test split")
+            event = replace(event, refusal=f"{broken[0]} does not hold in the final measurement")
         self._store.finalize(event, values)
         done = "verified" if event.bundle else "measured"
         numbers = headline(values, event.measurement.charged_as)
-        told = f"refused: {event.refusal}" if event.refusal else f"{done}, {numbers} on the locked test split"
+        lost = [limit for limit in self._state.broken_limits(values, untouched) if limit not in broken]
+        doubt = f"; {lost[0]} does not hold there" if lost else ""
+        told = f"refused: {event.refusal}" if event.refusal else f"{done}, on the locked test split: {numbers}{doubt}"
         self._progress.lines.append(f"bundle: {event.recipe.describe()}: {told}")
 
 

@@ -155,9 +155,8 @@ class SearchState:
                     running = self.running[job.number]
                     took_s = now - (running.recipe_started or now) - running.once_s
                     self.planner.observe_finalization(took_s, running.waited_s)
-                # A limit that breaks on the test split counts nothing here: the next recipe must not depend on the test split.
-                values = self.values(event.measurement, self.train_seconds(event.recipe))
-                broken = self.broken_limits(values, untouched_metric(event.measurement.accuracy))
+                # A limit that the final measurement breaks counts nothing here: the next recipe must not depend on it.
+                broken = self.broken_costs(self.values(event.measurement, self.train_seconds(event.recipe)))
                 self.finish_finalization(event.recipe, is_refused=event.refusal is not None and not broken)
                 if event.recipe != UNTOUCHED and event.bundle is not None and event.refusal is None and not broken:
                     self.verified.add(event.recipe)
@@ -356,6 +355,10 @@ class SearchState:
     def violations(self, values: Mapping[str, float]) -> dict[str, float]:
         """By how much `values` break each limit; 0 or less where they keep it."""
         return {str(limit): limit.violation(values) for limit in self.limits}
+
+    def broken_costs(self, values: Mapping[str, float]) -> list[str]:
+        """Return the limits on costs that `values` break."""
+        return [str(limit) for limit in self.limits if limit.name != "accuracy" and limit.violation(values) > 0]
 
     def broken_limits(self, values: Mapping[str, float], untouched: float | None = None) -> list[str]:
         """Return the limits that `values` break; `untouched` is the untouched model's metric where it is not of validation."""

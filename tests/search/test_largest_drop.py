@@ -8,6 +8,7 @@ import pytest
 from autocut.front import Final
 from autocut.measurement import Interval
 from autocut.recipe import UNTOUCHED, Recipe
+from autocut.score import parse_limit
 from autocut.search.finalists import drop_line
 from autocut.search.jobs import JobKind, Purpose, RecipeFinalized
 from autocut.search.proposals import Proposer
@@ -86,13 +87,23 @@ def test_on_a_harder_test_split_the_loss_counts_not_the_metric(strict):
     assert UNTOUCHED.with_lowering(*INT8) in machine.searcher.state.verified
 
 
-def test_a_loss_on_the_test_split_above_the_limit_refuses_the_bundle(strict):
-    """It steers nothing: the next recipe must not depend on the test split."""
+def test_a_loss_on_the_test_split_above_the_limit_is_told_and_chooses_nothing(strict):
+    """The bundle stands, and neither the front nor the next recipe depends on the test split."""
     machine = strict()
+    told = _finalized(machine, 0.84, -0.06)
 
-    assert "refused: accuracy>=0.85 does not hold on the test split" in _finalized(machine, 0.84, -0.06)
+    assert ": verified, on the locked test split: accuracy 0.8400" in told
+    assert told.endswith("; accuracy>=0.85 does not hold there")
     assert UNTOUCHED.with_lowering(*INT8) not in machine.searcher.state.refused
-    assert UNTOUCHED.with_lowering(*INT8) not in machine.searcher.state.verified
+    assert UNTOUCHED.with_lowering(*INT8) in machine.searcher.state.verified
+
+
+def test_a_limit_on_costs_that_the_final_measurement_breaks_refuses_the_bundle(strict):
+    """No split has a say in that. Nor does it steer the search: its timing was within the limit there."""
+    machine = strict(limits=(parse_limit("size_bytes<=200000"),))
+
+    assert "refused: size_bytes<=200000 does not hold in the final measurement" in _finalized(machine, 0.89, -0.01)
+    assert UNTOUCHED.with_lowering(*INT8) not in machine.searcher.state.refused | machine.searcher.state.verified
 
 
 def test_a_resumed_search_knows_what_was_refused_for_the_limit(strict):
