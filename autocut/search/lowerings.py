@@ -110,12 +110,14 @@ def waits_for_its_simpler(state: SearchState, lowering: Lowering) -> bool:
 def promising_most(state: SearchState, lowerings: Collection[Lowering]) -> set[Lowering]:
     """Those of `lowerings` that promise more gain, or more speed, than every measured lowering of the untouched model has brought.
 
-    Speed by itself counts too, because sizes are guessed from smaller models, of whose files a part is no weights.
+    Speed by itself counts too, because sizes are guessed from smaller models, of whose files a part is no weights. And guesses from
+    another processor are believed whole: what it may bring is asked here, not what is likely.
     """
     brought = [_brought(state, recipe) for recipe in state.finished if recipe.prefix == UNTOUCHED]
     gain = max((one.gain for one in brought), default=0.0)
     speed = max((one.speed for one in brought), default=0.0)
-    return {lowering for lowering, guess in guessed(state, lowerings).items() if guess.gain > gain or guess.speed > speed}
+    guesses = guessed(state, lowerings, trust=1.0)
+    return {lowering for lowering, guess in guesses.items() if guess.gain > gain or guess.speed > speed}
 
 
 def _brought(state: SearchState, recipe: Recipe) -> Guess:
@@ -125,33 +127,31 @@ def _brought(state: SearchState, recipe: Recipe) -> Guess:
     return Guess(values["speedup"], values["size_bytes"] / untouched["size_bytes"], kept, 0.0)
 
 
-def guessed(state: SearchState, lowerings: Collection[Lowering]) -> dict[Lowering, Guess]:
+def guessed(state: SearchState, lowerings: Collection[Lowering], trust: float | None = None) -> dict[Lowering, Guess]:
     """Guess what each of `lowerings` brings to the untouched model, from other models and from its lowerings that were timed.
 
     Where int8 brings twice what was guessed in one mode, this processor is probably good at it, so more is expected of int8 in the
-    others; and the other way round. So do dtypes in a mode that is slower or faster than guessed.
+    others; and the other way round. So do dtypes in a mode that is slower or faster than guessed. `trust` is how much guesses from
+    another processor are believed; None: as much as usual.
     """
-    surprises = _surprises(state)
-    guesses = {lowering: _from_other_models(state, lowering) for lowering in lowerings}
+    known = state.first_guesses if trust is None else replace(state.first_guesses, trust=trust)
+    timed = _timed(state)
+    guesses = {one: known.lowering(one) or _neutral(state, one) for one in {*lowerings, *timed}}
+    surprises = {one: math.log(speedup / guesses[one].speedup) for one, speedup in timed.items()}
     return {
-        lowering: replace(guess, speedup=guess.speedup * math.exp(surprise_expected(lowering, surprises)))
-        for lowering, guess in guesses.items()
+        one: replace(guesses[one], speedup=guesses[one].speedup * math.exp(surprise_expected(one, surprises))) for one in lowerings
     }
 
 
-def _surprises(state: SearchState) -> dict[Lowering, float]:
-    """How much faster than guessed each lowering of the untouched model is, as a logarithm; of those that were timed."""
+def _timed(state: SearchState) -> dict[Lowering, float]:
+    """How much faster each lowering of the untouched model is that was timed."""
     timed = {
         recipe.lowering: values["speedup"]
         for recipe, values in [*state.priced.items(), *state.finished.items()]
-        if recipe.prefix == UNTOUCHED
+        if recipe.prefix == UNTOUCHED and values["speedup"] > 0
     }
     timed.pop(UNTOUCHED.lowering, None)
-    return {one: math.log(speedup / _from_other_models(state, one).speedup) for one, speedup in timed.items() if speedup > 0}
-
-
-def _from_other_models(state: SearchState, lowering: Lowering) -> Guess:
-    return state.first_guesses.lowering(lowering) or _neutral(state, lowering)
+    return timed
 
 
 def _neutral(state: SearchState, lowering: Lowering) -> Guess:

@@ -15,6 +15,7 @@ from autocut.search.lowerings import (
     LoweringChoice,
     by_promise,
     first_lowering,
+    guessed,
     is_cheap,
     keeps_float_in_vain,
     promising_most,
@@ -129,6 +130,25 @@ def test_a_form_that_promises_more_speed_is_promising_though_its_file_looks_larg
     state.finish(UNTOUCHED, untouched)
     state.finish(UNTOUCHED.with_lowering(*measured), {**untouched, "speedup": 3.0, "size_bytes": 1e6})
 
+    assert promising_most(state, [faster, slower]) == {faster}
+
+
+def test_whether_a_form_is_promising_is_asked_as_if_this_processor_were_as_good_as_others(search):
+    """Half of a guess from another processor is less than what int8 has brought here in one mode; the whole of it is more."""
+    measured, faster, slower = ("int8_static", "onnxruntime"), ("int8_static", "openvino"), ("bf16", "openvino")
+    effects = {
+        "/".join(one): MethodEffect(speedup, speedup, 1.0, 1.0, 4.0)
+        for one, speedup in ((measured, 3.4), (faster, 3.6), (slower, 2.0))
+    }
+    other = replace(own_family(effects, {}), name="another model")
+    state = search(budget_s=3600.0, slower=1.0).searcher.state
+    state.settings = replace(state.settings, first_guesses=replace(FirstGuesses().with_family(other), trust=0.5))
+    untouched = {"accuracy": 0.98, "speedup": 1.0, "usd_per_million": 1.0, "size_bytes": 4e6, "train_usd": 0.0}
+    state.finish(UNTOUCHED, untouched)
+    state.finish(UNTOUCHED.with_lowering(*measured), {**untouched, "speedup": 3.7})
+    usual = guessed(state, [faster, slower])
+
+    assert usual[slower].speedup < usual[faster].speedup < 3.7
     assert promising_most(state, [faster, slower]) == {faster}
 
 
