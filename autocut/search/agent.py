@@ -5,11 +5,11 @@ It has no Ray, no torch and no clock of its own, so the same code runs against a
 1. *Baselines first*: the untouched model, then every lowering (dtype x compile mode) of it, cheap lowerings first. From then on
    there is a front. Where the untouched model is trained or scored for long, other workers do something useful (`meanwhile`).
 2. *Cost first*: each pruning method once without training: does it save anything here? And what does each student cost?
-3. *Learn*: the space's anchors, more ratios of what saves something, then proposals, each with all its promising lowerings
-   (`proposing`), and beside them the slow compilers, rationed. A training that cannot reach the front any more ends at a rung
-   (`early_stopping`). When nothing else promises more, or many trainings in a row were stopped, the search is relaxed: stopped
-   trainings may go on. The slow compilers that are left come last. Late in the search the untouched model is trained as long as the
-   leading point, because more epochs help any model.
+3. *Learn*: the space's anchors, more ratios of what saves something, the most promising cuts trained (`recoveries`), then proposals
+   (`proposing`). Each has all its promising lowerings, and beside them come the slow compilers, rationed. A training that cannot
+   reach the front any more ends at a rung (`early_stopping`). When nothing else promises more, or many trainings in a row were
+   stopped, the search is relaxed: stopped trainings may go on. The slow compilers that are left come last. Late in the search the
+   untouched model is trained as long as the leading point, because more epochs help any model.
 4. *Finalize*: inside the reserve, the front is exported, measured again on the locked test split and verified. If that takes less
    time than was kept for it, the search goes on; what did not fit before comes first.
 """
