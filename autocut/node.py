@@ -71,7 +71,7 @@ def _made(folder: Path, mode: int, rule: str, hint: str) -> Path:
 
 
 def open_lock_file(path: Path) -> int:
-    """Open a lock file, made where it is missing, and return its descriptor. Whoever may write into its folder may lock it.
+    """Open a lock file and return its descriptor; make the file if it is missing. All who may write into its folder may lock it.
 
     A link is refused: another user of a shared folder could let it lead to a file of this user, and all could then write to that.
 

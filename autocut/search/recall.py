@@ -98,6 +98,8 @@ def recall_final(recipe: Recipe, final: Final, state: SearchState) -> None:
     """Take over what finalization found of a measured recipe."""
     broken = state.broken_limits(final.values, untouched_metric(final.measurement.accuracy))
     is_refused = final.refusal is not None
-    state.finish_finalization(recipe, is_refused=is_refused and not broken)
+    # Another refusal counts as in the session that saw it, though accuracy may have broken its limit on the test split too.
+    is_for_limit = any((final.refusal or "").startswith(f"{limit} does not hold") for limit in broken)
+    state.finish_finalization(recipe, is_refused=is_refused and not is_for_limit)
     if recipe != UNTOUCHED and not is_refused:
         state.verified.add(recipe)

@@ -120,6 +120,9 @@ def test_a_resumed_search_knows_what_was_refused_for_the_limit(strict):
     assert recipe in state.finalized
     assert recipe not in state.refused | state.verified
 
+    recall_final(recipe, replace(refused, refusal="predictions differ"), state)
+    assert recipe in state.refused, "that its accuracy is low on the test split too is no reason to keep it"
+
 
 def test_a_training_must_reach_what_counts(strict):
     """A rung from which it cannot ends it, whatever it costs."""

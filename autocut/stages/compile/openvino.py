@@ -287,7 +287,7 @@ def _probe() -> tuple[tuple[str, ...], str | None]:
     except subprocess.TimeoutExpired:
         return (), f"OpenVINO does not answer within {_PROBE_S:g} s on this machine"
     memory.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=memory.parent)  # a name that nobody else can have made a link
+    descriptor, name = tempfile.mkstemp(dir=memory.parent)  # nobody can guess this name and put a link there
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(json.dumps(found))
     draft = Path(name)

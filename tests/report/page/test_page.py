@@ -80,7 +80,7 @@ def test_what_the_test_split_contradicts_stands_beside_the_recommendation(read_s
 
 
 def test_the_mark_of_a_row_is_no_sentence_of_the_answer(read_study):
-    """A lone "Baseline." tells nobody why the model is the one to take."""
+    """The word "Baseline." by itself does not say why people should take this model."""
     recommended, _ = recommend(read_study)
     lines = {line.trial: replace(line, notes=("baseline", "ties with 3")) for line in trial_lines(read_study)}
     notes = answer_of(read_study.folder, recommended, lines).notes
