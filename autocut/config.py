@@ -46,7 +46,8 @@ class SearchConfig:
     `workers` is 0 where a cluster's nodes decide it.
 
     `train_on` is the CPU unless the user asks for a GPU: two trainings that differ in their device differ in their last bits, and a
-    study keeps to the device that it was begun with. `serve_on` is where models are scored and timed, and where their bundles run.
+    study keeps to the device that it was begun with. `train_precision` is what the products of a training compute in, fp32 or bf16.
+    `serve_on` is where models are scored and timed, and where their bundles run.
 
     The agent varies the recipes of the front, and `sampler` proposes further recipes. In studies/search_efficiency multivariate TPE
     was as good as TPE in half of the time, and a little better than random recipes.
@@ -63,6 +64,7 @@ class SearchConfig:
     workers: int = 1
     threads: int = 1
     train_on: str = "cpu"
+    train_precision: str = "fp32"
     serve_on: str = "cpu"
     sampler: str = "tpe_multivariate"
     seed: int = 0

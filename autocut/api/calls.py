@@ -33,6 +33,7 @@ class SearchOptions(TypedDict, total=False):
     workers: int
     threads: int
     train_on: Literal["cpu", "cuda", "auto"]
+    train_precision: Literal["fp32", "bf16"]
     serve_on: Literal["cpu", "cuda"]
     sampler: str
     seed: int

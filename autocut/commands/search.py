@@ -19,7 +19,7 @@ from autocut.commands.verb import DURATION, JSON, LIMIT_NAMES, PERCENT, SIZE, Fi
 from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
 from autocut.errors import AutocutError, ExitCode, Fault, FaultsError, InputError, quoted, unknown_name
-from autocut.execution.training_device import CHOICES, SERVING_CHOICES, placed
+from autocut.execution.training_device import CHOICES, PRECISIONS, SERVING_CHOICES, placed
 from autocut.recipe import STUDENT
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 @click.option("--threads", type=click.IntRange(1), default=_DEFAULTS.threads, show_default=True, help="Threads of a served model.")
 @click.option("--train-on", type=click.Choice(CHOICES), default=_DEFAULTS.train_on, show_default=True,
               help="Where models are trained. auto: a GPU where one is.")  # fmt: skip
+@click.option("--train-precision", type=click.Choice(PRECISIONS), default=_DEFAULTS.train_precision, show_default=True,
+              help="What trainings multiply in. bf16: often faster where the processor has units for it.")  # fmt: skip
 @click.option("--serve-on", type=click.Choice(SERVING_CHOICES), default=_DEFAULTS.serve_on, show_default=True,
               help="Where models are scored and timed, and their bundles run. cuda: --space gpu unless you name one.")  # fmt: skip
 @click.option("--sampler", default=_DEFAULTS.sampler, show_default=True, help="Optuna sampler that proposes recipes.")
@@ -180,7 +182,7 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         with console.busy("starting: checking the task, starting Ray") as now_doing:
             found = preflight(
                 config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains, train_on=config.train_on,
-                serve_on=config.serve_on, begun=partial(_begun, config),
+                serve_on=config.serve_on, train_precision=config.train_precision, begun=partial(_begun, config),
             )  # fmt: skip
         if asked_device == "cuda" and not trains and found.task.is_pretrained:
             nothing = f"none: the task brings its weights, and space {config.space} trains nothing"

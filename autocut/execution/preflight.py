@@ -106,6 +106,7 @@ def preflight(
     trains: bool = True,
     train_on: str = "cpu",
     serve_on: str = "cpu",
+    train_precision: str = "fp32",
     begun: Begun = _not_begun,
 ) -> Preflight:
     """List the methods, check the task in the file `task` (None: the embedded digits task) and return the facts about it.
@@ -113,7 +114,8 @@ def preflight(
     The caller must hold the quiet lock, because another search may be timing. `ask` loads the task in a worker process (see
     `task.check`). `meanwhile` is called here while the other process works. `trains` is false where the space has no training: a
     pretrained model is then not tried in a training step. What `train_on` or `serve_on` bring to a GPU is tried
-    there. `begun` is called in the other process: where a study was begun, it decides how the data are hashed.
+    there, and a training in `train_precision` in that. `begun` is called in the other process: where a study was begun, it decides
+    how the data are hashed.
 
     Raises:
         TaskError: the task cannot be loaded, its process dies, or it cannot be trained on the GPU.
@@ -123,7 +125,7 @@ def preflight(
     # Spawned, not forked: the other process gets nothing that this one has open.
     spawn, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
-        looked = pool.submit(_look, task, ask, trains=trains, train_on=train_on, serve_on=serve_on, begun=begun)
+        looked = pool.submit(_look, task, ask, trains=trains, train_on=(train_on, train_precision), serve_on=serve_on, begun=begun)
         try:
             meanwhile()
             return looked.result(timeout=_TIMEOUT_S)
@@ -169,7 +171,7 @@ def _look(
     ask: Callable[..., Mapping[str, str]] | None,
     *,
     trains: bool,
-    train_on: str,
+    train_on: tuple[str, str],
     serve_on: str,
     begun: Begun,
 ) -> Preflight:
@@ -195,7 +197,7 @@ def _look(
     if faults := check_task(task_path, ask, trains=trains):
         raise FaultsError(f"task {task.name}", faults)
     if trains or not task.is_pretrained:
-        require_training_on(train_on, task)
+        require_training_on(Device(*train_on), task)
     device = Device(serve_on)
     require_serving_on(device, task)
     traits = traits_of(task)
@@ -231,24 +233,30 @@ def _probe(dtype: str, mode: str, task: Task, traits: ModelTraits, device: Devic
     )
 
 
-def require_training_on(kind: str, task: Task) -> None:
-    """Train a few batches on a device of this kind, if it is not the CPU, where `check_task` has tried it.
+def require_training_on(device: Device, task: Task) -> None:
+    """Train a few batches as the search will, if that is not on the CPU in fp32, which `check_task` has tried.
 
     Raises:
         InputError: the device cannot be opened.
-        TaskError: the task's code leaves tensors on the CPU, or the model does not fit there.
+        TaskError: the task's code leaves tensors on the CPU, or the model does not fit there, or it does not run in bf16.
     """
-    from autocut.stages.train import Device, sample_seconds
+    from autocut.stages.train import sample_seconds
+    from autocut.task.file import describe_error
 
-    device = Device(kind)
-    if device.is_cpu:
+    if device.is_cpu and device.precision == "fp32":
         return
     device.open()
     try:
         with device.exact():
             sample_seconds(task.build_model(), task, device=device)
     except TrialError as error:
-        raise TaskError(error.message, "--train-on cpu") from error
+        raise TaskError(error.message, "--train-on cpu --train-precision fp32") from error
+    except RuntimeError as error:  # torch names two dtypes, or an operator that has no bfloat16
+        if device.precision == "fp32":
+            raise
+        raise TaskError(
+            f"task.model must train in {device.precision}, got {describe_error(error, task.folder)}", "--train-precision fp32"
+        ) from error
 
 
 def require_serving_on(device: Device, task: Task) -> None:

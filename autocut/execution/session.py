@@ -191,6 +191,7 @@ class _Search:
             seed=config.seed,
             threads=config.threads,
             train_on=config.train_on,
+            train_precision=config.train_precision,
             serve_on=config.serve_on,
             cache_bytes=config.cache_bytes,
             worker_bytes=config.worker_bytes,

@@ -23,6 +23,7 @@ from autocut.errors import InputError
 from autocut.measure.quiet import QuietLock
 
 CHOICES = ("cpu", "cuda", "auto")
+PRECISIONS = ("fp32", "bf16")
 SERVING_CHOICES = ("cpu", "cuda")
 _ANSWER_S = 120.0
 _HINT = "--train-on cpu, or auto, which trains on a GPU where there is one"

@@ -69,7 +69,7 @@ def open_pipeline(
         untouched_epochs=facts.get("untouched_epochs"),
         scoring=ScoringPlan(**facts["scoring"]) if "scoring" in facts else None,
         max_drop=_max_drop(facts),
-        device=Device(facts.get("train_on", CPU.kind)),
+        device=Device(facts.get("train_on", CPU.kind), facts.get("train_precision", CPU.precision)),
         served_on=Device(facts.get("serve_on", CPU.kind)),
     )
     context.served_on.open(serves=True)

@@ -110,9 +110,10 @@ class StageRunner:
 
     @property
     def trained_on(self) -> dict[str, str]:
-        """What keys of stages that train name beside all else: the kind of device, but for the CPU, which no key has ever named."""
+        """What keys of stages that train name beside all else: kind of device, precision. None ever named the CPU or fp32."""
         device = self.context.device
-        return {} if device.is_cpu else {"device": device.kind}
+        of_device = {} if device.is_cpu else {DEVICE: device.kind}
+        return of_device if device.precision == "fp32" else {**of_device, "precision": device.precision}
 
     @property
     def served_on(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +37,13 @@ _NO_MEMORY = "{} needs more memory than there is: {}"
 
 @dataclass(frozen=True)
 class Device:
-    """A place to train or serve, by torch's name for its kind: "cpu" or "cuda". Of several GPUs it is the first visible one."""
+    """A place to train or serve, by torch's name for its kind: "cpu" or "cuda". Of several GPUs it is the first visible one.
+
+    `precision` is what a training multiplies in there: "fp32", or "bf16", which is mixed precision.
+    """
 
     kind: str = "cpu"
+    precision: str = "fp32"
 
     @property
     def is_cpu(self) -> bool:
@@ -187,6 +192,21 @@ class Device:
             torch.set_deterministic_debug_mode(mode)
             for unit, precision in zip(units, precisions, strict=True):
                 unit.fp32_precision = precision
+
+    def mixed(self) -> AbstractContextManager[object]:
+        """Compute within the block as a training does.
+
+        In mixed precision the factors of products are bfloat16; norms, losses, weights and their gradients stay float32.
+
+        References:
+            Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
+            Kalamkar et al. 2019 (bfloat16 needs no loss scaling), https://arxiv.org/abs/1905.12322
+        """
+        return contextlib.nullcontext() if self.precision == "fp32" else torch.autocast(self.kind, torch.bfloat16)
+
+    def unmixed(self, outputs: Tensor) -> Tensor:
+        """Return what was computed within `mixed` in float32, for a loss."""
+        return outputs if self.precision == "fp32" else outputs.float()
 
     @contextlib.contextmanager
     def errors_translated(self, work: str = "training") -> Iterator[None]:

@@ -36,6 +36,7 @@ class _Facts(BaseModel):
     stage_key: str | None = None
     threads: _Count | None = None
     train_on: Literal["cpu", "cuda"] = "cpu"
+    train_precision: Literal["fp32", "bf16"] = "fp32"
     serve_on: Literal["cpu", "cuda"] = "cpu"
     seed: int | None = None
     limits: list[str] = []

@@ -25,6 +25,7 @@ from autocut.measurement import COUNTED_CALL
 from autocut.price import Price
 from autocut.recipe import Recipe
 from autocut.search.jobs import Job, JobKind, RecipeFailed, RecipeMeasured, Setting, WorkerFault
+from autocut.stages.train import Device
 from autocut.study import open_study
 from autocut.task.loading import load_task
 from tests import second_device
@@ -172,12 +173,44 @@ def test_a_task_that_leaves_a_tensor_on_the_cpu_is_told_before_the_search(small_
     """A pretrained one would otherwise be measured for hours, with every training a failure."""
     path = tmp_path / "left.py"
     path.write_text(textwrap.dedent(LEFT_BEHIND))
-    require_training_on("cpu", load_task(path))
-    require_training_on(second_device.KIND, load_task(small_task_file))
+    require_training_on(Device(), load_task(path))
+    require_training_on(Device(second_device.KIND), load_task(small_task_file))
     with pytest.raises(TaskError, match=r"task must compute on the device of its inputs .*device=inputs.device") as caught:
-        require_training_on(second_device.KIND, load_task(path))
+        require_training_on(Device(second_device.KIND), load_task(path))
 
-    assert caught.value.hint == "--train-on cpu"
+    assert caught.value.hint == "--train-on cpu --train-precision fp32"
+
+
+ONE_DTYPE = """
+    import torch
+    from torch import nn
+    from autocut import Task
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, inputs):
+            return inputs.new_zeros(len(inputs), 2).index_add(1, torch.arange(2), self.layer(inputs))
+
+
+    inputs, labels = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 2
+    task = Task("one", Net, train=(inputs, labels), test=(inputs + 1, labels), batch_size=8, pretrained=True)
+"""
+
+
+def test_a_model_that_cannot_train_in_mixed_precision_is_told_before_the_search(small_task_file, tmp_path):
+    """It adds what a layer gives, bfloat16 then, to a tensor of its own, which torch refuses."""
+    path = tmp_path / "one.py"
+    path.write_text(textwrap.dedent(ONE_DTYPE))
+    require_training_on(Device(), load_task(path))
+    require_training_on(Device(precision="bf16"), load_task(small_task_file))
+    with pytest.raises(TaskError, match=r"task.model must train in bf16, got RuntimeError: .*same scalar type .one.py, line 13") as caught:
+        require_training_on(Device(precision="bf16"), load_task(path))
+
+    assert caught.value.hint == "--train-precision fp32"
 
 
 @pytest.fixture

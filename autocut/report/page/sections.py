@@ -34,6 +34,7 @@ _FACTS: Mapping[str, str] = {
     "seed": "seed",
     "threads": "threads of a model",
     "train_on": "device that trained the models",
+    "train_precision": "precision of the trainings",
     "serve_on": "device that scored and timed the models",
     "timed_memory": "memory that a timed model frees",
     "counted_call": "call of a model's turn that counts",

@@ -57,6 +57,11 @@ def fake_quantization(settings: Mapping[str, Value]) -> AbstractContextManager[o
     return contextlib.nullcontext() if method is None else FakeQuantization(method)
 
 
+def is_quantization_aware(settings: Mapping[str, Value]) -> bool:
+    """Whether a training with `settings` rounds anything."""
+    return _method(settings) is not None
+
+
 def check_fake_quantization(settings: Mapping[str, Value], model: nn.Module, task: Task, gate: Gate) -> None:
     """Refuse a quantization-aware training that would round nothing: `model` is run on two training examples.
 

@@ -175,7 +175,7 @@ def _features(seen: Mapping[str, Tensor | None], layer: str) -> Tensor:
     features = seen.get(layer)
     if features is None:
         raise InfeasibleRecipeError(f"{FEATURES} needs layers that are called in training too, got {layer!r} without a tensor")
-    return features
+    return features.float() if features.dtype == torch.bfloat16 else features  # mixed precision
 
 
 class _Adapter(nn.Linear):

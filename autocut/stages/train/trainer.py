@@ -29,7 +29,7 @@ from autocut.stages.train.averaging import averaged_weights
 from autocut.stages.train.checkpoint import read_checkpoint, write_checkpoint
 from autocut.stages.train.checks import CheckedTraining, check_training
 from autocut.stages.train.current_losses import CurrentLosses, current_losses
-from autocut.stages.train.fake_quantization import fake_quantization
+from autocut.stages.train.fake_quantization import fake_quantization, is_quantization_aware
 from autocut.stages.train.features import FeatureDistillation
 from autocut.stages.train.loss import TrainingLoss, weighted
 from autocut.stages.train.ordering import planned_order
@@ -207,6 +207,8 @@ class _Run:
         self.model = model = placed.model
         self.masked = placed.masked
         self.fake_quantization = fake_quantization(settings)
+        # Rounded to integers is rounded enough: bfloat16 would move numbers off the grid that the training learns to bear.
+        self.mixed = contextlib.nullcontext() if is_quantization_aware(settings) else placed.device.mixed()
         self.teacher = placed.teacher
         checked = checked or CheckedTraining()
         self.growth = checked.growth
@@ -359,11 +361,12 @@ class _Run:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         shown = self.growth.shown(inputs, (self.samples_seen + len(targets)) / sum(self.sizes))
-        with self.fake_quantization, self.features.watching():
-            outputs = call(self.model, shown)
+        with self.mixed, self.fake_quantization, self.features.watching():
+            outputs = self.device.unmixed(call(self.model, shown))
         targets = self.growth.answered(targets, outputs)
         teacher = self.teacher if self.loss.needs_teacher else None
-        taught = None if teacher is None else self.device.move(teacher.logits_for(inputs, indices))
+        with self.mixed:
+            taught = None if teacher is None else self.device.unmixed(self.device.move(teacher.logits_for(inputs, indices)))
         logits = None if taught is None else self.growth.answered(taught, outputs)
         loss = weighted(self.loss, outputs, targets, logits, self.samples_seen / sum(self.sizes), weights)
         loss = loss + self.features.loss(shown)
