@@ -178,6 +178,8 @@ def print_front(
     if (trained, served) != ("cpu", "cpu"):
         serving = "the CPU" if served == "cpu" else served
         console.remark(f"models were trained on {'the CPU' if trained == 'cpu' else trained}; {serving} scored and timed them")
+    if (precision := study.facts.get("train_precision", "fp32")) != "fp32":
+        console.remark(f"models were trained in mixed precision ({precision})")
     if note := price_note(study.facts):
         console.remark(note)
 

@@ -19,7 +19,7 @@ from autocut.commands.verb import DURATION, JSON, LIMIT_NAMES, PERCENT, SIZE, Fi
 from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
 from autocut.errors import AutocutError, ExitCode, Fault, FaultsError, InputError, quoted, unknown_name
-from autocut.execution.training_device import CHOICES, PRECISIONS, SERVING_CHOICES, placed
+from autocut.execution.training_device import CHOICES, PRECISIONS, SERVING_CHOICES, placed, refuse_idle
 from autocut.recipe import STUDENT
 
 if TYPE_CHECKING:
@@ -184,9 +184,8 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
                 config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains, train_on=config.train_on,
                 serve_on=config.serve_on, train_precision=config.train_precision, begun=partial(_begun, config),
             )  # fmt: skip
-        if asked_device == "cuda" and not trains and found.task.is_pretrained:
-            nothing = f"none: the task brings its weights, and space {config.space} trains nothing"
-            raise InputError(f"--train-on cuda must have a model to train, got {nothing}", "leave --train-on out")
+        if not trains and found.task.is_pretrained:
+            refuse_idle({"--train-on": asked_device, "--train-precision": config.train_precision}, config.space)
         config = replace(config, out=config.folder(found.task.name))
         _check_learn_from(config)
         asked = _checked_space(config, found.methods, found.task.students, found.task.epochs)

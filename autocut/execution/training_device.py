@@ -14,6 +14,7 @@ import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -101,6 +102,18 @@ def _serving(config: SearchConfig, found: FoundGpu) -> list[str]:
         held = f"{found.used_bytes / 1e9:.1f} GB of the GPU's memory are in use"
         lines.append(f"{held}: what other programs do there disturbs the timings")
     return lines
+
+
+def refuse_idle(asked: Mapping[str, str], space: str) -> None:
+    """Refuse what would change trainings (flag -> value), for a task that brings its weights and a `space` without trainings.
+
+    Raises:
+        InputError: a knob would change nothing.
+    """
+    nothing = f"none: the task brings its weights, and space {space} trains nothing"
+    for flag, value in asked.items():
+        if value in ("cuda", "bf16"):
+            raise InputError(f"{flag} {value} must have a model to train, got {nothing}", f"leave {flag} out")
 
 
 def find_gpu() -> FoundGpu:

@@ -44,6 +44,17 @@ def test_a_gpu_without_anything_to_train_is_refused(searches, monkeypatch, capsy
     assert cli.main(["search", "--budget", "1m", "--space", "deploy-only", "--train-on", "auto"]) == 0
 
 
+def test_a_precision_without_anything_to_train_is_refused(searches, monkeypatch, capsys):
+    """The knob would change nothing there; elsewhere it reaches the search, from the configuration file too."""
+    Path("autocut.toml").write_text('[search]\nbudget = "1m"\ntrain-precision = "bf16"\n')
+    assert cli.main(["search"]) == 0
+    assert searches[0][0].train_precision == "bf16"
+    weights = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=True)
+    monkeypatch.setattr("autocut.execution.preflight.preflight", lambda *_, **__: Preflight(KNOWN, {}, weights))
+    assert cli.main(["search", "--space", "deploy-only"]) == 2
+    assert "--train-precision bf16 must have a model to train, got none" in capsys.readouterr().err
+
+
 def test_front_says_what_trained_its_models(searches, monkeypatch, capsys):
     """A study of an earlier autocut had no choice."""
     assert cli.main(["front", "studies/digits", "--json"]) == 0
@@ -51,3 +62,6 @@ def test_front_says_what_trained_its_models(searches, monkeypatch, capsys):
     monkeypatch.setattr(FakeStudy, "facts", {**FakeStudy.facts, "train_on": "cuda"})
     assert cli.main(["front", "studies/digits"]) == 0
     assert "models were trained on cuda; the CPU scored and timed them" in capsys.readouterr().err
+    monkeypatch.setattr(FakeStudy, "facts", {**FakeStudy.facts, "train_precision": "bf16"})
+    assert cli.main(["front", "studies/digits"]) == 0
+    assert "models were trained in mixed precision (bf16)" in capsys.readouterr().err

@@ -207,7 +207,9 @@ def test_a_model_that_cannot_train_in_mixed_precision_is_told_before_the_search(
     path.write_text(textwrap.dedent(ONE_DTYPE))
     require_training_on(Device(), load_task(path))
     require_training_on(Device(precision="bf16"), load_task(small_task_file))
-    with pytest.raises(TaskError, match=r"task.model must train in bf16, got RuntimeError: .*same scalar type .one.py, line 13") as caught:
+    with pytest.raises(
+        TaskError, match=r"task.model must train in bf16, got RuntimeError: .*same scalar type .one.py, line 13"
+    ) as caught:
         require_training_on(Device(precision="bf16"), load_task(path))
 
     assert caught.value.hint == "--train-precision fp32"
