@@ -163,6 +163,7 @@ def room(monkeypatch):
 @pytest.fixture
 def searches(room, monkeypatch, tmp_path):
     """The configurations that reach the search, in an empty directory."""
+    import autocut.execution.money  # noqa: F401 - with the real study, before a fake one takes its place
     from autocut.execution.preflight import Preflight, TaskFacts
     from autocut.measure.audit import AuditedMachine
     from tests.fakes import KNOWN, FakePool, FakeStudy
