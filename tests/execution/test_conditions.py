@@ -88,3 +88,4 @@ def test_a_study_keeps_its_precision(tmp_path):
         check_same_conditions(study, begun, price, SearchConfig(None, 60.0, train_precision="bf16"))
 
     check_same_conditions(study, begun, price, SearchConfig(None, 60.0))
+    study.close()
