@@ -175,8 +175,8 @@ SPACE = """
 """
 UNEXPLORED = {("prune.method", "structured_random"), ("prune.method", "heads_and_neurons_random")}
 """Registered methods that no shipped space explores, as (axis, name): controls, for studies."""
-WORDS = {"none", "random", "step", "linear", "hint"}
-"""Method names that are words of other things, too."""
+WORDS = {"none", "random", "step", "linear", "hint", "fp32", "bf16"}
+"""Method names that are words of other things, too: a training has a precision."""
 NAMED_ELSEWHERE = {
     "recipe.py": "IDENTITY is the untouched model",
     "search/first_guesses.py": "a dtype is an instruction set of some processors, too",
