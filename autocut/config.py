@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from autocut.errors import InputError, name_hint, quoted
+from autocut.precision import FULL, Precision
 from autocut.toml_lines import FaultList, LineMap
 
 CONFIG_FILE = "autocut.toml"
@@ -64,7 +65,7 @@ class SearchConfig:
     workers: int = 1
     threads: int = 1
     train_on: str = "cpu"
-    train_precision: str = "fp32"
+    train_precision: Precision = FULL
     serve_on: str = "cpu"
     sampler: str = "tpe_multivariate"
     seed: int = 0

@@ -175,11 +175,12 @@ SPACE = """
 """
 UNEXPLORED = {("prune.method", "structured_random"), ("prune.method", "heads_and_neurons_random")}
 """Registered methods that no shipped space explores, as (axis, name): controls, for studies."""
-WORDS = {"none", "random", "step", "linear", "hint", "fp32", "bf16"}
-"""Method names that are words of other things, too: a training has a precision."""
+WORDS = {"none", "random", "step", "linear", "hint"}
+"""Method names that are words of other things, too."""
 NAMED_ELSEWHERE = {
     "recipe.py": "IDENTITY is the untouched model",
     "search/first_guesses.py": "a dtype is an instruction set of some processors, too",
+    "precision.py": "a training multiplies in one, whatever its model is quantized to",
     "paired.py": "it knows how each metric that is made of sums is tested",
     "task/task.py": "the default of Task.kind is part of its signature",
     "tasks/digits.py": "a task names its kind",

@@ -14,6 +14,7 @@ from autocut.commands.verb import JSON, LIMIT_NAMES, PERCENT, SIZE, FiniteNumber
 from autocut.console import DEFAULT_WIDTH, Console, cell_text
 from autocut.counting import format_count, inflected
 from autocut.errors import InputError, NoResultError
+from autocut.precision import FULL
 from autocut.recipe import UNTOUCHED, baseline_words
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def print_front(
     if (trained, served) != ("cpu", "cpu"):
         serving = "the CPU" if served == "cpu" else served
         console.remark(f"models were trained on {'the CPU' if trained == 'cpu' else trained}; {serving} scored and timed them")
-    if (precision := study.facts.get("train_precision", "fp32")) != "fp32":
+    if (precision := study.facts.get("train_precision", FULL)) != FULL:
         console.remark(f"models were trained in mixed precision ({precision})")
     if note := price_note(study.facts):
         console.remark(note)

@@ -19,7 +19,8 @@ from autocut.commands.verb import DURATION, JSON, LIMIT_NAMES, PERCENT, SIZE, Fi
 from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_count
 from autocut.console import Console
 from autocut.errors import AutocutError, ExitCode, Fault, FaultsError, InputError, quoted, unknown_name
-from autocut.execution.training_device import CHOICES, PRECISIONS, SERVING_CHOICES, placed, refuse_idle
+from autocut.execution.training_device import CHOICES, SERVING_CHOICES, placed, refuse_idle
+from autocut.precision import PRECISIONS
 from autocut.recipe import STUDENT
 
 if TYPE_CHECKING:

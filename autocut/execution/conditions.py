@@ -10,6 +10,7 @@ from autocut.errors import StudyError, shortened
 from autocut.measure import allocator
 from autocut.measurement import COUNTED_CALL, EARLIER_COUNTED_CALL
 from autocut.pipeline.signing import sign_task
+from autocut.precision import FULL
 from autocut.study import Study
 
 
@@ -49,7 +50,7 @@ def check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[st
     if "threads" in known:
         # An earlier autocut used nothing else, and said nothing.
         earlier = {"timed_memory": allocator.GIVEN_BACK, "counted_call": EARLIER_COUNTED_CALL}
-        known = {"train_on": "cpu", "train_precision": "fp32", "serve_on": "cpu", **earlier, **known}
+        known = {"train_on": "cpu", "train_precision": FULL, "serve_on": "cpu", **earlier, **known}
     asked |= {"train_on": config.train_on, "train_precision": config.train_precision, "serve_on": config.serve_on}
     asked |= {"timed_memory": allocator.KEPT, "counted_call": COUNTED_CALL}
     for name, value in asked.items():

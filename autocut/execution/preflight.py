@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from autocut.errors import FaultsError, TaskError, TrialError
 from autocut.measure.parent_death import die_with
+from autocut.precision import FULL, Precision
 from autocut.recipe import Lowering, without_kept
 from autocut.search.first_guesses import KEPT_GAIN, ModelTraits
 from autocut.space import Space
@@ -106,7 +107,7 @@ def preflight(
     trains: bool = True,
     train_on: str = "cpu",
     serve_on: str = "cpu",
-    train_precision: str = "fp32",
+    train_precision: Precision = FULL,
     begun: Begun = _not_begun,
 ) -> Preflight:
     """List the methods, check the task in the file `task` (None: the embedded digits task) and return the facts about it.
@@ -114,7 +115,7 @@ def preflight(
     The caller must hold the quiet lock, because another search may be timing. `ask` loads the task in a worker process (see
     `task.check`). `meanwhile` is called here while the other process works. `trains` is false where the space has no training: a
     pretrained model is then not tried in a training step. What `train_on` or `serve_on` bring to a GPU is tried
-    there, and a training in `train_precision` in that. `begun` is called in the other process: where a study was begun, it decides
+    there, and a model is trained in `train_precision`. `begun` is called in the other process: where a study was begun, it decides
     how the data are hashed.
 
     Raises:
@@ -171,7 +172,7 @@ def _look(
     ask: Callable[..., Mapping[str, str]] | None,
     *,
     trains: bool,
-    train_on: tuple[str, str],
+    train_on: tuple[str, Precision],
     serve_on: str,
     begun: Begun,
 ) -> Preflight:
@@ -243,7 +244,7 @@ def require_training_on(device: Device, task: Task) -> None:
     from autocut.stages.train import sample_seconds
     from autocut.task.file import describe_error
 
-    if device.is_cpu and device.precision == "fp32":
+    if device.is_cpu and device.precision == FULL:
         return
     device.open()
     try:
@@ -252,7 +253,7 @@ def require_training_on(device: Device, task: Task) -> None:
     except TrialError as error:
         raise TaskError(error.message, "--train-on cpu --train-precision fp32") from error
     except RuntimeError as error:  # torch names two dtypes, or an operator that has no bfloat16
-        if device.precision == "fp32":
+        if device.precision == FULL:
             raise
         raise TaskError(
             f"task.model must train in {device.precision}, got {describe_error(error, task.folder)}", "--train-precision fp32"

@@ -22,9 +22,9 @@ from autocut.config import SearchConfig
 from autocut.counting import format_count
 from autocut.errors import InputError
 from autocut.measure.quiet import QuietLock
+from autocut.precision import MIXED
 
 CHOICES = ("cpu", "cuda", "auto")
-PRECISIONS = ("fp32", "bf16")
 SERVING_CHOICES = ("cpu", "cuda")
 _ANSWER_S = 120.0
 _HINT = "--train-on cpu, or auto, which trains on a GPU where there is one"
@@ -112,7 +112,7 @@ def refuse_idle(asked: Mapping[str, str], space: str) -> None:
     """
     nothing = f"none: the task brings its weights, and space {space} trains nothing"
     for flag, value in asked.items():
-        if value in ("cuda", "bf16"):
+        if value in ("cuda", MIXED):
             raise InputError(f"{flag} {value} must have a model to train, got {nothing}", f"leave {flag} out")
 
 

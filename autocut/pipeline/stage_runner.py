@@ -20,6 +20,7 @@ from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
 from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
+from autocut.precision import FULL
 from autocut.search.jobs import ModelLoaded, ScoringPlan, StageBroke, StageRan, StageStarted, TrainingPaced, Waited
 from autocut.stages.calibration import asides
 from autocut.stages.cpu_time import cpu_seconds
@@ -113,7 +114,7 @@ class StageRunner:
         """What keys of stages that train name beside all else: kind of device, precision. None ever named the CPU or fp32."""
         device = self.context.device
         of_device = {} if device.is_cpu else {DEVICE: device.kind}
-        return of_device if device.precision == "fp32" else {**of_device, "precision": device.precision}
+        return of_device if device.precision == FULL else {**of_device, "precision": device.precision}
 
     @property
     def served_on(self) -> dict[str, str]:

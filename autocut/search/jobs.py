@@ -11,6 +11,7 @@ from typing import Any
 
 from autocut.bill import UNTOLD, Serving
 from autocut.measurement import Accuracy, Cost, Measured, Measurement, Rung
+from autocut.precision import FULL, Precision
 from autocut.price import Price
 from autocut.recipe import Recipe
 
@@ -143,7 +144,7 @@ class Setting:
     serving: Serving = UNTOLD  # what bundles say about a month, and about CO2
     known_task: KnownTask | None = None  # what the search has found of the task
     train_on: str = "cpu"  # or "cuda": the kind of device that trains
-    train_precision: str = "fp32"  # or "bf16": what the products of a training compute in
+    train_precision: Precision = FULL
     serve_on: str = "cpu"  # or "cuda": the kind of device that scores and times, and that bundles are for
     data_hash: str = ""  # a part of the task's fingerprint that is found once for all workers
     clock: Callable[[], float] = time.time  # the one that deadlines are readings of

@@ -25,6 +25,7 @@ from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
 from autocut.errors import InfeasibleRecipeError, InputError, OutOfMemoryError
+from autocut.precision import FULL, Precision
 from autocut.task.batches import Inputs, transform
 
 _MIXED = "Expected all tensors to be on the same device"
@@ -39,11 +40,11 @@ _NO_MEMORY = "{} needs more memory than there is: {}"
 class Device:
     """A place to train or serve, by torch's name for its kind: "cpu" or "cuda". Of several GPUs it is the first visible one.
 
-    `precision` is what a training multiplies in there: "fp32", or "bf16", which is mixed precision.
+    `precision` is what a training multiplies in there.
     """
 
     kind: str = "cpu"
-    precision: str = "fp32"
+    precision: Precision = FULL
 
     @property
     def is_cpu(self) -> bool:
@@ -202,11 +203,11 @@ class Device:
             Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
             Kalamkar et al. 2019 (bfloat16 needs no loss scaling), https://arxiv.org/abs/1905.12322
         """
-        return contextlib.nullcontext() if self.precision == "fp32" else torch.autocast(self.kind, torch.bfloat16)
+        return contextlib.nullcontext() if self.precision == FULL else torch.autocast(self.kind, torch.bfloat16)
 
     def unmixed(self, outputs: Tensor) -> Tensor:
         """Return what was computed within `mixed` in float32, for a loss."""
-        return outputs if self.precision == "fp32" else outputs.float()
+        return outputs if self.precision == FULL else outputs.float()
 
     @contextlib.contextmanager
     def errors_translated(self, work: str = "training") -> Iterator[None]:

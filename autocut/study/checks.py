@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from autocut.bill import Serving
 from autocut.errors import AutocutError, quoted
+from autocut.precision import FULL, Precision
 from autocut.price import Price
 
 _Count = Annotated[int, Field(ge=1, le=2**31)]
@@ -36,7 +37,7 @@ class _Facts(BaseModel):
     stage_key: str | None = None
     threads: _Count | None = None
     train_on: Literal["cpu", "cuda"] = "cpu"
-    train_precision: Literal["fp32", "bf16"] = "fp32"
+    train_precision: Precision = FULL
     serve_on: Literal["cpu", "cuda"] = "cpu"
     seed: int | None = None
     limits: list[str] = []

@@ -181,24 +181,9 @@ def test_a_task_that_leaves_a_tensor_on_the_cpu_is_told_before_the_search(small_
     assert caught.value.hint == "--train-on cpu --train-precision fp32"
 
 
-ONE_DTYPE = """
-    import torch
-    from torch import nn
-    from autocut import Task
-
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(4, 2)
-
-        def forward(self, inputs):
-            return inputs.new_zeros(len(inputs), 2).index_add(1, torch.arange(2), self.layer(inputs))
-
-
-    inputs, labels = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 2
-    task = Task("one", Net, train=(inputs, labels), test=(inputs + 1, labels), batch_size=8, pretrained=True)
-"""
+ONE_DTYPE = LEFT_BEHIND.replace(
+    "self.layer(inputs) + torch.arange(2)", "inputs.new_zeros(len(inputs), 2).index_add(1, torch.arange(2), self.layer(inputs))"
+)
 
 
 def test_a_model_that_cannot_train_in_mixed_precision_is_told_before_the_search(small_task_file, tmp_path):
