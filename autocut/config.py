@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from autocut.errors import InputError, name_hint, quoted
-from autocut.precision import FULL, Precision
+from autocut.precision import AUTO, AskedPrecision
 from autocut.toml_lines import FaultList, LineMap
 
 CONFIG_FILE = "autocut.toml"
@@ -47,7 +47,8 @@ class SearchConfig:
     `workers` is 0 where a cluster's nodes decide it.
 
     `train_on` is the CPU unless the user asks for a GPU: two trainings that differ in their device differ in their last bits, and a
-    study keeps to the device that it was begun with. `train_precision` is what the products of a training compute in, fp32 or bf16.
+    study keeps to the device that it was begun with. `train_precision` is what the products of a training compute in, fp32 or bf16;
+    auto: what trains this model faster here.
     `serve_on` is where models are scored and timed, and where their bundles run.
 
     The agent varies the recipes of the front, and `sampler` proposes further recipes. In studies/search_efficiency multivariate TPE
@@ -65,7 +66,7 @@ class SearchConfig:
     workers: int = 1
     threads: int = 1
     train_on: str = "cpu"
-    train_precision: Precision = FULL
+    train_precision: AskedPrecision = AUTO
     serve_on: str = "cpu"
     sampler: str = "tpe_multivariate"
     seed: int = 0

@@ -10,7 +10,7 @@ from autocut.api.command import Amount, duration, flags, run
 from autocut.api.opened_study import OpenedStudy, open_study
 from autocut.api.task_source import task_file
 from autocut.errors import Fault
-from autocut.precision import Precision
+from autocut.precision import AskedPrecision
 
 if TYPE_CHECKING:
     from autocut.schemas.attribution import CompareDocument, RemeasureDocument
@@ -34,7 +34,7 @@ class SearchOptions(TypedDict, total=False):
     workers: int
     threads: int
     train_on: Literal["cpu", "cuda", "auto"]
-    train_precision: Precision
+    train_precision: AskedPrecision
     serve_on: Literal["cpu", "cuda"]
     sampler: str
     seed: int

@@ -20,7 +20,7 @@ from autocut.config import DEFAULT_CACHE_BYTES, LARGEST_DROP, SearchConfig, cpu_
 from autocut.console import Console
 from autocut.errors import AutocutError, ExitCode, Fault, FaultsError, InputError, quoted, unknown_name
 from autocut.execution.training_device import CHOICES, SERVING_CHOICES, placed, refuse_idle
-from autocut.precision import PRECISIONS
+from autocut.precision import ASKED_PRECISIONS
 from autocut.recipe import STUDENT
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ _NOT_CONFIGURATION = ("dry_run", "as_json", "config_file")
 @click.option("--threads", type=click.IntRange(1), default=_DEFAULTS.threads, show_default=True, help="Threads of a served model.")
 @click.option("--train-on", type=click.Choice(CHOICES), default=_DEFAULTS.train_on, show_default=True,
               help="Where models are trained. auto: a GPU where one is.")  # fmt: skip
-@click.option("--train-precision", type=click.Choice(PRECISIONS), default=_DEFAULTS.train_precision, show_default=True,
-              help="What trainings multiply in. bf16: often faster where the processor has units for it.")  # fmt: skip
+@click.option("--train-precision", type=click.Choice(ASKED_PRECISIONS), default=_DEFAULTS.train_precision,
+              show_default=True, help="What trainings multiply in. auto: bf16 where it trains clearly faster here.")  # fmt: skip
 @click.option("--serve-on", type=click.Choice(SERVING_CHOICES), default=_DEFAULTS.serve_on, show_default=True,
               help="Where models are scored and timed, and their bundles run. cuda: --space gpu unless you name one.")  # fmt: skip
 @click.option("--sampler", default=_DEFAULTS.sampler, show_default=True, help="Optuna sampler that proposes recipes.")
@@ -155,6 +155,7 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
 
     meter = LoadMeter()  # before anything starts that works for this search
     from autocut.execution.preflight import preflight
+    from autocut.execution.tried_devices import AskedTraining
     from autocut.execution.worker_pool import WorkerPool
     from autocut.space import fit_space, read_space_file, with_students
     from autocut.task.file import compile_task_file
@@ -182,8 +183,9 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         # What starts slowly starts while the task is looked at.
         with console.busy("starting: checking the task, starting Ray") as now_doing:
             found = preflight(
-                config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains, train_on=config.train_on,
-                serve_on=config.serve_on, train_precision=config.train_precision, begun=partial(_begun, config),
+                config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains, serve_on=config.serve_on,
+                training=AskedTraining(config.train_on, config.train_precision, is_here=config.ray_address is None),
+                begun=partial(_begun, config),
             )  # fmt: skip
         if not trains and found.task.is_pretrained:
             refuse_idle({"--train-on": asked_device, "--train-precision": config.train_precision}, config.space)
@@ -192,7 +194,7 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         asked = _checked_space(config, found.methods, found.task.students, found.task.epochs)
         # A student is first trained with a distillation that fits the task.
         space = with_students(fit_space(asked, found.unfit), found.task.students, found.task.epochs)
-        for note in found.task.notes:
+        for note in (*found.task.notes, *found.training.notes):
             console.info(note)
         _tell_unfit(asked, found.unfit, console)
         _tell_students(space, found.task.students, console)

@@ -10,7 +10,7 @@ from autocut.errors import StudyError, shortened
 from autocut.measure import allocator
 from autocut.measurement import COUNTED_CALL, EARLIER_COUNTED_CALL
 from autocut.pipeline.signing import sign_task
-from autocut.precision import FULL
+from autocut.precision import CONTIGUOUS, FULL, PLAIN, TrainingWay
 from autocut.study import Study
 
 
@@ -36,11 +36,13 @@ def max_drop(begun: Mapping[str, Any], config: SearchConfig) -> float | None:
     return known
 
 
-def check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[str, object], config: SearchConfig) -> None:
+def check_same_conditions(
+    study: Study, known: Mapping[str, Any], price: dict[str, object], config: SearchConfig, training: TrainingWay = PLAIN
+) -> None:
     """Refuse to mix numbers: a study has one price, one number of threads, one seed, one set of limits.
 
-    It has one device that trains and one that serves too, one way to treat the memory of timed models (`measure/allocator.py`), and
-    one call of a turn that counts (`measure/latency.py`).
+    It has one device that trains, in one way (`training`), and one that serves too, one way to treat the memory of timed models
+    (`measure/allocator.py`), and one call of a turn that counts (`measure/latency.py`).
     `known` are its facts. A study without a result has none that count: a start has failed.
 
     Raises:
@@ -50,8 +52,16 @@ def check_same_conditions(study: Study, known: Mapping[str, Any], price: dict[st
     if "threads" in known:
         # An earlier autocut used nothing else, and said nothing.
         earlier = {"timed_memory": allocator.GIVEN_BACK, "counted_call": EARLIER_COUNTED_CALL}
-        known = {"train_on": "cpu", "train_precision": FULL, "serve_on": "cpu", **earlier, **known}
-    asked |= {"train_on": config.train_on, "train_precision": config.train_precision, "serve_on": config.serve_on}
+        known = {
+            "train_on": "cpu",
+            "train_precision": FULL,
+            "train_memory_format": CONTIGUOUS,
+            "serve_on": "cpu",
+            **earlier,
+            **known,
+        }
+    asked |= {"train_on": config.train_on, "train_precision": training.precision, "train_memory_format": training.memory_format}
+    asked |= {"serve_on": config.serve_on}
     asked |= {"timed_memory": allocator.KEPT, "counted_call": COUNTED_CALL}
     for name, value in asked.items():
         if name in known and known[name] != value:

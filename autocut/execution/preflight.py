@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autocut.errors import FaultsError, TaskError, TrialError
+from autocut.errors import FaultsError, TaskError
+from autocut.execution.tried_devices import AS_IT_IS, AskedTraining, choose_training, require_serving_on
 from autocut.measure.parent_death import die_with
-from autocut.precision import FULL, Precision
+from autocut.precision import PLAIN, TrainingWay
 from autocut.recipe import Lowering, without_kept
 from autocut.search.first_guesses import KEPT_GAIN, ModelTraits
 from autocut.space import Space
@@ -89,6 +90,7 @@ class Preflight:
     stage_libraries: Mapping[str, str] = field(default_factory=dict)
     mode_libraries: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     missing_compiler: str = ""
+    training: TrainingWay = PLAIN
 
 
 Begun = Callable[[str], tuple[Path, Mapping[str, Any] | None, bool]]
@@ -105,18 +107,17 @@ def preflight(
     meanwhile: Callable[[], None] = lambda: None,
     *,
     trains: bool = True,
-    train_on: str = "cpu",
+    training: AskedTraining = AS_IT_IS,
     serve_on: str = "cpu",
-    train_precision: Precision = FULL,
     begun: Begun = _not_begun,
 ) -> Preflight:
     """List the methods, check the task in the file `task` (None: the embedded digits task) and return the facts about it.
 
     The caller must hold the quiet lock, because another search may be timing. `ask` loads the task in a worker process (see
     `task.check`). `meanwhile` is called here while the other process works. `trains` is false where the space has no training: a
-    pretrained model is then not tried in a training step. What `train_on` or `serve_on` bring to a GPU is tried
-    there, and a model is trained in `train_precision`. `begun` is called in the other process: where a study was begun, it decides
-    how the data are hashed.
+    pretrained model is then not tried in a training step. What `training` or `serve_on` bring to a GPU is tried there, and steps of
+    training are timed (`choose_training`). `begun` is called in the other process: where a study was begun, it decides how the data
+    are hashed, and how models are trained.
 
     Raises:
         TaskError: the task cannot be loaded, its process dies, or it cannot be trained on the GPU.
@@ -126,7 +127,7 @@ def preflight(
     # Spawned, not forked: the other process gets nothing that this one has open.
     spawn, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
-        looked = pool.submit(_look, task, ask, trains=trains, train_on=(train_on, train_precision), serve_on=serve_on, begun=begun)
+        looked = pool.submit(_look, task, ask, trains=trains, asked=training, serve_on=serve_on, begun=begun)
         try:
             meanwhile()
             return looked.result(timeout=_TIMEOUT_S)
@@ -172,7 +173,7 @@ def _look(
     ask: Callable[..., Mapping[str, str]] | None,
     *,
     trains: bool,
-    train_on: tuple[str, Precision],
+    asked: AskedTraining,
     serve_on: str,
     begun: Begun,
 ) -> Preflight:
@@ -197,8 +198,10 @@ def _look(
         task = load_task(task_path)
     if faults := check_task(task_path, ask, trains=trains):
         raise FaultsError(f"task {task.name}", faults)
+    folder, known, rehash = begun(task.name)
+    training = TrainingWay()
     if trains or not task.is_pretrained:
-        require_training_on(Device(*train_on), task)
+        training = choose_training(asked, task, known)
     device = Device(serve_on)
     require_serving_on(device, task)
     traits = traits_of(task)
@@ -208,14 +211,14 @@ def _look(
         unfit["compile.mode"] = elsewhere | unfit.get("compile.mode", {})
     # What similar models brought was measured on CPUs.
     facts = replace(
-        _describe(task, begun),
+        _describe(task, folder, known, rehash=rehash),
         traits=traits if device.is_cpu else None,
         is_share=task.metric_kind.is_binary,
         is_error=task.metric_kind.is_error,
     )
     return Preflight(
         known_methods(task.student_names), lowerings, facts, unfit, required_libraries(), library_versions(), mode_libraries(),
-        missing_compiler(python_headers=True) or "",
+        missing_compiler(python_headers=True) or "", training,
     )  # fmt: skip
 
 
@@ -234,58 +237,10 @@ def _probe(dtype: str, mode: str, task: Task, traits: ModelTraits, device: Devic
     )
 
 
-def require_training_on(device: Device, task: Task) -> None:
-    """Train a few batches as the search will, if that is not on the CPU in fp32, which `check_task` has tried.
-
-    Raises:
-        InputError: the device cannot be opened.
-        TaskError: the task's code leaves tensors on the CPU, or the model does not fit there, or it does not run in bf16.
-    """
-    from autocut.stages.train import sample_seconds
-    from autocut.task.file import describe_error
-
-    if device.is_cpu and device.precision == FULL:
-        return
-    device.open()
-    try:
-        with device.exact():
-            sample_seconds(task.build_model(), task, device=device)
-    except TrialError as error:
-        raise TaskError(error.message, "--train-on cpu --train-precision fp32") from error
-    except RuntimeError as error:  # torch names two dtypes, or an operator that has no bfloat16
-        if device.precision == FULL:
-            raise
-        raise TaskError(
-            f"task.model must train in {device.precision}, got {describe_error(error, task.folder)}", "--train-precision fp32"
-        ) from error
-
-
-def require_serving_on(device: Device, task: Task) -> None:
-    """Run the model on a few inputs on a GPU that is to serve it; nothing is done for the CPU, where `check_task` has tried it.
-
-    Raises:
-        InputError: the device cannot be opened.
-        TaskError: the task's code leaves tensors on the CPU, or the model does not fit there.
-    """
-    from autocut.pipeline.measuring_stages import run_eagerly
-    from autocut.pipeline.samples import Samples
-
-    if device.is_cpu:
-        return
-    device.open(serves=True)
-    inputs = Samples(task, 0).serving_inputs(min(task.serving_batch_sizes))
-    try:
-        with device.errors_translated("serving"):
-            run_eagerly(task.build_model().eval(), device)(inputs)
-    except TrialError as error:
-        raise TaskError(error.message, "--serve-on cpu") from error
-
-
-def _describe(task: Task, begun: Begun) -> TaskFacts:
+def _describe(task: Task, folder: Path, known: Mapping[str, Any] | None, *, rehash: bool) -> TaskFacts:
     """Find the facts about the task, its data hashed as its study does it; for a new study decide how."""
     from autocut.task.data_identity import DataIdentity, identify, identify_as_begun, plan_readings, reading_notes
 
-    folder, known, rehash = begun(task.name)
     data: DataIdentity | None = None
     if known is None:
         data = identify(task, plan_readings(task, rehash=rehash))

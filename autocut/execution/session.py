@@ -111,7 +111,7 @@ def run_search(
         settings = replace(settings, max_drop=max_drop(begun, config))
         # Before the limits: a study that has limits and no such fact is of an older version.
         study.describe({"max_accuracy_drop": settings.max_drop, "machine_audit": _all_warnings(study, audit)})
-        check_same_conditions(study, begun, asdict(settings.price), config)
+        check_same_conditions(study, begun, asdict(settings.price), config, found.training)
         check_shares_stages(study)
         money.describe_money(study, config, pool.nodes.training_kinds if pool.nodes else ())
         if lessons is not None:
@@ -178,7 +178,7 @@ class _Search:
         settings = replace(settings, user_recipes=(*interrupted, *settings.user_recipes))
         expected_s = expected_seconds(found, settings.first_guesses)
         of_large = {one: made.seconds_per_100mb for one, made in found.lowerings.items() if made.seconds_per_100mb is not None}
-        state = SearchState(settings, Planner(found.task.train_samples, expected_s, of_large))
+        state = SearchState(settings, Planner(found.task.train_samples, expected_s, of_large, found.training.sample_s))
         recall(study, state, proposer)
         memory = None if config.ray_address else MachineMemory()  # a cluster's jobs run on other machines too
         self.companions = StudyCompanions(self.store, state, proposer, lock)
@@ -191,7 +191,8 @@ class _Search:
             seed=config.seed,
             threads=config.threads,
             train_on=config.train_on,
-            train_precision=config.train_precision,
+            train_precision=found.training.precision,
+            train_memory_format=found.training.memory_format,
             serve_on=config.serve_on,
             cache_bytes=config.cache_bytes,
             worker_bytes=config.worker_bytes,

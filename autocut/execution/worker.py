@@ -364,7 +364,7 @@ def _open_pipeline(
         untouched_epochs=job.untouched_epochs,
         scoring=job.scoring,
         max_drop=job.max_drop,
-        device=Device(setting.train_on, setting.train_precision),
+        device=Device(setting.train_on, setting.train_precision, setting.train_memory_format),
         served_on=served_on,
     )
     return Pipeline(context, on_event)

@@ -69,7 +69,11 @@ def open_pipeline(
         untouched_epochs=facts.get("untouched_epochs"),
         scoring=ScoringPlan(**facts["scoring"]) if "scoring" in facts else None,
         max_drop=_max_drop(facts),
-        device=Device(facts.get("train_on", CPU.kind), facts.get("train_precision", CPU.precision)),
+        device=Device(
+            facts.get("train_on", CPU.kind),
+            facts.get("train_precision", CPU.precision),
+            facts.get("train_memory_format", CPU.memory_format),
+        ),
         served_on=Device(facts.get("serve_on", CPU.kind)),
     )
     context.served_on.open(serves=True)

@@ -20,7 +20,7 @@ from autocut.measure.quiet import QuietLock
 from autocut.measurement import Rung
 from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
-from autocut.precision import FULL
+from autocut.precision import CONTIGUOUS, FULL
 from autocut.search.jobs import ModelLoaded, ScoringPlan, StageBroke, StageRan, StageStarted, TrainingPaced, Waited
 from autocut.stages.calibration import asides
 from autocut.stages.cpu_time import cpu_seconds
@@ -111,10 +111,11 @@ class StageRunner:
 
     @property
     def trained_on(self) -> dict[str, str]:
-        """What keys of stages that train name beside all else: kind of device, precision. None ever named the CPU or fp32."""
+        """What keys of stages that train name beside all else: device, precision, memory format. Plain ones were never named."""
         device = self.context.device
-        of_device = {} if device.is_cpu else {DEVICE: device.kind}
-        return of_device if device.precision == FULL else {**of_device, "precision": device.precision}
+        named = {} if device.is_cpu else {DEVICE: device.kind}
+        named |= {} if device.precision == FULL else {"precision": device.precision}
+        return named if device.memory_format == CONTIGUOUS else {**named, "memory_format": device.memory_format}
 
     @property
     def served_on(self) -> dict[str, str]:

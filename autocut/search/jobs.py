@@ -11,7 +11,7 @@ from typing import Any
 
 from autocut.bill import UNTOLD, Serving
 from autocut.measurement import Accuracy, Cost, Measured, Measurement, Rung
-from autocut.precision import FULL, Precision
+from autocut.precision import CONTIGUOUS, FULL, MemoryFormat, Precision
 from autocut.price import Price
 from autocut.recipe import Recipe
 
@@ -145,6 +145,7 @@ class Setting:
     known_task: KnownTask | None = None  # what the search has found of the task
     train_on: str = "cpu"  # or "cuda": the kind of device that trains
     train_precision: Precision = FULL
+    train_memory_format: MemoryFormat = CONTIGUOUS
     serve_on: str = "cpu"  # or "cuda": the kind of device that scores and times, and that bundles are for
     data_hash: str = ""  # a part of the task's fingerprint that is found once for all workers
     clock: Callable[[], float] = time.time  # the one that deadlines are readings of

@@ -74,6 +74,7 @@ class Planner:
         train_samples: Examples of the training split.
         compile_seconds: Registered seconds of each lowering of a small model.
         per_100mb: Seconds for each 100 MB of a larger model's weights, for the lowerings of which they are known.
+        sample_s: Seconds that a training of the untouched model took for a sample when it was tried; None: it was not.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Planner:
         train_samples: int,
         compile_seconds: Mapping[Lowering, float],
         per_100mb: Mapping[Lowering, float] = MappingProxyType({}),
+        sample_s: float | None = None,
     ) -> None:
         self._train_samples = train_samples
         self._priors = dict(compile_seconds)
@@ -90,6 +92,7 @@ class Planner:
         self._by_stage = defaultdict[str, _Recent](_Recent)
         self._per_sample = defaultdict[tuple[str, float], _Recent](_Recent)
         self._training = _Recent()
+        self._tried_sample_s = sample_s
         self._relative_pace = defaultdict[str, dict[float, float]](dict)
         self._pace: dict[str, tuple[list[float], list[float]]] = {}
         self._finalize_s = _Recent()
@@ -160,8 +163,8 @@ class Planner:
 
     @property
     def knows_training(self) -> bool:
-        """Whether a training was timed here. Before that, seconds of training are guessed."""
-        return bool(self._training)
+        """Whether a training was timed here, a few steps at least. Before that, seconds of training are guessed."""
+        return bool(self._training) or self._tried_sample_s is not None
 
     def stage_s(self, stage: str, method: str) -> float | None:
         """Median seconds of a stage: of its method, else of its compile mode; a score or a timing of any. None: none was seen."""
@@ -281,7 +284,7 @@ class Planner:
         ratios, seconds = self._pace[method]
         if ratios:
             return float(np.interp(ratio, ratios, seconds))
-        return self._share_of_untouched(recipe.cut) * self._training.median(_SECONDS_PER_SAMPLE)
+        return self._share_of_untouched(recipe.cut) * self._training.median(self._tried_sample_s or _SECONDS_PER_SAMPLE)
 
     def _pace_by_ratio(self, method: str) -> dict[float, float]:
         """Seconds a sample by ratio: of models of `method` that were trained, and of others by how much faster they answer."""
@@ -297,7 +300,7 @@ class Planner:
         if seen := self._per_sample.get(UNTOUCHED.cut):
             return seen.median(0.0)
         others = [seen.median(0.0) / self._share_of_untouched(cut) for cut, seen in self._per_sample.items()]
-        return statistics.median(others) if others else None
+        return statistics.median(others) if others else self._tried_sample_s
 
     def _share_of_untouched(self, cut: Cut) -> float:
         """What a training of `cut` takes, as a share of the untouched model's; 1 where it is not known how fast it answers."""

@@ -25,7 +25,7 @@ from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
 from autocut.errors import InfeasibleRecipeError, InputError, OutOfMemoryError
-from autocut.precision import FULL, Precision
+from autocut.precision import CHANNELS_LAST, CONTIGUOUS, FULL, MemoryFormat, Precision
 from autocut.task.batches import Inputs, transform
 
 _MIXED = "Expected all tensors to be on the same device"
@@ -40,11 +40,12 @@ _NO_MEMORY = "{} needs more memory than there is: {}"
 class Device:
     """A place to train or serve, by torch's name for its kind: "cpu" or "cuda". Of several GPUs it is the first visible one.
 
-    `precision` is what a training multiplies in there.
+    `precision` is what a training multiplies in there, `memory_format` how its images lie in memory.
     """
 
     kind: str = "cpu"
     precision: Precision = FULL
+    memory_format: MemoryFormat = CONTIGUOUS
 
     @property
     def is_cpu(self) -> bool:
@@ -111,6 +112,30 @@ class Device:
     def placed_copy(self, model: nn.Module) -> nn.Module:
         """Return `model` itself where it is here already, else a copy that is. Not for what will be changed."""
         return model if self._has(model) else self.place(copy.deepcopy(model))
+
+    def place_for_training(self, model: nn.Module) -> nn.Module:
+        """Move `model` here, in place, its convolutions laid out as this device trains them, and return it.
+
+        A convolution whose weights have the channels innermost answers in that layout, and what follows keeps to it.
+
+        References:
+            https://docs.pytorch.org/tutorials/intermediate/memory_format_tutorial.html
+        """
+        self.place(model)
+        if self.memory_format == CHANNELS_LAST:
+            for layer in convolutions(model):
+                layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+        return model
+
+    def finish_training(self, model: nn.Module) -> nn.Module:
+        """Move a model that was trained here to the CPU, in place, its weights laid out as a model is built, and return it."""
+        CPU.place(model)
+        if self.memory_format == CHANNELS_LAST:
+            for layer in convolutions(model):
+                # `contiguous()` would leave the strides of a kernel of one pixel, which are true in both layouts.
+                plain = torch.empty_like(layer.weight, memory_format=torch.contiguous_format)
+                layer.weight.data = plain.copy_(layer.weight.data)
+        return model
 
     def move(self, tensor: Tensor) -> Tensor:
         """Return `tensor` here. On its way to a GPU it passes through pinned memory, so that this process need not wait for it."""
@@ -244,6 +269,11 @@ class Device:
 
 
 CPU = Device()
+
+
+def convolutions(model: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d]:
+    """Return the layers of `model` that compute in the layout of their weights."""
+    return [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from autocut.bill import Serving
 from autocut.errors import AutocutError, quoted
-from autocut.precision import FULL, Precision
+from autocut.precision import CONTIGUOUS, FULL, MemoryFormat, Precision
 from autocut.price import Price
 
 _Count = Annotated[int, Field(ge=1, le=2**31)]
@@ -38,6 +38,7 @@ class _Facts(BaseModel):
     threads: _Count | None = None
     train_on: Literal["cpu", "cuda"] = "cpu"
     train_precision: Precision = FULL
+    train_memory_format: MemoryFormat = CONTIGUOUS
     serve_on: Literal["cpu", "cuda"] = "cpu"
     seed: int | None = None
     limits: list[str] = []

@@ -10,6 +10,8 @@ import pytest
 from autocut import cli
 from autocut.execution.preflight import Preflight, TaskFacts
 from autocut.execution.training_device import FoundGpu
+from autocut.execution.tried_devices import AskedTraining
+from autocut.precision import TrainingWay
 from tests.fakes import KNOWN, FakeStudy
 
 
@@ -53,6 +55,22 @@ def test_a_precision_without_anything_to_train_is_refused(searches, monkeypatch,
     monkeypatch.setattr("autocut.execution.preflight.preflight", lambda *_, **__: Preflight(KNOWN, {}, weights))
     assert cli.main(["search", "--space", "deploy-only"]) == 2
     assert "--train-precision bf16 must have a model to train, got none" in capsys.readouterr().err
+
+
+def test_the_way_of_training_that_was_found_faster_is_told(searches, monkeypatch, capsys):
+    """With the flag that leaves out what rounds."""
+    facts = TaskFacts("digits", "fingerprint", train_samples=1000, epochs=10, is_pretrained=False)
+    asked = []
+
+    def preflight(*_, training, **__):
+        asked.append(training)
+        return Preflight(KNOWN, {}, facts, training=TrainingWay("bf16", "channels_last", 2.64, 0.01))
+
+    monkeypatch.setattr("autocut.execution.preflight.preflight", preflight)
+    assert cli.main(["search", "--budget", "1m"]) == 0
+    assert asked == [AskedTraining("cpu", "auto")]
+    note = "training: in bf16, channels last, 2.6 times as fast here as without (--train-precision fp32 leaves it out)"
+    assert note in " ".join(capsys.readouterr().err.split())
 
 
 def test_front_says_what_trained_its_models(searches, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from autocut.errors import StudyError
 from autocut.execution.conditions import check_same_conditions, max_drop
 from autocut.measure import allocator
 from autocut.measurement import COUNTED_CALL
+from autocut.precision import TrainingWay
 from autocut.price import price_for
 from autocut.study import create_study, is_empty
 from autocut.study.versions import keep_to_libraries
@@ -77,15 +78,24 @@ def test_a_study_without_a_result_takes_over_other_conditions(tmp_path):
     study.close()
 
 
-def test_a_study_keeps_its_precision(tmp_path):
-    """One of an earlier autocut was trained in fp32, though it does not say so."""
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        (TrainingWay("bf16"), "was begun with train_precision fp32, got bf16"),
+        (TrainingWay(memory_format="channels_last"), "was begun with train_memory_format contiguous, got channels_last"),
+    ],
+)
+def test_a_study_keeps_its_way_of_training(tmp_path, way, message):
+    """One of an earlier autocut was trained in fp32 and contiguous, though it does not say so."""
     objectives = {"accuracy": "maximize"}
     study = create_study(tmp_path, name="tiny", task_fingerprint="f", space_json="{}", objectives=objectives, seed=0)
     price = asdict(price_for("c7i.large"))
     same = {"timed_memory": allocator.KEPT, "counted_call": COUNTED_CALL}
     begun = {"threads": 1, "price": price, "seed": 0, "limits": [], **same}
-    with pytest.raises(StudyError, match="was begun with train_precision fp32, got bf16"):
-        check_same_conditions(study, begun, price, SearchConfig(None, 60.0, train_precision="bf16"))
+    with pytest.raises(StudyError, match=message):
+        check_same_conditions(study, begun, price, SearchConfig(None, 60.0), way)
 
     check_same_conditions(study, begun, price, SearchConfig(None, 60.0))
+    check_same_conditions(study, {}, price, SearchConfig(None, 60.0), way)
+    assert (study.facts["train_precision"], study.facts["train_memory_format"]) == (way.precision, way.memory_format)
     study.close()

@@ -11,8 +11,9 @@ from autocut.config import SearchConfig
 from autocut.errors import InputError, StudyError, TaskError
 from autocut.execution import training_device
 from autocut.execution.conditions import check_same_conditions
-from autocut.execution.preflight import preflight, require_serving_on
+from autocut.execution.preflight import preflight
 from autocut.execution.training_device import FoundGpu, placed
+from autocut.execution.tried_devices import require_serving_on
 from autocut.execution.worker import run_job
 from autocut.measure import allocator
 from autocut.measurement import COUNTED_CALL

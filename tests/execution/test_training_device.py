@@ -16,9 +16,9 @@ from autocut.errors import InputError, StudyError, TaskError
 from autocut.execution import training_device
 from autocut.execution.conditions import check_same_conditions
 from autocut.execution.money import price_fit
-from autocut.execution.preflight import require_training_on
 from autocut.execution.server_process import _environment
 from autocut.execution.training_device import FoundGpu, find_gpu, placed
+from autocut.execution.tried_devices import require_training_on
 from autocut.execution.worker import run_job
 from autocut.measure import allocator
 from autocut.measurement import COUNTED_CALL

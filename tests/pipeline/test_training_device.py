@@ -67,11 +67,14 @@ def test_no_key_of_what_is_not_trained_names_the_device(make_pipeline):
     assert model_stages.untouched_key(here, 4) != model_stages.untouched_key(there, 4)
 
 
-def test_what_mixed_precision_trains_is_stored_under_other_keys(make_pipeline):
+def test_what_trains_in_another_way_is_stored_under_other_keys(make_pipeline):
     """No model of a study is a mixture of both, and a GPU's keys name its precision beside the device."""
-    plain, mixed, on_gpu = (make_pipeline(device)[0].runner for device in (CPU, Device(precision="bf16"), Device("cuda", "bf16")))
+    ways = CPU, Device(precision="bf16"), Device("cuda", "bf16"), Device(memory_format="channels_last")
+    plain, mixed, on_gpu, last = (make_pipeline(way)[0].runner for way in ways)
 
     assert plain.trained_on == {}
+    assert last.trained_on == {"memory_format": "channels_last"}
+    assert model_stages.untouched_key(plain, 4) != model_stages.untouched_key(last, 4)
     assert mixed.trained_on == {"precision": "bf16"}
     assert on_gpu.trained_on == {"device": "cuda", "precision": "bf16"}
     assert model_stages.scratch_stage(plain).key == model_stages.scratch_stage(mixed).key

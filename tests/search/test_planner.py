@@ -57,6 +57,19 @@ def test_lowerings_that_take_longer_than_guessed_make_the_other_guesses_longer()
     assert planner.compile_s(ORT) == 16.0, "what was measured is no guess"
 
 
+def test_steps_that_were_tried_tell_how_long_a_training_takes_before_the_first():
+    """A cut that answers in half of the time trains in half of it. What a training took counts more than what was tried."""
+    planner = Planner(1000, {}, sample_s=0.04)
+    halved = Recipe({"prune.method": "structured", "prune.ratio": 0.5, "train.epochs": 1})
+
+    assert (Planner(1000, {}).knows_training, planner.knows_training) == (False, True)
+    assert planner.train_s(halved) == pytest.approx(40)
+    planner.observe_structure(halved.cut, 0.5)
+    assert planner.train_s(halved) == pytest.approx(20)
+    planner.observe(StageRan("key", "train", "train", 10.0, False, "training", samples_seen=1000), halved)
+    assert planner.train_s(halved) == pytest.approx(10)
+
+
 def test_a_mode_that_compiles_while_it_loads_is_expected_to_do_so_with_every_dtype():
     """Else a lowering of a minute would be begun when half of one is left."""
     planner = Planner(1000, {})

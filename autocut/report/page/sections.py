@@ -35,6 +35,7 @@ _FACTS: Mapping[str, str] = {
     "threads": "threads of a model",
     "train_on": "device that trained the models",
     "train_precision": "precision of the trainings",
+    "train_memory_format": "memory layout of the trainings",
     "serve_on": "device that scored and timed the models",
     "timed_memory": "memory that a timed model frees",
     "counted_call": "call of a model's turn that counts",

@@ -12,6 +12,7 @@ from autocut.registry import import_all
 from autocut.stages.device import CPU, Device
 from autocut.stages.train.checkpoint import epochs_in
 from autocut.stages.train.distillation import check_distillation, kind_as_used, sample_answers
+from autocut.stages.train.fastest import fastest_way
 from autocut.stages.train.ordering import score_difficulty
 from autocut.stages.train.plan import planned_sizes
 from autocut.stages.train.registries import (
@@ -39,6 +40,7 @@ __all__ = [
     "distillations",
     "epochs_in",
     "fake_quantizers",
+    "fastest_way",
     "feature_losses",
     "input_growths",
     "kind_as_used",

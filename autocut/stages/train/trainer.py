@@ -192,7 +192,7 @@ class _Placed:
 
 def _placed(model: nn.Module, masks: Mapping[str, Tensor], teacher: Teacher | None, device: Device) -> _Placed:
     with device.errors_translated():
-        copied = device.place(copy.deepcopy(model))
+        copied = device.place_for_training(copy.deepcopy(model))
         masked = [(copied.get_parameter(name), device.move(mask)) for name, mask in masks.items()]
         return _Placed(copied, masked, teacher and teacher.placed_on(device), device)
 
@@ -338,7 +338,7 @@ class _Run:
     def trained(self) -> Trained:
         """Return what has been trained."""
         history, speed = tuple(self.history), self.speed
-        model = CPU.place(self._result())
+        model = self.device.finish_training(self._result())
         return Trained(
             model, self.samples_seen, self.seconds, self.cpu_seconds, history, self.resumed_samples, speed.borrowed_s, speed.saved_s
         )
