@@ -35,7 +35,7 @@ def fastest_way(task: Task, kind: str, precisions: Sequence[Precision]) -> Train
     """Find how the task's models train fastest on a device.
 
     Args:
-        task: Its model is trained for a few steps on copies, and so are its students, which must bear what is chosen.
+        task: Copies of its model and its students are trained for a few steps. They and the teacher must bear what is chosen.
         kind: Of the device: "cpu" or "cuda".
         precisions: What may be chosen, the plain one first.
 
@@ -43,6 +43,7 @@ def fastest_way(task: Task, kind: str, precisions: Sequence[Precision]) -> Train
         TrialError: The model does not train in the plain way, or memory runs out.
     """
     models = [task.build_model(), *map(task.build_student, task.student_names)]
+    teachers = [teacher for teacher in [task.build_teacher()] if teacher is not None]
     formats = MEMORY_FORMATS if any(map(convolutions, models)) else MEMORY_FORMATS[:1]
     plain, *others = (Device(kind, precision, memory_format) for precision in precisions for memory_format in formats)
     few, plain_s = _few(task, models[0], plain)
@@ -50,7 +51,7 @@ def fastest_way(task: Task, kind: str, precisions: Sequence[Precision]) -> Train
     best, best_s = plain, plain_s
     if plain_s * samples > LONG_S:
         for way in others:
-            seconds = _sample_seconds(models, few, plain, way)
+            seconds = _sample_seconds(models, teachers, few, plain, way)
             if seconds is not None and _GAIN * seconds < best_s:
                 best, best_s = way, seconds
     if best != plain:
@@ -72,15 +73,17 @@ def _few(task: Task, model: nn.Module, device: Device) -> tuple[Task, float]:
     return few, sample_seconds(model, few, device=device)
 
 
-def _sample_seconds(models: Sequence[nn.Module], few: Task, plain: Device, way: Device) -> float | None:
-    """Return the seconds of a sample of the first model in that `way`; None where one of the models does not bear it.
+def _sample_seconds(
+    models: Sequence[nn.Module], teachers: Sequence[nn.Module], few: Task, plain: Device, way: Device
+) -> float | None:
+    """Return the seconds of a sample of the first model in that `way`; None where one of the models or teachers does not bear it.
 
     A model bears it if it trains, and answers nearly the same. What torch and a model's own code raise otherwise is of any kind.
     """
     try:
         with torch.no_grad():
             inputs, _ = next(iter(few.loader(few.train_data, few.batch_size)))
-            if not all(_is_near(_answer(model, inputs, way), _answer(model, inputs, plain)) for model in models):
+            if not all(_is_near(_answer(model, inputs, way), _answer(model, inputs, plain)) for model in [*models, *teachers]):
                 return None
         seconds, *_ = [sample_seconds(model, few, device=way) for model in models]
     except Exception:

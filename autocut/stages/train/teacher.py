@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autocut.errors import DeadlineError
+from autocut.precision import CONTIGUOUS
 from autocut.stages.device import CPU, Device
 from autocut.task.batches import Batch, Inputs, call, move, tensors
 from autocut.task.splits import length, spread
@@ -42,7 +44,11 @@ class Teacher:
 
     def placed_on(self, device: Device) -> Teacher:
         """Return this teacher with its model on `device`, if the model is run at all. Stored logits stay where they are."""
-        return self if self.logits is not None else replace(self, model=device.placed_copy(self.model))
+        if self.logits is not None:
+            return self
+        if device.memory_format == CONTIGUOUS:
+            return replace(self, model=device.placed_copy(self.model))
+        return replace(self, model=device.place_for_training(copy.deepcopy(self.model)))
 
 
 @torch.no_grad()

@@ -120,11 +120,12 @@ def test_who_asks_for_a_precision_gets_it_in_the_faster_layout(paces):
         (one_dtype, TrainingWay("fp32", "channels_last", 1.25, 0.8)),
     ],
 )
-@pytest.mark.parametrize("as_student", [False, True], ids=["model", "student"])
-def test_what_a_model_does_not_bear_is_left_out(paces, ends, expected, as_student):
-    """It fails there, or answers something else. A student is trained in the same way, so it must bear it too."""
+@pytest.mark.parametrize("role", ["model", "student", "teacher"])
+def test_what_a_model_does_not_bear_is_left_out(paces, ends, expected, role):
+    """It fails there, or answers something else. Students are trained in the same way, and the teacher runs in it."""
     paces(channels_last=0.8, mixed=0.5, both=0.25)
-    task = make_task(students={"small": lambda: Net(ends)}) if as_student else make_task(lambda: Net(ends))
+    roles = {"model": {"model": lambda: Net(ends)}, "student": {"students": {"small": lambda: Net(ends)}}}
+    task = make_task(**roles.get(role, {"teacher": lambda: Net(ends)}))
 
     assert fastest_way(task, "cpu", PRECISIONS) == expected
 
