@@ -50,7 +50,7 @@ from autocut.pipeline.stage_runner import StageContext, StageRunner
 from autocut.price import Price, fit, usd_for
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import dollars_of, values_of
-from autocut.search.jobs import StageStarted
+from autocut.search.jobs import TEST_SCORING, StageStarted
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.stages.model_files import Prefix
@@ -124,7 +124,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     model = pipeline.prefix(recipe)
     artifact = pipeline.artifact(model, dtype, mode)
     test = task.locked_test.open(issue_finalization_key("finalization"))
-    runner.report(StageStarted("scoring on the test split", ""))
+    runner.report(StageStarted(TEST_SCORING, ""))
     sampling = _TestSample.of_split(pipeline, length(test), request.scoring_s)
     with runner.working():
         fresh.start()  # it imports now, while others may work, and later verifies alone on this machine
@@ -282,6 +282,7 @@ class _TestSample:
 
 def measure_untouched(pipeline: Pipeline, scoring_s: float = math.inf, search_seconds: float = math.inf) -> Measurement:
     """Measure the untouched model on the test split, as the user runs it: everything is compared with it."""
+    pipeline.runner.report(StageStarted(TEST_SCORING, ""))
     scores = _untouched_scores(pipeline, scoring_s)
     with pipeline.runner.working():
         accuracy = to_accuracy("test", scores, pipeline.runner.context.task.metric_kind, scores)

@@ -152,6 +152,10 @@ class Setting:
     secret: bytes | None = field(default=None, repr=False)  # signs stage outputs, on every node; None: the worker's own user's key
 
 
+TEST_SCORING = "scoring on the test split"
+"""The stage that a worker begins when it looks at the locked test split: the look counts, whatever becomes of the bundle."""
+
+
 @dataclass(frozen=True)
 class WorkerUp:
     """First word of a worker: its process has started and imported everything. Now it waits for the machine."""

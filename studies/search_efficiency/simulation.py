@@ -307,6 +307,7 @@ class MemoryTrialStore:
         self.points: dict[Recipe, FrontPoint] = {}
         self.failures: list[RecipeFailed] = []
         self.finals: dict[Recipe, Mapping[str, float]] = {}
+        self.looks: list[Recipe] = []
         self._numbers = itertools.count()
         self._refused: set[Recipe] = set()
         self._front: list[FrontPoint] | None = None
@@ -343,6 +344,10 @@ class MemoryTrialStore:
     def finalize(self, finalized: RecipeFinalized, values: Mapping[str, float]) -> None:
         """See `TrialStore`."""
         self.finals[finalized.recipe] = values
+
+    def look(self, recipe: Recipe) -> None:
+        """See `TrialStore`."""
+        self.looks.append(recipe)
 
     def refuse(self, recipe: Recipe, reason: str) -> None:  # noqa: ARG002
         """See `TrialStore`."""

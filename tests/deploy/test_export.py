@@ -1,5 +1,6 @@
 """Handing out a bundle: all of it or nothing, wherever the user wants it."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -13,11 +14,11 @@ from autocut.deploy.bundle import copy_bundle, hand_out
 from autocut.deploy.export import export_trial
 from autocut.deploy.finalize import Finalized
 from autocut.deploy.manifest import check_files, read_manifest
-from autocut.errors import BundleError, NoResultError, StudyError, VerificationError
+from autocut.errors import BundleError, NoResultError, StudyError, TrialError, VerificationError
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.recipe import Recipe
-from autocut.search.jobs import StageStarted
+from autocut.search.jobs import TEST_SCORING, StageStarted
 from autocut.stages import lowering
 from autocut.stages.libraries import library_versions
 from autocut.study import create_study, open_study
@@ -195,8 +196,9 @@ def test_what_takes_seconds_is_made_again(study, stage, method):
     opened.close()
 
 
-def test_a_bundle_that_is_made_anew_is_a_look_at_the_test_split_and_a_copy_is_none(study, tmp_path, monkeypatch):
-    """Its model is scored on the locked split once more."""
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_bundle_that_is_made_anew_is_a_look_at_the_test_split_and_a_copy_is_none(study, tmp_path, monkeypatch, fails):
+    """Its model is scored on the locked split once more, whatever becomes of the bundle then."""
     opened = open_study(study)
     opened.describe({"task_path": None, "threads": 1, "price": vars(price_for("c7i.large", None, 1.0))})
     measurement = read_manifest(study / "bundles/trial-0").measurement
@@ -205,11 +207,20 @@ def test_a_bundle_that_is_made_anew_is_a_look_at_the_test_split_and_a_copy_is_no
     opened.close()
     task = types.SimpleNamespace(fingerprint="t", share_examples=True, name="tiny")
     pipeline = types.SimpleNamespace(runner=types.SimpleNamespace(context=types.SimpleNamespace(task=task)))
-    monkeypatch.setattr(export_module, "open_pipeline", lambda *arguments: pipeline)
-    monkeypatch.setattr(export_module, "finalize", lambda *arguments: Finalized(study, "0", measurement, None))
+    reports = []
+    monkeypatch.setattr(export_module, "open_pipeline", lambda study, trials, report: reports.append(report) or pipeline)
+
+    def finalize(*arguments):
+        reports[-1](StageStarted(TEST_SCORING, ""))
+        if fails:
+            raise TrialError("the disk is full")
+        return Finalized(study, "0", measurement, None)
+
+    monkeypatch.setattr(export_module, "finalize", finalize)
     monkeypatch.setattr(export_module, "hand_out", lambda to, make: make(to))
 
-    export_trial(study, 0, tmp_path / "new", examples=False)
+    with pytest.raises(NoResultError) if fails else contextlib.nullcontext():
+        export_trial(study, 0, tmp_path / "new", examples=False)
     assert [look.purpose for look in open_study(study).looks()][before:] == ["export"]
     export_trial(study, 0, tmp_path / "copied")
     assert len(open_study(study).looks()) == before + 1

@@ -3,6 +3,7 @@
 import sqlalchemy
 
 from autocut.study import open_study
+from autocut.study.looks import FINALIZATION
 
 VERIFIED = {"bundle": None, "bundle_sha256": None, "verified": True}
 
@@ -18,10 +19,11 @@ def test_finalization_and_export_are_looks_and_a_refusal_before_the_test_is_none
     for ratio in (0.1, 0.2):
         complete(study, ratio, 0.9, 1.0)
     values = {"accuracy": 0.9, "usd_per_million": 1.0}
+    study.record_look(0, FINALIZATION)
     study.record_final(0, make_measurement(0.89, 10.0, "test"), values, **VERIFIED)
     study.record_final(1, make_measurement(0.9, 10.0), values, **VERIFIED | {"verified": False}, refusal="no kernel")
     study.record_look(1, "export")
-    study.record_final(0, make_measurement(0.89, 10.0, "test"), values, **VERIFIED)
+    study.record_look(0, FINALIZATION)
 
     expected = [(0, "finalization"), (1, "export"), (0, "finalization")]
     assert looked(study) == looked(open_study(study.folder)) == expected
