@@ -68,28 +68,28 @@ def fitting(state: SearchState, recipes: Sequence[Recipe], left_s: float) -> tup
     return tuple(recipe for recipe, end in zip(recipes, ends, strict=True) if end < left_s)
 
 
-def ladder(state: SearchState) -> tuple[int, ...]:
-    """Return the space's numbers of epochs that fit the budget."""
-    return state.planner.ladder(_of_space(state), state.settings.budget_s, state.settings.workers)
+def ladder(state: SearchState, recipe: Recipe = UNTOUCHED) -> tuple[int, ...]:
+    """Return the space's numbers of epochs that fit the budget for a training of the cut of `recipe`."""
+    return state.planner.ladder(_of_space(state), state.settings.budget_s, state.settings.workers, recipe)
 
 
-def too_long(state: SearchState) -> tuple[int, ...]:
-    """Return the space's numbers of epochs that do not fit the budget."""
-    fitting = ladder(state)
+def too_long(state: SearchState, recipe: Recipe = UNTOUCHED) -> tuple[int, ...]:
+    """Return the space's numbers of epochs that do not fit the budget for a training of the cut of `recipe`."""
+    fitting = ladder(state, recipe)
     return tuple(epochs for epochs in _of_space(state) if epochs > 0 and epochs not in fitting)
 
 
 def is_too_long(state: SearchState, recipe: Recipe) -> bool:
     """Whether the training of `recipe` has too many epochs for the budget."""
-    return int(recipe["train.epochs"]) in too_long(state) and int(recipe["train.epochs"]) > _granted(state, recipe)
+    return int(recipe["train.epochs"]) in too_long(state, recipe) and int(recipe["train.epochs"]) > _granted(state, recipe)
 
 
 def on_ladder(state: SearchState, recipe: Recipe) -> Recipe:
     """Return `recipe`; if its training is too long, with the most epochs that fit."""
     if not is_too_long(state, recipe):
         return recipe
-    granted = [epochs for epochs in too_long(state) if epochs <= _granted(state, recipe)]
-    return Recipe({**recipe, "train.epochs": max([*ladder(state), *granted])})
+    granted = [epochs for epochs in too_long(state, recipe) if epochs <= _granted(state, recipe)]
+    return Recipe({**recipe, "train.epochs": max([*ladder(state, recipe), *granted])})
 
 
 def _granted(state: SearchState, recipe: Recipe) -> int:

@@ -261,15 +261,16 @@ class Planner:
         """
         return self._sample_s(recipe) * int(recipe["train.epochs"]) * self._train_samples
 
-    def ladder(self, epochs: Iterable[int], total_s: float, workers: int) -> tuple[int, ...]:
-        """Return those numbers of epochs that one training may have in a search of `total_s` seconds.
+    def ladder(self, epochs: Iterable[int], total_s: float, workers: int, recipe: Recipe = UNTOUCHED) -> tuple[int, ...]:
+        """Return those numbers of epochs that a training of the cut of `recipe` may have in a search of `total_s` seconds.
 
         A front needs more than a few trainings, so one of them gets a fixed share of the workers' time at most; the shortest is
-        always allowed.
+        always allowed. A cut that trains faster than the untouched model may have more epochs.
         """
         trained = sorted(number for number in epochs if number > 0)
         most_s = _TRAINING_SHARE * total_s * workers
-        fitting = tuple(number for number in trained if self.epochs_s(number) <= most_s)
+        epoch_s = self._sample_s(recipe) * self._train_samples
+        fitting = tuple(number for number in trained if number * epoch_s <= most_s)
         return fitting or tuple(trained[:1])
 
     def epochs_s(self, epochs: int) -> float:

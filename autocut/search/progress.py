@@ -137,7 +137,8 @@ def ladder_line(state: SearchState) -> str:
         return f"epochs: those of {every} that fit the budget; how long they take is known after the first training"
     told = f"epochs: {', '.join(map(str, fitting))} (about {format_duration(planner.epochs_s(fitting[-1]))} at most)"
     longer = ", ".join(f"{epochs} ({format_duration(planner.epochs_s(epochs))})" for epochs in too_long(state))
-    but = "" if state.settings.space.axis(STUDENT) is None else " (a student may have as many as the untouched model)"
+    faster = "" if state.settings.space.axis("prune.ratio") is None else "; a cut that trains faster may have more"
+    but = faster if state.settings.space.axis(STUDENT) is None else f"{faster}; a student as many as the untouched model"
     return told + (f"; left out, too long for this budget: {longer}{but}" if longer else "")
 
 

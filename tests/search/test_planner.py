@@ -113,6 +113,20 @@ def test_the_ladder_of_epochs_follows_the_budget(total_s, expected):
     assert planner.ladder([0, 1, 2, 4, 8], total_s, workers=1) == expected
 
 
+def test_a_cut_that_trains_faster_may_have_more_epochs(start):
+    """What one training may take is seconds; the untouched model's own epochs say nothing of a quarter of it."""
+    agent = start(budget_s=60.0).searcher
+    agent.state.planner = Planner(1000, {}, sample_s=4e-3)
+    cut = {"prune.method": "structured", "prune.ratio": 0.5}
+    agent.state.planner.observe_structure(Recipe(cut).cut, 0.25)
+    long = Recipe({**cut, "train.epochs": 8, "train.lr_scale": 1.0})
+
+    assert ladder(agent.state) == (1,)
+    assert ladder(agent.state, long) == (1, 2, 4)
+    assert on_ladder(agent.state, long)["train.epochs"] == 4
+    assert on_ladder(agent.state, Recipe({**long, "prune.ratio": 0.2}))["train.epochs"] == 1
+
+
 def test_recipes_are_brought_onto_the_ladder(start):
     """An anchor with more epochs than fit is tried with as many as do; a proposal is not run."""
     agent = start(budget_s=60.0).searcher
