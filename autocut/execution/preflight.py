@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,7 @@ def preflight(
     """
     # Spawned, not forked: the other process gets nothing that this one has open.
     spawn, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
+    _track_quietly()
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(os.getpid(),)) as pool:
         looked = pool.submit(_look, task, ask, trains=trains, asked=training, serve_on=serve_on, begun=begun)
         try:
@@ -162,10 +164,29 @@ def with_kept_layers(found: Preflight, space: Space) -> Preflight:
     return replace(found, lowerings={**found.lowerings, **kept})
 
 
+def _track_quietly() -> None:
+    """Start the process that removes semaphores and shared memory which killed processes leave, without its warning.
+
+    What the user's code or its libraries make in the other process (tqdm: a lock) is left whenever that process is killed.
+    """
+    asked = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (asked, "ignore:resource_tracker:UserWarning")))
+    resource_tracker.ensure_running()
+    if asked is None:
+        del os.environ["PYTHONWARNINGS"]
+    else:
+        os.environ["PYTHONWARNINGS"] = asked
+
+
 def _begin(driver: int) -> None:
-    """End with the driver, and send what the user's code prints to stderr: stdout is data."""
+    """End with the driver, and send what the user's code prints to stderr: stdout is data.
+
+    Processes that the user's code starts are started as in the workers. A spawned process would spawn them, and they could not
+    import the task's file.
+    """
     die_with(driver)
     os.dup2(2, 1)
+    multiprocessing.set_start_method(None, force=True)
 
 
 def _look(

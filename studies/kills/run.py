@@ -1,6 +1,8 @@
 """Kill a search at many seeded moments over all its phases, and look whether anything was lost.
 
 python studies/kills/run.py --kills 50
+
+A run may be done in pieces, each with the same seed: `--first 0 --count 10`, then `--first 10 --count 10`.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from killing import PHASES, moments, victim
 
 def main() -> int:
     """Print a line for each study, and how many kills were survived; return 1 if one was not."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--first", type=int, default=0, help="leave out so many of them: an earlier piece has made them")
+    parser.add_argument("--count", type=int, default=None, help="make so many of them in this piece; default: all that are left")
     parser.add_argument("--per-study", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no kill later than that; each study still ends")
     parser.add_argument("--seed", type=int, default=0)
@@ -30,12 +34,12 @@ def main() -> int:
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the search that runs, too
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="kills-"))
-    todo = moments(asked.kills, asked.seed, asked.phases)
+    todo = moments(asked.kills, asked.seed, asked.phases)[asked.first :][: asked.count]
     began = time.monotonic()
     done, phases = Counter[str](), Counter[str]()
     broken = 0
-    for number, first in enumerate(range(0, len(todo), asked.per_study)):
-        with victim(folder / str(number), asked.budget) as study:
+    for first in range(0, len(todo), asked.per_study):
+        with victim(folder / str(asked.first + first), asked.budget) as study:
             for moment in todo[first : first + asked.per_study]:
                 if time.monotonic() - began > asked.seconds:
                     break
@@ -47,7 +51,7 @@ def main() -> int:
             broken += len(study.faults) > known
         done += study.kills
         phases += study.phases
-        print(f"study {number}: {study.kills.total()} kills, {len(study.faults)} faults", flush=True)
+        print(f"study from kill {asked.first + first} on: {study.kills.total()} kills, {len(study.faults)} faults", flush=True)
         for fault in study.faults:
             print(f"  {fault}", flush=True)
     print(", ".join(f"{count} x {phase}" for phase, count in sorted(phases.items())))

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -130,8 +131,9 @@ def test_a_real_cluster_with_a_token_is_joined(tmp_path):
     def join(**environment):
         return subprocess.run([sys.executable, "-c", code], env=outside | environment, capture_output=True, text=True).stderr
 
+    place = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # tmp_path is too long for Ray's sockets
     head = subprocess.Popen(
-        [*start, f"--port={address.rpartition(':')[2]}", f"--temp-dir={tmp_path / 'ray'}"],
+        [*start, f"--port={address.rpartition(':')[2]}", f"--temp-dir={place.name}"],
         env=outside | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -143,3 +145,4 @@ def test_a_real_cluster_with_a_token_is_joined(tmp_path):
     finally:
         head.terminate()
         head.wait(30)
+        place.cleanup()
