@@ -17,7 +17,7 @@ from autocut.pipeline.opened_pipeline import open_pipeline
 from autocut.pipeline.signing import key_file
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import Price
-from autocut.search.jobs import StageStarted
+from autocut.search.jobs import LookTaken, StageStarted
 from autocut.study import Study, TrialRecord, open_study
 from autocut.study.trials import measured_trial
 
@@ -65,8 +65,7 @@ def _copy(source: Path, to: Path, draft: Path) -> None:
 
 def _make(study: Study, record: TrialRecord, command: str, examples: bool | None, retrain: bool, to: Path) -> None:
     reference = study.reference
-    refuse = partial(_refuse_training, study, record.trial)
-    pipeline = open_pipeline(study, [record]) if retrain else open_pipeline(study, [record], refuse)
+    pipeline = open_pipeline(study, [record], partial(_on_event, study, record, retrain))
     task, facts = pipeline.runner.context.task, study.facts
     if record.recipe is None or reference is None:
         raise ValueError(f"trial {record.trial} was found without a recipe, or the study without a reference")
@@ -83,7 +82,6 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
     )  # fmt: skip
     try:
         done = finalize(pipeline, record.recipe, request)
-        study.record_look(record.trial, "export")
     except TrialError as error:
         raise NoResultError(f"trial {record.trial} must be exportable, but is not any more: {error.message}", error.hint) from error
     if done.refusal is not None:
@@ -91,6 +89,15 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
             f"trial {record.trial} must give in a bundle what it gave in the search, but does not: {done.refusal}",
             f"choose another one: autocut front {study.folder}",
         )
+
+
+def _on_event(study: Study, record: TrialRecord, may_train: bool, event: object) -> None:
+    """Count each look at the test split when it is taken: what comes after it may fail."""
+    if isinstance(event, LookTaken):
+        scored = study.results().get(event.recipe, record)
+        study.record_look(scored.trial, "export")
+    elif not may_train:
+        _refuse_training(study, record.trial, event)
 
 
 def _refuse_training(study: Study, trial: int, event: object) -> None:

@@ -47,10 +47,11 @@ from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.scoring import SlowScoring, sample_size, sampled
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import StageContext, StageRunner
+from autocut.precision import FULL
 from autocut.price import Price, fit, usd_for
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import dollars_of, values_of
-from autocut.search.jobs import StageStarted
+from autocut.search.jobs import LookTaken, StageStarted
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.stages.model_files import Prefix
@@ -133,6 +134,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     with pipeline.lending(may_borrow=lowering.takes_any_threads(mode, device)) as lend:
         predict = pipeline.open(artifact, model, dtype, mode, lend)
         collector = ExampleCollector(predict, _registered_kind(task), replay_bytes=_MAX_TEST_BYTES)
+        runner.report(LookTaken(recipe))
         scores = sampling.score(runner, collector.predict, test, lend, collector.watch, batch_size)
     with runner.working():
         fresh.wait_until_ready(min(TIMEOUT_S, request.deadline - time.monotonic()))
@@ -302,14 +304,12 @@ def _untouched_scores(pipeline: Pipeline, scoring_s: float) -> Scores:
         settings["sample"] = len(sampling.positions)
 
     with pipeline.lending(may_borrow=True) as lend:
-        stage = scores_stage(
-            runner,
-            pipeline.baseline.key,
-            settings,
-            UNTOUCHED_TEST,
-            lambda: pipeline.untouched_predict,
-            lambda predict: (sampling.score(runner, predict, test, lend), None),
-        )
+
+        def score(predict: Predict) -> tuple[Scores, None]:
+            runner.report(LookTaken(UNTOUCHED))
+            return sampling.score(runner, predict, test, lend), None
+
+        stage = scores_stage(runner, pipeline.baseline.key, settings, UNTOUCHED_TEST, lambda: pipeline.untouched_predict, score)
         return read_scores(runner.run(stage))
 
 
@@ -357,6 +357,7 @@ def _claims(
         economics=economics_of(bill, request.serving, measurement.energy_j_per_prediction, fit(price, this_host())),
         validation=request.validation,
         trained_on=None if context.device.is_cpu or not is_trained else context.device.kind,
+        train_precision=None if context.device.precision == FULL or not is_trained else context.device.precision,
         served_on=context.served_on,
         machine_details=asdict(describe_machine()) | gpu_state(context.served_on),
     )

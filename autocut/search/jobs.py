@@ -299,6 +299,13 @@ class RecipeFailed:
 
 
 @dataclass(frozen=True)
+class LookTaken:
+    """The model of a recipe is scored on the locked test split: a look, whatever becomes of its bundle."""
+
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
 class RecipeFinalized:
     """A recipe was exported and measured on the locked test split in fresh processes.
 
@@ -337,5 +344,5 @@ class JobEnded:
 Event = (
     WorkerUp | StageStarted | StageRan | StageBroke | Waited | ModelLoaded | TrainingPlanned | TrainingPaced | ScoringPlanned
     | RecipePriced | BaselineReady | RecipeStarted | RungReached | RecipeMeasured | RecipeFailed | RecipeFinalized | WorkerFault
-    | JobEnded
+    | LookTaken | JobEnded
 )  # fmt: skip

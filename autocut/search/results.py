@@ -47,6 +47,8 @@ class Results:
                 self._record_not_finalized(event)
             case jobs.RecipeFailed():
                 self.record_failed(event)
+            case jobs.LookTaken():
+                self._store.record_look(event.recipe)
             case jobs.RecipeFinalized():
                 self._record_finalized(event)
 

@@ -17,6 +17,7 @@ from autocut.recipe import Recipe, changed_settings
 from autocut.search.jobs import BaselineReady, RecipeFailed, RecipeFinalized, RecipeMeasured, StageRan
 from autocut.search.proposals import Proposer
 from autocut.study import Study, TrialRecord
+from autocut.study.looks import FINALIZATION
 from autocut.study.records import StageRun
 
 Values = Mapping[str, float]
@@ -37,6 +38,9 @@ class TrialStore(Protocol):
 
     def fail(self, handle: Any, failure: RecipeFailed, curve: Sequence[float]) -> int:
         """Record a recipe without a measurement; return its trial number."""
+
+    def record_look(self, recipe: Recipe) -> None:
+        """Count a look at the locked test split, by the model of a recipe that is finalized."""
 
     def finalize(self, finalized: RecipeFinalized, values: Values) -> None:
         """Record the numbers of the locked test split, and the bundle, of a recipe."""
@@ -152,6 +156,10 @@ class StudyTrialStore:
         state = "PRUNED" if failure.outcome == "stopped" else "FAIL"
         started = self._started.pop(recipe, None)
         return self.study.fail(handle, recipe, params, distributions, reason, state, curve=curve, retry=retry, started=started)
+
+    def record_look(self, recipe: Recipe) -> None:
+        """See `TrialStore`."""
+        self.study.record_look(self._numbers[recipe], FINALIZATION)
 
     def finalize(self, finalized: RecipeFinalized, values: Values) -> None:
         """See `TrialStore`."""

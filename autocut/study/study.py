@@ -35,7 +35,7 @@ from autocut.study.database import reading_errors, storage_errors
 from autocut.study.kept_points import ComparedFront, KeptFront, KeptPoints
 from autocut.study.ledger import Session
 from autocut.study.lock import SearchLock
-from autocut.study.looks import FINALIZATION, TestLook, read_looks, write_look
+from autocut.study.looks import TestLook, read_looks, write_look
 from autocut.study.patience import repeated
 from autocut.study.records import StageRow, StageRun, StudyRow
 from autocut.study.results import StudyResults, read_results, read_stage_runs
@@ -275,13 +275,12 @@ class Study:
         row = to_final_row(self.name, final)
         with self._guarded(), self._database.begin() as database:
             database.merge(row)
-            if final.is_tested:
-                write_look(database, self.name, trial, FINALIZATION)
         with self._memory:
             self._found.finals[trial] = final
 
+    @repeated
     def record_look(self, trial: int, purpose: str) -> None:
-        """Count a look at the locked test split that `record_final` does not know of, such as that of an export."""
+        """Count a look at the locked test split when it is taken: what comes after it may fail."""
         with self._guarded(), self._database.begin() as database:
             write_look(database, self.name, trial, purpose)
 

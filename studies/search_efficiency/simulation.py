@@ -310,6 +310,7 @@ class MemoryTrialStore:
         self._numbers = itertools.count()
         self._refused: set[Recipe] = set()
         self._front: list[FrontPoint] | None = None
+        self.looks: list[Recipe] = []
 
     def begin(self, recipe: Recipe) -> Recipe:
         """See `TrialStore`."""
@@ -339,6 +340,10 @@ class MemoryTrialStore:
         """See `TrialStore`."""
         self.failures.append(failure)
         return next(self._numbers)
+
+    def record_look(self, recipe: Recipe) -> None:
+        """See `TrialStore`."""
+        self.looks.append(recipe)
 
     def finalize(self, finalized: RecipeFinalized, values: Mapping[str, float]) -> None:
         """See `TrialStore`."""

@@ -7,7 +7,7 @@ import pytest
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import Limit
 from autocut.search.finalists import finalists
-from autocut.search.jobs import JobKind, RecipeFinalized
+from autocut.search.jobs import JobKind, LookTaken, RecipeFailed, RecipeFinalized
 
 INT8 = ("int8_static", "onnxruntime")
 
@@ -104,6 +104,20 @@ def test_a_limit_that_breaks_on_the_test_split_does_not_steer_the_search(start):
 
     assert recipe in front
     assert list(agent.state.front.values) == front
+
+
+def test_a_finalization_that_fails_after_scoring_has_looked_at_the_test_split(start):
+    """The look is counted when it is taken; one that fails before it has taken none."""
+    machine = start()
+    machine.run(most_jobs=3)
+    agent, recipe = machine.searcher, UNTOUCHED.with_lowering(*INT8)
+    finalizing = replace(machine.jobs[-1], kind=JobKind.FINALIZE, recipes=(recipe,), trials=(1,))
+    agent.on_event(finalizing, RecipeFailed(recipe, "interrupted", "its time was up"))
+    assert agent.store.looks == []
+    agent.on_event(finalizing, LookTaken(recipe))
+    agent.on_event(finalizing, RecipeFailed(recipe, "interrupted", "its time was up"))
+
+    assert agent.store.looks == [recipe]
 
 
 def test_time_that_is_left_finalizes_runners_up(start):
