@@ -155,7 +155,7 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
 
     meter = LoadMeter()  # before anything starts that works for this search
     from autocut.execution.preflight import preflight
-    from autocut.execution.tried_devices import AskedTraining
+    from autocut.execution.tried_devices import asked_training
     from autocut.execution.worker_pool import WorkerPool
     from autocut.space import fit_space, read_space_file, with_students
     from autocut.task.file import compile_task_file
@@ -184,8 +184,7 @@ def _run(config: SearchConfig, console: Console, started: float) -> tuple[Search
         with console.busy("starting: checking the task, starting Ray") as now_doing:
             found = preflight(
                 config.task, pool.ask, lambda: _make_ready(config, pool, now_doing), trains=trains, serve_on=config.serve_on,
-                training=AskedTraining(config.train_on, config.train_precision, is_here=config.ray_address is None),
-                begun=partial(_begun, config),
+                training=asked_training(config), begun=partial(_begun, config),
             )  # fmt: skip
         if not trains and found.task.is_pretrained:
             refuse_idle({"--train-on": asked_device, "--train-precision": config.train_precision}, config.space)

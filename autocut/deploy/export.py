@@ -17,7 +17,7 @@ from autocut.pipeline.opened_pipeline import open_pipeline
 from autocut.pipeline.signing import key_file
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import Price
-from autocut.search.jobs import LookTaken, StageStarted
+from autocut.search.jobs import TEST_SCORING, StageStarted
 from autocut.study import Study, TrialRecord, open_study
 from autocut.study.trials import measured_trial
 
@@ -65,7 +65,7 @@ def _copy(source: Path, to: Path, draft: Path) -> None:
 
 def _make(study: Study, record: TrialRecord, command: str, examples: bool | None, retrain: bool, to: Path) -> None:
     reference = study.reference
-    pipeline = open_pipeline(study, [record], partial(_on_event, study, record, retrain))
+    pipeline = open_pipeline(study, [record], partial(_watch, study, record.trial, retrain))
     task, facts = pipeline.runner.context.task, study.facts
     if record.recipe is None or reference is None:
         raise ValueError(f"trial {record.trial} was found without a recipe, or the study without a reference")
@@ -91,13 +91,12 @@ def _make(study: Study, record: TrialRecord, command: str, examples: bool | None
         )
 
 
-def _on_event(study: Study, record: TrialRecord, may_train: bool, event: object) -> None:
-    """Count each look at the test split when it is taken: what comes after it may fail."""
-    if isinstance(event, LookTaken):
-        scored = study.results().get(event.recipe, record)
-        study.record_look(scored.trial, "export")
-    elif not may_train:
-        _refuse_training(study, record.trial, event)
+def _watch(study: Study, trial: int, retrain: bool, event: object) -> None:
+    """Count the look at the locked test split when it begins, and let nothing be trained unless it is to."""
+    if isinstance(event, StageStarted) and event.stage == TEST_SCORING:
+        study.record_look(trial, "export")
+    if not retrain:
+        _refuse_training(study, trial, event)
 
 
 def _refuse_training(study: Study, trial: int, event: object) -> None:

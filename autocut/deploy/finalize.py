@@ -51,7 +51,7 @@ from autocut.precision import FULL
 from autocut.price import Price, fit, usd_for
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import dollars_of, values_of
-from autocut.search.jobs import LookTaken, StageStarted
+from autocut.search.jobs import TEST_SCORING, StageStarted
 from autocut.stages import lowering
 from autocut.stages.lowering import Predict
 from autocut.stages.model_files import Prefix
@@ -125,7 +125,7 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     model = pipeline.prefix(recipe)
     artifact = pipeline.artifact(model, dtype, mode)
     test = task.locked_test.open(issue_finalization_key("finalization"))
-    runner.report(StageStarted("scoring on the test split", ""))
+    runner.report(StageStarted(TEST_SCORING, ""))
     sampling = _TestSample.of_split(pipeline, length(test), request.scoring_s)
     with runner.working():
         fresh.start()  # it imports now, while others may work, and later verifies alone on this machine
@@ -134,7 +134,6 @@ def _finalize(pipeline: Pipeline, recipe: Recipe, request: FinalizationRequest, 
     with pipeline.lending(may_borrow=lowering.takes_any_threads(mode, device)) as lend:
         predict = pipeline.open(artifact, model, dtype, mode, lend)
         collector = ExampleCollector(predict, _registered_kind(task), replay_bytes=_MAX_TEST_BYTES)
-        runner.report(LookTaken(recipe))
         scores = sampling.score(runner, collector.predict, test, lend, collector.watch, batch_size)
     with runner.working():
         fresh.wait_until_ready(min(TIMEOUT_S, request.deadline - time.monotonic()))
@@ -284,6 +283,7 @@ class _TestSample:
 
 def measure_untouched(pipeline: Pipeline, scoring_s: float = math.inf, search_seconds: float = math.inf) -> Measurement:
     """Measure the untouched model on the test split, as the user runs it: everything is compared with it."""
+    pipeline.runner.report(StageStarted(TEST_SCORING, ""))
     scores = _untouched_scores(pipeline, scoring_s)
     with pipeline.runner.working():
         accuracy = to_accuracy("test", scores, pipeline.runner.context.task.metric_kind, scores)
@@ -304,12 +304,14 @@ def _untouched_scores(pipeline: Pipeline, scoring_s: float) -> Scores:
         settings["sample"] = len(sampling.positions)
 
     with pipeline.lending(may_borrow=True) as lend:
-
-        def score(predict: Predict) -> tuple[Scores, None]:
-            runner.report(LookTaken(UNTOUCHED))
-            return sampling.score(runner, predict, test, lend), None
-
-        stage = scores_stage(runner, pipeline.baseline.key, settings, UNTOUCHED_TEST, lambda: pipeline.untouched_predict, score)
+        stage = scores_stage(
+            runner,
+            pipeline.baseline.key,
+            settings,
+            UNTOUCHED_TEST,
+            lambda: pipeline.untouched_predict,
+            lambda predict: (sampling.score(runner, predict, test, lend), None),
+        )
         return read_scores(runner.run(stage))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from autocut.config import SearchConfig
 from autocut.errors import TaskError, TrialError
 from autocut.precision import AUTO, CONTIGUOUS, FULL, PRECISIONS, AskedPrecision, TrainingWay
 
@@ -16,14 +18,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AskedTraining:
-    """How models are to be trained: the kind of device, the precision. `is_here`: on this machine, not on a cluster's nodes."""
+    """How models are to be trained: the kind of device, the precision. `is_here`: on this machine, not on a cluster's nodes.
+
+    After `most_s` seconds no further way of training is tried.
+    """
 
     kind: str = "cpu"
     precision: AskedPrecision = FULL
     is_here: bool = True
+    most_s: float = math.inf
 
 
 AS_IT_IS = AskedTraining()
+_SHARE = 0.05
+"""Share of the budget that the question how to train may take."""
+
+
+def asked_training(config: SearchConfig) -> AskedTraining:
+    """Return what a search asks for."""
+    is_here = config.ray_address is None
+    return AskedTraining(config.train_on, config.train_precision, is_here=is_here, most_s=_SHARE * config.budget_s)
 
 
 def choose_training(asked: AskedTraining, task: Task, known: Mapping[str, Any] | None) -> TrainingWay:
@@ -52,7 +66,7 @@ def choose_training(asked: AskedTraining, task: Task, known: Mapping[str, Any] |
         return replace(begun, precision=precision)
     try:
         with device.exact():
-            return fastest_way(task, asked.kind, PRECISIONS if asked.precision == AUTO else [precision])
+            return fastest_way(task, asked.kind, PRECISIONS if asked.precision == AUTO else [precision], asked.most_s)
     except TrialError:
         return replace(begun, precision=precision)  # the first training tells what is wrong
 

@@ -21,23 +21,14 @@ from autocut.measurement import Rung
 from autocut.pipeline.samples import Samples
 from autocut.pipeline.stage_cache import Entry, StageCache, stage_key
 from autocut.precision import CONTIGUOUS, FULL
-from autocut.search.jobs import (
-    LookTaken,
-    ModelLoaded,
-    ScoringPlan,
-    StageBroke,
-    StageRan,
-    StageStarted,
-    TrainingPaced,
-    Waited,
-)
+from autocut.search.jobs import ModelLoaded, ScoringPlan, StageBroke, StageRan, StageStarted, TrainingPaced, Waited
 from autocut.stages.calibration import asides
 from autocut.stages.cpu_time import cpu_seconds
 from autocut.stages.libraries import library_versions
 from autocut.stages.train import CPU, Device
 from autocut.task.task import Task
 
-PipelineEvent = StageStarted | StageRan | StageBroke | Waited | ModelLoaded | TrainingPaced | Rung | LookTaken
+PipelineEvent = StageStarted | StageRan | StageBroke | Waited | ModelLoaded | TrainingPaced | Rung
 EventSink = Callable[[PipelineEvent], None]
 Facts = Mapping[str, Any]
 

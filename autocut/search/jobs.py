@@ -152,6 +152,10 @@ class Setting:
     secret: bytes | None = field(default=None, repr=False)  # signs stage outputs, on every node; None: the worker's own user's key
 
 
+TEST_SCORING = "scoring on the test split"
+"""The stage that a worker begins when it looks at the locked test split: the look counts, whatever becomes of the bundle."""
+
+
 @dataclass(frozen=True)
 class WorkerUp:
     """First word of a worker: its process has started and imported everything. Now it waits for the machine."""
@@ -299,13 +303,6 @@ class RecipeFailed:
 
 
 @dataclass(frozen=True)
-class LookTaken:
-    """The model of a recipe is scored on the locked test split: a look, whatever becomes of its bundle."""
-
-    recipe: Recipe
-
-
-@dataclass(frozen=True)
 class RecipeFinalized:
     """A recipe was exported and measured on the locked test split in fresh processes.
 
@@ -344,5 +341,5 @@ class JobEnded:
 Event = (
     WorkerUp | StageStarted | StageRan | StageBroke | Waited | ModelLoaded | TrainingPlanned | TrainingPaced | ScoringPlanned
     | RecipePriced | BaselineReady | RecipeStarted | RungReached | RecipeMeasured | RecipeFailed | RecipeFinalized | WorkerFault
-    | LookTaken | JobEnded
+    | JobEnded
 )  # fmt: skip

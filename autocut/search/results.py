@@ -29,6 +29,8 @@ class Results:
         match event:
             case jobs.StageRan():
                 self._store.record_stage(event, self._state.recipe_of(job))
+            case jobs.StageStarted(stage=jobs.TEST_SCORING):
+                self._store.look(self._state.recipe_of(job))
             case jobs.TrainingPlanned():
                 if told := training_line(event):
                     self._progress.lines.append(told)
@@ -47,8 +49,6 @@ class Results:
                 self._record_not_finalized(event)
             case jobs.RecipeFailed():
                 self.record_failed(event)
-            case jobs.LookTaken():
-                self._store.record_look(event.recipe)
             case jobs.RecipeFinalized():
                 self._record_finalized(event)
 

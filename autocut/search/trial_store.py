@@ -39,8 +39,8 @@ class TrialStore(Protocol):
     def fail(self, handle: Any, failure: RecipeFailed, curve: Sequence[float]) -> int:
         """Record a recipe without a measurement; return its trial number."""
 
-    def record_look(self, recipe: Recipe) -> None:
-        """Count a look at the locked test split, by the model of a recipe that is finalized."""
+    def look(self, recipe: Recipe) -> None:
+        """Count a look at the locked test split, which begins now with the model of `recipe`."""
 
     def finalize(self, finalized: RecipeFinalized, values: Values) -> None:
         """Record the numbers of the locked test split, and the bundle, of a recipe."""
@@ -157,7 +157,7 @@ class StudyTrialStore:
         started = self._started.pop(recipe, None)
         return self.study.fail(handle, recipe, params, distributions, reason, state, curve=curve, retry=retry, started=started)
 
-    def record_look(self, recipe: Recipe) -> None:
+    def look(self, recipe: Recipe) -> None:
         """See `TrialStore`."""
         self.study.record_look(self._numbers[recipe], FINALIZATION)
 

@@ -1,7 +1,7 @@
 """Looks at the locked test split. Each one makes its numbers a little less new, so each one is counted.
 
-A look is one scoring of one model on the split: by finalization, or by an export that makes a bundle. It is counted when it is
-taken, whether a bundle comes of it or not. To verify a bundle is none, because it repeats answers whose score is known.
+A look is one scoring of one model on the split: by finalization, or by an export that makes a bundle. It counts when it begins,
+whatever becomes of the bundle. To verify a bundle is none, because it repeats answers whose score is known.
 
 A study of an autocut without this table has its looks in the results of finalization: one for each trial that was tested.
 """

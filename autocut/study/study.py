@@ -280,7 +280,7 @@ class Study:
 
     @repeated
     def record_look(self, trial: int, purpose: str) -> None:
-        """Count a look at the locked test split when it is taken: what comes after it may fail."""
+        """Count a look at the locked test split when it begins: a bundle that fails after it was scored has been looked at too."""
         with self._guarded(), self._database.begin() as database:
             write_look(database, self.name, trial, purpose)
 

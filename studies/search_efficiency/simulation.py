@@ -307,10 +307,10 @@ class MemoryTrialStore:
         self.points: dict[Recipe, FrontPoint] = {}
         self.failures: list[RecipeFailed] = []
         self.finals: dict[Recipe, Mapping[str, float]] = {}
+        self.looks: list[Recipe] = []
         self._numbers = itertools.count()
         self._refused: set[Recipe] = set()
         self._front: list[FrontPoint] | None = None
-        self.looks: list[Recipe] = []
 
     def begin(self, recipe: Recipe) -> Recipe:
         """See `TrialStore`."""
@@ -341,13 +341,13 @@ class MemoryTrialStore:
         self.failures.append(failure)
         return next(self._numbers)
 
-    def record_look(self, recipe: Recipe) -> None:
-        """See `TrialStore`."""
-        self.looks.append(recipe)
-
     def finalize(self, finalized: RecipeFinalized, values: Mapping[str, float]) -> None:
         """See `TrialStore`."""
         self.finals[finalized.recipe] = values
+
+    def look(self, recipe: Recipe) -> None:
+        """See `TrialStore`."""
+        self.looks.append(recipe)
 
     def refuse(self, recipe: Recipe, reason: str) -> None:  # noqa: ARG002
         """See `TrialStore`."""

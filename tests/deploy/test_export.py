@@ -1,10 +1,10 @@
 """Handing out a bundle: all of it or nothing, wherever the user wants it."""
 
+import contextlib
 import errno
 import os
 import shutil
 import types
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,11 @@ from autocut.deploy.bundle import copy_bundle, hand_out
 from autocut.deploy.export import export_trial
 from autocut.deploy.finalize import Finalized
 from autocut.deploy.manifest import check_files, read_manifest
-from autocut.errors import BundleError, InfeasibleRecipeError, NoResultError, StudyError, VerificationError
+from autocut.errors import BundleError, NoResultError, StudyError, TrialError, VerificationError
 from autocut.pipeline.stage_cache import StageCache
 from autocut.price import price_for
 from autocut.recipe import Recipe
-from autocut.search.jobs import LookTaken, StageStarted
+from autocut.search.jobs import TEST_SCORING, StageStarted
 from autocut.stages import lowering
 from autocut.stages.libraries import library_versions
 from autocut.study import create_study, open_study
@@ -196,70 +196,34 @@ def test_what_takes_seconds_is_made_again(study, stage, method):
     opened.close()
 
 
-@pytest.fixture
-def scored(study, monkeypatch):
-    """Study whose exports score the untouched model, then that of trial 0, and then end as told: ``scored(end)``."""
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_bundle_that_is_made_anew_is_a_look_at_the_test_split_and_a_copy_is_none(study, tmp_path, monkeypatch, fails):
+    """Its model is scored on the locked split once more, whatever becomes of the bundle then."""
     opened = open_study(study)
     opened.describe({"task_path": None, "threads": 1, "price": vars(price_for("c7i.large", None, 1.0))})
     measurement = read_manifest(study / "bundles/trial-0").measurement
     opened.set_reference(measurement.cost)
+    before = len(opened.looks())
     opened.close()
     task = types.SimpleNamespace(fingerprint="t", share_examples=True, name="tiny")
-    context = types.SimpleNamespace(task=task)
+    pipeline = types.SimpleNamespace(runner=types.SimpleNamespace(context=types.SimpleNamespace(task=task)))
+    reports = []
+    monkeypatch.setattr(export_module, "open_pipeline", lambda study, trials, report: reports.append(report) or pipeline)
 
-    def prepare(end):
-        def finalize(pipeline, recipe, request):
-            for scored in (Recipe({"prune.ratio": 0.5}), recipe):
-                pipeline.runner.report(LookTaken(scored))
-            return end(Finalized(study, "0", measurement, None))
+    def finalize(*arguments):
+        reports[-1](StageStarted(TEST_SCORING, ""))
+        if fails:
+            raise TrialError("the disk is full")
+        return Finalized(study, "0", measurement, None)
 
-        def pipeline(study, records, report):
-            return types.SimpleNamespace(runner=types.SimpleNamespace(context=context, report=report))
+    monkeypatch.setattr(export_module, "finalize", finalize)
+    monkeypatch.setattr(export_module, "hand_out", lambda to, make: make(to))
 
-        monkeypatch.setattr(export_module, "open_pipeline", pipeline)
-        monkeypatch.setattr(export_module, "finalize", finalize)
-        monkeypatch.setattr(export_module, "hand_out", lambda to, make: make(to))
-        return study
-
-    return prepare
-
-
-def test_a_bundle_that_is_made_anew_is_a_look_at_the_test_split_and_a_copy_is_none(scored, tmp_path):
-    """Its model is scored on the locked split once more, and so is another one where its scores are gone."""
-    study = scored(lambda done: done)
-    before = len(open_study(study).looks())
-
-    export_trial(study, 0, tmp_path / "new", examples=False)
-    assert [look.purpose for look in open_study(study).looks()][before:] == ["export", "export"]
-    export_trial(study, 0, tmp_path / "copied")
-    assert len(open_study(study).looks()) == before + 2
-
-
-def fail(error):
-    """Return a function that raises `error`."""
-
-    def end(done):
-        raise error
-
-    return end
-
-
-@pytest.mark.parametrize(
-    ("end", "raised"),
-    [
-        (fail(InfeasibleRecipeError("its artifact cannot be read")), NoResultError),
-        (fail(BundleError("bundle must be writable, got: no space left")), BundleError),
-        (lambda done: replace(done, refusal="its outputs deviate"), VerificationError),
-    ],
-)
-def test_an_export_that_fails_after_scoring_has_looked(scored, tmp_path, end, raised):
-    """Its score was seen, whatever becomes of the bundle."""
-    study = scored(end)
-    before = len(open_study(study).looks())
-
-    with pytest.raises(raised):
+    with pytest.raises(NoResultError) if fails else contextlib.nullcontext():
         export_trial(study, 0, tmp_path / "new", examples=False)
-    assert [look.purpose for look in open_study(study).looks()][before:] == ["export", "export"]
+    assert [look.purpose for look in open_study(study).looks()][before:] == ["export"]
+    export_trial(study, 0, tmp_path / "copied")
+    assert len(open_study(study).looks()) == before + 1
 
 
 def test_stages_that_are_not_signed_are_not_trained_again_in_silence(study):

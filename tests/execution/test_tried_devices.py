@@ -25,7 +25,9 @@ def task(small_task_file):
 def timed(monkeypatch):
     """The precisions that may be chosen, for each time that ways of training are timed."""
     asked = []
-    monkeypatch.setattr(train, "fastest_way", lambda task, kind, precisions: asked.append((kind, tuple(precisions))) or FAST)
+    monkeypatch.setattr(
+        train, "fastest_way", lambda task, kind, precisions, most_s: asked.append((kind, tuple(precisions))) or FAST
+    )
     return asked
 
 

@@ -7,7 +7,7 @@ import pytest
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import Limit
 from autocut.search.finalists import finalists
-from autocut.search.jobs import JobKind, LookTaken, RecipeFailed, RecipeFinalized
+from autocut.search.jobs import TEST_SCORING, JobKind, Purpose, RecipeFailed, RecipeFinalized, RecipeStarted, StageStarted
 
 INT8 = ("int8_static", "onnxruntime")
 
@@ -106,18 +106,18 @@ def test_a_limit_that_breaks_on_the_test_split_does_not_steer_the_search(start):
     assert list(agent.state.front.values) == front
 
 
-def test_a_finalization_that_fails_after_scoring_has_looked_at_the_test_split(start):
-    """The look is counted when it is taken; one that fails before it has taken none."""
+def test_a_look_at_the_test_split_counts_though_its_bundle_fails(start):
+    """The model was scored: what failed came later."""
     machine = start()
     machine.run(most_jobs=3)
     agent, recipe = machine.searcher, UNTOUCHED.with_lowering(*INT8)
-    finalizing = replace(machine.jobs[-1], kind=JobKind.FINALIZE, recipes=(recipe,), trials=(1,))
-    agent.on_event(finalizing, RecipeFailed(recipe, "interrupted", "its time was up"))
-    assert agent.store.looks == []
-    agent.on_event(finalizing, LookTaken(recipe))
-    agent.on_event(finalizing, RecipeFailed(recipe, "interrupted", "its time was up"))
+    finalizing = replace(machine.jobs[-1], kind=JobKind.FINALIZE, recipes=(recipe,))
+    agent.state.start(finalizing, Purpose.FINALIZATION, machine.clock.now)
+    before = len(agent.store.looks)
+    for event in (RecipeStarted(recipe), StageStarted(TEST_SCORING, ""), RecipeFailed(recipe, "failed", "the disk is full")):
+        agent.on_event(finalizing, event)
 
-    assert agent.store.looks == [recipe]
+    assert agent.store.looks[before:] == [recipe]
 
 
 def test_time_that_is_left_finalizes_runners_up(start):

@@ -2,7 +2,6 @@
 
 import sqlalchemy
 
-from autocut.search.trial_store import StudyTrialStore
 from autocut.study import open_study
 from autocut.study.looks import FINALIZATION
 
@@ -14,8 +13,8 @@ def looked(study):
     return [(look.trial, look.purpose) for look in study.looks()]
 
 
-def test_a_look_counts_when_it_is_taken_and_a_refusal_before_the_test_is_none(make_study, complete, make_measurement):
-    """Whether a result follows or not. A second scoring of one model is a second look."""
+def test_finalization_and_export_are_looks_and_a_refusal_before_the_test_is_none(make_study, complete, make_measurement):
+    """A second scoring of one model is a second look."""
     study = make_study()
     for ratio in (0.1, 0.2):
         complete(study, ratio, 0.9, 1.0)
@@ -44,13 +43,3 @@ def test_a_study_from_before_the_count_has_its_tested_trials_as_looks(make_study
     assert study.looks()[0].looked is None
     study.record_look(1, "export")
     assert looked(study) == [(0, "finalization"), (1, "export")]
-
-
-def test_the_search_counts_a_look_of_the_trial_that_it_finalizes(make_study, complete):
-    """An event of the worker tells it before there is a result."""
-    study = make_study()
-    number = complete(study, 0.1, 0.9, 1.0)
-    (recipe,) = study.results()
-
-    StudyTrialStore(study, None).record_look(recipe)
-    assert looked(study) == [(number, "finalization")]

@@ -6,6 +6,8 @@ Trainings of seconds keep to the plain way: there is little to gain, and their w
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,17 +33,19 @@ _NEAR = 0.1
 """How far the answers of another way may be from those of the plain one, as a share of their norm; bfloat16 rounds to 0.4%."""
 
 
-def fastest_way(task: Task, kind: str, precisions: Sequence[Precision]) -> TrainingWay:
+def fastest_way(task: Task, kind: str, precisions: Sequence[Precision], most_s: float = math.inf) -> TrainingWay:
     """Find how the task's models train fastest on a device.
 
     Args:
         task: Copies of its model and its students are trained for a few steps. They and the teacher must bear what is chosen.
         kind: Of the device: "cpu" or "cuda".
         precisions: What may be chosen, the plain one first.
+        most_s: After so many seconds no further way is tried.
 
     Raises:
         TrialError: The model does not train in the plain way, or memory runs out.
     """
+    began = time.monotonic()
     models = [task.build_model(), *map(task.build_student, task.student_names)]
     teachers = [teacher for teacher in [task.build_teacher()] if teacher is not None]
     formats = MEMORY_FORMATS if any(map(convolutions, models)) else MEMORY_FORMATS[:1]
@@ -51,6 +55,8 @@ def fastest_way(task: Task, kind: str, precisions: Sequence[Precision]) -> Train
     best, best_s = plain, plain_s
     if plain_s * samples > LONG_S:
         for way in others:
+            if time.monotonic() - began > most_s:
+                break
             seconds = _sample_seconds(models, teachers, few, plain, way)
             if seconds is not None and _GAIN * seconds < best_s:
                 best, best_s = way, seconds

@@ -140,6 +140,13 @@ def test_a_model_without_convolutions_has_one_layout(monkeypatch):
     assert {(way.precision, way.memory_format) for way in ways} == {("fp32", "contiguous"), ("bf16", "contiguous")}
 
 
+def test_a_short_search_does_not_spend_its_time_on_the_question(paces):
+    """The seconds of a sample are known in any case."""
+    paces(mixed=0.5)
+
+    assert fastest_way(make_task(), "cpu", PRECISIONS, most_s=0.0) == TrainingWay(sample_s=1.0)
+
+
 def test_a_slow_model_is_timed_with_a_few_examples(monkeypatch):
     """Steps of minutes would spend the budget on the question of how to spend it."""
     sizes = []
