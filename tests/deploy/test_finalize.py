@@ -25,7 +25,7 @@ from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price
 from autocut.recipe import Recipe
-from autocut.search.jobs import ScoringPlan
+from autocut.search.jobs import TEST_SCORING, ScoringPlan, StageStarted
 from autocut.task.loading import load_task
 
 LANGUAGE_TASK = """
