@@ -55,6 +55,7 @@ from autocut.deploy.versions import told_with_versions
 from autocut.errors import AutocutError, BundleError, quoted
 from autocut.measure import allocator
 from autocut.measurement import Accuracy, Measurement
+from autocut.precision import Precision
 from autocut.recipe import Recipe
 from autocut.stages import lowering
 from autocut.stages.device import CPU, Device
@@ -72,8 +73,8 @@ class Claims:
     replays only the first `test_examples` of the claimed split, `test_accuracy` is the metric on those. The
     inputs of `synthetic` examples are made up, and have no accuracy. `split_examples` is the size of the split where the claimed
     accuracy is that of a sample of it. `timed_sizes` are the sizes of free dimensions by batch size. `validation` is the accuracy
-    that the search chose by. `trained_on` is the kind of device that trained the model, None for the CPU; `served_on` is the one
-    that measured it.
+    that the search chose by. `trained_on` is the kind of device that trained the model, None for the CPU; `train_precision` is what
+    its training multiplied in, None for fp32; `served_on` is the device that measured it.
     """
 
     task: str
@@ -95,6 +96,7 @@ class Claims:
     split_examples: int | None = None
     timed_sizes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     trained_on: str | None = None
+    train_precision: Precision | None = None
     served_on: Device = CPU
 
 
@@ -329,6 +331,7 @@ def _manifest(draft: Path, claims: Claims, examples: Sequence[ExampleBatch]) -> 
         copies=None if best is None else best.copies,
         threads=None if best is None else best.threads,
         trained_on=claims.trained_on,
+        train_precision=claims.train_precision,
         served_on=served_on(claims.served_on),
     )
 
@@ -394,6 +397,4 @@ def _sync(path: Path) -> None:
 
 
 def _told(signature: Mapping[str, tuple[str, int]]) -> str:
-    return ", ".join(
-        f"{name}: {dtype} with {format_count(dimensions, 'dimension')}" for name, (dtype, dimensions) in signature.items()
-    )
+    return ", ".join(f"{name}: {dtype} with {format_count(sizes, 'dimension')}" for name, (dtype, sizes) in signature.items())

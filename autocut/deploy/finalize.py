@@ -47,6 +47,7 @@ from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.scoring import SlowScoring, sample_size, sampled
 from autocut.pipeline.stage_cache import Entry
 from autocut.pipeline.stage_runner import StageContext, StageRunner
+from autocut.precision import FULL
 from autocut.price import Price, fit, usd_for
 from autocut.recipe import UNTOUCHED, Recipe
 from autocut.score import dollars_of, values_of
@@ -358,6 +359,7 @@ def _claims(
         economics=economics_of(bill, request.serving, measurement.energy_j_per_prediction, fit(price, this_host())),
         validation=request.validation,
         trained_on=None if context.device.is_cpu or not is_trained else context.device.kind,
+        train_precision=None if context.device.precision == FULL or not is_trained else context.device.precision,
         served_on=context.served_on,
         machine_details=asdict(describe_machine()) | gpu_state(context.served_on),
     )

@@ -28,6 +28,7 @@ from pydantic import (
 from autocut.bill import Bill, Serving
 from autocut.errors import BundleError, VerificationError, quoted
 from autocut.measurement import Accuracy, Measurement
+from autocut.precision import Precision
 from autocut.price import Price
 from autocut.recipe import Value
 from autocut.space.outside import checked_recipe
@@ -41,7 +42,7 @@ README = "README.md"
 MODEL_FOLDER = "model"
 
 _MAX_MANIFEST_BYTES = 4 * 2**20
-_RECENT = ("timed_sizes", "validation", "trained_on", "served_on", "copies", "threads")
+_RECENT = ("timed_sizes", "validation", "trained_on", "train_precision", "served_on", "copies", "threads")
 _RECENTLY_MEASURED = ("capacity", "capacity_note")
 """Fields of the manifest and of its measurement that are written only where they say something."""
 
@@ -203,8 +204,9 @@ class Manifest(_Record):
     `timed_sizes` holds, by batch size, the sizes of the free dimensions at which the latency was measured. A model without free
     dimensions has none, and its manifest does not name the field, so that older versions read it. `validation` is the accuracy by
     which the search chose this model; `measurement` has the one of the split that nothing was chosen by. Bundles of older versions
-    do not name it. `trained_on` is the kind of device that trained the model where that was not the CPU; `served_on` is the GPU
-    that measured it and that it is for, where that was not the CPU.
+    do not name it. `trained_on` is the kind of device that trained the model where that was not the CPU, `train_precision` what
+    the training multiplied in where that was not fp32; `served_on` is the GPU that measured it and that it is for, where that was
+    not the CPU.
     """
 
     schema_version: Literal[1]
@@ -231,6 +233,7 @@ class Manifest(_Record):
     copies: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
     trained_on: str | None = None
+    train_precision: Precision | None = None
     served_on: ServedOn | None = None
 
     @model_serializer(mode="wrap")

@@ -106,7 +106,7 @@ def _numbers(manifest: Manifest) -> str:
         of_what = "peak memory" if device_named(manifest).is_cpu else "peak memory of the GPU"
         rows.append(f"| {of_what} | {measurement.peak_memory_bytes / 2**20:.1f} MiB | |")
     rows += _energy_rows(manifest)
-    trained = "" if manifest.trained_on is None else f"Trained on {manifest.trained_on}. "
+    trained = _trained(manifest)
     return (
         "## Its numbers\n\n| what | value | 95% interval |\n|---|---|---|\n"
         + "\n".join(rows)
@@ -116,6 +116,13 @@ def _numbers(manifest: Manifest) -> str:
         f"freed, as with `autocut.load` and `serve.py`; in other programs, `{_KEEPING}` does that."
         + "".join(f"\n\n**Note:** {caveat.sentence}" for caveat in measurement.caveats)
     )
+
+
+def _trained(manifest: Manifest) -> str:
+    """Say how the model was trained, where that is not float32 on the CPU."""
+    device = "" if manifest.trained_on is None else f" on {manifest.trained_on}"
+    precision = "" if manifest.train_precision is None else f" in mixed precision ({manifest.train_precision})"
+    return f"Trained{device}{precision}. " if device or precision else ""
 
 
 def _on_gpu(manifest: Manifest) -> str:

@@ -278,6 +278,7 @@ class Study:
         with self._memory:
             self._found.finals[trial] = final
 
+    @repeated
     def record_look(self, trial: int, purpose: str) -> None:
         """Count a look at the locked test split when it begins: a bundle that fails after it was scored has been looked at too."""
         with self._guarded(), self._database.begin() as database:

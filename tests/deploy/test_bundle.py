@@ -227,15 +227,19 @@ def test_the_readme_tells_numbers_and_both_ways_to_run_it(made):
         assert expected in text
 
 
-def test_the_code_in_the_readme_runs(made, monkeypatch):
-    """With autocut, and with the format's own runtime alone: both give the same."""
-    text = (made / "README.md").read_text(encoding="utf-8")
-    monkeypatch.chdir(made)
+@pytest.mark.parametrize(
+    ("dtype", "mode"), [("fp32", "eager"), ("fp32", "onnxruntime"), ("fp32", "openvino"), ("bf16", "openvino")]
+)
+def test_the_code_in_the_readme_runs_as_printed(new_bundle, monkeypatch, dtype, mode):
+    """With autocut, and with the format's own runtime alone: both give the same, in the precision that was measured."""
+    bundle = new_bundle(dtype=dtype, mode=mode)
+    text = (bundle / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(bundle)
     outputs = []
     for block in text.split("```python\n")[1:3]:
         names: dict = {}
         exec(block.partition("```")[0], names)
-        outputs.append(names["output"])
+        outputs.append(torch.as_tensor(names["output"]))
         assert ("autocut" in names) == (len(outputs) == 1)
 
     assert outputs[0].shape == (1, 4)

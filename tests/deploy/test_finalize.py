@@ -18,14 +18,14 @@ from autocut.deploy.finalize import FinalizationRequest, ReplaySample, choose_sa
 from autocut.deploy.manifest import hash_files, read_manifest
 from autocut.deploy.synthetic import synthetic_examples
 from autocut.deploy.verify import verify_bundle
-from autocut.errors import InfeasibleRecipeError
+from autocut.errors import BundleError, InfeasibleRecipeError
 from autocut.measure.quiet import QuietLock
 from autocut.pipeline.pipeline import Pipeline
 from autocut.pipeline.stage_cache import StageCache
 from autocut.pipeline.stage_runner import StageContext
 from autocut.price import Price
 from autocut.recipe import Recipe
-from autocut.search.jobs import ScoringPlan
+from autocut.search.jobs import TEST_SCORING, ScoringPlan, StageStarted
 from autocut.task.loading import load_task
 
 LANGUAGE_TASK = """
@@ -62,9 +62,9 @@ def finalized(tmp_path, monkeypatch):
     """Finalize a recipe of a task: `finalized(file)`. Time has tests of its own, so here a busy machine must not matter."""
     monkeypatch.setattr(finalize_module, "verify_bundle", partial(verify_bundle, latency_tolerance=0.9))
 
-    def run(file, dtype="fp32", mode="torch.export", scoring=None, **request):
+    def run(file, dtype="fp32", mode="torch.export", scoring=None, report=lambda event: None, **request):
         context = StageContext(load_task(file), StageCache(tmp_path / "stages"), QuietLock(tmp_path / "locks"), scoring=scoring)
-        pipeline = Pipeline(context, lambda event: None)
+        pipeline = Pipeline(context, report)
         recipe = Recipe({"quantize.dtype": dtype, "compile.mode": mode})
         price = Price("a machine", 0.1, "2026-01-01", 0.5)
         reference = pipeline.cost(pipeline.baseline, "fp32", "eager")
@@ -116,6 +116,20 @@ def test_a_fast_model_replays_the_whole_split(finalized, small_task_file, verifi
     assert manifest.verification.examples == 256
     assert message(verifications[0], "accuracy on test").endswith("300 examples)")
     assert message(verifications[0], "accuracy on examples").endswith("256 examples)")
+
+
+def test_a_look_at_the_test_split_is_told_before_the_bundle_is_written(finalized, small_task_file, monkeypatch):
+    """So that it counts where a full disk or a failed verification leaves no bundle."""
+    events = []
+
+    def refuse(*arguments):
+        raise BundleError("bundle must be writable, got: no space left", "make room there")
+
+    monkeypatch.setattr(finalize_module, "write_bundle", refuse)
+    with pytest.raises(BundleError):
+        finalized(small_task_file, mode="eager", report=events.append)
+
+    assert [event.stage for event in events if isinstance(event, StageStarted)].count(TEST_SCORING) == 1
 
 
 def test_a_slow_model_replays_a_sample(finalized, small_task_file, verifications, monkeypatch):

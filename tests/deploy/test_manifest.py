@@ -45,6 +45,17 @@ def test_the_device_that_trained_a_model_is_told_where_it_was_not_the_cpu(bundle
     assert "Trained on cuda. Latencies are those of one process with 1 thread on" in readme(bundle / "model", manifest)
 
 
+@pytest.mark.parametrize(("device", "told"), [(None, "Trained in"), ("cuda", "Trained on cuda in")])
+def test_the_precision_of_a_training_is_told_where_it_was_not_fp32(bundle, device, told):
+    """Older bundles name none, and load: they were trained in fp32."""
+    assert "train_precision" not in read_manifest(bundle).content
+    manifest = read_manifest(bundle).model_copy(update={"train_precision": "bf16", "trained_on": device})
+
+    (bundle / MANIFEST).write_text(render(manifest), encoding="utf-8")
+    assert read_manifest(bundle).train_precision == "bf16"
+    assert f"{told} mixed precision (bf16). Latencies" in readme(bundle / "model", manifest)
+
+
 @given(data=st.data())
 def test_any_flipped_byte_of_the_manifest_is_refused(made, tmp_path_factory, data):
     """Also where the change is white space or still valid JSON."""

@@ -167,8 +167,8 @@ def _context(dtype: str) -> str:
 def _run_lines(call: ExampleCall) -> str:
     _, properties, model = call.files
     return (
-        "import json\nimport numpy as np, openvino\n"
-        f"properties = json.load(open({properties!r}))\n"
+        "import json, pathlib\nimport numpy as np, openvino\n"
+        f"properties = json.loads(pathlib.Path({properties!r}).read_text())\n"
         f"properties |= {serving(call.threads)!r}\n"
         f"model = openvino.Core().compile_model({model!r}, 'CPU', properties)\n"
         f"output = model({{{', '.join(f'{at}: {array}' for at, array in enumerate(call.arrays))}}})[0]"

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
 import pytest
 
 from autocut.commands.report import recommend
@@ -106,6 +112,40 @@ def test_pointing_at_a_trial_shows_it_and_a_click_finds_its_row(browser, address
 
         assert "test" in shown
         assert f"trial {page.get_attribute('#trials tr.found', 'data-trial')}" in shown
+
+
+BOXES = """selector => [...document.querySelectorAll(selector)].map(node => node.getBoundingClientRect())
+    .map(box => [box.left, box.top, box.right, box.bottom])"""
+
+
+def crowded(page_text):
+    """The page with 60 more models on its front, in a band right below the first pick."""
+    before, found, after = re.split(r'(?<=id="data">)(.*?)(?=</script>)', page_text, maxsplit=1, flags=re.DOTALL)
+    data = json.loads(found)
+    pick = next(point for point in data["points"] if point["id"] == data["picks"][0][0])
+    pixel = (data["view"][1] - data["view"][0]) / 350
+    for at in range(60):
+        lower = [value - (26 + at % 3 * 8) * pixel for value in pick["v"]["accuracy"]]
+        costs = {name: [1.05**at * value for value in spread] for name, spread in pick["v"].items()}
+        data["points"].append({**pick, "id": 1000 + at, "g": "front", "v": {**costs, "accuracy": lower}})
+    return f"{before}{json.dumps(data)}{after}"
+
+
+@pytest.mark.parametrize("device", [{}, PHONE], ids=["desktop", "phone"])
+def test_the_names_of_the_picks_hide_no_model_of_the_front(browser, address, device, tmp_path):
+    """Where the usual place is full, a name stands elsewhere."""
+    file = tmp_path / "report.html"
+    file.write_text(crowded(Path(url2pathname(urlparse(address).path)).read_text(encoding="utf-8")), encoding="utf-8")
+    with tab(browser, **device) as one:
+        page = opened(one, file.as_uri())
+        names = page.evaluate(BOXES, "#front-plot .annotation-text-g .bg")
+        points = page.evaluate(BOXES, "#front-plot .scatterlayer .trace:nth-last-child(-n+2) .point")
+
+    centres = [((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in points]
+    assert names
+    assert len(centres) > 60
+    for left, top, right, bottom in names:
+        assert not [at for at in centres if left < at[0] < right and top < at[1] < bottom]
 
 
 def test_traces_and_cost_are_chosen_with_the_keyboard(browser, address):

@@ -135,14 +135,33 @@
     ].join("<br>");
   }
 
-  // The names of the picks, each beside its point. Those of the lower half stand below theirs, so that two neighbours do not meet.
-  function labels(cost, isLog) {
+  // The names of the picks. Each stands where it hides least: no other name, few points, of the front none if that can be.
+  function labels(cost) {
+    const { xaxis, yaxis } = byId("front-plot")._fullLayout;
+    const pixels = ([x], [y]) => [xaxis.d2p(x), yaxis.d2p(y)];
+    const dots = data.points.flatMap((point) => ["v", "t"].filter((split) => point[split] && point[split][cost]).map(
+      (split) => [...pixels(point[split][cost], point[split].accuracy), point.g === "front" ? 5 : 1],
+    ));
+    const taken = [];
+    const hidden = ([left, top, right, bottom]) =>
+      dots.reduce((sum, [x, y, weight]) => sum + (x > left - 6 && x < right + 6 && y > top - 6 && y < bottom + 6 ? weight : 0), 0)
+      + 100 * taken.filter((box) => box[0] < right && left < box[2] && box[1] < bottom && top < box[3]).length
+      + (right > xaxis._length || top < 0 || bottom > yaxis._length ? 50 : 0);
     const named = data.picks.map(([trial, name]) => [data.points.find((point) => point.id === trial), name]);
-    return named.filter(([point]) => point && point.v && point.v[cost]).map(([point, name], at) => ({
-      x: isLog ? Math.log10(point.v[cost][0]) : point.v[cost][0], y: point.v.accuracy[0], text: plain(`${name}: ${point.id}`),
-      ax: 44, ay: 34 + 18 * (at % 2), arrowcolor: colour("--quiet"), arrowwidth: 1, arrowhead: 0, standoff: 6, xanchor: "left",
-      font: { color: colour("--ink"), size: 13 }, bgcolor: colour("--paper"), borderpad: 2,
-    }));
+    return named.filter(([point]) => point && point.v && point.v[cost]).map(([point, name]) => {
+      const text = `${name}: ${point.id}`, [x, y] = pixels(point.v[cost], point.v.accuracy);
+      const places = [34, 52, -34, 76, 104, 134, 166, 200].flatMap((ay) => [44, 20, 80].map((ax) => {
+        const box = [x + ax, y + ay - 10, x + ax + 7.5 * text.length + 6, y + ay + 10];
+        return { ax, ay, box, cost: hidden(box) + Math.hypot(ax, ay) / 500 };
+      }));
+      const best = places.reduce((one, other) => (other.cost < one.cost ? other : one));
+      taken.push(best.box);
+      return {
+        x: xaxis.type === "log" ? Math.log10(point.v[cost][0]) : point.v[cost][0], y: point.v.accuracy[0], text: plain(text), ax: best.ax, ay: best.ay,
+        arrowcolor: colour("--quiet"), arrowwidth: 1, arrowhead: 0, standoff: 6, xanchor: "left",
+        font: { color: colour("--ink"), size: 13 }, bgcolor: colour("--paper"), borderpad: 2,
+      };
+    });
   }
 
   function drawFront(plotly) {
@@ -153,8 +172,8 @@
     scale(shape.xaxis, seen.flatMap((point) => (point.v[cost] ? [point.v[cost][0]] : [])));
     const [low, high] = data.view || [];
     if (data.view) shape.yaxis.range = [low, high];
-    shape.annotations = labels(cost, shape.xaxis.type === "log");
     plotly.react("front-plot", [stairs(cost), ...TRACES.map((kind) => trace(kind, cost))], shape, settings);
+    plotly.relayout("front-plot", { annotations: labels(cost) });
   }
 
   function drawGrowth(plotly) {
