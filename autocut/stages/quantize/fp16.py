@@ -21,7 +21,7 @@ def _only_simulated() -> str | None:
 
 def _guessed_speedup() -> float:
     # AMX for bfloat16 alone is no help: on such a processor (Intel Xeon, family 6 model 207, 2026-12-01, one thread, torch 2.13)
-    # linear layers took as long in float16 as in float32, and convolutions up to 1.9 times as long. On one with AMX-FP16 (model 167)
+    # linear layers took as long in float16 as in float32, and convolutions up to 1.9 times as long. Where there is AMX-FP16 (167),
     # BERT-base was 3.4 to 4.8 times as fast. Only a private operator of torch tells them apart.
     return 1.6 if torch.cpu._is_amx_fp16_supported() else 1.0
 
